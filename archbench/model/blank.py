@@ -1,0 +1,65 @@
+"""The row of a cell before anything is measured: shared by the worker, which fills it, and by whoever reports a failure."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from archbench.model.cell import Cell
+from archbench.model.environment import Environment
+from archbench.model.protocol import PROTOCOL_VERSION
+from archbench.model.record import Record
+
+
+class RunContext(Struct, frozen=True, kw_only=True):
+    """What every row of a run has in common."""
+
+    run_id: str
+    round: int
+    visit: int = 0
+    environment: Environment
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What the catalogue knows of a network without building it; `None` where it does not."""
+
+    family: str | None = None
+    source: str | None = None
+    input_size: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+    accuracy_source: str | None = None
+
+
+def blank_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
+    """The row of a cell of which nothing has been measured yet: identity, circumstances, published accuracy."""
+    environment = context.environment
+    return Record(
+        protocol_version=PROTOCOL_VERSION,
+        run_id=context.run_id,
+        cell_id=cell.cell_id,
+        group_id=cell.group_id,
+        round=context.round,
+        visit=context.visit,
+        status="skipped",
+        architecture=cell.network.name,
+        variant=cell.network.label,
+        family=facts.family,
+        source=facts.source,
+        setting=cell.setting,
+        input_size=cell.network.input_size or facts.input_size,
+        batch_size=cell.batch_size,
+        phase=cell.phase,
+        precision=cell.precision,
+        compile_mode=cell.compile_mode,
+        memory_format=cell.memory_format,
+        device=cell.device,
+        hardware_class=environment.hardware_class,
+        top1=facts.top1,
+        top5=facts.top5,
+        accuracy_source=facts.accuracy_source,
+        torch_version=environment.torch_version,
+        torchvision_version=environment.torchvision_version,
+        timm_version=environment.timm_version,
+        cuda_version=environment.cuda_version,
+        driver_version=environment.driver_version,
+    )

@@ -1,0 +1,121 @@
+"""What is measured: a network, the toggles it runs under, one cell, and the groups that one process measures."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from archbench.model.axes import CompileMode, DeviceKind, Head, MemoryFormat, Phase, Precision, Scalar
+
+PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One buildable network: a catalogue name (`resnet50`), `torchvision:NAME`, `timm:NAME` or `module:function`.
+
+    `None` means the network's own default (its native input size, its published number of classes).
+    """
+
+    name: str
+    options: dict[str, Scalar] = {}
+    num_classes: PositiveInt | None = None
+    in_channels: PositiveInt | None = None
+    head: Head = "classifier"
+    input_size: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        # Sorted, so that two spellings of the same options are the same network, with the same id.
+        msgspec.structs.force_setattr(self, "options", dict(sorted(self.options.items())))
+
+    def __hash__(self) -> int:
+        return hash(self.label)
+
+    @property
+    def label(self) -> str:
+        """The network in one word: its name, and whatever departs from its defaults in square brackets."""
+        departures = dict(self.options)
+        for field in ("num_classes", "in_channels", "input_size"):
+            if getattr(self, field) is not None:
+                departures[field] = getattr(self, field)
+        if self.head != "classifier":
+            departures["head"] = self.head
+        inside = ",".join(f"{key}={_plain(value)}" for key, value in departures.items())
+        return f"{self.name}[{inside}]" if inside else self.name
+
+
+class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One point of a suite: a network at one batch size, phase and set of toggles, on one kind of device."""
+
+    network: Network
+    batch_size: PositiveInt
+    phase: Phase = "inference"
+    precision: Precision = "fp32"
+    compile_mode: CompileMode = "off"
+    memory_format: MemoryFormat = "contiguous"
+    device: DeviceKind = "cpu"
+    setting: str | None = None
+    """Name of the suite's bundle of toggles; a label only, not part of the cell's identity."""
+
+    @property
+    def cell_id(self) -> str:
+        """Readable and complete, equal on every machine and in every suite; `archbench duel` accepts it."""
+        return (
+            f"{self.network.label}@batch_size={self.batch_size},phase={self.phase},precision={self.precision},"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"
+        )
+
+    @property
+    def group_id(self) -> str:
+        """The cell without its batch size: what one worker process measures in turn."""
+        return (
+            f"{self.network.label}@phase={self.phase},precision={self.precision},"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"
+        )
+
+    @property
+    def file_stem(self) -> str:
+        """A short name that is safe in any file system, whatever the network is called."""
+        return hashlib.sha256(self.cell_id.encode()).hexdigest()[:20]
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """Cells of one network under one set of toggles, batch sizes ascending; measured by one process.
+
+    `visit` tells apart several visits of one round (the twin is measured first, in between and last); 0 elsewhere.
+    """
+
+    cells: tuple[Cell, ...]
+    visit: int = 0
+
+    @property
+    def group_id(self) -> str:
+        return self.cells[0].group_id
+
+
+class Skip(Struct, frozen=True, kw_only=True):
+    """A cell that will not be measured, and why."""
+
+    cell: Cell
+    reason: str
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Everything that a run will do: for each round its groups in the order in which they will run."""
+
+    suite: str
+    device: DeviceKind
+    seed: int
+    rounds: tuple[tuple[Group, ...], ...]
+    skipped: tuple[Skip, ...] = ()
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Each distinct cell once, in the order of the first round."""
+        return tuple(dict.fromkeys(cell for group in self.rounds[0] for cell in group.cells)) if self.rounds else ()
+
+
+def _plain(value: Scalar) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

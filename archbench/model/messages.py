@@ -1,0 +1,92 @@
+"""What parent and worker say to each other: one JSON object a line, the same for every executor.
+
+A worker host greets with `Ready`. For each `Task` it forks a child, which answers `CellStarted`, `PhaseStarted`
+and `CellFinished` for every cell; the host adds `ChildDied` where the child did not live to say so itself, and
+`GroupFinished` at the end.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from archbench.model.axes import Metric
+from archbench.model.blank import RunContext
+from archbench.model.cell import Group
+from archbench.model.environment import Environment
+from archbench.model.protocol import PROTOCOL_VERSION, Protocol
+from archbench.model.record import Record, Sample, Status
+
+MESSAGE_VERSION = 1
+
+
+class Task(Struct, frozen=True, kw_only=True, tag="task"):
+    """Measure one group."""
+
+    group: Group
+    context: RunContext
+    protocol: Protocol
+    metrics: tuple[Metric, ...]
+    percentiles: tuple[int, ...] = (90,)
+    seed: int = 0
+    allow_code: bool = False
+    cache_dir: str | None = None
+    """Inductor's cache for this run; `None` keeps torch's own."""
+
+
+class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown"):
+    """End the host once its child has ended."""
+
+
+Request = Task | Shutdown
+
+
+class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
+    """The host has imported torch and waits for work."""
+
+    message_version: int = MESSAGE_VERSION
+    protocol_version: int = PROTOCOL_VERSION
+    archbench_version: str
+    pid: int
+    environment: Environment
+
+
+class CellStarted(Struct, frozen=True, kw_only=True, tag="cell-started"):
+    """The child begins a cell; the host kills it after `deadline_s`."""
+
+    cell_id: str
+    deadline_s: float
+
+
+class PhaseStarted(Struct, frozen=True, kw_only=True, tag="phase-started"):
+    """The child enters a phase of the cell (`build`, `warmup`, `latency`, ...), so that a death can be placed."""
+
+    cell_id: str
+    phase: str
+
+
+class CellFinished(Struct, frozen=True, kw_only=True, tag="cell-finished"):
+    """A cell's row and raw timings, whether it was measured or failed."""
+
+    record: Record
+    samples: tuple[Sample, ...] = ()
+
+
+class ChildDied(Struct, frozen=True, kw_only=True, tag="child-died"):
+    """The child ended in the middle of a group: killed, crashed, or past its deadline."""
+
+    cell_id: str | None
+    phase: str | None
+    status: Status
+    message: str
+
+
+class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
+    """Nothing more will come for this task."""
+
+
+Reply = Ready | CellStarted | PhaseStarted | CellFinished | ChildDied | GroupFinished
+
+encode = msgspec.json.Encoder().encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_reply = msgspec.json.Decoder(Reply).decode

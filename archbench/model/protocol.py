@@ -1,0 +1,102 @@
+"""The measurement protocol's constants: every default in one place, each with its reason.
+
+A suite may override a constant under `protocol:`; the values used are stored with the run.
+Change `PROTOCOL_VERSION` whenever a change here, or in `archbench.measure`, makes new figures incomparable with old ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from archbench.model.axes import DeviceKind
+
+PROTOCOL_VERSION = 1
+
+Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
+Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one cell is measured. Seconds throughout; `for_device` gives each device kind its defaults."""
+
+    # Warm-up: iteration counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
+    warmup_min_calls: Count = 3
+    warmup_first_cell_s: Seconds = 2.0
+    """Device-busy time before the first cell of a process is timed: clocks have to ramp."""
+    warmup_later_cell_s: Seconds = 0.3
+    """The same for later cells: the clocks are up already."""
+    warmup_block: Count = 10
+    warmup_level_blocks: Count = 3
+    warmup_level_change: Share = 0.005
+    """Three consecutive block medians may move this much, or 2 standard errors if that is more."""
+    warmup_cap_s: Seconds = 30.0
+    """After this long the row is flagged `nonstationary` and measured as it is."""
+
+    # Sampling: enough independent blocks for a 95 % order-statistic interval (six is the fewest that can give one).
+    min_samples: Count = 30
+    min_samples_slow: Count = 12
+    """For steps slower than `slow_step_s`."""
+    slow_step_s: Seconds = 0.1
+    min_blocks: Count = 6
+    min_sampling_s: Seconds = 0.5
+    max_samples: Count = 1000
+    max_sampling_s: Seconds = 5.0
+    target_half_width: Share = 0.005
+    """Stop when the interval's half-width over the median falls to this."""
+    sample_floor_s: Seconds = 1e-3
+    """A sample shorter than this is made of several steps: timer resolution."""
+
+    # Throughput: a sync in every step biases against small networks, so bursts have none inside.
+    burst_s: Seconds = 0.1
+    min_bursts: Count = 10
+    min_throughput_s: Seconds = 1.0
+    max_throughput_s: Seconds = 5.0
+
+    input_ring: Count = 3
+    """Seeded randn tensors used in turn: zeros run 13-15 % faster than data."""
+    host_bound_ratio: Annotated[float, Meta(gt=1.0)] = 1.10
+    """Host time over device time above which a row is labelled `host_bound`."""
+    canary_share: Share = 0.05
+    """At most this share of the measuring time goes to the canary kernel."""
+    drift_limit: Share = 0.10
+    """A canary that leaves this band around the run's reference makes the row `suspect`."""
+    rejected_block_limit: Share = 0.20
+    """More throttled blocks than this and the row is `invalid`."""
+    energy_window_s: Seconds = 5.0
+    """NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised."""
+    cell_deadline_s: Seconds = 600.0
+    """A cell that takes longer is killed and becomes a `timeout` row."""
+    compile_deadline_s: Seconds = 1800.0
+    """Added to the deadline of a compiled cell."""
+    soak_s: Seconds = 20.0
+    """Matmuls once per GPU session, before the first cell: clocks and temperature settle."""
+
+
+_CPU_DEFAULTS = Protocol(
+    # A CPU has no clock ramp of a GPU's size, its steps are slow, and its noise floor does not repay a tighter interval.
+    warmup_first_cell_s=0.3,
+    warmup_later_cell_s=0.1,
+    warmup_block=2,
+    warmup_level_change=0.02,
+    warmup_cap_s=5.0,
+    max_sampling_s=3.0,
+    target_half_width=0.02,
+    sample_floor_s=10e-3,
+    min_bursts=6,
+    max_throughput_s=3.0,
+    soak_s=0.0,
+)
+
+
+def protocol_for(device: DeviceKind, overrides: Mapping[str, float]) -> Protocol:
+    """Return the device's defaults with a suite's overrides applied.
+
+    Raises `msgspec.ValidationError`, naming the constant, where an override is unknown or out of range.
+    """
+    base = _CPU_DEFAULTS if device == "cpu" else Protocol()
+    return msgspec.convert({**msgspec.structs.asdict(base), **overrides}, Protocol)

@@ -1,0 +1,191 @@
+"""One row of results: everything known of one cell in one round. The columns, their units and meanings live here alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+"""Version of the columns below, stored in every file.
+
+1  first version.
+"""
+
+Status = Literal["ok", "oom", "error", "timeout", "crashed", "unsupported", "skipped"]
+Verdict = Literal["ok", "suspect", "invalid"]
+STATUSES: tuple[str, ...] = get_args(Status)
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+FAILED: frozenset[str] = frozenset({"oom", "error", "timeout", "crashed"})
+"""Statuses that make `archbench run` exit with 1."""
+
+
+def C(description: str, unit: str | None = None) -> Meta:
+    """What a column means and the unit of its values."""
+    return Meta(description=description, extra={"unit": unit})
+
+
+Text = str | None
+Real = float | None
+Whole = int | None
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One cell measured in one round by one process. `None` = not measured, never 0; `reasons` says why."""
+
+    # What was measured
+    schema_version: Annotated[int, C("version of these columns")] = SCHEMA_VERSION
+    protocol_version: Annotated[int, C("version of the measurement protocol")]
+    run_id: Annotated[str, C("the run that this row belongs to")]
+    cell_id: Annotated[str, C("readable identity of the cell, equal on every machine")]
+    group_id: Annotated[str, C("the cell without its batch size")]
+    round: Annotated[int, C("which pass over the suite, from 0; one process each")]
+    visit: Annotated[int, C("which visit of the round, from 0; above 0 for the twin only")] = 0
+    status: Annotated[Status, C("how measuring ended")]
+    verdict: Annotated[Verdict | None, C("whether the row is fit to be used; null unless status is ok")] = None
+    reasons: Annotated[tuple[str, ...], C("reason codes: why the verdict, and why a column is null")] = ()
+    architecture: Annotated[str, C("catalogue name, torchvision:NAME, timm:NAME or module:function")]
+    variant: Annotated[str, C("architecture with whatever departs from its defaults in brackets")]
+    family: Annotated[Text, C("family of architectures, lower case")] = None
+    source: Annotated[Text, C("torchvision, timm, archbench or user code")] = None
+    setting: Annotated[Text, C("the suite's name for this bundle of toggles")] = None
+    input_size: Annotated[Whole, C("side of the square input", "px")] = None
+    batch_size: Annotated[int, C("images per step", "images")]
+    phase: Annotated[str, C("inference or training")]
+    precision: Annotated[str, C("fp32, tf32, amp-bf16, amp-fp16, bf16 or fp16")]
+    compile_mode: Annotated[str, C("torch.compile mode, or off")]
+    memory_format: Annotated[str, C("contiguous or channels_last, of model and input")]
+    device: Annotated[str, C("cpu or cuda")]
+    hardware_class: Annotated[str, C("rows of different hardware classes are never compared")]
+
+    # Counted, not timed
+    params: Annotated[Whole, C("trainable parameters")] = None
+    macs: Annotated[Whole, C("multiply-accumulates of one forward pass, per image")] = None
+    flops: Annotated[Whole, C("2 x macs, per image")] = None
+    activations: Annotated[Whole, C("elements in the outputs of conv and linear layers, per image")] = None
+    weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B")] = None
+
+    # Latency: one batch in flight, synchronised
+    latency_median_s: Annotated[Real, C("median time of one synchronised step", "s")] = None
+    latency_ci_low_s: Annotated[Real, C("95 % interval of the median within this process, low end", "s")] = None
+    latency_ci_high_s: Annotated[Real, C("95 % interval of the median within this process, high end", "s")] = None
+    latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s")] = None
+    latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s")] = None
+    latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s")] = None
+    device_time_median_s: Annotated[Real, C("the same step between device events; null on the CPU", "s")] = None
+    host_bound: Annotated[bool | None, C("host time exceeds device time by more than 10 %")] = None
+    samples: Annotated[Whole, C("latency samples")] = None
+    steps_per_sample: Annotated[Whole, C("steps timed together, above 1 for very short steps")] = None
+
+    # Throughput: pipelined, no synchronisation inside
+    throughput_img_s: Annotated[Real, C("images per second, median over bursts", "img/s")] = None
+    throughput_ci_low_img_s: Annotated[Real, C("95 % interval, low end", "img/s")] = None
+    throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s")] = None
+
+    # How the measuring went
+    canary_s: Annotated[Real, C("median time of the fixed canary kernel during this cell", "s")] = None
+    warmup_steps: Annotated[Whole, C("steps before the first timed one")] = None
+    first_call_s: Annotated[Real, C("the very first step, kept out of every other figure", "s")] = None
+    contention: Annotated[Real, C("share of CPU time that others took while timing; CPU only")] = None
+
+    # torch.compile
+    compile_cold_s: Annotated[Real, C("first step with an empty compile cache", "s")] = None
+    compile_warm_s: Annotated[Real, C("first step with the cache filled", "s")] = None
+    compile_neighbours: Annotated[Whole, C("compilations that ran beside this one")] = None
+    graph_breaks: Annotated[Whole, C("graph breaks in the compiled step")] = None
+    recompiles: Annotated[Whole, C("recompilations after the first")] = None
+    cuda_graph_launches: Annotated[Whole, C("CUDA graph launches seen in one step; null on the CPU")] = None
+
+    # Memory, in a pass of its own
+    peak_allocated_bytes: Annotated[Whole, C("peak of live tensor bytes in one step, weights included", "B")] = None
+    peak_reserved_bytes: Annotated[Whole, C("peak held by the caching allocator; null on the CPU", "B")] = None
+    process_bytes: Annotated[
+        Whole, C("memory of the process as driver or kernel sees it, less the host's share", "B")
+    ] = None
+    predicted_peak_bytes: Annotated[Whole, C("peak_allocated_bytes predicted without running", "B")] = None
+
+    # Energy and clocks
+    energy_j_per_img: Annotated[Real, C("energy per image", "J")] = None
+    mean_power_w: Annotated[Real, C("mean power of the device while timing", "W")] = None
+    sm_clock_mhz: Annotated[Real, C("median SM clock at block edges", "MHz")] = None
+    throttled_fraction: Annotated[Real, C("share of blocks under a thermal or power-brake throttle")] = None
+    power_capped_fraction: Annotated[Real, C("share of blocks under a software power cap")] = None
+
+    # Numerics against fp32 eager, random weights
+    output_rel_error: Annotated[Real, C("relative L2 error of the output against fp32 eager")] = None
+    output_cosine: Annotated[Real, C("cosine between the output and fp32 eager's")] = None
+    output_finite: Annotated[bool | None, C("every output element is finite")] = None
+
+    # Efficiency
+    achieved_flops: Annotated[Real, C("FLOP/s while timing throughput", "FLOP/s")] = None
+    mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known")] = None
+    measured_peak_share: Annotated[Real, C("achieved_flops over this machine's measured matmul peak")] = None
+
+    # Published accuracy, never measured here
+    top1: Annotated[Real, C("published top-1 accuracy", "%")] = None
+    top5: Annotated[Real, C("published top-5 accuracy", "%")] = None
+    accuracy_source: Annotated[Text, C("weights tag and protocol that top1 and top5 belong to")] = None
+
+    # State as read back from the process that measured
+    applied: Annotated[
+        Text, C("flags as read back at the timed step, JSON: TF32, cuDNN, threads, grad mode, formats")
+    ] = None
+
+    # Failure
+    error_phase: Annotated[Text, C("build, warmup, latency, ...: where it failed")] = None
+    error_message: Annotated[Text, C("what went wrong, one line")] = None
+
+    # Where and when
+    torch_version: Annotated[Text, C("torch")] = None
+    torchvision_version: Annotated[Text, C("torchvision")] = None
+    timm_version: Annotated[Text, C("timm")] = None
+    cuda_version: Annotated[Text, C("CUDA that torch was built with")] = None
+    driver_version: Annotated[Text, C("NVIDIA driver")] = None
+    started_at: Annotated[Text, C("UTC, ISO 8601")] = None
+    duration_s: Annotated[Real, C("wall time spent on this cell", "s")] = None
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One raw timing, kept so that every statistic can be computed again."""
+
+    cell_id: str
+    round: int
+    visit: int = 0
+    experiment: Literal["latency", "throughput", "canary"]
+    block: int
+    steps: int
+    """Steps in this sample; `host_s` and `device_s` are for all of them together."""
+    host_s: float
+    device_s: float | None = None
+    kept: bool = True
+    """False for a block that the probe rejected."""
+
+
+class Column(Struct, frozen=True, kw_only=True):
+    """What the documentation, `pick` and the readers need to know of one column."""
+
+    name: str
+    kind: Literal["text", "real", "whole", "flag", "texts"]
+    unit: str | None
+    description: str
+
+
+def columns() -> dict[str, Column]:
+    """The columns of `Record` in order, by name."""
+    kinds = {"str": "text", "float": "real", "int": "whole", "bool": "flag", "tuple": "texts"}
+
+    def describe(field: msgspec.inspect.Field) -> Column:
+        kind: Any = field.type
+        meta = kind.extra_json_schema or {}
+        unit = (kind.extra or {}).get("unit")
+        inner = kind.type
+        options = inner.types if isinstance(inner, msgspec.inspect.UnionType) else (inner,)
+        first = next(o for o in options if not isinstance(o, msgspec.inspect.NoneType))
+        word = type(first).__name__.removesuffix("Type").lower()
+        word = {"literal": "str", "vartuple": "tuple"}.get(word, word)
+        return Column(name=field.name, kind=kinds[word], unit=unit, description=meta.get("description", ""))  # type: ignore[arg-type]
+
+    info = msgspec.inspect.type_info(Record)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {field.name: describe(field) for field in info.fields}

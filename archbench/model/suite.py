@@ -1,0 +1,96 @@
+"""A suite as its author wrote it, after every check: which networks, along which axes, judged how."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision
+from archbench.model.cell import Network, PositiveInt
+
+Name = Annotated[str, Meta(min_length=1, max_length=120)]
+Pattern = Annotated[str, Meta(min_length=1)]
+
+
+class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A condition on cells: every given field must match, a field matches any of its values.
+
+    `architecture` takes shell patterns (`resnet*`). An empty filter matches everything.
+    """
+
+    architecture: tuple[Pattern, ...] = ()
+    family: tuple[Name, ...] = ()
+    setting: tuple[Name, ...] = ()
+    batch_size: tuple[PositiveInt, ...] = ()
+    input_size: tuple[PositiveInt, ...] = ()
+    phase: tuple[Phase, ...] = ()
+    precision: tuple[Precision, ...] = ()
+    compile_mode: tuple[CompileMode, ...] = ()
+    memory_format: tuple[MemoryFormat, ...] = ()
+    device: tuple[DeviceKind, ...] = ()
+
+
+class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Values to cross with each other; `None` means the axis was not given."""
+
+    batch_size: tuple[PositiveInt, ...] | None = None
+    input_size: tuple[PositiveInt, ...] | None = None
+    phase: tuple[Phase, ...] | None = None
+    precision: tuple[Precision, ...] | None = None
+    compile_mode: tuple[CompileMode, ...] | None = None
+    memory_format: tuple[MemoryFormat, ...] | None = None
+
+
+class Setting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A named bundle of toggles; `only` restricts it to the cells that match."""
+
+    precision: Precision = "fp32"
+    compile_mode: CompileMode = "off"
+    memory_format: MemoryFormat = "contiguous"
+    only: Filter = Filter()
+
+
+class Section(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One product of axes for one device; what it leaves out comes from the suite's own `axes` and `settings`.
+
+    A device may have several sections: its cells are their union.
+    """
+
+    architectures: tuple[Pattern, ...] | None = None
+    """Restricts the section to some of the suite's architectures (shell patterns over names)."""
+    family: tuple[Name, ...] | None = None
+    settings: tuple[Name, ...] | None = None
+
+
+class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One row of the decision matrix: a situation, how to judge it, and the usual advice to hold against it."""
+
+    situation: Name
+    where: tuple[str, ...] = ()
+    minimize: str | None = None
+    maximize: str | None = None
+    at_least: dict[str, float] = {}
+    at_most: dict[str, float] = {}
+    folklore: tuple[Name, ...] = ()
+    note: str = ""
+
+
+class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A checked suite. `architectures` are resolved: families are expanded and every name is known."""
+
+    suite: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]
+    description: str = ""
+    architectures: tuple[Network, ...]
+    axes: Axes = Axes()
+    settings: dict[str, Setting] = {}
+    devices: dict[DeviceKind, tuple[Section, ...]] = {}
+    exclude: tuple[Filter, ...] = ()
+    metrics: tuple[Metric, ...] = ("static", "latency", "throughput", "memory")
+    rounds: Annotated[int, Meta(ge=1, le=100)] = 1
+    percentiles: tuple[Annotated[int, Meta(ge=1, le=99)], ...] = (90,)
+    seed: int = 0
+    twin: Name | None = None
+    protocol: dict[str, float] = {}
+    """Overrides of `archbench.model.protocol.Protocol`, by name."""
+    decisions: tuple[Decision, ...] = ()
