@@ -1,4 +1,4 @@
-"""The row of a cell before anything is measured: shared by the worker, which fills it, and by whoever reports a failure."""
+"""The row of a cell before anything is measured: for the worker that fills it and whoever reports a failure."""
 
 from __future__ import annotations
 

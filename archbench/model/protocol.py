@@ -1,7 +1,7 @@
 """The measurement protocol's constants: every default in one place, each with its reason.
 
 A suite may override a constant under `protocol:`; the values used are stored with the run.
-Change `PROTOCOL_VERSION` whenever a change here, or in `archbench.measure`, makes new figures incomparable with old ones.
+Raise `PROTOCOL_VERSION` when a change here, or in `archbench.measure`, makes new figures incomparable with old ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one cell is measured. Seconds throughout; `for_device` gives each device kind its defaults."""
 
-    # Warm-up: iteration counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
+    # Warm-up: counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
     warmup_min_calls: Count = 3
     warmup_first_cell_s: Seconds = 2.0
     """Device-busy time before the first cell of a process is timed: clocks have to ramp."""
@@ -78,7 +78,7 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 _CPU_DEFAULTS = Protocol(
-    # A CPU has no clock ramp of a GPU's size, its steps are slow, and its noise floor does not repay a tighter interval.
+    # A CPU ramps less than a GPU, its steps are slow, and its noise floor does not repay a tighter interval.
     warmup_first_cell_s=0.3,
     warmup_later_cell_s=0.1,
     warmup_block=2,

@@ -1,4 +1,4 @@
-"""One row of results: everything known of one cell in one round. The columns, their units and meanings live here alone."""
+"""One row of results: all that is known of one cell in one round. Columns, units and meanings live here alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED: frozenset[str] = frozenset({"oom", "error", "timeout", "crashed"})
 """Statuses that make `archbench run` exit with 1."""
 
 
-def C(description: str, unit: str | None = None) -> Meta:
+def C(description: str, unit: str | None = None) -> Meta:  # noqa: N802 - stands in every annotation below
     """What a column means and the unit of its values."""
     return Meta(description=description, extra={"unit": unit})
 
