@@ -1,0 +1,50 @@
+"""The command line: one thin file a command. `main` turns every user error into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from archbench.model.errors import ArchbenchError
+
+COMMANDS: tuple[str, ...] = ()
+"""Modules of this package that each define `command`; in the order in which `--help` lists them."""
+
+app = typer.Typer(
+    name="archbench",
+    help="Which network, with which settings, on my machine?",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich's help costs 0.2 s of import
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Which network, with which settings, on my machine?"""
+    if version:
+        import archbench
+
+        print(archbench.__version__)
+        raise typer.Exit
+
+
+for _name in COMMANDS:
+    app.command(_name)(importlib.import_module(f"archbench.cli.{_name}_command").command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 fine, 1 a regression or failed cells, 2 bad input, 3 machine unfit."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="archbench")
+    except ArchbenchError as error:
+        print(f"archbench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; there is nobody left to complain to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,5 @@
+"""`python -m archbench` is the `archbench` command."""
+
+from archbench.cli import main
+
+main()
