@@ -1,0 +1,154 @@
+"""Which accelerators a run may use, without torch: NVML's list seen through CUDA_VISIBLE_DEVICES."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from archbench.device import nvml
+from archbench.model.errors import UsageError, did_you_mean
+
+_SILENCE = {
+    "nvml_missing": "NVML (libnvidia-ml.so.1) is not installed; in a container add `utility` to "
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "driver_not_loaded": "the NVIDIA driver is not loaded",
+    "driver_mismatch": "the NVIDIA driver was updated and the old one is still loaded; reboot",
+    "no_permission": "this user may not use NVML; check the rights of /dev/nvidia*",
+}
+
+
+class VisibleGpu(Struct, frozen=True, kw_only=True):
+    """A GPU, or the slice of one, that CUDA would show to this process."""
+
+    uuid: str
+    """As NVML spells it: `GPU-...`, of the whole GPU also where a slice is meant."""
+    name: str
+    mig_uuid: str | None = None
+    """`MIG-...` of the slice on a GPU in MIG mode; CUDA shows a process one slice."""
+    mig_name: str | None = None
+
+
+class Visible(Struct, frozen=True, kw_only=True):
+    """What `cuda:0`, `cuda:1`, ... are. `problem` says why nothing can be known."""
+
+    gpus: tuple[VisibleGpu, ...] = ()
+    present: int = 0
+    """GPUs and slices in the machine, those hidden by CUDA_VISIBLE_DEVICES included."""
+    problem: str | None = None
+    """Reason code of `archbench.device.nvml`."""
+
+
+def visible_gpus() -> Visible:
+    """List the GPUs in the order of their CUDA ordinals, as PCI_BUS_ID orders them.
+
+    Where GPUs differ, CUDA's own default order is fastest first: see `doctor`'s finding `device-order`.
+    """
+    try:
+        with nvml.session():
+            present = _present()
+    except nvml.NvmlError as error:
+        return Visible(problem=error.reason)
+    return Visible(gpus=select(present, os.environ.get("CUDA_VISIBLE_DEVICES")), present=len(present))
+
+
+def select(present: Sequence[VisibleGpu], mask: str | None) -> tuple[VisibleGpu, ...]:
+    """Apply CUDA_VISIBLE_DEVICES as the driver does.
+
+    A list of ordinals or of UUIDs (unique beginnings suffice) of one kind; it ends, in silence, at the first entry
+    that names nothing, and an entry given twice hides everything.
+    """
+    by_index = _first_of_each(present)
+    if mask is None:
+        return by_index
+    chosen: list[VisibleGpu] = []
+    kind = mask.strip()[:4] if mask.strip().startswith(("GPU-", "MIG-")) else ""
+    for entry in mask.split(","):
+        word = entry.strip()
+        if kind:
+            found = [gpu for gpu in (present if kind == "MIG-" else by_index) if _is_called(gpu, word, kind)]
+        else:
+            ordinal = re.match(r"\+?([0-9]+)", word)  # `1gpu` counts as 1, there as here
+            found = list(by_index[int(ordinal[1]) : int(ordinal[1]) + 1]) if ordinal else []
+        if len(found) != 1:
+            break
+        if found[0] in chosen:
+            return ()
+        chosen.append(found[0])
+    return tuple(chosen)
+
+
+def _first_of_each(present: Sequence[VisibleGpu]) -> tuple[VisibleGpu, ...]:
+    """One entry a GPU: of a GPU in MIG mode the first slice, which is what its ordinal means to CUDA."""
+    first = {gpu.uuid: gpu for gpu in reversed(present)}
+    return tuple(first[uuid] for uuid in dict.fromkeys(gpu.uuid for gpu in present))
+
+
+def resolve_device(text: str = "auto") -> str:
+    """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes the first GPU, else the CPU.
+
+    Raises `UsageError` for a word that is no device, and for a GPU that is not there, listing what is.
+    """
+    word = text.strip().lower()
+    if word == "cpu":
+        return "cpu"
+    wanted = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", word)
+    if wanted is None and word != "auto":
+        hint = "; did you mean cuda?" if word == "gpu" else did_you_mean(word, ("auto", "cpu", "cuda", "cuda:0"))
+        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N{hint}")
+    visible = visible_gpus()
+    if wanted is None:
+        return "cuda:0" if visible.gpus else "cpu"
+    ordinal = int(wanted[1] or 0)
+    if ordinal >= len(visible.gpus):
+        raise UsageError(f"device {text!r} does not exist: {_what_exists(visible)}")
+    return f"cuda:{ordinal}"
+
+
+def _what_exists(visible: Visible) -> str:
+    if visible.gpus:
+        known = ", ".join(f"cuda:{n} ({gpu.mig_name or gpu.name})" for n, gpu in enumerate(visible.gpus))
+        return f"this machine has cpu, {known}"
+    if visible.problem is not None:
+        return f"this machine has cpu only ({_SILENCE.get(visible.problem, f'NVML says {visible.problem}')})"
+    if visible.present:
+        mask = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return f"CUDA_VISIBLE_DEVICES={mask!r} hides every GPU ({visible.present} present); unset it, or use cpu"
+    return "this machine has cpu only"
+
+
+def _present() -> tuple[VisibleGpu, ...]:
+    count = nvml.value("nvmlDeviceGetCount") or 0
+    found: list[VisibleGpu] = []
+    for index in range(count):
+        handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
+        uuid = None if handle is None else nvml.value("nvmlDeviceGetUUID", handle)
+        if uuid is None:
+            continue  # Lost, or another container's: CUDA does not show it either.
+        name = nvml.value("nvmlDeviceGetName", handle) or "unknown NVIDIA GPU"
+        slices = _slices(handle)
+        found += [VisibleGpu(uuid=uuid, name=name, mig_uuid=u, mig_name=n) for u, n in slices]
+        if not slices:
+            found.append(VisibleGpu(uuid=uuid, name=name))
+    return tuple(found)
+
+
+def _slices(handle: object) -> list[tuple[str, str | None]]:
+    """UUID and name of each MIG device of a GPU; none where MIG is off or unsupported."""
+    mode = nvml.value("nvmlDeviceGetMigMode", handle)
+    if not mode or not mode[0]:
+        return []
+    slices = []
+    for index in range(nvml.value("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+        part = nvml.value("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
+        uuid = None if part is None else nvml.value("nvmlDeviceGetUUID", part)
+        if uuid is not None:
+            slices.append((uuid, nvml.value("nvmlDeviceGetName", part)))
+    return slices
+
+
+def _is_called(gpu: VisibleGpu, word: str, kind: str) -> bool:
+    name = gpu.mig_uuid if kind == "MIG-" else gpu.uuid
+    return name is not None and len(word) > len(kind) and name.startswith(word)

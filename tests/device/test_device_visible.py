@@ -1,0 +1,102 @@
+"""CUDA_VISIBLE_DEVICES as the driver reads it, and the words that name a device."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archbench.device import resolve_device, visible
+from archbench.device.visible import Visible, VisibleGpu, select
+from archbench.model.errors import UsageError
+
+A = VisibleGpu(uuid="GPU-aaaa-1", name="NVIDIA A100")
+B = VisibleGpu(uuid="GPU-bbbb-2", name="NVIDIA H200")
+C = VisibleGpu(uuid="GPU-bbcc-3", name="NVIDIA H200")
+SLICES = tuple(
+    VisibleGpu(uuid="GPU-mmmm-4", name="NVIDIA H200", mig_uuid=f"MIG-{n}", mig_name=f"NVIDIA H200 MIG {n}g")
+    for n in (1, 2)
+)
+ALL = (A, B, C, *SLICES)
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        (None, (A, B, C, SLICES[0])),
+        ("", ()),
+        ("-1", ()),
+        ("1", (B,)),
+        ("2, 0", (C, A)),
+        ("1gpu,0x", (B, A)),
+        ("0,-1,1", (A,)),
+        ("0,9,1", (A,)),
+        ("0,1,0", ()),
+        ("GPU-aaaa-1", (A,)),
+        ("GPU-bbc,GPU-a", (C, A)),
+        ("GPU-b", ()),  # two GPUs begin so
+        ("GPU-", ()),
+        ("GPU-zz", ()),
+        ("GPU-a,1", (A,)),
+        ("0,GPU-bbbb", (A,)),
+        ("MIG-2", (SLICES[1],)),
+        ("3", (SLICES[0],)),
+    ],
+)
+def test_mask(mask: str | None, expected: tuple[VisibleGpu, ...]) -> None:
+    assert select(ALL, mask) == expected
+
+
+@given(st.text(max_size=30))
+def test_any_mask_gives_distinct_present_devices(mask: str) -> None:
+    chosen = select(ALL, mask)
+    assert len(set(chosen)) == len(chosen)
+    assert set(chosen) <= set(ALL)
+
+
+@given(st.permutations([0, 1, 2]), st.integers(0, 3))
+def test_ordinals_choose_in_their_order(order: list[int], length: int) -> None:
+    mask = ",".join(map(str, order[:length]))
+    assert select(ALL, mask) == tuple(ALL[n] for n in order[:length])
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, found: Visible) -> None:
+    monkeypatch.setattr(visible, "visible_gpus", lambda: found)
+
+
+def test_words_on_a_machine_with_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, Visible(gpus=(A, B), present=2))
+    assert [resolve_device(w) for w in ("auto", "cuda", "CUDA:1", " cpu ")] == ["cuda:0", "cuda:0", "cuda:1", "cpu"]
+    with pytest.raises(UsageError, match=r"'cuda:3' does not exist: .*cuda:0 \(NVIDIA A100\), cuda:1 \(NVIDIA H200\)"):
+        resolve_device("cuda:3")
+
+
+def test_words_on_a_machine_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, Visible(problem="nvml_missing"))
+    assert resolve_device() == "cpu"
+    with pytest.raises(UsageError, match=r"cpu only \(NVML .* not installed"):
+        resolve_device("cuda")
+
+
+def test_a_mask_that_hides_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    pretend(monkeypatch, Visible(present=2))
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(UsageError, match=r"CUDA_VISIBLE_DEVICES='7' hides every GPU \(2 present\)"):
+        resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("tpu", "did you mean cpu"),
+        ("gpu", "did you mean cuda?"),
+        ("cuda:x", "did you mean cuda"),
+        ("cuda:-1", "cuda"),
+        ("", "is not one of auto"),
+        ("cuda:٣", "is not one of"),
+    ],
+)
+def test_no_such_word(word: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=hint):
+        resolve_device(word)
