@@ -1,0 +1,33 @@
+"""Statistics of arrays of floats; knows nothing of benchmarks.
+
+What measuring needs is exported here and needs numpy alone. What comparing needs (`archbench.stats.paired`,
+`archbench.stats.changepoint`) is imported from its module; it loads scipy when it is called.
+"""
+
+from archbench.stats.drift import Drift, drifting
+from archbench.stats.intervals import (
+    Interval,
+    block_medians,
+    blocked_interval,
+    median_interval,
+    minimum_samples,
+    outliers,
+    percentile,
+)
+from archbench.stats.stopping import Stop, StoppingRule
+from archbench.stats.warmup import WarmupDetector
+
+__all__ = [
+    "Drift",
+    "Interval",
+    "Stop",
+    "StoppingRule",
+    "WarmupDetector",
+    "block_medians",
+    "blocked_interval",
+    "drifting",
+    "median_interval",
+    "minimum_samples",
+    "outliers",
+    "percentile",
+]
