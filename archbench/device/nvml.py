@@ -1,6 +1,7 @@
 """NVML where every question has a value or the reason for its absence; never a zero, never an exception.
 
-NVML is asked for by name because both sides age: an old driver lacks a symbol, an old binding lacks a function.
+NVML is asked for by name because both sides age: an old driver lacks a symbol, an old binding lacks a function, and
+both are `driver_too_old`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any
 import pynvml
 
 _REASONS: dict[int, str] = {
-    pynvml.NVML_ERROR_NOT_SUPPORTED: "not_supported",
+    pynvml.NVML_ERROR_NOT_SUPPORTED: "not_on_device",
+    pynvml.NVML_ERROR_NOT_FOUND: "not_on_device",
     pynvml.NVML_ERROR_NO_PERMISSION: "no_permission",
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "driver_too_old",
-    pynvml.NVML_ERROR_GPU_IS_LOST: "gpu_lost",
+    pynvml.NVML_ERROR_GPU_IS_LOST: "device_lost",
+    pynvml.NVML_ERROR_RESET_REQUIRED: "device_lost",
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "nvml_missing",
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "driver_not_loaded",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver_mismatch",
-    pynvml.NVML_ERROR_NOT_FOUND: "not_found",
-    pynvml.NVML_ERROR_TIMEOUT: "timeout",
 }
-"""NVML's error numbers as reason codes; any other becomes `nvml_error_<number>`."""
+"""NVML's error numbers as reason codes; any other becomes `monitor_error`."""
 
 
 class NvmlError(Exception):
@@ -52,11 +53,11 @@ def ask(function: str, *arguments: Any) -> tuple[Any, str | None]:
     """Call a function of the binding: `(value, None)`, or `(None, reason)` where NVML does not answer."""
     call = getattr(pynvml, function, None)
     if call is None:
-        return None, "binding_too_old"
+        return None, "driver_too_old"
     try:
         return call(*arguments), None
     except pynvml.NVMLError as error:
-        return None, _REASONS.get(error.value, f"nvml_error_{error.value}")
+        return None, _REASONS.get(error.value, "monitor_error")
 
 
 def value(function: str, *arguments: Any) -> Any:

@@ -107,6 +107,13 @@ def resolve_device(text: str = "auto") -> str:
     return f"cuda:{ordinal}"
 
 
+def uuid_of(device: str) -> str | None:
+    """NVML's UUID of `cuda:N`, the slice's where there is one; `None` where NVML cannot tell."""
+    gpus = visible_gpus().gpus
+    ordinal = int(device.partition(":")[2] or 0)
+    return gpus[ordinal].mig_uuid or gpus[ordinal].uuid if ordinal < len(gpus) else None
+
+
 def _what_exists(visible: Visible) -> str:
     if visible.gpus:
         known = ", ".join(f"cuda:{n} ({gpu.mig_name or gpu.name})" for n, gpu in enumerate(visible.gpus))

@@ -1,0 +1,205 @@
+"""What two readings say of the time between them. Pure functions: every trap is provable without a GPU."""
+
+from __future__ import annotations
+
+import math
+
+from msgspec import Struct
+
+from archbench.device.probe import CpuTimes, Reading, SlowdownTimes
+
+# NVML's clock event reasons (nvml.h, nvmlClocksEventReasons), repeated so that replays need no binding.
+SW_POWER_CAP = 0x04
+HW_SLOWDOWN = 0x08
+SW_THERMAL = 0x20
+HW_THERMAL = 0x40
+POWER_BRAKE = 0x80
+
+_THROTTLE_BITS = {
+    "hw_slowdown": HW_SLOWDOWN,
+    "sw_thermal": SW_THERMAL,
+    "hw_thermal": HW_THERMAL,
+    "power_brake": POWER_BRAKE,
+}
+_THROTTLE_TIMES = ("thermal", "sw_thermal", "hw_thermal", "power_brake")
+"""The counters of `SlowdownTimes` that spoil a block; a software power cap does not."""
+
+ENERGY_WINDOW_S = 5.0
+"""Shortest window with an energy: a counter updated every 0.1 s is then off by at most 2 %."""
+
+CONTENTION_LIMIT = 0.05
+"""Lost share of CPU time above which a neighbour is called one. A quiet two-core machine shows below 1 %."""
+
+
+class BlockHealth(Struct, frozen=True, kw_only=True):
+    """How the device fared between two readings. `None` = not known, never 0; `missing` says why."""
+
+    wall_s: float | None
+    """`None` where the clock returned no number or went back: nothing else is known then."""
+    lost: bool = False
+    """The device stopped answering."""
+
+    throttled: bool | None = None
+    """Held down by heat, a power brake or the hardware: the block is not fit to be used."""
+    throttles: tuple[str, ...] = ()
+    """By what: `hw_slowdown`, `sw_thermal`, `hw_thermal`, `power_brake`."""
+    power_capped: bool | None = None
+    """At the software power limit: normal under sustained load."""
+    foreign: bool | None = None
+    """Another process computed on the GPU."""
+
+    energy_j: float | None = None
+    mean_power_w: float | None = None
+    """From the energy where there is one, else the mean of the two edges."""
+    sm_clock_mhz: float | None = None
+    """Mean of the two edges."""
+    temperature_c: int | None = None
+    """The higher of the two edges."""
+
+    contention: float | None = None
+    """Of the CPU time that our threads asked for, the share that they did not get (run queue and hypervisor)."""
+    others: float | None = None
+    """Of the machine's CPU time, the share that others used, on whatever core: they also take cache and clock."""
+
+    missing: dict[str, str] = {}
+    """Field -> reason code (`archbench.model.reasons`) of every field that should be there and is not."""
+
+    @property
+    def contended(self) -> bool | None:
+        """A neighbour took CPU time from us."""
+        return None if self.contention is None else self.contention > CONTENTION_LIMIT
+
+
+def between(before: Reading, after: Reading, *, energy_window_s: float = ENERGY_WINDOW_S) -> BlockHealth:
+    """Judge the time between two readings of one probe."""
+    wall_s = after.at_s - before.at_s
+    if not (math.isfinite(wall_s) and wall_s > 0):
+        return BlockHealth(wall_s=None, missing={"wall_s": "clock_error"})
+    if before.cpu is not None and after.cpu is not None:
+        return _cpu_health(wall_s, before.cpu, after.cpu)
+    return _gpu_health(wall_s, before, after, energy_window_s)
+
+
+def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s: float) -> BlockHealth:
+    missing: dict[str, str] = {}
+    throttles, throttled = _throttles(before, after, missing)
+    energy_j = _energy(before, after, wall_s, energy_window_s, missing)
+    mean_power_w = _mean(before, after, "power_w", "mean_power_w", missing)
+    return BlockHealth(
+        wall_s=wall_s,
+        lost="device_lost" in after.missing.values(),
+        throttled=throttled,
+        throttles=throttles,
+        power_capped=_power_capped(before, after, missing),
+        foreign=_foreign(before, after, missing),
+        energy_j=energy_j,
+        mean_power_w=mean_power_w if energy_j is None else energy_j / wall_s,
+        sm_clock_mhz=_mean(before, after, "sm_clock_mhz", "sm_clock_mhz", missing),
+        temperature_c=max((t for t in (before.temperature_c, after.temperature_c) if t is not None), default=None),
+        missing=missing,
+    )
+
+
+def _throttles(before: Reading, after: Reading, missing: dict[str, str]) -> tuple[tuple[str, ...], bool | None]:
+    """Causes seen at either edge or counted in between; unknown unless the whole block is known to be clean."""
+    masks = [reading.event_reasons for reading in (before, after) if reading.event_reasons is not None]
+    growth = {cause: _growth(before.slowdowns, after.slowdowns, cause) for cause in SlowdownTimes.__struct_fields__}
+    if any(ns is not None and ns < 0 for ns in growth.values()):
+        missing["slowdowns"] = "monitor_gap"
+    causes = [cause for cause, bit in _THROTTLE_BITS.items() if any(mask & bit for mask in masks)]
+    causes += [cause for cause in _THROTTLE_TIMES if (growth[cause] or 0) > 0 and cause not in causes]
+    if causes:
+        return tuple(causes), True
+    if len(masks) == 2 or any(growth[cause] == 0 for cause in _THROTTLE_TIMES):
+        return (), False
+    missing["throttled"] = _why(before, after, "event_reasons")
+    return (), None
+
+
+def _power_capped(before: Reading, after: Reading, missing: dict[str, str]) -> bool | None:
+    masks = [reading.event_reasons for reading in (before, after) if reading.event_reasons is not None]
+    growth = _growth(before.slowdowns, after.slowdowns, "sw_power_cap")
+    if any(mask & SW_POWER_CAP for mask in masks) or (growth or 0) > 0:
+        return True
+    if len(masks) == 2 or growth == 0:
+        return False
+    missing["power_capped"] = _why(before, after, "event_reasons")
+    return None
+
+
+def _foreign(before: Reading, after: Reading, missing: dict[str, str]) -> bool | None:
+    if before.foreign or after.foreign:
+        return True
+    if before.foreign is None or after.foreign is None:
+        missing["foreign"] = _why(before, after, "foreign")
+        return None
+    return False
+
+
+def _energy(before: Reading, after: Reading, wall_s: float, window_s: float, missing: dict[str, str]) -> float | None:
+    if before.energy_mj is None or after.energy_mj is None:
+        missing["energy_j"] = _why(before, after, "energy_mj")
+    elif after.energy_mj < before.energy_mj:
+        missing["energy_j"] = "monitor_gap"  # The driver was reloaded, or the counter wrapped.
+    elif wall_s < window_s:
+        missing["energy_j"] = "too_short"
+    else:
+        return (after.energy_mj - before.energy_mj) / 1e3
+    return None
+
+
+def _mean(before: Reading, after: Reading, field: str, name: str, missing: dict[str, str]) -> float | None:
+    first, second = getattr(before, field), getattr(after, field)
+    if first is None or second is None:
+        missing[name] = _why(before, after, field)
+        return None
+    return float(first + second) / 2
+
+
+def _growth(before: SlowdownTimes, after: SlowdownTimes, cause: str) -> int | None:
+    first, second = getattr(before, cause), getattr(after, cause)
+    return None if first is None or second is None else int(second - first)
+
+
+def _why(before: Reading, after: Reading, field: str) -> str:
+    return after.missing.get(field) or before.missing.get(field) or "not_on_device"
+
+
+def _cpu_health(wall_s: float, before: CpuTimes, after: CpuTimes) -> BlockHealth:
+    missing: dict[str, str] = {}
+    own_s = after.own_s - before.own_s
+    busy_s = _elapsed(before.busy_s, after.busy_s, "others", missing)
+    stolen_s = _elapsed(before.stolen_s, after.stolen_s, "contention", missing)
+    waited_s = _waited(before, after, missing)
+    contention = others = None
+    if busy_s is not None and stolen_s is not None:
+        # Ticks of 10 ms against our own nanoseconds: a rounding error is no negative neighbour.
+        others = min(max(busy_s + stolen_s - own_s, 0.0) / (wall_s * after.cores), 1.0)
+    if waited_s is not None:
+        # A stolen core halts whoever is on it: of the theft we bear our share of the busy time.
+        ours = (stolen_s or 0.0) * min(own_s / busy_s, 1.0) if busy_s else 0.0
+        wanted_s = own_s + waited_s + ours
+        if wanted_s > 0:
+            contention = (waited_s + ours) / wanted_s
+        else:
+            missing["contention"] = "too_short"
+    return BlockHealth(wall_s=wall_s, contention=contention, others=others, missing=missing)
+
+
+def _waited(before: CpuTimes, after: CpuTimes, missing: dict[str, str]) -> float | None:
+    """Time our threads stood ready without a core. A thread that ended takes its last wait with it."""
+    if before.waited_s is None or after.waited_s is None:
+        missing["contention"] = "not_on_device"
+        return None
+    earlier = dict(before.waited_s)
+    return sum(max(waited - earlier.get(thread, 0.0), 0.0) for thread, waited in after.waited_s)
+
+
+def _elapsed(before: float | None, after: float | None, field: str, missing: dict[str, str]) -> float | None:
+    if before is None or after is None:
+        missing[field] = "not_on_device"
+        return None
+    if after < before:
+        missing[field] = "monitor_gap"  # Seen after a live migration of the virtual machine.
+        return None
+    return after - before

@@ -1,0 +1,99 @@
+"""What a probe is: something that reads the device's state, between blocks and never during one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class GpuProcess(Struct, frozen=True, kw_only=True):
+    """A process with a compute context on the GPU. Inside a container `pid` may be the host's."""
+
+    pid: int
+    memory_bytes: int | None = None
+
+
+class SlowdownTimes(Struct, frozen=True, kw_only=True):
+    """Time spent below the wanted clock since the driver was loaded, by cause, in ns. `None` = not counted."""
+
+    sw_power_cap: int | None = None
+    thermal: int | None = None
+    """Of whichever kind: all that older drivers count."""
+    sw_thermal: int | None = None
+    hw_thermal: int | None = None
+    power_brake: int | None = None
+
+
+class CpuTimes(Struct, frozen=True, kw_only=True):
+    """Cumulative CPU times in seconds, over the cores that this process may use. `None` = the system does not say."""
+
+    cores: int
+    own_s: float
+    """CPU time of this process, all its threads, the ended ones included."""
+    waited_s: tuple[tuple[int, float], ...] | None = None
+    """For each live thread: its id, and the time it stood ready to run without getting a core."""
+    busy_s: float | None = None
+    """Time in which the cores ran anything at all, ours included."""
+    stolen_s: float | None = None
+    """Time in which the hypervisor ran somebody else."""
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """The state of a device at one moment. `None` = the device does not say, never 0; `missing` says why."""
+
+    at_s: float
+    """Monotonic clock."""
+
+    sm_clock_mhz: int | None = None
+    mem_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    """As the driver averages it: over a second on most GPUs."""
+    energy_mj: int | None = None
+    """Energy since the driver was loaded, in mJ, updated as slowly as ten times a second."""
+    event_reasons: int | None = None
+    """Bit mask of NVML's clock event reasons: what holds the clock down at this moment."""
+    slowdowns: SlowdownTimes = SlowdownTimes()
+    foreign: tuple[GpuProcess, ...] | None = None
+    """Compute processes that are not ours."""
+    utilisation: float | None = None
+    """Share of the last sampling period (1/6 s to 1 s) in which a kernel ran."""
+
+    cpu: CpuTimes | None = None
+    """On the CPU; `None` on a GPU."""
+
+    missing: dict[str, str] = {}
+    """Field -> reason code (`archbench.model.reasons`) of every field that should be there and is not."""
+
+
+class Probe(Protocol):
+    """Reads a device. One reading costs 0.1 to 2 ms: take it at the edges of a block, never inside."""
+
+    def read(self) -> Reading:
+        """Read now. Never raises for what a device cannot say."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device."""
+        ...
+
+
+def open_probe(device: str, *, uuid: str | None = None, ours: Collection[int] = ()) -> Probe:
+    """Open the probe of `cpu` or `cuda:N`.
+
+    `uuid` is torch's `get_device_properties(N).uuid`, with or without `GPU-`; give it wherever torch is there to ask,
+    because CUDA numbers unlike GPUs in another order than NVML. `ours` are processes besides this one that may use
+    the GPU (the rival of a duel).
+
+    Never raises for a missing or forbidden NVML: such a probe reads nothing, and each reading says why.
+    """
+    if device == "cpu":
+        from archbench.device.cpu_probe import CpuProbe
+
+        return CpuProbe()
+    from archbench.device.nvml_probe import NvmlProbe
+    from archbench.device.visible import uuid_of
+
+    return NvmlProbe(uuid if uuid is not None else uuid_of(device), ours=ours)
