@@ -1,0 +1,35 @@
+"""Measures one group of cells inside a worker's child process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archbench.measure.bench import Bench
+from archbench.measure.cell_run import CellRun
+from archbench.model.cell import Cell
+from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
+from archbench.model.protocol import Protocol
+
+
+def measure_group(task: Task, emit: Callable[[CellStarted | PhaseStarted | CellFinished], None]) -> None:
+    """Measure the task's cells in order, telling `emit` of each start, phase and row.
+
+    Returns early after a cell that failed: the process may be poisoned (a CUDA context after an error, memory after an
+    OOM), so that whatever is left of the group belongs in a fresh one.
+    """
+    bench = Bench(task)
+    for position, cell in enumerate(task.group.cells):
+        emit(CellStarted(cell_id=cell.cell_id, deadline_s=_deadline(cell, task.protocol)))
+
+        def enter(phase: str, cell_id: str = cell.cell_id) -> None:
+            emit(PhaseStarted(cell_id=cell_id, phase=phase))
+
+        finished = CellRun(bench, cell, first=position == 0, enter=enter).run()
+        emit(finished)
+        if finished.record.status in ("oom", "error"):
+            return
+
+
+def _deadline(cell: Cell, protocol: Protocol) -> float:
+    compiling = protocol.compile_deadline_s if cell.compile_mode != "off" else 0.0
+    return protocol.cell_deadline_s + compiling

@@ -1,8 +1,9 @@
 """What parent and worker say to each other: one JSON object a line, the same for every executor.
 
-A worker host greets with `Ready`. For each `Task` it forks a child, which answers `CellStarted`, `PhaseStarted`
-and `CellFinished` for every cell; the host adds `ChildDied` where the child did not live to say so itself, and
-`GroupFinished` at the end.
+A worker greets with `Ready`. For each `Task` it starts a child, which answers `CellStarted`, `PhaseStarted` and
+`CellFinished` for every cell; the worker adds `ChildDied` where the child did not live to say so itself, and
+`GroupFinished` at the end. There is no word for good-bye: the worker ends, and its child with it, when its input
+is closed, which the kernel also does for a parent that was killed.
 """
 
 from __future__ import annotations
@@ -34,25 +35,19 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     """Inductor's cache for this run; `None` keeps torch's own."""
 
 
-class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown"):
-    """End the host once its child has ended."""
-
-
-Request = Task | Shutdown
-
-
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
-    """The host has imported torch and waits for work."""
+    """The worker has imported torch and waits for work."""
 
     message_version: int = MESSAGE_VERSION
     protocol_version: int = PROTOCOL_VERSION
     archbench_version: str
     pid: int
     environment: Environment
+    """The machine and the libraries as this interpreter sees them: two interpreters can have two versions of torch."""
 
 
 class CellStarted(Struct, frozen=True, kw_only=True, tag="cell-started"):
-    """The child begins a cell; the host kills it after `deadline_s`."""
+    """The child begins a cell; it is killed unless the cell is finished within `deadline_s`."""
 
     cell_id: str
     deadline_s: float
@@ -85,8 +80,12 @@ class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
     """Nothing more will come for this task."""
 
 
-Reply = Ready | CellStarted | PhaseStarted | CellFinished | ChildDied | GroupFinished
+Event = CellStarted | PhaseStarted | CellFinished
+"""What a child says, and all that an executor's caller gets to see."""
+
+Reply = Ready | Event | ChildDied | GroupFinished
 
 encode = msgspec.json.Encoder().encode
-decode_request = msgspec.json.Decoder(Request).decode
+decode_task = msgspec.json.Decoder(Task).decode
+decode_event = msgspec.json.Decoder(Event).decode
 decode_reply = msgspec.json.Decoder(Reply).decode

@@ -116,9 +116,12 @@ class Record(Struct, frozen=True, kw_only=True):
     output_rel_error: Annotated[Real, C("relative L2 error of the output against fp32 eager")] = None
     output_cosine: Annotated[Real, C("cosine between the output and fp32 eager's")] = None
     output_finite: Annotated[bool | None, C("every output element is finite")] = None
+    compile_error_ratio: Annotated[Real, C("error against fp64, compiled over eager at the same precision")] = None
 
     # Efficiency
-    achieved_flops: Annotated[Real, C("FLOP/s while timing throughput", "FLOP/s")] = None
+    achieved_flops: Annotated[
+        Real, C("FLOP/s while timing throughput; a training step counts as three forward passes", "FLOP/s")
+    ] = None
     mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known")] = None
     measured_peak_share: Annotated[Real, C("achieved_flops over this machine's measured matmul peak")] = None
 

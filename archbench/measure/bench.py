@@ -1,0 +1,96 @@
+"""What the cells of one group share: the device and its instruments, the built network, its counts."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+
+import torch
+from msgspec import Struct
+from torch import nn
+
+from archbench.analyze import Counts, count
+from archbench.catalog.build import build, input_shape
+from archbench.device.probe import Probe, open_probe
+from archbench.measure.canary import Canary
+from archbench.measure.clock import Clock, open_clock
+from archbench.measure.memory import resident_bytes
+from archbench.measure.numerics import make_comparable
+from archbench.measure.state import apply_state, default_threads
+from archbench.model.messages import Task
+
+CALIBRATION_BATCH = 2
+"""Images that set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""
+
+
+class Built(Struct, frozen=True):
+    """A network in memory, and its twin in fp32 eager where numerics are asked for."""
+
+    module: nn.Module
+    reference: nn.Module | None
+
+
+class Bench:
+    """One process's workplace. Everything is made on first use, so that a failure lands in the cell that needed it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._network = task.group.cells[0].network
+        self.baseline_rss = resident_bytes()
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device, made current, with all process-wide state set."""
+        cell = self.task.group.cells[0]
+        environment = self.task.context.environment
+        device = torch.device(environment.device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        apply_state(cell.precision, default_threads(environment.cpu_count), self.task.seed)
+        return device
+
+    @cached_property
+    def clock(self) -> Clock:
+        return open_clock(self.device)
+
+    @cached_property
+    def canary(self) -> Canary:
+        return Canary(self.device, self.clock)
+
+    @cached_property
+    def probe(self) -> Probe:
+        uuid = None
+        if self.device.type == "cuda":
+            uuid = str(torch.cuda.get_device_properties(self.device).uuid)
+        return open_probe(self.task.context.environment.device, uuid=uuid)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        return input_shape(self._network, allow_code=self.task.allow_code)
+
+    @cached_property
+    def counts(self) -> Counts:
+        return count(self._network, allow_code=self.task.allow_code)
+
+    @cached_property
+    def built(self) -> Built:
+        """The network on the device in fp32, weights drawn from the suite's seed."""
+        device = self.device
+        torch.manual_seed(self.task.seed)
+        module = build(self._network, allow_code=self.task.allow_code).to(device)
+        if not self.judges_numerics:
+            return Built(module, None)
+        generator = torch.Generator().manual_seed(self.task.seed)
+        make_comparable(module, torch.randn((CALIBRATION_BATCH, *self.shape), generator=generator).to(device))
+        return Built(module, None if self.is_reference else copy.deepcopy(module).eval())
+
+    @property
+    def judges_numerics(self) -> bool:
+        return "numerics" in self.task.metrics and self.task.group.cells[0].phase == "inference"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this group is fp32 eager itself, against which the numerics of others are judged."""
+        cell = self.task.group.cells[0]
+        return (cell.precision, cell.compile_mode, cell.memory_format) == ("fp32", "off", "contiguous")

@@ -1,0 +1,40 @@
+"""The canary: a short fixed piece of work, timed between blocks, that tells the machine's drift from the network's."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from archbench.measure.clock import Clock
+
+CPU_BATCH = 1
+CUDA_BATCH = 64
+
+
+class Canary:
+    """A convolution and a matrix product of fixed size in fp32, the same for every cell on one kind of device.
+
+    Its time per call in seconds says how fast the machine is at that moment; rows are corrected by it when they are
+    read, against the median over the whole run.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock) -> None:
+        generator = torch.Generator().manual_seed(0)
+        batch = CUDA_BATCH if device.type == "cuda" else CPU_BATCH
+        self._image = torch.randn(batch, 64, 56, 56, generator=generator).to(device)
+        self._kernel = torch.randn(64, 64, 3, 3, generator=generator).to(device)
+        self._matrix = torch.randn(384, 384, generator=generator).to(device)
+        self._clock = clock
+        for _ in range(3):
+            self._work()
+
+    def _work(self) -> None:
+        # Inference mode and no autocast, whatever the cell under test runs under.
+        with torch.inference_mode(), torch.autocast(self._image.device.type, enabled=False):
+            F.conv2d(self._image, self._kernel, padding=1)
+            torch.mm(self._matrix, self._matrix)
+
+    def time(self) -> float:
+        """Run once and return seconds (device time where the device has its own clock)."""
+        timing = self._clock.latency(self._work)
+        return timing.device_s if timing.device_s is not None else timing.host_s

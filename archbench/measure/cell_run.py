@@ -1,0 +1,363 @@
+"""One cell from build to row: the phases in their order, each figure put into its column."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import torch
+
+from archbench.catalog import facts
+from archbench.device.health import between
+from archbench.device.peaks import vendor_peak
+from archbench.measure import compiler
+from archbench.measure.bench import Bench
+from archbench.measure.clock import ClockError
+from archbench.measure.draft import Draft
+from archbench.measure.memory import measure_memory
+from archbench.measure.numerics import compare
+from archbench.measure.sampling import Sampled, sample_latency, sample_throughput, warm_up
+from archbench.measure.watch import Watch
+from archbench.measure.workload import UnsupportedError, Workload
+from archbench.model.blank import blank_record
+from archbench.model.cell import Cell
+from archbench.model.errors import UsageError
+from archbench.model.messages import CellFinished
+from archbench.model.record import Sample, Status
+from archbench.stats import drifting, minimum_samples, percentile
+
+TRAINING_PASSES = 3
+"""A training step's arithmetic in forward passes: the backward pass computes gradients of inputs and of weights, each
+as large as the forward (Kaplan et al. 2020, section 2.1; PaLM, appendix B)."""
+PERCENTILES = (90, 95, 99)
+WIDE = 2.0
+"""An interval this many times wider than the target makes a row suspect."""
+_CPU_OUT_OF_MEMORY = "can't allocate memory"
+
+
+class CellRun:
+    """Measures one cell. `enter` is told each phase as it begins, so that a death can be placed."""
+
+    def __init__(self, bench: Bench, cell: Cell, *, first: bool, enter: Callable[[str], None]) -> None:
+        self._bench = bench
+        self._task = bench.task
+        self._cell = cell
+        self._first = first
+        self._enter = enter
+        self._draft = Draft(blank_record(cell, bench.task.context, facts(cell.network)))
+        self._samples: list[Sample] = []
+
+    def run(self) -> CellFinished:
+        """Measure. Whatever the network does becomes a row; only what kills the process does not come back."""
+        status: Status
+        try:
+            with self._compile_cache():
+                self._measure()
+            return CellFinished(record=self._draft.finish(), samples=tuple(self._samples))
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            status, message = "oom", str(error)
+        except UnsupportedError as error:
+            status, message = "unsupported", str(error)
+        except (UsageError, ClockError) as error:
+            status, message = "error", str(error)
+        except Exception as error:  # the network's own code, a library's, or the device's: all are findings
+            status = _status_of(error)
+            message = f"{type(error).__name__}: {error}"
+        return CellFinished(record=self._draft.fail(status, message), samples=tuple(self._samples))
+
+    def _measure(self) -> None:
+        metrics = self._task.metrics
+        self._count()
+        workload = self._build()
+        self._first_call(workload)
+        # After the warm-up nothing may compile: a recompilation inside the timing is an error, not a slow sample.
+        self._warm_up(workload)
+        guard = compiler.no_recompiles() if self._compiles else contextlib.nullcontext()
+        watch = Watch(self._bench.probe, self._bench.canary.time, self._task.protocol)
+        with guard:
+            if "latency" in metrics:
+                self._latency(workload, watch)
+            if "throughput" in metrics:
+                self._throughput(workload, watch)
+            if "energy" in metrics:
+                self._energy(workload)
+        self._conclude(watch)
+        if "memory" in metrics:
+            self._memory(workload)
+        self._numerics(workload)
+        self._compile_metrics(workload)
+
+    @property
+    def _compiles(self) -> bool:
+        return self._cell.compile_mode != "off"
+
+    @contextlib.contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._draft.phase = name
+        self._enter(name)
+        yield
+
+    @contextlib.contextmanager
+    def _compile_cache(self) -> Iterator[None]:
+        """An empty cache where cold compile time is asked for, else the run's own."""
+        if self._compiles and "compile" in self._task.metrics:
+            with compiler.cold_cache():
+                yield
+        else:
+            if self._task.cache_dir is not None:
+                compiler.use_cache(Path(self._task.cache_dir))
+            yield
+
+    def _count(self) -> None:
+        with self._phase("count"):
+            shape = self._bench.shape
+            self._draft.set(input_size=shape[-1])
+            if "static" in self._task.metrics:
+                counts = self._bench.counts
+                self._draft.set(
+                    params=counts.params,
+                    macs=counts.macs,
+                    flops=counts.flops,
+                    activations=counts.activations,
+                    weight_bytes=counts.weight_bytes,
+                )
+
+    def _build(self) -> Workload:
+        with self._phase("build"):
+            bench, protocol = self._bench, self._task.protocol
+            compiler.reset()
+            workload = Workload(
+                self._cell,
+                bench.built.module,
+                bench.shape,
+                bench.device,
+                ring=protocol.input_ring,
+                seed=self._task.seed,
+            )
+            self._draft.set(applied=msgspec.json.encode(workload.applied()).decode())
+            return workload
+
+    def _first_call(self, workload: Workload) -> None:
+        """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
+        with self._phase("compile" if self._compiles else "first call"):
+            self._bench.clock.synchronize()
+            start = time.perf_counter()
+            workload.step()
+            self._bench.clock.synchronize()
+            first_call_s = time.perf_counter() - start
+            self._draft.set(first_call_s=first_call_s)
+            if self._compiles and "compile" in self._task.metrics:
+                self._draft.set(compile_cold_s=first_call_s, compile_neighbours=0)
+
+    def _warm_up(self, workload: Workload) -> None:
+        with self._phase("warmup"):
+            warm = warm_up(workload.step, self._bench.clock, self._task.protocol, first_cell=self._first)
+            self._step_s = warm.step_s
+            self._draft.set(warmup_steps=warm.calls + 1)
+            if not warm.level:
+                self._draft.flag("nonstationary")
+            if self._compiles:
+                counts = compiler.counts()
+                self._draft.set(graph_breaks=counts.graph_breaks, recompiles=counts.recompiles)
+                if counts.fell_back:
+                    self._draft.flag("eager_frames")
+
+    def _latency(self, workload: Workload, watch: Watch) -> None:
+        with self._phase("latency"):
+            needed = max((minimum_samples(p) for p in self._task.percentiles), default=0)
+            sampled = sample_latency(
+                workload.step, self._bench.clock, self._task.protocol, watch, step_s=self._step_s, min_samples=needed
+            )
+        self._keep(sampled, "latency")
+        interval = sampled.interval
+        self._draft.set(
+            latency_median_s=interval.median,
+            latency_ci_low_s=interval.low,
+            latency_ci_high_s=interval.high,
+            samples=len(sampled.kept()),
+            steps_per_sample=sampled.steps,
+        )
+        self._judge(sampled)
+        host = [timing.host_s for timing in sampled.kept()]
+        for percent in PERCENTILES:
+            column = f"latency_p{percent}_s"
+            value = percentile(host, percent) if sampled.steps == 1 else None
+            self._draft.set(**{column: value})
+            if value is None:
+                self._draft.null("several_steps_per_sample" if sampled.steps > 1 else "too_few_samples", column)
+        device = sorted(timing.device_s / sampled.steps for timing in sampled.kept() if timing.device_s is not None)
+        if device:
+            device_time = device[len(device) // 2]
+            host_bound = interval.median / device_time > self._task.protocol.host_bound_ratio
+            self._draft.set(device_time_median_s=device_time, host_bound=host_bound)
+            if host_bound:
+                self._draft.flag("host_bound")
+        else:
+            self._draft.null("not_on_device", "device_time_median_s")
+
+    def _judge(self, sampled: Sampled) -> None:
+        kept = [timing.host_s for timing in sampled.kept()]
+        half_width = sampled.interval.half_width
+        if half_width is None:
+            self._draft.flag("few_samples")
+        elif half_width > WIDE * self._task.protocol.target_half_width:
+            self._draft.flag("wide_interval")
+        if len(kept) > 1 and drifting(kept, self._task.protocol.warmup_level_change).drifting:
+            self._draft.flag("nonstationary")
+
+    def _throughput(self, workload: Workload, watch: Watch) -> None:
+        with self._phase("throughput"):
+            sampled = sample_throughput(
+                workload.step, self._bench.clock, self._task.protocol, watch, step_s=self._step_s
+            )
+        self._keep(sampled, "throughput")
+        images, interval = self._cell.batch_size, sampled.interval
+        rate = images / interval.median
+        self._draft.set(
+            throughput_img_s=rate,
+            throughput_ci_low_img_s=images / interval.high if interval.high else None,
+            throughput_ci_high_img_s=images / interval.low if interval.low else None,
+        )
+        if "static" not in self._task.metrics:
+            self._draft.null("not_requested", "achieved_flops", "mfu", "measured_peak_share")
+            return
+        passes = TRAINING_PASSES if self._cell.phase == "training" else 1
+        achieved = rate * self._bench.counts.flops * passes
+        peak = self._vendor_peak()
+        self._draft.set(achieved_flops=achieved, mfu=achieved / peak if peak else None)
+        if peak is None:
+            self._draft.null("unknown_peak", "mfu")
+
+    def _vendor_peak(self) -> float | None:
+        gpus = self._task.context.environment.gpus
+        return vendor_peak(gpus[0].name, self._cell.precision) if self._cell.device == "cuda" and gpus else None
+
+    def _energy(self, workload: Workload) -> None:
+        """Energy over one long window: the counter moves too rarely for anything shorter."""
+        with self._phase("energy"):
+            protocol, clock, probe = self._task.protocol, self._bench.clock, self._bench.probe
+            steps = 0
+            before = probe.read()
+            if before.energy_mj is None:
+                self._draft.null("not_on_device", "energy_j_per_img")
+                return
+            clock.synchronize()
+            start = time.perf_counter()
+            burst = max(1, int(protocol.burst_s / self._step_s))
+            while time.perf_counter() - start < protocol.energy_window_s * 1.1:
+                clock.burst(workload.step, burst)
+                steps += burst
+            health = between(before, probe.read(), energy_window_s=protocol.energy_window_s)
+            if health.energy_j is None:
+                self._draft.null(health.missing.get("energy_j", "monitor_gap"), "energy_j_per_img")
+            else:
+                self._draft.set(
+                    energy_j_per_img=health.energy_j / (steps * self._cell.batch_size),
+                    mean_power_w=health.mean_power_w,
+                )
+
+    def _conclude(self, watch: Watch) -> None:
+        report = watch.report()
+        self._draft.set(
+            canary_s=report.canary_s,
+            throttled_fraction=report.throttled_fraction,
+            power_capped_fraction=report.power_capped_fraction,
+            sm_clock_mhz=report.sm_clock_mhz,
+            contention=report.contention,
+        )
+        for code in report.reasons:
+            self._draft.flag(code)
+        self._samples += [
+            self._sample("canary", block, 1, seconds, None, True) for block, seconds in enumerate(report.canaries)
+        ]
+
+    def _memory(self, workload: Workload) -> None:
+        with self._phase("memory"):
+            reading = measure_memory(workload.step, self._bench.device, self._bench.baseline_rss)
+            self._draft.set(
+                peak_allocated_bytes=reading.peak_allocated,
+                peak_reserved_bytes=reading.peak_reserved,
+                process_bytes=reading.process,
+            )
+            for column, value in (
+                ("peak_reserved_bytes", reading.peak_reserved),
+                ("process_bytes", reading.process),
+            ):
+                if value is None:
+                    self._draft.null("not_on_device", column)
+
+    def _numerics(self, workload: Workload) -> None:
+        columns = ("output_rel_error", "output_cosine", "output_finite")
+        if "numerics" not in self._task.metrics:
+            self._draft.null("not_requested", *columns)
+        elif not self._bench.judges_numerics:
+            self._draft.null("inference_only", *columns)
+        elif self._bench.is_reference:
+            self._draft.null("is_reference", *columns)
+        elif not self._first:
+            self._draft.null("first_batch_only", *columns)
+        else:
+            with self._phase("numerics"):
+                reference = self._bench.built.reference
+                assert reference is not None, "a bench that judges numerics keeps a reference"
+                found = compare(workload, reference)
+                self._draft.set(
+                    output_rel_error=found.rel_error,
+                    output_cosine=found.cosine,
+                    output_finite=found.finite,
+                    compile_error_ratio=found.compile_error_ratio,
+                )
+                if found.rel_error is None:
+                    self._draft.null("not_finite", "output_rel_error", "output_cosine")
+
+    def _compile_metrics(self, workload: Workload) -> None:
+        """Warm compile time: everything compiled again from the cache that the first call filled."""
+        if not self._compiles:
+            self._draft.null("not_compiled", "compile_cold_s", "compile_warm_s", "graph_breaks", "recompiles")
+            return
+        if self._bench.device.type == "cuda":
+            with self._phase("cuda graphs"):
+                self._draft.set(cuda_graph_launches=compiler.cuda_graph_launches(workload.step))
+        if "compile" not in self._task.metrics:
+            self._draft.null("not_requested", "compile_cold_s", "compile_warm_s")
+            return
+        with self._phase("compile again"):
+            compiler.reset()
+            self._bench.clock.synchronize()
+            start = time.perf_counter()
+            workload.step()
+            self._bench.clock.synchronize()
+            self._draft.set(compile_warm_s=time.perf_counter() - start)
+
+    def _keep(self, sampled: Sampled, experiment: str) -> None:
+        for block, stretch in enumerate(sampled.stretches):
+            self._samples += [
+                self._sample(experiment, block, sampled.steps, timing.host_s, timing.device_s, stretch.kept)
+                for timing in stretch.timings
+            ]
+
+    def _sample(
+        self, experiment: str, block: int, steps: int, host_s: float, device_s: float | None, kept: bool
+    ) -> Sample:
+        context = self._task.context
+        return Sample(
+            cell_id=self._cell.cell_id,
+            round=context.round,
+            visit=context.visit,
+            experiment=experiment,  # type: ignore[arg-type]
+            block=block,
+            steps=steps,
+            host_s=host_s,
+            device_s=device_s,
+            kept=kept,
+        )
+
+
+def _status_of(error: Exception) -> Status:
+    """The CPU's allocator raises a plain RuntimeError; inductor without a toolchain is the machine's lack, not a bug."""
+    if _CPU_OUT_OF_MEMORY in str(error):
+        return "oom"
+    return "unsupported" if compiler.lacks_toolchain(error) else "error"

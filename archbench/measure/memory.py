@@ -1,0 +1,65 @@
+"""Peak memory of one step, in a pass of its own: nothing that is timed runs here, nothing here is timed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from msgspec import Struct
+
+from archbench.analyze import measured_peak
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_RESET_PEAK_RSS = "5"
+
+
+class MemoryReading(Struct, frozen=True, kw_only=True):
+    """Bytes; `None` where the device or the system does not tell."""
+
+    peak_allocated: int | None
+    peak_reserved: int | None
+    process: int | None
+
+
+def resident_bytes(field: str = "VmRSS") -> int | None:
+    """Read the process's resident memory (`VmRSS`, or its peak `VmHWM`) from the kernel; None where there is no /proc."""
+    with contextlib.suppress(OSError):
+        found = re.search(rf"^{field}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else None
+    return None
+
+
+def measure_memory(step: Callable[[], object], device: torch.device, baseline_rss: int | None) -> MemoryReading:
+    """Run `step` once more and return its peaks.
+
+    CUDA: the caching allocator's own peaks. CPU: live tensor bytes from the profiler's memory events, and the peak
+    of resident memory above `baseline_rss`, what this process held before it built the network.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        torch.cuda.synchronize(device)
+        return MemoryReading(
+            peak_allocated=torch.cuda.max_memory_allocated(device),
+            peak_reserved=torch.cuda.max_memory_reserved(device),
+            process=None,
+        )
+    return MemoryReading(
+        peak_allocated=measured_peak(step), peak_reserved=None, process=_peak_resident(step, baseline_rss)
+    )
+
+
+def _peak_resident(step: Callable[[], object], baseline: int | None) -> int | None:
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK_RSS)
+    except OSError:
+        return None
+    step()
+    peak = resident_bytes("VmHWM")
+    return None if peak is None or baseline is None else max(peak - baseline, 0)

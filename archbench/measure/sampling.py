@@ -1,0 +1,201 @@
+"""The loops that take timings: warm-up, latency, throughput. They know steps, clocks and rules, but nothing of networks."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Protocol as Interface
+
+from msgspec import Struct
+
+from archbench.measure.clock import Clock, Step, Timing
+from archbench.model.protocol import Protocol
+from archbench.stats import Interval, Stop, StoppingRule, WarmupDetector, blocked_interval, median_interval
+
+STRETCH_S = 0.2
+"""Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""
+MOST_REPEATS = 2.0
+"""Rejected stretches are repeated until the accepted and rejected ones together took this many times the cap."""
+WARMUP_ROOM = 1.5
+"""A slow step gets this many times the steps that the warm-up rule needs to see, whatever the cap in seconds."""
+
+
+class Monitor(Interface):
+    """What is asked at the edges of a stretch, never inside one."""
+
+    def begin(self) -> None:
+        """A stretch follows."""
+
+    def end(self) -> bool:
+        """A stretch has ended; True if it may be kept."""
+
+
+class WarmUp(Struct, frozen=True, kw_only=True):
+    """How the warm-up went."""
+
+    calls: int
+    step_s: float
+    """Median step on the host's clock over the last blocks: the loops plan with it, since they pay the host's time."""
+    level: bool
+    """False: the cap was reached while step times still moved."""
+
+
+class Stretch(Struct, frozen=True, kw_only=True):
+    """Consecutive timings between two looks at the monitor."""
+
+    timings: tuple[Timing, ...]
+    kept: bool
+
+
+class Sampled(Struct, frozen=True, kw_only=True):
+    """What one experiment yielded."""
+
+    stretches: tuple[Stretch, ...]
+    steps: int
+    """Steps in each timing."""
+    interval: Interval
+    """Median and 95 % interval of one step on the host's clock (latency) or the device's (throughput), in seconds."""
+    stop: Stop | None
+    """Why sampling ended; None if nothing acceptable was left to take."""
+
+    def kept(self) -> list[Timing]:
+        """The timings that count."""
+        return [timing for stretch in self.stretches if stretch.kept for timing in stretch.timings]
+
+    @property
+    def rejected_share(self) -> float:
+        return sum(not stretch.kept for stretch in self.stretches) / max(len(self.stretches), 1)
+
+
+@contextlib.contextmanager
+def quiet_gc() -> Iterator[None]:
+    """Collect now, and not at all inside: a collection in the middle of a step shows up in p99."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
+def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool) -> WarmUp:
+    """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made."""
+    guess = clock.latency(step).host_s
+    needed = protocol.warmup_block * protocol.warmup_level_blocks
+    detector = WarmupDetector(
+        block=protocol.warmup_block,
+        level_blocks=protocol.warmup_level_blocks,
+        level_change=protocol.warmup_level_change,
+        min_calls=protocol.warmup_min_calls,
+        min_seconds=protocol.warmup_first_cell_s if first_cell else protocol.warmup_later_cell_s,
+        cap_seconds=max(protocol.warmup_cap_s, WARMUP_ROOM * needed * guess),
+    )
+    recent: deque[float] = deque([guess], maxlen=needed)
+    while detector.done is None:
+        timing = clock.latency(step)
+        recent.append(timing.host_s)
+        detector.add(timing.host_s if timing.device_s is None else timing.device_s)
+    return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=detector.done == "level")
+
+
+def sample_latency(
+    step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float, min_samples: int
+) -> Sampled:
+    """Time synchronised steps until the stopping rule is content.
+
+    `min_samples` is what the requested percentiles need; steps slower than `slow_step_s` keep their own, lower minimum.
+    """
+    steps = max(1, math.ceil(protocol.sample_floor_s / step_s))
+    rule = StoppingRule(
+        step_s=step_s * steps,
+        min_samples=max(protocol.min_samples, min_samples),
+        min_samples_slow=protocol.min_samples_slow,
+        slow_step_s=protocol.slow_step_s,
+        min_blocks=protocol.min_blocks,
+        min_seconds=protocol.min_sampling_s,
+        max_samples=max(protocol.max_samples, min_samples),
+        max_seconds=protocol.max_sampling_s,
+        target_half_width=protocol.target_half_width,
+    )
+    stretches: list[Stretch] = []
+    patience = Patience(MOST_REPEATS * protocol.max_sampling_s)
+    with quiet_gc():
+        while rule.done is None and not patience.exhausted(stretches):
+            stretch = _take_stretch(lambda: clock.latency(step, steps), monitor, rule.block_length)
+            stretches.append(stretch)
+            if stretch.kept:
+                for timing in stretch.timings:
+                    rule.add(timing.host_s)
+    interval = blocked_interval([timing.host_s / steps for timing in _usable(stretches)])
+    return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=rule.done)
+
+
+def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float) -> Sampled:
+    """Time bursts of steps without waiting inside; a burst is one block, so the interval is over bursts."""
+    steps = max(1, math.ceil(protocol.burst_s / step_s))
+    stretches: list[Stretch] = []
+    patience = Patience(MOST_REPEATS * protocol.max_throughput_s)
+    seconds: list[float] = []
+    stop: Stop | None = None
+    with quiet_gc():
+        while stop is None and not patience.exhausted(stretches):
+            stretch = _take_stretch(lambda: clock.burst(step, steps), monitor, 1)
+            stretches.append(stretch)
+            if stretch.kept:
+                seconds += [_device_time(timing) for timing in stretch.timings]
+                stop = _enough_bursts(seconds, protocol)
+    interval = median_interval([_device_time(timing) / steps for timing in _usable(stretches)])
+    return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=stop)
+
+
+class Patience:
+    """Ends the repeating of rejected stretches on a device that never stops throttling."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._started = time.perf_counter()
+
+    def exhausted(self, stretches: list[Stretch]) -> bool:
+        """Whether time is up and at least one stretch was rejected; without rejections the rule alone decides."""
+        late = time.perf_counter() - self._started > self._seconds
+        return late and any(not stretch.kept for stretch in stretches)
+
+
+def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -> Stretch:
+    timings: list[Timing] = []
+    taken_s = 0.0
+    monitor.begin()
+    while taken_s < STRETCH_S or len(timings) % multiple:
+        timing = take()
+        timings.append(timing)
+        taken_s += timing.host_s
+    return Stretch(timings=tuple(timings), kept=monitor.end())
+
+
+def _enough_bursts(seconds: list[float], protocol: Protocol) -> Stop | None:
+    spent = sum(seconds)
+    if len(seconds) < protocol.min_bursts or spent < protocol.min_throughput_s:
+        return None
+    width = median_interval(seconds).half_width
+    if width is not None and width <= protocol.target_half_width:
+        return "converged"
+    return "capped" if spent >= protocol.max_throughput_s else None
+
+
+def _usable(stretches: list[Stretch]) -> list[Timing]:
+    """The accepted timings; where everything was rejected, all of them: the row is invalid, but shows what was seen."""
+    kept = [timing for stretch in stretches if stretch.kept for timing in stretch.timings]
+    return kept or [timing for stretch in stretches for timing in stretch.timings]
+
+
+def _device_time(timing: Timing) -> float:
+    return timing.host_s if timing.device_s is None else timing.device_s

@@ -1,0 +1,83 @@
+"""Process-wide state that changes a figure: set for every group, read back for every cell, never inherited."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import torch
+from msgspec import Struct
+
+from archbench.model.axes import Phase, Precision
+
+AUTOCAST: dict[str, torch.dtype] = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
+WHOLE_MODEL: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """The state as torch reports it inside the contexts of a timed step."""
+
+    matmul_precision: str
+    cudnn_tf32: bool
+    cudnn_benchmark: bool
+    cudnn_deterministic: bool
+    threads: int
+    interop_threads: int
+    flush_denormals: bool
+    grad_mode: str
+    """`inference` (inference mode), `no_grad` or `grad`."""
+    autocast_dtype: str | None
+    weight_dtype: str
+    model_format: str
+    input_format: str
+    training_modules: int
+    """Modules in training mode; 0 at inference."""
+    seed: int
+    allocator: str | None
+
+
+def apply_state(precision: Precision, threads: int, seed: int) -> None:
+    """Set every process-wide switch for one group.
+
+    The older TF32 switches are used throughout: reading them after the newer `fp32_precision` interface was
+    written raises, and inductor still reads them.
+    """
+    tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True  # shapes are fixed within a cell, so the search pays and is what users set
+    torch.backends.cudnn.deterministic = False
+    torch.set_num_threads(threads)
+    with contextlib.suppress(RuntimeError):  # settable once per process, and the host has not run anything parallel
+        torch.set_num_interop_threads(1)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(seed)
+
+
+def step_contexts(
+    device: torch.device, phase: Phase, precision: Precision
+) -> Callable[[], AbstractContextManager[None]]:
+    """Return the factory of the contexts that compile, warm-up and timing share.
+
+    One factory for all three: a step that ran under another grad mode or autocast state would recompile.
+    """
+    dtype = AUTOCAST.get(precision)
+
+    @contextlib.contextmanager
+    def contexts() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if phase == "inference":
+                stack.enter_context(torch.inference_mode())
+            if dtype is not None:
+                stack.enter_context(torch.autocast(device.type, dtype))
+            yield
+
+    return contexts
+
+
+def default_threads(usable_cores: int) -> int:
+    """Threads for intra-op parallelism: what the user fixed with OMP_NUM_THREADS, else the usable cores."""
+    fixed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(fixed) if fixed.isdecimal() and int(fixed) > 0 else usable_cores

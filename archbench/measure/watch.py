@@ -1,0 +1,97 @@
+"""The watch over a cell: probe and canary at the edges of stretches, and what they say of the row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+from msgspec import Struct
+
+from archbench.device.health import BlockHealth, between
+from archbench.device.probe import Probe, Reading
+from archbench.model.protocol import Protocol
+
+
+class WatchReport(Struct, frozen=True, kw_only=True):
+    """What was seen over one cell. `None` = the device does not say."""
+
+    canary_s: float | None
+    canaries: tuple[float, ...]
+    throttled_fraction: float | None
+    power_capped_fraction: float | None
+    sm_clock_mhz: float | None
+    mean_power_w: float | None
+    contention: float | None
+    reasons: tuple[str, ...]
+    """Reason codes for the row."""
+
+
+class Watch:
+    """Judges each stretch by the readings around it, and runs the canary between stretches within its share of time."""
+
+    def __init__(self, probe: Probe, canary: Callable[[], float] | None, protocol: Protocol) -> None:
+        self._probe = probe
+        self._canary = canary
+        self._protocol = protocol
+        self._before: Reading | None = None
+        self._healths: list[BlockHealth] = []
+        self._canaries: list[float] = []
+        self._started = time.perf_counter()
+        self._canary_spent_s = 0.0
+
+    def begin(self) -> None:
+        """Run the canary if its share allows, then read: the canary's own load is outside the stretch."""
+        if self._canary is not None:
+            elapsed = time.perf_counter() - self._started
+            if not self._canaries or self._canary_spent_s < self._protocol.canary_share * elapsed:
+                start = time.perf_counter()
+                self._canaries.append(self._canary())
+                self._canary_spent_s += time.perf_counter() - start
+        self._before = self._probe.read()
+
+    def end(self) -> bool:
+        """Read and judge; False for a stretch that was throttled, shared, or not to be clocked."""
+        assert self._before is not None, "a stretch ends that never began"
+        health = between(self._before, self._probe.read())
+        self._healths.append(health)
+        return not (health.throttled or health.foreign or health.lost or health.wall_s is None)
+
+    def report(self) -> WatchReport:
+        """Sum up all stretches so far."""
+        healths = self._healths
+        throttled = _share([h.throttled for h in healths])
+        contention = _median([h.contention for h in healths])
+        reasons = []
+        if throttled is not None and throttled > self._protocol.rejected_block_limit:
+            reasons.append("throttled")
+        for code, bad in (
+            ("foreign_process", any(h.foreign for h in healths)),
+            ("device_lost", any(h.lost for h in healths)),
+            ("clock_error", any(h.wall_s is None for h in healths)),
+            ("monitor_gap", any("monitor_gap" in h.missing.values() for h in healths)),
+            ("contended", sum(bool(h.contended) for h in healths) > len(healths) / 2),
+            ("power_capped", any(h.power_capped for h in healths)),
+        ):
+            if bad:
+                reasons.append(code)
+        return WatchReport(
+            canary_s=median(self._canaries) if self._canaries else None,
+            canaries=tuple(self._canaries),
+            throttled_fraction=throttled,
+            power_capped_fraction=_share([h.power_capped for h in healths]),
+            sm_clock_mhz=_median([h.sm_clock_mhz for h in healths]),
+            mean_power_w=_median([h.mean_power_w for h in healths]),
+            contention=contention,
+            reasons=tuple(reasons),
+        )
+
+
+def _share(flags: list[bool | None]) -> float | None:
+    known = [flag for flag in flags if flag is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None

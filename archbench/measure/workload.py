@@ -1,0 +1,200 @@
+"""One cell made real: the module, its inputs and the step that is timed, with every toggle applied and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archbench.measure import compiler
+from archbench.measure.state import AUTOCAST, WHOLE_MODEL, Applied, step_contexts
+from archbench.model.cell import Cell
+
+LEARNING_RATE = 1e-4
+"""Small, so that weights stay finite over thousands of steps on random labels; the cost of a step does not depend on it."""
+MOMENTUM = 0.9
+
+
+class UnsupportedError(RuntimeError):
+    """The cell asks for what this network, device or torch cannot do; the row becomes `unsupported`, never something else."""
+
+
+class Workload:
+    """A cell's step, ready to be called any number of times.
+
+    Inference: forward under inference mode. Training: forward, loss, backward, SGD with momentum; gradients are
+    dropped, not zeroed; with amp-fp16 the loss is scaled. Inputs come from a ring of seeded `randn` tensors, labels
+    from a ring of seeded classes.
+    """
+
+    def __init__(
+        self, cell: Cell, module: nn.Module, shape: tuple[int, ...], device: torch.device, *, ring: int, seed: int
+    ) -> None:
+        """Take ownership of `module`, which is moved, cast and formatted in place. `shape` is one input's, without batch."""
+        self.cell = cell
+        self.device = device
+        self._seed = seed
+        self._contexts = step_contexts(device, cell.phase, cell.precision)
+        self.module = self._prepare(module)
+        self.inputs = _input_ring(cell, shape, device, ring, seed)
+        self._turn = cycle(range(ring))
+        self._forward: Callable[..., Any] = self.module
+        if cell.compile_mode != "off":
+            self._forward = compiler.compile_module(self.module, cell.compile_mode)
+        self._marks_steps = cell.compile_mode in compiler.CUDA_GRAPH_MODES and device.type == "cuda"
+        self.step: Callable[[], object] = self._infer
+        if cell.phase == "training":
+            self._prepare_training()
+            self.step = self._train
+
+    def _prepare(self, module: nn.Module) -> nn.Module:
+        cell = self.cell
+        module.train(cell.phase == "training")
+        module.to(self.device, WHOLE_MODEL.get(cell.precision, torch.float32))
+        if cell.memory_format == "channels_last":
+            if all(weight.dim() != 4 for weight in module.parameters()):
+                raise UnsupportedError("channels_last needs convolution weights, and this network has none")
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module
+
+    def _prepare_training(self) -> None:
+        trainable = [weight for weight in self.module.parameters() if weight.requires_grad]
+        if not trainable:
+            raise UnsupportedError("training needs parameters, and this network has none")
+        self._optimizer = torch.optim.SGD(trainable, lr=LEARNING_RATE, momentum=MOMENTUM)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.cell.precision == "amp-fp16")
+        self._labels: list[Tensor] = []
+
+    def _infer(self) -> object:
+        if self._marks_steps:
+            torch.compiler.cudagraph_mark_step_begin()
+        with self._contexts():
+            return self._forward(self.inputs[next(self._turn)])
+
+    def _train(self) -> object:
+        if self._marks_steps:
+            torch.compiler.cudagraph_mark_step_begin()
+        turn = next(self._turn)
+        with self._contexts():
+            loss = self._loss(self._forward(self.inputs[turn]), turn)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss
+
+    def _loss(self, output: object, turn: int) -> Tensor:
+        """Cross-entropy of every classifier output (auxiliary heads count alike); the mean square of anything else."""
+        losses = [
+            F.cross_entropy(tensor, self._labels_for(tensor)[turn])
+            if tensor.dim() == 2
+            else tensor.float().square().mean()
+            for tensor in _tensors(output)
+        ]
+        if not losses:
+            raise UnsupportedError("the network returned no tensor to train on")
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    def _labels_for(self, logits: Tensor) -> list[Tensor]:
+        """The ring of labels; made in the first step, which is kept out of every figure, when the classes are known."""
+        if not self._labels:
+            generator = torch.Generator().manual_seed(self._seed)
+            for _ in self.inputs:
+                labels = torch.randint(0, logits.shape[-1], (self.cell.batch_size,), generator=generator)
+                self._labels.append(labels.to(self.device))
+        return self._labels
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which this cell's arithmetic is meant to run."""
+        return AUTOCAST.get(self.cell.precision) or WHOLE_MODEL.get(self.cell.precision, torch.float32)
+
+    def output(self) -> Tensor:
+        """Run the cell's own forward pass on the first input of the ring and return its (first) output tensor."""
+        with self._contexts():
+            return first_tensor(self._forward(self.inputs[0])).clone()
+
+    def eager_output(self) -> Tensor:
+        """The same at the same precision, without torch.compile."""
+        with self._contexts():
+            return first_tensor(self.module(self.inputs[0])).clone()
+
+    def applied(self) -> Applied:
+        """Read the state back from torch inside the very contexts of the timed step."""
+        with self._contexts():
+            grad_mode = (
+                "inference" if torch.is_inference_mode_enabled() else ("grad" if torch.is_grad_enabled() else "no_grad")
+            )
+            autocast = torch.is_autocast_enabled(self.device.type)
+            autocast_dtype = (
+                str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.") if autocast else None
+            )
+        weights = [weight for weight in self.module.parameters() if weight.is_floating_point()]
+        return Applied(
+            matmul_precision=torch.get_float32_matmul_precision(),
+            cudnn_tf32=torch.backends.cudnn.allow_tf32,
+            cudnn_benchmark=torch.backends.cudnn.benchmark,
+            cudnn_deterministic=torch.backends.cudnn.deterministic,
+            threads=torch.get_num_threads(),
+            interop_threads=torch.get_num_interop_threads(),
+            flush_denormals=_flushes_denormals(),
+            grad_mode=grad_mode,
+            autocast_dtype=autocast_dtype,
+            weight_dtype=str(weights[0].dtype).removeprefix("torch.") if weights else "none",
+            model_format=_format_of([weight for weight in weights if weight.dim() == 4]),
+            input_format=_format_of([tensor for tensor in self.inputs if tensor.dim() == 4]),
+            training_modules=sum(module.training for module in self.module.modules()),
+            seed=self._seed,
+            allocator=torch.cuda.get_allocator_backend() if self.device.type == "cuda" else None,
+        )
+
+
+def _input_ring(cell: Cell, shape: tuple[int, ...], device: torch.device, ring: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
+    tensors = []
+    for _ in range(ring):
+        tensor = torch.randn((cell.batch_size, *shape), generator=generator).to(device, dtype)
+        if cell.memory_format == "channels_last" and tensor.dim() == 4:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        tensors.append(tensor)
+    return tensors
+
+
+def _tensors(output: object) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        return [tensor for value in output.values() for tensor in _tensors(value)]
+    if isinstance(output, (tuple, list)):
+        return [tensor for value in output for tensor in _tensors(value)]
+    return []
+
+
+def first_tensor(output: object) -> Tensor:
+    """The first tensor in whatever a network returns. Raises `UnsupportedError` where there is none."""
+    tensors = _tensors(output)
+    if not tensors:
+        raise UnsupportedError(f"the network's forward returned {type(output).__name__}, in which there is no tensor")
+    return tensors[0]
+
+
+def _format_of(tensors: list[Tensor]) -> str:
+    """The memory format that all 4-d tensors have in common. 1x1 kernels fit both, so the plain one is asked last."""
+    if not tensors:
+        return "none"
+    if all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors):
+        # One that is channels_last only tells the two apart; without any, both descriptions are true.
+        if any(not tensor.is_contiguous() for tensor in tensors):
+            return "channels_last"
+    return "contiguous" if all(tensor.is_contiguous() for tensor in tensors) else "mixed"
+
+
+def _flushes_denormals() -> bool:
+    """torch can set the flag but not read it: ask the arithmetic."""
+    tiny = torch.tensor([1.0e-310], dtype=torch.float64)
+    return bool((tiny * 1.0).item() == 0.0)

@@ -1,0 +1,116 @@
+"""Reason codes: why a row is suspect or invalid, what a label says of it, and why a column is null.
+
+A code stands alone (`throttled`) or, where it explains a null, behind its column (`energy_j_per_img:not_requested`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.model.record import Verdict
+
+Effect = Literal["invalid", "suspect", "label", "null"]
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """What a code means, what it does to the row's verdict, and what the user can do."""
+
+    effect: Effect
+    meaning: str
+    remedy: str = ""
+
+
+REASONS: dict[str, Reason] = {
+    # invalid: the figure is not of this network on this machine
+    "throttled": Reason(
+        effect="invalid",
+        meaning="more than 20 % of the blocks ran under a thermal, power-brake or hardware slowdown",
+        remedy="cool the device, or wait, and measure again",
+    ),
+    "foreign_process": Reason(
+        effect="invalid",
+        meaning="another process computed on the device while it was timed",
+        remedy="stop it (`nvidia-smi` names it) and measure again",
+    ),
+    "device_lost": Reason(
+        effect="invalid", meaning="the device stopped answering its monitor", remedy="check the driver's log"
+    ),
+    "clock_error": Reason(
+        effect="invalid", meaning="a clock went backwards or returned no number", remedy="run `archbench doctor`"
+    ),
+    # suspect: usable with a mark
+    "nonstationary": Reason(
+        effect="suspect",
+        meaning="step times had not settled when the warm-up's time was up, or kept drifting while timed",
+        remedy="raise `protocol: warmup_cap_s`, or look for a neighbour or a thermal ramp",
+    ),
+    "drift": Reason(
+        effect="suspect",
+        meaning="the machine's own speed (canary) was more than 10 % off the run's median during this cell",
+        remedy="use the corrected figures, or measure again on a quiet machine",
+    ),
+    "wide_interval": Reason(
+        effect="suspect",
+        meaning="the 95 % interval of the median is wider than twice the target",
+        remedy="raise `protocol: max_sampling_s`, or settle a close call with `archbench duel`",
+    ),
+    "few_samples": Reason(
+        effect="suspect", meaning="fewer samples than an interval needs", remedy="raise `protocol: max_sampling_s`"
+    ),
+    "contended": Reason(
+        effect="suspect",
+        meaning="other work took CPU time while this cell was timed",
+        remedy="close it, or measure again; `archbench doctor` shows the load",
+    ),
+    "monitor_gap": Reason(
+        effect="suspect",
+        meaning="a monitor's counter went backwards or vanished while timing",
+        remedy="run `archbench doctor`",
+    ),
+    # labels: findings about the cell
+    "host_bound": Reason(
+        effect="label", meaning="the host, not the device, sets the pace (host time > 1.1 x device time)"
+    ),
+    "power_capped": Reason(
+        effect="label", meaning="the device ran at its software power limit, which is normal under load"
+    ),
+    "eager_frames": Reason(
+        effect="label", meaning="torch.compile left part of the network to run eagerly", remedy="see `graph_breaks`"
+    ),
+    # null: why a column holds nothing
+    "not_requested": Reason(
+        effect="null", meaning="the suite does not ask for this metric", remedy="add it to `metrics:`"
+    ),
+    "not_on_device": Reason(effect="null", meaning="this device or system does not provide it"),
+    "too_few_samples": Reason(
+        effect="null",
+        meaning="too few samples for this percentile",
+        remedy="name it under `percentiles:`, which raises the minimum, or raise `protocol: max_sampling_s`",
+    ),
+    "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
+    "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
+    "inference_only": Reason(effect="null", meaning="defined for inference only"),
+    "not_compiled": Reason(effect="null", meaning="the cell does not compile"),
+    "is_reference": Reason(effect="null", meaning="this cell is the reference that others are compared with"),
+    "not_finite": Reason(effect="null", meaning="an output was zero, infinite or not a number"),
+    "too_short": Reason(effect="null", meaning="the window is too short for the counter's resolution"),
+    "unknown_peak": Reason(effect="null", meaning="no peak is known for this device and precision"),
+    "not_predicted": Reason(effect="null", meaning="the predictor cannot run this network without data"),
+    "no_published_figure": Reason(effect="null", meaning="nobody has published it for these weights"),
+}
+
+_SEVERITY: dict[Effect, int] = {"invalid": 2, "suspect": 1, "label": 0, "null": 0}
+_VERDICTS: tuple[Verdict, ...] = ("ok", "suspect", "invalid")
+
+
+def explain(code: str) -> Reason:
+    """Look up a code, with or without the column before it. Raises `KeyError` for one that no version knows."""
+    return REASONS[code.rpartition(":")[2]]
+
+
+def verdict_of(codes: Iterable[str]) -> Verdict:
+    """The worst that any of the codes makes of a row."""
+    return _VERDICTS[max((_SEVERITY[explain(code).effect] for code in codes), default=0)]
