@@ -1,0 +1,36 @@
+"""What can be said of a network without timing it: counts, a second opinion on them, predicted memory.
+
+Names load on first use: the figures' types need no torch, the second opinion alone needs fvcore.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archbench.analyze.counts import count as count
+    from archbench.analyze.counts import count_module as count_module
+    from archbench.analyze.figures import Counts as Counts
+    from archbench.analyze.figures import SecondOpinion as SecondOpinion
+    from archbench.analyze.fvcore_counts import second_opinion as second_opinion
+    from archbench.analyze.memory import MemoryModel as MemoryModel
+    from archbench.analyze.memory import predict as predict
+
+_HOMES = {
+    "count": "counts",
+    "count_module": "counts",
+    "Counts": "figures",
+    "SecondOpinion": "figures",
+    "MemoryModel": "figures",
+    "predict": "memory",
+    "second_opinion": "fvcore_counts",
+}
+
+__all__ = ["Counts", "MemoryModel", "SecondOpinion", "count", "count_module", "predict", "second_opinion"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

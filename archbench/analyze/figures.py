@@ -1,0 +1,86 @@
+"""What archbench knows of a network without timing it. Free of torch, so that any process can read these types."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """One step of the network as its author divided it: a top-level child, or a child of a multi-resolution trunk."""
+
+    name: str
+    kind: str
+    """The module's class."""
+    output_shape: tuple[int, ...] | None
+    """Without the batch axis; `None` where the module returns no tensor."""
+    params: int
+    """Trainable parameters inside."""
+    macs: int
+    """Multiply-accumulates of one forward pass, per image."""
+
+
+class OperatorCalls(Struct, frozen=True, kw_only=True):
+    """An operator and how often one forward pass calls it."""
+
+    operator: str
+    calls: int
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """Everything that is counted from one forward pass in evaluation mode. All per image.
+
+    A MAC is one multiply and one add; a FLOP is either, so `flops` is 2 x `macs`. Only convolutions, linear layers and
+    matrix products (attention included) have MACs here, as in most papers and in torchvision's published figures;
+    the arithmetic left out is listed in `uncounted`.
+    """
+
+    input_shape: tuple[int, int, int]
+    """Channels, height, width of the image that was counted."""
+    params: int
+    """Trainable parameters, shared ones once, whether or not the forward pass uses them."""
+    idle_params: int
+    """Those of `params` that the evaluation forward pass never touches: auxiliary heads, mostly."""
+    buffers: int
+    """Elements in buffers (batch statistics, position tables)."""
+    macs: int
+    activations: int
+    """Elements in the outputs of convolutions, linear layers and explicit matrix products (fvcore's definition).
+
+    A fused attention operator adds nothing: it writes no score matrix. timm's tables unfuse attention first, and so
+    give larger figures for transformers.
+    """
+    weight_bytes: int
+    """Parameters and buffers as the module stores them (fp32, where the author chose nothing else)."""
+    depth: int
+    """Weight layers (convolutions, linear layers, products with a learned matrix) on the longest path to an output.
+
+    Gates count too where they lie on the path: a squeeze-and-excitation block adds its two layers.
+    """
+    uncounted: tuple[OperatorCalls, ...]
+    """Operators that did arithmetic but have no MAC formula, the most called first."""
+    stages: tuple[Stage, ...]
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations of one forward pass, per image: 2 x `macs`."""
+        return 2 * self.macs
+
+    @property
+    def activation_bytes(self) -> int:
+        """`activations` in fp32."""
+        return 4 * self.activations
+
+
+class SecondOpinion(Struct, frozen=True, kw_only=True):
+    """What fvcore counts, tracing the same network on the CPU. It calls a MAC a flop; here it is a MAC. Per image."""
+
+    macs: int
+    """Convolutions, linear layers, matrix products and attention: to be held against `Counts.macs`."""
+    total: int
+    """fvcore's own total, with its estimates for normalisation, pooling and resampling."""
+    activations: int
+    """To be held against `Counts.activations`."""
+    disagreement: float
+    """`macs` over the first counter's, less 1."""
+    uncounted: tuple[OperatorCalls, ...]
+    """Operators that fvcore met and has no rule for, the most called first."""
