@@ -1,8 +1,18 @@
 """The machine: which devices there are, what they are, how they fare while we measure. Never imports torch."""
 
+from archbench.device.environment import collect_environment
 from archbench.device.health import BlockHealth, between
 from archbench.device.probe import Probe, Reading, open_probe
 from archbench.device.replay import ReplayProbe
 from archbench.device.visible import resolve_device
 
-__all__ = ["BlockHealth", "Probe", "Reading", "ReplayProbe", "between", "open_probe", "resolve_device"]
+__all__ = [
+    "BlockHealth",
+    "Probe",
+    "Reading",
+    "ReplayProbe",
+    "between",
+    "collect_environment",
+    "open_probe",
+    "resolve_device",
+]

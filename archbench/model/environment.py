@@ -18,36 +18,58 @@ class Gpu(Struct, frozen=True, kw_only=True):
     persistence: bool | None = None
     power_limit_w: float | None = None
     max_sm_clock_mhz: int | None = None
+    max_mem_clock_mhz: int | None = None
+    application_sm_clock_mhz: int | None = None
+    """Clock that an administrator set; below the maximum it is why this GPU is slower than its name."""
     ecc: bool | None = None
+    mig_uuid: str | None = None
+    """The slice that the run used, on a GPU in MIG mode."""
+    mig_name: str | None = None
+    compute_capability: str | None = None
 
 
 class Environment(Struct, frozen=True, kw_only=True):
     """The machine and the libraries that a run used. Collected without importing torch."""
 
     hardware_class: str
-    """What decides comparability: `NVIDIA H200` or `AMD EPYC x2`. Rows of different classes are never compared."""
+    """What decides comparability: rows of different classes are never compared.
+
+    A GPU by its name, a slice of one by the slice's (`NVIDIA H200`, `NVIDIA H200 MIG 1g.18gb`): its clocks, memory and
+    compute follow from that. A CPU by its model, the cores that the process may use and its widest vector unit
+    (`AMD EPYC 7B13 x2 AVX2`): with another number of cores or another unit, kernels and threads are others too.
+    Driver, libraries and settings are no part of the class: comparing across them is what comparisons are for.
+    """
     device: str
     """`cpu` or `cuda:N`, as resolved for this run."""
 
     cpu_model: str
     cpu_count: int
-    """Cores that this process may use."""
+    """Cores that this process may use: its affinity, and its container's quota rounded down."""
     memory_bytes: int
+    """What this process may use: the machine's memory or its container's limit."""
     os: str
     kernel: str
     container: str | None = None
+    """`docker`, `podman`, `kubernetes`, `lxc`, `gvisor`, ...; `None` = none seen."""
+    hypervisor: str | None = None
+    """`firecracker`, `Amazon EC2`, `KVM`, ... under which this machine is virtual; `None` = none seen."""
     governor: str | None = None
     turbo: bool | None = None
+    smt: bool | None = None
+    """Two hardware threads share a core."""
+    transparent_hugepages: str | None = None
     gpus: tuple[Gpu, ...] = ()
+    """The accelerator of this run; empty on the CPU."""
     driver_version: str | None = None
 
     python_version: str
-    torch_version: str
+    torch_version: str | None = None
+    """With the build: `2.15.0+cu132`; `None` where torch is not installed."""
     torchvision_version: str | None = None
     timm_version: str | None = None
     cuda_version: str | None = None
     libraries: dict[str, str] = {}
-    """Version of every other package that can change a figure: numpy, fvcore, triton, nvidia-cudnn, ..."""
+    """Version of everything else that can change a figure: numpy, triton, nvidia-cudnn, the C++ compiler, ..."""
     archbench_version: str
     git_commit: str | None = None
     """archbench's own commit where it runs from a checkout, with `+dirty` where it has changes."""

@@ -1,0 +1,205 @@
+"""The computer that we run on, as the kernel describes it: nothing here changes from one minute to the next.
+
+Every file is looked for under a root, so that tests can describe machines that they do not have.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+from msgspec import Struct
+
+ROOT = Path("/")
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """Fields as in `archbench.model.environment.Environment`."""
+
+    cpu_model: str
+    cpu_count: int
+    vector_unit: str
+    """Widest unit that kernels can use: `AMX`, `AVX-512`, `AVX2`, `SVE`, `NEON` or `scalar`."""
+    memory_bytes: int
+    os: str
+    kernel: str
+    container: str | None
+    hypervisor: str | None
+    governor: str | None
+    turbo: bool | None
+    smt: bool | None
+    transparent_hugepages: str | None
+
+
+def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> Host:
+    """Describe this machine. About a millisecond."""
+    cpu = _cpuinfo(root)
+    system = root / "sys/devices/system/cpu"
+    smt = _text(system / "smt/active")
+    pages = re.search(r"\[(\w+)\]", _text(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
+    return Host(
+        cpu_model=_model(cpu),
+        cpu_count=usable_cores(root),
+        vector_unit=_vector_unit(frozenset(cpu.get("flags", cpu.get("features", "")).split())),
+        memory_bytes=usable_memory(root),
+        os=_os_name(),
+        kernel=platform.release(),
+        container=_container(root, variables),
+        hypervisor=_hypervisor(root, cpu),
+        governor=_governor(system),
+        turbo=_turbo(system),
+        smt=None if smt is None else smt == "1",
+        transparent_hugepages=pages[1] if pages else None,
+    )
+
+
+def allowed_cores() -> frozenset[int]:
+    """Cores of this process's affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
+def cpu_quota(root: Path = ROOT) -> float | None:
+    """Cores' worth of time that the control group grants, the tightest of it and its ancestors; `None` = no limit."""
+    quotas = []
+    for folder in _groups(root, "cpu"):
+        quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+        if not quota:
+            quota, period = _text(folder / "cpu.cfs_quota_us") or "", _text(folder / "cpu.cfs_period_us") or ""
+        if quota.isdigit() and period.isdigit() and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def usable_cores(root: Path = ROOT) -> int:
+    """Whole cores that this process can keep busy; at least 1.
+
+    A quota is rounded down: a thread more than it pays for is stopped in the middle of a step.
+    """
+    quota = cpu_quota(root)
+    allowed = len(allowed_cores())
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def usable_memory(root: Path = ROOT) -> int:
+    """Bytes: the machine's memory or the control group's limit, whichever is less."""
+    limits = [psutil.virtual_memory().total]
+    for folder in _groups(root, "memory"):
+        limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
+        if limit.isdigit():
+            limits.append(int(limit))
+    return min(limits)
+
+
+def _groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of our control group for a controller and of its ancestors, versions 1 and 2."""
+    mount = root / "sys/fs/cgroup"
+    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            bases = [mount, mount / "unified"]
+        elif controller in controllers.split(","):
+            bases = [mount / controllers, mount / controller]
+        else:
+            continue
+        for base in bases:
+            parts = [part for part in path.split("/") if part not in ("", "..")]
+            for depth in range(len(parts), -1, -1):
+                yield base.joinpath(*parts[:depth])
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The first processor's entries, keys in lower case."""
+    first = (_text(root / "proc/cpuinfo") or "").split("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _model(cpu: Mapping[str, str]) -> str:
+    """The model without marketing; with family and model number where a hypervisor hides which one it is."""
+    name = cpu.get("model name")
+    if name is None:
+        part = f" {cpu['cpu implementer']}/{cpu['cpu part']}" if {"cpu implementer", "cpu part"} <= cpu.keys() else ""
+        return (platform.processor() or platform.machine()) + part
+    name = re.sub(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b|\b\d+-Core\b|@.*", "", name)
+    name = " ".join(name.split())
+    if re.search(r"\d", name) is None and {"cpu family", "model"} <= cpu.keys():
+        name += f" (family {cpu['cpu family']} model {cpu['model']})"
+    return name
+
+
+def _vector_unit(flags: frozenset[str]) -> str:
+    """What the kernels choose by: torch's and oneDNN's AVX-512 kernels want F, BW, DQ and VL together."""
+    if "amx_tile" in flags:
+        return "AMX"
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
+        return "AVX-512"
+    if {"avx2", "fma"} <= flags:
+        return "AVX2"
+    if "sve" in flags:
+        return "SVE"
+    return "NEON" if "asimd" in flags or platform.machine() == "arm64" else "scalar"
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return f"{platform.system()} {platform.version()}"
+
+
+def _container(root: Path, variables: Mapping[str, str]) -> str | None:
+    # gVisor answers with one fixed kernel, whichever runs below it.
+    if "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016" in (_text(root / "proc/version") or ""):
+        return "gvisor"
+    if "KUBERNETES_SERVICE_HOST" in variables:
+        return "kubernetes"
+    for marker, name in (("run/.containerenv", "podman"), (".dockerenv", "docker")):
+        if (root / marker).exists():
+            return name
+    told = _text(root / "run/systemd/container") or variables.get("container")
+    if told:
+        return told
+    found = re.search(r"kubepods|docker|containerd|libpod|lxc", _text(root / "proc/1/cgroup") or "")
+    return {"kubepods": "kubernetes", "libpod": "podman"}.get(found[0], found[0]) if found else None
+
+
+def _hypervisor(root: Path, cpu: Mapping[str, str]) -> str | None:
+    vendor = _text(root / "sys/class/dmi/id/sys_vendor")
+    if "hypervisor" not in cpu.get("flags", "").split():
+        # Arm has no such flag; there the vendor is the only word on it.
+        return vendor if vendor in ("QEMU", "Amazon EC2", "Google") else None
+    # Firecracker has no DMI: its ACPI tables (readable by root) and its makers' kernel names tell.
+    try:
+        acpi = (root / "sys/firmware/acpi/tables/FACP").read_bytes()[:40]
+    except OSError:
+        acpi = b""
+    if b"FIRECK" in acpi or re.search(r"-fc(?:-|$)", platform.release()):
+        return "firecracker"
+    return vendor or _text(root / "sys/hypervisor/type") or "unknown"
+
+
+def _governor(system: Path) -> str | None:
+    found = {_text(system / f"cpu{core}/cpufreq/scaling_governor") for core in allowed_cores()} - {None}
+    return ", ".join(sorted(str(governor) for governor in found)) or None
+
+
+def _turbo(system: Path) -> bool | None:
+    disabled = _text(system / "intel_pstate/no_turbo")
+    if disabled is not None:
+        return disabled == "0"
+    boost = _text(system / "cpufreq/boost")
+    return None if boost is None else boost == "1"
+
+
+def _text(path: Path) -> str | None:
+    """A small file's content, or `None` where it is missing or forbidden: then the kernel does not say."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,155 @@
+"""Versions and settings that can change a figure, read from metadata: torch itself is never imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+import archbench
+
+_LIBRARIES = (
+    "numpy",
+    "fvcore",
+    "triton",
+    "mkl",
+    "intel-openmp",
+    *(f"nvidia-{part}{cuda}" for part in ("cudnn", "cublas", "nccl") for cuda in ("", "-cu12", "-cu13")),
+)
+_MATTERS = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|DNNL|ONEDNN|ATEN|PYTORCH|TORCH|TORCHINDUCTOR|TORCHDYNAMO|CUDA|CUBLAS|CUDNN|TRITON"
+    r"|MALLOC|JEMALLOC|TCMALLOC|GLIBC)_|(NVIDIA_TF32_OVERRIDE|LD_PRELOAD|CC|CXX)$"
+)
+_DOES_NOT_MATTER = re.compile(
+    r"(_HOME|_PATH|_DIR|_ROOT|_FILE|_LOGS|_TRACE|_VERSION)$|^(PYTORCH_NVML_BASED_CUDA_CHECK|TORCH_SHOW_CPP_STACKTRACES)$"
+)
+"""Where things lie, and what is printed, changes no figure; it would only make every machine another one."""
+
+_SUBPROCESS_S = 5.0
+
+
+class Software(Struct, frozen=True, kw_only=True):
+    """Fields as in `archbench.model.environment.Environment`."""
+
+    python_version: str
+    torch_version: str | None
+    torchvision_version: str | None
+    timm_version: str | None
+    cuda_version: str | None
+    libraries: dict[str, str]
+    archbench_version: str
+    git_commit: str | None
+    settings: dict[str, str]
+
+
+def read_software(variables: Mapping[str, str] = os.environ) -> Software:
+    """Describe this interpreter's packages. About 30 ms, most of it git and the compiler saying their versions."""
+    build = torch_build()
+    found = {name: version_of(name) for name in _LIBRARIES}
+    found["c++"] = compiler_version(variables)
+    found["libc"] = " ".join(platform.libc_ver()) or None
+    return Software(
+        python_version=platform.python_version(),
+        torch_version=build.get("__version__") or version_of("torch"),
+        torchvision_version=version_of("torchvision"),
+        timm_version=version_of("timm"),
+        cuda_version=build.get("cuda"),
+        libraries={name: version for name, version in found.items() if version},
+        archbench_version=archbench.__version__,
+        git_commit=git_commit(Path(archbench.__file__).parent),
+        settings=settings(variables),
+    )
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed distribution, or `None`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def torch_build() -> dict[str, str]:
+    """What `torch/version.py` assigns (`__version__`, `cuda`, `hip`), read and not run: importing torch takes 3 s."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return {}
+    try:
+        source = Path(found.origin).with_name("version.py").read_text()
+    except OSError:
+        return {}
+    return assigned_strings(source)
+
+
+def assigned_strings(source: str) -> dict[str, str]:
+    """Names that a module's source gives a string literal; nothing is executed."""
+    names: dict[str, str] = {}
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value))):
+                names[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(value))):
+                names[name] = value
+    return names
+
+
+def compiler(variables: Mapping[str, str] = os.environ) -> str | None:
+    """The C++ compiler that inductor would call: `CXX`, else g++, else clang++."""
+    wanted = (variables.get("CXX"), "g++", "clang++")
+    return next((path for name in wanted if name and (path := shutil.which(name))), None)
+
+
+def compiler_version(variables: Mapping[str, str] = os.environ) -> str | None:
+    """`g++ 12.2.0`, or `None` without a compiler."""
+    path = compiler(variables)
+    if path is None:
+        return None
+    version = _output([path, "-dumpfullversion", "-dumpversion"])
+    return f"{Path(path).name} {version}" if version else Path(path).name
+
+
+def git_commit(package: Path) -> str | None:
+    """Commit of the checkout that holds the package, `+dirty` where the package has changes; `None` elsewhere."""
+    if not (package.parent / ".git").exists():
+        return None  # Installed: the repository around a virtual environment is somebody else's.
+    status = _output(["git", "-C", str(package.parent), "status", "--porcelain=2", "--branch", "--", package.name])
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status or "", re.MULTILINE)
+    if status is None or commit is None:
+        return None
+    dirty = any(not line.startswith("#") for line in status.splitlines())
+    return commit[1] + ("+dirty" if dirty else "")
+
+
+def settings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Environment variables that change a figure, sorted by name."""
+    return {
+        name: value
+        for name, value in sorted(variables.items())
+        if _MATTERS.match(name) and not _DOES_NOT_MATTER.search(name)
+    }
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints, or `None` where it is missing, fails or hangs: then there is no version to tell."""
+    try:
+        # Without optional locks git leaves the index alone for whoever is committing beside us.
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_SUBPROCESS_S,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
