@@ -74,7 +74,7 @@ def _count(module: nn.Module, shape: Shape) -> Counts:
 
     trace = ForwardTrace(module, image, macs)
     recorder = StageRecorder(module, macs)
-    with _evaluating(module), _decomposed_attention(), torch.inference_mode(), device, recorder, flops, trace:
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, flops, trace:
         output = module(image)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     stored: list[Tensor] = [*module.parameters(), *module.buffers()]
@@ -108,7 +108,7 @@ def _without_data(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     training = [child for child in module.modules() if child.training]
     module.eval()
     try:
@@ -119,7 +119,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _decomposed_attention() -> Iterator[None]:
+def decomposed_attention() -> Iterator[None]:
     """Keeps attention in operators with a MAC formula, on real tensors too."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
