@@ -1,18 +1,25 @@
 """The machine: which devices there are, what they are, how they fare while we measure. Never imports torch."""
 
+from archbench.device.checks import Finding
+from archbench.device.doctor import examine, preflight
 from archbench.device.environment import collect_environment
 from archbench.device.health import BlockHealth, between
+from archbench.device.peaks import peak_flops
 from archbench.device.probe import Probe, Reading, open_probe
 from archbench.device.replay import ReplayProbe
 from archbench.device.visible import resolve_device
 
 __all__ = [
     "BlockHealth",
+    "Finding",
     "Probe",
     "Reading",
     "ReplayProbe",
     "between",
     "collect_environment",
+    "examine",
     "open_probe",
+    "peak_flops",
+    "preflight",
     "resolve_device",
 ]

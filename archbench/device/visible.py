@@ -11,7 +11,7 @@ from msgspec import Struct
 from archbench.device import nvml
 from archbench.model.errors import UsageError, did_you_mean
 
-_SILENCE = {
+SILENCE = {
     "nvml_missing": "NVML (libnvidia-ml.so.1) is not installed; in a container add `utility` to "
     "NVIDIA_DRIVER_CAPABILITIES",
     "driver_not_loaded": "the NVIDIA driver is not loaded",
@@ -119,7 +119,7 @@ def _what_exists(visible: Visible) -> str:
         known = ", ".join(f"cuda:{n} ({gpu.mig_name or gpu.name})" for n, gpu in enumerate(visible.gpus))
         return f"this machine has cpu, {known}"
     if visible.problem is not None:
-        return f"this machine has cpu only ({_SILENCE.get(visible.problem, f'NVML says {visible.problem}')})"
+        return f"this machine has cpu only ({SILENCE.get(visible.problem, f'NVML says {visible.problem}')})"
     if visible.present:
         mask = os.environ.get("CUDA_VISIBLE_DEVICES")
         return f"CUDA_VISIBLE_DEVICES={mask!r} hides every GPU ({visible.present} present); unset it, or use cpu"

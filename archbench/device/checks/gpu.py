@@ -1,0 +1,201 @@
+"""The GPU: is it ours alone, cool, and running as its name promises. Reading and judging are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pynvml
+from msgspec import Struct
+
+from archbench.device import nvml
+from archbench.device.checks import Finding, note, ok, unfit, warn
+from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL
+from archbench.device.host import ROOT
+from archbench.device.nvml_probe import compute_processes, temperature
+from archbench.device.probe import GpuProcess
+from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
+from archbench.model.environment import Gpu
+
+SAFE_MARGIN_C = 10
+"""Degrees below the slowdown temperature at which a run may begin: the soak alone takes up a few."""
+BUSY_UTILISATION = 0.10
+STRAY_BYTES = 2**30
+"""Memory in use on an idle GPU above which there is somebody whom NVML does not name; drivers keep up to 0.6 GiB."""
+_MARGIN_UNKNOWN = "its slowdown temperature is not told"
+
+
+class GpuState(Struct, frozen=True, kw_only=True):
+    """A GPU at this moment. `None` = NVML does not say."""
+
+    temperature_c: int | None = None
+    margin_c: int | None = None
+    """Degrees left to the slowdown temperature."""
+    processes: tuple[GpuProcess, ...] | None = None
+    memory_used_bytes: int | None = None
+    utilisation: float | None = None
+    event_reasons: int | None = None
+    compute_mode: int | None = None
+    pcie_width: int | None = None
+    pcie_width_max: int | None = None
+    cuda_driver: int | None = None
+    """Newest CUDA that the driver runs: 12040 is 12.4."""
+    no_processes: str | None = None
+    """Reason code where `processes` is `None`."""
+
+
+def read_state(seen: VisibleGpu) -> GpuState:
+    """Ask NVML; of a MIG slice, processes and memory are the slice's and the rest is the whole GPU's.
+
+    Raises `NvmlError` where NVML cannot be used.
+    """
+    with nvml.session():
+        whole = nvml.value("nvmlDeviceGetHandleByUUID", seen.uuid)
+        part = whole if seen.mig_uuid is None else nvml.value("nvmlDeviceGetHandleByUUID", seen.mig_uuid)
+        if whole is None or part is None:
+            raise nvml.NvmlError("device_lost")
+        celsius, _ = temperature(whole)
+        processes, no_processes = compute_processes(part)
+        # Version 2 does not count what the driver keeps for itself.
+        memory = nvml.value("nvmlDeviceGetMemoryInfo", part, pynvml.nvmlMemory_v2)
+        memory = memory or nvml.value("nvmlDeviceGetMemoryInfo", part)
+        rates = nvml.value("nvmlDeviceGetUtilizationRates", whole)
+        return GpuState(
+            temperature_c=celsius,
+            margin_c=_margin(whole, celsius),
+            processes=processes,
+            no_processes=no_processes,
+            memory_used_bytes=None if memory is None else memory.used,
+            utilisation=None if rates is None else rates.gpu / 100,
+            event_reasons=nvml.value("nvmlDeviceGetCurrentClocksEventReasons", whole),
+            compute_mode=nvml.value("nvmlDeviceGetComputeMode", whole),
+            pcie_width=nvml.value("nvmlDeviceGetCurrPcieLinkWidth", whole),
+            pcie_width_max=nvml.value("nvmlDeviceGetMaxPcieLinkWidth", whole),
+            cuda_driver=nvml.value("nvmlSystemGetCudaDriverVersion"),
+        )
+
+
+def _margin(handle: Any, celsius: int | None) -> int | None:
+    """Hopper and later tell the margin itself; before them it is the threshold less the temperature."""
+    margin = nvml.value("nvmlDeviceGetMarginTemperature", handle)
+    if margin is not None:
+        return int(margin)
+    threshold = nvml.value("nvmlDeviceGetTemperatureThreshold", handle, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+    return None if threshold is None or celsius is None else int(threshold) - celsius
+
+
+def urgent_findings(state: GpuState) -> Iterator[Finding]:
+    """What must be right at this very moment, before every run."""
+    yield from _company(state)
+    yield _temperature(state)
+    held = (state.event_reasons or 0) & (HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE)
+    if held:
+        yield unfit(
+            "throttled",
+            f"the GPU is held down right now by heat, its power brake or its hardware (event reasons {held:#x})",
+            "check cooling and power supply: every block would be rejected",
+        )
+    if state.compute_mode == pynvml.NVML_COMPUTEMODE_PROHIBITED:
+        yield unfit("compute-mode", "the GPU's compute mode forbids computing", "sudo nvidia-smi --compute-mode=0")
+
+
+def _company(state: GpuState) -> Iterator[Finding]:
+    busy = (state.utilisation or 0.0) > BUSY_UTILISATION
+    stray = (state.memory_used_bytes or 0) > STRAY_BYTES
+    if state.processes:
+        pids = ", ".join(str(process.pid) for process in state.processes)
+        yield unfit("foreign-process", f"other processes compute on the GPU: {pids}", "stop them, or wait")
+    elif busy:
+        # Not unfit: the figure looks back up to a second, perhaps on our own last run.
+        yield warn(
+            "foreign-process",
+            f"the GPU was busy {state.utilisation:.0%} of the last second, with what NVML does not say",
+            "look on the host with nvidia-smi: from inside a container others are invisible",
+        )
+    elif stray:
+        yield warn(
+            "foreign-process",
+            f"{(state.memory_used_bytes or 0) / 2**30:.1f} GiB of the GPU are taken, by whom NVML does not say",
+            "look on the host with nvidia-smi: from inside a container others are invisible",
+        )
+    elif state.processes is None:
+        yield note("foreign-process", f"NVML does not list the GPU's processes ({state.no_processes})")
+    else:
+        yield ok("foreign-process", "nobody else computes on the GPU")
+
+
+def _temperature(state: GpuState) -> Finding:
+    if state.temperature_c is None:
+        return note("temperature", "NVML does not tell the temperature")
+    what = f"{state.temperature_c} C, "
+    what += _MARGIN_UNKNOWN if state.margin_c is None else f"{state.margin_c} C below its slowdown temperature"
+    if state.margin_c is not None and state.margin_c < SAFE_MARGIN_C:
+        return unfit("temperature", what, "let it cool down, or improve the cooling")
+    return ok("temperature", what)
+
+
+def setup_findings(gpu: Gpu, state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:
+    """How the GPU is set up; `gpu` as the environment describes it."""
+    yield ok("gpu", gpu.mig_name or gpu.name)
+    if gpu.mig_name is not None:
+        yield note("mig", f"a MIG slice of {gpu.name}: it has no energy or power of its own")
+    if gpu.persistence is False:
+        yield note("persistence", "persistence mode is off: the driver unloads between runs", "sudo nvidia-smi -pm 1")
+    if gpu.ecc is not None:
+        yield ok("ecc", f"ECC is {'on' if gpu.ecc else 'off'}")
+    set_to, limit = gpu.application_sm_clock_mhz, gpu.max_sm_clock_mhz
+    if set_to is not None and limit is not None and set_to < limit:
+        yield note("clocks", f"application clock {set_to} MHz, maximum {limit} MHz", "recorded with every run")
+    if state.pcie_width and state.pcie_width_max and state.pcie_width < state.pcie_width_max:
+        yield note("pcie", f"PCIe runs {state.pcie_width} of {state.pcie_width_max} lanes; copies are not measured")
+    if state.compute_mode == pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS:
+        yield warn(
+            "compute-mode",
+            "one process at a time may use the GPU: a duel or gate needs two",
+            "sudo nvidia-smi --compute-mode=0",
+        )
+    yield from _driver(state, torch_cuda)
+
+
+def _driver(state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:
+    """A driver runs every minor version of its CUDA and all older ones."""
+    if state.cuda_driver is None or torch_cuda is None:
+        return
+    major, minor = divmod(state.cuda_driver, 1000)
+    if int(torch_cuda.partition(".")[0]) > major:
+        yield unfit(
+            "driver",
+            f"torch is built for CUDA {torch_cuda}, the driver runs up to {major}.{minor // 10}",
+            "update the driver, or install a torch built for an older CUDA",
+        )
+    else:
+        yield ok("driver", f"the driver runs CUDA {major}.{minor // 10}, torch is built for {torch_cuda}")
+
+
+def absence_findings(root: Path = ROOT) -> Iterator[Finding]:
+    """What it means that no GPU can be used, and why that may not be meant."""
+    visible = visible_gpus()
+    device_files = (root / "dev/nvidia0").exists() or (root / "proc/driver/nvidia/version").exists()
+    if visible.problem is not None and device_files:
+        yield warn(
+            "nvml",
+            f"there is an NVIDIA GPU, but NVML does not answer ({visible.problem})",
+            SILENCE.get(visible.problem, "see the driver's log"),
+        )
+    if visible.present and not visible.gpus:
+        yield warn("hidden", f"CUDA_VISIBLE_DEVICES hides {visible.present} GPU(s)", "unset it to use them")
+    yield note(
+        "no-gpu",
+        "no GPU to measure on: only a suite's cpu section runs; device time, clocks, throttling and energy stay null",
+    )
+
+
+def order_findings(gpus: Sequence[VisibleGpu], order: str | None) -> Iterator[Finding]:
+    """Unlike GPUs are numbered fastest first by CUDA, and by bus by everything else."""
+    if len({gpu.name for gpu in gpus}) > 1 and order != "PCI_BUS_ID":
+        yield warn(
+            "device-order",
+            "the GPUs differ, and CUDA numbers them by speed where nvidia-smi and archbench go by bus",
+            "export CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        )

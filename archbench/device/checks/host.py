@@ -1,0 +1,154 @@
+"""The computer: what it grants us, who else is on it, and what changes its clock."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from msgspec import Struct
+
+from archbench.device.checks import Finding, note, ok, warn
+from archbench.device.cpu_probe import CpuProbe
+from archbench.device.health import between
+from archbench.device.host import ROOT, allowed_cores, cpu_quota
+from archbench.model.environment import Environment
+
+_GIB = 2**30
+
+BUSY_SHARE = 0.10
+"""Share of the cores' time used by others, or of the last 10 s spent waiting, above which the machine is busy."""
+LITTLE_MEMORY = 2 * _GIB
+"""A process with torch and a mid-sized network in training needs about this much."""
+SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "pit", "jiffies"})
+"""Clock sources that cost a microsecond a reading, or tick too slowly to time a step."""
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """How busy others keep the machine; `None` where the system does not say."""
+
+    others: float | None
+    """Share of our cores' time that others used while we slept."""
+    stalled: float | None = None
+    """Share of the last 10 s in which some task waited for a core (Linux pressure stall information)."""
+
+
+def read_load(window_s: float, root: Path = ROOT) -> Load:
+    """Sleep for the window and see who worked meanwhile. Ticks are 10 ms: 0.25 s resolves 2 % on two cores."""
+    probe = CpuProbe(root / "proc")
+    before = probe.read()
+    time.sleep(window_s)
+    others = between(before, probe.read()).others
+    try:
+        pressure = (root / "proc/pressure/cpu").read_text()
+    except OSError:
+        return Load(others=others)
+    some = re.search(r"some avg10=([0-9.]+)", pressure)
+    return Load(others=others, stalled=float(some[1]) / 100 if some else None)
+
+
+def judge_load(load: Load) -> Finding:
+    """A busy machine is a warning, not a refusal: canary and contention flag the rows that it spoils."""
+    words = []
+    if load.others is not None:
+        words.append(f"others use {load.others:.0%} of the cores' time")
+    if load.stalled is not None:
+        words.append(f"over the last 10 s some task waited for a core {load.stalled:.0%} of the time")
+    if not words:
+        return note("load", "this system does not say how busy it is", "look for other work yourself")
+    if max(load.others or 0.0, load.stalled or 0.0) > BUSY_SHARE:
+        return warn("load", "; ".join(words), "stop the other work, or expect rows marked contended")
+    return ok("load", "; ".join(words))
+
+
+def host_findings(host: Environment, root: Path = ROOT) -> Iterator[Finding]:
+    """What the kernel says of the machine as it is set up."""
+    yield _cores(host, root)
+    yield from _clock_rate(host)
+    yield from _neighbourhood(host, root)
+    yield from _memory(host)
+    source = _text(root / "sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if source in SLOW_CLOCKS:
+        yield warn(
+            "clock-source", f"the kernel's clock is {source}", "boot with clocksource=tsc if the CPU's is stable"
+        )
+
+
+def _cores(host: Environment, root: Path) -> Finding:
+    allowed, quota = len(allowed_cores()), cpu_quota(root)
+    present = psutil.cpu_count() or allowed
+    what = f"{host.cpu_count} of {present} cores usable ({host.cpu_model})"
+    if quota is not None and quota < allowed:
+        return warn(
+            "cores",
+            f"{what}; the container's quota is {quota:g} cores' worth of time over {allowed} cores",
+            "give the container whole cores (--cpuset-cpus): a quota stops threads in the middle of a step",
+        )
+    return ok("cores", what)
+
+
+def _clock_rate(host: Environment) -> Iterator[Finding]:
+    if host.governor is None:
+        yield note("governor", "no frequency governor is visible, as usual in a virtual machine")
+    elif host.governor != "performance":
+        yield warn(
+            "governor",
+            f"the frequency governor is {host.governor}: short steps run before the clock is up",
+            "sudo cpupower frequency-set --governor performance",
+        )
+    else:
+        yield ok("governor", "the frequency governor is performance")
+    if host.turbo:
+        yield note(
+            "turbo",
+            "turbo is on: the clock depends on temperature and on neighbours",
+            "for repeatable figures turn it off; archbench records it and never changes it",
+        )
+    if host.smt:
+        yield note(
+            "smt",
+            "two hardware threads share a core, so a neighbour can slow us down unseen",
+            "pin the run to one thread of each core (taskset)",
+        )
+
+
+def _neighbourhood(host: Environment, root: Path) -> Iterator[Finding]:
+    if host.hypervisor is not None:
+        yield note(
+            "virtual",
+            f"a virtual machine ({host.hypervisor}): neighbours on the same hardware show as stolen time at best",
+            "compare only within one run or by `archbench duel`; the canary corrects slow drift",
+        )
+    if host.container is not None:
+        yield note("container", f"inside a container ({host.container}): process ids and limits are its own")
+    nodes = _text(root / "sys/devices/system/node/online") or "0"
+    if nodes != "0":
+        yield note("numa", f"memory nodes {nodes}: remote memory is slower", "numactl --cpunodebind=0 --membind=0")
+
+
+def _memory(host: Environment) -> Iterator[Finding]:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    free = min(memory.available, host.memory_bytes)
+    what = f"{free / _GIB:.1f} of {host.memory_bytes / _GIB:.1f} GiB of memory free"
+    if free < LITTLE_MEMORY:
+        yield warn("memory", what, "close other programs: cells that do not fit are skipped or fail")
+    else:
+        yield ok("memory", what)
+    if swap.used > 0.1 * swap.total:
+        yield warn("swap", f"{swap.used / _GIB:.1f} GiB are swapped out", "free memory, then: sudo swapoff -a")
+    if host.transparent_hugepages == "never":
+        yield note(
+            "hugepages",
+            "transparent huge pages are off: large tensors cost more page faults",
+            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+        )
+
+
+def _text(path: Path) -> str | None:
+    """A small file's content; `None` where this kernel has no such file."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
