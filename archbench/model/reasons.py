@@ -85,6 +85,24 @@ REASONS: dict[str, Reason] = {
         effect="null", meaning="the suite does not ask for this metric", remedy="add it to `metrics:`"
     ),
     "not_on_device": Reason(effect="null", meaning="this device or system does not provide it"),
+    "no_permission": Reason(
+        effect="null", meaning="this user may not read it", remedy="ask whoever runs the machine for the right"
+    ),
+    "driver_too_old": Reason(
+        effect="null", meaning="the driver or the NVML binding is older than the call", remedy="update the driver"
+    ),
+    "nvml_missing": Reason(
+        effect="null",
+        meaning="NVML is not installed",
+        remedy="install the driver's libnvidia-ml; in a container add `utility` to NVIDIA_DRIVER_CAPABILITIES",
+    ),
+    "driver_not_loaded": Reason(effect="null", meaning="the NVIDIA driver is not loaded", remedy="load it, or reboot"),
+    "driver_mismatch": Reason(
+        effect="null", meaning="the NVIDIA driver was updated while the old one is loaded", remedy="reboot"
+    ),
+    "monitor_error": Reason(
+        effect="null", meaning="the device's monitor answered with an error", remedy="run `archbench doctor`"
+    ),
     "too_few_samples": Reason(
         effect="null",
         meaning="too few samples for this percentile",
