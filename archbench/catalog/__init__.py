@@ -1,0 +1,36 @@
+"""Every network that archbench knows by name, and what is known of it without building it. Free of torch.
+
+`archbench.catalog.build` is the other half: it makes modules, and needs torch.
+"""
+
+from __future__ import annotations
+
+from archbench.catalog.accuracy import accuracies, default_weights, facts_of
+from archbench.catalog.entry import SOURCES, Accuracy, CountedSize, Entry, PublishedSize, Source, StageShape
+from archbench.catalog.names import family, resolve
+from archbench.catalog.tables import entries
+from archbench.model.blank import Facts
+from archbench.model.cell import Network
+
+__all__ = [
+    "SOURCES",
+    "Accuracy",
+    "CountedSize",
+    "Entry",
+    "Facts",
+    "PublishedSize",
+    "Source",
+    "StageShape",
+    "accuracies",
+    "default_weights",
+    "entries",
+    "facts",
+    "family",
+    "resolve",
+]
+
+
+def facts(network: Network) -> Facts:
+    """What the catalogue knows of `network`; `None` where it knows nothing. Raises `UsageError` for an unknown name."""
+    # Nothing is run here, so the user's own code needs no permission yet.
+    return facts_of(resolve(network.name, allow_code=True), network)

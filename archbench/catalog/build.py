@@ -1,0 +1,114 @@
+"""From a `Network` to a module with random weights. Needs torch; for the worker, and for whoever counts.
+
+Under `torch.device("meta")` all of this works without data, which is how networks are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from msgspec.structs import replace
+from torch import nn
+
+from archbench.catalog import own_networks, timm_networks, torchvision_networks, user_code
+from archbench.catalog.construct import one_line
+from archbench.catalog.entry import Entry, Source
+from archbench.catalog.names import resolve
+from archbench.model.cell import Network
+from archbench.model.errors import UsageError
+
+_MAKERS: dict[Source, Callable[[Entry, Network], nn.Module]] = {
+    "torchvision": torchvision_networks.make,
+    "timm": timm_networks.make,
+    "archbench": own_networks.make,
+    "user code": user_code.make,
+}
+
+USER_CODE_INPUT = (3, 224, 224)
+"""What a user's own network is given unless the suite says `input_size` or `in_channels`: it has no other way to say."""
+
+CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
+"""Sides that are tried when a network cannot take the one asked for: those that suites and papers use."""
+
+
+def build(network: Network, *, allow_code: bool = False) -> nn.Module:
+    """Return `network` with random weights, on the current default device, in training mode.
+
+    googlenet and inception_v3 come without auxiliary heads unless `options` has `aux_logits: true`. With
+    `head="none"` the module returns its last feature map instead of class scores: [N, C, H, W], or tokens [N, T, C]
+    for a vision transformer (timm's Swin keeps its channels last: [N, H, W, C]).
+
+    Raises `UsageError`: for a name that is unknown, an option that the network has not, an input size that it cannot
+    take (saying which it can), user code that is not allowed or does not give a module.
+    """
+    entry = resolve(network.name, allow_code=allow_code)
+    if network.head == "none" and network.num_classes is not None:
+        raise UsageError(f"{network.label}: without its head the network has no classes; leave num_classes out")
+    shape = input_shape(network, allow_code=allow_code)
+    departs = network.input_size is not None and network.input_size != _native_shape(entry)[-1]
+    if departs and entry.source != "user code":
+        _require_size(entry, network, shape)
+    return _MAKERS[entry.source](entry, network)
+
+
+def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...]:
+    """Shape of one input without its batch axis: channels, height, width; or the width of a vector.
+
+    Raises `UsageError` where the network takes vectors and `network` sets an `input_size`.
+    """
+    native = _native_shape(resolve(network.name, allow_code=allow_code))
+    channels = network.in_channels or native[0]
+    if len(native) == 1:
+        if network.input_size is not None:
+            raise UsageError(f"{network.label}: takes vectors, not images; set their width by in_channels")
+        return (channels,)
+    side = network.input_size
+    return (channels, *native[1:]) if side is None else (channels, side, side)
+
+
+def feature_width(network: Network, *, allow_code: bool = False) -> int | None:
+    """Channels of the features under the classifier; `None` where the network has no head to take off."""
+    bare = replace(network, head="none", num_classes=None)
+    try:
+        with torch.device("meta"), torch.no_grad():
+            module = build(bare, allow_code=allow_code).eval()
+            features = module(torch.empty(1, *input_shape(bare, allow_code=allow_code)))
+    except UsageError:
+        return None
+    # timm's channels may be last in four axes as well, but timm says how many there are.
+    known = getattr(module, "num_features", None)
+    if isinstance(known, int):
+        return known
+    width: int = features.shape[1] if features.dim() == 4 else features.shape[-1]
+    return width
+
+
+def _native_shape(entry: Entry) -> tuple[int, ...]:
+    if entry.input_shape is not None:
+        return entry.input_shape
+    return timm_networks.native_shape(entry) if entry.source == "timm" else USER_CODE_INPUT
+
+
+def _require_size(entry: Entry, network: Network, shape: tuple[int, ...]) -> None:
+    """Raise `UsageError`, naming sizes that work, if `network` cannot take inputs of `shape`."""
+    refusal = _refusal(entry, network, shape)
+    # A network that fails on tensors without data even at its native size cannot be judged by them.
+    if refusal is None or _refusal(entry, replace(network, input_size=None), _native_shape(entry)) is not None:
+        return
+    sizes = sorted({*CANDIDATE_SIZES, _native_shape(entry)[-1]} - {shape[-1]})
+    taken = [s for s in sizes if _refusal(entry, replace(network, input_size=s), (shape[0], s, s)) is None]
+    raise UsageError(
+        f"{network.label}: cannot take {shape[-1]}x{shape[-1]} images ({refusal}); "
+        f"of the usual sizes it takes {', '.join(map(str, taken))}"
+    )
+
+
+def _refusal(entry: Entry, network: Network, shape: tuple[int, ...]) -> str | None:
+    """Why `network` cannot take one input of `shape`, found out with tensors that have no data."""
+    try:
+        with torch.device("meta"), torch.no_grad():
+            _MAKERS[entry.source](entry, network).eval()(torch.empty(1, *shape))
+    except Exception as error:  # whatever the network's own code raises is the answer
+        return one_line(error)
+    return None

@@ -1,0 +1,90 @@
+"""From what a user writes to the network that is meant, without importing a library that could build it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec.structs import replace
+
+from archbench.catalog.accuracy import default_weights
+from archbench.catalog.entry import NEUTRAL_OPTIONS, Entry
+from archbench.catalog.libraries import LIBRARIES, Library, families_by_name
+from archbench.catalog.tables import entries
+from archbench.model.errors import UsageError, did_you_mean
+
+_USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+_NEAR = 0.6
+"""How much of two names has to agree (difflib's ratio) for one to be suggested for the other."""
+
+
+def resolve(name: str, *, allow_code: bool = False) -> Entry:
+    """Return the network that `name` means: of the catalogue, an alias, `torchvision:N`, `timm:N`, `module:function`.
+
+    A timm name may carry a tag of pretrained weights (`timm:resnet50.a1_in1k`): of it only the architecture and its
+    native input are used. Raises `UsageError` for an unknown name, with the nearest known ones of every source, and
+    for `module:function` unless `allow_code`.
+    """
+    catalogued = entries().get(_canonical().get(name, name))
+    if catalogued is not None:
+        return catalogued
+    prefix, colon, rest = name.partition(":")
+    for library in LIBRARIES:
+        if colon and prefix == library:
+            return _of_library(library, rest)
+    if _USER_CODE.fullmatch(name):
+        if not allow_code:
+            raise UsageError(f"architecture {name!r} runs code of yours: say --allow-code if you trust it")
+        return Entry(name=name, source="user code", constructor=name)
+    raise UsageError(f"unknown architecture {name!r}{_suggestions(name)}; `archbench list` shows all that have a name")
+
+
+def family(name: str) -> tuple[Entry, ...]:
+    """The catalogued networks of one family, in the table's order. Raises `UsageError` for an unknown family."""
+    members = tuple(entry for entry in entries().values() if entry.family == name)
+    if not members:
+        known = list(dict.fromkeys(entry.family for entry in entries().values() if entry.family is not None))
+        near = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise UsageError(f"unknown family {name!r}{near}")
+    return members
+
+
+@functools.cache
+def _canonical() -> Mapping[str, str]:
+    return MappingProxyType({alias: entry.name for entry in entries().values() for alias in entry.aliases})
+
+
+def _of_library(library: Library, name: str) -> Entry:
+    families = families_by_name(library)
+    constructor = name.partition(".")[0] if library == "timm" else name
+    # No names at all means a library without sources: then only the worker, which imports it, can tell.
+    if families and constructor not in families:
+        raise UsageError(f"{library} has no classification network {name!r}{_suggestions(name)}")
+    full_name = f"{library}:{name}"
+    for entry in entries().values():
+        if entry.source == library and entry.constructor == name and entry.options.keys() <= NEUTRAL_OPTIONS:
+            return replace(entry, name=full_name, aliases=())
+    weights = default_weights(name) if library == "torchvision" else None
+    side = None if weights is None else weights.accuracy.crop
+    return Entry(
+        name=full_name,
+        source=library,
+        constructor=name,
+        family=families.get(constructor),
+        input_shape=None if side is None else (3, side, side),
+    )
+
+
+def _suggestions(name: str) -> str:
+    """`"; did you mean a, b?"` over the names of every source, each as it has to be written."""
+    spelling: dict[str, str] = {}
+    for library in reversed(LIBRARIES):
+        spelling |= {known: f"{library}:{known}" for known in families_by_name(library)}
+    spelling |= {alias.lower(): canonical for alias, canonical in _canonical().items()}
+    spelling |= {known.lower(): known for known in entries()}
+    near = difflib.get_close_matches(name.rpartition(":")[2].lower(), spelling, n=3, cutoff=_NEAR)
+    return f"; did you mean {', '.join(dict.fromkeys(spelling[word] for word in near))}?" if near else ""

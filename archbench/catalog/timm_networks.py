@@ -1,0 +1,79 @@
+"""Builds timm's networks."""
+
+from __future__ import annotations
+
+import timm
+from torch import nn
+
+from archbench.catalog.construct import construct, keywords, one_line, refuse_reserved
+from archbench.catalog.entry import Entry
+from archbench.model.cell import Network
+from archbench.model.errors import UsageError, did_you_mean
+
+_RESERVED = (
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "num_classes",
+    "in_chans",
+    "img_size",
+)
+
+
+def make(entry: Entry, network: Network) -> nn.Module:
+    """Return timm's `entry` with the departures of `network`, without pretrained weights."""
+    refuse_reserved(network, _RESERVED)
+    config = _config(entry)
+    arguments = {**entry.options, **network.options}
+    if network.num_classes is not None:
+        arguments["num_classes"] = network.num_classes
+    if network.in_channels is not None:
+        arguments["in_chans"] = network.in_channels
+    if network.input_size is not None and config.fixed_input_size:
+        # Such a network holds a table of positions, and has to be built for its size.
+        arguments["img_size"] = network.input_size
+    name = _full_name(entry)
+    if network.head == "classifier":
+        return construct(
+            lambda **given: timm.create_model(name, **given), arguments, network, lambda: _options(name, entry)
+        )
+    try:
+        bare = timm.create_model(name, **arguments, num_classes=0, global_pool="")
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise UsageError(f"{network.label}: timm cannot take its head off: {one_line(error)}") from error
+    assert isinstance(bare, nn.Module)
+    return bare
+
+
+def native_shape(entry: Entry) -> tuple[int, ...]:
+    """Channels, height and width for which timm made the network (or the tagged weights that the name asks for)."""
+    return tuple(_config(entry).input_size)
+
+
+def _full_name(entry: Entry) -> str:
+    """As the user wrote it after `timm:`, with the tag of its weights, or the constructor of a catalogued network."""
+    return entry.name.removeprefix("timm:") if entry.name.startswith("timm:") else entry.constructor
+
+
+def _config(entry: Entry) -> timm.models.PretrainedCfg:
+    name = _full_name(entry)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UsageError(f"timm {timm.__version__} has no network {architecture!r}")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_pretrained(architecture)]
+        near = did_you_mean(tag, tags) or f"; it has {', '.join(tags)}"
+        raise UsageError(f"timm's {architecture} has no weights {tag!r}{near}") from error
+    assert config is not None
+    return config
+
+
+def _options(name: str, entry: Entry) -> set[str]:
+    import torch
+
+    with torch.device("meta"):
+        kind = type(timm.create_model(name, **entry.options))
+    return keywords(kind.__init__) - set(_RESERVED)

@@ -1,0 +1,113 @@
+"""Builds torchvision's classification networks, with any number of channels, and without their heads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer, get_model_builder
+from torchvision.models.regnet import BlockParams
+
+from archbench.catalog.construct import construct, keywords, refuse_reserved
+from archbench.catalog.entry import Entry
+from archbench.model.cell import Network
+
+_RESERVED = ("weights", "progress", "num_classes", "image_size", "input_size")
+
+# In torchvision's classifiers whatever has one of these names belongs to the head: the rest, in order, is the trunk.
+_HEAD = frozenset({"avgpool", "flatten", "dropout", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits"})
+
+
+def make(entry: Entry, network: Network) -> nn.Module:
+    """Return torchvision's `entry` with the departures of `network`."""
+    refuse_reserved(network, _RESERVED)
+    builder = get_model_builder(entry.constructor)
+    arguments = {**entry.options, **network.options, **_size_argument(entry.constructor, network.input_size)}
+    if network.num_classes is not None:
+        arguments["num_classes"] = network.num_classes
+    with _block_params_on_cpu():
+        module = construct(builder, arguments, network, lambda: _options(builder, entry))
+    if network.in_channels is not None:
+        _replace_stem(module, network.in_channels)
+    return _trunk(module) if network.head == "none" else module
+
+
+def _options(builder: Callable[..., nn.Module], entry: Entry) -> set[str]:
+    """What the class behind `builder` can be told."""
+    with torch.device("meta"), _block_params_on_cpu():
+        kind = type(builder(**entry.options))
+    return keywords(kind.__init__) - set(_RESERVED)
+
+
+def _size_argument(constructor: str, input_size: int | None) -> dict[str, object]:
+    """The size, for networks that are built for one: ViT's position table, MaxViT's partitions."""
+    if input_size is None:
+        return {}
+    if constructor.startswith("vit_"):
+        return {"image_size": input_size}
+    return {"input_size": (input_size, input_size)} if constructor.startswith("maxvit") else {}
+
+
+@contextmanager
+def _block_params_on_cpu() -> Iterator[None]:
+    """Lets a RegNet be built on the meta device: it computes its widths with tensors and reads them back."""
+    original = BlockParams.__dict__["from_init_params"]
+
+    def from_init_params(cls: type[BlockParams], *args: object, **kwargs: object) -> BlockParams:
+        with torch.device("cpu"):
+            return original.__func__(cls, *args, **kwargs)  # type: ignore[no-any-return]
+
+    BlockParams.from_init_params = classmethod(from_init_params)
+    try:
+        yield
+    finally:
+        BlockParams.from_init_params = original
+
+
+def _replace_stem(module: nn.Module, in_channels: int) -> None:
+    """Give the first convolution, which reads the image, `in_channels` inputs and fresh weights."""
+    name, stem = next((name, child) for name, child in module.named_modules() if isinstance(child, nn.Conv2d))
+    wider = nn.Conv2d(
+        in_channels,
+        stem.out_channels,
+        stem.kernel_size,  # type: ignore[arg-type]
+        stride=stem.stride,  # type: ignore[arg-type]
+        padding=stem.padding,  # type: ignore[arg-type]
+        dilation=stem.dilation,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+        padding_mode=stem.padding_mode,
+    )
+    parent, _, attribute = name.rpartition(".")
+    setattr(module.get_submodule(parent), attribute, wider)
+
+
+def _trunk(module: nn.Module) -> nn.Module:
+    """What computes the last feature map. Names stay as they were, so that state dicts can be exchanged."""
+    if isinstance(module, VisionTransformer):
+        return _Tokens(module)
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, child in module.named_children():
+        if name not in _HEAD:
+            parts[name] = nn.Sequential(*child) if isinstance(child, nn.ModuleList) else child
+    if type(module).__name__ == "DenseNet":
+        # Its last normalisation is followed by a functional ReLU, which no child would bring along.
+        parts["relu"] = nn.ReLU(inplace=True)
+    return nn.Sequential(parts)
+
+
+class _Tokens(nn.Module):
+    """A vision transformer without its head: [N, 3, H, W] to [N, 1 + patches, width], the class token first."""
+
+    def __init__(self, transformer: VisionTransformer) -> None:
+        super().__init__()
+        self.conv_proj = transformer.conv_proj
+        self.class_token = transformer.class_token
+        self.encoder = transformer.encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.conv_proj(images).flatten(2).transpose(1, 2)
+        class_token = self.class_token.expand(len(images), -1, -1)
+        return self.encoder(torch.cat([class_token, patches], dim=1))  # type: ignore[no-any-return]
