@@ -99,4 +99,6 @@ def protocol_for(device: DeviceKind, overrides: Mapping[str, float]) -> Protocol
     Raises `msgspec.ValidationError`, naming the constant, where an override is unknown or out of range.
     """
     base = _CPU_DEFAULTS if device == "cpu" else Protocol()
-    return msgspec.convert({**msgspec.structs.asdict(base), **overrides}, Protocol)
+    # A suite's overrides are floats throughout (`min_samples: 30.0`), and msgspec takes no float for a count.
+    given = {name: int(value) if float(value).is_integer() else value for name, value in overrides.items()}
+    return msgspec.convert({**msgspec.structs.asdict(base), **given}, Protocol)

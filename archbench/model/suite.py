@@ -11,6 +11,9 @@ from archbench.model.cell import Network, PositiveInt
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Pattern = Annotated[str, Meta(min_length=1)]
+SuiteName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]
+Rounds = Annotated[int, Meta(ge=1, le=100)]
+Percentile = Annotated[int, Meta(ge=1, le=99)]
 
 
 class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -79,7 +82,7 @@ class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
 class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A checked suite. `architectures` are resolved: families are expanded and every name is known."""
 
-    suite: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]
+    suite: SuiteName
     description: str = ""
     architectures: tuple[Network, ...]
     axes: Axes = Axes()
@@ -87,8 +90,8 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     devices: dict[DeviceKind, tuple[Section, ...]] = {}
     exclude: tuple[Filter, ...] = ()
     metrics: tuple[Metric, ...] = ("static", "latency", "throughput", "memory")
-    rounds: Annotated[int, Meta(ge=1, le=100)] = 1
-    percentiles: tuple[Annotated[int, Meta(ge=1, le=99)], ...] = (90,)
+    rounds: Rounds = 1
+    percentiles: tuple[Percentile, ...] = (90,)
     seed: int = 0
     twin: Name | None = None
     protocol: dict[str, float] = {}

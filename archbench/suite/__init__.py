@@ -1,0 +1,29 @@
+"""Suites: which networks, along which axes, judged how. Every mistake is one line `file:line:column: what; remedy`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from archbench.model.suite import Suite
+from archbench.suite.check import checked
+from archbench.suite.document import read_document
+from archbench.suite.from_words import suite_from_names
+from archbench.suite.patterns import selects
+from archbench.suite.schema import json_schema
+
+__all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_names"]
+
+
+def load_suite(path: str | Path, *, allow_code: bool = False) -> Suite:
+    """Read and check a suite file; architectures come back resolved, families expanded, aliases as catalogue names.
+
+    `module:function` architectures are refused unless `allow_code`; no code runs here in either case.
+    Raises `UsageError` for the first mistake.
+    """
+    document = read_document(path)
+    return checked(document.value, document, allow_code=allow_code)
+
+
+def is_suite_path(word: str) -> bool:
+    """Whether a word of the command line means a suite file rather than a network."""
+    return word.endswith((".yaml", ".yml")) or "/" in word or Path(word).is_file()

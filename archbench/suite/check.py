@@ -1,0 +1,246 @@
+"""From plain values to a `Suite`: names looked up in the catalogue, and what contradicts itself refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec import Struct, inspect
+
+from archbench import catalog
+from archbench.catalog import Entry
+from archbench.model.axes import DeviceKind
+from archbench.model.cell import Network
+from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.record import columns
+from archbench.model.suite import Decision, Filter, Section, Setting, Suite
+from archbench.suite.document import ValuePath
+from archbench.suite.grammar import ArchitectureEntry, SuiteFile
+from archbench.suite.patterns import is_pattern, selects
+from archbench.suite.shape import Origin, shaped
+
+TOGGLES = ("precision", "compile_mode", "memory_format")
+_UNIT_ENDINGS = ("_s", "_bytes", "_img_s", "_j_per_img", "_w", "_mhz")
+
+
+@cache
+def grammar() -> inspect.Type:
+    """The types of a suite file, for walking."""
+    return inspect.type_info(SuiteFile)
+
+
+def checked(value: Any, origin: Origin, *, allow_code: bool) -> Suite:
+    """Turn plain values into a `Suite`. Raises `UsageError` for the first mistake, with the place `origin` gives it."""
+    plain = shaped(value, grammar(), (), origin)
+    return _Check(plain, origin, allow_code=allow_code).suite()
+
+
+class _Check:
+    """One suite being checked: the values as written and, step by step, what they mean."""
+
+    def __init__(self, plain: dict[str, Any], origin: Origin, *, allow_code: bool) -> None:
+        self._plain = plain
+        self._origin = origin
+        self._allow_code = allow_code
+        self._file = msgspec.convert(plain, SuiteFile)
+        self._networks: tuple[Network, ...] = ()
+
+    def suite(self) -> Suite:
+        file = self._file
+        self._networks = self._read_architectures()
+        self._check_toggles(self._plain.get("axes", {}), bool(file.settings), ("axes",))
+        return Suite(
+            suite=file.suite,
+            description=file.description.strip(),
+            architectures=self._networks,
+            axes=file.axes,
+            settings=self._read_settings(),
+            devices={kind: self._read_sections(kind, sections) for kind, sections in file.devices.items()},
+            exclude=tuple(self._read_filter(one, ("exclude", n)) for n, one in enumerate(file.exclude)),
+            metrics=file.metrics,
+            rounds=file.rounds,
+            percentiles=file.percentiles,
+            seed=file.seed,
+            twin=self._read_twin(),
+            protocol=dict(self._plain.get("protocol", {})),
+            decisions=self._read_decisions(),
+        )
+
+    def _error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
+        return self._origin.error(path, what, at_key=at_key)
+
+    # Architectures
+
+    def _read_architectures(self) -> tuple[Network, ...]:
+        """Every network once. A family may hold what is also named; the same network named twice is a mistake."""
+        found: dict[str, Network] = {}
+        named: set[str] = set()
+        for number, entry in enumerate(self._file.architectures):
+            path = ("architectures", number)
+            one = ArchitectureEntry(name=entry) if isinstance(entry, str) else entry
+            members = self._members(one, path)
+            for network in (self._network(one, member) for member in members):
+                if one.name is not None and network.label in named:
+                    raise self._error(path, f"{network.label} is listed twice; keep one of them")
+                if one.name is not None:
+                    named.add(network.label)
+                found.setdefault(network.label, network)
+        return tuple(found.values())
+
+    def _members(self, one: ArchitectureEntry, path: ValuePath) -> tuple[Entry, ...]:
+        if (one.name is None) == (one.family is None):
+            which = "neither name nor family" if one.name is None else "both name and family"
+            raise self._error(path, f"an architecture with {which}; give one of them")
+        try:
+            if one.family is not None:
+                return catalog.family(one.family)
+            return (catalog.resolve(one.name or "", allow_code=self._allow_code),)
+        except UsageError as error:
+            raise self._error((*path, "name" if one.family is None else "family"), str(error)) from None
+
+    def _network(self, one: ArchitectureEntry, entry: Entry) -> Network:
+        return Network(
+            name=entry.name,
+            options=one.options,
+            num_classes=one.num_classes,
+            in_channels=one.in_channels,
+            head=one.head,
+            input_size=one.input_size if one.input_size != entry.input_size else None,
+        )
+
+    # Settings, sections, filters
+
+    def _check_toggles(self, axes: dict[str, Any], has_settings: bool, path: ValuePath) -> None:
+        clash = next((toggle for toggle in TOGGLES if toggle in axes), None)
+        if has_settings and clash is not None:
+            what = f"{clash} stands among the axes, but settings already say it; write it in the settings"
+            raise self._error((*path, clash), f"{what}, or drop the settings", at_key=True)
+
+    def _read_settings(self) -> dict[str, Setting]:
+        seen: dict[bytes, str] = {}
+        result: dict[str, Setting] = {}
+        for name, setting in self._file.settings.items():
+            path = ("settings", name)
+            if setting.only.setting:
+                what = "the `only` of a setting cannot name settings; restrict it by the other fields"
+                raise self._error((*path, "only", "setting"), what, at_key=True)
+            read = msgspec.structs.replace(setting, only=self._read_filter(setting.only, (*path, "only")))
+            key = msgspec.json.encode(read)
+            if key in seen:
+                what = f"the settings {seen[key]} and {name} are the same; change or remove one"
+                raise self._error(path, what, at_key=True)
+            seen[key] = name
+            result[name] = read
+        return result
+
+    def _read_sections(self, kind: DeviceKind, sections: Iterable[Section]) -> tuple[Section, ...]:
+        result = []
+        for number, section in enumerate(sections):
+            path: ValuePath = ("devices", kind, number)
+            self._check_toggles(_given(section), section.settings is not None, path)
+            self._check_known(section.settings or (), self._file.settings, "setting", (*path, "settings"))
+            self._check_families(section.family or (), (*path, "family"))
+            patterns = section.architectures
+            if patterns is not None:
+                patterns = self._read_patterns(patterns, (*path, "architectures"))
+            result.append(msgspec.structs.replace(section, architectures=patterns))
+        return tuple(result)
+
+    def _read_filter(self, filter: Filter, path: ValuePath) -> Filter:
+        if path[0] == "exclude" and filter == Filter():
+            raise self._error(path, "an empty exclusion would leave nothing; say what to exclude")
+        self._check_known(filter.setting, self._file.settings, "setting", (*path, "setting"))
+        self._check_families(filter.family, (*path, "family"))
+        patterns = self._read_patterns(filter.architecture, (*path, "architecture"))
+        return msgspec.structs.replace(filter, architecture=patterns)
+
+    def _check_known(self, names: Iterable[str], known: Iterable[str], kind: str, path: ValuePath) -> None:
+        known = tuple(known)
+        for number, name in enumerate(names):
+            if name not in known:
+                there_are = f"; the suite has {', '.join(known)}" if known else f"; the suite has no {kind}s"
+                hint = did_you_mean(name, known) or there_are
+                raise self._error((*path, number), f"unknown {kind} {name!r}{hint}")
+
+    def _check_families(self, names: Iterable[str], path: ValuePath) -> None:
+        if names:
+            families = dict.fromkeys(catalog.resolve(n.name, allow_code=True).family for n in self._networks)
+            self._check_known(names, [one for one in families if one is not None], "family", path)
+
+    def _read_patterns(self, patterns: tuple[str, ...], path: ValuePath) -> tuple[str, ...]:
+        return tuple(self._read_pattern(pattern, (*path, number)) for number, pattern in enumerate(patterns))
+
+    def _read_pattern(self, pattern: str, path: ValuePath) -> str:
+        """Aliases become names. Raises where the pattern selects none of the suite's networks."""
+        wanted = _canonical(pattern)
+        if not any(selects(wanted, network) for network in self._networks):
+            hint = did_you_mean(pattern, [network.label for network in self._networks]) or "; see `architectures:`"
+            raise self._error(path, f"{pattern!r} matches none of the suite's architectures{hint}")
+        return wanted
+
+    # Twin and decisions
+
+    def _read_twin(self) -> str | None:
+        twin = self._file.twin
+        if twin is None:
+            return None
+        wanted = _canonical(twin)
+        for network in self._networks:
+            if wanted in (network.label, network.name):
+                return wanted
+        hint = did_you_mean(twin, [network.label for network in self._networks]) or "; choose one of them"
+        raise self._error(("twin",), f"the twin {twin!r} is not among the suite's architectures{hint}")
+
+    def _read_decisions(self) -> tuple[Decision, ...]:
+        result: list[Decision] = []
+        for number, decision in enumerate(self._file.decisions):
+            path: ValuePath = ("decisions", number)
+            if any(decision.situation == earlier.situation for earlier in result):
+                raise self._error((*path, "situation"), f"{decision.situation!r} stands twice; keep one of them")
+            goals = [goal for goal in ("minimize", "maximize") if getattr(decision, goal) is not None]
+            if len(goals) != 1:
+                which = "both minimize and maximize" if goals else "neither minimize nor maximize"
+                raise self._error(path, f"the decision {decision.situation!r} has {which}; give one column to judge by")
+            self._check_column(getattr(decision, goals[0]), (*path, goals[0]))
+            for bound in ("at_least", "at_most"):
+                for column in getattr(decision, bound):
+                    self._check_column(column, (*path, bound, column), at_key=True)
+            folklore = [self._read_folklore(name, (*path, "folklore", n)) for n, name in enumerate(decision.folklore)]
+            result.append(msgspec.structs.replace(decision, folklore=tuple(folklore)))
+        return tuple(result)
+
+    def _check_column(self, name: str, path: ValuePath, *, at_key: bool = False) -> None:
+        known = {column.name: column for column in columns().values()}
+        known |= {_without_unit(name): column for name, column in known.items()}
+        if name not in known:
+            hint = did_you_mean(name, known) or "; see the columns in docs/columns.md"
+            raise self._error(path, f"unknown column {name!r}{hint}", at_key=at_key)
+        if known[name].kind not in ("real", "whole"):
+            raise self._error(path, f"the column {name!r} holds no numbers; name one that does", at_key=at_key)
+
+    def _read_folklore(self, name: str, path: ValuePath) -> str:
+        try:
+            return catalog.resolve(name, allow_code=True).name
+        except UsageError as error:
+            raise self._error(path, str(error)) from None
+
+
+def _canonical(name: str) -> str:
+    """The catalogue's name for an alias; any other word unchanged."""
+    if is_pattern(name):
+        return name
+    try:
+        return catalog.resolve(name, allow_code=True).name
+    except UsageError:
+        return name  # A label such as `densenet121[memory_efficient=true]`, or unknown: the caller finds out.
+
+
+def _given(struct: Struct) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(struct).items() if value is not None}
+
+
+def _without_unit(name: str) -> str:
+    ending = max((end for end in _UNIT_ENDINGS if name.endswith(end)), key=len, default="")
+    return name.removesuffix(ending)

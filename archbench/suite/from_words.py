@@ -1,0 +1,53 @@
+"""A suite from words of the command line: a quick look at a few networks without writing a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from archbench.model.errors import UsageError
+from archbench.model.suite import Suite
+from archbench.suite.check import checked
+from archbench.suite.document import ValuePath
+
+QUICK = "quick"
+"""Name of a suite that was never given one."""
+
+
+def suite_from_names(
+    names: Iterable[str],
+    axes: Mapping[str, str] | None = None,
+    *,
+    metrics: str | None = None,
+    allow_code: bool = False,
+) -> Suite:
+    """Build the suite that `archbench run resnet50 densenet121 --batch-size 1,8` means.
+
+    `axes` maps names of `archbench.model.suite.Axes` to comma-separated values as typed (`{"batch_size": "1,8"}`);
+    an absent axis has its default. Raises `UsageError` naming the option at fault.
+    """
+    words = list(names)
+    if not words:
+        raise UsageError("no networks named; give a suite file or names, such as resnet50")
+    given = {axis: _values(text) for axis, text in (axes or {}).items()}
+    value: dict[str, Any] = {"suite": QUICK, "architectures": words, "axes": given}
+    if metrics is not None:
+        value["metrics"] = _values(metrics)
+    return checked(value, _CommandLine(), allow_code=allow_code)
+
+
+class _CommandLine:
+    """Where the values came from, for error messages: options have names, arguments speak for themselves."""
+
+    def error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
+        if path[:1] == ("architectures",):
+            return UsageError(what)
+        option = str(path[1] if path[0] == "axes" and len(path) > 1 else path[0]).replace("_", "-")
+        return UsageError(f"--{option}: {what.split(': ', 1)[-1]}")
+
+
+def _values(text: str) -> list[int | str]:
+    """The comma-separated values of an option; numbers as numbers, so that `08` or `1.5` is refused as a batch."""
+    words = [word.strip() for word in text.split(",")]
+    return [int(word) if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", word) else word for word in words if word]
