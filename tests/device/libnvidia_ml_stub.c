@@ -1,0 +1,167 @@
+/* A stand-in for libnvidia-ml.so.1 that drives the real Python binding on machines without a GPU.
+ *
+ * The environment is the script:
+ *   STUB_GPUS=2                                   how many GPUs (default 1)
+ *   STUB_FAIL=nvmlDeviceGetPowerUsage=3,...       return this status from these functions
+ *   STUB_ENERGY=100,200,50                        energy counter in mJ, one value a call, the last one for ever
+ *   STUB_LOST_AFTER=1                             the GPU is lost after so many readings of its clock
+ *   STUB_REASONS=64  STUB_THERMAL_NS=10,20        event reasons; thermal counter, one value a call
+ *   STUB_PIDS=11,12                               compute processes
+ *   STUB_MIG=1                                    the first GPU is cut into two slices
+ *   STUB_MARGIN=5                                 degrees below slowdown
+ * Compiled with -DOLD_DRIVER it lacks the symbols that came after driver 450.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
+
+typedef struct { int gpu; int slice; } device;           /* slice -1: the whole GPU */
+typedef struct { uint32_t pid; unsigned long long used; uint32_t gi, ci; } process;
+typedef struct { uint32_t id, scope; int64_t at, latency; int type, status; unsigned long long value; } field;
+
+static device whole[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
+static device slices[2] = {{0, 0}, {0, 1}};
+static int clock_reads = 0, energy_calls = 0, field_calls = 0;
+
+void stub_reset(void) { clock_reads = energy_calls = field_calls = 0; }
+
+static long number(const char *name, long otherwise) {
+    const char *text = getenv(name);
+    return text ? atol(text) : otherwise;
+}
+
+/* The call-th entry of a comma-separated list; its last one from then on. */
+static unsigned long long entry(const char *name, int call, unsigned long long otherwise) {
+    const char *text = getenv(name);
+    if (!text) return otherwise;
+    for (; call > 0 && strchr(text, ','); call--) text = strchr(text, ',') + 1;
+    return strtoull(text, NULL, 10);
+}
+
+static int status(const char *function, const device *d) {
+    const char *text = getenv("STUB_FAIL"), *found = text ? strstr(text, function) : NULL;
+    if (found && found[strlen(function)] == '=') return atoi(found + strlen(function) + 1);
+    if (d && clock_reads >= number("STUB_LOST_AFTER", 1 << 30)) return LOST;
+    return OK;
+}
+
+#define BEGIN(d) do { int s = (d) ? status(__func__, (d)) : INVALID; if (s) return s; } while (0)
+#define PLAIN do { int s = status(__func__, NULL); if (s) return s; } while (0)
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; PLAIN; return OK; }
+int nvmlShutdown(void) { return OK; }
+const char *nvmlErrorString(int code) { (void)code; return "stub"; }
+int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "999.1"); return OK; }
+int nvmlSystemGetCudaDriverVersion(int *version) { *version = (int)number("STUB_CUDA", 13020); return OK; }
+int nvmlDeviceGetCount_v2(unsigned *count) { PLAIN; *count = (unsigned)number("STUB_GPUS", 1); return OK; }
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, device **d) {
+    if (index >= (unsigned)number("STUB_GPUS", 1)) return INVALID;
+    *d = &whole[index];
+    return OK;
+}
+
+int nvmlDeviceGetUUID(device *d, char *text, unsigned size) {
+    BEGIN(d);
+    if (d->slice >= 0) snprintf(text, size, "MIG-%d", d->slice);
+    else snprintf(text, size, "GPU-%d", d->gpu);
+    return OK;
+}
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, device **d) {
+    int n = atoi(uuid + 4);
+    if (!strncmp(uuid, "MIG-", 4) && number("STUB_MIG", 0) && n < 2) *d = &slices[n];
+    else if (!strncmp(uuid, "GPU-", 4) && n < number("STUB_GPUS", 1)) *d = &whole[n];
+    else return NOT_FOUND;
+    return status(__func__, *d);
+}
+
+int nvmlDeviceGetName(device *d, char *text, unsigned size) {
+    BEGIN(d);
+    snprintf(text, size, d->slice < 0 ? "NVIDIA Stub %d" : "NVIDIA Stub %d MIG 1g.5gb", d->gpu);
+    return OK;
+}
+
+int nvmlDeviceGetMigMode(device *d, unsigned *now, unsigned *next) {
+    BEGIN(d);
+    *now = *next = d->gpu == 0 && number("STUB_MIG", 0);
+    return OK;
+}
+int nvmlDeviceGetMaxMigDeviceCount(device *d, unsigned *count) { BEGIN(d); *count = 7; return OK; }
+int nvmlDeviceGetMigDeviceHandleByIndex(device *d, unsigned index, device **part) {
+    BEGIN(d);
+    if (index > 1) return NOT_FOUND;
+    *part = &slices[index];
+    return OK;
+}
+int nvmlDeviceIsMigDeviceHandle(device *d, unsigned *is) { BEGIN(d); *is = d->slice >= 0; return OK; }
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(device *d, device **gpu) { BEGIN(d); *gpu = &whole[d->gpu]; return OK; }
+
+int nvmlDeviceGetClockInfo(device *d, int kind, unsigned *mhz) {
+    BEGIN(d);
+    if (kind == 1) clock_reads++;
+    *mhz = kind == 1 ? 1980u + (unsigned)d->gpu : 3201u;
+    return OK;
+}
+int nvmlDeviceGetMaxClockInfo(device *d, int kind, unsigned *mhz) { BEGIN(d); *mhz = kind == 1 ? 1980 : 3201; return OK; }
+int nvmlDeviceGetTemperature(device *d, int sensor, unsigned *c) { (void)sensor; BEGIN(d); *c = 41; return OK; }
+int nvmlDeviceGetTemperatureThreshold(device *d, int kind, unsigned *c) { (void)kind; BEGIN(d); *c = 90; return OK; }
+int nvmlDeviceGetPowerUsage(device *d, unsigned *mw) { BEGIN(d); *mw = 350500; return OK; }
+int nvmlDeviceGetEnforcedPowerLimit(device *d, unsigned *mw) { BEGIN(d); *mw = 700000; return OK; }
+int nvmlDeviceGetPersistenceMode(device *d, int *on) { BEGIN(d); *on = 1; return OK; }
+int nvmlDeviceGetEccMode(device *d, int *now, int *next) { BEGIN(d); *now = *next = 1; return OK; }
+int nvmlDeviceGetComputeMode(device *d, int *mode) { BEGIN(d); *mode = (int)number("STUB_MODE", 0); return OK; }
+int nvmlDeviceGetCudaComputeCapability(device *d, int *major, int *minor) { BEGIN(d); *major = 9; *minor = 0; return OK; }
+int nvmlDeviceGetUtilizationRates(device *d, unsigned rates[2]) { BEGIN(d); rates[0] = 3; rates[1] = 1; return OK; }
+int nvmlDeviceGetMemoryInfo(device *d, unsigned long long m[3]) {
+    BEGIN(d);
+    m[0] = d->slice < 0 ? 1000 : 100;
+    m[1] = m[0] - 10;
+    m[2] = 10;
+    return OK;
+}
+
+static int processes(process *list, unsigned *room) {
+    const char *text = getenv("STUB_PIDS");
+    unsigned count = 0;
+    for (; text && *text; text = strchr(text, ',') ? strchr(text, ',') + 1 : "") {
+        if (list && count < *room) list[count] = (process){(uint32_t)atoi(text), 1 << 20, 0, 0};
+        count++;
+    }
+    int small = count > *room;
+    *room = count;
+    return small ? TOO_SMALL : OK;
+}
+int nvmlDeviceGetComputeRunningProcesses_v2(device *d, unsigned *room, process *list) { BEGIN(d); return processes(list, room); }
+int nvmlDeviceGetCurrentClocksThrottleReasons(device *d, unsigned long long *mask) {
+    BEGIN(d);
+    *mask = entry("STUB_REASONS", 0, 1);
+    return OK;
+}
+
+#ifndef OLD_DRIVER
+int nvmlDeviceGetComputeRunningProcesses_v3(device *d, unsigned *room, process *list) { BEGIN(d); return processes(list, room); }
+int nvmlDeviceGetCurrentClocksEventReasons(device *d, unsigned long long *mask) {
+    BEGIN(d);
+    return nvmlDeviceGetCurrentClocksThrottleReasons(d, mask);
+}
+int nvmlDeviceGetTemperatureV(device *d, int query[3]) { BEGIN(d); query[2] = 42; return OK; }
+int nvmlDeviceGetMarginTemperature(device *d, int query[2]) { BEGIN(d); query[1] = (int)number("STUB_MARGIN", 45); return OK; }
+int nvmlDeviceGetTotalEnergyConsumption(device *d, unsigned long long *mj) {
+    BEGIN(d);
+    *mj = entry("STUB_ENERGY", energy_calls++, 1000);
+    return OK;
+}
+int nvmlDeviceGetFieldValues(device *d, int count, field *fields) {
+    BEGIN(d);
+    for (int i = 0; i < count; i++) {
+        fields[i].status = fields[i].id == 75 || fields[i].id == 74 ? OK : NOT_SUPPORTED;
+        fields[i].value = fields[i].id == 75 ? entry("STUB_THERMAL_NS", field_calls, 0) : 0;
+    }
+    field_calls++;
+    return OK;
+}
+#endif

@@ -1,0 +1,260 @@
+"""The real NVML binding, driven by a stand-in for the driver's library: every way in which a GPU can be mute."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).with_name("libnvidia_ml_stub.c")
+COMPILER = shutil.which("gcc") or shutil.which("cc")
+pytestmark = pytest.mark.skipif(COMPILER is None or sys.platform != "linux", reason="needs a C compiler on Linux")
+
+Ask = Callable[..., Any]
+
+READ_TWICE = """
+from archbench.device import between, open_probe
+probe = open_probe("cuda:0", ours=OURS)
+first, second = probe.read(), probe.read()
+answer = {"first": first, "second": second, "health": between(first, second, energy_window_s=0.0)}
+"""
+
+
+SERVER = """
+import ctypes, msgspec, os, sys
+stub = ctypes.CDLL("libnvidia-ml.so.1")
+for line in sys.stdin:
+    request = msgspec.json.decode(line)
+    for name in [name for name in os.environ if name.startswith(("CUDA_", "STUB_"))]:
+        del os.environ[name]
+    os.environ.update(request["script"])
+    stub.stub_reset()
+    names = {"OURS": tuple(request["ours"])}
+    exec(request["code"], names)
+    print(msgspec.json.encode(names["answer"]).decode(), flush=True)
+"""
+
+
+def serve(folder: Path, *flags: str) -> Iterator[Ask]:
+    """Build the stand-in, start a Python that finds it for the driver's library, and hand over a way to run code there.
+
+    What the code leaves in `answer` comes back; keywords are the stand-in's environment.
+    """
+    command = [str(COMPILER), "-shared", "-fPIC", *flags, "-o", str(folder / "libnvidia-ml.so.1"), str(SOURCE)]
+    subprocess.run(command, check=True, timeout=60)
+    python = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env={**os.environ, "LD_LIBRARY_PATH": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert python.stdin is not None
+    assert python.stdout is not None
+    requests, replies = python.stdin, python.stdout
+
+    def ask(code: str, ours: tuple[int, ...] = (), **script: object) -> Any:
+        request = {"code": code, "ours": ours, "script": {name: str(value) for name, value in script.items()}}
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
+        reply = replies.readline()
+        assert reply, "the other Python died: its traceback is in the captured stderr"
+        return json.loads(reply)
+
+    with python:
+        yield ask
+        requests.close()
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    yield from serve(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture(scope="module")
+def ask_old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    yield from serve(tmp_path_factory.mktemp("nvml_old"), "-DOLD_DRIVER")
+
+
+def test_a_healthy_gpu(ask: Ask) -> None:
+    answer = ask(READ_TWICE, STUB_ENERGY="1000,3000", STUB_REASONS=1)
+    first, health = answer["first"], answer["health"]
+    assert first["sm_clock_mhz"] == 1980
+    assert first["mem_clock_mhz"] == 3201
+    assert first["temperature_c"] == 42
+    assert first["power_w"] == 350.5
+    assert first["energy_mj"] == 1000
+    assert first["utilisation"] == 0.03
+    assert first["foreign"] == []
+    assert first["missing"] == {}
+    assert first["slowdowns"]["thermal"] == 0
+    assert first["slowdowns"]["power_brake"] is None  # this stub does not count it: never 0
+    assert health["energy_j"] == 2.0
+    assert (health["throttled"], health["power_capped"], health["foreign"], health["lost"]) == (False,) * 4
+    assert health["missing"] == {}
+
+
+def test_what_is_unsupported_or_forbidden_is_null_with_its_reason(ask: Ask) -> None:
+    answer = ask(
+        READ_TWICE,
+        STUB_FAIL="nvmlDeviceGetTotalEnergyConsumption=3,nvmlDeviceGetPowerUsage=4,"
+        "nvmlDeviceGetCurrentClocksEventReasons=999,nvmlDeviceGetFieldValues=3",
+    )
+    first, health = answer["first"], answer["health"]
+    assert first["energy_mj"] is None
+    assert first["power_w"] is None
+    assert first["missing"] == {
+        "energy_mj": "not_on_device",
+        "power_w": "no_permission",
+        "event_reasons": "monitor_error",
+        "slowdowns": "not_on_device",
+    }
+    assert health["energy_j"] is None
+    assert health["mean_power_w"] is None
+    assert health["throttled"] is None
+    assert health["sm_clock_mhz"] == 1980
+    assert health["missing"]["energy_j"] == "not_on_device"
+    assert health["missing"]["mean_power_w"] == "no_permission"
+    assert health["missing"]["throttled"] == "monitor_error"
+
+
+def test_a_gpu_that_falls_off_the_bus(ask: Ask) -> None:
+    answer = ask(READ_TWICE, STUB_LOST_AFTER=1)
+    assert answer["first"]["sm_clock_mhz"] == 1980
+    assert set(answer["second"]["missing"].values()) == {"device_lost"}
+    assert answer["second"]["sm_clock_mhz"] is None
+    assert answer["health"]["lost"] is True
+    assert answer["health"]["energy_j"] is None
+
+
+def test_a_counter_that_goes_backwards(ask: Ask) -> None:
+    health = ask(READ_TWICE, STUB_ENERGY="5000,10")["health"]
+    assert health["energy_j"] is None
+    assert health["missing"] == {"energy_j": "monitor_gap"}
+    assert health["mean_power_w"] == 350.5  # the power reading still stands
+
+
+def test_throttling_between_the_edges_is_seen_by_its_counter(ask: Ask) -> None:
+    health = ask(READ_TWICE, STUB_THERMAL_NS="7,9")["health"]
+    assert health["throttled"] is True
+    assert health["throttles"] == ["thermal"]
+
+
+def test_a_driver_older_than_the_calls(ask_old: Ask) -> None:
+    answer = ask_old(READ_TWICE, STUB_REASONS=0x40)
+    first = answer["first"]
+    assert first["temperature_c"] == 41  # the older call
+    assert first["event_reasons"] == 0x40  # by its older name
+    assert first["foreign"] == []
+    assert first["missing"] == {"energy_mj": "driver_too_old", "slowdowns": "driver_too_old"}
+    assert answer["health"]["throttles"] == ["hw_thermal"]
+
+
+def test_nvmls_order_is_not_cudas(ask: Ask) -> None:
+    code = """
+from archbench.device import open_probe, resolve_device
+from archbench.device.visible import uuid_of
+probe = open_probe(resolve_device("cuda"))
+by_torch = open_probe("cuda:0", uuid="0")
+answer = [uuid_of("cuda:0"), uuid_of("cuda:1"), probe.read().sm_clock_mhz, by_torch.read().sm_clock_mhz]
+"""
+    # cuda:0 is NVML's second GPU; a UUID from torch, spelt without its prefix, goes before that.
+    assert ask(code, STUB_GPUS=2, CUDA_VISIBLE_DEVICES="1") == ["GPU-1", None, 1981, 1980]
+    assert ask(code, STUB_GPUS=2, CUDA_VISIBLE_DEVICES="GPU-1,GPU-0") == ["GPU-1", "GPU-0", 1981, 1980]
+
+
+def test_a_slice_has_no_energy_of_its_own(ask: Ask) -> None:
+    code = """
+from archbench.device import collect_environment, open_probe
+answer = [collect_environment("cuda:0"), open_probe("cuda:0").read()]
+"""
+    environment, reading = ask(code, STUB_MIG=1, CUDA_VISIBLE_DEVICES="MIG-1")
+    (gpu,) = environment["gpus"]
+    assert environment["hardware_class"] == gpu["mig_name"] == "NVIDIA Stub 0 MIG 1g.5gb"
+    assert (gpu["uuid"], gpu["mig_uuid"], gpu["mig_enabled"], gpu["memory_bytes"]) == ("GPU-0", "MIG-1", True, 100)
+    assert reading["sm_clock_mhz"] == 1980
+    assert reading["energy_mj"] is None
+    assert reading["missing"] == dict.fromkeys(("power_w", "energy_mj", "utilisation"), "not_on_device")
+
+
+def test_foreign_processes_are_those_that_are_not_ours(ask: Ask) -> None:
+    code = """
+import os
+from unittest.mock import patch
+from archbench.device import open_probe
+os.environ["STUB_PIDS"] = f"{os.getpid()},{OURS[0]},77"
+with patch("archbench.device.nvml_probe.host_pids", lambda: True):
+    answer = [process.pid for process in open_probe("cuda:0", ours=OURS).read().foreign]
+"""
+    assert ask(code, ours=(55,)) == [77]
+
+
+def test_the_environment_names_the_gpu_and_is_stable(ask: Ask) -> None:
+    code = """
+from archbench.device import collect_environment
+first, second = collect_environment("cuda:1"), collect_environment("cuda:1")
+answer = [first, first.fingerprint == second.fingerprint]
+"""
+    environment, stable = ask(code, STUB_GPUS=2, STUB_FAIL="nvmlDeviceGetEccMode=3")
+    assert stable
+    assert environment["hardware_class"] == "NVIDIA Stub 1"
+    assert environment["driver_version"] == "999.1"
+    (gpu,) = environment["gpus"]
+    assert gpu["uuid"] == "GPU-1"
+    assert gpu["power_limit_w"] == 700.0
+    assert gpu["compute_capability"] == "9.0"
+    assert gpu["persistence"] is True
+    assert gpu["ecc"] is None
+    assert gpu["application_sm_clock_mhz"] is None  # the stub lacks the symbol
+
+
+def test_nvml_without_permission(ask: Ask) -> None:
+    code = """
+from archbench.device import open_probe, preflight, resolve_device
+from archbench.model.errors import UsageError
+try:
+    resolve_device("cuda")
+except UsageError as error:
+    message = str(error)
+answer = [resolve_device("auto"), message, open_probe("cuda:0").read(), preflight("cuda:0")]
+"""
+    device, message, reading, (finding,) = ask(code, STUB_FAIL="nvmlInitWithFlags=4")
+    assert device == "cpu"
+    assert "may not use NVML" in message
+    assert set(reading["missing"].values()) == {"no_permission"}
+    assert reading["sm_clock_mhz"] is None
+    assert (finding["code"], finding["severity"]) == ("nvml", "unfit")
+
+
+def test_preflight_of_a_gpu(ask: Ask) -> None:
+    code = """
+from archbench.device import preflight
+answer = {finding.code: finding.severity for finding in preflight("cuda:0")}
+"""
+    assert ask(code) == {"foreign-process": "ok", "temperature": "ok"}
+    assert ask(code, STUB_PIDS="4711", STUB_MARGIN=9, STUB_REASONS=0x80, STUB_MODE=2) == {
+        "foreign-process": "unfit",
+        "temperature": "unfit",
+        "throttled": "unfit",
+        "compute-mode": "unfit",
+    }
+
+
+def test_a_closed_probe_reads_nothing(ask: Ask) -> None:
+    code = """
+from archbench.device import open_probe
+probe = open_probe("cuda:0")
+probe.close()
+probe.close()
+answer = probe.read()
+"""
+    reading = ask(code)
+    assert reading["sm_clock_mhz"] is None
+    assert len(reading["missing"]) == 9
