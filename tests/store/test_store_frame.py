@@ -1,0 +1,114 @@
+"""`archbench.load`: types, drift taken out, and rows that only the whole run can judge."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import make_record, make_run, make_suite
+
+import archbench
+from archbench.model.errors import UsageError
+from archbench.model.record import columns
+from archbench.store import DERIVED, RunStore
+from archbench.store.schema import RECORDS
+
+
+def test_columns_and_types(tmp_path: Path) -> None:
+    frame = archbench.load(make_run(tmp_path, [make_record(), make_record(round=1, status="oom")]))
+    assert list(frame) == [*columns(), *DERIVED]
+    kinds = {"whole": "Int64", "real": "float64", "flag": "boolean", "texts": "object"}
+    for name, column in {**columns(), **DERIVED}.items():
+        if column.kind != "text":
+            assert str(frame[name].dtype) == kinds[column.kind], name
+    assert frame.loc[1, ["verdict", "latency_median_s", "params", "host_bound"]].isna().all()
+    assert list(frame["reasons"]) == [(), ()]
+    assert list(frame["status"] == "oom") == [False, True]
+
+
+def test_dividing_by_the_canary_takes_the_drift_out(tmp_path: Path) -> None:
+    speeds = [0.95, 1.0, 1.0, 1.08, 1.0]
+    rows = [
+        make_record(round=number, latency_median_s=0.02 * speed, throughput_img_s=50 / speed, canary_s=0.003 * speed)
+        for number, speed in enumerate(speeds)
+    ]
+    frame = archbench.load(make_run(tmp_path, rows))
+    np.testing.assert_allclose(frame["speed_index"], speeds)
+    np.testing.assert_allclose(frame["latency_median_corrected_s"], 0.02)
+    np.testing.assert_allclose(frame["throughput_corrected_img_s"], 50)
+    np.testing.assert_allclose(frame["latency_median_s"], np.multiply(speeds, 0.02))
+
+
+def test_without_a_canary_nothing_is_corrected(tmp_path: Path) -> None:
+    frame = archbench.load(make_run(tmp_path, [make_record(canary_s=None)]))
+    assert frame[list(DERIVED)].isna().all(axis=None)
+    assert list(frame["verdict"]) == ["ok"]
+
+
+def test_a_row_off_the_runs_usual_speed_is_suspect(tmp_path: Path) -> None:
+    canaries = [0.001, 0.001, 0.001, 0.00111, 0.00089, 0.00109, 0.0008, 0.0012]  # median 0.001
+    verdicts = ["ok", "ok", "ok", "ok", "ok", "ok", "invalid", "suspect"]
+    reasons = [(), (), (), (), (), (), ("throttled",), ("drift",)]
+    rows = [
+        make_record(round=number, canary_s=canary, verdict=verdict, reasons=codes)
+        for number, (canary, verdict, codes) in enumerate(zip(canaries, verdicts, reasons, strict=True))
+    ]
+    frame = archbench.load(make_run(tmp_path, rows))
+    assert list(frame["verdict"]) == ["ok", "ok", "ok", "suspect", "suspect", "ok", "invalid", "suspect"]
+    assert list(frame["reasons"]) == [(), (), (), ("drift",), ("drift",), (), ("throttled", "drift"), ("drift",)]
+
+
+def test_the_suites_own_drift_limit_counts(tmp_path: Path) -> None:
+    rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate([0.001, 0.001, 0.00106])]
+    run = make_run(tmp_path, rows, suite=make_suite(protocol={"drift_limit": 0.05}))
+    assert list(archbench.load(run)["verdict"]) == ["ok", "ok", "suspect"]
+    assert list(archbench.load(run / "results.parquet")["verdict"]) == ["ok", "ok", "suspect"]
+    (run / "results.parquet").rename(tmp_path / "alone.parquet")
+    assert list(archbench.load(tmp_path / "alone.parquet")["verdict"]) == ["ok", "ok", "ok"]
+
+
+def test_running_killed_and_finished_runs_read_alike(tmp_path: Path) -> None:
+    rows = [make_record(round=number) for number in range(4)]
+    run = make_run(tmp_path, rows[:2], merge=False)
+    store = RunStore.open(run)
+    running = archbench.load(run)
+    store.merge()
+    pd.testing.assert_frame_equal(archbench.load(str(run)), running)
+    store.append(rows[2])
+    assert list(archbench.load(run)["round"]) == [0, 1, 2]
+    assert list(archbench.load(run / "results.parquet")["round"]) == [0, 1]
+
+
+def test_an_empty_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no finished cell yet"):
+        archbench.load(make_run(tmp_path, [], merge=False))
+
+
+def hundred_thousand_rows(path: Path) -> None:
+    rows = [
+        make_record(cell_id=f"net{number % 400}@batch_size={number // 1200}", round=number % 3, canary_s=0.001)
+        for number in range(100_000)
+    ]
+    plain = [msgspec.structs.asdict(row) for row in rows]
+    pq.write_table(pa.Table.from_pylist(plain, schema=RECORDS), path, compression="zstd")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_load_in_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    hundred_thousand_rows(path)
+    archbench.load(path)  # imports
+    best = min(_timed(path) for _ in range(3))
+    assert best < 1.0
+
+
+def _timed(path: Path) -> float:
+    start = time.perf_counter()
+    assert len(archbench.load(path)) == 100_000
+    return time.perf_counter() - start

@@ -1,0 +1,269 @@
+"""A run on disk: what goes in comes out, the same run is found again, and what is no run says so."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from builders import make_environment, make_record, make_rows, make_run, make_samples, make_suite
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archbench.model.cell import Cell, Network
+from archbench.model.errors import UsageError
+from archbench.model.record import Record, Sample, columns
+from archbench.model.suite import Decision
+from archbench.store import RunStore, find_run, new_run_id, read_table, run_identity
+from archbench.store.ledger import Ledger
+from archbench.store.schema import RECORDS, SAMPLES
+
+SUITE, MACHINE = make_suite(), make_environment()
+
+
+def test_rows_and_samples_come_back_exactly(tmp_path: Path) -> None:
+    rows = list(make_rows(make_suite(rounds=1), networks=["vgg16"]))
+    run = make_run(tmp_path, rows, merge=False)
+    store = RunStore.open(run)
+    assert store.records() == rows
+    store.merge()
+    assert store.records() == rows
+    samples = msgspec.convert(store.samples().to_pylist(), list[Sample])
+    assert sorted(samples, key=repr) == sorted(
+        (one for row in rows if row.status == "ok" for one in make_samples(row)), key=repr
+    )
+    assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
+        "environment.json",
+        "results.parquet",
+        "samples.parquet",
+        "suite.json",
+        "suite.yaml",
+    ]
+
+
+text = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400),
+    number=st.none() | st.integers(-(2**63), 2**63 - 1),
+    real=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    flag=st.none() | st.booleans(),
+    message=text,
+    reasons=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), max_size=3).map(tuple),
+)
+def test_any_row_comes_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    number: int | None,
+    real: float | None,
+    flag: bool | None,
+    message: str | None,
+    reasons: tuple[str, ...],
+) -> None:
+    row = make_record(
+        cell_id=name, macs=number, latency_median_s=real, host_bound=flag, error_message=message, reasons=reasons
+    )
+    folder = tmp_path_factory.mktemp("any")
+    ledger = Ledger(folder, folder / "merged", RECORDS)
+    ledger.add("row.parquet", [row])
+    assert msgspec.convert(ledger.read().to_pylist(), list[Record]) == [row]
+    ledger.fold()
+    assert msgspec.convert(ledger.read().to_pylist(), list[Record]) == [row]
+
+
+def test_nan_is_stored_as_null(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record(latency_median_s=math.nan, canary_s=math.inf)])
+    assert read_table(run)["latency_median_s"].null_count == 1
+    assert read_table(run)["canary_s"].null_count == 1
+
+
+def test_every_column_keeps_its_type_though_all_null(tmp_path: Path) -> None:
+    make = {"text": pa.string(), "real": pa.float64(), "whole": pa.int64(), "flag": pa.bool_()}
+    expected = {
+        name: pa.list_(pa.string()) if column.kind == "texts" else make[column.kind]
+        for name, column in columns().items()
+    }
+    run = make_run(tmp_path, [make_record(status="error")])
+    stored = pq.read_schema(run / "results.parquet")
+    assert {field.name: field.type for field in stored} == expected
+    assert stored.metadata[b"archbench.schema_version"] == b"1"
+    assert stored.field("latency_median_s").metadata[b"unit"] == b"s"
+
+
+def test_a_cell_is_stored_under_its_own_stem(tmp_path: Path) -> None:
+    cell = Cell(network=Network(name="resnet50"), batch_size=1)
+    run = make_run(tmp_path, [make_record(cell_id=cell.cell_id, round=2, visit=1)], merge=False)
+    assert [path.name for path in (run / "cells").iterdir()] == [f"{cell.file_stem}-r2-v1.parquet"]
+    assert [path.name for path in (run / "samples").iterdir()] == [f"{cell.file_stem}-r2-v1.parquet"]
+
+
+def test_fresh_cells_are_plain_parquet_for_other_readers(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record(round=number) for number in range(3)], merge=False)
+    assert pq.read_table(run / "cells").num_rows == 3
+
+
+def test_finished_holds_every_row_and_may_leave_out_failures(tmp_path: Path) -> None:
+    statuses = ["ok", "unsupported", "skipped", "oom", "error", "timeout", "crashed"]
+    rows = [make_record(round=number, status=status) for number, status in enumerate(statuses)]
+    store = RunStore.open(make_run(tmp_path, rows))
+    cell = rows[0].cell_id
+    assert store.finished() == {(cell, number, 0) for number in range(7)}
+    assert store.finished(retry_failed=True) == {(cell, number, 0) for number in range(3)}
+
+
+def test_a_row_measured_again_replaces_the_merged_one(tmp_path: Path) -> None:
+    store = RunStore.open(make_run(tmp_path, [make_record(status="oom"), make_record(round=1)]))
+    again = make_record()
+    store.append(again, make_samples(again))
+    assert store.records() == [again, make_record(round=1)]
+    store.merge()
+    assert store.records() == [again, make_record(round=1)]
+    assert store.samples().num_rows == 24
+
+
+def test_samples_without_a_row_are_not_given_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record()], merge=False)
+    Ledger(run / "samples", run / "samples.parquet", SAMPLES).add("dead.parquet", make_samples(make_record(round=5)))
+    store = RunStore.open(run)
+    assert set(store.samples()["round"].to_pylist()) == {0}
+    store.merge()
+    assert set(store.samples()["round"].to_pylist()) == {0}
+
+
+def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record(round=number) for number in range(3)], merge=False)
+
+    def state() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in [run, *run.rglob("*")]}
+
+    before = state()
+    store = RunStore.open(run)
+    assert (store.table().num_rows, store.samples().num_rows, len(store.finished())) == (3, 36, 3)
+    assert (store.suite, store.environment) == (SUITE, MACHINE)
+    assert state() == before
+
+
+def test_the_same_suite_and_environment_find_the_latest_run(tmp_path: Path) -> None:
+    assert find_run(tmp_path, SUITE, MACHINE) is None
+    for name in ("20250101T000000Z-00000000", "20250301T000000Z-00000000", "20250201T000000Z-00000000"):
+        RunStore.create(tmp_path / SUITE.suite / name, SUITE, MACHINE, "")
+    newest = tmp_path / SUITE.suite / "20250301T000000Z-00000000"
+    assert find_run(tmp_path, SUITE, MACHINE) == newest
+    (newest / "environment.json").write_text("{}")  # of another version: not one to continue, and no error
+    found = find_run(tmp_path, SUITE, MACHINE)
+    assert found is not None
+    assert found.name.startswith("20250201")
+
+
+def test_identity_changes_with_what_is_measured_and_where_but_not_with_prose() -> None:
+    same = run_identity(SUITE, MACHINE)
+    assert run_identity(make_suite(description="other words"), MACHINE) == same
+    assert run_identity(make_suite(decisions=(Decision(situation="first look"),)), MACHINE) == same
+    assert run_identity(make_suite(settings=dict(reversed(SUITE.settings.items()))), MACHINE) == same
+    others = [
+        run_identity(make_suite(rounds=2), MACHINE),
+        run_identity(make_suite(protocol={"min_samples": 40}), MACHINE),
+        run_identity(SUITE, make_environment(torch_version="2.11.0")),
+        run_identity(SUITE, make_environment("cuda:0")),
+    ]
+    assert len({same, *others}) == 5
+    assert new_run_id(SUITE, MACHINE).endswith(f"Z-{same[:8]}")
+
+
+def test_adopt_renews_the_stored_suite(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record()])
+    store = RunStore.open(run)
+    assert store.suite == SUITE
+    newer = make_suite(description="other words")
+    store.adopt(newer, "suite: example\ndescription: other words\n")
+    assert store.suite == RunStore.open(run).suite == newer
+    assert (run / "suite.yaml").read_text().endswith("other words\n")
+
+
+def test_create_refuses_what_is_in_use(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record()])
+    with pytest.raises(UsageError, match="already holds a run, of suite 'example'; give another directory"):
+        RunStore.create(run, make_suite(suite="other"), MACHINE, "")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match=r"is not empty \(it holds 'thesis.tex'\)"):
+        RunStore.create(tmp_path / "home", SUITE, MACHINE, "")
+    with pytest.raises(UsageError, match=r"cannot store results in .*Not a directory"):
+        RunStore.create(tmp_path / "home" / "thesis.tex" / "run", SUITE, MACHINE, "")
+
+
+def test_what_is_no_run_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record()])
+    (tmp_path / "notes.txt").write_text("hello")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    empty = make_run(tmp_path / "empty", [], merge=False)
+    cases = {
+        tmp_path / "nowhere": "no such file or directory",
+        tmp_path: "is not a run; it has no environment.json",
+        run.parent: f"is not a run; name one of its 1 runs, such as {run}",
+        tmp_path / "notes.txt": "is not a parquet file, or a damaged one",
+        tmp_path / "other.parquet": "is parquet, but not a file of archbench's results",
+        run / "samples.parquet": "has no column",
+        empty: "holds no finished cell yet",
+    }
+    for path, message in cases.items():
+        with pytest.raises(UsageError) as caught:
+            read_table(path)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+    (run / "suite.json").write_text('{"suite": 3}')
+    with pytest.raises(UsageError, match=r"suite\.json: cannot be read by this version"):
+        _ = RunStore.open(run).suite
+
+
+def restamp(path: Path, version: bytes | None, drop: tuple[str, ...] = ()) -> None:
+    table = pq.read_table(path).drop_columns(list(drop))
+    metadata = {} if version is None else {b"archbench.schema_version": version}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def test_versions_are_read_or_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, [make_record()])
+    merged = run / "results.parquet"
+    for bad in (b"2", b"0", b"-1", b"new"):
+        restamp(merged, bad)
+        with pytest.raises(UsageError, match=f"has schema version {bad.decode()}, and this archbench reads 1 to 1"):
+            read_table(run)
+    # A later archbench reads a file of version 1 that lacks a column added since.
+    restamp(merged, b"1", drop=("mfu",))
+    with pytest.raises(UsageError, match="has no column 'mfu'"):
+        read_table(run)
+    monkeypatch.setattr("archbench.store.ledger.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("archbench.store.schema.SCHEMA_VERSION", 2)
+    table = read_table(run)
+    assert table.schema.equals(RECORDS)
+    assert table["mfu"].null_count == 1
+
+
+def test_storing_and_resuming_need_no_pandas(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record(round=number) for number in range(3)], merge=False)
+    script = (
+        "import sys, pathlib\n"
+        "from archbench.store import RunStore\n"
+        f"store = RunStore.open(pathlib.Path({str(run)!r}))\n"
+        "row = store.records()[0]\n"
+        "store.append(row)\n"
+        "assert len(store.finished()) == 3\n"
+        "store.merge()\n"
+        "assert len(store.finished()) == 3\n"
+        "print([name for name in ('pandas', 'torch', 'scipy') if name in sys.modules])\n"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"
+
+
+def test_record_default_version_is_the_stored_one(tmp_path: Path) -> None:
+    row: Record = make_record()
+    assert read_table(make_run(tmp_path, [row]))["schema_version"].to_pylist() == [row.schema_version]
