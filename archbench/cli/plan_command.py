@@ -1,0 +1,182 @@
+"""`archbench plan`: what a run would measure, in which order, and what it would skip and why."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from archbench.model.axes import DeviceKind
+    from archbench.model.cell import Cell, Plan
+    from archbench.model.suite import Suite
+
+NO_CELL = "-"
+
+
+class PlannedGroup(Struct, frozen=True, kw_only=True):
+    """One process's work."""
+
+    group_id: str
+    visit: int
+    cells: tuple[str, ...]
+
+
+class SkippedCell(Struct, frozen=True, kw_only=True):
+    """A cell that would not be measured."""
+
+    cell_id: str
+    reason: str
+
+
+class PlanDocument(Struct, frozen=True, kw_only=True):
+    """What `--json` prints. `cells` and `groups` count each once, whatever the rounds and the twin's visits."""
+
+    suite: str
+    description: str
+    device: str
+    seed: int
+    twin: str | None
+    cells: int
+    groups: int
+    skipped: tuple[SkippedCell, ...]
+    rounds: tuple[tuple[PlannedGroup, ...], ...]
+
+
+def command(
+    suite: Annotated[str, typer.Argument(help="A suite file.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; cuda may be planned where there is none.")] = "auto",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole order as JSON.")] = False,
+    allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
+) -> None:
+    """Show what a run would measure: cells, groups, order, and what it would skip and why."""
+    import msgspec
+
+    from archbench.plan import make_plan
+    from archbench.suite import load_suite
+
+    loaded = load_suite(suite, allow_code=allow_code)
+    plan = make_plan(loaded, _kind(device), only=only or (), rounds=rounds)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(_document(loaded, plan)), indent=2).decode())
+    else:
+        print("\n".join(_lines(loaded, plan)))
+
+
+def _kind(device: str) -> DeviceKind:
+    """Cells are planned for a kind of device, which need not be in this machine; only `auto` looks."""
+    from archbench.device import resolve_device
+
+    word = device.strip().lower()
+    if word == "cuda" or (word.startswith("cuda:") and word[5:].isdecimal()):
+        return "cuda"
+    return "cuda" if resolve_device(word).startswith("cuda") else "cpu"
+
+
+def _document(suite: Suite, plan: Plan) -> PlanDocument:
+    return PlanDocument(
+        suite=suite.suite,
+        description=suite.description,
+        device=plan.device,
+        seed=plan.seed,
+        twin=suite.twin,
+        cells=len(plan.cells),
+        groups=_distinct_groups(plan),
+        skipped=tuple(SkippedCell(cell_id=skip.cell.cell_id, reason=skip.reason) for skip in plan.skipped),
+        rounds=tuple(
+            tuple(
+                PlannedGroup(
+                    group_id=group.group_id, visit=group.visit, cells=tuple(cell.cell_id for cell in group.cells)
+                )
+                for group in groups
+            )
+            for groups in plan.rounds
+        ),
+    )
+
+
+def _distinct_groups(plan: Plan) -> int:
+    return sum(group.visit == 0 for group in plan.rounds[0])
+
+
+def _lines(suite: Suite, plan: Plan) -> list[str]:
+    networks = len({cell.network.label for cell in plan.cells})
+    counts = (
+        f"{_count(len(plan.cells), 'cell')} of {_count(networks, 'network')} in "
+        f"{_count(_distinct_groups(plan), 'group')}, {_count(len(plan.rounds), 'round')}, seed {plan.seed}"
+    )
+    lines = [f"{suite.suite} on {plan.device}: {counts}"]
+    if suite.description:
+        lines.append(" ".join(suite.description.split()))
+    twin = next((group for group in plan.rounds[0] if group.visit), None)
+    if twin is not None:
+        lines.append(f"twin: {twin.group_id} is measured first, in between and last in each round")
+    for reason, number in Counter(skip.reason for skip in plan.skipped).items():
+        lines.append(f"skipped: {_count(number, 'cell')}: {reason}")
+    if plan.cells:
+        lines += ["", *_table(suite, plan.cells)]
+    return lines
+
+
+def _table(suite: Suite, cells: tuple[Cell, ...]) -> list[str]:
+    """Networks down, settings across; in each field the number of cells, inference/training where both occur."""
+    numbers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for cell in sorted(cells, key=lambda cell: _place(suite, cell)):
+        numbers[cell.network.label, _column(cell)][cell.phase] += 1
+    phases = [phase for phase in ("inference", "training") if any(phase in count for count in numbers.values())]
+    networks = list(dict.fromkeys(network for network, _ in numbers))
+    settings = list(dict.fromkeys(_column(cell) for cell in sorted(cells, key=lambda cell: _toggles(suite, cell))))
+
+    def field(network: str, setting: str) -> str:
+        found = numbers.get((network, setting))
+        return "/".join(str(found[phase] or NO_CELL) for phase in phases) if found else NO_CELL
+
+    rows = [[f"cells ({'/'.join(phases)})", *settings]]
+    rows += [[network, *(field(network, setting) for setting in settings)] for network in networks]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+
+
+def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
+    """Where the cell's network stands in the suite, its sizes ascending."""
+    position = next(n for n, network in enumerate(suite.architectures) if network.name == cell.network.name)
+    return position, cell.network.input_size or 0, cell.network.label
+
+
+def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:
+    """Where the cell's setting stands in the suite; without one, its toggles, the plain ones first."""
+    from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
+
+    if cell.setting is not None:
+        return (list(suite.settings).index(cell.setting),)
+    return (
+        len(suite.settings),
+        PRECISIONS.index(cell.precision),
+        COMPILE_MODES.index(cell.compile_mode),
+        MEMORY_FORMATS.index(cell.memory_format),
+    )
+
+
+def _column(cell: Cell) -> str:
+    """The setting's name; without one, the toggles that are not at their default."""
+    if cell.setting is not None:
+        return cell.setting
+    departures: list[str] = [cell.compile_mode] * (cell.compile_mode != "off")
+    departures += [cell.memory_format] * (cell.memory_format != "contiguous")
+    return " ".join([cell.precision, *departures])
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
