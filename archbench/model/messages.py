@@ -8,6 +8,8 @@ is closed, which the kernel also does for a parent that was killed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec import Struct
 
@@ -86,6 +88,6 @@ Event = CellStarted | PhaseStarted | CellFinished
 Reply = Ready | Event | ChildDied | GroupFinished
 
 encode = msgspec.json.Encoder().encode
-decode_task = msgspec.json.Decoder(Task).decode
-decode_event = msgspec.json.Decoder(Event).decode
-decode_reply = msgspec.json.Decoder(Reply).decode
+decode_task: Callable[[bytes], Task] = msgspec.json.Decoder(Task).decode
+decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
+decode_reply: Callable[[bytes], Reply] = msgspec.json.Decoder(Reply).decode

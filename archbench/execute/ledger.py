@@ -1,0 +1,111 @@
+"""The books of one group: which cells still lack their row, and which rows the dead leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from msgspec import structs
+
+from archbench.model.blank import Facts, blank_record
+from archbench.model.cell import Cell, Network
+from archbench.model.messages import CellFinished, CellStarted, ChildDied, Event, PhaseStarted, Reply, Task
+from archbench.model.record import Status
+from archbench.worker.progress import Progress
+
+FactsOf = Callable[[Network], Facts]
+
+
+class OutOfTurnError(Exception):
+    """A worker said something that it could not have meant: it, or its line, is broken."""
+
+
+class Ledger:
+    """Sees to it that every cell of a task gets exactly one row, whatever becomes of the processes that measure it.
+
+    Between `begin` and `settle` lies one attempt at the cells that are left, by one process. Every attempt settles at
+    least one cell, so that the attempts come to an end.
+    """
+
+    def __init__(self, task: Task, facts: FactsOf) -> None:
+        self.progress = Progress()
+        self._task = task
+        self._facts = facts
+        self._pending = list(task.group.cells)
+        self._pending_at_begin = 0
+        self._smallest_oom: int | None = None
+        self._started = datetime.now(UTC)
+
+    def begin(self) -> Task | None:
+        """Return the task with the cells that still lack their row, for a new attempt; `None` when all have one."""
+        if not self._pending:
+            return None
+        self.progress = Progress()
+        self._pending_at_begin = len(self._pending)
+        self._started = datetime.now(UTC)
+        return structs.replace(self._task, group=structs.replace(self._task.group, cells=tuple(self._pending)))
+
+    def accept(self, reply: Reply) -> Iterator[Event]:
+        """Enter what a worker says; give what the executor's caller should see of it.
+
+        Raises `OutOfTurnError` where the reply is about a cell that was not asked for or has its row already.
+        """
+        match reply:
+            case CellStarted() | PhaseStarted():
+                self._cell(reply.cell_id)
+                if isinstance(reply, CellStarted):
+                    self._started = datetime.now(UTC)
+                self.progress.note(reply)
+                yield reply
+            case CellFinished():
+                self._settle(self._cell(reply.record.cell_id), reply.record.status)
+                self.progress.note(reply)
+                yield reply
+            case ChildDied():
+                yield from self.bury(reply.status, reply.message)
+            case _:
+                raise OutOfTurnError(f"{type(reply).__name__} in the middle of a group")
+
+    def bury(self, status: Status, message: str) -> Iterator[CellFinished]:
+        """The process died: give the row of the cell that it was at, or about to begin; none if it was through."""
+        if not self._pending:
+            return
+        cell = self._cell(self.progress.cell_id) if self.progress.cell_id else self._pending[0]
+        phase = self.progress.phase or "start"
+        finished = self._failed(cell, status, message, phase)
+        self._settle(cell, status)
+        self.progress.note(finished)
+        yield finished
+
+    def settle(self) -> Iterator[CellFinished]:
+        """The attempt is over: give the rows of cells that need no further one, or that it passed over in silence."""
+        if self._smallest_oom is not None:
+            for cell in [cell for cell in self._pending if cell.batch_size > self._smallest_oom]:
+                reason = f"not tried: batch size {self._smallest_oom} of this group already ran out of memory"
+                yield self._failed(cell, "skipped", reason, None)
+                self._settle(cell, "skipped")
+        if len(self._pending) == self._pending_at_begin:
+            yield from self.bury("crashed", "the worker ended the group without a word about this cell")
+
+    def _cell(self, cell_id: str) -> Cell:
+        for cell in self._pending:
+            if cell.cell_id == cell_id:
+                return cell
+        raise OutOfTurnError(f"a message about {cell_id}, which it was not asked to measure now")
+
+    def _settle(self, cell: Cell, status: Status) -> None:
+        self._pending.remove(cell)
+        if status == "oom":
+            self._smallest_oom = min(cell.batch_size, self._smallest_oom or cell.batch_size)
+
+    def _failed(self, cell: Cell, status: Status, message: str, phase: str | None) -> CellFinished:
+        row = structs.replace(
+            blank_record(cell, self._task.context, self._facts(cell.network)),
+            status=status,
+            error_phase=phase,
+            error_message=message,
+        )
+        if status != "skipped":
+            seconds = (datetime.now(UTC) - self._started).total_seconds()
+            row = structs.replace(row, started_at=self._started.isoformat(timespec="milliseconds"), duration_s=seconds)
+        return CellFinished(record=row)

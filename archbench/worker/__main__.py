@@ -1,0 +1,31 @@
+"""`python -m archbench.worker`: measures groups for a parent, which it talks to over its standard input and output."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from archbench.device import collect_environment
+from archbench.worker.preload import import_for, import_torch
+from archbench.worker.serve import serve
+from archbench.worker.wire import Wire
+
+
+def main() -> None:
+    """Import what measuring needs, then serve."""
+    parser = argparse.ArgumentParser(prog="python -m archbench.worker", description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N: what the greeting's environment is about")
+    parser.add_argument("--alone", action="store_true", help="measure one group in this process instead of forking")
+    arguments = parser.parse_args()
+
+    # Ctrl-C goes to every process of a terminal's foreground group: the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wire = Wire()  # before anything is imported that might print
+    environment = collect_environment(arguments.device)
+    import_torch()
+    from archbench.measure import measure_group  # it imports torch, which `import_torch` has made safe
+
+    serve(wire, measure_group, environment=environment, alone=arguments.alone, before_fork=import_for)
+
+
+main()

@@ -1,0 +1,94 @@
+"""What a process does between its birth and its end when it measures one group."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from archbench.model.messages import Event, Task
+from archbench.worker import kin
+from archbench.worker.wire import Wire, send
+
+Emit = Callable[[Event], None]
+Measure = Callable[[Task, Emit], None]
+"""Measures one group; tells of every cell by `Emit`, failures that are Python exceptions included."""
+
+_OOM_SCORE = "600"
+"""Of 1000: where memory runs out, the kernel should end the child that filled it, not its host or the user's shell."""
+
+
+class Child:
+    """A forked process that measures one group, as its host sees it.
+
+    `messages` is the reading end of a pipe of its own for what it says, `noise` of one for all that it prints.
+    """
+
+    def __init__(self, task: Task, measure: Measure, wire: Wire) -> None:
+        self.messages, messages = os.pipe()
+        self.noise, noise = os.pipe()
+        sys.stdout.flush()  # or the child would write what is left in these buffers a second time
+        sys.stderr.flush()
+        host = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self.messages)
+                os.close(self.noise)
+                _settle_in(host, wire, noise)
+                os._exit(run(task, measure, lambda event: send(messages, event)))
+            finally:
+                os._exit(1)  # never into the host's code
+        os.close(messages)
+        os.close(noise)
+
+    def close(self) -> None:
+        """Let go of the pipes."""
+        os.close(self.messages)
+        os.close(self.noise)
+
+
+def run(task: Task, measure: Measure, emit: Emit) -> int:
+    """Measure the group and return the exit code, 0 or 1; what escapes from `measure` is printed with its traceback."""
+    _expect_the_worst()
+    try:
+        measure(task, emit)
+        return 0
+    except BaseException:
+        # `SystemExit` of a user's network too: only the exit code, and the cells left over, tell of it.
+        traceback.print_exc()
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # a user's network may have replaced or closed it
+                stream.flush()
+
+
+def _settle_in(host: int, wire: Wire, noise: int) -> None:
+    """Cut what a fork inherits and a child must not share: the host's life line, its output, its signals."""
+    kin.die_with(host)
+    wire.close()
+    os.dup2(noise, 1)
+    os.dup2(noise, 2)
+    os.close(noise)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _expect_the_worst() -> None:
+    """Prepare for a death by memory or by signal: be the one that goes, leave a traceback but no core file."""
+    faulthandler.enable()
+    if sys.platform == "win32":
+        return
+    import resource
+
+    # A core file of a process with a network in it takes longer to write than the group would have taken.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":
+        with suppress(OSError):  # read-only in some containers, where the host then runs the same risk as the child
+            Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)

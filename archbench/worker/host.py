@@ -1,0 +1,173 @@
+"""The host: it has torch imported and, for every task, forks a child that measures the group and is watched.
+
+It stays a process of one thread that runs no tensor operation and never touches an accelerator: after either, a
+forked child hangs (OpenMP's threads do not survive a fork) or cannot use the device (nor does CUDA).
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+from collections.abc import Callable
+
+import msgspec
+
+from archbench.model.messages import ChildDied, GroupFinished, Task, decode_event, decode_task
+from archbench.model.record import Status
+from archbench.worker import kin
+from archbench.worker.child import Child, Measure
+from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
+from archbench.worker.progress import Progress
+from archbench.worker.wire import LineReader, Wire
+
+_LOGGED_BYTES = 16 << 20
+"""A child that prints without end must not fill the disk."""
+
+_NOISE_BYTES = 64 << 10
+
+
+class Host:
+    """Serves tasks from `wire` until the parent closes its end or is gone.
+
+    `before_fork` imports what the task's child will need, where that is safe and worth sharing.
+    """
+
+    def __init__(self, wire: Wire, measure: Measure, before_fork: Callable[[Task], None] = lambda task: None) -> None:
+        self._wire = wire
+        self._measure = measure
+        self._before_fork = before_fork
+        kin.adopt_orphans()
+        self._child_ended = _ChildEnded()
+
+    def serve(self) -> None:
+        """Measure one task after the other; return when the parent has gone, with no descendant left."""
+        try:
+            while (line := self._wire.requests.next_line()) is not None:
+                task = decode_task(line)
+                self._before_fork(task)
+                if not self._measure_in_child(task):
+                    return
+        except BrokenPipeError:
+            return  # the parent died while it was being told something
+        finally:
+            kin.kill_descendants()
+
+    def _measure_in_child(self, task: Task) -> bool:
+        """Fork, watch, clean up; return false when the parent has gone meanwhile."""
+        child = Child(task, self._measure, self._wire)
+        try:
+            watch = Watch(child, self._wire)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._wire.requests.fd, selectors.EVENT_READ, self._wire.requests.read)
+                selector.register(self._child_ended.fd, selectors.EVENT_READ, self._child_ended.clear)
+                selector.register(child.messages, selectors.EVENT_READ, watch.read_messages)
+                selector.register(child.noise, selectors.EVENT_READ, watch.read_noise)
+                exit_code = None
+                while exit_code is None:
+                    for key, _ in selector.select(watch.timeout_s):
+                        if key.data() is False:
+                            selector.unregister(key.fileobj)
+                    if self._wire.requests.ended:
+                        return False
+                    watch.kill_if_overdue()
+                    exit_code = watch.exit_code()
+            # Only now, with compile workers and all other offspring gone, may the next group be measured.
+            kin.kill_descendants()
+            watch.bury(exit_code)
+        finally:
+            child.close()
+        self._wire.send(GroupFinished())
+        return True
+
+
+class Watch:
+    """What the host knows of its child. The `read_` methods return false when there is nothing more to read."""
+
+    def __init__(self, child: Child, wire: Wire) -> None:
+        self._child = child
+        self._wire = wire
+        self._messages = LineReader(child.messages)
+        self._progress = Progress()
+        self._last_words = b""
+        self._logged = 0
+        self._oom_kills = oom_kill_count()
+        self._garbled = False
+        self._killed_for: tuple[Status, str] | None = None
+        self._killed_in: str | None = None
+
+    @property
+    def timeout_s(self) -> float | None:
+        """How long to sleep until the child is overdue; `None` once it has been killed and only its end is awaited."""
+        return None if self._killed_for else max(0.0, self._progress.left_s)
+
+    def read_messages(self) -> bool:
+        """Pass on what the child says. Half a line, from a child that died over it, is never passed on."""
+        self._messages.read()
+        while self._messages.lines:
+            line = self._messages.lines.popleft()
+            try:
+                event = decode_event(line)
+            except msgspec.MsgspecError as error:
+                self._garbled = True
+                self._kill("crashed", f"said what is no message ({error}): {line[:80]!r}")
+                return False
+            self._progress.note(event)
+            self._wire.send(event)
+        return not self._messages.ended
+
+    def read_noise(self) -> bool:
+        """Keep the end of what the child prints, and log it."""
+        chunk = os.read(self._child.noise, _NOISE_BYTES)
+        self._last_words = (self._last_words + chunk)[-LAST_WORDS_BYTES:]
+        if self._logged < _LOGGED_BYTES:
+            self._logged += os.write(2, chunk)
+        return bool(chunk)
+
+    def kill_if_overdue(self) -> None:
+        """Kill the child that has let its deadline pass."""
+        if self._killed_for is None and self._progress.left_s <= 0:
+            self._kill("timeout", f"killed: not finished within {self._progress.allowed_s:g} s")
+
+    def exit_code(self) -> int | None:
+        """The child's exit code, negative for a signal; `None` while it lives."""
+        pid, status = os.waitpid(self._child.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def bury(self, exit_code: int) -> None:
+        """Pass on what the dead child had still written, and say so if it did not end in peace.
+
+        Every writer must be dead, or this would wait for the living.
+        """
+        while not self._garbled and self.read_messages():
+            pass
+        while self.read_noise():
+            pass
+        cell_id, phase = self._progress.cell_id, self._progress.phase
+        if self._killed_for is None:
+            if exit_code == 0 and cell_id is None:
+                return
+            self._killed_for = explain(exit_code, self._last_words, oom_kill_count() - self._oom_kills)
+        elif cell_id != self._killed_in:
+            return  # it finished its cell in the very moment of its deadline; what is left of the group runs again
+        status, message = self._killed_for
+        self._wire.send(ChildDied(cell_id=cell_id, phase=phase, status=status, message=message))
+
+    def _kill(self, status: Status, message: str) -> None:
+        self._killed_for = (status, message)
+        self._killed_in = self._progress.cell_id
+        os.kill(self._child.pid, signal.SIGKILL)
+
+
+class _ChildEnded:
+    """A pipe that can be read from whenever a child has ended: `pidfd_open` needs a newer kernel than torch does."""
+
+    def __init__(self) -> None:
+        self.fd, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # without a handler there is no wake-up
+
+    def clear(self) -> bool:
+        """Take note, until the next child ends."""
+        return bool(os.read(self.fd, 1024))

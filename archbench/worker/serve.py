@@ -1,0 +1,58 @@
+"""A worker from its greeting to its end, around whatever does the measuring."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from archbench import __version__
+from archbench.model.environment import Environment
+from archbench.model.messages import GroupFinished, Ready, Task, decode_task
+from archbench.worker.child import Measure, run
+from archbench.worker.wire import Wire
+
+
+def serve(
+    wire: Wire,
+    measure: Measure,
+    *,
+    environment: Environment,
+    alone: bool,
+    before_fork: Callable[[Task], None] = lambda task: None,
+) -> NoReturn:
+    """Greet the parent, serve it until it closes its end, and end this process.
+
+    With `alone` one task is measured in this very process: where there is no fork, its parent starts a fresh
+    interpreter for every group and watches it as a host would.
+    """
+    wire.send(Ready(archbench_version=__version__, pid=os.getpid(), environment=environment))
+    if alone:
+        exit_code = _serve_one(wire, measure)
+    else:
+        from archbench.worker.host import Host  # needs Linux
+
+        Host(wire, measure, before_fork).serve()
+        exit_code = 0
+    sys.stderr.flush()
+    os._exit(exit_code)  # taking torch down in good order takes half a second, and frees nothing that an end does not
+
+
+def _serve_one(wire: Wire, measure: Measure) -> int:
+    line = wire.requests.next_line()
+    if line is None:
+        return 0
+    # It sleeps in one read of a pipe, so that it takes nothing from what is being timed.
+    threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
+    exit_code = run(decode_task(line), measure, wire.send)
+    if exit_code == 0:
+        wire.send(GroupFinished())
+    return exit_code
+
+
+def _end_with_parent(wire: Wire) -> None:
+    while wire.requests.read():
+        pass
+    os._exit(1)

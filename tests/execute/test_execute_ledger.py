@@ -1,0 +1,104 @@
+"""The books of a group, without any process: whatever is said in whatever order, each cell gets one row."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from execute_fakes import FACTS, make_task
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from archbench.execute.ledger import Ledger, OutOfTurnError
+from archbench.model.blank import blank_record
+from archbench.model.cell import Cell
+from archbench.model.messages import CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
+from archbench.model.record import Status
+
+TASK = make_task("ok", "ok", "ok", "ok")
+CELLS = TASK.group.cells
+
+
+def finished(cell: Cell, status: Status = "ok") -> CellFinished:
+    row = structs.replace(blank_record(cell, TASK.context, FACTS), status=status)
+    return CellFinished(record=row)
+
+
+def open_ledger(task: Task = TASK) -> Ledger:
+    ledger = Ledger(task, lambda network: FACTS)
+    assert ledger.begin() is not None
+    return ledger
+
+
+REPLIES: st.SearchStrategy[Reply] = st.one_of(
+    st.builds(CellStarted, cell_id=st.sampled_from([*(c.cell_id for c in CELLS), "stranger"]), deadline_s=st.just(5.0)),
+    st.builds(PhaseStarted, cell_id=st.sampled_from([c.cell_id for c in CELLS]), phase=st.just("warmup")),
+    st.builds(finished, st.sampled_from(CELLS), st.sampled_from(["ok", "oom", "error"])),
+    st.builds(ChildDied, cell_id=st.none(), phase=st.none(), status=st.sampled_from(["oom", "crashed", "timeout"]),
+              message=st.just("gone")),
+)  # fmt: skip
+
+
+@given(attempts=st.lists(st.lists(REPLIES, max_size=8)))
+def test_each_cell_gets_one_row_whatever_is_said(attempts: list[list[Reply]]) -> None:
+    ledger = Ledger(TASK, lambda network: FACTS)
+    rows: Counter[str] = Counter()
+    tried = 0
+    said = iter(attempts)
+    while (rest := ledger.begin()) is not None:
+        tried += 1
+        assert tried <= len(CELLS), "an attempt settled nothing"
+        assert not rows.keys() & {cell.cell_id for cell in rest.group.cells}
+        events = []
+        for reply in next(said, []):
+            try:
+                events += ledger.accept(reply)
+            except OutOfTurnError:
+                events += ledger.bury("crashed", "out of turn")
+                break
+        events += ledger.settle()
+        rows.update(event.record.cell_id for event in events if isinstance(event, CellFinished))
+    assert rows == Counter(cell.cell_id for cell in CELLS)
+
+
+def test_the_dead_are_blamed_for_the_cell_and_phase_they_were_in() -> None:
+    ledger = open_ledger()
+    list(ledger.accept(finished(CELLS[0])))
+    list(ledger.accept(CellStarted(cell_id=CELLS[2].cell_id, deadline_s=5.0)))
+    list(ledger.accept(PhaseStarted(cell_id=CELLS[2].cell_id, phase="warmup")))
+    (row,) = list(ledger.accept(ChildDied(cell_id=CELLS[2].cell_id, phase="warmup", status="timeout", message="late")))
+    assert isinstance(row, CellFinished)
+    assert (row.record.cell_id, row.record.status) == (CELLS[2].cell_id, "timeout")
+    assert (row.record.error_phase, row.record.error_message) == ("warmup", "late")
+    rest = ledger.begin()
+    assert rest is not None
+    assert rest.group.cells == (CELLS[1], CELLS[3])
+
+
+def test_death_before_the_first_cell_is_blamed_on_it() -> None:
+    (row,) = open_ledger().bury("crashed", "gone")
+    assert (row.record.cell_id, row.record.error_phase) == (CELLS[0].cell_id, "start")
+
+
+def test_only_batches_larger_than_the_one_that_ran_out_of_memory_are_given_up() -> None:
+    ledger = open_ledger()
+    list(ledger.accept(finished(CELLS[2], "oom")))
+    assert [row.record.cell_id for row in ledger.settle()] == [CELLS[3].cell_id]
+    rest = ledger.begin()
+    assert rest is not None
+    assert rest.group.cells == CELLS[:2]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        finished(make_task("ok", name="stranger").group.cells[0]),
+        CellStarted(cell_id="stranger", deadline_s=1.0),
+        Ready(archbench_version="1", pid=1, environment=TASK.context.environment),
+    ],
+    ids=["row", "start", "greeting"],
+)
+def test_what_cannot_have_been_meant_is_refused(reply: Reply) -> None:
+    with pytest.raises(OutOfTurnError):
+        list(open_ledger().accept(reply))

@@ -1,0 +1,150 @@
+"""No process is left behind: however a run is ended, its host, its child and the locks go with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from execute_fakes import is_running, make_executor, make_task, rows_of, wait_until
+
+from archbench.execute import local
+from archbench.model.messages import CellFinished, CellStarted
+from archbench.worker import progress
+
+PARENT = str(Path(__file__).with_name("measuring_parent.py"))
+BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
+
+
+class Pids(NamedTuple):
+    host: int
+    child: int
+
+
+def command(folder: Path, isolation: str = "fork", deadline_s: float = 600.0, last: str = "hang") -> list[str]:
+    """A parent that measures two cells, of which the first ends at once."""
+    return [sys.executable, PARENT, str(folder), isolation, str(deadline_s), f"tell-pids:{folder / 'pids'}", last]
+
+
+def start(arguments: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Pids]:
+    """A parent in a session of its own, in the middle of its last cell."""
+    parent = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return parent, pids_at_last_cell(folder)
+
+
+def pids_at_last_cell(folder: Path) -> Pids:
+    wait_until((folder / "at-last-cell").exists)
+    return Pids(**json.loads((folder / "pids").read_text()))
+
+
+def assert_all_gone(pids: Pids) -> None:
+    wait_until(lambda: not is_running(pids.child) and not is_running(pids.host), seconds=3.0)
+
+
+def test_ctrl_c_stops_parent_host_and_child(tmp_path: Path) -> None:
+    parent, pids = start(command(tmp_path), tmp_path)
+    began = time.monotonic()
+    os.killpg(parent.pid, signal.SIGINT)
+    out, err = parent.communicate(timeout=10)
+    assert time.monotonic() - began < 2.0
+    assert not is_running(pids.child)
+    assert not is_running(pids.host)
+    assert out == b"ok interrupted\n"
+    assert err == b""  # no traceback of any of the three
+    assert parent.returncode == 0
+
+
+def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
+    """The real thing: the terminal's own interrupt character, to its whole foreground group."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, command(tmp_path))
+    pids = pids_at_last_cell(tmp_path)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    printed = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert b"ok interrupted" in printed
+    assert b"Traceback" not in printed
+    assert_all_gone(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_killed_parent_takes_host_and_child_with_it(tmp_path: Path, number: signal.Signals) -> None:
+    parent, pids = start(command(tmp_path), tmp_path)
+    parent.send_signal(number)
+    _, err = parent.communicate(timeout=10)
+    assert_all_gone(pids)
+    assert err == b""
+
+
+def test_child_dies_when_host_and_parent_are_killed_at_once(tmp_path: Path) -> None:
+    parent, pids = start(command(tmp_path), tmp_path)
+    os.kill(parent.pid, signal.SIGSTOP)  # it shall not be the parent who clears up
+    os.kill(pids.host, signal.SIGKILL)
+    wait_until(lambda: not is_running(pids.child), seconds=3.0)
+    parent.kill()
+    parent.communicate(timeout=10)
+
+
+@BOTH
+def test_suspended_parent_loses_nothing(tmp_path: Path, isolation: str) -> None:
+    """Ctrl-Z, and `fg` after the deadline: the child has measured on, and what it said waits in the pipe."""
+    parent, pids = start(command(tmp_path, isolation, deadline_s=1.0, last="sleep:0.3"), tmp_path)
+    parent.send_signal(signal.SIGSTOP)
+    time.sleep(1.5)
+    parent.send_signal(signal.SIGCONT)
+    out, err = parent.communicate(timeout=10)
+    assert (out, err) == (b"ok ok\n", b"")
+    assert_all_gone(pids)
+
+
+def test_hung_host_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "HOST_GRACE_S", 0.1)
+    with make_executor() as executor:
+        os.kill(executor.start().pid, signal.SIGSTOP)
+        monkeypatch.setattr(progress, "SILENCE_S", 0.1)
+        rows = rows_of(list(executor.run([make_task("ok", "ok")])))
+    assert [row.status for row in rows] == ["timeout", "ok"]
+    assert rows[0].error_phase == "start"
+    assert "no word from the worker" in (rows[0].error_message or "")
+
+
+@BOTH
+def test_closing_the_iterator_ends_the_child(tmp_path: Path, isolation: str) -> None:
+    told = tmp_path / "pids"
+    with make_executor(isolation=isolation) as executor:
+        events = executor.run([make_task(f"tell-pids:{told}", "hang")])
+        next(e for e in events if isinstance(e, CellStarted) and "batch_size=2" in e.cell_id)
+        events.close()
+        child = json.loads(told.read_text())["child"]
+        wait_until(lambda: not is_running(child), seconds=3.0)
+        # The executor itself is fit for more.
+        assert [row.status for row in rows_of(list(executor.run([make_task("ok")])))] == ["ok"]
+
+
+def test_leaving_the_context_ends_the_host_at_once() -> None:
+    with make_executor() as executor:
+        ready = executor.start()
+        assert executor.start() is ready
+        assert is_running(ready.pid)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1.0
+    assert not is_running(ready.pid)
+
+
+def test_one_host_serves_all_groups_and_runs() -> None:
+    with make_executor() as executor:
+        ready = executor.start()
+        for name in ("a", "b"):
+            finished = [e for e in executor.run([make_task("ok", name=name)]) if isinstance(e, CellFinished)]
+            assert len(finished) == 1
+        assert executor.start() is ready

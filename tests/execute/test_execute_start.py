@@ -1,0 +1,69 @@
+"""Starting a worker: what it must say before it is given work, and what is said where it cannot be started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from execute_fakes import make_environment, make_executor
+
+from archbench import __version__
+from archbench.model.errors import UnfitError
+from archbench.model.messages import MESSAGE_VERSION
+from archbench.model.protocol import PROTOCOL_VERSION
+
+OTHER = '{{"type":"ready","message_version":{},"protocol_version":{},"archbench_version":"9.8.7","unheard":"of"}}'
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> str:
+    return str(tmp_path / "worker.py")
+
+
+def started_by(script: str, text: str) -> None:
+    Path(script).write_text(text)
+    with make_executor(arguments=(script,)) as executor:
+        executor.start()
+
+
+def test_greeting_describes_the_worker_on_its_device() -> None:
+    with make_executor(device="cuda:1") as executor:
+        ready = executor.start()
+    assert ready.environment == make_environment("cuda:1")
+    assert (ready.archbench_version, ready.message_version) == (__version__, MESSAGE_VERSION)
+
+
+@pytest.mark.parametrize("versions", [(MESSAGE_VERSION + 1, PROTOCOL_VERSION), (MESSAGE_VERSION, PROTOCOL_VERSION + 1)])
+def test_other_versions_are_refused_and_both_are_named(scripted: str, versions: tuple[int, int]) -> None:
+    with pytest.raises(UnfitError) as refusal:
+        started_by(scripted, f"print('''{OTHER.format(*versions)}''', flush=True); input()")
+    message = str(refusal.value)
+    assert f"9.8.7 (messages {versions[0]}, protocol {versions[1]})" in message
+    assert f"this is archbench {__version__} (messages {MESSAGE_VERSION}, protocol {PROTOCOL_VERSION})" in message
+    assert sys.executable in message
+
+
+def test_worker_that_cannot_import_is_quoted(scripted: str) -> None:
+    with pytest.raises(UnfitError, match=r"does not start.*ModuleNotFoundError: No module named 'torchless'"):
+        started_by(scripted, "import torchless")
+
+
+@pytest.mark.parametrize("greeting", ["hello", '{"type":"ready"}', "[]"])
+def test_anything_else_that_talks_is_no_worker(scripted: str, greeting: str) -> None:
+    with pytest.raises(UnfitError, match="no archbench worker"):
+        started_by(scripted, f"print('''{greeting}''', flush=True); input()")
+
+
+@pytest.mark.parametrize(("python", "word"), [("/nowhere/python", "No such file"), ("/", "Permission denied")])
+def test_interpreter_that_does_not_exist_is_named(python: str, word: str) -> None:
+    from archbench.execute import LocalExecutor
+
+    with pytest.raises(UnfitError, match=f"cannot start {python}: {word}"), LocalExecutor(python=python) as executor:
+        executor.start()
+
+
+def test_parent_side_imports_no_torch() -> None:
+    check = "import sys, archbench.execute; sys.exit(bool({'torch', 'numpy', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
