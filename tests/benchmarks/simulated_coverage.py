@@ -73,7 +73,8 @@ def simulate(
             if rule.done:
                 break
         interval = rule.interval
-        assert interval.low is not None and interval.high is not None
+        assert interval.low is not None
+        assert interval.high is not None
         assert rule.done is not None
         held += interval.low <= step_s <= interval.high
         taken += rule.count
