@@ -62,12 +62,13 @@ def _everything(environment: Environment) -> Iterator[Finding]:
 
 def _gpu_now(device: str, environment: Environment | None = None) -> Iterator[Finding]:
     """The GPU's state; with an environment, its setup too."""
-    visible = visible_gpus()
     ordinal = int(device.partition(":")[2] or 0)
     try:
-        if ordinal >= len(visible.gpus):
-            raise nvml.NvmlError(visible.problem or "device_lost")
-        state = read_state(visible.gpus[ordinal])
+        with nvml.session():
+            visible = visible_gpus().gpus
+            if ordinal >= len(visible):
+                raise nvml.NvmlError("device_lost")
+            state = read_state(visible[ordinal])
     except nvml.NvmlError as error:
         yield unfit(
             "nvml", f"NVML does not answer for {device} ({error.reason})", SILENCE.get(error.reason, "see dmesg")

@@ -53,17 +53,16 @@ def hardware_class(device: str, host: Host, gpu: Gpu | None) -> str:
     """`NVIDIA H200`, `NVIDIA H200 MIG 1g.18gb`, or `AMD EPYC 7B13 x2 AVX2`; see `Environment.hardware_class`."""
     if device == "cpu":
         return f"{host.cpu_model} x{host.cpu_count} {host.vector_unit}"
-    if gpu is None:
-        return "unknown GPU"
-    return gpu.mig_name or gpu.name
+    return "unknown GPU" if gpu is None else gpu.name
 
 
 def _accelerator(device: str) -> tuple[Gpu | None, str | None]:
     """The GPU and the driver's version; `None` for what NVML does not tell."""
-    visible = visible_gpus().gpus
     ordinal = int(device.partition(":")[2] or 0)
     try:
+        # One session around all: without persistence mode the driver unloads the GPU whenever nobody holds it.
         with nvml.session():
+            visible = visible_gpus().gpus
             driver = nvml.value("nvmlSystemGetDriverVersion")
             return (_describe(visible[ordinal]) if ordinal < len(visible) else None), driver
     except nvml.NvmlError:
@@ -77,7 +76,7 @@ def _describe(seen: VisibleGpu) -> Gpu:
     limit_mw = nvml.value("nvmlDeviceGetEnforcedPowerLimit", whole)
     capability = nvml.value("nvmlDeviceGetCudaComputeCapability", whole)
     return Gpu(
-        name=seen.name,
+        name=seen.mig_name or seen.name,
         uuid=seen.uuid,
         memory_bytes=None if memory is None else memory.total,
         mig_enabled=_first_flag(nvml.value("nvmlDeviceGetMigMode", whole)),
@@ -88,7 +87,6 @@ def _describe(seen: VisibleGpu) -> Gpu:
         application_sm_clock_mhz=nvml.value("nvmlDeviceGetApplicationsClock", whole, pynvml.NVML_CLOCK_SM),
         ecc=_first_flag(nvml.value("nvmlDeviceGetEccMode", whole)),
         mig_uuid=seen.mig_uuid,
-        mig_name=seen.mig_name,
         compute_capability=None if capability is None else ".".join(map(str, capability)),
     )
 

@@ -12,7 +12,9 @@ class Gpu(Struct, frozen=True, kw_only=True):
     """One accelerator as NVML describes it. `None` = NVML does not say on this device."""
 
     name: str
+    """In MIG mode the slice's: `NVIDIA H200 MIG 1g.18gb`."""
     uuid: str
+    """Of the whole GPU, also where a slice is meant."""
     memory_bytes: int | None = None
     mig_enabled: bool | None = None
     persistence: bool | None = None
@@ -24,7 +26,6 @@ class Gpu(Struct, frozen=True, kw_only=True):
     ecc: bool | None = None
     mig_uuid: str | None = None
     """The slice that the run used, on a GPU in MIG mode."""
-    mig_name: str | None = None
     compute_capability: str | None = None
 
 
@@ -34,8 +35,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     hardware_class: str
     """What decides comparability: rows of different classes are never compared.
 
-    A GPU by its name, a slice of one by the slice's (`NVIDIA H200`, `NVIDIA H200 MIG 1g.18gb`): its clocks, memory and
-    compute follow from that. A CPU by its model, the cores that the process may use and its widest vector unit
+    A GPU, or a slice of one, by its name (`NVIDIA H200`, `NVIDIA H200 MIG 1g.18gb`): clocks, memory and compute follow
+    from that. A CPU by its model, the cores that the process may use and its widest vector unit
     (`AMD EPYC 7B13 x2 AVX2`): with another number of cores or another unit, kernels and threads are others too.
     Driver, libraries and settings are no part of the class: comparing across them is what comparisons are for.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -214,8 +215,8 @@ def test_spread() -> None:
         ({"utilisation": 0.8}, "foreign-process", "warn"),
         ({"processes": None, "memory_used_bytes": 9 * GIB}, "foreign-process", "warn"),
         ({"processes": None, "no_processes": "no_permission"}, "foreign-process", "note"),
-        ({"margin_c": 10}, "temperature", "ok"),
-        ({"margin_c": 9}, "temperature", "unfit"),
+        ({"margin_c": 11}, "temperature", "ok"),
+        ({"margin_c": 10}, "temperature", "unfit"),
         ({"margin_c": None}, "temperature", "ok"),
         ({"temperature_c": None}, "temperature", "note"),
         ({"event_reasons": 0x20}, "throttled", "unfit"),
@@ -235,9 +236,9 @@ def test_setup_of_a_gpu() -> None:
     plain = Gpu(name="NVIDIA H200", uuid="GPU-1")
     assert severities(gpu.setup_findings(plain, QUIET, None)) == {"gpu": "ok"}
     odd = Gpu(
-        name="NVIDIA H200",
+        name="NVIDIA H200 MIG 1g.18gb",
         uuid="GPU-1",
-        mig_name="NVIDIA H200 MIG 1g.18gb",
+        mig_uuid="MIG-1",
         persistence=False,
         ecc=True,
         application_sm_clock_mhz=1200,
@@ -280,6 +281,7 @@ def test_worst() -> None:
 
 
 def test_preflight_of_a_gpu_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.nvml, "session", contextlib.nullcontext)
     monkeypatch.setattr(doctor, "visible_gpus", Visible)
     (finding,) = preflight("cuda:0")
     assert (finding.code, finding.severity) == ("nvml", "unfit")

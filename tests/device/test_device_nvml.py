@@ -177,7 +177,7 @@ answer = [collect_environment("cuda:0"), open_probe("cuda:0").read()]
 """
     environment, reading = ask(code, STUB_MIG=1, CUDA_VISIBLE_DEVICES="MIG-1")
     (gpu,) = environment["gpus"]
-    assert environment["hardware_class"] == gpu["mig_name"] == "NVIDIA Stub 0 MIG 1g.5gb"
+    assert environment["hardware_class"] == gpu["name"] == "NVIDIA Stub 0 MIG 1g.5gb"
     assert (gpu["uuid"], gpu["mig_uuid"], gpu["mig_enabled"], gpu["memory_bytes"]) == ("GPU-0", "MIG-1", True, 100)
     assert reading["sm_clock_mhz"] == 1980
     assert reading["energy_mj"] is None

@@ -19,7 +19,7 @@ from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
 from archbench.model.environment import Gpu
 
 SAFE_MARGIN_C = 10
-"""Degrees below the slowdown temperature at which a run may begin: the soak alone takes up a few."""
+"""A run begins only with more degrees than this left to the slowdown temperature: the soak alone takes up a few."""
 BUSY_UTILISATION = 0.10
 STRAY_BYTES = 2**30
 """Memory in use on an idle GPU above which there is somebody whom NVML does not name; drivers keep up to 0.6 GiB."""
@@ -130,16 +130,16 @@ def _temperature(state: GpuState) -> Finding:
         return note("temperature", "NVML does not tell the temperature")
     what = f"{state.temperature_c} C, "
     what += _MARGIN_UNKNOWN if state.margin_c is None else f"{state.margin_c} C below its slowdown temperature"
-    if state.margin_c is not None and state.margin_c < SAFE_MARGIN_C:
+    if state.margin_c is not None and state.margin_c <= SAFE_MARGIN_C:
         return unfit("temperature", what, "let it cool down, or improve the cooling")
     return ok("temperature", what)
 
 
 def setup_findings(gpu: Gpu, state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:
     """How the GPU is set up; `gpu` as the environment describes it."""
-    yield ok("gpu", gpu.mig_name or gpu.name)
-    if gpu.mig_name is not None:
-        yield note("mig", f"a MIG slice of {gpu.name}: it has no energy or power of its own")
+    yield ok("gpu", gpu.name)
+    if gpu.mig_uuid is not None:
+        yield note("mig", "a MIG slice: it has no energy or power of its own, and others may heat the rest of the GPU")
     if gpu.persistence is False:
         yield note("persistence", "persistence mode is off: the driver unloads between runs", "sudo nvidia-smi -pm 1")
     if gpu.ecc is not None:
