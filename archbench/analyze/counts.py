@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,15 +23,15 @@ from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def count(network: Network, *, allow_code: bool = False) -> Counts:
     """Count one network at its input size (its native one, if `network` leaves it open), with no data and no weights.
 
-    Raises `UsageError` where the network cannot be built or cannot take an image of this size.
+    Raises `UsageError` where the network cannot be built or cannot take an input of this size.
     """
-    shape = input_shape(network)
+    shape = input_shape(network, allow_code=allow_code)
     with torch.device("meta"):
         module = build(network, allow_code=allow_code)
     try:
@@ -42,13 +41,11 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     try:
         return _count(module, shape)
     except Exception as error:
-        native = input_shape(replace(network, input_size=None))
-        remedy = "" if native == shape else f"; it is made for {_times(native)}"
-        raise UsageError(f"{network.label}: cannot take an image of {_times(shape)}: {_line(error)}{remedy}") from error
+        raise UsageError(f"{network.label}: cannot take an input of {_times(shape)}: {_line(error)}") from error
 
 
 def count_module(module: nn.Module, input_shape: Shape) -> Counts:
-    """Count `module` for one image of `input_shape` (channels, height, width), in evaluation mode.
+    """Count `module` for one input of `input_shape` (channels, height, width), in evaluation mode.
 
     The module is left as it was: a copy without data is counted, and only where that copy cannot run (its forward
     pass looks at values) the module itself. Raises `UsageError` where neither can.
@@ -57,11 +54,11 @@ def count_module(module: nn.Module, input_shape: Shape) -> Counts:
         return _count(_without_data(module), input_shape)
     except Exception as error:  # the network's own code
         if _device(module).type == "meta":
-            raise UsageError(f"cannot count an image of {_times(input_shape)}: {_line(error)}") from error
+            raise UsageError(f"cannot take an input of {_times(input_shape)}: {_line(error)}") from error
     try:
         return _count(module, input_shape)
     except Exception as error:
-        raise UsageError(f"cannot count an image of {_times(input_shape)}: {_line(error)}") from error
+        raise UsageError(f"cannot take an input of {_times(input_shape)}: {_line(error)}") from error
 
 
 def _count(module: nn.Module, shape: Shape) -> Counts:

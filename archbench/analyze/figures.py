@@ -34,8 +34,8 @@ class Counts(Struct, frozen=True, kw_only=True):
     the arithmetic left out is listed in `uncounted`.
     """
 
-    input_shape: tuple[int, int, int]
-    """Channels, height, width of the image that was counted."""
+    input_shape: tuple[int, ...]
+    """Channels, height, width of the image that was counted; of a network that takes vectors, their width."""
     params: int
     """Trainable parameters, shared ones once, whether or not the forward pass uses them."""
     idle_params: int
