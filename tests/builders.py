@@ -17,7 +17,7 @@ from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Record, Sample
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.store import RunStore
-from archbench.store.ledger import Ledger
+from archbench.store.journal import Journal
 from archbench.store.schema import RECORDS, SAMPLES
 
 SETTINGS = {
@@ -188,10 +188,10 @@ def make_run(
     elif rows:
         for name, schema, content in (("samples", SAMPLES, list(chain(*samples))), ("cells", RECORDS, rows)):
             merged = path / ("results.parquet" if schema is RECORDS else "samples.parquet")
-            ledger = Ledger(path / name, merged, schema)
+            journal = Journal(path / name, merged, schema)
             if content:
-                ledger.add("all.parquet", content)  # in one go: a thousand rows would take a thousand syncs
-                ledger.fold()
+                journal.add("all.parquet", content)  # in one go: a thousand rows would take a thousand syncs
+                journal.fold()
     return path
 
 

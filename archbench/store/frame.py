@@ -13,7 +13,7 @@ import pyarrow as pa
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
 from archbench.model.record import Column
-from archbench.store.ledger import read_file
+from archbench.store.journal import read_file
 from archbench.store.run import RunStore
 from archbench.store.schema import RECORDS
 

@@ -30,7 +30,7 @@ from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.store.files import sync_directory, write_bytes
-from archbench.store.ledger import Ledger, in_order
+from archbench.store.journal import Journal, in_order
 from archbench.store.schema import KEY_COLUMNS, RECORDS, SAMPLES
 
 RESULTS = "results.parquet"
@@ -47,8 +47,8 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = Ledger(path / "cells", path / RESULTS, RECORDS)
-        self._timings = Ledger(path / "samples", path / "samples.parquet", SAMPLES)
+        self._rows = Journal(path / "cells", path / RESULTS, RECORDS)
+        self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES)
 
     @classmethod
     def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:

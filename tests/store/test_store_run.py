@@ -20,7 +20,7 @@ from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample, columns
 from archbench.model.suite import Decision
 from archbench.store import RunStore, find_run, new_run_id, read_table, run_identity
-from archbench.store.ledger import Ledger
+from archbench.store.journal import Journal
 from archbench.store.schema import RECORDS, SAMPLES
 
 SUITE, MACHINE = make_suite(), make_environment()
@@ -71,11 +71,11 @@ def test_any_row_comes_back_exactly(
         cell_id=name, macs=number, latency_median_s=real, host_bound=flag, error_message=message, reasons=reasons
     )
     folder = tmp_path_factory.mktemp("any")
-    ledger = Ledger(folder, folder / "merged", RECORDS)
-    ledger.add("row.parquet", [row])
-    assert msgspec.convert(ledger.read().to_pylist(), list[Record]) == [row]
-    ledger.fold()
-    assert msgspec.convert(ledger.read().to_pylist(), list[Record]) == [row]
+    journal = Journal(folder, folder / "merged", RECORDS)
+    journal.add("row.parquet", [row])
+    assert msgspec.convert(journal.read().to_pylist(), list[Record]) == [row]
+    journal.fold()
+    assert msgspec.convert(journal.read().to_pylist(), list[Record]) == [row]
 
 
 def test_nan_is_stored_as_null(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_row_measured_again_replaces_the_merged_one(tmp_path: Path) -> None:
 
 def test_samples_without_a_row_are_not_given_out(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record()], merge=False)
-    Ledger(run / "samples", run / "samples.parquet", SAMPLES).add("dead.parquet", make_samples(make_record(round=5)))
+    Journal(run / "samples", run / "samples.parquet", SAMPLES).add("dead.parquet", make_samples(make_record(round=5)))
     store = RunStore.open(run)
     assert set(store.samples()["round"].to_pylist()) == {0}
     store.merge()
@@ -240,7 +240,7 @@ def test_versions_are_read_or_refused_by_name(tmp_path: Path, monkeypatch: pytes
     restamp(merged, b"1", drop=("mfu",))
     with pytest.raises(UsageError, match="has no column 'mfu'"):
         read_table(run)
-    monkeypatch.setattr("archbench.store.ledger.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("archbench.store.journal.SCHEMA_VERSION", 2)
     monkeypatch.setattr("archbench.store.schema.SCHEMA_VERSION", 2)
     table = read_table(run)
     assert table.schema.equals(RECORDS)

@@ -28,7 +28,7 @@ LONG_FILE = 1 << 20
 """Bytes."""
 
 
-class Ledger:
+class Journal:
     """Rows of one schema, in `folder` as long as they are fresh and in `merged` after `fold`. One writer at a time."""
 
     def __init__(self, folder: Path, merged: Path, schema: pa.Schema) -> None:
