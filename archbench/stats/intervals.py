@@ -57,7 +57,7 @@ def median_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     distribution gives at least `confidence` (David & Nagaraja, Order Statistics, 7.1). Exact for any continuous
     distribution. Raises `ValueError` for no values, for values that are not finite, or a confidence outside (0, 1).
     """
-    ordered = np.sort(_finite(values))
+    ordered = np.sort(finite(values))
     rank, achieved = _rank(ordered.size, confidence)
     median = _middle(ordered)
     if rank == 0:
@@ -72,7 +72,7 @@ def blocked_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     `DESIGN_CORRELATION` would need at that block length, and widened where need be to hold the samples' median.
     Raises `ValueError` as `median_interval` does.
     """
-    array = _finite(samples)
+    array = finite(samples)
     length = block_length_for(array.size)
     blocks = median_interval(block_medians(array, length), confidence)
     median = _middle(np.sort(array))
@@ -87,12 +87,12 @@ def blocked_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     )
 
 
-def block_length_for(samples: int) -> int:
-    """The block length that `blocked_interval` uses: six blocks until they are long, then 24, then longer ones.
+def block_length_for(samples: int, fewest: int = FEWEST_BLOCKS) -> int:
+    """How long blocks should be: `fewest` blocks until they are long enough, then up to 24, then longer ones.
 
     Odd above 2: the median of an odd number of values has the same median as the values, however skewed they are.
     """
-    long_enough = min(samples // FEWEST_BLOCKS, LONG_BLOCK)
+    long_enough = min(samples // fewest, LONG_BLOCK)
     return odd_block(max(long_enough, samples // MOST_BLOCKS, 1))
 
 
@@ -138,30 +138,31 @@ def minimum_samples(percent: float, confidence: float = 0.95) -> int:
 
 def percentile(values: ArrayLike, percent: float) -> float | None:
     """The percentile, interpolated between order statistics; `None` below `minimum_samples`."""
-    array = _finite(values) if np.size(values) else np.empty(0)
-    return None if array.size < minimum_samples(percent) else float(np.percentile(array, percent))
+    enough = np.size(values) >= minimum_samples(percent)
+    return float(np.percentile(finite(values), percent)) if enough else None
 
 
 def outliers(values: ArrayLike) -> int:
     """How many values lie more than three interquartile ranges outside the quartiles (Tukey's outer fences)."""
-    array = _finite(values)
+    array = finite(values)
     lower, upper = np.percentile(array, [25, 75])
     reach = OUTLIER_FENCE * (upper - lower)
     return int(np.count_nonzero((array < lower - reach) | (array > upper + reach)))
 
 
-def _middle(ordered: Sequence[float] | NDArray[np.float64]) -> float:
-    low, high = float(ordered[(len(ordered) - 1) // 2]), float(ordered[len(ordered) // 2])
-    return low + (high - low) / 2
-
-
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
+def finite(values: ArrayLike) -> NDArray[np.float64]:
+    """The values as a flat array of floats. Raises `ValueError` where there are none, or one is not finite."""
     array = np.asarray(values, dtype=np.float64).ravel()
     if not array.size:
         raise ValueError("no values")
     if not np.isfinite(array).all():
         raise ValueError("a value is not finite")
     return array
+
+
+def _middle(ordered: Sequence[float] | NDArray[np.float64]) -> float:
+    low, high = float(ordered[(len(ordered) - 1) // 2]), float(ordered[len(ordered) // 2])
+    return low + (high - low) / 2
 
 
 @cache

@@ -14,6 +14,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
+from archbench.stats.intervals import finite
+
 EQUIVALENCE_MARGIN = 0.015
 """Two times within this of each other count as the same."""
 
@@ -69,7 +71,8 @@ class LogRatio(Struct, frozen=True, kw_only=True):
         """The smallest true slowdown, as a share of A, that `p_slower` would show; see `minimum_detectable_effect`."""
         if self.error is None or self.freedom is None:
             return None
-        return _exp(self.error * _noncentrality(self.freedom, level, power)) - 1
+        # Rounded, for the cache: a tenth of a degree of freedom does not show.
+        return _exp(self.error * _noncentrality(round(self.freedom, 1), level, power)) - 1
 
     def _p(self, distance: float) -> float:
         from scipy.special import stdtr
@@ -91,7 +94,7 @@ def paired(log_ratios: ArrayLike, trim: float = 0.0) -> LogRatio:
     """
     if not 0 <= trim < 0.5:
         raise ValueError(f"cannot trim {trim} of the pairs at both ends")
-    values = np.sort(_finite(log_ratios))
+    values = np.sort(finite(log_ratios))
     size, cut = values.size, int(trim * values.size)
     kept = values[cut : size - cut]
     mean, median = float(kept.mean()), float(np.median(values))
@@ -114,22 +117,23 @@ def unpaired(base: ArrayLike, head: ArrayLike) -> LogRatio:
     `base`, `head`: one positive time a process. What shifted between the groups' sessions is in the ratio, and not in
     its interval. Raises `ValueError` for an empty group, or a time that is not above 0.
     """
-    logs = [_finite(np.log(_positive(group))) for group in (base, head)]
+    logs = [finite(np.log(_positive(group))) for group in (base, head)]
     mean = float(logs[1].mean() - logs[0].mean())
     median = float(np.median(logs[1]) - np.median(logs[0]))
     fewest = min(group.size for group in logs)
     if fewest == 1:
         return LogRatio(count=1, mean=mean, median=median)
-    shares = [_sd(group) ** 2 / group.size for group in logs]
-    variance = sum(shares)
+    variances = [_sd(group) ** 2 for group in logs]
+    shares = [variance / group.size for variance, group in zip(variances, logs, strict=True)]
+    squared_error = sum(shares)
     spread = sum(share**2 / (group.size - 1) for share, group in zip(shares, logs, strict=True))
     return LogRatio(
         count=fewest,
         mean=mean,
         median=median,
-        sd=math.sqrt(sum(_sd(group) ** 2 for group in logs)),
-        error=math.sqrt(variance),
-        freedom=variance**2 / spread if spread else fewest - 1,
+        sd=math.sqrt(sum(variances)),
+        error=math.sqrt(squared_error),
+        freedom=squared_error**2 / spread if spread else fewest - 1,
     )
 
 
@@ -158,7 +162,6 @@ def minimum_detectable_effect(sd: float, count: int, level: float = 0.01, power:
     return _exp(sd / math.sqrt(count) * _noncentrality(count - 1, level, power)) - 1
 
 
-@cache
 def _t_quantile(freedom: float, probability: float) -> float:
     from scipy.special import stdtrit
 
@@ -183,13 +186,6 @@ def _exp(log: float) -> float:
 def _sd(values: NDArray[np.float64]) -> float:
     # Equal values can differ from their own mean by rounding; that is no scatter.
     return 0.0 if np.ptp(values) == 0 else float(values.std(ddof=1))
-
-
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    if not array.size or not np.isfinite(array).all():
-        raise ValueError("needs at least one value, all of them finite")
-    return array
 
 
 def _positive(values: ArrayLike) -> NDArray[np.float64]:

@@ -15,11 +15,12 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from archbench.model.axes import DeviceKind
 from archbench.model.protocol import protocol_for
 from archbench.stats.stopping import StoppingRule
 
 NOISES = ("normal", "ar", "skewed", "skewed-ar")
-SETTINGS = (
+SETTINGS: tuple[tuple[DeviceKind, float], ...] = (
     ("cuda", 2e-3),
     ("cuda", 10e-3),
     ("cuda", 30e-3),
@@ -43,7 +44,7 @@ def noise(kind: str, size: int, rng: np.random.Generator) -> NDArray[np.float64]
     return (np.exp(0.8 * normal) - 1) / 1.32 if kind.startswith("skewed") else normal
 
 
-def rule_for(device: str, step_s: float) -> StoppingRule:
+def rule_for(device: DeviceKind, step_s: float) -> StoppingRule:
     """The rule as the protocol sets it on this kind of device."""
     p = protocol_for(device, {})
     return StoppingRule(
@@ -60,7 +61,7 @@ def rule_for(device: str, step_s: float) -> StoppingRule:
 
 
 def simulate(
-    device: str, step_s: float, kind: str, spread: float, trials: int, seed: int
+    device: DeviceKind, step_s: float, kind: str, spread: float, trials: int, seed: int
 ) -> tuple[float, float, Counter[str]]:
     """Coverage, mean number of samples, and how the trials ended."""
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ def pairs(
     """Log ratios of fresh A/A pairs: two processes each, a few of them bad."""
 
     def processes() -> NDArray[np.float64]:
-        return rng.normal(0, sd, shape) + np.log1p(bad) * (rng.random(shape) < BAD_SHARE)
+        return np.asarray(rng.normal(0, sd, shape) + np.log1p(bad) * (rng.random(shape) < BAD_SHARE))
 
     return processes() - processes()
 
