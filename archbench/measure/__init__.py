@@ -7,17 +7,19 @@ from collections.abc import Callable
 from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
 from archbench.model.cell import Cell
-from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
+from archbench.model.messages import Calibrated, CellStarted, Event, PhaseStarted, Task
 from archbench.model.protocol import Protocol
 
 
-def measure_group(task: Task, emit: Callable[[CellStarted | PhaseStarted | CellFinished], None]) -> None:
+def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
     """Measure the task's cells in order, telling `emit` of each start, phase and row.
 
     Returns early after a cell that failed: the process may be poisoned (a CUDA context after an error, memory after an
     OOM), so that whatever is left of the group belongs in a fresh one.
     """
     bench = Bench(task)
+    if task.calibrate:
+        emit(Calibrated(calibration=bench.calibrate()))
     for position, cell in enumerate(task.group.cells):
         emit(CellStarted(cell_id=cell.cell_id, deadline_s=_deadline(cell, task.protocol)))
 

@@ -12,11 +12,13 @@ from torch import nn
 from archbench.analyze import Counts, count
 from archbench.catalog.build import build, input_shape
 from archbench.device.probe import Probe, open_probe
+from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
 from archbench.measure.clock import Clock, open_clock
 from archbench.measure.memory import resident_bytes
 from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
+from archbench.model.calibration import Calibration
 from archbench.model.messages import Task
 
 CALIBRATION_BATCH = 2
@@ -37,6 +39,7 @@ class Bench:
         self.task = task
         self._network = task.group.cells[0].network
         self.baseline_rss = resident_bytes()
+        self.calibration = task.context.calibration
 
     @cached_property
     def device(self) -> torch.device:
@@ -52,6 +55,14 @@ class Bench:
     @cached_property
     def clock(self) -> Clock:
         return open_clock(self.device)
+
+    def calibrate(self) -> Calibration:
+        """Measure the device's ceilings, and set the state again that doing so changed."""
+        environment = self.task.context.environment
+        threads = default_threads(environment.cpu_count)
+        self.calibration = calibrate(self.device, self.clock, threads, self.task.protocol.soak_s)
+        apply_state(self.task.group.cells[0].precision, threads, self.task.seed)
+        return self.calibration
 
     @cached_property
     def canary(self) -> Canary:

@@ -12,7 +12,7 @@ import torch
 
 from archbench.catalog import facts
 from archbench.device.health import between
-from archbench.device.peaks import vendor_peak
+from archbench.device.peaks import peak_flops
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.clock import ClockError
@@ -230,10 +230,15 @@ class CellRun:
         self._draft.set(achieved_flops=achieved, mfu=achieved / peak if peak else None)
         if peak is None:
             self._draft.null("unknown_peak", "mfu")
+        calibration = self._bench.calibration
+        ceiling = calibration.peak(self._cell.precision) if calibration else None
+        self._draft.set(measured_peak_share=achieved / ceiling if ceiling else None)
+        if ceiling is None:
+            self._draft.null("unknown_peak", "measured_peak_share")
 
     def _vendor_peak(self) -> float | None:
         gpus = self._task.context.environment.gpus
-        return vendor_peak(gpus[0].name, self._cell.precision) if self._cell.device == "cuda" and gpus else None
+        return peak_flops(gpus[0].name, self._cell.precision) if self._cell.device == "cuda" and gpus else None
 
     def _energy(self, workload: Workload) -> None:
         """Energy over one long window: the counter moves too rarely for anything shorter."""
@@ -357,7 +362,7 @@ class CellRun:
 
 
 def _status_of(error: Exception) -> Status:
-    """The CPU's allocator raises a plain RuntimeError; inductor without a toolchain is the machine's lack, not a bug."""
+    """The CPU's allocator raises a plain RuntimeError; a missing toolchain is the machine's lack, not a failure."""
     if _CPU_OUT_OF_MEMORY in str(error):
         return "oom"
     return "unsupported" if compiler.lacks_toolchain(error) else "error"

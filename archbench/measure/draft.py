@@ -41,7 +41,7 @@ class Draft:
         return self._row("ok", verdict=verdict_of(self._reasons))
 
     def fail(self, status: Status, message: str) -> Record:
-        """The row of a cell that could not be measured to the end: what was found stays, with the phase and the cause."""
+        """The row of a cell that could not be measured to the end: what was found, the phase, the cause."""
         line = " ".join(message.split())
         return self._row(status, error_phase=self.phase, error_message=line[:2000])
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import torch
 from msgspec import Struct
 
-from archbench.analyze import measured_peak
-
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK_RSS = "5"
@@ -26,7 +24,7 @@ class MemoryReading(Struct, frozen=True, kw_only=True):
 
 
 def resident_bytes(field: str = "VmRSS") -> int | None:
-    """Read the process's resident memory (`VmRSS`, or its peak `VmHWM`) from the kernel; None where there is no /proc."""
+    """The process's resident memory (`VmRSS`, or its peak `VmHWM`) as the kernel tells it; None without /proc."""
     with contextlib.suppress(OSError):
         found = re.search(rf"^{field}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
         return int(found[1]) * 1024 if found else None
@@ -50,6 +48,8 @@ def measure_memory(step: Callable[[], object], device: torch.device, baseline_rs
             peak_reserved=torch.cuda.max_memory_reserved(device),
             process=None,
         )
+    from archbench.analyze import measured_peak
+
     return MemoryReading(
         peak_allocated=measured_peak(step), peak_reserved=None, process=_peak_resident(step, baseline_rss)
     )

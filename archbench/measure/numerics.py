@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from archbench.measure.workload import Workload, first_tensor
 
 HEAD_STD = 0.02
-"""Standard deviation given to a head that its library starts at zero (torchvision's ViT): a zero output has no relative error."""
+"""Standard deviation for a head that its library starts at zero (torchvision's ViT): zeros have no relative error."""
 
 
 class Numerics(Struct, frozen=True, kw_only=True):

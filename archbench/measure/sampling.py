@@ -1,4 +1,4 @@
-"""The loops that take timings: warm-up, latency, throughput. They know steps, clocks and rules, but nothing of networks."""
+"""The loops that take timings: warm-up, latency, throughput. They know steps, clocks and rules, but no networks."""
 
 from __future__ import annotations
 

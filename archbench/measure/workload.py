@@ -15,12 +15,12 @@ from archbench.measure.state import AUTOCAST, WHOLE_MODEL, Applied, step_context
 from archbench.model.cell import Cell
 
 LEARNING_RATE = 1e-4
-"""Small, so that weights stay finite over thousands of steps on random labels; the cost of a step does not depend on it."""
+"""Small, so that weights stay finite over thousands of steps on random labels; no step's cost depends on it."""
 MOMENTUM = 0.9
 
 
 class UnsupportedError(RuntimeError):
-    """The cell asks for what this network, device or torch cannot do; the row becomes `unsupported`, never something else."""
+    """The cell asks for what this network, device or torch cannot do: an `unsupported` row, never something else."""
 
 
 class Workload:
@@ -34,7 +34,7 @@ class Workload:
     def __init__(
         self, cell: Cell, module: nn.Module, shape: tuple[int, ...], device: torch.device, *, ring: int, seed: int
     ) -> None:
-        """Take ownership of `module`, which is moved, cast and formatted in place. `shape` is one input's, without batch."""
+        """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch."""
         self.cell = cell
         self.device = device
         self._seed = seed
@@ -187,11 +187,10 @@ def _format_of(tensors: list[Tensor]) -> str:
     """The memory format that all 4-d tensors have in common. 1x1 kernels fit both, so the plain one is asked last."""
     if not tensors:
         return "none"
-    if all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in tensors):
-        # One that is channels_last only tells the two apart; without any, both descriptions are true.
-        if any(not tensor.is_contiguous() for tensor in tensors):
-            return "channels_last"
-    return "contiguous" if all(tensor.is_contiguous() for tensor in tensors) else "mixed"
+    plain = [tensor.is_contiguous() for tensor in tensors]
+    if all(plain):
+        return "contiguous"
+    return "channels_last" if all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) else "mixed"
 
 
 def _flushes_denormals() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION
@@ -17,6 +18,8 @@ class RunContext(Struct, frozen=True, kw_only=True):
     round: int
     visit: int = 0
     environment: Environment
+    calibration: Calibration | None = None
+    """The device's measured ceilings, once they are known."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):

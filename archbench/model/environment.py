@@ -78,6 +78,11 @@ class Environment(Struct, frozen=True, kw_only=True):
     """Environment variables that change a figure (`OMP_NUM_THREADS`, `PYTORCH_*`, `CUDA_VISIBLE_DEVICES`, ...)."""
 
     @property
+    def device_key(self) -> str:
+        """What names the device on this machine whatever it is numbered: the UUID of the GPU or its slice, or `cpu`."""
+        return self.gpus[0].mig_uuid or self.gpus[0].uuid if self.gpus else "cpu"
+
+    @property
     def fingerprint(self) -> str:
         """Hash of all of the above: two runs with the same fingerprint may be continued by each other."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]

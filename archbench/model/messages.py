@@ -1,7 +1,7 @@
 """What parent and worker say to each other: one JSON object a line, the same for every executor.
 
 A worker greets with `Ready`. For each `Task` it starts a child, which answers `CellStarted`, `PhaseStarted` and
-`CellFinished` for every cell; the worker adds `ChildDied` where the child did not live to say so itself, and
+`CellFinished` for every cell (and `Calibrated` first, where the task asks for it); the worker adds `ChildDied` where the child did not live to say so itself, and
 `GroupFinished` at the end. There is no word for good-bye: the worker ends, and its child with it, when its input
 is closed, which the kernel also does for a parent that was killed.
 """
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from archbench.model.axes import Metric
 from archbench.model.blank import RunContext
+from archbench.model.calibration import Calibration
 from archbench.model.cell import Group
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
@@ -35,6 +36,8 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     allow_code: bool = False
     cache_dir: str | None = None
     """Inductor's cache for this run; `None` keeps torch's own."""
+    calibrate: bool = False
+    """Let the device settle and measure its ceilings first: once a session."""
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
@@ -46,6 +49,12 @@ class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     pid: int
     environment: Environment
     """The machine and the libraries as this interpreter sees them: two interpreters can have two versions of torch."""
+
+
+class Calibrated(Struct, frozen=True, kw_only=True, tag="calibrated"):
+    """The device's ceilings, from a child that was asked to measure them before its cells."""
+
+    calibration: Calibration
 
 
 class CellStarted(Struct, frozen=True, kw_only=True, tag="cell-started"):
@@ -82,7 +91,7 @@ class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
     """Nothing more will come for this task."""
 
 
-Event = CellStarted | PhaseStarted | CellFinished
+Event = Calibrated | CellStarted | PhaseStarted | CellFinished
 """What a child says, and all that an executor's caller gets to see."""
 
 Reply = Ready | Event | ChildDied | GroupFinished

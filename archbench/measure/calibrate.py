@@ -1,0 +1,80 @@
+"""Measures a device's ceilings once a session: what networks reach is told as a share of them."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+from msgspec import Struct
+from torch import Tensor
+
+from archbench.measure.clock import Clock, Step
+from archbench.measure.state import apply_state
+from archbench.model.axes import Precision
+from archbench.model.calibration import Calibration
+
+
+class Sizes(Struct, frozen=True, kw_only=True):
+    """How large the calibration's work is: long enough to time, several times the caches, a second in all."""
+
+    matrix: int
+    copy_bytes: int
+    repeats: int
+
+
+CPU_SIZES = Sizes(matrix=1024, copy_bytes=256 << 20, repeats=5)
+CUDA_SIZES = Sizes(matrix=8192, copy_bytes=2 << 30, repeats=10)
+
+_DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+_ON_CPU: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def calibrate(device: torch.device, clock: Clock, threads: int, soak_s: float) -> Calibration:
+    """Keep the device busy for `soak_s` until its clocks have settled, then measure products and a copy.
+
+    Changes the process-wide TF32 state: set it again before anything is timed.
+    """
+    sizes = CUDA_SIZES if device.type == "cuda" else CPU_SIZES
+    precisions = tuple(_DTYPES) if device.type == "cuda" else _ON_CPU
+    _soak(device, clock, sizes.matrix, soak_s)
+    flops = {}
+    for precision in precisions:
+        apply_state(precision, threads, seed=0)
+        flops[precision] = 2 * sizes.matrix**3 / _product_s(device, clock, sizes, _DTYPES[precision])
+    return Calibration(matmul_flops=flops, copy_bytes_per_s=2 * sizes.copy_bytes / _copy_s(device, clock, sizes))
+
+
+def _soak(device: torch.device, clock: Clock, matrix: int, soak_s: float) -> None:
+    if not soak_s:
+        return
+    left, right = _random(device, matrix, torch.bfloat16), _random(device, matrix, torch.bfloat16)
+    start = time.perf_counter()
+    while time.perf_counter() - start < soak_s:
+        clock.burst(lambda: torch.mm(left, right), 10)
+
+
+def _product_s(device: torch.device, clock: Clock, sizes: Sizes, dtype: torch.dtype) -> float:
+    left, right = _random(device, sizes.matrix, dtype), _random(device, sizes.matrix, dtype)
+    return _median_s(clock, sizes.repeats, lambda: torch.mm(left, right))
+
+
+def _copy_s(device: torch.device, clock: Clock, sizes: Sizes) -> float:
+    source = torch.ones(sizes.copy_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return _median_s(clock, sizes.repeats, lambda: target.copy_(source))
+
+
+def _median_s(clock: Clock, repeats: int, work: Step) -> float:
+    timings = [clock.burst(work, 1) for _ in range(repeats + 2)][2:]
+    return median(t.host_s if t.device_s is None else t.device_s for t in timings)
+
+
+def _random(device: torch.device, side: int, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator(device).manual_seed(0)
+    return torch.randn(side, side, device=device, generator=generator).to(dtype)

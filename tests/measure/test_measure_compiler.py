@@ -1,0 +1,105 @@
+"""One test for every private symbol of torch that the adapter leans on, and for what they are used for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from archbench.measure import compiler
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    compiler.reset()
+    yield
+    compiler.reset()
+
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x * 2 + 1
+
+
+class Chatty(nn.Module):
+    def forward(self, x):
+        y = x * 2
+        print("between two graphs")
+        return y + 1
+
+
+def compiled(module):
+    torch.compiler.config.fail_on_recompile_limit_hit = True
+    return torch.compile(module, backend="eager", dynamic=False)
+
+
+def test_a_plain_module_compiles_whole():
+    compiled(Plain())(torch.ones(2))
+    counts = compiler.counts()
+    assert (counts.graph_breaks, counts.recompiles, counts.fell_back) == (0, 0, False)
+    assert counts.frames_total == counts.frames_compiled == 1
+
+
+def test_a_hidden_graph_break_is_counted(capsys):
+    compiled(Chatty())(torch.ones(2))
+    assert compiler.counts().graph_breaks >= 1
+
+
+def test_a_recompilation_is_counted():
+    call = compiled(Plain())
+    call(torch.ones(2))
+    call(torch.ones(3))
+    assert compiler.counts().recompiles == 1
+
+
+def test_a_recompilation_inside_the_timing_raises():
+    call = compiled(Plain())
+    call(torch.ones(2))
+    with compiler.no_recompiles():
+        call(torch.ones(2))
+        with pytest.raises(RuntimeError, match="recompile"):
+            call(torch.ones(3))
+
+
+def test_reset_forgets_the_counts(capsys):
+    compiled(Chatty())(torch.ones(2))
+    compiler.reset()
+    assert compiler.counts() == compiler.CompileCounts(
+        graph_breaks=0, recompiles=0, frames_total=0, frames_compiled=0
+    )
+
+
+def test_the_limit_raises_instead_of_falling_back():
+    compiler.compile_module(Plain(), "default")
+    assert torch._dynamo.config.fail_on_recompile_limit_hit
+
+
+def test_a_cold_cache_is_empty_and_gone_afterwards(monkeypatch):
+    monkeypatch.setenv(compiler.CACHE_VARIABLE, "before")
+    with compiler.cold_cache():
+        folder = Path(os.environ[compiler.CACHE_VARIABLE])
+        assert folder.is_dir()
+        assert not list(folder.iterdir())
+    assert not folder.exists()
+    assert os.environ[compiler.CACHE_VARIABLE] == "before"
+
+
+def test_a_missing_toolchain_is_told_from_a_bug():
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    assert compiler.lacks_toolchain(InvalidCxxCompiler())
+    wrapped = RuntimeError("backend failed")
+    wrapped.__cause__ = InvalidCxxCompiler()
+    assert compiler.lacks_toolchain(wrapped)
+    assert not compiler.lacks_toolchain(RuntimeError("a bug"))
+
+
+@pytest.mark.slow
+def test_inductor_fills_the_cache_that_it_was_given():
+    with compiler.cold_cache(), torch.inference_mode():
+        call = compiler.compile_module(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "default")
+        call(torch.ones(2, 4))
+        assert any(Path(os.environ[compiler.CACHE_VARIABLE]).rglob("*.py"))

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import gc
+import random
+
+import pytest
+from fakes import ReplayClock, ScriptedMonitor, nothing
+
+from archbench.measure.sampling import quiet_gc, sample_latency, sample_throughput, warm_up
+from archbench.model.protocol import Protocol, protocol_for
+
+GPU = Protocol()
+CPU = protocol_for("cpu", {})
+
+
+def latency(costs, *, protocol=GPU, step_s=5e-3, min_samples=0, monitor=None):
+    clock = costs if isinstance(costs, ReplayClock) else ReplayClock(costs)
+    return sample_latency(
+        nothing, clock, protocol, monitor or ScriptedMonitor(), step_s=step_s, min_samples=min_samples
+    )
+
+
+def test_a_constant_step_is_reported_exactly_and_stops_at_the_minimum():
+    sampled = latency([5e-3])
+    assert sampled.interval.median == pytest.approx(5e-3)
+    assert sampled.interval.low == pytest.approx(5e-3)
+    assert sampled.stop == "converged"
+    assert 100 <= len(sampled.kept()) <= 150  # half a second of 5 ms steps, and the rest of its stretch
+
+
+def test_short_steps_are_timed_together_and_reported_singly():
+    sampled = latency([1e-4], step_s=1e-4)
+    assert sampled.steps == 10
+    assert sampled.interval.median == pytest.approx(1e-4)
+
+
+def test_slow_steps_keep_their_lower_minimum_whatever_the_percentiles_want():
+    sampled = latency([1.0], protocol=CPU, step_s=1.0, min_samples=299)
+    assert len(sampled.kept()) == 12
+
+
+def test_percentiles_raise_the_minimum_of_quick_steps():
+    assert len(latency([5e-3], min_samples=299).kept()) >= 299
+
+
+def test_noise_is_capped_in_time():
+    rng = random.Random(1)
+    sampled = latency(lambda i: 5e-3 * rng.lognormvariate(0, 0.5))
+    assert sampled.stop in ("capped", "plateau")
+    assert sum(t.host_s for t in sampled.kept()) < GPU.max_sampling_s + 0.5
+
+
+def test_rejected_stretches_are_dropped_and_repeated():
+    # Stretches take 0.2 s = 40 steps of 5 ms; the first two, at twice the cost, are rejected.
+    clock = ReplayClock(lambda i: 1e-2 if i < 40 else 5e-3)
+    sampled = latency(clock, monitor=ScriptedMonitor([False, False]))
+    assert sampled.interval.median == pytest.approx(5e-3)
+    assert [stretch.kept for stretch in sampled.stretches[:3]] == [False, False, True]
+    assert 0 < sampled.rejected_share < 1
+
+
+def test_a_device_that_always_throttles_ends_and_shows_what_it_saw(monkeypatch):
+    monkeypatch.setattr("archbench.measure.sampling.MOST_REPEATS", 0.0)
+    sampled = latency([5e-3], monitor=ScriptedMonitor([False] * 10_000))
+    assert sampled.stop is None
+    assert sampled.kept() == []
+    assert sampled.rejected_share == 1.0
+    assert sampled.interval.median == pytest.approx(5e-3)
+
+
+def test_throughput_counts_bursts_and_not_samples():
+    sampled = sample_throughput(nothing, ReplayClock([1e-3]), GPU, ScriptedMonitor(), step_s=1e-3)
+    assert sampled.steps == 100
+    assert len(sampled.kept()) >= GPU.min_bursts
+    assert sampled.interval.median == pytest.approx(1e-3)
+
+
+def test_throughput_takes_the_devices_time_where_it_has_one():
+    sampled = sample_throughput(nothing, ReplayClock([1e-3], device=True), GPU, ScriptedMonitor(), step_s=1e-3)
+    assert sampled.interval.median == pytest.approx(0.8e-3)
+
+
+def test_warm_up_outlasts_a_ramp_and_reports_the_level():
+    ramp = ReplayClock(lambda i: 5e-3 * (2 - min(i, 500) / 500))
+    warm = warm_up(nothing, ramp, GPU, first_cell=True)
+    assert warm.level
+    assert warm.calls > 500
+    assert warm.step_s == pytest.approx(5e-3, rel=0.01)
+
+
+def test_warm_up_that_never_levels_is_capped_and_says_so():
+    warm = warm_up(nothing, ReplayClock(lambda i: 5e-3 * 1.01**i), GPU, first_cell=True)
+    assert not warm.level
+
+
+def test_the_first_cell_warms_up_for_longer():
+    first = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=True)
+    later = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=False)
+    assert first.calls * 5e-3 >= 2.0 > later.calls * 5e-3 >= 0.3
+
+
+def test_slow_steps_may_level_after_the_cap_in_seconds():
+    warm = warm_up(nothing, ReplayClock([2.0]), CPU, first_cell=True)
+    assert warm.level
+
+
+def test_gc_is_off_inside_and_back_on_after_an_error():
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), quiet_gc():
+        assert not gc.isenabled()
+        _ = 1 / 0
+    assert gc.isenabled()
+
+
+TRIALS = 200
+
+
+@pytest.mark.parametrize(
+    ("name", "spread"),
+    [("constant", 0.0), ("jittered", 0.03), ("bimodal", 0.0)],
+)
+def test_the_reported_interval_holds_the_true_median(name, spread):
+    held = 0
+    for trial in range(TRIALS):
+        rng = random.Random(trial)
+        if name == "bimodal":
+            # Three of five steps at 5 ms: the median is there, and the rest must not move it.
+            costs = lambda i, rng=rng: 5e-3 if rng.random() < 0.75 else 6e-3  # noqa: E731
+        else:
+            costs = lambda i, rng=rng: 5e-3 * rng.lognormvariate(0, spread)  # noqa: E731
+        interval = latency(costs).interval
+        held += interval.low <= 5e-3 * (1 + 1e-12) and interval.high >= 5e-3 * (1 - 1e-12)
+    assert held / TRIALS >= 0.93

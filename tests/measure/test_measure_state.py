@@ -1,0 +1,134 @@
+"""Every axis value is really applied: what the worker reads back is what the cell asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from archbench.measure.state import AUTOCAST, apply_state, default_threads
+from archbench.measure.workload import UnsupportedError, Workload
+from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
+from archbench.model.cell import Cell, Network
+
+CPU = torch.device("cpu")
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, image):
+        return self.fc(self.drop(self.norm(self.conv(image)).relu().mean((2, 3))))
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    threads = torch.get_num_threads()
+    yield
+    apply_state("fp32", threads, 0)
+    torch.set_flush_denormal(False)
+
+
+def workload(module=None, **axes):
+    cell = Cell(network=Network(name="small"), batch_size=2, **axes)
+    apply_state(cell.precision, 1, 7)
+    return Workload(cell, module or Small(), (3, 8, 8), CPU, ring=3, seed=7)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_precision_and_phase_are_applied(precision, phase):
+    applied = workload(precision=precision, phase=phase).applied()
+    assert applied.matmul_precision == ("high" if precision == "tf32" else "highest")
+    assert applied.cudnn_tf32 is (precision == "tf32")
+    expected = AUTOCAST.get(precision)
+    assert applied.autocast_dtype == (str(expected).removeprefix("torch.") if expected else None)
+    assert applied.weight_dtype == {"bf16": "bfloat16", "fp16": "float16"}.get(precision, "float32")
+    assert applied.grad_mode == ("grad" if phase == "training" else "inference")
+    assert (applied.training_modules == 0) is (phase == "inference")
+
+
+@pytest.mark.parametrize("memory_format", MEMORY_FORMATS)
+def test_memory_format_is_applied_to_model_and_input(memory_format):
+    applied = workload(memory_format=memory_format).applied()
+    assert (applied.model_format, applied.input_format) == (memory_format, memory_format)
+
+
+def test_one_precision_does_not_inherit_from_the_one_before():
+    workload(precision="tf32")
+    assert workload(precision="fp32").applied().matmul_precision == "highest"
+
+
+def test_state_that_no_axis_changes():
+    applied = workload().applied()
+    assert applied.cudnn_benchmark
+    assert not applied.cudnn_deterministic
+    assert applied.threads == 1
+    assert applied.flush_denormals
+    assert applied.seed == 7
+
+
+def test_channels_last_without_a_convolution_is_unsupported():
+    with pytest.raises(UnsupportedError, match="channels_last"):
+        Workload(
+            Cell(network=Network(name="mlp"), batch_size=2, memory_format="channels_last"),
+            nn.Linear(8, 4),
+            (8,),
+            CPU,
+            ring=1,
+            seed=0,
+        )
+
+
+def test_inputs_are_seeded_and_never_zero():
+    first, second = workload(), workload()
+    assert len(first.inputs) == 3
+    for one, other in zip(first.inputs, second.inputs, strict=True):
+        assert torch.equal(one, other)
+        assert one.std() > 0.5
+    assert not torch.equal(first.inputs[0], first.inputs[1])
+
+
+def test_inference_is_repeatable_and_keeps_no_graph():
+    cell = workload()
+    assert torch.equal(cell.output(), cell.output())
+    assert not cell.step().requires_grad
+
+
+@pytest.mark.parametrize("precision", ["fp32", "amp-bf16", "amp-fp16", "bf16"])
+def test_training_moves_the_weights_and_drops_the_gradients(precision):
+    module = Small()
+    before = module.conv.weight.detach().clone()
+    cell = workload(module, phase="training", precision=precision)
+    for _ in range(3):
+        cell.step()
+    assert not torch.equal(before.to(module.conv.weight.dtype), module.conv.weight)
+    assert all(weight.grad is None for weight in module.parameters())
+
+
+def test_training_takes_networks_that_return_several_outputs():
+    class TwoHeads(Small):
+        def forward(self, image):
+            logits = super().forward(image)
+            return {"main": logits, "others": (logits * 2, image)}
+
+    assert torch.isfinite(workload(TwoHeads(), phase="training").step())
+
+
+def test_a_network_without_parameters_cannot_train():
+    with pytest.raises(UnsupportedError, match="parameters"):
+        workload(nn.Identity(), phase="training")
+
+
+def test_threads_come_from_the_user_first(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert default_threads(8) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert default_threads(8) == 8
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert default_threads(8) == 8

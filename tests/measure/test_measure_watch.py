@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from archbench.device.health import HW_THERMAL, SW_POWER_CAP
+from archbench.device.probe import GpuProcess, Reading
+from archbench.device.replay import ReplayProbe
+from archbench.measure.watch import Watch
+from archbench.model.protocol import Protocol
+from archbench.model.reasons import verdict_of
+
+
+def readings(*masks, foreign=()):
+    return [
+        Reading(at_s=float(i), event_reasons=mask, sm_clock_mhz=1980, foreign=foreign) for i, mask in enumerate(masks)
+    ]
+
+
+def watch_over(probe, canary=None):
+    watch = Watch(probe, canary, Protocol())
+    kept = []
+    for _ in range(5):
+        watch.begin()
+        kept.append(watch.end())
+    return kept, watch.report()
+
+
+def test_thermal_throttling_drops_stretches_and_invalidates_the_row():
+    kept, report = watch_over(ReplayProbe(readings(0, 0, 0, HW_THERMAL, HW_THERMAL, 0, 0, 0, 0, HW_THERMAL)))
+    assert kept == [True, False, False, True, False]
+    assert report.throttled_fraction == pytest.approx(0.6)
+    assert verdict_of(report.reasons) == "invalid"
+
+
+def test_one_throttled_stretch_in_five_is_dropped_without_a_verdict():
+    kept, report = watch_over(ReplayProbe(readings(0, 0, 0, HW_THERMAL, 0, 0, 0, 0, 0, 0)))
+    assert kept.count(False) == 1
+    assert verdict_of(report.reasons) == "ok"
+
+
+def test_a_power_cap_is_a_label():
+    kept, report = watch_over(ReplayProbe(readings(*[SW_POWER_CAP] * 10)))
+    assert all(kept)
+    assert report.power_capped_fraction == 1.0
+    assert "power_capped" in report.reasons
+    assert verdict_of(report.reasons) == "ok"
+
+
+def test_a_foreign_process_invalidates():
+    kept, report = watch_over(ReplayProbe(readings(*[0] * 10, foreign=(GpuProcess(pid=1),))))
+    assert not any(kept)
+    assert verdict_of(report.reasons) == "invalid"
+
+
+def test_a_clock_that_stands_still_is_no_measurement():
+    kept, report = watch_over(ReplayProbe([Reading(at_s=1.0, event_reasons=0)]))
+    assert not any(kept)
+    assert "clock_error" in report.reasons
+
+
+def test_what_the_device_does_not_say_stays_null():
+    _, report = watch_over(ReplayProbe([Reading(at_s=float(i)) for i in range(10)]))
+    assert report.throttled_fraction is None
+    assert report.power_capped_fraction is None
+    assert report.sm_clock_mhz is None
+    assert report.contention is None
+
+
+def test_the_canary_keeps_to_its_share():
+    class Bird:
+        calls = 0
+
+        def __call__(self):
+            Bird.calls += 1
+            return 1e-3
+
+    import time
+
+    def slow_canary():
+        time.sleep(0.02)
+        return Bird()()
+
+    watch = Watch(ReplayProbe([Reading(at_s=float(i)) for i in range(100)]), slow_canary, Protocol())
+    started = time.perf_counter()
+    for _ in range(30):
+        watch.begin()
+        time.sleep(0.01)
+        watch.end()
+    elapsed = time.perf_counter() - started
+    assert 1 <= Bird.calls <= 1 + elapsed * Protocol().canary_share / 0.02 + 1
+    assert watch.report().canary_s == 1e-3
