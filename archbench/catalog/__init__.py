@@ -6,22 +6,24 @@
 from __future__ import annotations
 
 from archbench.catalog.accuracy import accuracies, default_weights, facts_of
-from archbench.catalog.entry import SOURCES, Accuracy, CountedSize, Entry, PublishedSize, Source, StageShape
+from archbench.catalog.entry import SOURCES, Accuracy, Entry, PublishedSize, Source
+from archbench.catalog.libraries import LIBRARIES
 from archbench.catalog.names import family, resolve
-from archbench.catalog.tables import entries
+from archbench.catalog.tables import Counted, counted_by_label, entries
 from archbench.model.blank import Facts
 from archbench.model.cell import Network
 
 __all__ = [
+    "LIBRARIES",
     "SOURCES",
     "Accuracy",
-    "CountedSize",
+    "Counted",
     "Entry",
     "Facts",
     "PublishedSize",
     "Source",
-    "StageShape",
     "accuracies",
+    "counted_by_label",
     "default_weights",
     "entries",
     "facts",

@@ -26,7 +26,7 @@ _MAKERS: dict[Source, Callable[[Entry, Network], nn.Module]] = {
 }
 
 USER_CODE_INPUT = (3, 224, 224)
-"""What a user's own network is given unless the suite says `input_size` or `in_channels`: it has no other way to say."""
+"""What a user's own network is given unless `input_size` or `in_channels` is set: it has no other way to say."""
 
 CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
 """Sides that are tried when a network cannot take the one asked for: those that suites and papers use."""

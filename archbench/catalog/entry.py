@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from archbench.model.axes import Scalar
+
 Source = Literal["torchvision", "timm", "archbench", "user code"]
 SOURCES: tuple[Source, ...] = ("torchvision", "timm", "archbench")
 """Where a catalogued network may come from."""
@@ -13,7 +15,7 @@ SOURCES: tuple[Source, ...] = ("torchvision", "timm", "archbench")
 IMAGENET = "ImageNet"
 
 
-NEUTRAL_OPTIONS = frozenset({"aux_logits", "init_weights", "memory_efficient"})
+NEUTRAL_OPTIONS = frozenset({"aux_logits", "memory_efficient"})
 """Options that change how a network is trained or stored, not what it computes: its published accuracy still holds."""
 
 
@@ -38,15 +40,8 @@ class Accuracy(Struct, frozen=True, kw_only=True):
     resize: int | None = None
     recipe: str | None = None
     """How the weights came about, where the figure is torchvision's."""
-
-    @property
-    def source(self) -> str:
-        """Where the figure comes from, in one line: `torchvision IMAGENET1K_V1 (crop 224, resize 256)`."""
-        if self.tag is not None:
-            unusual = f"; {self.recipe}" if self.recipe in UNUSUAL_RECIPES else ""
-            return f"{self.origin} {self.tag} ({self.protocol}{unusual})"
-        dataset = "" if self.dataset == IMAGENET else f"{self.dataset}, "
-        return f"{self.origin}: {dataset}{self.protocol}"
+    source: str
+    """All of that in one line: `torchvision IMAGENET1K_V1 (crop 224, resize 256)`, `paper: single crop 224`."""
 
 
 NEWER_RECIPE = "torchvision's newer recipe"
@@ -71,9 +66,9 @@ class Entry(Struct, frozen=True, kw_only=True):
     source: Source
     constructor: str
     """The function that builds it: torchvision's, timm's, one of `archbench.catalog.networks`, or the user's."""
-    options: dict[str, object] = {}
+    options: dict[str, Scalar] = {}
     """Options that make this network of the constructor's; a suite's options override them."""
-    variants: tuple[dict[str, object], ...] = ()
+    variants: tuple[dict[str, Scalar], ...] = ()
     """Options under which the network is another one worth counting (auxiliary heads)."""
     family: str | None = None
     year: int | None = None
@@ -95,32 +90,3 @@ class Entry(Struct, frozen=True, kw_only=True):
     def input_size(self) -> int | None:
         """Side of the native input in pixels; `None` for vectors and where it is unknown."""
         return self.input_shape[-1] if self.input_shape is not None and len(self.input_shape) == 3 else None
-
-
-class CountedSize(Struct, frozen=True, kw_only=True):
-    """What archbench counted at the native input; all per image. See `archbench.analyze.figures.Counts`."""
-
-    params: int
-    idle_params: int
-    buffers: int
-    macs: int
-    activations: int
-    weight_bytes: int
-    depth: int
-    feature_width: int | None
-    """Channels that the classifier sees, i.e. of the last feature map; `None` where there is no classifier to take off."""
-
-    @property
-    def flops(self) -> int:
-        """2 x `macs`."""
-        return 2 * self.macs
-
-
-class StageShape(Struct, frozen=True, kw_only=True):
-    """One stage of a network at its native input."""
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...] | None
-    params: int
-    macs: int

@@ -17,7 +17,7 @@ from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from archbench.analyze import Counts, count
 from archbench.catalog.build import feature_width
-from archbench.catalog.entry import NEWER_RECIPE, SWAG, Entry
+from archbench.catalog.entry import NEWER_RECIPE, SWAG
 from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, entries, format_shape
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
@@ -66,18 +66,14 @@ def catalogued_networks() -> Iterator[Network]:
     """Every network of the catalogue as it is, then its variants."""
     for entry in entries().values():
         yield Network(name=entry.name)
-        yield from (variant(entry, options) for options in entry.variants)
-
-
-def variant(entry: Entry, options: Mapping[str, object]) -> Network:
-    """`entry` under `options`."""
-    return Network(name=entry.name, options=dict(options))  # type: ignore[arg-type]
+        yield from (Network(name=entry.name, options=options) for options in entry.variants)
 
 
 def counts_row(network: Network, counts: Counts) -> Row:
     """What archbench counts of one network at its native input."""
     return {
         "network": network.label,
+        "input_shape": format_shape(counts.input_shape),
         "params": counts.params,
         "idle_params": counts.idle_params,
         "buffers": counts.buffers,
@@ -86,6 +82,7 @@ def counts_row(network: Network, counts: Counts) -> Row:
         "weight_bytes": counts.weight_bytes,
         "depth": counts.depth,
         "feature_width": feature_width(network) or "",
+        "uncounted": " ".join(f"{seen.operator}={seen.calls}" for seen in counts.uncounted),
     }
 
 

@@ -1,4 +1,4 @@
-"""Reads the catalogue's tables. `architectures.csv` is written by hand; `archbench.catalog.generate` writes the rest."""
+"""Reads the catalogue's tables: `architectures.csv` is written by hand, the rest by `archbench.catalog.generate`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Struct
 
-from archbench.catalog.entry import IMAGENET, Accuracy, CountedSize, Entry, PublishedSize, StageShape
+from archbench.analyze.figures import Counts, OperatorCalls, Stage
+from archbench.catalog.entry import IMAGENET, UNUSUAL_RECIPES, Accuracy, Entry, PublishedSize
 
 ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"
 COUNTS = "counts.csv"
 STAGES = "stages.csv"
+
+
+class Counted(Struct, frozen=True, kw_only=True):
+    """What archbench counted of a network."""
+
+    counts: Counts
+    feature_width: int | None
+    """Channels of the features under the classifier; `None` where there is no classifier to take off."""
 
 
 class Weights(Struct, frozen=True, kw_only=True):
@@ -53,27 +62,26 @@ def weights_by_constructor() -> Mapping[str, tuple[Weights, ...]]:
 
 
 @functools.cache
-def counted_by_label() -> Mapping[str, CountedSize]:
+def counted_by_label() -> Mapping[str, Counted]:
     """What archbench counted at native input, by the network's label: `googlenet`, `googlenet[aux_logits=true]`."""
-    return MappingProxyType(
-        {row["network"]: msgspec.convert(_filled(row), CountedSize, strict=False) for row in _rows(COUNTS)}
-    )
-
-
-@functools.cache
-def stages_by_label() -> Mapping[str, tuple[StageShape, ...]]:
-    """The stages of every catalogued network at native input, in the order in which an image meets them."""
-    found: dict[str, list[StageShape]] = defaultdict(list)
+    stages: dict[str, list[Stage]] = defaultdict(list)
     for row in _rows(STAGES):
-        stage = StageShape(
-            name=row["stage"],
-            kind=row["kind"],
-            output_shape=parse_shape(row["output_shape"]),
-            params=int(row["params"]),
-            macs=int(row["macs"]),
+        stage = {**row, "name": row["stage"], "output_shape": parse_shape(row["output_shape"])}
+        stages[row["network"]].append(msgspec.convert(stage, Stage, strict=False))
+    found: dict[str, Counted] = {}
+    for row in _rows(COUNTS):
+        operators = (pair.rpartition("=") for pair in row["uncounted"].split())
+        known: dict[str, object] = {
+            **row,
+            "input_shape": parse_shape(row["input_shape"]),
+            "uncounted": [OperatorCalls(operator=name, calls=int(calls)) for name, _, calls in operators],
+            "stages": stages[row["network"]],
+        }
+        width = row["feature_width"]
+        found[row["network"]] = Counted(
+            counts=msgspec.convert(known, Counts, strict=False), feature_width=int(width) if width else None
         )
-        found[row["network"]].append(stage)
-    return MappingProxyType({name: tuple(group) for name, group in found.items()})
+    return MappingProxyType(found)
 
 
 def parse_shape(text: str) -> tuple[int, ...] | None:
@@ -99,12 +107,14 @@ def _entry(row: dict[str, str]) -> Entry:
     published = PublishedSize(
         params=_scaled(row["params_m"], 1e6), macs=_scaled(row["gmacs"], 1e9), origin=row["size_from"]
     )
+    dataset = "" if row["dataset"] == IMAGENET else f"{row['dataset']}, "
     accuracy = Accuracy(
         top1=_real(row["top1"]),
         top5=_real(row["top5"]),
         dataset=row["dataset"],
         origin=row["accuracy_from"],
         protocol=row["protocol"],
+        source=f"{row['accuracy_from']}: {dataset}{row['protocol']}",
     )
     text = {key: row[key] for key in ("name", "source", "constructor", "family", "paper", "arxiv", "idea", "note")}
     known = {
@@ -121,12 +131,14 @@ def _entry(row: dict[str, str]) -> Entry:
 
 
 def _weights(row: dict[str, str]) -> Weights:
+    protocol = f"crop {row['crop']}, resize {row['resize']}"
+    unusual = f"; {row['recipe']}" if row["recipe"] in UNUSUAL_RECIPES else ""
     accuracy = Accuracy(
         top1=_real(row["top1"]),
         top5=_real(row["top5"]),
-        dataset=IMAGENET,
         origin="torchvision",
-        protocol=f"crop {row['crop']}, resize {row['resize']}",
+        protocol=protocol,
+        source=f"torchvision {row['tag']} ({protocol}{unusual})",
         tag=row["tag"],
         crop=int(row["crop"]),
         resize=int(row["resize"]),

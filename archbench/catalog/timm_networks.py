@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import timm
+import torch
 from torch import nn
 
 from archbench.catalog.construct import construct, keywords, one_line, refuse_reserved
@@ -33,17 +37,13 @@ def make(entry: Entry, network: Network) -> nn.Module:
     if network.input_size is not None and config.fixed_input_size:
         # Such a network holds a table of positions, and has to be built for its size.
         arguments["img_size"] = network.input_size
-    name = _full_name(entry)
+    create: Callable[..., nn.Module] = functools.partial(timm.create_model, _full_name(entry))
     if network.head == "classifier":
-        return construct(
-            lambda **given: timm.create_model(name, **given), arguments, network, lambda: _options(name, entry)
-        )
+        return construct(create, arguments, network, lambda: _options(create, entry))
     try:
-        bare = timm.create_model(name, **arguments, num_classes=0, global_pool="")
+        return create(**arguments, num_classes=0, global_pool="")
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UsageError(f"{network.label}: timm cannot take its head off: {one_line(error)}") from error
-    assert isinstance(bare, nn.Module)
-    return bare
 
 
 def native_shape(entry: Entry) -> tuple[int, ...]:
@@ -71,9 +71,8 @@ def _config(entry: Entry) -> timm.models.PretrainedCfg:
     return config
 
 
-def _options(name: str, entry: Entry) -> set[str]:
-    import torch
-
+def _options(create: Callable[..., nn.Module], entry: Entry) -> set[str]:
+    """What the class behind the network can be told."""
     with torch.device("meta"):
-        kind = type(timm.create_model(name, **entry.options))
+        kind = type(create(**entry.options))
     return keywords(kind.__init__) - set(_RESERVED)

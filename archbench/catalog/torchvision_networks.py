@@ -17,6 +17,9 @@ from archbench.model.cell import Network
 
 _RESERVED = ("weights", "progress", "num_classes", "image_size", "input_size")
 
+# They draw truncated normals with scipy, which takes 5 s; torch's own initialisation is as good as any for timing.
+_SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
+
 # In torchvision's classifiers whatever has one of these names belongs to the head: the rest, in order, is the trunk.
 _HEAD = frozenset({"avgpool", "flatten", "dropout", "classifier", "fc", "head", "heads", "aux1", "aux2", "AuxLogits"})
 
@@ -26,6 +29,8 @@ def make(entry: Entry, network: Network) -> nn.Module:
     refuse_reserved(network, _RESERVED)
     builder = get_model_builder(entry.constructor)
     arguments = {**entry.options, **network.options, **_size_argument(entry.constructor, network.input_size)}
+    if entry.constructor in _SLOW_TO_INITIALISE:
+        arguments.setdefault("init_weights", False)
     if network.num_classes is not None:
         arguments["num_classes"] = network.num_classes
     with _block_params_on_cpu():
@@ -56,9 +61,9 @@ def _block_params_on_cpu() -> Iterator[None]:
     """Lets a RegNet be built on the meta device: it computes its widths with tensors and reads them back."""
     original = BlockParams.__dict__["from_init_params"]
 
-    def from_init_params(cls: type[BlockParams], *args: object, **kwargs: object) -> BlockParams:
+    def from_init_params(cls: type[BlockParams], /, *args: object, **kwargs: object) -> BlockParams:
         with torch.device("cpu"):
-            return original.__func__(cls, *args, **kwargs)  # type: ignore[no-any-return]
+            return original.__func__(cls, *args, **kwargs)
 
     BlockParams.from_init_params = classmethod(from_init_params)
     try:

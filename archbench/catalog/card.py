@@ -1,0 +1,168 @@
+"""Everything that archbench says of a network without timing it: what `archbench list` and `archbench show` print."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from archbench.analyze.figures import Stage
+from archbench.catalog.accuracy import accuracies, default_weights, facts_of
+from archbench.catalog.entry import Accuracy, Entry, PublishedSize, Source
+from archbench.catalog.tables import Counted, counted_by_label
+from archbench.model.axes import Scalar
+from archbench.model.cell import Network
+
+NETWORKS = Path(__file__).parent / "networks"
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """A network in one line. `None` where it is not known without building it; figures are per image."""
+
+    name: str
+    aliases: tuple[str, ...]
+    family: str | None
+    year: int | None
+    source: Source
+    idea: str | None
+    params: int | None
+    macs: int | None
+    flops: int | None
+    """2 x `macs`."""
+    top1: float | None
+    """Published, in percent; not comparable without `accuracy_source`."""
+    top5: float | None
+    dataset: str | None
+    accuracy_source: str | None
+    input_size: int | None
+    """Side of the square input in pixels; `None` for vectors."""
+    input_shape: tuple[int, ...] | None
+    paper: str | None
+    arxiv: str | None
+
+
+class Variant(Struct, frozen=True, kw_only=True):
+    """The same network under options that change its size."""
+
+    options: dict[str, Scalar]
+    params: int
+    macs: int
+
+
+class Card(Summary, frozen=True, kw_only=True):
+    """All that is known of a network."""
+
+    variant: str
+    """The name with whatever departs from the network's defaults in brackets."""
+    constructor: str
+    options: dict[str, Scalar]
+    activations: int | None
+    """Elements in the outputs of convolutions and linear layers, per image."""
+    activation_bytes: int | None
+    """The same in fp32."""
+    weight_bytes: int | None
+    """Parameters and buffers."""
+    buffers: int | None
+    """Elements in buffers."""
+    idle_params: int | None
+    """Parameters that inference never uses: auxiliary heads, mostly."""
+    depth: int | None
+    """Weight layers on the longest path to an output."""
+    feature_width: int | None
+    """Channels of the features under the classifier."""
+    published: tuple[PublishedSize, ...]
+    """Sizes as others have them, to be held against the figures above."""
+    accuracies: tuple[Accuracy, ...]
+    """All that are published; the first is `top1` and `top5`."""
+    variants: tuple[Variant, ...]
+    stages: tuple[Stage, ...]
+    note: str | None
+    about: str | None
+    """Source, shapes and departures of an own network, as its docstring has them."""
+
+
+def summary(entry: Entry) -> Summary:
+    """`entry` in one line, from the tables alone."""
+    network = Network(name=entry.name)
+    return _summary(entry, network, stored(network))
+
+
+def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
+    """All that is known of `network` (an `entry` with departures), with what was `counted` of it."""
+    counts = None if counted is None else counted.counts
+    return Card(
+        **asdict(_summary(entry, network, counted)),
+        variant=network.label,
+        constructor=entry.constructor,
+        options={**entry.options, **network.options},
+        activations=None if counts is None else counts.activations,
+        activation_bytes=None if counts is None else counts.activation_bytes,
+        weight_bytes=None if counts is None else counts.weight_bytes,
+        buffers=None if counts is None else counts.buffers,
+        idle_params=None if counts is None else counts.idle_params,
+        depth=None if counts is None else counts.depth,
+        feature_width=None if counted is None else counted.feature_width,
+        published=_published(entry),
+        accuracies=accuracies(entry),
+        variants=_variants(entry),
+        stages=() if counts is None else counts.stages,
+        note=entry.note,
+        about=_docstring(entry.constructor) if entry.source == "archbench" else None,
+    )
+
+
+def stored(network: Network) -> Counted | None:
+    """What the package's tables have counted of `network`, departures included; `None` where it must be built."""
+    return counted_by_label().get(network.label)
+
+
+def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary:
+    facts = facts_of(entry, network)
+    counts = None if counted is None else counted.counts
+    shape = entry.input_shape if counts is None else counts.input_shape
+    dataset = next((accuracy.dataset for accuracy in accuracies(entry)), None)
+    return Summary(
+        name=entry.name,
+        aliases=entry.aliases,
+        family=entry.family,
+        year=entry.year,
+        source=entry.source,
+        idea=entry.idea,
+        params=None if counts is None else counts.params,
+        macs=None if counts is None else counts.macs,
+        flops=None if counts is None else counts.flops,
+        top1=facts.top1,
+        top5=facts.top5,
+        dataset=dataset if facts.accuracy_source else None,
+        accuracy_source=facts.accuracy_source,
+        input_size=shape[-1] if shape is not None and len(shape) == 3 else None,
+        input_shape=shape,
+        paper=entry.paper,
+        arxiv=entry.arxiv,
+    )
+
+
+def _published(entry: Entry) -> tuple[PublishedSize, ...]:
+    weights = default_weights(entry.constructor) if entry.source == "torchvision" else None
+    found = (None if weights is None else weights.size, entry.published)
+    return tuple(size for size in found if size is not None)
+
+
+def _variants(entry: Entry) -> tuple[Variant, ...]:
+    found = []
+    for options in entry.variants:
+        counted = counted_by_label()[Network(name=entry.name, options=options).label]
+        found.append(Variant(options=options, params=counted.counts.params, macs=counted.counts.macs))
+    return tuple(found)
+
+
+def _docstring(function: str) -> str | None:
+    """The docstring of an own network, read from its source: importing it would load torch."""
+    for file in sorted(NETWORKS.glob("*.py")):
+        source = file.read_text(encoding="utf-8")
+        if f"\ndef {function}(" in source:
+            body = ast.parse(source).body
+            return next(ast.get_docstring(d) for d in body if isinstance(d, ast.FunctionDef) and d.name == function)
+    return None
