@@ -144,7 +144,7 @@ def _store(suite: Suite, text: str, environment: Environment, out: Path | None, 
         raise UsageError(f"{found} holds a run already; --fresh needs another --out")
     if run_identity(store.suite, store.environment) != run_identity(suite, environment):
         raise UsageError(
-            f"{found} holds a run of {suite.suite!r} with another content, machine or library version; give another --out"
+            f"{found} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
         )
     store.adopt(suite, text)
     return store

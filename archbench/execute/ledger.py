@@ -9,7 +9,16 @@ from msgspec import structs
 
 from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell, Network
-from archbench.model.messages import CellFinished, CellStarted, ChildDied, Event, PhaseStarted, Reply, Task
+from archbench.model.messages import (
+    Calibrated,
+    CellFinished,
+    CellStarted,
+    ChildDied,
+    Event,
+    PhaseStarted,
+    Reply,
+    Task,
+)
 from archbench.model.record import Status
 from archbench.worker.progress import Progress
 
@@ -51,6 +60,9 @@ class Ledger:
         Raises `OutOfTurnError` where the reply is about a cell that was not asked for or has its row already.
         """
         match reply:
+            case Calibrated():
+                self._task = structs.replace(self._task, calibrate=False)  # a second attempt need not do it again
+                yield reply
             case CellStarted() | PhaseStarted():
                 self._cell(reply.cell_id)
                 if isinstance(reply, CellStarted):

@@ -74,15 +74,16 @@ class Sampled(Struct, frozen=True, kw_only=True):
 
 @contextlib.contextmanager
 def quiet_gc() -> Iterator[None]:
-    """Collect now, and not at all inside: a collection in the middle of a step shows up in p99."""
+    """Collect now, and not at all inside: a collection in the middle of a step shows up in p99.
+
+    What was alive when measuring began should have been frozen (`gc.freeze`): each collection would walk all of torch.
+    """
     was_enabled = gc.isenabled()
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
 

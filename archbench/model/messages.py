@@ -1,9 +1,9 @@
 """What parent and worker say to each other: one JSON object a line, the same for every executor.
 
 A worker greets with `Ready`. For each `Task` it starts a child, which answers `CellStarted`, `PhaseStarted` and
-`CellFinished` for every cell (and `Calibrated` first, where the task asks for it); the worker adds `ChildDied` where the child did not live to say so itself, and
-`GroupFinished` at the end. There is no word for good-bye: the worker ends, and its child with it, when its input
-is closed, which the kernel also does for a parent that was killed.
+`CellFinished` for every cell, after a `Calibrated` where the task asks for it. The worker adds `ChildDied` where the
+child did not live to say so itself, and `GroupFinished` at the end. There is no word for good-bye: the worker ends,
+and its child with it, when its input is closed, which the kernel also does for a parent that was killed.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
+from archbench.model.calibration import Calibration
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.protocol import PROTOCOL_VERSION
@@ -36,6 +37,7 @@ from archbench.store.schema import KEY_COLUMNS, RECORDS, SAMPLES
 RESULTS = "results.parquet"
 _ENVIRONMENT = "environment.json"
 _SUITE = "suite.json"
+_CALIBRATION = "calibration.json"
 _SUITE_TEXT = "suite.yaml"
 
 Key = tuple[str, int, int]
@@ -110,6 +112,16 @@ class RunStore:
         write_bytes(self.path / _SUITE_TEXT, suite_text.encode())
         write_bytes(self.path / _SUITE, _pretty(suite))
         self.__dict__.pop("suite", None)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The device's measured ceilings; `None` until a session has measured them."""
+        return self._decode(_CALIBRATION, Calibration) if (self.path / _CALIBRATION).exists() else None
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Store the device's ceilings; those of the last session stand."""
+        write_bytes(self.path / _CALIBRATION, _pretty(calibration))
+        self.__dict__.pop("calibration", None)
 
     def append(self, record: Record, samples: Sequence[Sample] = ()) -> None:
         """Store one finished cell; on return it survives a kill and a power cut. Replaces the same cell, round, visit.
@@ -204,4 +216,4 @@ def _may_precede_a_run(name: str) -> bool:
 
 
 def _pretty(value: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

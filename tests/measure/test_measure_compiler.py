@@ -67,9 +67,7 @@ def test_a_recompilation_inside_the_timing_raises():
 def test_reset_forgets_the_counts(capsys):
     compiled(Chatty())(torch.ones(2))
     compiler.reset()
-    assert compiler.counts() == compiler.CompileCounts(
-        graph_breaks=0, recompiles=0, frames_total=0, frames_compiled=0
-    )
+    assert compiler.counts() == compiler.CompileCounts(graph_breaks=0, recompiles=0, frames_total=0, frames_compiled=0)
 
 
 def test_the_limit_raises_instead_of_falling_back():

@@ -10,6 +10,16 @@ from archbench.measure.sampling import quiet_gc, sample_latency, sample_throughp
 from archbench.model.protocol import Protocol, protocol_for
 
 GPU = Protocol()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """As in a worker: what is imported is not walked by each collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 CPU = protocol_for("cpu", {})
 
 
@@ -112,7 +122,7 @@ def test_gc_is_off_inside_and_back_on_after_an_error():
     assert gc.isenabled()
 
 
-TRIALS = 200
+TRIALS = 600  # with 200 the share itself has a standard error of 1.5 %
 
 
 @pytest.mark.parametrize(
