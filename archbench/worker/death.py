@@ -24,7 +24,7 @@ def explain(exit_code: int, output: bytes, oom_kills: int) -> tuple[Status, str]
     and stderr; `oom_kills` by how much `oom_kill_count` grew during its life.
     """
     text = output.decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip(" \t^~")]  # a traceback underlines with ^ and ~
     if exit_code == -signal.SIGKILL and oom_kills > 0:
         return "oom", "killed by the kernel's out-of-memory killer"
     status: Status = "oom" if _says_out_of_memory(lines) else "crashed"

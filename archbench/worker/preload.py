@@ -14,6 +14,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
+from archbench.model.errors import UsageError
 from archbench.model.messages import Task
 
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
@@ -62,7 +63,10 @@ def _modules_for(task: Task) -> Iterator[str]:
     from archbench.catalog import facts
 
     cell = task.group.cells[0]
-    source = facts(cell.network).source
+    try:
+        source = facts(cell.network).source
+    except UsageError:
+        source = None  # this interpreter's libraries lack the network, which its child will say in every row
     if source in _BY_SOURCE:
         yield _BY_SOURCE[source]
     if cell.compile_mode != "off":

@@ -74,6 +74,8 @@ def misbehave(act: str, cell: Cell) -> tuple[Status, tuple[Sample, ...]]:
         case "exhaust-memory":
             resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
             bytearray(4 << 30)
+        case "fill-memory":
+            bytearray(1 << 30)
         case "print":
             print('{"type": "group-finished"}', flush=True)
             os.write(1, b"\xff\x00 no json\n" * 10_000)

@@ -36,6 +36,8 @@ def command(folder: Path, isolation: str = "fork", deadline_s: float = 600.0, la
 def start(arguments: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Pids]:
     """A parent in a session of its own, in the middle of its last cell."""
     parent = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: (folder / "at-last-cell").exists() or parent.poll() is not None)
+    assert parent.poll() is None, parent.communicate()
     return parent, pids_at_last_cell(folder)
 
 
@@ -95,10 +97,9 @@ def test_child_dies_when_host_and_parent_are_killed_at_once(tmp_path: Path) -> N
     parent.communicate(timeout=10)
 
 
-@BOTH
-def test_suspended_parent_loses_nothing(tmp_path: Path, isolation: str) -> None:
+def test_suspended_parent_loses_nothing(tmp_path: Path) -> None:
     """Ctrl-Z, and `fg` after the deadline: the child has measured on, and what it said waits in the pipe."""
-    parent, pids = start(command(tmp_path, isolation, deadline_s=1.0, last="sleep:0.3"), tmp_path)
+    parent, pids = start(command(tmp_path, "spawn", deadline_s=1.0, last="sleep:0.3"), tmp_path)
     parent.send_signal(signal.SIGSTOP)
     time.sleep(1.5)
     parent.send_signal(signal.SIGCONT)

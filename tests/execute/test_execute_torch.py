@@ -1,0 +1,76 @@
+"""With the real imports: what a host has loaded must not cripple the children that it forks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from execute_fakes import FACTS, make_task, measure, rows_of
+from msgspec import structs
+
+from archbench.execute import LocalExecutor
+from archbench.model.blank import RunContext
+from archbench.model.cell import Cell, Group, Network
+from archbench.model.messages import Task
+from archbench.model.protocol import protocol_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+TORCH_WORKER = str(Path(__file__).with_name("torch_worker.py"))
+
+
+def group(name: str, *batch_sizes: int, compile_mode: Literal["off", "default"] = "off") -> Task:
+    network = Network(name=name)
+    cells = tuple(Cell(network=network, batch_size=size, compile_mode=compile_mode) for size in batch_sizes)
+    task = make_task("ok", deadline_s=300.0)
+    return structs.replace(task, group=Group(cells=cells))
+
+
+def test_forked_children_compute_on_two_threads_train_and_compile(tmp_path: Path) -> None:
+    """After any OpenMP operation in the host, the first of these would hang."""
+    groups = [
+        group("resnet18", 1, 4),
+        group("resnet18", 1, compile_mode="default"),
+        group("deit_small_patch16_224", 2, compile_mode="default"),
+        group("resnet50", 2),
+    ]
+    env = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    rows = measure(*groups, arguments=(TORCH_WORKER,), env=env, log=tmp_path / "log")
+    log = (tmp_path / "log").read_text()
+    assert [row.status for row in rows] == ["ok"] * 5, f"{[row.error_message for row in rows]}\n{log}"
+    assert {row.params for row in rows} == {2}
+
+
+def test_unknown_network_costs_its_own_row_alone() -> None:
+    with LocalExecutor(facts=lambda network: FACTS) as executor:
+        rows = rows_of(list(executor.run([group("torchvision:of_another_version", 1)])))
+    assert [row.status in ("error", "crashed") for row in rows] == [True]
+    assert "of_another_version" in (rows[0].error_message or "")
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_the_real_worker_measures_a_real_network(isolation: Literal["fork", "spawn"], tmp_path: Path) -> None:
+    with LocalExecutor(python=sys.executable, isolation=isolation, log=tmp_path / "log") as executor:
+        ready = executor.start()
+        assert ready.environment.torch_version is not None
+        task = Task(
+            group=Group(cells=(Cell(network=Network(name="resnet18"), batch_size=1),)),
+            context=RunContext(run_id="run", round=0, environment=ready.environment),
+            protocol=protocol_for("cpu", {"max_sampling_s": 0.5, "max_throughput_s": 0.5, "warmup_cap_s": 1.0}),
+            metrics=("static", "latency"),
+        )
+        (row,) = rows_of(list(executor.run([task])))
+    assert row.status == "ok", row.error_message
+    assert row.latency_median_s is not None
+    assert row.params == 11_689_512
+
+
+def test_environment_does_not_depend_on_who_collects_it() -> None:
+    """The parent's and the worker's own, for the same interpreter: else a run could not be resumed."""
+    from archbench.device import collect_environment
+
+    with LocalExecutor() as executor:
+        assert executor.start().environment == collect_environment("cpu")
