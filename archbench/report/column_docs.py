@@ -1,0 +1,117 @@
+"""`docs/columns.md`, made from the types themselves: `python -m archbench.report.column_docs > docs/columns.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from archbench.decide.summary import ADDED
+from archbench.model.reasons import REASONS
+from archbench.model.record import SCHEMA_VERSION, Column, columns
+from archbench.report.content import Code, Paragraph, Report, Section, Table
+from archbench.report.markdown import render_markdown
+from archbench.store import DERIVED
+
+_TYPES = {
+    "text": "text",
+    "real": "float64",
+    "whole": "int64",
+    "flag": "bool",
+    "texts": "list of text",
+}
+SAMPLE_COLUMNS = {
+    "cell_id": "with round and visit: the row that the timing belongs to",
+    "round": "as in the row",
+    "visit": "as in the row",
+    "experiment": "latency (synchronised steps), throughput (bursts) or canary (the fixed kernel)",
+    "block": "which run of consecutive timings, from 0",
+    "steps": "steps in this timing; the times are for all of them together",
+    "host_s": "seconds by the host's clock",
+    "device_s": "seconds between device events; null on the CPU",
+    "kept": "false where the probe rejected the block",
+}
+"""Columns of samples.parquet, which are those of `archbench.model.record.Sample`."""
+
+
+def columns_markdown() -> str:
+    """The page on columns and reason codes."""
+    reasons = tuple(
+        (f"`{code}`", reason.effect, reason.meaning, reason.remedy or "-") for code, reason in REASONS.items()
+    )
+    return render_markdown(
+        Report(
+            title="Columns",
+            lead=(
+                Paragraph(
+                    "Seconds and bytes throughout; null means not measured, never 0, and `reasons` says why. "
+                    "A MAC is one multiply-accumulate, which is 2 FLOP. "
+                    f"This is schema version {SCHEMA_VERSION}, which every file carries in its metadata."
+                ),
+                Code(_EXAMPLE, "python"),
+            ),
+            sections=(
+                Section(
+                    title="results.parquet",
+                    blocks=(
+                        Paragraph("One row a cell, round and visit: what one process measured of one cell."),
+                        _table(columns().values()),
+                    ),
+                ),
+                Section(
+                    title="Added by archbench.load",
+                    blocks=(
+                        Paragraph(
+                            "Only the whole run can tell these, so they are made when it is read, as is the reason "
+                            "`drift` of a row whose canary left the band of `drift_limit` around the run's median."
+                        ),
+                        _table(DERIVED.values()),
+                    ),
+                ),
+                Section(
+                    title="Added by the summary over rounds",
+                    blocks=(
+                        Paragraph(
+                            "`archbench.decide.summary.summarise` gives one row a cell: medians over its processes, "
+                            "intervals between them, the worst verdict, all reasons. Reports and decisions use it."
+                        ),
+                        _table(ADDED.values()),
+                    ),
+                ),
+                Section(
+                    title="samples.parquet",
+                    blocks=(
+                        Paragraph("Every raw timing, so that each statistic can be computed again."),
+                        Table(
+                            headings=("Column", "Meaning"),
+                            rows=tuple((f"`{name}`", meaning) for name, meaning in SAMPLE_COLUMNS.items()),
+                        ),
+                    ),
+                ),
+                Section(
+                    title="Reason codes",
+                    blocks=(
+                        Paragraph(
+                            "`invalid` and `suspect` reasons make the verdict, labels do not. The others stand behind a "
+                            "column (`latency_p99_s:too_few_samples`) and say why it is null."
+                        ),
+                        Table(headings=("Code", "Effect", "Meaning", "What to do"), rows=reasons),
+                    ),
+                ),
+            ),
+        )
+    )
+
+
+_EXAMPLE = """\
+import archbench
+
+frame = archbench.load("results/smoke/20250102T030405Z-0123abcd")
+fast = frame[(frame.status == "ok") & (frame.latency_median_s < 0.010)]"""
+
+
+def _table(known: Iterable[Column]) -> Table:
+    rows = tuple((f"`{one.name}`", _TYPES[one.kind], one.unit or "", one.description) for one in known)
+    return Table(headings=("Column", "Type", "Unit", "Meaning"), rows=rows)
+
+
+if __name__ == "__main__":
+    print(columns_markdown(), end="")

@@ -1,0 +1,83 @@
+"""A report as markdown that code forges render (GitHub's flavour: tables and foldable details)."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table
+
+# Everything that markdown, HTML or a forge's mathematics could take for markup. An underscore inside a word is safe.
+_ESCAPES = str.maketrans(
+    {**{mark: f"\\{mark}" for mark in "\\*[]|~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "`": "&#96;"}
+)
+_LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
+_CODE = re.compile(r"`([^`]+)`")
+_OPENING = re.compile(r"(\d{1,9})(?=[.)])|(?=[#+=-])")
+"""What at the start of a line makes it a heading, a list or an underline."""
+
+
+def render_markdown(report: Report) -> str:
+    """The report as one markdown document, ending in a newline."""
+    parts = [f"# {_text(report.title)}", *(_block(block, 2) for block in report.lead)]
+    parts += [_block(section, 2) for section in report.sections]
+    return "\n\n".join(parts) + "\n"
+
+
+def _block(block: Block, level: int) -> str:
+    match block:
+        case Paragraph():
+            return _line(block.text)
+        case Bullets():
+            return "\n".join(f"- {_line(item)}" for item in block.items)
+        case Code():
+            fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", block.text)), 3)
+            return f"{fence}{block.language}\n{block.text}\n{fence}"
+        case Table():
+            return _table(block)
+        case Fold():
+            # Forges render markdown inside details only after an empty line.
+            inside = "\n\n".join(_block(each, level) for each in block.blocks)
+            return f"<details><summary>{_html(block.summary)}</summary>\n\n{inside}\n\n</details>"
+        case Section():
+            below = [_block(each, level + 1) for each in block.blocks]
+            return "\n\n".join([f"{'#' * level} {_text(block.title)}", *below])
+
+
+def _table(table: Table) -> str:
+    rules = ("--:" if column in table.numeric else "---" for column in range(len(table.headings)))
+    # A bar ends a cell even inside code.
+    cells = (" | ".join(_text(cell, bar="\\|") for cell in row) for row in (table.headings, *table.rows))
+    head, *body = (f"| {line} |" for line in cells)
+    return "\n".join([head, f"| {' | '.join(rules)} |", *body])
+
+
+def _line(text: str) -> str:
+    return _OPENING.sub(lambda found: f"{found[0]}\\", _text(text), count=1) if _OPENING.match(text) else _text(text)
+
+
+def _text(text: str, bar: str = "|") -> str:
+    """One line of text with everything escaped but `code`."""
+    if text.isalnum():  # most cells of a long table
+        return text
+    pieces = _CODE.split(_printable(text))
+    return "".join(f"`{piece.replace('|', bar)}`" if odd % 2 else _escaped(piece) for odd, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    text = text.translate(_ESCAPES)
+    return _LOOSE_UNDERSCORE.sub(r"\_", text) if "_" in text else text
+
+
+def _html(text: str) -> str:
+    """The same where forges expect HTML: between tags on one line."""
+    pieces = _CODE.split(_printable(text))
+    return "".join(f"<code>{escape(piece)}</code>" if odd % 2 else escape(piece) for odd, piece in enumerate(pieces))
+
+
+def _printable(text: str) -> str:
+    """On one line, with control and direction marks replaced: they could reorder what is read."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

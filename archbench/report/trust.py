@@ -1,0 +1,72 @@
+"""How far the figures can be trusted, and what to do about those that cannot."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from archbench.model.reasons import REASONS
+from archbench.model.record import VERDICTS
+from archbench.report.content import Block, Bullets, Section, Table
+from archbench.report.measured import Measured
+from archbench.report.units import percent
+
+_VERDICT_MEANING = {
+    "ok": "fit to be used",
+    "suspect": "usable with care; ranked with a mark",
+    "invalid": "not of this network on this machine; never ranked",
+}
+
+
+def trust(run: Measured) -> Section:
+    """Verdicts counted, the noise floor, and each reason with its remedy."""
+    counts = Counter(one.verdict for one in run.outcomes if one.status == "ok")
+    rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
+    failed = Counter(one.status for one in run.outcomes if one.status != "ok")
+    rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
+    verdicts = Table(headings=("Verdict", "Cells", "Meaning"), rows=tuple(rows), numeric=frozenset({1}))
+    return Section(
+        title="How far to trust this", blocks=(Bullets((_intervals(run), *_noise(run))), verdicts, *_reasons(run))
+    )
+
+
+def _intervals(run: Measured) -> str:
+    if any(one.processes > 1 for one in run.outcomes):
+        return (
+            "A figure is the median over the rounds, each measured by a process of its own; "
+            "± is the 95 % interval between those processes."
+        )
+    return (
+        "Every cell was measured by one process, and ± is the 95 % interval within it. "
+        "How much processes differ needs several rounds (`--rounds 3`)."
+    )
+
+
+def _noise(run: Measured) -> list[str]:
+    notes = []
+    if run.floor is not None:
+        notes.append(
+            f"Noise floor: two measurements of the very same thing ({run.floor.variant}, several times a round) differ "
+            f"by up to {percent(run.floor.spread)}. Smaller differences between networks mean nothing."
+        )
+    if run.drift is not None:
+        low, high = (percent(change, signed=True) for change in run.drift)
+        notes.append(
+            f"The time of a fixed kernel, taken beside every cell, stayed between {low} and {high} of its median in "
+            "nine measurements of ten."
+        )
+    if run.corrected:
+        notes.append("Times and rates below are corrected for that drift; the raw ones are in `results.parquet`.")
+    return notes
+
+
+def _reasons(run: Measured) -> list[Block]:
+    counts = Counter(code for one in run.outcomes if one.status == "ok" for code in one.reasons if ":" not in code)
+    order = {"invalid": 0, "suspect": 1, "label": 2}
+    known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
+    rows = tuple(
+        (code, f"{counts[code]:,}", f"{reason.effect}: {reason.meaning}", reason.remedy or "nothing to do")
+        for code, reason in sorted(known.items(), key=lambda item: (order[item[1].effect], -counts[item[0]]))
+    )
+    if not rows:
+        return []
+    return [Table(headings=("Reason", "Cells", "Meaning", "What to do"), rows=rows, numeric=frozenset({1}))]

@@ -1,0 +1,108 @@
+"""Figures as text: the one place where seconds become milliseconds and bytes become MiB. Null is always `-`.
+
+A figure carries as many digits as its interval supports; one without an interval, three significant ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeGuard
+
+from msgspec import Struct
+
+NULL = "-"
+_MOST_DIGITS = 5
+"""Significant digits beyond which even a tight interval is not printed: nobody reads them."""
+_WIDE = 0.25
+"""Half an interval over its figure from which both ends are printed: the ± of a lopsided interval misleads."""
+
+
+class Unit(Struct, frozen=True, kw_only=True):
+    """What stands in a column's heading, and how many of the stored unit make one."""
+
+    symbol: str
+    size: float
+
+
+MS = Unit(symbol="ms", size=1e-3)
+IMAGES = Unit(symbol="img/s", size=1.0)
+MILLION = Unit(symbol="M", size=1e6)
+GIGA = Unit(symbol="G", size=1e9)
+MIB = Unit(symbol="MiB", size=2.0**20)
+GIB = Unit(symbol="GiB", size=2.0**30)
+RATIO = Unit(symbol="x", size=1.0)
+
+
+def memory_unit(values: Iterable[float]) -> Unit:
+    """One unit for a whole column of bytes: MiB, or GiB where the largest exceeds 10 GiB."""
+    return GIB if max((value for value in values if value == value), default=0) > 10 * GIB.size else MIB
+
+
+def figure(value: float | None, unit: Unit, low: float | None = None, high: float | None = None) -> str:
+    """`12.34 ±0.17` of a value and its interval in stored units; `12 (9.1 to 30)` where the interval is wide."""
+    if not _known(value):
+        return NULL
+    value = value / unit.size
+    if not (_known(low) and _known(high)):
+        return _plain(value)
+    low, high = low / unit.size, high / unit.size
+    half = max(high - value, value - low)
+    if half > _WIDE * abs(value):
+        return f"{_plain(value, 2)} ({_plain(low, 2)} to {_plain(high, 2)})"
+    decimals = _decimals(value, half)
+    return f"{value:,.{decimals}f} ±{half:,.{decimals}f}"
+
+
+def rounded(value: float | None, unit: Unit, low: float | None = None, high: float | None = None) -> str:
+    """The value alone, with the digits that `figure` would give it."""
+    return figure(value, unit, low, high).partition(" ")[0]
+
+
+def whole(value: float | None, unit: Unit) -> str:
+    """The value in whole units."""
+    return f"{value / unit.size:,.0f}" if _known(value) else NULL
+
+
+def fixed(value: float | None, unit: Unit, decimals: int) -> str:
+    """The value with this many decimals, so that a column lines up."""
+    return f"{value / unit.size:,.{decimals}f}" if _known(value) else NULL
+
+
+def percent(share: float, *, signed: bool = False) -> str:
+    """`2.7 %` of 0.027; with a sign in front where it is a change."""
+    return f"{'+' if signed and share > 0 else ''}{_plain(100 * share, 2)} %"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and not math.isnan(value)
+
+
+def _plain(value: float, significant: int = 3) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(decimals, 0), 9)}f}"
+
+
+def _decimals(value: float, half: float) -> int:
+    """Decimals that show `half` with one digit, or with two where the first is a 1: one digit would round it hard."""
+    limit = _MOST_DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 9
+    if half <= 0:
+        return min(max(limit - 2, 0), 9)
+    leading = f"{half:.1e}"  # rounded first: 0.0996 leads with a 1
+    digits = 2 if leading.startswith("1") else 1
+    return min(max(min(digits - 1 - int(leading[4:]), limit), 0), 9)
