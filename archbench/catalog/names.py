@@ -73,7 +73,7 @@ def _of_library(library: Library, name: str) -> Entry:
     return Entry(
         name=full_name,
         source=library,
-        constructor=name,
+        constructor=constructor,
         family=families.get(constructor),
         input_shape=None if side is None else (3, side, side),
     )

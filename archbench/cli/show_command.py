@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from archbench.cli.show_text import Shown
-    from archbench.model.axes import Scalar
+    from archbench.model.axes import Phase, Scalar
     from archbench.model.cell import Network
 
 _SECOND_COUNT_LIMIT_BYTES = 2**30
@@ -74,10 +74,27 @@ def _build(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
     counts = count(network, allow_code=allow_code)
     counted = Counted(counts=counts, feature_width=feature_width(network, allow_code=allow_code))
     heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
+    inference, inference_note = _peak(network, "inference", batch_size, allow_code=allow_code)
+    training, training_note = _peak(network, "training", batch_size, allow_code=allow_code)
     return Shown(
         **asdict(card(resolve(network.name, allow_code=allow_code), network, counted)),
+        batch_size=batch_size,
+        predicted_inference_peak_bytes=inference,
+        predicted_training_peak_bytes=training,
+        unpredicted=inference_note or training_note,
         second_opinion=None if heavy else second_opinion(network, counts, allow_code=allow_code),
     )
+
+
+def _peak(network: Network, phase: Phase, batch_size: int, *, allow_code: bool) -> tuple[int | None, str | None]:
+    """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
+    from archbench.analyze import predict
+    from archbench.model.errors import UnfitError
+
+    try:
+        return predict(network, phase, "fp32", allow_code=allow_code).peak_bytes(batch_size), None
+    except UnfitError as error:
+        return None, str(error)
 
 
 def _option(text: str) -> tuple[str, Scalar]:

@@ -17,6 +17,13 @@ MIB = 2.0**20
 class Shown(Card, frozen=True, kw_only=True):
     """What `--json` prints: a card, and what is known only of a network that was built."""
 
+    batch_size: int | None = None
+    """For which memory is predicted."""
+    predicted_inference_peak_bytes: int | None = None
+    """Live tensor bytes of one fp32 step on the CPU, weights and input included."""
+    predicted_training_peak_bytes: int | None = None
+    unpredicted: str | None = None
+    """Why a prediction is missing."""
     second_opinion: SecondOpinion | None = None
 
 
@@ -30,6 +37,8 @@ def show(shown: Shown) -> None:
         out.print("\n".join(_more_sizes(shown)))
     if shown.second_opinion is not None:
         out.print("\n".join(_second_opinion(shown.second_opinion)))
+    if shown.batch_size is not None:
+        out.print("\n".join(_memory(shown)))
     _accuracies(shown, out)
     if shown.stages:
         out.print("\nStages", style="bold")
@@ -85,16 +94,32 @@ def _second_opinion(opinion: SecondOpinion) -> Iterator[str]:
         yield f"  which it does not count: {', '.join(f'{o.operator} x{o.calls}' for o in opinion.uncounted)}"
 
 
+def _memory(shown: Shown) -> Iterator[str]:
+    inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
+    yield f"\nMemory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step"
+    yield f"  inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
+    if shown.unpredicted:
+        yield f"  {shown.unpredicted}"
+
+
 def _accuracies(card: Card, out: Console) -> None:
     if not card.accuracies:
         out.print("\nNo published accuracy is known.")
         return
     out.print("\nPublished accuracy, never measured here; the first line stands for the network", style="bold")
     rows = [
-        (_percent(accuracy.top1), _percent(accuracy.top5), accuracy.source, accuracy.recipe or "")
+        (
+            _percent(accuracy.top1),
+            _percent(accuracy.top5),
+            accuracy.dataset,
+            f"{accuracy.origin} {accuracy.tag or ''}",
+            accuracy.protocol,
+            accuracy.recipe or "",
+        )
         for accuracy in card.accuracies
     ]
-    out.print(table(("top-1 %", "top-5 %", "from", "trained by"), ("top-1 %", "top-5 %"), rows))
+    numeric = ("top-1 %", "top-5 %")
+    out.print(table((*numeric, "on", "from", "protocol", "trained by"), numeric, rows))
     if card.accuracy_source is None:
         out.print("None of these is of the network with these departures.")
 
@@ -119,4 +144,4 @@ def _percent(value: float | None) -> str:
 
 
 def _mib(size: int | None) -> str:
-    return f"{scaled(size, MIB)} MiB"
+    return "unknown" if size is None else f"{scaled(size, MIB)} MiB"
