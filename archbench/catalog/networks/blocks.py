@@ -34,8 +34,8 @@ def toy_residual_block(
 ) -> nn.Module:
     """The residual block on vectors that tutorials print: two square matrices drawn as `randn(size, size) * 0.1`.
 
-    [N, 64] to [N, 64]. 8,192 parameters a block. A chain of `blocks`, with or without shortcut, shows what that scale
-    does to the signal. Raises UsageError for fewer than one block.
+    [N, 64] to [N, 64]. 8,192 parameters in each block. A chain of `blocks`, with or without shortcut, shows what that
+    scale does to the signal. Raises UsageError for fewer than one block.
     """
     if blocks < 1:
         raise UsageError(f"toy_residual_block: blocks={blocks}: must be at least 1")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archbench.catalog.networks.layers import he_init
 from archbench.model.axes import Head
+from archbench.model.errors import UsageError
 
 PRIMARY_DIM = 8
 CLASS_DIM = 16
@@ -89,12 +92,15 @@ def capsnet(
     [N, 1, 28, 28] and no other size, to the lengths of the class capsules, [N, 10]; without head the primary
     capsules, [N, 1152, 8]. 6,804,224 parameters, 0.20 GMACs. With `reconstruction` 8,215,568 (paper: 8.2 million) and
     a pair of outputs, lengths and the redrawn input [N, 1, 28, 28]; the capsule to draw from is the longest, as in
-    the paper's testing, where its training takes the labelled one.
+    the paper's testing, where its training takes the labelled one. Raises UsageError for fewer than one iteration.
     """
+    if routing_iterations < 1:
+        raise UsageError(f"capsnet: routing_iterations={routing_iterations}: must be at least 1")
     features = nn.Sequential(nn.Conv2d(in_channels, 256, 9), nn.ReLU(inplace=True), PrimaryCapsules(256))
     if head == "none":
-        he_init(features)
-        return features
+        bare = nn.Sequential(OrderedDict(features=features))
+        he_init(bare)
+        return bare
     decoder = None
     if reconstruction:
         decoder = nn.Sequential(

@@ -127,6 +127,8 @@ def he_init(net: nn.Module) -> None:
     every unit, and 333 units overflow float32, 30 already float16. In training mode a branch that ends in batch
     normalisation does not feel the factor.
     """
+    if any(parameter.is_meta for parameter in net.parameters()):
+        return  # Nothing to fill, and half of the time that building for a count takes.
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

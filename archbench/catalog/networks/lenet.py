@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from archbench.catalog.networks.layers import network
 from archbench.model.axes import Head
+from archbench.model.errors import UsageError
 
 C3_INPUTS = (
     *(tuple((start + step) % 6 for step in range(3)) for start in range(6)),
@@ -87,8 +88,11 @@ def lenet5(
 
     The default is the paper's network and has its 60,000 trainable parameters exactly: partial connections in C3,
     trained subsampling, radial basis outputs with fixed codes (random ones: see `RadialBasis`). `variant="common"` is
-    what is usually meant today: full C3, plain average pooling, tanh and a linear output, 61,706 parameters.
+    what is usually meant today: full C3, plain average pooling, tanh and a linear output, 61,706 parameters. Raises
+    UsageError for any other variant.
     """
+    if variant not in ("paper", "common"):
+        raise UsageError(f"lenet5: variant={variant}: it is paper or common")
     paper = variant == "paper"
 
     def squash() -> nn.Module:
