@@ -78,7 +78,7 @@ def test_quota_of_the_first_version_and_of_ancestors(tmp_path: Path) -> None:
         tmp_path,
         proc__self__cgroup="4:memory:/m\n2:cpu,cpuacct:/x/y\n0::/",
         **{
-            "sys__fs__cgroup__cpu,cpuacct__x__y__cpu.cfs_quota_us": "-1",
+            "sys__fs__cgroup__cpu,cpuacct__x__y__cpu.cfs_quota_us": "380000",
             "sys__fs__cgroup__cpu,cpuacct__x__y__cpu.cfs_period_us": "100000",
             "sys__fs__cgroup__cpu,cpuacct__x__cpu.cfs_quota_us": "350000",
             "sys__fs__cgroup__cpu,cpuacct__x__cpu.cfs_period_us": "100000",
