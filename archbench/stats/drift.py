@@ -60,7 +60,7 @@ def drifting(values: ArrayLike, limit: float = DRIFT_LIMIT) -> Drift:
 
 
 def _t_quantile(freedom: int, probability: float) -> float:
-    """Student's t quantile by its expansion in 1/freedom: within 0.2 % from 6 degrees on, without loading scipy.
+    """Student's t quantile by its expansion in 1/freedom: within 0.3 % from 6 degrees on, without loading scipy.
 
     Abramowitz & Stegun, 26.7.5.
     """

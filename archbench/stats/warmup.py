@@ -12,9 +12,11 @@ from archbench.stats.intervals import block_medians
 
 LEVEL_STANDARD_ERRORS = 2.0
 """Medians of a level process move by this many standard errors of their difference, whatever `level_change` says."""
-BLOCK_SHARE = 9
-"""A block grows to one ninth of all steps, so that three blocks span the last third of the warm-up. Fixed blocks see
-too little of time where steps are short: three blocks of 10 steps of 4 ms let a drift of 4 % a second pass as level."""
+LONGEST_SHARE = 3
+"""The longest blocks span this share of the warm-up (its last third). Blocks of a fixed count see too little of time
+where steps are short: three blocks of 10 steps of 4 ms let a drift of 4 % a second pass as level."""
+SCALE_STEP = 4
+"""Blocks of one length see swings of 2.5 to 16 of their lengths, so lengths a factor of 4 apart miss none between."""
 LOOK_GROWTH = 1.1
 """Each look waits for a tenth more steps."""
 
@@ -23,8 +25,9 @@ class WarmupDetector:
     """Decides whether step times have become level: the medians of consecutive blocks no longer move.
 
     Level = the last `level_blocks` block medians lie within `level_change` of each other, or within two standard
-    errors of the difference of two of them where the steps are so noisy that this is more. A rise, a fall or a swing
-    slower than a block shows as movement; a swing faster than a block is part of the steps' noise.
+    errors of the difference of two of them where the steps are so noisy that this is more. That must hold for blocks
+    that span the last third of all steps, for ones a quarter as long, and so on down to `block` steps: long blocks
+    catch slow ramps, short ones fast swings and what has just moved. A swing within one block is part of the noise.
     """
 
     def __init__(
@@ -84,13 +87,17 @@ class WarmupDetector:
         """Median of the latest steps: the step time to plan with. Raises `ValueError` before any step."""
         if not self._steps:
             raise ValueError("no steps yet")
-        return float(np.median(self._steps[-self._blocks * self._block_length() :]))
-
-    def _block_length(self) -> int:
-        return max(self._shortest, self.calls // BLOCK_SHARE)
+        return float(np.median(self._steps[-self._blocks * self._shortest :]))
 
     def _is_level(self) -> bool:
-        length = self._block_length()
+        length = self.calls // (LONGEST_SHARE * self._blocks)
+        while length > self._shortest:
+            if not self._is_level_over(length):
+                return False
+            length //= SCALE_STEP
+        return self._is_level_over(self._shortest)
+
+    def _is_level_over(self, length: int) -> bool:
         steps = np.array(self._steps[-self._blocks * length :])
         medians = block_medians(steps, length)
         moved = float(np.ptp(medians))
