@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archbench.analyze.allocator import measured_peak as measured_peak
     from archbench.analyze.counts import count as count
     from archbench.analyze.counts import count_module as count_module
     from archbench.analyze.figures import Counts as Counts
+    from archbench.analyze.figures import MemoryModel as MemoryModel
     from archbench.analyze.figures import SecondOpinion as SecondOpinion
     from archbench.analyze.fvcore_counts import second_opinion as second_opinion
-    from archbench.analyze.memory import MemoryModel as MemoryModel
     from archbench.analyze.memory import predict as predict
 
 _HOMES = {
@@ -23,11 +24,21 @@ _HOMES = {
     "Counts": "figures",
     "SecondOpinion": "figures",
     "MemoryModel": "figures",
+    "measured_peak": "allocator",
     "predict": "memory",
     "second_opinion": "fvcore_counts",
 }
 
-__all__ = ["Counts", "MemoryModel", "SecondOpinion", "count", "count_module", "predict", "second_opinion"]
+__all__ = [
+    "Counts",
+    "MemoryModel",
+    "SecondOpinion",
+    "count",
+    "count_module",
+    "measured_peak",
+    "predict",
+    "second_opinion",
+]
 
 
 def __getattr__(name: str) -> Any:

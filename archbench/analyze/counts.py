@@ -6,7 +6,6 @@ into the matrix products that its formulas know; on CPU tensors it does not, and
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from archbench.analyze.dataless import copy_with, on_meta
 from archbench.analyze.figures import Counts, OperatorCalls
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
@@ -51,7 +51,7 @@ def count_module(module: nn.Module, input_shape: Shape) -> Counts:
     pass looks at values) the module itself. Raises `UsageError` where neither can.
     """
     try:
-        return _count(_without_data(module), input_shape)
+        return _count(copy_with(module, on_meta), input_shape)
     except Exception as error:  # the network's own code
         if _device(module).type == "meta":
             raise UsageError(f"cannot take an input of {_times(input_shape)}: {_line(error)}") from error
@@ -92,16 +92,6 @@ def _count(module: nn.Module, shape: Shape) -> Counts:
 def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:
     """`calls` by operator, the most called first; of equals, the first in the alphabet."""
     return tuple(OperatorCalls(operator=n, calls=c) for n, c in sorted(calls.items(), key=lambda kv: (-kv[1], kv[0])))
-
-
-def _without_data(module: nn.Module) -> nn.Module:
-    """A deep copy whose parameters and buffers lie on the meta device; no data is copied on the way."""
-    memo: dict[int, object] = {}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-    for buffer in module.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(module, memo)
 
 
 @contextmanager

@@ -84,3 +84,38 @@ class SecondOpinion(Struct, frozen=True, kw_only=True):
     """`macs` over the first counter's, less 1."""
     uncounted: tuple[OperatorCalls, ...]
     """Operators that fvcore met and has no rule for, the most called first."""
+
+
+class MemoryLine(Struct, frozen=True, kw_only=True):
+    """Live bytes at one moment of a step: they grow linearly with the batch."""
+
+    base_bytes: float
+    bytes_per_image: float
+
+
+class MemoryModel(Struct, frozen=True, kw_only=True):
+    """Predicted peak of live tensor bytes of one step, for any batch size.
+
+    Weights, buffers, one batch of input and whatever the step allocates; in training also gradients, momentum and
+    labels. Not included: the driver's context, workspaces of CUDA libraries, the caching allocator's reserve.
+    """
+
+    lines: tuple[MemoryLine, ...]
+    """The moments that can be the step's peak at some batch size: the peak is the largest of them."""
+    weight_bytes: int
+    """Parameters and buffers in the precision in which they are stored."""
+    input_bytes_per_image: int
+    labels_bytes_per_image: int
+    one_line: bool
+    """True where the two probes did not run the same operators, so that only a line through their peaks is known."""
+
+    def peak_bytes(self, batch_size: int, *, batches_held: int = 1) -> int:
+        """Peak bytes of one step of `batch_size` images while `batches_held` batches of input lie ready."""
+        peak = max(line.base_bytes + line.bytes_per_image * batch_size for line in self.lines)
+        held = (self.input_bytes_per_image + self.labels_bytes_per_image) * batch_size * (batches_held - 1)
+        return round(peak) + held
+
+    def largest_batch(self, limit_bytes: int) -> int:
+        """The largest batch size whose peak stays within `limit_bytes`; 0 where not even one image does."""
+        room = min((limit_bytes - line.base_bytes) / max(line.bytes_per_image, 1e-9) for line in self.lines)
+        return max(int(room), 0)
