@@ -12,8 +12,9 @@ from msgspec import structs
 
 from archbench.execute.ledger import Ledger, OutOfTurnError
 from archbench.model.blank import blank_record
+from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
-from archbench.model.messages import CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
+from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
 from archbench.model.record import Status
 
 TASK = make_task("ok", "ok", "ok", "ok")
@@ -102,3 +103,15 @@ def test_only_batches_larger_than_the_one_that_ran_out_of_memory_are_given_up() 
 def test_what_cannot_have_been_meant_is_refused(reply: Reply) -> None:
     with pytest.raises(OutOfTurnError):
         list(open_ledger().accept(reply))
+
+
+def test_second_attempt_does_not_calibrate_again() -> None:
+    ledger = Ledger(structs.replace(TASK, calibrate=True), lambda network: FACTS)
+    first = ledger.begin()
+    calibrated = Calibrated(calibration=Calibration(matmul_flops={"fp32": 1e12}, copy_bytes_per_s=1e10))
+    assert list(ledger.accept(calibrated)) == [calibrated]
+    list(ledger.bury("crashed", "gone"))
+    second = ledger.begin()
+    assert first is not None
+    assert second is not None
+    assert (first.calibrate, second.calibrate) == (True, False)
