@@ -84,5 +84,9 @@ class Environment(Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all of the above: two runs with the same fingerprint may be continued by each other."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
+        """Hash of all of the above but archbench's own commit: runs that share it may be continued by each other.
+
+        A commit that changes a figure raises `PROTOCOL_VERSION`; any other must not cost a night's measuring.
+        """
+        relevant = msgspec.structs.replace(self, git_commit=None)
+        return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]

@@ -1,0 +1,179 @@
+"""`archbench run` from outside: real processes, a network of milliseconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import archbench
+
+SUITE = """\
+suite: tiny
+architectures: [lenet5]
+axes: {batch_size: [1, 2], phase: [inference, training]}
+metrics: [static, latency, throughput, memory]
+protocol: {warmup_cap_s: 0.2, max_sampling_s: 0.3, min_sampling_s: 0.1, min_throughput_s: 0.1, max_throughput_s: 0.2}
+"""
+
+
+def archbench_command(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "archbench", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=options.pop("timeout", 100),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["missing.yaml"], "missing.yaml"),
+        (["resnet5O"], "resnet50"),
+        (["resnet50", "--batch-size", "0"], "--batch-size"),
+        (["resnet50", "--batch-size", "-4"], "--batch-size"),
+        (["resnet50", "--batch-size", "1.5"], "--batch-size"),
+        (["resnet50", "--batch-size", "99999999999"], "--batch-size"),
+        (["resnet50", "--batch-size", "8,8"], "--batch-size"),
+        (["resnet50", "--precision", "amp-bf61"], "amp-bf16"),
+        (["resnet50", "--device", "cuda:17"], "cuda:17"),
+        (["resnet50", "--device", "tpu"], "tpu"),
+        (["resnet50", "--only", "vgg*"], "vgg*"),
+        (["resnet50", "--rounds", "0"], "--rounds"),
+        (["nowhere:build"], "--allow-code"),
+        (["tiny.yaml", "--batch-size", "8"], "--only"),
+        (["tiny.yaml", "resnet50"], "one suite"),
+        (["tiny.yaml", "--out", "occupied"], "not empty"),
+        (["tiny.yaml", "--out", "/proc/nowhere"], "/proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, suite, arguments, says):
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.txt").write_text("mine")
+    done = archbench_command("run", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "warning:" not in line]
+    assert len(lines) == 1, done.stderr
+    assert says in lines[0]
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_suite_runs_stores_reports_and_resumes_at_once(tmp_path, suite):
+    first = archbench_command("run", "tiny.yaml", "--device", "cpu", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    summary = json.loads(first.stdout)
+    rows = {(row["phase"], row["batch_size"]): row for row in summary["rows"]}
+    assert set(rows) == {(phase, batch) for phase in ("inference", "training") for batch in (1, 2)}
+    for row in rows.values():
+        assert row["status"] == "ok"
+        assert row["params"] == rows["inference", 1]["params"] > 0
+        assert row["latency_median_s"] > 0
+        assert row["throughput_img_s"] > 0
+        assert row["peak_allocated_bytes"] > row["weight_bytes"]
+        assert row["device_time_median_s"] is None
+        assert json.loads(row["applied"])["threads"] == 1
+    frame = archbench.load(tmp_path / summary["run"])
+    assert len(frame) == 4
+
+    started = time.monotonic()
+    again = archbench_command("run", "tiny.yaml", "--device", "cpu", "--json", cwd=tmp_path)
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["rows"] == summary["rows"]
+    assert time.monotonic() - started < 10
+
+    other = tmp_path / "other.yaml"
+    other.write_text(SUITE.replace("suite: tiny", "suite: other"))
+    refused = archbench_command("run", "other.yaml", "--device", "cpu", "--out", summary["run"], cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "tiny" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_keeps_what_is_finished_and_continues(tmp_path, suite, stop):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "archbench", "run", "tiny.yaml", "--device", "cpu", "--out", "run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("cells/*.parquet")):
+        assert time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, stderr = process.communicate(timeout=30)
+    assert "Traceback" not in stderr
+    assert process.returncode == (130 if stop in (signal.SIGINT, signal.SIGTERM) else -signal.SIGKILL)
+    kept = set(archbench.load(tmp_path / "run")["cell_id"])
+    assert 1 <= len(kept) <= 4
+
+    done = archbench_command("run", "tiny.yaml", "--device", "cpu", "--out", "run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert len({row["cell_id"] for row in rows}) == len(rows) == 4
+
+
+@pytest.mark.slow
+def test_networks_of_ones_own(tmp_path):
+    (tmp_path / "mynets.py").write_text(
+        "import torch\n"
+        "class Broken(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.fc = torch.nn.Linear(3, 2)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(x)\n"
+        "def good():\n"
+        "    nn = torch.nn\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def broken():\n"
+        "    return Broken()\n"
+    )
+    done = archbench_command(
+        "run",
+        "mynets:good",
+        "mynets:broken",
+        *("--batch-size", "1", "--device", "cpu", "--allow-code", "--json", "--metrics", "static,latency"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stderr
+    rows = {row["architecture"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["mynets:good"]["status"] == "ok"
+    assert rows["mynets:broken"]["status"] == "error"
+    assert rows["mynets:broken"]["error_message"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["show", "resnet50"], ["schema"]])
+def test_light_commands_load_neither_torch_nor_pandas(tmp_path, arguments):
+    code = (
+        "import sys\nfrom archbench.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'timm', 'altair'} & set(sys.modules)\n"
+        "print(heavy or 'light', file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.strip().endswith("light"), done.stderr
