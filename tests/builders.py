@@ -240,11 +240,17 @@ def _row(cell: Cell, context: RunContext, luck: float, speed: float) -> Record:
     noisy = cell.network.name == "densenet121" and context.round == 1 and cell.setting == "fp32" and not training
     peak = (4 * params + cell.batch_size * byte_per_image) * (3 if training else 1)
     gpu = cell.device == "cuda"
+    host_bound = gpu and cell.batch_size == 1
     return msgspec.structs.replace(
         row,
         status="ok",
         verdict="suspect" if noisy else "ok",
-        reasons=(*(("contended",) if noisy else ()), "latency_p99_s:too_few_samples", "energy_j_per_img:not_requested"),
+        reasons=(
+            *(("contended",) if noisy else ()),
+            *(("host_bound",) if host_bound else ()),
+            "latency_p99_s:too_few_samples",
+            "energy_j_per_img:not_requested",
+        ),
         **counted,
         latency_median_s=step,
         latency_ci_low_s=step * 0.994,
@@ -264,6 +270,6 @@ def _row(cell: Cell, context: RunContext, luck: float, speed: float) -> Record:
         peak_reserved_bytes=2 * peak if gpu else None,
         process_bytes=peak + 300_000_000,
         predicted_peak_bytes=peak,
-        host_bound=(cell.batch_size == 1) if gpu else None,
+        host_bound=host_bound if gpu else None,
         duration_s=3.5,
     )

@@ -11,13 +11,7 @@ from archbench.report.content import Code, Paragraph, Report, Section, Table
 from archbench.report.markdown import render_markdown
 from archbench.store import DERIVED
 
-_TYPES = {
-    "text": "text",
-    "real": "float64",
-    "whole": "int64",
-    "flag": "bool",
-    "texts": "list of text",
-}
+_TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}
 SAMPLE_COLUMNS = {
     "cell_id": "with round and visit: the row that the timing belongs to",
     "round": "as in the row",
@@ -34,71 +28,46 @@ SAMPLE_COLUMNS = {
 
 def columns_markdown() -> str:
     """The page on columns and reason codes."""
+    opening = Paragraph(
+        "Seconds and bytes throughout; null means not measured, never 0, and `reasons` says why. "
+        "A MAC is one multiply-accumulate, which is 2 FLOP. "
+        f"This is schema version {SCHEMA_VERSION}, which every file carries in its metadata."
+    )
+    samples = tuple((f"`{name}`", meaning) for name, meaning in SAMPLE_COLUMNS.items())
     reasons = tuple(
         (f"`{code}`", reason.effect, reason.meaning, reason.remedy or "-") for code, reason in REASONS.items()
     )
-    return render_markdown(
-        Report(
-            title="Columns",
-            lead=(
-                Paragraph(
-                    "Seconds and bytes throughout; null means not measured, never 0, and `reasons` says why. "
-                    "A MAC is one multiply-accumulate, which is 2 FLOP. "
-                    f"This is schema version {SCHEMA_VERSION}, which every file carries in its metadata."
-                ),
-                Code(_EXAMPLE, "python"),
-            ),
-            sections=(
-                Section(
-                    title="results.parquet",
-                    blocks=(
-                        Paragraph("One row a cell, round and visit: what one process measured of one cell."),
-                        _table(columns().values()),
-                    ),
-                ),
-                Section(
-                    title="Added by archbench.load",
-                    blocks=(
-                        Paragraph(
-                            "Only the whole run can tell these, so they are made when it is read, as is the reason "
-                            "`drift` of a row whose canary left the band of `drift_limit` around the run's median."
-                        ),
-                        _table(DERIVED.values()),
-                    ),
-                ),
-                Section(
-                    title="Added by the summary over rounds",
-                    blocks=(
-                        Paragraph(
-                            "`archbench.decide.summary.summarise` gives one row a cell: medians over its processes, "
-                            "intervals between them, the worst verdict, all reasons. Reports and decisions use it."
-                        ),
-                        _table(ADDED.values()),
-                    ),
-                ),
-                Section(
-                    title="samples.parquet",
-                    blocks=(
-                        Paragraph("Every raw timing, so that each statistic can be computed again."),
-                        Table(
-                            headings=("Column", "Meaning"),
-                            rows=tuple((f"`{name}`", meaning) for name, meaning in SAMPLE_COLUMNS.items()),
-                        ),
-                    ),
-                ),
-                Section(
-                    title="Reason codes",
-                    blocks=(
-                        Paragraph(
-                            "`invalid` and `suspect` reasons make the verdict, labels do not. The others stand behind a "
-                            "column (`latency_p99_s:too_few_samples`) and say why it is null."
-                        ),
-                        Table(headings=("Code", "Effect", "Meaning", "What to do"), rows=reasons),
-                    ),
-                ),
-            ),
-        )
+    sections = (
+        _section(
+            "results.parquet",
+            "One row a cell, round and visit: what one process measured of one cell.",
+            _columns(columns().values()),
+        ),
+        _section(
+            "Added by archbench.load",
+            "Only the whole run can tell these, so they are made when it is read, as is the reason `drift` of a row "
+            "whose canary left the band of `drift_limit` around the run's median.",
+            _columns(DERIVED.values()),
+        ),
+        _section(
+            "Added by the summary over rounds",
+            "`archbench.decide.summary.summarise` gives one row a cell: medians over its processes, intervals between "
+            "them, the worst verdict, all reasons. Reports and decisions use it.",
+            _columns(ADDED.values()),
+        ),
+        _section(
+            "samples.parquet",
+            "Every raw timing, so that each statistic can be computed again.",
+            Table(headings=("Column", "Meaning"), rows=samples),
+        ),
+        _section(
+            "Reason codes",
+            "`invalid` and `suspect` reasons make the verdict, labels do not. The others stand behind a column "
+            "(`latency_p99_s:too_few_samples`) and say why it is null.",
+            Table(headings=("Code", "Effect", "Meaning", "What to do"), rows=reasons),
+        ),
     )
+    return render_markdown(Report(title="Columns", lead=(opening, Code(_EXAMPLE, "python")), sections=sections))
 
 
 _EXAMPLE = """\
@@ -108,7 +77,11 @@ frame = archbench.load("results/smoke/20250102T030405Z-0123abcd")
 fast = frame[(frame.status == "ok") & (frame.latency_median_s < 0.010)]"""
 
 
-def _table(known: Iterable[Column]) -> Table:
+def _section(title: str, text: str, table: Table) -> Section:
+    return Section(title=title, blocks=(Paragraph(text), table))
+
+
+def _columns(known: Iterable[Column]) -> Table:
     rows = tuple((f"`{one.name}`", _TYPES[one.kind], one.unit or "", one.description) for one in known)
     return Table(headings=("Column", "Type", "Unit", "Meaning"), rows=rows)
 

@@ -18,6 +18,7 @@ def failures(run: Measured) -> Section | None:
     """Failed cells one by one, cells that were not run by reason; `None` where there are neither."""
     failed = [one for one in run.outcomes if one.status in FAILED or (one.status == "ok" and one.error_message)]
     not_run = [one for one in run.outcomes if one.status in ("unsupported", "skipped")]
+    failed.sort(key=lambda one: (one.variant, one.phase, one.setting_label, one.batch_size))
     blocks = [*_failed(failed), *_not_run(not_run)]
     return Section(title="Without figures", blocks=tuple(blocks)) if blocks else None
 

@@ -30,15 +30,17 @@ def trust(run: Measured) -> Section:
 
 
 def _intervals(run: Measured) -> str:
-    if any(one.processes > 1 for one in run.outcomes):
+    most = max(one.processes_used for one in run.outcomes)
+    if most < 2:
         return (
-            "A figure is the median over the rounds, each measured by a process of its own; "
-            "± is the 95 % interval between those processes."
+            "Every cell was measured by one process, and ± is the 95 % interval within it. "
+            "How much processes differ needs several rounds (`--rounds 3`)."
         )
-    return (
-        "Every cell was measured by one process, and ± is the 95 % interval within it. "
-        "How much processes differ needs several rounds (`--rounds 3`)."
+    between = (
+        "A figure is the median over the rounds, each measured by a process of its own; "
+        "± is the 95 % interval between those processes."
     )
+    return f"{between} Two make it wide: a third round narrows it much." if run.rounds == 2 else between
 
 
 def _noise(run: Measured) -> list[str]:

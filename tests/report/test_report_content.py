@@ -1,0 +1,376 @@
+"""What a report says of a run: figures, marks, gains, failures and notes, and the whole of a small one."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
+
+from archbench.model.cell import Network
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.record import Record, Sample
+from archbench.report import Report, build_report, read_measured, write_report
+from archbench.report.column_docs import SAMPLE_COLUMNS, columns_markdown
+from archbench.report.content import Block, Code, Fold, Paragraph, Section, Table
+from archbench.report.failures import failures
+from archbench.report.figures import phase_sections
+from archbench.report.measured import Measured, Outcome
+from archbench.report.toggles import Gain, gain, toggles
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+
+def report_of(root: Path, *rows: Record, **suite: Any) -> Report:
+    return build_report(read_measured(make_run(root, rows, suite=make_suite(**suite))))
+
+
+def tables(*blocks: Block) -> list[Table]:
+    """All tables in reading order."""
+    found = []
+    for block in blocks:
+        if isinstance(block, Table):
+            found.append(block)
+        elif isinstance(block, Section | Fold):
+            found += tables(*block.blocks)
+    return found
+
+
+def section(report: Report, title: str) -> Section:
+    return next(one for one in report.sections if one.title == title)
+
+
+def texts(*blocks: Block) -> str:
+    found = []
+    for block in blocks:
+        if isinstance(block, Section | Fold):
+            found.append(texts(*block.blocks))
+        elif isinstance(block, Paragraph | Code):
+            found.append(block.text)
+        elif isinstance(block, Table):
+            found += [" | ".join(row) for row in block.rows]
+        else:
+            found += block.items
+    return "\n".join(found)
+
+
+def outcome(**fields: Any) -> Outcome:
+    blank = dict.fromkeys(Outcome.__struct_fields__)
+    plain = {"precision": "fp32", "memory_format": "contiguous", "compile_mode": "off", "status": "ok", "verdict": "ok"}
+    return Outcome(**{**blank, **plain, **fields})
+
+
+def small_run(root: Path) -> Path:
+    suite = make_suite(
+        architectures=tuple(Network(name=name) for name in ("resnet18", "densenet121", "vgg16")),
+        settings={name: SETTINGS[name] for name in ("fp32", "amp-nhwc", "compiled")},
+        rounds=2,
+    )
+    rows = list(make_rows(suite, make_environment(), networks=["resnet18", "densenet121", "vgg16"]))
+    return make_run(root, rows, suite=suite)
+
+
+def test_a_small_report_reads_as_it_did(tmp_path: Path) -> None:
+    """After a wanted change: ARCHBENCH_UPDATE_GOLDEN=1 pytest tests/report, and read the difference."""
+    golden = HERE / "small_report.md"
+    written = write_report(small_run(tmp_path))
+    assert written.name == "report.md"
+    if os.environ.get("ARCHBENCH_UPDATE_GOLDEN"):
+        golden.write_bytes(written.read_bytes())
+    assert written.read_text() == golden.read_text()
+
+
+def test_a_row_of_figures(tmp_path: Path) -> None:
+    table = tables(section(report_of(tmp_path, make_record()), "Inference"))[0]
+    assert dict(zip(table.headings, table.rows[0], strict=True)) == {
+        "Network": "resnet50",
+        "Params M": "25.56",
+        "GMACs": "4.09",
+        "Top-1 %": "80.9",
+        "Setting": "fp32",
+        "Batch": "1",
+        "Latency ms": "23.2 ±0.3",
+        "p95 ms": "25.1",
+        "img/s": "43.5",
+        "Peak MiB": "172",
+        "Verdict": "ok",
+    }
+
+
+def test_nothing_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(
+        [name for name, column in _columns() if column.kind in ("real", "whole") and name not in _IDENTITY]
+    )
+    table = tables(section(report_of(tmp_path, make_record(**nothing)), "Inference"))[0]
+    assert table.rows[0] == ("resnet50", "-", "-", "-", "fp32", "1", "-", "-", "-", "-", "ok")
+
+
+_IDENTITY = {"schema_version", "protocol_version", "round", "visit", "input_size", "batch_size"}
+
+
+def _columns() -> list[tuple[str, Any]]:
+    from archbench.model.record import columns
+
+    return list(columns().items())
+
+
+def test_fastest_first_within_setting_and_batch_settings_as_in_the_suite(tmp_path: Path) -> None:
+    rows = [
+        make_record(
+            cell_id=f"{name}{batch}{setting}", variant=name, batch_size=batch, setting=setting, latency_median_s=t
+        )
+        for name, t in (("slow", 0.9), ("fast", 0.1), ("none", None))
+        for batch in (8, 1)
+        for setting in ("compiled", "fp32")
+    ]
+    table = tables(section(report_of(tmp_path, *rows), "Inference"))[0]
+    order = [(row[4], row[5], row[0]) for row in table.rows]
+    assert order == [
+        (setting, batch, name)
+        for setting in ("fp32", "compiled")
+        for batch in ("1", "8")
+        for name in ("fast", "slow", "none")
+    ]
+
+
+def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
+    rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
+    slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
+    table = tables(section(report_of(tmp_path, *rows, slow), "Inference"))[0]
+    assert [(row[6].split()[0], row[7]) for row in table.rows if row[0] == "slow"] == [("10", "20.0")]
+
+
+def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
+    def label(**fields: Any) -> str:
+        return outcome(**{"reasons": (), "processes": 3, "processes_used": 3, **fields}).verdict_label
+
+    assert label() == "ok"
+    assert label(reasons=("latency_p99_s:too_few_samples", "host_bound")) == "ok; host_bound"
+    assert label(verdict="suspect", reasons=("drift", "contended")) == "suspect: drift, contended"
+    assert label(verdict="invalid", reasons=("throttled", "power_capped")) == "invalid: throttled; power_capped"
+    assert label(verdict="suspect", processes_used=2) == "suspect: 2 of 3 processes"
+    assert label(status="oom", verdict=None) == "oom"
+    assert label(verdict="suspect", reasons=("of_tomorrow",)) == "suspect: of_tomorrow"
+
+
+def test_long_names_keep_both_ends() -> None:
+    name = "mypkg.nets:build[" + ",".join(f"option{number}=1" for number in range(40)) + "]"
+    shown = outcome(variant=name).network
+    assert len(shown) == 48
+    assert shown.startswith("mypkg.nets:build[option")
+    assert shown.endswith("option39=1]")
+
+
+def test_input_sizes_are_told_apart(tmp_path: Path) -> None:
+    rows = [
+        make_record(),
+        make_record(cell_id="b", variant="inception_v3", input_size=299),
+        make_record(cell_id="c", variant="resnet50[input_size=320]", input_size=320),
+        make_record(cell_id="d", variant="resnet18"),
+    ]
+    found = section(report_of(tmp_path, *rows), "Inference")
+    names = {row[0] for row in tables(found)[0].rows}
+    assert names == {"resnet50", "inception_v3 (299 px)", "resnet50[input_size=320]", "resnet18"}
+    assert "Images are 224 x 224 unless" in texts(found)
+
+
+def test_gpu_runs_show_reserved_memory_labels_and_raw_times(tmp_path: Path) -> None:
+    suite = make_suite(rounds=1)
+    gpu = make_environment("cuda:0")
+    run = make_run(tmp_path, list(make_rows(suite, gpu, networks=["vgg16"])), suite=suite, environment=gpu)
+    report = build_report(read_measured(run))
+    inference = tables(section(report, "Inference"))[0]
+    assert inference.rows[0][9:] == ("1,154", "ok; host_bound")
+    assert "held by the allocator" in texts(section(report, "Inference"))
+    trust = texts(section(report, "How far to trust this"))
+    assert "corrected" not in trust
+    assert "± is the 95 % interval within it" in trust
+    assert "GPU | NVIDIA H200, 140 GiB, power limit 700 W, MIG off" in texts(section(report, "Machine"))
+
+
+def test_long_phases_are_cut_by_setting_and_very_long_tables_folded(tmp_path: Path) -> None:
+    def rows(count: int) -> list[Record]:
+        return [
+            make_record(cell_id=f"{number}{setting}", variant=f"n{number}", setting=setting)
+            for number in range(count)
+            for setting in ("fp32", "compiled")
+        ]
+
+    whole = section(report_of(tmp_path / "whole", *rows(15)), "Inference")
+    assert len(tables(whole)) == 1
+    cut = section(report_of(tmp_path / "cut", *rows(16)), "Inference")
+    assert [part.title for part in cut.blocks[1:] if isinstance(part, Section)] == [
+        "Inference: fp32",
+        "Inference: compiled",
+    ]
+    folded = section(report_of(tmp_path / "folded", *rows(101)), "Inference").blocks[1]
+    assert isinstance(folded, Section)
+    assert isinstance(folded.blocks[0], Fold)
+    assert folded.blocks[0].summary == "101 cells"
+
+
+def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
+    base = outcome(rank_latency_s=0.02, rank_latency_low_s=0.02 / 1.03, rank_latency_high_s=0.02 * 1.03)
+    head = outcome(rank_latency_s=0.01, rank_latency_low_s=0.01 / 1.04, rank_latency_high_s=0.01 * 1.04)
+    found = gain(base, head)
+    assert found is not None
+    half = math.hypot(math.log(1.03), math.log(1.04))
+    assert found.ratio == 2.0
+    assert found.low == pytest.approx(2 * math.exp(-half))
+    assert found.high == pytest.approx(2 * math.exp(half))
+    assert gain(base, outcome(rank_latency_s=0.01)) == Gain(ratio=2.0)
+    assert gain(base, outcome()) is None
+
+
+def test_settings_stand_side_by_side(tmp_path: Path) -> None:
+    def row(setting: str, **fields: Any) -> Record:
+        bundle = SETTINGS[setting]
+        toggles = {name: getattr(bundle, name) for name in ("precision", "memory_format", "compile_mode")}
+        return make_record(**{"cell_id": f"{setting}{fields}", "setting": setting, **toggles, **fields})
+
+    rows = [
+        row("fp32", latency_median_s=0.02, latency_ci_low_s=0.0199, latency_ci_high_s=0.0201),
+        row("amp", latency_median_s=0.01, latency_ci_low_s=0.0099, latency_ci_high_s=0.0101, verdict="suspect"),
+        row("amp-nhwc", verdict="invalid"),
+        row("compiled", status="timeout"),
+        row("amp", variant="lonely"),
+        row("fp32", batch_size=8),
+    ]
+    found = toggles(read_measured(make_run(tmp_path, rows)))
+    assert found is not None
+    (table,) = tables(found)
+    assert table.headings == ("Network", "Batch", "fp32 ms", "amp ×", "amp-nhwc ×", "compiled ×")
+    assert table.rows == (("resnet50", "1", "20.00 ±0.10", "2.00 ±0.02 ?", "invalid", "timeout"),)
+    assert toggles(read_measured(make_run(tmp_path / "alone", rows[:1]))) is None
+
+
+def test_a_full_product_of_toggles_takes_several_tables(tmp_path: Path) -> None:
+    precisions = ["fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"]
+    rows = [
+        make_record(cell_id=f"{precision}{layout}", setting=None, precision=precision, memory_format=layout)
+        for precision in precisions
+        for layout in ("contiguous", "channels_last")
+    ]
+    found = toggles(read_measured(make_run(tmp_path, rows)))
+    assert found is not None
+    assert [len(table.headings) for table in tables(found)] == [3 + 7, 3 + 4]
+    assert "amp-bf16, channels_last ×" in tables(found)[0].headings
+    assert all(len(row) == len(table.headings) for table in tables(found) for row in table.rows)
+
+
+def test_failures_are_listed_and_what_was_not_run_is_grouped(tmp_path: Path) -> None:
+    rows = [
+        make_record(cell_id="a", variant="a", status="oom", error_phase="warmup", error_message="x" * 300),
+        make_record(cell_id="b", variant="b"),
+        make_record(
+            cell_id="b", variant="b", round=1, status="crashed", error_phase="latency", error_message="signal 9"
+        ),
+        *(
+            make_record(cell_id=f"c{number}", variant=f"c{number}", status="skipped", error_message="too large")
+            for number in range(5)
+        ),
+        make_record(cell_id="d", variant="d", status="unsupported", reasons=("not_on_device", "mfu:unknown_peak")),
+    ]
+    found = failures(read_measured(make_run(tmp_path, rows)))
+    assert found is not None
+    failed, not_run = tables(found)
+    assert failed.rows == (
+        ("a", "inference", "fp32", "1", "oom", "warmup", "x" * 159 + "…"),
+        ("b", "inference", "fp32", "1", "1 of 2", "latency", "signal 9"),
+    )
+    assert not_run.rows == (
+        ("skipped", "5", "too large", "c0, c1, c2, …"),
+        ("unsupported", "1", "not_on_device", "d"),
+    )
+    assert failures(read_measured(make_run(tmp_path / "fine", [make_record()]))) is None
+
+
+def test_many_failures_are_cut_short(tmp_path: Path) -> None:
+    rows = [make_record(cell_id=str(number), status="error", error_message=str(number)) for number in range(130)]
+    found = failures(read_measured(make_run(tmp_path, rows)))
+    assert found is not None
+    assert len(tables(found)[0].rows) == 100
+    assert "And 30 more cells in `results.parquet`." in texts(found)
+
+
+def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
+    row = make_record(status="error", error_message="no", top1=None, started_at=None, accuracy_source=None)
+    report = report_of(tmp_path, row, settings={}, description="")
+    assert "0 of 1 cell measured." in texts(*report.lead)
+    assert "Which network, with which settings" in texts(*report.lead)
+    assert [one.title for one in report.sections] == [
+        "Machine",
+        "How far to trust this",
+        "Inference",
+        "Without figures",
+        "What is not included",
+        "Measure it again",
+    ]
+
+
+def test_the_training_step_is_named_only_where_there_is_one(tmp_path: Path) -> None:
+    without = texts(section(report_of(tmp_path / "a", make_record()), "What is not included"))
+    assert "copies from host to device" in without
+    assert "SGD" not in without
+    trained = texts(section(report_of(tmp_path / "b", make_record(phase="training")), "What is not included"))
+    assert "cross-entropy loss, the backward pass and a step of SGD with momentum" in trained
+
+
+def test_the_command_to_reproduce_names_device_and_code(tmp_path: Path) -> None:
+    architectures = (Network(name="torchvision:resnet18"), Network(name="timm:hrnet_w18"))
+    plain = texts(section(report_of(tmp_path / "a", make_record(), architectures=architectures), "Measure it again"))
+    assert plain.endswith("archbench run suite.yaml --device cpu")
+    code = (*architectures, Network(name="mypkg.nets:build"))
+    with_code = texts(section(report_of(tmp_path / "b", make_record(), architectures=code), "Measure it again"))
+    assert with_code.endswith("archbench run suite.yaml --device cpu --allow-code")
+
+
+def test_hostile_names_are_harmless(tmp_path: Path) -> None:
+    rows = [
+        make_record(cell_id=str(number), variant=name, status=status, error_message=name)
+        for number, name in enumerate(("<script>alert(1)</script>", "../../x", "a|b", "ü" * 300, "line\nbreak"))
+        for status in ("ok",)
+    ]
+    markdown = write_report(make_run(tmp_path, rows), out=tmp_path / "r.md").read_text()
+    assert "<script" not in markdown
+    assert "a\\|b" in markdown
+    assert "line break" in markdown
+    assert "ü" * 49 not in markdown.split("## Without figures")[0]
+
+
+def test_unreadable_runs_and_unwritable_places(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or directory"):
+        write_report(tmp_path / "none")
+    run = make_run(tmp_path, [make_record()])
+    with pytest.raises(UnfitError, match=r"cannot write .*No such file or directory"):
+        write_report(run, out=tmp_path / "none" / "report.md")
+    (run / "environment.json").write_text('{"device": 1}')
+    with pytest.raises(UsageError, match=r"environment\.json: cannot be read by this version"):
+        write_report(run)
+
+
+def test_a_merged_file_stands_for_its_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [make_record()])
+    assert write_report(run / "results.parquet") == run / "report.md"
+
+
+def test_the_noise_floor_is_told(tmp_path: Path) -> None:
+    measured = read_measured(small_run(tmp_path))
+    assert measured.floor is not None
+    assert measured.drift is not None
+    trust = texts(section(build_report(measured), "How far to trust this"))
+    assert "Noise floor: two measurements of the very same thing (resnet18, several times a round)" in trust
+    quiet: Measured = msgspec.structs.replace(measured, floor=None, drift=None, corrected=False)
+    assert "Noise floor" not in texts(section(build_report(quiet), "How far to trust this"))
+    assert len(phase_sections(quiet)) == 2
+
+
+def test_the_page_on_columns_is_current() -> None:
+    """After a change of columns: python -m archbench.report.column_docs > docs/columns.md."""
+    assert (ROOT / "docs" / "columns.md").read_text() == columns_markdown()
+    assert tuple(SAMPLE_COLUMNS) == Sample.__struct_fields__
