@@ -48,6 +48,7 @@ class NvmlProbe:
         self._held = ExitStack()
         self._gpu: Any = None
         self._slice: Any = None
+        self._shared = False
         self._problem: str | None = None
         try:
             self._held.enter_context(nvml.session())
@@ -70,13 +71,16 @@ class NvmlProbe:
             self._gpu, self._problem = nvml.ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
         else:
             self._gpu = handle
+        # Some CUDA versions give the whole GPU's UUID for a slice: which slice is ours is then unknown, but not that.
+        mode = None if self._gpu is None else nvml.value("nvmlDeviceGetMigMode", self._gpu)
+        self._shared = bool(mode and mode[0])
 
     def read(self) -> Reading:
         at_s = time.perf_counter()
         if self._problem is not None:
             return Reading(at_s=at_s, missing=dict.fromkeys(_EXPECTED, self._problem))
         gpu, missing = self._gpu, _Missing()
-        whole = self._slice is None
+        whole = not self._shared
         power_mw = missing.note("power_w", nvml.ask("nvmlDeviceGetPowerUsage", gpu) if whole else _NOT_OF_A_SLICE)
         energy = nvml.ask("nvmlDeviceGetTotalEnergyConsumption", gpu) if whole else _NOT_OF_A_SLICE
         rates = missing.note(
@@ -101,6 +105,8 @@ class NvmlProbe:
         self._held.close()
 
     def _foreign(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
+        if self._shared and self._slice is None:
+            return _NOT_OF_A_SLICE
         processes, reason = compute_processes(self._gpu if self._slice is None else self._slice)
         return (None, reason) if processes is None else (strangers(processes, self._ours, host_pids()), None)
 

@@ -184,6 +184,18 @@ answer = [collect_environment("cuda:0"), open_probe("cuda:0").read()]
     assert reading["missing"] == dict.fromkeys(("power_w", "energy_mj", "utilisation"), "not_on_device")
 
 
+def test_a_slice_known_by_the_whole_gpus_uuid_is_not_given_the_whole_gpus_energy(ask: Ask) -> None:
+    code = """
+from archbench.device import open_probe
+answer = open_probe("cuda:0", uuid="0").read()
+"""
+    reading = ask(code, STUB_MIG=1, STUB_PIDS="11,12")
+    assert reading["sm_clock_mhz"] == 1980
+    unknown = ("power_w", "energy_mj", "utilisation", "foreign")
+    assert [reading[field] for field in unknown] == [None] * 4
+    assert reading["missing"] == dict.fromkeys(unknown, "not_on_device")
+
+
 def test_foreign_processes_are_those_that_are_not_ours(ask: Ask) -> None:
     code = """
 import os
