@@ -1,7 +1,7 @@
 """Statistics of arrays of floats; knows nothing of benchmarks.
 
-What measuring needs is exported here and needs numpy alone. What comparing needs (`archbench.stats.paired`,
-`archbench.stats.changepoint`) is imported from its module; it loads scipy when it is called.
+What measuring needs is exported here and needs numpy alone. What comparing needs (`paired`, `twostage` and
+`changepoint`) is imported from its module; it loads scipy when it is called.
 """
 
 from archbench.stats.drift import Drift, drifting

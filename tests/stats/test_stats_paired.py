@@ -132,16 +132,16 @@ def test_size_on_clustered_aa_data() -> None:
     """Processes differ by 1 %, samples within one by 1 %: process medians keep the level, pooled samples do not."""
     rng = np.random.default_rng(4)
     by_process, pooled = [], []
-    for _ in range(1500):
+    for _ in range(1000):
         base, head = (rng.normal(0, 0.01, (8, 1)) + rng.normal(0, 0.01, (8, 50)) for _ in range(2))
         by_process.append(paired(np.median(head, axis=1) - np.median(base, axis=1)).p_slower())
         pooled.append(paired((head - base).ravel()).p_slower())
-    assert 0.035 < np.mean(np.array(by_process) < 0.05) < 0.065
+    assert 0.03 < np.mean(np.array(by_process) < 0.05) < 0.07
     assert np.mean(np.array(pooled) < 0.05) > 0.25
 
 
 def test_size_of_the_trimmed_test() -> None:
-    d = np.random.default_rng(5).normal(0, 0.007, (6000, 12))
+    d = np.random.default_rng(5).normal(0, 0.007, (3000, 12))
     size = np.mean([paired(row, trim=0.2).p_slower() < 0.01 for row in d])  # type: ignore[operator]
     assert 0.008 < size < 0.016  # 1.2 %, as its docstring owns up to
 
@@ -174,7 +174,7 @@ def test_holm_keeps_the_chance_of_any_false_alarm() -> None:
 @pytest.mark.parametrize(("sd", "count"), [(0.007, 12), (0.02, 5), (0.05, 20)])
 def test_minimum_detectable_effect_is_found_as_often_as_it_says(sd: float, count: int) -> None:
     effect = minimum_detectable_effect(sd, count, level=0.05, power=0.8)
-    d = np.random.default_rng(7).normal(math.log1p(effect), sd, (3000, count))
+    d = np.random.default_rng(7).normal(math.log1p(effect), sd, (2000, count))
     found = [p <= 0.05 for row in d if (p := paired(row).p_slower()) is not None]
     assert np.mean(found) == pytest.approx(0.8, abs=0.025)
 
