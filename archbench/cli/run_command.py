@@ -241,8 +241,8 @@ def _conclude(store: RunStore, report: Path, plan: Plan, as_json: bool) -> None:
     import msgspec
 
     records = store.records()
-    statuses = Counter(record.status for record in records)
-    verdicts = Counter(record.verdict for record in records if record.verdict)
+    statuses: Counter[str] = Counter(record.status for record in records)
+    verdicts: Counter[str] = Counter(record.verdict for record in records if record.verdict)
     if as_json:
         summary = RunSummary(
             run=str(store.path),

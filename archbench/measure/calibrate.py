@@ -43,7 +43,7 @@ def calibrate(device: torch.device, clock: Clock, threads: int, soak_s: float) -
     sizes = CUDA_SIZES if device.type == "cuda" else CPU_SIZES
     precisions = tuple(_DTYPES) if device.type == "cuda" else _ON_CPU
     _soak(device, clock, sizes.matrix, soak_s)
-    flops = {}
+    flops: dict[str, float] = {}
     for precision in precisions:
         apply_state(precision, threads, seed=0)
         flops[precision] = 2 * sizes.matrix**3 / _product_s(device, clock, sizes, _DTYPES[precision])

@@ -22,7 +22,7 @@ from archbench.measure.numerics import compare
 from archbench.measure.sampling import Sampled, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
-from archbench.model.blank import blank_record
+from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
@@ -47,7 +47,7 @@ class CellRun:
         self._cell = cell
         self._first = first
         self._enter = enter
-        self._draft = Draft(blank_record(cell, bench.task.context, facts(cell.network)))
+        self._draft = Draft(blank_record(cell, bench.task.context, _known_of(cell)))
         self._samples: list[Sample] = []
 
     def run(self) -> CellFinished:
@@ -359,6 +359,14 @@ class CellRun:
             device_s=device_s,
             kept=kept,
         )
+
+
+def _known_of(cell: Cell) -> Facts:
+    """The catalogue's facts; none of a network that this interpreter's libraries lack, which fails when it is built."""
+    try:
+        return facts(cell.network)
+    except UsageError:
+        return Facts()
 
 
 def _status_of(error: Exception) -> Status:

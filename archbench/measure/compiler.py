@@ -42,7 +42,7 @@ def compile_module(module: nn.Module, mode: CompileMode) -> Callable[..., Any]:
     """
     # From the start, for the stance alone says nothing once the limit was hit and calls run eagerly.
     cast(Any, torch.compiler.config).fail_on_recompile_limit_hit = True
-    return cast("Callable[..., Any]", torch.compile(module, mode=None if mode == "default" else mode, dynamic=False))
+    return torch.compile(module, mode=None if mode == "default" else mode, dynamic=False)
 
 
 def reset() -> None:
@@ -89,6 +89,11 @@ def cold_cache() -> Iterator[None]:
 def use_cache(folder: Path) -> None:
     """Keep inductor's compiled kernels in `folder` from now on (Triton's go into a folder inside it)."""
     os.environ[CACHE_VARIABLE] = str(folder)
+
+
+def mark_step() -> None:
+    """Tell CUDA graphs that a step begins: the tensors of the last one may be overwritten."""
+    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
 def cuda_graph_launches(step: Callable[[], object]) -> int:

@@ -58,7 +58,7 @@ class Workload:
         if cell.memory_format == "channels_last":
             if all(weight.dim() != 4 for weight in module.parameters()):
                 raise UnsupportedError("channels_last needs convolution weights, and this network has none")
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
         return module
 
     def _prepare_training(self) -> None:
@@ -71,13 +71,13 @@ class Workload:
 
     def _infer(self) -> object:
         if self._marks_steps:
-            torch.compiler.cudagraph_mark_step_begin()
+            compiler.mark_step()
         with self._contexts():
             return self._forward(self.inputs[next(self._turn)])
 
     def _train(self) -> object:
         if self._marks_steps:
-            torch.compiler.cudagraph_mark_step_begin()
+            compiler.mark_step()
         turn = next(self._turn)
         with self._contexts():
             loss = self._loss(self._forward(self.inputs[turn]), turn)

@@ -37,12 +37,12 @@ def disagreement(paths: list[Path]) -> dict[str, list[bool]]:
     """For each pair of runs and cell: whether the two medians lie further apart than the runs say they may."""
     found: dict[str, list[bool]] = {"ok": [], "suspect": []}
     frames = [archbench.load(path) for path in paths]
-    floors = [noise_floor(frame) for frame in frames]
+    floors = [floor.spread if (floor := noise_floor(frame)) else 0.0 for frame in frames]
     for (one, floor_one), (other, floor_other) in itertools.combinations(zip(frames, floors, strict=True), 2):
         pairs = one.merge(other, on=["cell_id", "visit"], suffixes=("_a", "_b"))
         for row in pairs.itertuples():
             distance = abs(math.log(row.latency_median_corrected_s_a / row.latency_median_corrected_s_b))
-            allowed = max(floor_one or 0.0, floor_other or 0.0, _half_width(row, "a"), _half_width(row, "b"))
+            allowed = max(floor_one, floor_other, _half_width(row, "a"), _half_width(row, "b"))
             suspect = "suspect" in (row.verdict_a, row.verdict_b)
             found["suspect" if suspect else "ok"].append(distance > allowed)
     return found
