@@ -30,7 +30,7 @@ class StoppingRule:
     doubling the samples no longer narrows it (`plateau`: drift or slow noise, more samples would not help), or at
     `max_samples` or `max_seconds` (`capped`). It never stops before `min_samples` (`min_samples_slow` where a sample
     takes more than `slow_step_s`), `min_blocks` blocks and `min_seconds`, not even at a cap.
-    It looks only at the ends of blocks and at growing distances; `add` costs well below a microsecond on average.
+    It looks only at the ends of blocks and at growing distances; `add` costs about two microseconds on average.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class StoppingRule:
         self._samples.append(seconds)
         self._seconds += seconds
         count = len(self._samples)
-        if count < self._least or self._seconds < self._min_seconds:
+        if self._done or count < self._least or self._seconds < self._min_seconds:
             return
         capped = count >= self._max_samples or self._seconds >= self._max_seconds
         if capped or (count >= self._next_look and count % self.block_length == 0):
@@ -80,7 +80,7 @@ class StoppingRule:
 
     @property
     def done(self) -> Stop | None:
-        """Why sampling may stop; `None` while it should go on."""
+        """Why sampling may stop; `None` while it should go on. Samples added later change the interval, not this."""
         return self._done
 
     @property

@@ -64,6 +64,16 @@ def test_never_before_the_minimum_and_never_past_both_caps(
     assert rule.interval.low is not None
 
 
+def test_samples_that_come_after_the_end_do_not_reopen_it() -> None:
+    rule = feed(StoppingRule(step_s=0.02), [0.02] * 30)
+    assert rule.done == "converged"
+    for seconds in [0.01, 0.05] * 30:
+        rule.add(seconds)
+    assert rule.done == "converged"
+    assert rule.count == 90
+    assert rule.interval.half_width != 0
+
+
 def test_a_percentile_that_needs_more_samples_raises_the_minimum() -> None:
     rule = StoppingRule(step_s=0.02, min_samples=299, min_samples_slow=299)
     assert feed(rule, [0.02] * 1000).count in range(299, 299 + rule.block_length)
