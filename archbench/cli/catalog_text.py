@@ -1,33 +1,35 @@
-"""What `list` and `show` have in common: a console, a plain table, and figures that a person can read."""
+"""What `list` and `show` have in common: plain tables and figures that a person can read.
+
+Rich would lay the tables out as well, but takes 0.2 s of the 0.8 s within which these commands answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
+import shutil
+import sys
+from collections.abc import Collection, Iterator, Sequence
 
 MILLION = 1e6
 BILLION = 1e9
+MIB = 2.0**20
 
-# A pipe has no width; wide enough that nothing is wrapped or cut.
-_PIPE_WIDTH = 240
-
-
-def console() -> Console:
-    """stdout; rich leaves the colours out for NO_COLOR and where nobody is looking."""
-    found = Console(highlight=False, markup=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+_GAP = "  "
 
 
-def table(headings: Sequence[str], numeric: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Borderless; the columns in `numeric` stand right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        made.add_column(heading, justify="right" if heading in numeric else "left", no_wrap=True)
-    for row in rows:
-        made.add_row(*row)
-    return made
+def table(headings: Sequence[str], numeric: Collection[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table without borders; columns in `numeric` stand right.
+
+    On a terminal a line ends at its right edge, in a pipe or a file nothing is cut.
+    """
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for row in (headings, *rows):
+        fields = (
+            text.rjust(width) if heading in numeric else text.ljust(width)
+            for text, width, heading in zip(row, widths, headings, strict=True)
+        )
+        line = _GAP.join(fields).rstrip()
+        yield line if room is None or len(line) <= room else line[: room - 1] + "…"
 
 
 def scaled(value: float | None, unit: float) -> str:
@@ -39,6 +41,11 @@ def scaled(value: float | None, unit: float) -> str:
         if number >= least:
             return f"{number:,.{digits}f}"
     return f"{number:.2g}"
+
+
+def mib(size: int | None) -> str:
+    """Bytes as `30.8 MiB`."""
+    return "unknown" if size is None else f"{scaled(size, MIB)} MiB"
 
 
 def shape(sides: Sequence[int] | None) -> str:

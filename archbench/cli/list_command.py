@@ -36,7 +36,7 @@ def command(
 
 
 def _show(listed: list[Summary]) -> None:
-    from archbench.cli.catalog_text import BILLION, MILLION, console, scaled, shape, table
+    from archbench.cli.catalog_text import BILLION, MILLION, scaled, shape, table
 
     numeric = ("year", "params M", "GMACs", "top-1 %")
     rows = [
@@ -54,7 +54,8 @@ def _show(listed: list[Summary]) -> None:
         )
         for network in listed
     ]
-    console().print(table(("name", "family", *numeric, "on", "input", "source", "accuracy from"), numeric, rows))
+    headings = ("name", "family", *numeric, "on", "input", "source", "accuracy from")
+    print("\n".join(table(headings, numeric, rows)))
 
 
 def _hint(source: str | None) -> None:

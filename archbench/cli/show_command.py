@@ -35,7 +35,7 @@ def command(
 
     from archbench.catalog import resolve
     from archbench.catalog.card import card, stored
-    from archbench.cli.show_text import Shown, show
+    from archbench.cli.show_text import Shown, lines
     from archbench.model.axes import Head
     from archbench.model.cell import Network
     from archbench.model.errors import UsageError
@@ -58,7 +58,7 @@ def command(
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
     else:
-        show(shown)
+        print("\n".join(lines(shown)))
 
 
 def _build(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.table import Table
-
 from archbench.analyze.figures import SecondOpinion
 from archbench.catalog.card import Card
-from archbench.cli.catalog_text import BILLION, MILLION, console, scaled, shape, table
-
-MIB = 2.0**20
+from archbench.cli.catalog_text import BILLION, MILLION, mib, scaled, shape, table
 
 
 class Shown(Card, frozen=True, kw_only=True):
@@ -27,24 +22,20 @@ class Shown(Card, frozen=True, kw_only=True):
     second_opinion: SecondOpinion | None = None
 
 
-def show(shown: Shown) -> None:
-    """Print everything, a paragraph a subject."""
-    out = console()
-    out.print("\n".join(_head(shown)))
+def lines(shown: Shown) -> Iterator[str]:
+    """Everything that is known, a paragraph a subject."""
+    yield from _head(shown)
     if shown.params is not None:
-        out.print("\nSize, per image" + (f" of {shape(shown.input_shape)}" if shown.input_shape else ""), style="bold")
-        out.print(_sizes(shown))
-        out.print("\n".join(_more_sizes(shown)))
+        yield from ("", f"Size, per image of {shape(shown.input_shape)}", *_sizes(shown))
     if shown.second_opinion is not None:
-        out.print("\n".join(_second_opinion(shown.second_opinion)))
+        yield from _second_opinion(shown.second_opinion)
     if shown.batch_size is not None:
-        out.print("\n".join(_memory(shown)))
-    _accuracies(shown, out)
+        yield from ("", *_memory(shown))
+    yield from ("", *_accuracies(shown))
     if shown.stages:
-        out.print("\nStages", style="bold")
-        out.print(_stages(shown))
+        yield from ("", "Stages", *_stages(shown))
     for paragraph in filter(None, (shown.note, shown.about)):
-        out.print(f"\n{paragraph}")
+        yield from ("", paragraph)
 
 
 def _head(card: Card) -> Iterator[str]:
@@ -60,24 +51,18 @@ def _head(card: Card) -> Iterator[str]:
         yield f"  also called {', '.join(card.aliases)}"
 
 
-def _sizes(card: Card) -> Table:
-    """Counted beside published, each column with its origin."""
-    columns = ("", "counted", *(size.origin for size in card.published))
+def _sizes(card: Card) -> Iterator[str]:
+    """Counted beside published, each column with its origin; then what is only counted."""
+    headings = ("", "counted", *(size.origin for size in card.published))
     params = ("params M", scaled(card.params, MILLION), *(scaled(size.params, MILLION) for size in card.published))
     macs = ("GMACs", scaled(card.macs, BILLION), *(scaled(size.macs, BILLION) for size in card.published))
-    return table(columns, columns[1:], (params, macs))
-
-
-def _more_sizes(card: Card) -> Iterator[str]:
-    """What is only counted."""
-    assert card.params is not None
-    assert card.activations is not None
+    yield from table(headings, headings[1:], (params, macs))
     yield f"  {card.params:,} trainable parameters, {card.buffers:,} elements in buffers"
     if card.idle_params:
         yield f"  of these, {card.idle_params:,} parameters are not used in inference (auxiliary heads)"
     yield f"  {card.macs:,} MACs = {card.flops:,} FLOPs; depth {card.depth} weight layers"
-    yield f"  {card.activations:,} activations, {_mib(card.activation_bytes)} in fp32"
-    yield f"  {_mib(card.weight_bytes)} of weights and buffers"
+    yield f"  {card.activations:,} activations, {mib(card.activation_bytes)} in fp32"
+    yield f"  {mib(card.weight_bytes)} of weights and buffers"
     if card.feature_width is not None:
         yield f"  {card.feature_width} feature channels under the classifier"
     for variant in card.variants:
@@ -96,17 +81,17 @@ def _second_opinion(opinion: SecondOpinion) -> Iterator[str]:
 
 def _memory(shown: Shown) -> Iterator[str]:
     inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
-    yield f"\nMemory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step"
-    yield f"  inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
+    yield f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step"
+    yield f"  inference {mib(inference)}, training {mib(training)} (SGD with momentum)"
     if shown.unpredicted:
         yield f"  {shown.unpredicted}"
 
 
-def _accuracies(card: Card, out: Console) -> None:
+def _accuracies(card: Card) -> Iterator[str]:
     if not card.accuracies:
-        out.print("\nNo published accuracy is known.")
+        yield "No published accuracy is known."
         return
-    out.print("\nPublished accuracy, never measured here; the first line stands for the network", style="bold")
+    yield "Published accuracy, never measured here; the first line stands for the network"
     rows = [
         (
             _percent(accuracy.top1),
@@ -119,12 +104,12 @@ def _accuracies(card: Card, out: Console) -> None:
         for accuracy in card.accuracies
     ]
     numeric = ("top-1 %", "top-5 %")
-    out.print(table((*numeric, "on", "from", "protocol", "trained by"), numeric, rows))
+    yield from table((*numeric, "on", "from", "protocol", "trained by"), numeric, rows)
     if card.accuracy_source is None:
-        out.print("None of these is of the network with these departures.")
+        yield "None of these is of the network with these departures."
 
 
-def _stages(card: Card) -> Table:
+def _stages(card: Card) -> Iterator[str]:
     headings = ("stage", "output", "params M", "GMACs", "kind")
     rows = [
         (
@@ -141,7 +126,3 @@ def _stages(card: Card) -> Table:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _mib(size: int | None) -> str:
-    return "unknown" if size is None else f"{scaled(size, MIB)} MiB"
