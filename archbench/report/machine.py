@@ -18,12 +18,14 @@ def lead(run: Measured) -> tuple[Block, ...]:
     phases = " and ".join(dict.fromkeys(one.phase for one in every))
     batches = sorted({one.batch_size for one in every})
     measured = sum(one.status == "ok" for one in every)
-    size = (
-        f"{_count(len({one.variant for one in every}), 'network')}, {phases}, "
-        f"batch size{'s' if len(batches) > 1 else ''} {', '.join(map(str, batches))}, "
-        f"{_count(len(run.setting_labels()), 'setting')}, {_count(run.rounds, 'round')}: "
-        f"{measured:,} of {_count(len(every), 'cell')} measured{_when(run)}."
-    )
+    parts = [
+        _count(len({one.variant for one in every}), "network"),
+        phases,
+        f"batch size{'s' if len(batches) > 1 else ''} {', '.join(map(str, batches))}",
+        _count(len(run.setting_labels()), "setting"),
+        _count(run.rounds, "round"),
+    ]
+    size = f"{'; '.join(parts)}: {measured:,} of {_count(len(every), 'cell')} measured{_when(run)}."
     return (Paragraph(question), Paragraph(size), *_legend(run))
 
 
@@ -38,7 +40,7 @@ def machine(run: Measured) -> Section:
         ("torch", f"{here.torch_version or NULL}, torchvision {here.torchvision_version or NULL}"),
         ("timm", here.timm_version or NULL),
         ("Python", here.python_version),
-        ("archbench", " ".join(filter(None, (here.archbench_version, here.git_commit)))),
+        ("archbench", " ".join(filter(None, (here.archbench_version, _short(here.git_commit))))),
         ("Variables", " ".join(f"`{name}={value}`" for name, value in here.settings.items()) or "none set"),
     ]
     rows = (("Measured on", f"`{here.device}`, class {here.hardware_class}"), *lines)
@@ -79,6 +81,14 @@ def _when(run: Measured) -> str:
         return ""
     begun = datetime.fromisoformat(run.begun)
     return f" on {begun.day} {begun:%B %Y} in {duration(run.spent_s)}"
+
+
+def _short(commit: str | None) -> str | None:
+    """A commit as people write it, with its `+dirty`."""
+    if commit is None:
+        return None
+    number, _, dirty = commit.partition("+")
+    return f"commit {number[:10]}{' with changes' if dirty else ''}"
 
 
 def _count(number: int, noun: str) -> str:

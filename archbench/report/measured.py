@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
 from archbench.model.environment import Environment
 from archbench.model.reasons import REASONS
 from archbench.model.suite import Suite
@@ -108,10 +109,10 @@ class Measured(Struct, frozen=True, kw_only=True):
     """Time spent on all rows together."""
 
     def setting_labels(self) -> list[str]:
-        """Every setting that was measured: the suite's own in its order, then the others by name."""
-        labels = {outcome.setting_label for outcome in self.outcomes}
+        """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""
+        labels = {outcome.setting_label: outcome for outcome in self.outcomes}
         named = [name for name in self.suite.settings if name in labels]
-        return [*named, *sorted(labels.difference(named))]
+        return [*named, *sorted(labels.keys() - set(named), key=lambda label: _axes_order(labels[label]))]
 
 
 def read_measured(path: Path) -> Measured:
@@ -155,6 +156,14 @@ def toggles_label(precision: str, memory_format: str, compile_mode: str) -> str:
     if compile_mode != "off":
         words.append(f"compile={compile_mode}")
     return ", ".join(words)
+
+
+def _axes_order(outcome: Outcome) -> tuple[int, int, int]:
+    return (
+        PRECISIONS.index(outcome.precision),
+        MEMORY_FORMATS.index(outcome.memory_format),
+        COMPILE_MODES.index(outcome.compile_mode),
+    )
 
 
 def _value(value: Any) -> Any:

@@ -138,6 +138,22 @@ def test_fastest_first_within_setting_and_batch_settings_as_in_the_suite(tmp_pat
     ]
 
 
+def test_settings_without_a_name_stand_in_the_order_of_their_axes(tmp_path: Path) -> None:
+    rows = [
+        make_record(cell_id=f"{precision}{layout}", setting=None, precision=precision, memory_format=layout)
+        for precision in ("amp-bf16", "fp32")
+        for layout in ("channels_last", "contiguous")
+    ]
+    measured = read_measured(make_run(tmp_path, rows))
+    assert measured.setting_labels() == ["fp32", "fp32, channels_last", "amp-bf16", "amp-bf16, channels_last"]
+
+
+def test_the_commit_is_short_and_tells_changes(tmp_path: Path) -> None:
+    dirty = make_environment(git_commit="c2e8f2ba3b7cb6df6e8d2fec5831f50d6a30c65b+dirty")
+    report = build_report(read_measured(make_run(tmp_path, [make_record()], environment=dirty)))
+    assert "archbench | 0.1.0 commit c2e8f2ba3b with changes" in texts(section(report, "Machine"))
+
+
 def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
     slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
