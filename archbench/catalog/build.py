@@ -5,24 +5,24 @@ Under `torch.device("meta")` all of this works without data, which is how networ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 
 import torch
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.catalog import own_networks, timm_networks, torchvision_networks, user_code
 from archbench.catalog.construct import one_line
 from archbench.catalog.entry import Entry, Source
 from archbench.catalog.names import resolve
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 
-_MAKERS: dict[Source, Callable[[Entry, Network], nn.Module]] = {
-    "torchvision": torchvision_networks.make,
-    "timm": timm_networks.make,
-    "archbench": own_networks.make,
-    "user code": user_code.make,
+# Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
+_MAKERS: dict[Source, str] = {
+    "torchvision": "torchvision_networks",
+    "timm": "timm_networks",
+    "archbench": "own_networks",
+    "user code": "user_code",
 }
 
 USER_CODE_INPUT = (3, 224, 224)
@@ -49,7 +49,7 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     departs = network.input_size is not None and network.input_size != _native_shape(entry)[-1]
     if departs and entry.source != "user code":
         _require_size(entry, network, shape)
-    return _MAKERS[entry.source](entry, network)
+    return _make(entry, network)
 
 
 def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...]:
@@ -84,10 +84,20 @@ def feature_width(network: Network, *, allow_code: bool = False) -> int | None:
     return width
 
 
+def _make(entry: Entry, network: Network) -> nn.Module:
+    maker = importlib.import_module(f"archbench.catalog.{_MAKERS[entry.source]}")
+    module: nn.Module = maker.make(entry, network)
+    return module
+
+
 def _native_shape(entry: Entry) -> tuple[int, ...]:
     if entry.input_shape is not None:
         return entry.input_shape
-    return timm_networks.native_shape(entry) if entry.source == "timm" else USER_CODE_INPUT
+    if entry.source != "timm":
+        return USER_CODE_INPUT
+    from archbench.catalog.timm_networks import native_shape
+
+    return native_shape(entry)
 
 
 def _require_size(entry: Entry, network: Network, shape: tuple[int, ...]) -> None:
@@ -108,7 +118,7 @@ def _refusal(entry: Entry, network: Network, shape: tuple[int, ...]) -> str | No
     """Why `network` cannot take one input of `shape`, found out with tensors that have no data."""
     try:
         with torch.device("meta"), torch.no_grad():
-            _MAKERS[entry.source](entry, network).eval()(torch.empty(1, *shape))
+            _make(entry, network).eval()(torch.empty(1, *shape))
     except Exception as error:  # whatever the network's own code raises is the answer
         return one_line(error)
     return None

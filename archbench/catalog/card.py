@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from archbench.analyze.figures import Stage
 from archbench.catalog.accuracy import accuracies, default_weights, facts_of
 from archbench.catalog.entry import Accuracy, Entry, PublishedSize, Source
+from archbench.catalog.own_files import docstring_of
 from archbench.catalog.tables import Counted, counted_by_label
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-
-NETWORKS = Path(__file__).parent / "networks"
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -109,7 +105,7 @@ def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
         variants=_variants(entry),
         stages=() if counts is None else counts.stages,
         note=entry.note,
-        about=_docstring(entry.constructor) if entry.source == "archbench" else None,
+        about=docstring_of(entry.constructor) if entry.source == "archbench" else None,
     )
 
 
@@ -156,13 +152,3 @@ def _variants(entry: Entry) -> tuple[Variant, ...]:
         counted = counted_by_label()[Network(name=entry.name, options=options).label]
         found.append(Variant(options=options, params=counted.counts.params, macs=counted.counts.macs))
     return tuple(found)
-
-
-def _docstring(function: str) -> str | None:
-    """The docstring of an own network, read from its source: importing it would load torch."""
-    for file in sorted(NETWORKS.glob("*.py")):
-        source = file.read_text(encoding="utf-8")
-        if f"\ndef {function}(" in source:
-            body = ast.parse(source).body
-            return next(ast.get_docstring(d) for d in body if isinstance(d, ast.FunctionDef) and d.name == function)
-    return None

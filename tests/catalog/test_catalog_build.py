@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -245,6 +247,20 @@ def test_user_code_that_gives_no_network(user_module: str, name: str, said: str)
         build(Network(name=name), allow_code=True)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_network_loads_no_library_that_it_does_not_need() -> None:
+    code = """
+import sys
+from archbench.catalog.build import build
+from archbench.model.cell import Network
+build(Network(name="resnet20_cifar"))
+print(sorted({"timm", "torchvision"} & set(sys.modules)))
+build(Network(name="torchvision:squeezenet1_1"))
+print("timm" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "False"]
 
 
 def test_user_code_runs_only_with_permission(user_module: str) -> None:
