@@ -21,6 +21,8 @@ STRETCH_S = 0.2
 """Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""
 MOST_REPEATS = 2.0
 """Rejected stretches are repeated until the accepted and rejected ones together took this many times the cap."""
+FEWEST_IN_BLOCK = 2
+"""A block of one step has no scatter of its own to tell noise from movement."""
 WARMUP_ROOM = 1.5
 """A slow step gets this many times the steps that the warm-up rule needs to see, whatever the cap in seconds."""
 
@@ -91,9 +93,10 @@ def quiet_gc() -> Iterator[None]:
 def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool) -> WarmUp:
     """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made."""
     guess = clock.latency(step).host_s
-    needed = protocol.warmup_block * protocol.warmup_level_blocks
+    block = max(FEWEST_IN_BLOCK, min(protocol.warmup_block, int(protocol.warmup_block_s / guess)))
+    needed = block * protocol.warmup_level_blocks
     detector = WarmupDetector(
-        block=protocol.warmup_block,
+        block=block,
         level_blocks=protocol.warmup_level_blocks,
         level_change=protocol.warmup_level_change,
         min_calls=protocol.warmup_min_calls,

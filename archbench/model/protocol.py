@@ -31,6 +31,8 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warmup_later_cell_s: Seconds = 0.3
     """The same for later cells: the clocks are up already."""
     warmup_block: Count = 10
+    """Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."""
+    warmup_block_s: Seconds = 0.2
     warmup_level_blocks: Count = 3
     warmup_level_change: Share = 0.005
     """Three consecutive block medians may move this much, or 2 standard errors if that is more."""
@@ -81,7 +83,6 @@ _CPU_DEFAULTS = Protocol(
     # A CPU ramps less than a GPU, its steps are slow, and its noise floor does not repay a tighter interval.
     warmup_first_cell_s=0.3,
     warmup_later_cell_s=0.1,
-    warmup_block=2,
     warmup_level_change=0.02,
     warmup_cap_s=5.0,
     max_sampling_s=3.0,
