@@ -186,12 +186,12 @@ def make_run(
         for row, timings in zip(rows, samples, strict=True):
             store.append(row, timings)
     elif rows:
-        for name, schema, content in (("samples", SAMPLES, list(chain(*samples))), ("cells", RECORDS, rows)):
-            merged = path / ("results.parquet" if schema is RECORDS else "samples.parquet")
-            journal = Journal(path / name, merged, schema)
-            if content:
-                journal.add("all.parquet", content)  # in one go: a thousand rows would take a thousand syncs
-                journal.fold()
+        # In one go: a thousand rows would take a thousand syncs.
+        Journal(path / "cells", path / "results.parquet", RECORDS, ("round", "started_at")).add("all.parquet", rows)
+        timings = list(chain(*samples))
+        if timings:
+            Journal(path / "samples", path / "samples.parquet", SAMPLES, ("round",)).add("all.parquet", timings)
+        store.merge()
     return path
 
 

@@ -29,12 +29,16 @@ LONG_FILE = 1 << 20
 
 
 class Journal:
-    """Rows of one schema, in `folder` as long as they are fresh and in `merged` after `fold`. One writer at a time."""
+    """Rows of one schema, in `folder` as long as they are fresh and in `merged` after `fold`. One writer at a time.
 
-    def __init__(self, folder: Path, merged: Path, schema: pa.Schema) -> None:
+    `order`: columns by which rows are sorted.
+    """
+
+    def __init__(self, folder: Path, merged: Path, schema: pa.Schema, order: Sequence[str]) -> None:
         self.folder = folder
         self.merged = merged
         self.schema = schema
+        self.order = order
 
     def add(self, name: str, rows: Sequence[Record] | Sequence[Sample]) -> None:
         """Store rows durably as the file `name`, in the place of an earlier one.
@@ -51,29 +55,30 @@ class Journal:
         return sorted(path.name for path in self.folder.glob("*.parquet"))
 
     def read(self, columns: Sequence[str] | None = None, only: Collection[str] | None = None) -> pa.Table:
-        """All rows, of the fresh files those named in `only`.
+        """All rows, of the fresh files those named in `only`; sorted where all columns are read.
 
         Raises `UsageError` for a file of a newer version.
         """
         wanted = columns or self.schema.names
         # The folder before the large file: what a fold takes out of the one meanwhile is found in the other.
         fresh = self._fresh(wanted, only)
-        return _overlay(self._folded(wanted), fresh.values(), _columns_of(self.schema, wanted))
+        rows = _overlay(self._folded(wanted), fresh.values(), _columns_of(self.schema, wanted))
+        return rows if columns or not fresh else self._sorted(rows)  # the large file is sorted already
 
     def fold(self, only: Collection[str] | None = None) -> None:
         """Move the fresh rows into the large file. Damaged files are renamed to `*.damaged`, not deleted.
 
         Raises `UnfitError` where the disk is full; nothing is lost then.
         """
+        for leftover in (*self.folder.glob(".*.tmp"), *self.merged.parent.glob(f".{self.merged.name}.*.tmp")):
+            leftover.unlink()  # a writer was killed
         fresh = self._fresh(self.schema.names, only)
         if not fresh:
             return
         folded = self._folded(self.schema.names)
         if folded is None and self.merged.exists():
             self.merged.rename(f"{self.merged}.damaged")
-        rows = _overlay(folded, fresh.values(), self.schema)
-        if "started_at" in self.schema.names:
-            rows = in_order(rows)
+        rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
         with replacing(self.merged) as file, pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
             writer.write_table(rows, row_group_size=ROW_GROUP)
         for name, table in fresh.items():
@@ -81,8 +86,9 @@ class Journal:
                 (self.folder / name).rename(self.folder / f"{name}.damaged")
             else:
                 (self.folder / name).unlink()
-        for leftover in self.folder.glob(".*.tmp"):  # of a writer that was killed
-            leftover.unlink()
+
+    def _sorted(self, rows: pa.Table) -> pa.Table:
+        return rows.sort_by([(name, "ascending") for name in self.order])
 
     def _fresh(self, wanted: Sequence[str], only: Collection[str] | None) -> dict[str, pa.Table | None]:
         tables: dict[str, pa.Table | None] = {}
@@ -112,7 +118,7 @@ def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa
         pa.BufferReader(lines),
         read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
         parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-    ).cast(schema)
+    )
 
 
 def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -125,11 +131,6 @@ def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = Non
     if table is None:
         raise UsageError(f"{path}: is not a parquet file, or a damaged one (cut off?)")
     return table
-
-
-def in_order(rows: pa.Table) -> pa.Table:
-    """Rows of results by round, then in the order in which they were measured."""
-    return rows.sort_by([("round", "ascending"), ("started_at", "ascending"), ("cell_id", "ascending")])
 
 
 def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:

@@ -31,10 +31,12 @@ from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.store.files import sync_directory, write_bytes
-from archbench.store.journal import Journal, in_order
+from archbench.store.journal import Journal
 from archbench.store.schema import KEY_COLUMNS, RECORDS, SAMPLES
 
 RESULTS = "results.parquet"
+_ROW_ORDER = ("round", "started_at", "cell_id", "visit")
+_SAMPLE_ORDER = ("round", "visit", "cell_id", "experiment", "block")
 _ENVIRONMENT = "environment.json"
 _SUITE = "suite.json"
 _CALIBRATION = "calibration.json"
@@ -49,8 +51,8 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = Journal(path / "cells", path / RESULTS, RECORDS)
-        self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES)
+        self._rows = Journal(path / "cells", path / RESULTS, RECORDS, order=_ROW_ORDER)
+        self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES, order=_SAMPLE_ORDER)
 
     @classmethod
     def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:
@@ -146,7 +148,7 @@ class RunStore:
 
     def table(self) -> pa.Table:
         """All rows so far, by round and in the order in which they were measured."""
-        return in_order(self._rows.read())
+        return self._rows.read()
 
     def records(self) -> list[Record]:
         """All rows so far, as `table` orders them."""

@@ -60,7 +60,7 @@ def check_kills(root: Path, trials: int, seed: int) -> None:
         store.merge()
         assert sorted(row.round for row in store.records()) == stored
         assert not list(run.glob("cells/*"))
-        assert not list(run.glob("*/.*"))
+        assert not list(run.rglob("*.tmp"))
 
 
 def test_kill_9_loses_no_appended_row(tmp_path: Path) -> None:

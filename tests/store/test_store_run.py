@@ -71,7 +71,7 @@ def test_any_row_comes_back_exactly(
         cell_id=name, macs=number, latency_median_s=real, host_bound=flag, error_message=message, reasons=reasons
     )
     folder = tmp_path_factory.mktemp("any")
-    journal = Journal(folder, folder / "merged", RECORDS)
+    journal = Journal(folder, folder / "merged", RECORDS, ("round",))
     journal.add("row.parquet", [row])
     assert msgspec.convert(journal.read().to_pylist(), list[Record]) == [row]
     journal.fold()
@@ -130,7 +130,9 @@ def test_a_row_measured_again_replaces_the_merged_one(tmp_path: Path) -> None:
 
 def test_samples_without_a_row_are_not_given_out(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record()], merge=False)
-    Journal(run / "samples", run / "samples.parquet", SAMPLES).add("dead.parquet", make_samples(make_record(round=5)))
+    Journal(run / "samples", run / "samples.parquet", SAMPLES, ("round",)).add(
+        "dead.parquet", make_samples(make_record(round=5))
+    )
     store = RunStore.open(run)
     assert set(store.samples()["round"].to_pylist()) == {0}
     store.merge()
