@@ -89,8 +89,8 @@ class SecondOpinion(Struct, frozen=True, kw_only=True):
 class MemoryLine(Struct, frozen=True, kw_only=True):
     """Live bytes at one moment of a step: they grow linearly with the batch."""
 
-    base_bytes: float
-    bytes_per_image: float
+    base_bytes: int
+    bytes_per_image: int
 
 
 class MemoryModel(Struct, frozen=True, kw_only=True):
@@ -105,17 +105,14 @@ class MemoryModel(Struct, frozen=True, kw_only=True):
     weight_bytes: int
     """Parameters and buffers in the precision in which they are stored."""
     input_bytes_per_image: int
-    labels_bytes_per_image: int
-    one_line: bool
-    """True where the two probes did not run the same operators, so that only a line through their peaks is known."""
+    """One image, and in training its label."""
 
     def peak_bytes(self, batch_size: int, *, batches_held: int = 1) -> int:
         """Peak bytes of one step of `batch_size` images while `batches_held` batches of input lie ready."""
         peak = max(line.base_bytes + line.bytes_per_image * batch_size for line in self.lines)
-        held = (self.input_bytes_per_image + self.labels_bytes_per_image) * batch_size * (batches_held - 1)
-        return round(peak) + held
+        return peak + self.input_bytes_per_image * batch_size * (batches_held - 1)
 
     def largest_batch(self, limit_bytes: int) -> int:
         """The largest batch size whose peak stays within `limit_bytes`; 0 where not even one image does."""
-        room = min((limit_bytes - line.base_bytes) / max(line.bytes_per_image, 1e-9) for line in self.lines)
-        return max(int(room), 0)
+        room = [(limit_bytes - line.base_bytes) // max(line.bytes_per_image, 1) for line in self.lines]
+        return max(min(room), 0)

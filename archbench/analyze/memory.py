@@ -1,14 +1,15 @@
-"""Predicts the peak memory of a step without running it: two probes with fake tensors give every batch size.
+"""Predicts the peak memory of a step, at every batch size, without running it: from one probe with fake tensors.
 
-At each operator of a step the live bytes grow linearly with the batch, whatever is live there. Two probes at
-different batch sizes therefore give one line per operator, and the peak at any batch size is the largest of the lines:
-piecewise linear, since small batches peak where weights and gradients are alive and large ones where activations are.
+At each moment of a step the live bytes are a constant (weights, gradients, momentum) and so many bytes per image. The
+probe runs at a batch so large that no constant reaches it, which lets one division tell the two apart. Each moment is
+then a line over the batch size, and the peak is the largest of the lines: piecewise linear, since small batches peak
+where weights and gradients are alive and large ones where activations are.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
 from archbench.analyze.dataless import copy_with
 from archbench.analyze.figures import MemoryLine, MemoryModel
-from archbench.analyze.live_bytes import LiveBytes
+from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Network
 from archbench.model.errors import UnfitError
 
-_PROBES = (2, 4)
-"""Batch sizes of the probes. Not 1: batch normalisation cannot train on one value per channel."""
+_PROBE_BATCH = 2**30
+"""More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
 _AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 _STORED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _GRANULE = {"cpu": 1, "cuda": 512}
@@ -65,22 +66,18 @@ def predict_module(
     device: DeviceKind = "cpu",
 ) -> MemoryModel:
     """The same for a module that is already built, on whatever device; it is copied and left as it was."""
-    step = _FakeStep(module, shape, phase, precision, memory_format, device)
-    small, large = (step.timeline(batch_size) for batch_size in _PROBES)
-    one_line = len(small) != len(large)
-    if one_line:
-        small, large = [max(small)], [max(large)]
-    dtype = _STORED.get(precision, torch.float32)
+    step = FakeStep(module, shape, phase, precision, memory_format, device)
+    if step.largest_weight >= _PROBE_BATCH:
+        raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
+    lines = [MemoryLine(base_bytes=c, bytes_per_image=p) for c, p in set(step.timeline(_PROBE_BATCH, _PROBE_BATCH))]
     return MemoryModel(
-        lines=_upper_envelope([_line_through(a, b) for a, b in zip(small, large, strict=True)]),
+        lines=_upper_envelope(lines),
         weight_bytes=step.weight_bytes,
-        input_bytes_per_image=torch.Size(shape).numel() * dtype.itemsize,
-        labels_bytes_per_image=torch.int64.itemsize if phase == "training" else 0,
-        one_line=one_line,
+        input_bytes_per_image=step.input_bytes_per_image,
     )
 
 
-class _FakeStep:
+class FakeStep:
     """One step of a network, as `archbench.measure` runs it, on fake tensors."""
 
     def __init__(
@@ -106,12 +103,16 @@ class _FakeStep:
         for parameter, buffer in zip(trained, self._momentum, strict=False):
             self._optimizer.state[parameter]["momentum_buffer"] = buffer
         self._weights: list[Tensor] = [*self._module.parameters(), *self._module.buffers()]
-        self.weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in self._weights)
+        sizes = [tensor.numel() * tensor.element_size() for tensor in self._weights]
+        self.weight_bytes = sum(sizes)
+        self.largest_weight = max(sizes, default=0)
+        label = torch.int64.itemsize if phase == "training" else 0
+        self.input_bytes_per_image = torch.Size(shape).numel() * self._dtype.itemsize + label
 
-    def timeline(self, batch_size: int) -> list[int]:
-        """Run the step; return the live bytes at each of its operators."""
+    def timeline(self, batch_size: int, unit: int) -> list[Bytes]:
+        """Run the step; return what is alive at each of its moments, told apart by `unit` (see `LiveBytes`)."""
         workspace = convolution_workspace if self._device == "cpu" else no_workspace
-        live = LiveBytes(workspace, _GRANULE[self._device])
+        live = LiveBytes(unit, workspace, _GRANULE[self._device])
         with self._fake:
             image = self._allocate((batch_size, *self._shape), self._dtype)
             labels = torch.zeros(batch_size, dtype=torch.int64)
@@ -162,27 +163,21 @@ def _loss(output: object, labels: Tensor) -> Tensor:
     return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
 
-def _line_through(small: int, large: int) -> MemoryLine:
-    first, second = _PROBES
-    slope = (large - small) / (second - first)
-    return MemoryLine(base_bytes=small - slope * first, bytes_per_image=slope)
-
-
-def _upper_envelope(lines: list[MemoryLine]) -> tuple[MemoryLine, ...]:
-    """Of `lines`, those that are the largest at some batch size from 1 on."""
+def _upper_envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
+    """Of `lines`, those that are the largest at some batch size from 1 on, by rising slope."""
     envelope: list[MemoryLine] = []
-    for line in sorted(set(lines), key=lambda one: (one.bytes_per_image, one.base_bytes)):
-        # A line with a steeper slope takes over from some batch size on; whatever it beats at once goes.
-        while envelope and _takes_over(envelope[-1], line) <= (
-            _takes_over(envelope[-2], envelope[-1]) if len(envelope) > 1 else 1.0
+    for line in sorted(lines, key=lambda one: (one.bytes_per_image, one.base_bytes)):
+        # This line is the steepest so far, so it wins from some batch size on. Whatever it overtakes before that line
+        # itself has overtaken its predecessor is never the largest.
+        while envelope and _overtakes(line, envelope[-1]) <= (
+            _overtakes(envelope[-1], envelope[-2]) if len(envelope) > 1 else 1
         ):
             envelope.pop()
         envelope.append(line)
     return tuple(envelope)
 
 
-def _takes_over(flat: MemoryLine, steep: MemoryLine) -> float:
-    """Batch size from which `steep` is above `flat`."""
+def _overtakes(steep: MemoryLine, flat: MemoryLine) -> float:
+    """Batch size from which `steep` is not below `flat`."""
     rise = steep.bytes_per_image - flat.bytes_per_image
-    drop = flat.base_bytes - steep.base_bytes
-    return drop / rise if rise else (-1.0 if drop <= 0 else float("inf"))
+    return (flat.base_bytes - steep.base_bytes) / rise if rise else 0.0
