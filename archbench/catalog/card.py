@@ -143,7 +143,8 @@ def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary
 def _published(entry: Entry) -> tuple[PublishedSize, ...]:
     weights = default_weights(entry.constructor) if entry.source == "torchvision" else None
     found = (None if weights is None else weights.size, entry.published)
-    return tuple(size for size in found if size is not None)
+    # The row's "torchvision" is its metadata's figure, rounded.
+    return tuple(size for size in found if size is not None and size.origin != "torchvision")
 
 
 def _variants(entry: Entry) -> tuple[Variant, ...]:

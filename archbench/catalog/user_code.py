@@ -62,5 +62,7 @@ def _function(constructor: str) -> Callable[..., object]:
 def _described(error: BaseException) -> str:
     """Kind, first line and place of `error`: `ValueError: no such width (nets.py:12)`."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    # Where the call itself failed (wrong arguments), the last frame is ours and would mislead.
+    inside = bool(frames) and frames[-1].filename != __file__
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if inside else ""
     return f"{type(error).__name__}: {one_line(error)}{place}"

@@ -235,7 +235,7 @@ def test_user_code_is_found_in_the_current_directory(user_module: str) -> None:
     [
         ("catalog_user_nets:plian", "has no 'plian'; did you mean plain"),
         ("catalog_user_nets:broken", "raised RuntimeError: no such (catalog_user_nets.py:16)"),
-        ("catalog_user_nets:sized", "raised TypeError: sized() missing 1 required positional argument"),
+        ("catalog_user_nets:sized", "raised TypeError: sized() missing 1 required positional argument: 'num_classes'"),
         ("catalog_user_nets:dictionary", "returned a dict, not a torch.nn.Module"),
         ("catalog_user_nets:constant", "is a int, not a function"),
         ("catalog_user_broken:build", "cannot import catalog_user_broken: ZeroDivisionError: division by zero"),
