@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +143,7 @@ def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
     """The rows of a summary, in its order."""
     drift = cells["rank_latency_s"] / cells["latency_median_s"]
     named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
-    columns = [[_value(value) for value in named[field].tolist()] for field in Outcome.__struct_fields__]
+    columns = (_plain(named[field]) for field in Outcome.__struct_fields__)
     return tuple(Outcome(*values) for values in zip(*columns, strict=True))
 
 
@@ -166,11 +165,9 @@ def _axes_order(outcome: Outcome) -> tuple[int, int, int]:
     )
 
 
-def _value(value: Any) -> Any:
-    """Plain Python, with `None` for pandas' two kinds of nothing."""
-    if isinstance(value, str | tuple | int):
-        return value
-    return value if isinstance(value, float) and not math.isnan(value) else None
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Python's own values, `None` for pandas' several kinds of nothing."""
+    return list(column.astype(object).where(column.notna(), None))
 
 
 def _effect(code: str) -> str | None:

@@ -118,7 +118,7 @@ def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa
         pa.BufferReader(lines),
         read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
         parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
-    )
+    ).replace_schema_metadata(schema.metadata)
 
 
 def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
