@@ -81,14 +81,15 @@ def command(
     environment = collect_environment(resolved)
     plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=rounds)
     _refuse_unfit(resolved, force)
-    store = _store(suite, text, environment, out, fresh)
-    with run_lock(store.path), device_lock(environment.device_key):
-        _append_skipped(store, plan, environment)
-        left = remaining(plan, store.finished(retry_failed=retry_failed))
-        interrupted = _measure(store, suite, plan, left, environment, allow_code)
-        store.merge()
-        report = write_report(store.path)
-    _conclude(store, report, plan, as_json)
+    with device_lock(environment.device_key):
+        store = _store(suite, text, environment, out, fresh)
+        with run_lock(store.path):
+            _append_skipped(store, plan, environment)
+            left = remaining(plan, store.finished(retry_failed=retry_failed))
+            interrupted = _measure(store, suite, plan, left, environment, allow_code)
+            store.merge()
+            if store.finished():
+                _conclude(store, write_report(store.path), plan, as_json)
     if interrupted:
         print(f"archbench: interrupted; the same command resumes {store.path}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
