@@ -84,6 +84,8 @@ class Document:
             return [self._plain(item) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
         if node.style is not None:  # quoted or a block: always text
+            if any("\ud800" <= char <= "\udfff" for char in node.value):
+                raise _located(self.file, node.start_mark, "half a character (a surrogate) is escaped; write it whole")
             return node.value
         try:
             return _scalar(node.value)
@@ -216,7 +218,9 @@ def _scalar(text: str) -> bool | int | float | str | None:
 
 
 def _syntax_error(file: str, error: yaml.MarkedYAMLError) -> UsageError:
-    mark = error.problem_mark or error.context_mark
+    # What was never closed is found far below; the place to mend is where it opens.
+    unclosed = "quoted scalar" in (error.context or "") or "parsing a flow" in (error.context or "")
+    mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
     words = " ".join(f"{error.context or ''} {error.problem or ''}".split())
     if "single document" in words:
         return _located(file, mark, "a second document begins here; a suite is one document, remove the '---'")

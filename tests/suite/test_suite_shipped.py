@@ -1,0 +1,97 @@
+"""The shipped suites: each can be planned everywhere, asks something, and together they cover the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archbench.catalog import entries, facts
+from archbench.model.suite import Suite
+from archbench.plan import make_plan
+from archbench.suite import load_suite
+
+SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
+
+by_path = pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+
+
+def test_the_suites_are_there() -> None:
+    wanted = "smoke imagenet_backbones imagenet_all quick_decision compile_modes train_memory cifar_depth history "
+    wanted += "keras_2017 inception_blocks resolution"
+    assert set(wanted.split()) <= {path.stem for path in SUITES}
+
+
+def test_together_they_name_every_network_of_the_catalogue() -> None:
+    named = {network.name for path in SUITES for network in load_suite(path).architectures}
+    assert set(entries()) - named == set()
+
+
+@by_path
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_suite_can_be_planned(path: Path, device: str) -> None:
+    suite = load_suite(path)
+    plan = make_plan(suite, device)  # type: ignore[arg-type]
+    # A shipped suite asks only for what its device can do, and every network of it is measured somewhere.
+    assert plan.skipped == ()
+    assert {cell.network.name for cell in plan.cells} <= {network.name for network in suite.architectures}
+    if device == "cuda":
+        assert {cell.network.name for cell in plan.cells} == {network.name for network in suite.architectures}
+
+
+@by_path
+def test_suite_has_its_file_s_name_a_question_and_a_cpu_section(path: Path) -> None:
+    suite = load_suite(path)
+    assert suite.suite == path.stem
+    assert len(suite.description) > 40
+    assert "cpu" in suite.devices
+
+
+@by_path
+def test_a_stored_suite_is_the_same_suite(path: Path, tmp_path: Path) -> None:
+    suite = load_suite(path)
+    (tmp_path / "s.yaml").write_bytes(msgspec.json.encode(suite))
+    assert load_suite(tmp_path / "s.yaml") == suite
+    assert msgspec.json.decode(msgspec.json.encode(suite), type=Suite) == suite
+
+
+@by_path
+def test_folklore_can_be_judged(path: Path) -> None:
+    """What the usual advice names is measured by the suite, and has the accuracy that the decision asks for."""
+    suite = load_suite(path)
+    names = {network.name: network for network in suite.architectures}
+    for decision in suite.decisions:
+        assert decision.folklore
+        assert set(decision.folklore) <= set(names), decision.situation
+
+
+def test_the_main_suite_has_the_points_that_it_promises() -> None:
+    suite = load_suite(next(path for path in SUITES if path.stem == "imagenet_backbones"))
+    assert len(suite.architectures) == 32
+    assert len(suite.decisions) >= 11
+    cuda = make_plan(suite, "cuda").cells
+    assert 900 <= len(cuda) <= 1100
+    assert {cell.batch_size for cell in cuda} == {1, 8, 32, 128, 256}
+    assert {"fp32", "tf32", "amp", "amp-nhwc", "compiled", "graphs"} <= {cell.setting for cell in cuda}
+    assert {network.name for network in suite.architectures} == {c.network.name for c in cuda if c.phase == "training"}
+
+    cpu = make_plan(suite, "cpu").cells
+    plain = {(c.network.name, c.batch_size) for c in cpu if (c.setting, c.phase) == ("fp32", "inference")}
+    assert plain == {(network.name, batch) for network in suite.architectures for batch in (1, 4)}
+    for part in (
+        {c.network.name for c in cpu if c.precision == "amp-bf16"},
+        {c.network.name for c in cpu if c.memory_format == "channels_last"},
+        {c.network.name for c in cpu if c.compile_mode != "off"},
+        {c.network.name for c in cpu if c.phase == "training"},
+    ):
+        assert len(part) >= 3
+    assert {"resnet50", "densenet121", "efficientnet_b0"} <= {c.network.name for c in cpu if c.phase == "training"}
+
+
+def test_bounds_on_accuracy_leave_a_choice() -> None:
+    """At least three networks of the suite reach what a decision asks for, by the accuracy that is published."""
+    suite = load_suite(next(path for path in SUITES if path.stem == "imagenet_backbones"))
+    top1 = [facts(network).top1 or 0.0 for network in suite.architectures]
+    for decision in suite.decisions:
+        assert sum(accuracy >= decision.at_least.get("top1", 0.0) for accuracy in top1) >= 3, decision.situation
