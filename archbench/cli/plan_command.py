@@ -117,7 +117,9 @@ def _lines(suite: Suite, plan: Plan) -> list[str]:
         lines.append(" ".join(suite.description.split()))
     twin = next((group for group in plan.rounds[0] if group.visit), None)
     if twin is not None:
-        lines.append(f"twin: {twin.group_id} is measured first, in between and last in each round")
+        cell = twin.cells[0]
+        what = f"{cell.network.label} ({cell.phase}, {_column(cell)})"
+        lines.append(f"twin: {what} is measured first, in between and last in each round")
     for reason, number in Counter(skip.reason for skip in plan.skipped).items():
         lines.append(f"skipped: {_count(number, 'cell')}: {reason}")
     if plan.cells:

@@ -237,10 +237,11 @@ def test_which_words_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 # No text breaks the reader: it gives a suite, or one line with the place.
 
-words = st.sampled_from(
-    "suite s architectures resnet18 resnet50 axes batch_size settings devices cpu only exclude off 1 0 - , : { } [ ] "
-    "| > & * ! % @ ` \" ' # ? ~ null .nan 010 1:30 \t".split(" ")
-)
+WORDS = """
+suite s architectures resnet18 resnet50 axes batch_size settings devices cpu only exclude off 1 0 - , : { } [ ] | >
+& * ! % @ ` " ' # ? ~ null .nan 010 1:30
+"""
+words = st.sampled_from([*WORDS.split(), "\t", ""])
 layout = st.sampled_from([" ", "\n", "\n  ", "\n    ", ": ", "\n- ", ", "])
 documents = st.lists(st.tuples(words, layout), max_size=30).map(lambda pairs: "".join(a + b for a, b in pairs))
 

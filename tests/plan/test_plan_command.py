@@ -1,0 +1,134 @@
+"""`archbench plan` from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from archbench.cli import app, main
+
+SUITE = """
+suite: small
+description: Which of two?
+architectures: [resnet18, {name: densenet121, options: {memory_efficient: true}}]
+axes: {batch_size: [1, 8], phase: [inference, training]}
+settings:
+  fp32: {}
+  tf32: {precision: tf32}
+  graphs: {compile_mode: reduce-overhead, only: {phase: inference, batch_size: 1}}
+exclude: {phase: training, batch_size: 1}
+twin: resnet18
+rounds: 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+def plan(*words: object) -> Result:
+    return CliRunner().invoke(app, ["plan", *map(str, words)])
+
+
+def test_text(file: Path) -> None:
+    result = plan(file, "--device", "cuda:0")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "small on cuda: 14 cells of 2 networks in 10 groups, 2 rounds, seed 0",
+        "Which of two?",
+        "twin: resnet18 (inference, fp32) is measured first, in between and last in each round",
+        "",
+        "cells (inference/training)          fp32  tf32  graphs",
+        "resnet18                             2/1   2/1     1/-",
+        "densenet121[memory_efficient=true]   2/1   2/1     1/-",
+    ]
+
+
+def test_skips_are_counted_by_reason(file: Path) -> None:
+    lines = plan(file, "--device", "cpu").stdout.splitlines()
+    assert lines[0].startswith("small on cpu: 6 cells of 2 networks in 4 groups")
+    assert "skipped: 6 cells: TF32 is a number format of NVIDIA GPUs; on a CPU this would be fp32" in lines
+    assert any(line.startswith("skipped: 2 cells: reduce-overhead means CUDA graphs") for line in lines)
+    assert not any("graphs" in line for line in lines[-3:])
+
+
+def test_json_has_the_whole_order(file: Path) -> None:
+    shown = json.loads(plan(file, "--device", "cpu", "--rounds", "3", "--only", "resnet18", "--json").stdout)
+    assert (shown["suite"], shown["device"], shown["seed"], shown["twin"]) == ("small", "cpu", 0, "resnet18")
+    assert (shown["cells"], shown["groups"], len(shown["rounds"])) == (3, 2, 3)
+    assert [group["visit"] for group in shown["rounds"][0]] == [0, 1, 0, 2]
+    assert {group["cells"][0].partition("@")[0] for groups in shown["rounds"] for group in groups} == {"resnet18"}
+    assert len(shown["skipped"]) == 4
+    assert all(skip["reason"] and skip["cell_id"].startswith("resnet18@") for skip in shown["skipped"])
+
+
+def test_without_settings_the_toggles_name_the_columns(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "suite: s\narchitectures: [vgg16, alexnet]\n"
+        "axes: {precision: [bf16, fp32], memory_format: [channels_last, contiguous], input_size: [96, 224]}\n"
+    )
+    assert plan(path, "--device", "cpu").stdout.splitlines()[-5:] == [
+        "cells (inference)       fp32  fp32 channels_last  bf16  bf16 channels_last",
+        "vgg16                      1                   1     1                   1",
+        "vgg16[input_size=96]       1                   1     1                   1",
+        "alexnet                    1                   1     1                   1",
+        "alexnet[input_size=96]     1                   1     1                   1",
+    ]
+
+
+def test_mistakes_are_one_line_and_exit_2(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in [
+        (("nosuch.yaml",), "archbench: nosuch.yaml: no such file"),
+        (
+            (file, "--only", "resnt18"),
+            "archbench: --only 'resnt18' matches no cell of the suite; did you mean resnet18",
+        ),
+        ((file, "--device", "gpu"), "archbench: device 'gpu' is not one of"),
+        ((file, "--rounds", "0"), "archbench: --rounds 0 is out of range"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(["plan", *map(str, words)])
+        shown = capsys.readouterr()
+        assert (ended.value.code, shown.out) == (2, "")
+        assert shown.err.startswith(message)
+        assert shown.err.count("\n") == 1
+
+
+def test_code_needs_leave(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("suite: s\narchitectures: 'mypkg.nets:build'\n")
+    assert "--allow-code" in str(plan(path, "--device", "cpu").exception)
+    assert plan(path, "--device", "cpu", "--allow-code").exit_code == 0
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archbench.device.resolve_device", lambda text: {"auto": "cuda:0", "cpu": "cpu"}[text])
+    assert plan(file).stdout.startswith("small on cuda")
+    monkeypatch.setattr("archbench.device.resolve_device", lambda text: "cpu")
+    assert plan(file).stdout.startswith("small on cpu")
+
+
+def test_planning_loads_nothing_heavy() -> None:
+    suite = Path(__file__).parents[2] / "suites" / "imagenet_backbones.yaml"
+    code = (
+        "import sys; from archbench.cli import main\n"
+        f"try: main(['plan', {str(suite)!r}])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'pandas', 'numpy', 'scipy', 'pyarrow', 'rich'}\n"
+        "print(sorted(heavy & sys.modules.keys()), file=sys.stderr)"
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment, check=True
+    )
+    assert ended.stderr.strip() == "[]"

@@ -1,0 +1,51 @@
+"""docs/suites.md: its example is a suite, and its table of keys is the grammar's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from archbench.model.axes import COMPILE_MODES, METRICS
+from archbench.model.suite import Axes, Filter, Suite
+from archbench.plan import make_plan
+from archbench.suite import json_schema, load_suite
+
+PAGE = (Path(__file__).parents[2] / "docs" / "suites.md").read_text()
+
+
+def test_the_example_is_a_suite_and_plans_as_described(tmp_path: Path) -> None:
+    example = re.search("```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert example is not None
+    (tmp_path / "backbones.yaml").write_text(example[1])
+    suite = load_suite(tmp_path / "backbones.yaml")
+    count = len(suite.architectures)
+
+    cpu = make_plan(suite, "cpu")
+    assert len(cpu.cells) == count
+    assert len(cpu.rounds) == 3
+    cuda = make_plan(suite, "cuda").cells
+    # Three settings at three batches of inference and two of training, graphs at two, and the section's extra cell.
+    assert len(cuda) == count * (3 * 3 + 3 * 2 + 2) + 1
+    assert [cell.network.name for cell in cuda if cell.batch_size == 256] == ["resnet50"]
+
+
+def test_the_table_has_every_key() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(json_schema()["$defs"]["SuiteFile"]["properties"])
+    assert {name for struct in (Suite, Axes, Filter) for name in struct.__struct_fields__} <= set(
+        re.findall(r"`(\w+)`", PAGE)
+    )
+    assert set(METRICS) <= set(re.findall(r"`(\w+)`", PAGE))
+
+
+def test_the_defaults_are_the_types() -> None:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(Suite)}
+    assert defaults["metrics"] == METRICS[:4]
+    assert (defaults["rounds"], defaults["percentiles"], defaults["seed"]) == (1, (90,), 0)
+
+
+def test_the_modes_that_a_cpu_lacks_are_the_ones_named() -> None:
+    sentence = next(line for line in PAGE.split("\n\n") if line.startswith("**Unsupported toggles.**"))
+    named = {mode for mode in COMPILE_MODES if f"`{mode}`" in sentence}
+    assert named == {"reduce-overhead", "max-autotune"}
