@@ -14,7 +14,7 @@ from archbench.catalog import Entry
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.record import columns
+from archbench.model.record import Column, columns
 from archbench.model.suite import Decision, Filter, Section, Setting, Suite
 from archbench.suite.document import ValuePath
 from archbench.suite.grammar import ArchitectureEntry, SuiteFile
@@ -212,8 +212,7 @@ class _Check:
         return tuple(result)
 
     def _check_column(self, name: str, path: ValuePath, *, at_key: bool = False) -> None:
-        known = {column.name: column for column in columns().values()}
-        known |= {_without_unit(name): column for name, column in known.items()}
+        known = _columns()
         if name not in known:
             hint = did_you_mean(name, known) or "; see the columns in docs/columns.md"
             raise self._error(path, f"unknown column {name!r}{hint}", at_key=at_key)
@@ -225,6 +224,13 @@ class _Check:
             return catalog.resolve(name, allow_code=True).name
         except UsageError as error:
             raise self._error(path, str(error)) from None
+
+
+@cache
+def _columns() -> dict[str, Column]:
+    """The columns of results, by name and by name without unit."""
+    known = columns()
+    return known | {_without_unit(name): column for name, column in known.items()}
 
 
 def _canonical(name: str) -> str:
