@@ -287,12 +287,22 @@ class CellRun:
                 peak_reserved_bytes=reading.peak_reserved,
                 process_bytes=reading.process,
             )
+            self._predict_memory()
             for column, value in (
                 ("peak_reserved_bytes", reading.peak_reserved),
                 ("process_bytes", reading.process),
             ):
                 if value is None:
                     self._draft.null("not_on_device", column)
+
+    def _predict_memory(self) -> None:
+        """Beside the measured peak, for eager steps: what a compiled one keeps is the compiler's choice."""
+        model = None if self._compiles else self._bench.memory_model
+        if model is None:
+            self._draft.null("not_predicted", "predicted_peak_bytes")
+        else:
+            held = self._task.protocol.input_ring
+            self._draft.set(predicted_peak_bytes=model.peak_bytes(self._cell.batch_size, batches_held=held))
 
     def _numerics(self, workload: Workload) -> None:
         columns = ("output_rel_error", "output_cosine", "output_finite")

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from msgspec import Struct
 
+from archbench.analyze.allocator import measured_peak
+
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK_RSS = "5"
@@ -48,8 +50,6 @@ def measure_memory(step: Callable[[], object], device: torch.device, baseline_rs
             peak_reserved=torch.cuda.max_memory_reserved(device),
             process=None,
         )
-    from archbench.analyze import measured_peak
-
     return MemoryReading(
         peak_allocated=measured_peak(step), peak_reserved=None, process=_peak_resident(step, baseline_rss)
     )

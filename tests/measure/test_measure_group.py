@@ -1,0 +1,223 @@
+"""Whole groups, in this process, on networks of microseconds: every figure in its column, every null explained."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from msgspec import structs
+
+from archbench.device import collect_environment
+from archbench.device.probe import Reading
+from archbench.device.replay import ReplayProbe
+from archbench.measure import measure_group
+from archbench.measure.bench import Bench
+from archbench.measure.cell_run import CellRun
+from archbench.measure.workload import Workload
+from archbench.model.blank import RunContext
+from archbench.model.cell import Cell, Group, Network
+from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
+from archbench.model.protocol import protocol_for
+from archbench.model.reasons import explain
+
+QUICK = {
+    "warmup_first_cell_s": 0.01,
+    "warmup_later_cell_s": 0.01,
+    "warmup_cap_s": 0.1,
+    "min_sampling_s": 0.01,
+    "max_sampling_s": 0.1,
+    "burst_s": 0.01,
+    "min_throughput_s": 0.01,
+    "max_throughput_s": 0.1,
+}
+ALL = ("static", "latency", "throughput", "memory", "energy", "numerics")
+
+
+@pytest.fixture(autouse=True)
+def _restored_state():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+    torch.set_float32_matmul_precision("highest")
+
+
+def measure(network="convolution", batches=(1,), metrics=ALL, calibrate=False, protocol=None, **axes):
+    cells = tuple(
+        Cell(network=Network(name=f"tiny_networks:{network}", input_size=16), batch_size=batch, **axes)
+        for batch in batches
+    )
+    task = Task(
+        group=Group(cells=cells),
+        context=RunContext(run_id="test", round=0, environment=collect_environment("cpu")),
+        protocol=protocol_for("cpu", {**QUICK, **(protocol or {})}),
+        metrics=metrics,
+        allow_code=True,
+        calibrate=calibrate,
+    )
+    events = []
+    measure_group(task, events.append)
+    return events
+
+
+def rows(events):
+    return [event.record for event in events if isinstance(event, CellFinished)]
+
+
+def test_a_group_tells_its_story_in_order():
+    events = measure(batches=(1, 2))
+    assert [type(event) for event in events if not isinstance(event, PhaseStarted)] == [
+        CellStarted,
+        CellFinished,
+        CellStarted,
+        CellFinished,
+    ]
+    phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
+    assert phases[:6] == ["count", "build", "first call", "warmup", "latency", "throughput"]
+    # Nothing that is timed runs after the memory pass, and counting precedes everything.
+    assert phases.index("memory") > phases.index("throughput")
+
+
+@pytest.mark.parametrize("phase", ["inference", "training"])
+def test_figures_are_there_and_consistent(phase):
+    row = rows(measure(batches=(2,), phase=phase))[0]
+    assert row.status == "ok"
+    assert row.params == 8 * 3 * 9 + 8 + 16 + 8 * 10 + 10
+    assert row.macs == 7 * 7 * 8 * 27 + 80
+    assert row.flops == 2 * row.macs
+    assert row.input_size == 16
+    assert row.latency_ci_low_s <= row.latency_median_s <= row.latency_ci_high_s
+    assert row.throughput_ci_low_img_s <= row.throughput_img_s <= row.throughput_ci_high_img_s
+    passes = 3 if phase == "training" else 1
+    assert row.achieved_flops == pytest.approx(row.throughput_img_s * row.flops * passes)
+    assert row.peak_allocated_bytes > row.weight_bytes
+    assert row.first_call_s > 0
+    assert row.warmup_steps >= 3
+    assert json.loads(row.applied)["grad_mode"] == ("grad" if phase == "training" else "inference")
+
+
+UNEXPLAINED = {  # identity, not figures; or null for the same reason as another column, which bears it
+    "family",
+    "setting",
+    "top1",
+    "top5",
+    "accuracy_source",
+    "host_bound",
+    "error_phase",
+    "error_message",
+    "cuda_version",
+    "driver_version",
+    "compile_neighbours",
+    "compile_error_ratio",
+    "cuda_graph_launches",
+    "throttled_fraction",
+    "power_capped_fraction",
+    "sm_clock_mhz",
+    "mean_power_w",
+    "contention",
+}
+
+
+def test_every_null_figure_says_why():
+    row = rows(measure())[0]
+    explained = {reason.partition(":")[0] for reason in row.reasons if ":" in reason}
+    nulls = {name for name, value in structs.asdict(row).items() if value is None}
+    assert nulls - explained - UNEXPLAINED == set()
+    for reason in row.reasons:
+        explain(reason)
+
+
+def test_numerics_of_a_toggle_against_its_reference():
+    row = rows(measure(batches=(1, 2), precision="amp-bf16"))
+    assert 1e-5 < row[0].output_rel_error < 0.1
+    assert row[0].output_cosine > 0.99
+    assert row[0].output_finite
+    assert row[1].output_rel_error is None
+    assert "output_rel_error:first_batch_only" in row[1].reasons
+
+
+def test_a_head_that_starts_at_zero_still_has_a_relative_error():
+    row = rows(measure("starts_at_zero", precision="bf16"))[0]
+    assert 1e-5 < row.output_rel_error < 0.2
+
+
+@pytest.mark.parametrize("network", ["runs_out_of_memory", "runs_out_of_cpu_memory"])
+def test_out_of_memory_is_a_row_and_ends_the_process_group(network):
+    found = rows(measure(network, batches=(1, 4, 8), metrics=("latency",)))
+    assert [(row.batch_size, row.status) for row in found] == [(1, "ok"), (4, "oom")]
+    assert found[1].error_phase == "first call"
+    assert "memory" in found[1].error_message
+
+
+def test_an_exception_is_a_row_with_phase_and_one_line():
+    found = rows(measure("raises", batches=(1, 4, 8), metrics=("latency",)))
+    assert [(row.batch_size, row.status) for row in found] == [(1, "ok"), (4, "error")]
+    assert found[1].error_message == "ValueError: no such layer"
+
+
+def test_what_cannot_be_applied_is_unsupported_and_the_group_goes_on():
+    found = rows(measure("without_weights", batches=(1, 2), memory_format="channels_last", metrics=("latency",)))
+    assert [row.status for row in found] == ["unsupported", "unsupported"]
+    assert "channels_last" in found[0].error_message
+
+
+def test_a_network_that_is_not_there_is_an_error_row():
+    found = rows(measure("nowhere", metrics=("latency",)))
+    assert found[0].status == "error"
+    assert "nowhere" in found[0].error_message
+
+
+def test_calibration_comes_first_and_gives_a_share_of_the_peak():
+    events = measure(calibrate=True)
+    assert isinstance(events[0], Calibrated)
+    assert events[0].calibration.matmul_flops["fp32"] > 1e9
+    assert events[0].calibration.copy_bytes_per_s > 1e8
+    row = rows(events)[0]
+    assert row.measured_peak_share == pytest.approx(row.achieved_flops / events[0].calibration.matmul_flops["fp32"])
+
+
+def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
+    # Two readings around the window: 12 J in six seconds of the probe's clock.
+    watched = [Reading(at_s=float(i), event_reasons=0) for i in range(200)]
+    around = [Reading(at_s=1000.0, energy_mj=5_000, event_reasons=0), Reading(at_s=1006.0, energy_mj=17_000)]
+    probe = ReplayProbe(around)
+    watching = ReplayProbe(watched)
+
+    class Both:
+        """The watch's readings until the energy phase begins."""
+
+        energy = False
+
+        def read(self):
+            return (probe if self.energy else watching).read()
+
+        def close(self):
+            return None
+
+    both = Both()
+    monkeypatch.setattr(Bench, "probe", both)
+    energy = CellRun._energy
+
+    def measured(self, workload):
+        both.energy = True
+        energy(self, workload)
+        both.energy = False
+
+    monkeypatch.setattr(CellRun, "_energy", measured)
+    steps = []
+    infer = Workload._infer
+    monkeypatch.setattr(Workload, "_infer", lambda self: (steps.append(both.energy), infer(self))[1])
+    row = rows(measure(batches=(2,), metrics=("latency", "energy"), protocol={"energy_window_s": 0.05}))[0]
+    assert row.energy_j_per_img == pytest.approx(12.0 / (2 * sum(steps)))
+    assert row.mean_power_w == pytest.approx(2.0)
+
+
+@pytest.mark.slow
+def test_a_compiled_cell_is_measured_cold_and_warm():
+    row = rows(measure(metrics=(*ALL, "compile"), compile_mode="default"))[0]
+    assert row.status == "ok", row.error_message
+    assert row.compile_cold_s > row.compile_warm_s > 0
+    assert (row.graph_breaks, row.recompiles) == (0, 0)
+    assert row.output_rel_error < 1e-4
+    assert row.compile_error_ratio is not None

@@ -1,0 +1,49 @@
+"""Networks of microseconds, good and bad, for `module:function` names."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def convolution() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    )
+
+
+def starts_at_zero() -> nn.Module:
+    network = convolution()
+    nn.init.zeros_(network[-1].weight)
+    return network
+
+
+class _FailsAt(nn.Module):
+    """Works on small batches; from `batch` images on it raises."""
+
+    def __init__(self, batch: int, error: Exception) -> None:
+        super().__init__()
+        self.inner = convolution()
+        self.batch = batch
+        self.error = error
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.shape[0] >= self.batch:
+            raise self.error
+        return self.inner(image)
+
+
+def runs_out_of_memory() -> nn.Module:
+    return _FailsAt(4, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+
+
+def runs_out_of_cpu_memory() -> nn.Module:
+    return _FailsAt(4, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 1 TiB"))
+
+
+def raises() -> nn.Module:
+    return _FailsAt(4, ValueError("no such\nlayer"))
+
+
+def without_weights() -> nn.Module:
+    return nn.AdaptiveAvgPool2d(1)
