@@ -116,7 +116,7 @@ REASONS: dict[str, Reason] = {
     "not_finite": Reason(effect="null", meaning="an output was zero, infinite or not a number"),
     "too_short": Reason(effect="null", meaning="the window is too short for the counter's resolution"),
     "unknown_peak": Reason(effect="null", meaning="no peak is known for this device and precision"),
-    "not_predicted": Reason(effect="null", meaning="the predictor covers eager steps of networks that run without data"),
+    "not_predicted": Reason(effect="null", meaning="only eager steps that run without data are predicted"),
     "no_published_figure": Reason(effect="null", meaning="nobody has published it for these weights"),
 }
 

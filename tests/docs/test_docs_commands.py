@@ -1,0 +1,89 @@
+"""Every command in the README and the docs is one that works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LIGHT = ("list", "show", "plan", "schema", "--help", "--install-completion")
+
+
+def commands():
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            for line in block.splitlines():
+                if line.strip():
+                    yield pytest.param(line.strip(), id=f"{page.name}: {line.strip()[:60]}")
+
+
+def words_of(line):
+    return shlex.split(line.partition(" > ")[0], comments=True)
+
+
+@pytest.mark.parametrize("line", list(commands()))
+def test_a_command_of_the_docs(line, tmp_path):
+    words = words_of(line)
+    if words[0] != "archbench":
+        # The two lines for a fresh clone: continuous integration does what they do; here their parts are looked at.
+        assert words[:3] == ["python3", "-m", "venv"]
+        assert re.search(r"pip install -e (\.|'\.\[test\]')", line)
+        for suite in re.findall(r"suites/\S+", line):
+            assert (ROOT / suite).is_file()
+        return
+    if words[1] == "run":
+        plan(words[2:])
+    elif words[1] in LIGHT or words[1] == "doctor":
+        done = subprocess.run(
+            [sys.executable, "-m", "archbench", *words[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        assert done.returncode in ((0, 3) if words[1] == "doctor" else (0,)), done.stderr
+        assert done.stdout
+    else:
+        assert words[1] in known_commands(), f"{line}: no such command"
+
+
+def plan(words):
+    """What `run` would do before it measures: the suite or the names are understood, and there is something to do."""
+    from archbench.cli import run_command
+    from archbench.plan import make_plan
+
+    axes = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
+    given, names = {}, []
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            given[word.removeprefix("--").replace("-", "_")] = next(rest)
+        else:
+            names.append(str(ROOT / word) if word.startswith("suites/") else word)
+    suite, _ = run_command._suite(names, {k: v for k, v in given.items() if k in axes}, None, False)
+    assert make_plan(suite, "cpu").cells
+    assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics"}
+
+
+def known_commands():
+    from archbench.cli import COMMANDS
+
+    return COMMANDS
+
+
+def test_the_readme_lists_every_suite():
+    from archbench.suite import load_suite
+
+    text = (ROOT / "README.md").read_text()
+    for path in (ROOT / "suites").glob("*.yaml"):
+        assert f"`{path.stem}`" in text, f"the README does not name {path.name}"
+        assert load_suite(path).suite == path.stem
