@@ -1,6 +1,6 @@
 """Is a latency by archbench the latency of a plain hand-written loop? Both take turns, block by block, in one process.
 
-    python tests/benchmarks/bare_loop.py [--threads 1] [--turns 15] [--seconds 0.4]
+    python tests/benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4]
 
 Prints, for six networks at batch 1, the median over turns of archbench's block median over the bare loop's, with its
 95 % interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.
@@ -16,7 +16,7 @@ from statistics import median
 import torch
 
 from archbench.catalog.build import build, input_shape
-from archbench.measure.clock import HostClock
+from archbench.measure.clock import HostClock, open_clock
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
 from archbench.measure.workload import Workload
@@ -36,7 +36,9 @@ class NoMonitor:
 
 
 def archbench_block(workload: Workload, protocol: Protocol, step_s: float) -> float:
-    sampled = sample_latency(workload.step, HostClock(), protocol, NoMonitor(), step_s=step_s, min_samples=0)
+    sampled = sample_latency(
+        workload.step, open_clock(workload.device), protocol, NoMonitor(), step_s=step_s, min_samples=0
+    )
     return sampled.interval.median
 
 
@@ -47,15 +49,17 @@ def bare_block(model: torch.nn.Module, image: torch.Tensor, seconds: float) -> f
         while time.perf_counter() < end or len(times) < 3:
             start = time.perf_counter()
             model(image)
+            if image.is_cuda:
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
     return median(times)
 
 
-def compare(name: str, threads: int, turns: int, seconds: float) -> list[float]:
+def compare(name: str, device: torch.device, threads: int, turns: int, seconds: float) -> list[float]:
     cell = Cell(network=Network(name=name), batch_size=1)
     apply_state("fp32", threads, seed=0)
     shape = input_shape(cell.network)
-    workload = Workload(cell, build(cell.network), shape, torch.device("cpu"), ring=3, seed=0)
+    workload = Workload(cell, build(cell.network), shape, device, ring=3, seed=0)
     image = workload.inputs[0]
     step_s = bare_block(workload.module, image, 1.0)
     # The same time for both sides; the stopping rule is not what is being compared.
@@ -89,6 +93,7 @@ def cost_of_a_sample() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.4)
@@ -96,7 +101,9 @@ def main() -> None:
     gc.freeze()
     print(f"{'network':18}{'archbench / bare':>18}{'95 % interval':>20}")
     for name in NETWORKS:
-        interval = median_interval(compare(name, arguments.threads, arguments.turns, arguments.seconds))
+        interval = median_interval(
+            compare(name, torch.device(arguments.device), arguments.threads, arguments.turns, arguments.seconds)
+        )
         print(f"{name:18}{interval.median:18.4f}{f'{interval.low:.4f} to {interval.high:.4f}':>20}", flush=True)
     print(f"one sample costs {cost_of_a_sample() * 1e6:.2f} us beyond its step")
 
