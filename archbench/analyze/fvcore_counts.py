@@ -44,7 +44,7 @@ def second_opinion_on(module: nn.Module, first: Counts) -> SecondOpinion:
         **{
             "aten::scaled_dot_product_attention": _attention_macs,
             "aten::_convolution_mode": _convolution_macs,
-            "aten::baddbmm": lambda inputs, outputs: bmm_flop_jit(inputs[1:], outputs),
+            "aten::baddbmm": lambda inputs, outputs: bmm_flop_jit(inputs[1:3], outputs),
         }
     )
     activations = ActivationCountAnalysis(module, image).set_op_handle(

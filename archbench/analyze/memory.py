@@ -48,7 +48,9 @@ def predict(
     with torch.device("meta"):
         module = build(network, allow_code=allow_code)
     try:
-        return predict_module(module, input_shape(network, allow_code=allow_code), phase, precision, memory_format, device)
+        return predict_module(
+            module, input_shape(network, allow_code=allow_code), phase, precision, memory_format, device
+        )
     except Exception as error:  # the network's own code
         first_line = (str(error).splitlines() or [""])[0]
         raise UnfitError(
@@ -62,16 +64,17 @@ def predict_module(
     shape: tuple[int, ...],
     phase: Phase,
     precision: Precision,
+    *,
     memory_format: MemoryFormat = "contiguous",
     device: DeviceKind = "cpu",
 ) -> MemoryModel:
     """The same for a module that is already built, on whatever device; it is copied and left as it was."""
-    step = FakeStep(module, shape, phase, precision, memory_format, device)
+    step = FakeStep(module, shape, phase, precision, memory_format=memory_format, device=device)
     if step.largest_weight >= _PROBE_BATCH:
         raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
     lines = [MemoryLine(base_bytes=c, bytes_per_image=p) for c, p in set(step.timeline(_PROBE_BATCH, _PROBE_BATCH))]
     return MemoryModel(
-        lines=_upper_envelope(lines),
+        lines=upper_envelope(lines),
         weight_bytes=step.weight_bytes,
         input_bytes_per_image=step.input_bytes_per_image,
     )
@@ -86,8 +89,9 @@ class FakeStep:
         shape: tuple[int, ...],
         phase: Phase,
         precision: Precision,
-        memory_format: MemoryFormat,
-        device: DeviceKind,
+        *,
+        memory_format: MemoryFormat = "contiguous",
+        device: DeviceKind = "cpu",
     ) -> None:
         self._shape, self._phase, self._device = shape, phase, device
         self._dtype = _STORED.get(precision, torch.float32)
@@ -163,7 +167,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
     return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
 
-def _upper_envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
+def upper_envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
     """Of `lines`, those that are the largest at some batch size from 1 on, by rising slope."""
     envelope: list[MemoryLine] = []
     for line in sorted(lines, key=lambda one: (one.bytes_per_image, one.base_bytes)):
