@@ -61,7 +61,7 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def cell_id(self) -> str:
-        """Readable and complete, equal on every machine and in every suite; `archbench duel` accepts it."""
+        """Readable and complete, equal on every machine and in every suite; `--only` accepts it."""
         return (
             f"{self.network.label}@batch_size={self.batch_size},phase={self.phase},precision={self.precision},"
             f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"

@@ -55,7 +55,7 @@ REASONS: dict[str, Reason] = {
     "wide_interval": Reason(
         effect="suspect",
         meaning="the 95 % interval of the median is wider than twice the target",
-        remedy="raise `protocol: max_sampling_s`, or settle a close call with `archbench duel`",
+        remedy="raise `protocol: max_sampling_s`, or measure more rounds (`--rounds 3`)",
     ),
     "few_samples": Reason(
         effect="suspect", meaning="fewer samples than an interval needs", remedy="raise `protocol: max_sampling_s`"

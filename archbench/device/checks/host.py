@@ -119,7 +119,7 @@ def _neighbourhood(host: Environment, root: Path) -> Iterator[Finding]:
         yield note(
             "virtual",
             f"a virtual machine ({host.hypervisor}): neighbours on the same hardware show as stolen time at best",
-            "compare only within one run or by `archbench duel`; the canary corrects slow drift",
+            "compare only within one run; the canary corrects slow drift",
         )
     if host.container is not None:
         yield note("container", f"inside a container ({host.container}): process ids and limits are its own")

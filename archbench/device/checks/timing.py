@@ -78,7 +78,7 @@ def spread(times: Sequence[float]) -> float:
 def judge_spread(share: float) -> Finding:
     what = f"the same work took times that spread by {share:.1%} (10th to 90th percentile)"
     if share > JITTERY:
-        return warn("jitter", what, "stop other work and fix the clock, or settle close calls by `archbench duel`")
+        return warn("jitter", what, "stop other work and fix the clock, or measure several rounds")
     return ok("jitter", what)
 
 
