@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from archbench.analyze.dataless import copy_with, on_meta
+from archbench.analyze.dataless import copy_with, on_meta, without_data
 from archbench.analyze.figures import Counts, OperatorCalls
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
@@ -32,7 +32,7 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     Raises `UsageError` where the network cannot be built or cannot take an input of this size.
     """
     shape = input_shape(network, allow_code=allow_code)
-    with torch.device("meta"):
+    with without_data():
         module = build(network, allow_code=allow_code)
     try:
         return _count(module, shape)

@@ -73,9 +73,9 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Query times key, and the result times value. Shapes (..., L, E), (..., S, E) and (..., S, V)."""
     *batch, queries, width = get_shape(inputs[0])
     keys, value_width = get_shape(inputs[2])[-2:]
-    return math.prod(batch) * queries * keys * (width + value_width)
+    return int(math.prod(batch) * queries * keys * (width + value_width))
 
 
 def _convolution_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """A convolution whose padding is given by name: each output element takes one weight kernel's MACs."""
-    return math.prod(get_shape(outputs[0])) * math.prod(get_shape(inputs[1])[1:])
+    return int(math.prod(get_shape(outputs[0])) * math.prod(get_shape(inputs[1])[1:]))

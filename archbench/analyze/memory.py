@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
-from archbench.analyze.dataless import copy_with
+from archbench.analyze.dataless import copy_with, without_data
 from archbench.analyze.figures import MemoryLine, MemoryModel
 from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.catalog.build import build, input_shape
@@ -45,12 +45,11 @@ def predict(
 
     Raises `UsageError` where the network cannot be built, `UnfitError` where its step cannot run without data.
     """
-    with torch.device("meta"):
+    with without_data():
         module = build(network, allow_code=allow_code)
     try:
-        return predict_module(
-            module, input_shape(network, allow_code=allow_code), phase, precision, memory_format, device
-        )
+        shape = input_shape(network, allow_code=allow_code)
+        return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device)
     except Exception as error:  # the network's own code
         first_line = (str(error).splitlines() or [""])[0]
         raise UnfitError(

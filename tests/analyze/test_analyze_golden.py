@@ -1,4 +1,4 @@
-"""torchvision's published figures (its weights' `num_params` and `_ops`) against ours, for every classification model."""
+"""torchvision's published figures (`num_params` and `_ops` of its weights) against ours, for all 80 classifiers."""
 
 from __future__ import annotations
 

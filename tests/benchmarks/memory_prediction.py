@@ -68,7 +68,8 @@ def main() -> int:
     options = parser.parse_args()
     print(f"{'network':28} {'phase':10} batch  predicted   measured   error  predict s   (MiB, {options.precision})")
     worst = 0.0
-    for name, phase in product(options.networks, ("inference", "training")):
+    phases: tuple[Phase, ...] = ("inference", "training")
+    for name, phase in product(options.networks, phases):
         errors = check(Network(name=name), phase, options.precision, options.format)
         worst = max(worst, *map(abs, errors))
     print(f"{len(options.networks)} networks, worst error {worst:.2%}")
