@@ -89,7 +89,7 @@ _CPU_DEFAULTS = Protocol(
     target_half_width=0.02,
     sample_floor_s=10e-3,
     min_bursts=6,
-    max_throughput_s=3.0,
+    max_throughput_s=1.5,
     soak_s=0.0,
 )
 
