@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
+from archbench.model.reasons import explain
 from archbench.model.record import Record
 
 # A few long compilations among short cells: the remaining time is averaged over many cells, not the last ones.
@@ -71,7 +72,8 @@ def describe(record: Record) -> str:
     if record.throughput_img_s is not None:
         parts.append(f"{record.throughput_img_s:.4g} img/s")
     if record.verdict != "ok":
-        parts.append(f"{record.verdict}: {', '.join(record.reasons)}")
+        codes = [code for code in record.reasons if explain(code).effect in ("suspect", "invalid")]
+        parts.append(f"{record.verdict}: {', '.join(codes)}")
     return f"{name}: {' · '.join(parts) or record.status}"
 
 

@@ -105,7 +105,7 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
 
     Corrected figures are compared where the summary would rank by them.
     """
-    rows = frame[(frame["status"] == "ok") & frame["latency_median_s"].notna()]
+    rows = frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid") & frame["latency_median_s"].notna()]
     visited = rows.groupby([*KEYS, "round"])["visit"].transform("nunique") > 1
     rows = rows[visited]
     if rows.empty:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 
 import torch
-from msgspec import Struct
 from torch import nn
 
 from archbench.analyze import Counts, MemoryModel, count, predict
@@ -24,13 +22,6 @@ from archbench.model.messages import Task
 
 CALIBRATION_BATCH = 2
 """Images that set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""
-
-
-class Built(Struct, frozen=True):
-    """A network in memory, and its twin in fp32 eager where numerics are asked for."""
-
-    module: nn.Module
-    reference: nn.Module | None
 
 
 class Bench:
@@ -62,11 +53,21 @@ class Bench:
         environment = self.task.context.environment
         threads = default_threads(environment.cpu_count)
         self.calibration = calibrate(self.device, self.clock, threads, self.task.protocol.soak_s)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # or the network would be laid into these blocks, and reserve them all
         apply_state(self.task.group.cells[0].precision, threads, self.task.seed)
         return self.calibration
 
+    def time_canary(self) -> float:
+        """Run the canary once and return its seconds."""
+        return self._canary.time()
+
+    def put_canary_away(self) -> None:
+        """Free the canary's memory, which is not the network's; it is made again when it is next needed."""
+        self.__dict__.pop("_canary", None)
+
     @cached_property
-    def canary(self) -> Canary:
+    def _canary(self) -> Canary:
         return Canary(self.device, self.clock)
 
     @cached_property
@@ -102,16 +103,19 @@ class Bench:
             return None
 
     @cached_property
-    def built(self) -> Built:
-        """The network on the device in fp32, weights drawn from the suite's seed."""
+    def module(self) -> nn.Module:
+        """The network on the device, weights drawn from the suite's seed; each cell's workload casts it in place."""
+        return self.build()
+
+    def build(self) -> nn.Module:
+        """Build the network in fp32: with the same weights each time, so that a reference need not be kept."""
         device = self.device
         torch.manual_seed(self.task.seed)
         module = build(self._network, allow_code=self.task.allow_code).to(device)
-        if not self.judges_numerics:
-            return Built(module, None)
-        generator = torch.Generator().manual_seed(self.task.seed)
-        make_comparable(module, torch.randn((CALIBRATION_BATCH, *self.shape), generator=generator).to(device))
-        return Built(module, None if self.is_reference else copy.deepcopy(module).eval())
+        if self.judges_numerics:
+            generator = torch.Generator().manual_seed(self.task.seed)
+            make_comparable(module, torch.randn((CALIBRATION_BATCH, *self.shape), generator=generator).to(device))
+        return module
 
     @property
     def judges_numerics(self) -> bool:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from archbench.measure.clock import Clock
+from archbench.measure.state import plain_fp32
 
 CPU_BATCH = 1
 CUDA_BATCH = 64
@@ -25,8 +26,9 @@ class Canary:
         self._kernel = torch.randn(64, 64, 3, 3, generator=generator).to(device)
         self._matrix = torch.randn(384, 384, generator=generator).to(device)
         self._clock = clock
-        for _ in range(3):
-            self._work()
+        with plain_fp32():
+            for _ in range(3):
+                self._work()
 
     def _work(self) -> None:
         # Inference mode and no autocast, whatever the cell under test runs under.
@@ -36,5 +38,6 @@ class Canary:
 
     def time(self) -> float:
         """Run once and return seconds (device time where the device has its own clock)."""
-        timing = self._clock.latency(self._work)
+        with plain_fp32():
+            timing = self._clock.latency(self._work)
         return timing.device_s if timing.device_s is not None else timing.host_s

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import torch
@@ -22,6 +23,7 @@ from archbench.measure.numerics import compare
 from archbench.measure.sampling import Sampled, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
+from archbench.model.axes import Metric
 from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
@@ -33,9 +35,26 @@ TRAINING_PASSES = 3
 """A training step's arithmetic in forward passes: the backward pass computes gradients of inputs and of weights, each
 as large as the forward (Kaplan et al. 2020, section 2.1; PaLM, appendix B)."""
 PERCENTILES = (90, 95, 99)
+COLUMNS_OF: dict[Metric, tuple[str, ...]] = {
+    "static": ("params", "macs", "flops", "activations", "weight_bytes"),
+    "latency": (
+        *("latency_median_s", "latency_ci_low_s", "latency_ci_high_s", "device_time_median_s"),
+        *(f"latency_p{percent}_s" for percent in PERCENTILES),
+    ),
+    "throughput": (
+        *("throughput_img_s", "throughput_ci_low_img_s", "throughput_ci_high_img_s"),
+        *("achieved_flops", "mfu", "measured_peak_share"),
+    ),
+    "memory": ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "predicted_peak_bytes"),
+    "energy": ("energy_j_per_img",),
+    "compile": ("compile_cold_s", "compile_warm_s"),
+    "numerics": ("output_rel_error", "output_cosine", "output_finite"),
+}
+"""What each metric fills; null and explained where the suite does not ask for it."""
 WIDE = 2.0
 """An interval this many times wider than the target makes a row suspect."""
-_CPU_OUT_OF_MEMORY = "can't allocate memory"
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How allocators other than torch's own say it."""
 
 
 class CellRun:
@@ -49,6 +68,8 @@ class CellRun:
         self._enter = enter
         self._draft = Draft(blank_record(cell, bench.task.context, _known_of(cell)))
         self._samples: list[Sample] = []
+        self.poisoned = False
+        """Something failed on the way, so that this process should measure nothing more."""
 
     def run(self) -> CellFinished:
         """Measure. Whatever the network does becomes a row; only what kills the process does not come back."""
@@ -66,29 +87,42 @@ class CellRun:
         except Exception as error:  # the network's own code, a library's, or the device's: all are findings
             status = _status_of(error)
             message = f"{type(error).__name__}: {error}"
+        self.poisoned = status != "unsupported"
         return CellFinished(record=self._draft.fail(status, message), samples=tuple(self._samples))
 
     def _measure(self) -> None:
         metrics = self._task.metrics
+        for metric, columns in COLUMNS_OF.items():
+            if metric not in metrics:
+                self._draft.null("not_requested", *columns)
         self._count()
         workload = self._build()
         self._first_call(workload)
         # After the warm-up nothing may compile: a recompilation inside the timing is an error, not a slow sample.
         self._warm_up(workload)
         guard = compiler.no_recompiles() if self._compiles else contextlib.nullcontext()
-        watch = Watch(self._bench.probe, self._bench.canary.time, self._task.protocol)
+        watch = Watch(self._bench.probe, self._bench.time_canary, self._task.protocol)
         with guard:
             if "latency" in metrics:
                 self._latency(workload, watch)
             if "throughput" in metrics:
                 self._throughput(workload, watch)
+            self._conclude(watch)
             if "energy" in metrics:
-                self._energy(workload)
-        self._conclude(watch)
+                self._aside(self._energy, workload, *COLUMNS_OF["energy"])
         if "memory" in metrics:
-            self._memory(workload)
-        self._numerics(workload)
-        self._compile_metrics(workload)
+            self._aside(self._memory, workload, *COLUMNS_OF["memory"])
+        self._aside(self._numerics, workload, *COLUMNS_OF["numerics"])
+        self._aside(self._compile_metrics, workload, *COLUMNS_OF["compile"], "cuda_graph_launches")
+
+    def _aside(self, measure: Callable[[Workload], None], workload: Workload, *columns: str) -> None:
+        """Fill columns beside the timings. What fails here does not cost a row that has its times already."""
+        try:
+            measure(workload)
+        except Exception as error:  # the network's own code or the device's, as in `run`
+            self.poisoned = True
+            self._draft.null("phase_failed", *columns)
+            print(f"{self._cell.cell_id}: {self._draft.phase}: {error}", file=sys.stderr)
 
     @property
     def _compiles(self) -> bool:
@@ -102,13 +136,9 @@ class CellRun:
 
     @contextlib.contextmanager
     def _compile_cache(self) -> Iterator[None]:
-        """An empty cache where cold compile time is asked for, else the run's own."""
-        if self._compiles and "compile" in self._task.metrics:
-            with compiler.cold_cache():
-                yield
-        else:
-            if self._task.cache_dir is not None:
-                compiler.use_cache(Path(self._task.cache_dir))
+        """An empty cache where cold compile time is asked for, else torch's own."""
+        cold = self._compiles and "compile" in self._task.metrics
+        with compiler.cold_cache() if cold else contextlib.nullcontext():
             yield
 
     def _count(self) -> None:
@@ -129,15 +159,18 @@ class CellRun:
         with self._phase("build"):
             bench, protocol = self._bench, self._task.protocol
             compiler.reset()
+            gc.collect()  # the last cell's tensors, before a larger one needs their room
             workload = Workload(
                 self._cell,
-                bench.built.module,
+                bench.module,
                 bench.shape,
                 bench.device,
                 ring=protocol.input_ring,
                 seed=self._task.seed,
             )
-            self._draft.set(applied=msgspec.json.encode(workload.applied()).decode())
+            applied = workload.applied()
+            self._draft.set(applied=msgspec.json.encode(applied).decode())
+            workload.require(applied)
             return workload
 
     def _first_call(self, workload: Workload) -> None:
@@ -247,7 +280,7 @@ class CellRun:
             steps = 0
             before = probe.read()
             if before.energy_mj is None:
-                self._draft.null("not_on_device", "energy_j_per_img")
+                self._draft.null(before.missing.get("energy_mj", "not_on_device"), "energy_j_per_img")
                 return
             clock.synchronize()
             start = time.perf_counter()
@@ -272,15 +305,19 @@ class CellRun:
             power_capped_fraction=report.power_capped_fraction,
             sm_clock_mhz=report.sm_clock_mhz,
             contention=report.contention,
+            mean_power_w=report.mean_power_w,
         )
         for code in report.reasons:
             self._draft.flag(code)
+        for column, code in report.missing:
+            self._draft.null(code, column)
         self._samples += [
             self._sample("canary", block, 1, seconds, None, True) for block, seconds in enumerate(report.canaries)
         ]
 
     def _memory(self, workload: Workload) -> None:
         with self._phase("memory"):
+            self._bench.put_canary_away()
             reading = measure_memory(workload.step, self._bench.device, self._bench.baseline_rss)
             self._draft.set(
                 peak_allocated_bytes=reading.peak_allocated,
@@ -305,10 +342,10 @@ class CellRun:
             self._draft.set(predicted_peak_bytes=model.peak_bytes(self._cell.batch_size, batches_held=held))
 
     def _numerics(self, workload: Workload) -> None:
-        columns = ("output_rel_error", "output_cosine", "output_finite")
+        columns = COLUMNS_OF["numerics"]
         if "numerics" not in self._task.metrics:
-            self._draft.null("not_requested", *columns)
-        elif not self._bench.judges_numerics:
+            return
+        if not self._bench.judges_numerics:
             self._draft.null("inference_only", *columns)
         elif self._bench.is_reference:
             self._draft.null("is_reference", *columns)
@@ -316,9 +353,7 @@ class CellRun:
             self._draft.null("first_batch_only", *columns)
         else:
             with self._phase("numerics"):
-                reference = self._bench.built.reference
-                assert reference is not None, "a bench that judges numerics keeps a reference"
-                found = compare(workload, reference)
+                found = compare(workload, self._bench.build().eval())
                 self._draft.set(
                     output_rel_error=found.rel_error,
                     output_cosine=found.cosine,
@@ -337,10 +372,10 @@ class CellRun:
             with self._phase("cuda graphs"):
                 self._draft.set(cuda_graph_launches=compiler.cuda_graph_launches(workload.step))
         if "compile" not in self._task.metrics:
-            self._draft.null("not_requested", "compile_cold_s", "compile_warm_s")
             return
         with self._phase("compile again"):
             compiler.reset()
+            compiler.forget_loaded()
             self._bench.clock.synchronize()
             start = time.perf_counter()
             workload.step()
@@ -371,6 +406,10 @@ class CellRun:
         )
 
 
+def _says_out_of_memory(cause: object) -> bool:
+    return isinstance(cause, RuntimeError) and any(text in str(cause) for text in _OUT_OF_MEMORY)
+
+
 def _known_of(cell: Cell) -> Facts:
     """The catalogue's facts; none of a network that this interpreter's libraries lack, which fails when it is built."""
     try:
@@ -380,7 +419,11 @@ def _known_of(cell: Cell) -> Facts:
 
 
 def _status_of(error: Exception) -> Status:
-    """The CPU's allocator raises a plain RuntimeError; a missing toolchain is the machine's lack, not a failure."""
-    if _CPU_OUT_OF_MEMORY in str(error):
+    """Tell what a network's exception means, looking through what compilers wrap around it.
+
+    The CPU's allocator and CUDA's libraries raise a plain RuntimeError; a missing toolchain is the machine's lack.
+    """
+    causes = (error, error.__cause__, getattr(error, "inner_exception", None))
+    if any(isinstance(cause, torch.OutOfMemoryError) or _says_out_of_memory(cause) for cause in causes):
         return "oom"
     return "unsupported" if compiler.lacks_toolchain(error) else "error"

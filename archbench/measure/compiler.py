@@ -17,7 +17,8 @@ from torch import nn
 
 from archbench.model.axes import CompileMode
 
-CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+CACHE_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "", "TRITON_CACHE_DIR": "triton"}
+"""Where compiled code is kept, and the place of each in a folder of ours. Inductor sets Triton's once and for all."""
 CUDA_GRAPH_MODES: frozenset[str] = frozenset({"reduce-overhead", "max-autotune"})
 
 
@@ -71,24 +72,29 @@ def no_recompiles() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cold_cache() -> Iterator[None]:
-    """Inside, inductor's and Triton's caches on disk begin empty; they are deleted afterwards."""
-    before = os.environ.get(CACHE_VARIABLE)
-    folder = tempfile.mkdtemp(prefix="archbench-inductor-")
-    use_cache(Path(folder))
+def cold_cache() -> Iterator[Path]:
+    """Inside, inductor's and Triton's caches begin empty, on disk (in the folder given) and in memory; then deleted."""
+    before = {variable: os.environ.get(variable) for variable in CACHE_VARIABLES}
+    folder = Path(tempfile.mkdtemp(prefix="archbench-inductor-"))
+    os.environ.update({variable: str(folder / place) for variable, place in CACHE_VARIABLES.items()})
+    forget_loaded()
     try:
-        yield
+        yield folder
     finally:
-        if before is None:
-            os.environ.pop(CACHE_VARIABLE, None)
-        else:
-            os.environ[CACHE_VARIABLE] = before
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+        forget_loaded()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def use_cache(folder: Path) -> None:
-    """Keep inductor's compiled kernels in `folder` from now on (Triton's go into a folder inside it)."""
-    os.environ[CACHE_VARIABLE] = str(folder)
+def forget_loaded() -> None:
+    """Drop what inductor keeps in memory of its caches on disk: the next compilation reads or makes them again."""
+    from torch._inductor.utils import clear_caches  # importing inductor takes seconds, which eager cells need not pay
+
+    clear_caches()
 
 
 def mark_step() -> None:

@@ -46,12 +46,13 @@ class Draft:
         return self._row(status, error_phase=self.phase, error_message=line[:2000])
 
     def _row(self, status: Status, **more: object) -> Record:
+        row = {**self._figures, **more}
+        reasons = (code for code in self._reasons if row.get(code.partition(":")[0]) is None)
         return msgspec.structs.replace(
             self._blank,
-            **self._figures,
-            **more,
+            **row,
             status=status,
-            reasons=tuple(self._reasons),
+            reasons=tuple(reasons),
             started_at=self._started_at,
             duration_s=time.perf_counter() - self._started,
         )

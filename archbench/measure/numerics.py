@@ -8,6 +8,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
+from archbench.measure.state import plain_fp32
 from archbench.measure.workload import Workload, first_tensor
 
 HEAD_STD = 0.02
@@ -42,7 +43,7 @@ def make_comparable(module: nn.Module, batch: Tensor) -> None:
     for layer in norms:
         layer.momentum = 1.0  # take the batch's statistics as they are
         layer.train()
-    with torch.no_grad():
+    with plain_fp32(), torch.no_grad():
         module(batch)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
@@ -53,7 +54,7 @@ def make_comparable(module: nn.Module, batch: Tensor) -> None:
 def compare(workload: Workload, reference: nn.Module) -> Numerics:
     """Compare the workload's output with `reference`, the same weights in fp32 eager on the same device."""
     source = workload.inputs[0].contiguous().float()
-    with torch.inference_mode():
+    with plain_fp32(), torch.inference_mode():
         expected = first_tensor(reference(source)).double()
     output = workload.output().double()
     ratio = None

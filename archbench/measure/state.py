@@ -56,6 +56,23 @@ def apply_state(precision: Precision, threads: int, seed: int) -> None:
     torch.manual_seed(seed)
 
 
+@contextlib.contextmanager
+def plain_fp32() -> Iterator[None]:
+    """Inside, fp32 means fp32: for the canary and the reference, whatever the cell under test has set.
+
+    cuDNN searches for no kernel either: the search would pick another one in each process.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:]
+
+
 def step_contexts(
     device: torch.device, phase: Phase, precision: Precision
 ) -> Callable[[], AbstractContextManager[None]]:

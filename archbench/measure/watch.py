@@ -25,6 +25,8 @@ class WatchReport(Struct, frozen=True, kw_only=True):
     contention: float | None
     reasons: tuple[str, ...]
     """Reason codes for the row."""
+    missing: tuple[tuple[str, str], ...]
+    """Columns of the row that stay null, each with its reason code."""
 
 
 class Watch:
@@ -69,6 +71,7 @@ class Watch:
             ("foreign_process", any(h.foreign for h in healths)),
             ("device_lost", any(h.lost for h in healths)),
             ("clock_error", any(h.wall_s is None for h in healths)),
+            ("monitor_blind", any("throttled" in h.missing or "foreign" in h.missing for h in healths)),
             ("monitor_gap", any("monitor_gap" in h.missing.values() for h in healths)),
             ("contended", sum(bool(h.contended) for h in healths) > len(healths) / 2),
             ("power_capped", any(h.power_capped for h in healths)),
@@ -84,7 +87,28 @@ class Watch:
             mean_power_w=_median([h.mean_power_w for h in healths]),
             contention=contention,
             reasons=tuple(reasons),
+            missing=_missing(healths),
         )
+
+
+_COLUMN_OF = {
+    "throttled": "throttled_fraction",
+    "power_capped": "power_capped_fraction",
+    "sm_clock_mhz": "sm_clock_mhz",
+    "mean_power_w": "mean_power_w",
+    "contention": "contention",
+}
+"""What a health leaves open, and the column that is null for it."""
+
+
+def _missing(healths: list[BlockHealth]) -> tuple[tuple[str, str], ...]:
+    """For each column that no stretch could fill, why; on a device that never fills it, `not_on_device`."""
+    found = []
+    for field, column in _COLUMN_OF.items():
+        if all(getattr(health, field) is None for health in healths):
+            codes = (health.missing[field] for health in healths if field in health.missing)
+            found.append((column, next(codes, "not_on_device")))
+    return tuple(found)
 
 
 def _share(flags: list[bool | None]) -> float | None:

@@ -46,10 +46,12 @@ class Workload:
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
         self._marks_steps = cell.compile_mode in compiler.CUDA_GRAPH_MODES and device.type == "cuda"
-        self.step: Callable[[], object] = self._infer
         if cell.phase == "training":
             self._prepare_training()
-            self.step = self._train
+
+    def step(self) -> object:
+        """Do one step of the cell's phase; asynchronous where the device is."""
+        return self._train() if self.cell.phase == "training" else self._infer()
 
     def _prepare(self, module: nn.Module) -> nn.Module:
         cell = self.cell
@@ -116,6 +118,8 @@ class Workload:
     def output(self) -> Tensor:
         """Run the cell's own forward pass on the first input of the ring and return its (first) output tensor."""
         with self._contexts():
+            if self._marks_steps:
+                compiler.mark_step()
             return first_tensor(self._forward(self.inputs[0])).clone()
 
     def eager_output(self) -> Tensor:
@@ -130,9 +134,7 @@ class Workload:
                 "inference" if torch.is_inference_mode_enabled() else ("grad" if torch.is_grad_enabled() else "no_grad")
             )
             autocast = torch.is_autocast_enabled(self.device.type)
-            autocast_dtype = (
-                str(torch.get_autocast_dtype(self.device.type)).removeprefix("torch.") if autocast else None
-            )
+            autocast_dtype = _name(torch.get_autocast_dtype(self.device.type)) if autocast else None
         weights = [weight for weight in self.module.parameters() if weight.is_floating_point()]
         return Applied(
             matmul_precision=torch.get_float32_matmul_precision(),
@@ -144,13 +146,38 @@ class Workload:
             flush_denormals=_flushes_denormals(),
             grad_mode=grad_mode,
             autocast_dtype=autocast_dtype,
-            weight_dtype=str(weights[0].dtype).removeprefix("torch.") if weights else "none",
+            weight_dtype=_name(weights[0].dtype) if weights else "none",
             model_format=_format_of([weight for weight in weights if weight.dim() == 4]),
             input_format=_format_of([tensor for tensor in self.inputs if tensor.dim() == 4]),
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
             allocator=torch.cuda.get_allocator_backend() if self.device.type == "cuda" else None,
         )
+
+    def require(self, applied: Applied) -> None:
+        """Raise `UnsupportedError` where what torch reports is not what the cell asks for."""
+        cell = self.cell
+        autocast = AUTOCAST.get(cell.precision)
+        weights = WHOLE_MODEL.get(cell.precision, torch.float32)
+        wanted = torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format
+        images = [t for t in (*self.module.parameters(), *self.inputs) if t.dim() == 4]
+        for what, holds in (
+            ("modules stay in training mode", cell.phase == "training" or applied.training_modules == 0),
+            (
+                "the gradient mode is another",
+                applied.grad_mode == ("grad" if cell.phase == "training" else "inference"),
+            ),
+            ("autocast runs in another dtype", applied.autocast_dtype == (_name(autocast) if autocast else None)),
+            ("weights are of another dtype", applied.weight_dtype in (_name(weights), "none")),
+            ("TF32 is set otherwise", applied.cudnn_tf32 == (cell.precision == "tf32")),
+            ("the memory format is another", all(t.is_contiguous(memory_format=wanted) for t in images)),
+        ):
+            if not holds:
+                raise UnsupportedError(f"the cell's toggles could not be applied: {what}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _input_ring(cell: Cell, shape: tuple[int, ...], device: torch.device, ring: int, seed: int) -> list[Tensor]:

@@ -34,8 +34,6 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     percentiles: tuple[int, ...] = (90,)
     seed: int = 0
     allow_code: bool = False
-    cache_dir: str | None = None
-    """Inductor's cache for this run; `None` keeps torch's own."""
     calibrate: bool = False
     """Let the device settle and measure its ceilings first: once a session."""
 

@@ -65,6 +65,11 @@ REASONS: dict[str, Reason] = {
         meaning="other work took CPU time while this cell was timed",
         remedy="close it, or measure again; `archbench doctor` shows the load",
     ),
+    "monitor_blind": Reason(
+        effect="suspect",
+        meaning="nothing told whether the device was throttled or shared while it was timed",
+        remedy="let the process read NVML; `archbench doctor` says what is missing",
+    ),
     "monitor_gap": Reason(
         effect="suspect",
         meaning="a monitor's counter went backwards or vanished while timing",
@@ -109,6 +114,7 @@ REASONS: dict[str, Reason] = {
         remedy="name it under `percentiles:`, which raises the minimum, or raise `protocol: max_sampling_s`",
     ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
+    "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
     "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
     "inference_only": Reason(effect="null", meaning="defined for inference only"),
     "not_compiled": Reason(effect="null", meaning="the cell does not compile"),

@@ -57,7 +57,9 @@ def phase_sections(run: Measured) -> list[Section]:
 def _phase_section(run: Measured, phase: str, cells: list[Outcome]) -> Section:
     terms = _terms(phase, cells)
     notes = Paragraph(_caption(terms))
-    cells = sorted(cells, key=lambda one: (one.batch_size, one.rank_latency_s or math.inf, one.variant))
+    cells = sorted(
+        cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
+    )
     by_setting: dict[str, list[Outcome]] = {label: [] for label in run.setting_labels()}
     for one in cells:
         by_setting[one.setting_label].append(one)

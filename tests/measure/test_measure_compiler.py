@@ -71,18 +71,28 @@ def test_reset_forgets_the_counts(capsys):
 
 
 def test_the_limit_raises_instead_of_falling_back():
+    torch._dynamo.config.fail_on_recompile_limit_hit = False
     compiler.compile_module(Plain(), "default")
-    assert torch._dynamo.config.fail_on_recompile_limit_hit
+    call = torch.compile(Plain(), backend="eager", dynamic=False)
+
+    def nine_shapes():
+        for size in range(2, 12):
+            call(torch.ones(size))
+
+    with pytest.raises(Exception, match=r"recompile_limit|FailOnRecompileLimitHit|Hard failure"):
+        nine_shapes()
 
 
 def test_a_cold_cache_is_empty_and_gone_afterwards(monkeypatch):
-    monkeypatch.setenv(compiler.CACHE_VARIABLE, "before")
-    with compiler.cold_cache():
-        folder = Path(os.environ[compiler.CACHE_VARIABLE])
-        assert folder.is_dir()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
+    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    with compiler.cold_cache() as folder:
+        assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == folder
+        assert Path(os.environ["TRITON_CACHE_DIR"]).is_relative_to(folder)
         assert not list(folder.iterdir())
     assert not folder.exists()
-    assert os.environ[compiler.CACHE_VARIABLE] == "before"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "before"
+    assert "TRITON_CACHE_DIR" not in os.environ
 
 
 def test_a_missing_toolchain_is_told_from_a_bug():
@@ -97,7 +107,7 @@ def test_a_missing_toolchain_is_told_from_a_bug():
 
 @pytest.mark.slow
 def test_inductor_fills_the_cache_that_it_was_given():
-    with compiler.cold_cache(), torch.inference_mode():
+    with compiler.cold_cache() as folder, torch.inference_mode():
         call = compiler.compile_module(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "default")
         call(torch.ones(2, 4))
-        assert any(Path(os.environ[compiler.CACHE_VARIABLE]).rglob("*.py"))
+        assert any(folder.rglob("*.py"))

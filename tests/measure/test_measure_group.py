@@ -97,30 +97,23 @@ def test_figures_are_there_and_consistent(phase):
     assert json.loads(row.applied)["grad_mode"] == ("grad" if phase == "training" else "inference")
 
 
-UNEXPLAINED = {  # identity, not figures; or null for the same reason as another column, which bears it
-    "family",
-    "setting",
-    "top1",
-    "top5",
-    "accuracy_source",
-    "host_bound",
-    "error_phase",
-    "error_message",
-    "cuda_version",
-    "driver_version",
-    "compile_neighbours",
-    "compile_error_ratio",
-    "cuda_graph_launches",
-    "throttled_fraction",
-    "power_capped_fraction",
-    "sm_clock_mhz",
-    "mean_power_w",
-    "contention",
+IDENTITY = {"family", "setting", "top1", "top5", "accuracy_source", "cuda_version", "driver_version"}
+NO_FAILURE = {"error_phase", "error_message"}
+LIKE_ANOTHER = {  # null for the reason that another column bears
+    "host_bound",  # device_time_median_s
+    "samples",  # latency_median_s
+    "steps_per_sample",  # latency_median_s
+    "canary_s",  # nothing was timed
+    "compile_neighbours",  # compile_cold_s
+    "compile_error_ratio",  # compile_cold_s
+    "cuda_graph_launches",  # compile_cold_s
 }
+UNEXPLAINED = IDENTITY | NO_FAILURE | LIKE_ANOTHER
 
 
-def test_every_null_figure_says_why():
-    row = rows(measure())[0]
+@pytest.mark.parametrize("metrics", [ALL, *((metric,) for metric in ALL)], ids=lambda metrics: "+".join(metrics))
+def test_every_null_figure_says_why(metrics):
+    row = rows(measure(metrics=metrics))[0]
     explained = {reason.partition(":")[0] for reason in row.reasons if ":" in reason}
     nulls = {name for name, value in structs.asdict(row).items() if value is None}
     assert nulls - explained - UNEXPLAINED == set()
@@ -221,3 +214,31 @@ def test_a_compiled_cell_is_measured_cold_and_warm():
     assert (row.graph_breaks, row.recompiles) == (0, 0)
     assert row.output_rel_error < 1e-4
     assert row.compile_error_ratio is not None
+
+
+def test_the_peak_holds_nothing_of_the_harness():
+    with_numerics = rows(measure(batches=(2,), precision="amp-bf16", metrics=("latency", "memory", "numerics")))[0]
+    without = rows(measure(batches=(2,), precision="amp-bf16", metrics=("memory",)))[0]
+    assert with_numerics.output_rel_error is not None
+    assert with_numerics.peak_allocated_bytes == without.peak_allocated_bytes
+
+
+def test_a_failing_pass_beside_the_timings_costs_its_columns_and_not_the_row(monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("no memory events")
+
+    monkeypatch.setattr("archbench.measure.cell_run.measure_memory", fail)
+    found = rows(measure(batches=(1, 2), metrics=("latency", "memory")))
+    assert [row.status for row in found] == ["ok"]  # the second cell is left to a fresh process
+    assert found[0].latency_median_s > 0
+    assert "peak_allocated_bytes:phase_failed" in found[0].reasons
+
+
+def test_a_calibration_that_fails_costs_no_cell(monkeypatch):
+    def fail(self):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Bench, "calibrate", fail)
+    events = measure(calibrate=True)
+    assert rows(events)[0].status == "ok"
+    assert not any(isinstance(event, Calibrated) for event in events)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from archbench.measure.state import AUTOCAST, apply_state, default_threads
+from archbench.measure.state import apply_state, default_threads, plain_fp32
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
 from archbench.model.cell import Cell, Network
@@ -46,8 +46,7 @@ def test_precision_and_phase_are_applied(precision, phase):
     applied = workload(precision=precision, phase=phase).applied()
     assert applied.matmul_precision == ("high" if precision == "tf32" else "highest")
     assert applied.cudnn_tf32 is (precision == "tf32")
-    expected = AUTOCAST.get(precision)
-    assert applied.autocast_dtype == (str(expected).removeprefix("torch.") if expected else None)
+    assert applied.autocast_dtype == {"amp-bf16": "bfloat16", "amp-fp16": "float16"}.get(precision)
     assert applied.weight_dtype == {"bf16": "bfloat16", "fp16": "float16"}.get(precision, "float32")
     assert applied.grad_mode == ("grad" if phase == "training" else "inference")
     assert (applied.training_modules == 0) is (phase == "inference")
@@ -132,3 +131,22 @@ def test_threads_come_from_the_user_first(monkeypatch):
     assert default_threads(8) == 8
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert default_threads(8) == 8
+
+
+def test_the_canary_and_the_reference_run_in_plain_fp32_whatever_is_set():
+    apply_state("tf32", 1, 0)
+    with plain_fp32():
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_network_that_ignores_eval_is_refused():
+    class Stubborn(Small):
+        def train(self, mode=True):
+            return super().train(True)
+
+    cell = workload(Stubborn())
+    with pytest.raises(UnsupportedError, match="training mode"):
+        cell.require(cell.applied())
