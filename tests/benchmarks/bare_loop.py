@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.4)
     arguments = parser.parse_args()
+    if arguments.turns < 6:
+        parser.error("--turns: an interval needs six turns or more")
     gc.freeze()
     print(f"{'network':18}{'archbench / bare':>18}{'95 % interval':>20}")
     for name in NETWORKS:

