@@ -54,14 +54,13 @@ def table() -> str:
         )
         for name, entry in entries().items()
     ]
-    total = len(rows)
+    built, seen = sum(row[2] == "yes" for row in rows), sum(row[4] != "not yet" for row in rows)
     lines = [
         "# What of the catalogue is built, counted and measured",
         "",
         "Written by `docs/coverage_table.py` from the catalogue, the suites and the reference runs under `results/`.",
         "",
-        f"{total} architectures: {sum(row[2] == 'yes' for row in rows)} built and counted, "
-        f"{sum(row[4] != 'not yet' for row in rows)} measured in a reference run.",
+        f"{len(rows)} architectures: {built} built and counted, {seen} measured in a reference run.",
         "",
         "| Architecture | Family | Built | Counted | Measured on | Suites |",
         "| --- | --- | --- | --- | --- | --- |",
