@@ -33,7 +33,7 @@ def on_meta(tensor: Tensor) -> Tensor:
 @contextmanager
 def without_data() -> Iterator[None]:
     """Build modules on the meta device, and skip the drawing of weights that would have nothing to draw into."""
-    with torch.device("meta"), _NoInitialisation():  # type: ignore[no-untyped-call]
+    with torch.device("meta"), _NoInitialisation():
         yield
 
 

@@ -106,7 +106,8 @@ def _is_like_first(func: OpOverload, args: Any) -> bool:
         return False
     if operator in _SUMS and len(args) > 1 and isinstance(args[1], Tensor):
         first, second = args[:2]
-        return first.shape == second.shape and first.dtype == second.dtype and first.stride() == second.stride()
+        alike = first.shape == second.shape and first.dtype == second.dtype
+        return bool(alike and first.stride() == second.stride())
     return operator in _NORMALISATIONS or operator in _ACTIVATIONS
 
 

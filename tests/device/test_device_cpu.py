@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -72,11 +73,16 @@ def test_own_time_is_all_threads() -> None:
 
 
 def test_a_reading_is_cheap() -> None:
-    """Two readings a block of 100 ms or more: below 1 % in all, here with two threads."""
-    probe = open_probe("cpu")
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        probe.read()
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.5e-3
+    """Two readings a block of 100 ms or more: below 1 % in all. In a process of its own: each thread costs a file."""
+    code = (
+        "import time\n"
+        "from archbench.device import open_probe\n"
+        "probe = open_probe('cpu')\n"
+        "def reading():\n"
+        "    start = time.perf_counter()\n"
+        "    probe.read()\n"
+        "    return time.perf_counter() - start\n"
+        "print(min(reading() for _ in range(200)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert float(done.stdout) < 0.5e-3
