@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
+from archbench.analyze.cuda_autocast import CudaAutocast
 from archbench.analyze.dataless import copy_with, without_data
 from archbench.analyze.figures import MemoryLine, MemoryModel
 from archbench.analyze.live_bytes import Bytes, LiveBytes
@@ -149,7 +150,11 @@ class FakeStep:
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
         # Always the CPU's autocast: fake tensors stand for CPU tensors, since backward on a fake CUDA device aborts.
-        with torch.autocast("cpu", self._autocast) if self._autocast else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self._autocast:
+                stack.enter_context(torch.autocast("cpu", self._autocast))
+                if self._device == "cuda":
+                    stack.enter_context(CudaAutocast())  # type: ignore[no-untyped-call]
             yield
 
 
