@@ -1,0 +1,182 @@
+"""What comparing two sides says: a verdict for each timed cell, findings about what is counted, and the exit code.
+
+Made by `archbench.compare` from two stored runs (`kind="stored"`) and by the gate and the duel from pairs of live
+processes that took turns (`kind="turns"`); every format renders either. A ratio is head's time over base's: above 1,
+the head is slower.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+CellVerdict = Literal["slower", "faster", "undecided", "invalid", "same"]
+CELL_VERDICTS: tuple[str, ...] = get_args(CellVerdict)
+"""In the order in which a reader wants to see them."""
+Kind = Literal["stored", "turns"]
+
+LEAST_EFFECT = 0.015
+"""A difference smaller than this is neither `slower` nor `faster`, however certain: nobody's build should fail by it."""
+
+WHY: dict[str, str] = {
+    "shown": "a difference was shown, beyond the least effect and the noise floor",
+    "equivalent": "the 90 % interval of the ratio lies within the margin of equivalence",
+    "not_shown": "neither a difference nor equality was shown",
+    "small": "a difference was shown, but its size is below the cell's threshold",
+    "below_floor": "a difference was shown, but measuring the same thing twice differs by as much",
+    "no_floor": "a difference was shown, but nothing tells how far apart two runs of the same thing lie",
+    "one_process": "a side was measured by one process, and processes differ",
+    "clocks_differ": "the two sides ran at different clocks, so their times say little about the code",
+    "not_confirmed": "the screening pairs were slower, the fresh pairs did not confirm it",
+    "out_of_time": "the time given ran out before the cell was decided",
+    "invalid_rows": "every measurement of a side is unfit to be used",
+    "failed": "the cell failed on a side",
+}
+"""Codes of `Why` and what they mean."""
+
+
+class Why(Struct, frozen=True):
+    """The ground of a verdict."""
+
+    code: str
+    """One of `WHY`."""
+    sentence: str
+    """With this cell's figures, and where something can be done about it, what."""
+
+
+class Figures(Struct, frozen=True, kw_only=True):
+    """What one side measured of a cell; `None` = not measured. Times and rates as they were compared (see notes)."""
+
+    latency_s: float | None = None
+    latency_low_s: float | None = None
+    """95 % interval of `latency_s`, between processes where there are several."""
+    latency_high_s: float | None = None
+    throughput_img_s: float | None = None
+    throughput_low_img_s: float | None = None
+    throughput_high_img_s: float | None = None
+    peak_bytes: int | None = None
+    """Reserved by the caching allocator on a GPU, allocated on the CPU."""
+    params: int | None = None
+    macs: int | None = None
+    sm_clock_mhz: float | None = None
+    processes: int = 0
+    """Processes behind the latency."""
+
+
+class CellComparison(Struct, frozen=True, kw_only=True):
+    """One timed cell on both sides."""
+
+    cell_id: str
+    architecture: str
+    variant: str
+    """The architecture with whatever departs from its defaults."""
+    verdict: CellVerdict
+    why: Why
+    base: Figures
+    head: Figures
+    ratio: float | None = None
+    """Time of the head over that of the base."""
+    ci_low: float | None = None
+    """95 % interval of `ratio`; `None` where one process measured a side."""
+    ci_high: float | None = None
+    detectable: float | None = None
+    """Minimum detectable effect: the smallest true slowdown, as a share, that this many pairs show in 80 % of cases."""
+    p: float | None = None
+    """Of the one-sided test in the direction seen, corrected (Holm) for the cells that were tested together."""
+    pairs: int = 0
+    """Pairs of processes; in a stored comparison the processes on the side that has fewer."""
+    threshold: float = LEAST_EFFECT
+    """The share by which this cell must differ to be called slower or faster: larger where it is noisy."""
+    noisy: bool = False
+    """Its measurements scatter too widely to see 3 %, so it is judged by a threshold of its own."""
+
+    @property
+    def change(self) -> float | None:
+        """`ratio` less 1: +0.03 is 3 % slower."""
+        return None if self.ratio is None else self.ratio - 1
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """A difference in what is counted and not timed: parameters, MACs, memory, graph breaks, cells gone or failing."""
+
+    cell_id: str
+    column: str
+    """Of the stored rows; `status` for a cell that fails, `cell_id` for one that is gone."""
+    base: float | str | None
+    head: float | str | None
+    what: str
+    """One sentence."""
+    fails: bool
+    """Whether it fails the gate; else it is told and no more."""
+
+
+class Side(Struct, frozen=True, kw_only=True):
+    """Where one side comes from. `None` = not known."""
+
+    label: str
+    """What the user named it by: a path, an interpreter, a revision."""
+    run_ids: tuple[str, ...] = ()
+    hardware_class: str
+    protocol_version: int
+    suite: str | None = None
+    torch_version: str | None = None
+    torchvision_version: str | None = None
+    timm_version: str | None = None
+    cuda_version: str | None = None
+    driver_version: str | None = None
+    python_version: str | None = None
+    archbench_version: str | None = None
+    started_at: str | None = None
+    """First measurement, UTC, ISO 8601."""
+
+
+class Floor(Struct, frozen=True, kw_only=True):
+    """How far apart two measurements of the very same thing come out."""
+
+    spread: float
+    """95 % of such pairs differ by at most this share."""
+    origin: str
+    """Where it is known from, in a few words: `the twin resnet50`, `gate --aa of 2026-03-01`."""
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """All that is to be said of head against base."""
+
+    kind: Kind
+    """`stored`: two runs of different times, a report with a noise floor; `turns`: side by side, a gate."""
+    base: Side
+    head: Side
+    cells: tuple[CellComparison, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences to read before believing: what differs between the sides, what was corrected, what was left out."""
+    floor: Floor | None = None
+    duration_s: float | None = None
+    """Time spent on measuring, both sides together."""
+
+    def having(self, *verdicts: CellVerdict) -> tuple[CellComparison, ...]:
+        """The cells with one of these verdicts, in order."""
+        return tuple(cell for cell in self.cells if cell.verdict in verdicts)
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that fail the gate."""
+        return tuple(finding for finding in self.findings if finding.fails)
+
+    @property
+    def regressed(self) -> bool:
+        """A cell is slower, or a finding fails the gate."""
+        return bool(self.having("slower") or self.failures)
+
+    @property
+    def undecided(self) -> tuple[CellComparison, ...]:
+        """Cells that were not decided: `undecided` ones and `invalid` ones."""
+        return self.having("undecided", "invalid")
+
+    def exit_code(self, strict: bool = False) -> int:
+        """1 for a regression; 3 where no timed cell is fit to be judged, or `strict` and any is undecided; else 0."""
+        if self.regressed:
+            return 1
+        blind = bool(self.cells) and len(self.having("invalid")) == len(self.cells)
+        return 3 if blind or (strict and self.undecided) else 0
