@@ -42,14 +42,52 @@ class Fold(Struct, frozen=True, kw_only=True):
     blocks: tuple[Block, ...]
 
 
+class Picture(Struct, frozen=True, kw_only=True):
+    """A chart: a file beside markdown (`report.drawing`), live in HTML."""
+
+    name: str
+    """Stem of its file: lower-case letters, digits and hyphens; unique in a report, and never made from data."""
+    title: str
+    alt: str
+    """What it shows, in words, for those who do not see it."""
+    spec: str
+    """Vega-Lite as JSON, without colours of its own theme; data inline, or `{"name": ...}` of a `Dataset`."""
+
+
 class Section(Struct, frozen=True, kw_only=True):
     """A heading and what stands under it."""
 
     title: str
     blocks: tuple[Block, ...]
+    phase: str | None = None
+    """`inference` or `training` where every table in it is about that phase: what an interactive page filters by."""
 
 
-Block = Paragraph | Bullets | Code | Table | Fold | Section
+Block = Paragraph | Bullets | Code | Table | Fold | Picture | Section
+
+
+class Facet(Struct, frozen=True, kw_only=True):
+    """A column that an interactive page offers a filter for; it changes the pictures and the tables."""
+
+    column: str
+    """Of the `Dataset`."""
+    label: str
+    """What the reader sees."""
+    heading: str
+    """Tables with a column of this heading follow the filter ..."""
+    key: str
+    """... their cells being looked up in this column of the `Dataset`: `network` for the filter by family."""
+
+
+class Dataset(Struct, frozen=True, kw_only=True):
+    """Figures that several pictures share, stored once; numbers in the unit that the pictures name."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | bool | None, ...], ...]
+    facets: tuple[Facet, ...] = ()
+    left_out: str | None = None
+    """What is not in it, and where it is: a sentence."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -58,3 +96,5 @@ class Report(Struct, frozen=True, kw_only=True):
     title: str
     lead: tuple[Block, ...]
     sections: tuple[Section, ...]
+    dataset: Dataset | None = None
+    """What its pictures draw, unless they hold their own data."""

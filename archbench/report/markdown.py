@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from html import escape
+from urllib.parse import quote
 
-from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table
+from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
 
 # Everything that markdown, HTML or a forge's mathematics could take for markup. An underscore inside a word is safe.
 _ESCAPES = str.maketrans(
@@ -17,14 +18,18 @@ _OPENING = re.compile(r"(\d{1,9})(?=[.)])|(?=[#+=-])")
 """What at the start of a line makes it a heading, a list or an underline."""
 
 
-def render_markdown(report: Report) -> str:
-    """The report as one markdown document, ending in a newline."""
-    parts = [f"# {_text(report.title)}", *(_block(block, 2) for block in report.lead)]
-    parts += [_block(section, 2) for section in report.sections]
+def render_markdown(report: Report, plots: str | None = None) -> str:
+    """The report as one markdown document, ending in a newline.
+
+    Its pictures are SVG files in the folder `plots` beside it (`report.drawing` makes them); without one, their
+    descriptions stand in their place.
+    """
+    parts = [f"# {_text(report.title)}", *(_block(block, 2, plots) for block in report.lead)]
+    parts += [_block(section, 2, plots) for section in report.sections]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(block: Block, level: int) -> str:
+def _block(block: Block, level: int, plots: str | None) -> str:
     match block:
         case Paragraph():
             return _line(block.text)
@@ -37,10 +42,14 @@ def _block(block: Block, level: int) -> str:
             return _table(block)
         case Fold():
             # Forges render markdown inside details only after an empty line.
-            inside = "\n\n".join(_block(each, level) for each in block.blocks)
+            inside = "\n\n".join(_block(each, level, plots) for each in block.blocks)
             return f"<details><summary>{_html(block.summary)}</summary>\n\n{inside}\n\n</details>"
+        case Picture():
+            # An image without a folder of its own would be a broken one.
+            place = None if plots is None else f"{quote(plots)}/{block.name}.svg"
+            return f"*{_text(block.title)}.* {_text(block.alt)}" if place is None else f"![{_text(block.alt)}]({place})"
         case Section():
-            below = [_block(each, level + 1) for each in block.blocks]
+            below = [_block(each, level + 1, plots) for each in block.blocks]
             return "\n\n".join([f"{'#' * level} {_text(block.title)}", *below])
 
 
