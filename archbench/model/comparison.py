@@ -17,7 +17,7 @@ CELL_VERDICTS: tuple[str, ...] = get_args(CellVerdict)
 Kind = Literal["stored", "turns"]
 
 LEAST_EFFECT = 0.015
-"""A difference smaller than this is neither `slower` nor `faster`, however certain: nobody's build should fail by it."""
+"""A smaller difference is neither `slower` nor `faster`, however certain: nobody's build should fail by it."""
 
 WHY: dict[str, str] = {
     "shown": "a difference was shown, beyond the least effect and the noise floor",
@@ -61,7 +61,9 @@ class Figures(Struct, frozen=True, kw_only=True):
     macs: int | None = None
     sm_clock_mhz: float | None = None
     processes: int = 0
-    """Processes behind the latency."""
+    """Processes behind the time that was compared."""
+    process_times_s: tuple[float, ...] = ()
+    """Each process's median, in the order measured: what the test saw."""
 
 
 class CellComparison(Struct, frozen=True, kw_only=True):
@@ -71,6 +73,8 @@ class CellComparison(Struct, frozen=True, kw_only=True):
     architecture: str
     variant: str
     """The architecture with whatever departs from its defaults."""
+    metric: Literal["latency", "throughput"] = "latency"
+    """What `ratio` compares: latency, or time per batch from the throughput where no latency was measured."""
     verdict: CellVerdict
     why: Why
     base: Figures
