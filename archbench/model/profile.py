@@ -1,0 +1,301 @@
+"""A profile: where one step of one cell spends its time and its memory. Free of torch, so that any process reads it.
+
+Times are seconds of one step of the whole batch, bytes and FLOP are of that step too; `macs` alone is per image and of
+the forward pass, as everywhere. A part that could not be had is `None`, and `Profile.missing` says why.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.model.axes import DeviceKind
+from archbench.model.cell import Cell
+from archbench.model.environment import Environment
+
+PROFILE_VERSION = 1
+"""Of the stored form: raised when a field changes its meaning or goes away."""
+
+Bound = Literal["memory", "compute"]
+"""Which ceiling of the roofline is the lower one: the copy's bandwidth, or the product's FLOP/s."""
+
+
+class ModuleProfile(Struct, frozen=True, kw_only=True):
+    """One module in its place in the network, with all that runs inside it.
+
+    A module that is called from two places has a row in each. A container that is never called itself (`ModuleList`)
+    has a row with the sum of what it holds. Fields that begin with `own_` leave out what the modules inside do:
+    over all rows they add up to the whole network.
+    """
+
+    path: str
+    """As in `named_modules`; empty for the network itself."""
+    kind: str
+    """The module's class."""
+    depth: int
+    """0 for the network, 1 for its children."""
+    stage: str | None
+    """The stage of the network (`Counts.stages`) that it belongs to; `None` above and outside the stages."""
+    output_shape: tuple[int, ...] | None
+    """Of the first tensor that its last call returned, without the batch axis."""
+    calls: int
+    """Forward calls in one step; 0 for a container that is never called."""
+    forward_s: float
+    backward_s: float | None
+    """`None` at inference."""
+    own_s: float
+    """Forward and backward, outside the modules inside."""
+    share: float
+    """Of the step: (forward + backward) / step."""
+    params: int
+    """Trainable parameters inside, each once."""
+    macs: int
+    """Multiply-accumulates of one forward pass, per image."""
+    own_macs: int
+    flops: int
+    """FLOP of the step, of the whole batch, backward included."""
+    activation_bytes: int
+    """Written by its operators into new memory during the forward pass."""
+    saved_bytes: int | None
+    """Kept for the backward pass, each block of memory once, by the module that keeps it first; weights left out."""
+    bytes_moved: int
+    """Read and written by its operators in the step, as if no cache held anything between two operators."""
+    own_bytes: int
+    intensity: float | None
+    """Arithmetic intensity: FLOP per byte moved. `None` where nothing is moved."""
+    achieved_flops: float | None
+    """FLOP per second; `None` where it took no time that could be measured."""
+    least_s: float | None
+    """The sum over the modules inside of the larger of FLOP / peak and bytes / bandwidth: what the roofline allows."""
+    roofline_share: float | None
+    """`least_s` over the time it took. Above 1 where caches hold what counts as moved."""
+    bound: Bound | None
+    """The ceiling that most of `least_s` comes from."""
+
+    @property
+    def total_s(self) -> float:
+        """Forward and backward."""
+        return self.forward_s + (self.backward_s or 0.0)
+
+
+class StepPart(Struct, frozen=True, kw_only=True):
+    """A part of the step that belongs to no module: `loss`, `optimizer`, `other`."""
+
+    name: str
+    forward_s: float
+    backward_s: float | None
+    share: float
+    flops: int
+    bytes_moved: int
+
+    @property
+    def total_s(self) -> float:
+        """Forward and backward."""
+        return self.forward_s + (self.backward_s or 0.0)
+
+
+class OperatorProfile(Struct, frozen=True, kw_only=True):
+    """One operator, or one kernel on a device, at one set of shapes, over one step."""
+
+    name: str
+    shapes: tuple[str, ...]
+    """Its tensor operands, as `8x64x56x56`; empty for kernels, whose launches do not tell."""
+    calls: float
+    """A step."""
+    self_s: float
+    """A step, without what it calls in turn. On a GPU of an operator: the time of the kernels it launched itself."""
+    share: float
+    """Of all operators, or of all kernels."""
+    tensor_core: bool | None
+    """By the kernel's name; `None` on the CPU and for operators."""
+    bound: Bound | None
+    """From its FLOP and bytes at these shapes; `None` where it is not known what it reads."""
+    modules: tuple[str, ...] = ()
+    """Paths of the modules it computes for, where that is known."""
+
+
+class RooflinePoint(Struct, frozen=True, kw_only=True):
+    """A stage, or the whole network, under the roofline."""
+
+    name: str
+    """The stage's name; `all` for the whole network."""
+    intensity: float
+    """FLOP per byte."""
+    achieved_flops: float
+    share: float
+    """Of the ceiling at its intensity."""
+    time_share: float
+    """Of the step."""
+
+
+class Roofline(Struct, frozen=True, kw_only=True):
+    """The device's measured ceilings, and where the network lies under them."""
+
+    peak_flops: float
+    """FLOP/s of a large matrix product at the cell's arithmetic."""
+    bandwidth: float
+    """Bytes per second of a large copy, read and written."""
+    points: tuple[RooflinePoint, ...]
+    device_busy_s: float | None
+    """Of one step, while some kernel ran; `None` on the CPU, where operators are the host's own work."""
+    launch_gap_s: float | None
+    """Of one step, while the device waited for the host; `None` on the CPU."""
+    host_s: float | None
+    """On the CPU: of one step, outside every operator (Python, hooks, dispatch); `None` where it was not measured."""
+
+    @property
+    def ridge(self) -> float:
+        """FLOP per byte from which a product is the limit, and no longer the memory."""
+        return self.peak_flops / self.bandwidth
+
+
+MemoryCategory = Literal["weights", "gradients", "optimizer", "activations", "workspace"]
+"""`activations` holds inputs and whatever the backward pass needs; `workspace` what lives inside one operator."""
+
+
+class MemoryPoint(Struct, frozen=True, kw_only=True):
+    """Live bytes at one moment of the step."""
+
+    at: str
+    """Path of the module at work, with ` backward` behind it there; `loss`, `optimizer`, or `start`."""
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """All five."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+
+
+class MemoryHolder(Struct, frozen=True, kw_only=True):
+    """What holds memory at the peak."""
+
+    path: str
+    """The module whose operators allocated it; `loss`, `optimizer`, `input`."""
+    kind: str
+    """Operator that wrote it (`batch_norm`, `cat`), or the module's class."""
+    category: MemoryCategory
+    bytes: int
+
+
+class MemoryTimeline(Struct, frozen=True, kw_only=True):
+    """Live bytes over one step, by category."""
+
+    points: tuple[MemoryPoint, ...]
+    peak_index: int
+    """Of the point with the most bytes."""
+    holders: tuple[MemoryHolder, ...]
+    """At the peak, the largest first; what is left out of them is small."""
+    predicted_peak_bytes: int | None
+    measured_peak_bytes: int | None
+    """Of the real step: the allocator's own peak."""
+    snapshot: str | None = None
+    """Where CUDA's memory snapshot was written."""
+
+    @property
+    def peak(self) -> MemoryPoint:
+        """The moment with the most bytes."""
+        return self.points[self.peak_index]
+
+
+class LayerGradient(Struct, frozen=True, kw_only=True):
+    """A weight layer's gradient after one backward pass from the initial weights."""
+
+    path: str
+    kind: str
+    depth: int
+    """Position among the weight layers, from the input: 0, 1, ..."""
+    gradient_norm: float
+    weight_norm: float
+
+
+class StageActivation(Struct, frozen=True, kw_only=True):
+    """What comes out of one stage at initialisation."""
+
+    stage: str
+    mean: float
+    std: float
+    zero_share: float
+    """Of its elements, exactly 0: what a ReLU has cut off."""
+    finite: bool
+
+
+class GradientHealth(Struct, frozen=True, kw_only=True):
+    """Whether gradients reach the first layer: norms by layer and activations by stage, at initialisation."""
+
+    layers: tuple[LayerGradient, ...]
+    """From input to output."""
+    first_to_last: float | None
+    """Norm of the first layer's gradient over the last's; `None` where the last is 0 or not finite."""
+    stages: tuple[StageActivation, ...]
+
+
+class KernelMap(Struct, frozen=True, kw_only=True):
+    """What a compiled step runs: kernels, and the modules that the compiler made them from."""
+
+    kernels: tuple[OperatorProfile, ...]
+    """The longest first; `modules` is empty where the compiler does not say."""
+    mapped_share: float
+    """Of the kernels' time, in kernels whose modules are known."""
+    step_s: float
+    """Of the compiled step, unobserved."""
+    eager_step_s: float
+    """Of the same step in eager, to which the table of modules belongs."""
+    compile_s: float
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that explains the time or the memory, with its figures, and what would help."""
+
+    code: str
+    text: str
+    remedy: str | None = None
+
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """Everything about one cell's step."""
+
+    profile_version: int = PROFILE_VERSION
+    network: str
+    """Its label."""
+    cell: Cell
+    device: DeviceKind
+    environment: Environment | None
+    """`None` within a run, whose rows share one."""
+    threads: int
+    params: int
+    macs: int
+    """Of one forward pass, per image; equal to what `archbench show` prints."""
+    step_s: float
+    """Of an unobserved step in eager."""
+    observed_step_s: float
+    """Of the observed one, to which the modules' times add up."""
+    observing_cost: float
+    """Observed over unobserved step, less 1; both took turns."""
+    steps: int
+    """Observed steps that the times are means of."""
+    modules: tuple[ModuleProfile, ...]
+    """The network first, each module before those inside it, in the order in which they were first called."""
+    parts: tuple[StepPart, ...]
+    stages: tuple[str, ...]
+    """Paths of the rows that are the network's stages, in order."""
+    operators: tuple[OperatorProfile, ...]
+    """The longest first."""
+    kernels: tuple[OperatorProfile, ...] = ()
+    """On a device, the longest first; empty on the CPU."""
+    roofline: Roofline | None = None
+    compiled: KernelMap | None = None
+    memory: MemoryTimeline | None = None
+    gradients: GradientHealth | None = None
+    missing: dict[str, str] = {}
+    """By the name of a field above that is `None` or empty: why."""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def attributed_s(self) -> float:
+        """What modules and parts add up to."""
+        return (self.modules[0].total_s if self.modules else 0.0) + sum(part.total_s for part in self.parts)
