@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from archbench.decide.outcome import Outcome
 from archbench.model.record import FAILED
 from archbench.report.content import Block, Paragraph, Section, Table
-from archbench.report.measured import Measured, Outcome
+from archbench.report.measured import Measured
 from archbench.report.units import NULL
 
 _MOST_ROWS = 100

@@ -7,8 +7,9 @@ from collections import Counter
 
 from msgspec import Struct
 
+from archbench.decide.outcome import Outcome
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
-from archbench.report.measured import Measured, Outcome
+from archbench.report.measured import Measured
 from archbench.report.units import (
     GIGA,
     IMAGES,

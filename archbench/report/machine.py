@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import chain
 
+from archbench.decide.outcome import toggles_label
 from archbench.model.environment import Environment, Gpu
 from archbench.report.content import Block, Paragraph, Section, Table
-from archbench.report.measured import Measured, toggles_label
+from archbench.report.measured import Measured
 from archbench.report.units import GIB, NULL, duration, whole
 
 

@@ -6,9 +6,10 @@ import math
 
 from msgspec import Struct
 
+from archbench.decide.outcome import Outcome
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
 from archbench.report.figures import LONG_TABLE, PHASES
-from archbench.report.measured import Measured, Outcome
+from archbench.report.measured import Measured
 from archbench.report.units import MS, NULL, RATIO, figure
 
 _WIDEST = 7

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
 
+from archbench.decide.outcome import Outcome
 from archbench.model.cell import Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
@@ -19,7 +20,7 @@ from archbench.report.column_docs import SAMPLE_COLUMNS, columns_markdown
 from archbench.report.content import Block, Code, Fold, Paragraph, Section, Table
 from archbench.report.failures import failures
 from archbench.report.figures import phase_sections
-from archbench.report.measured import Measured, Outcome
+from archbench.report.measured import Measured
 from archbench.report.toggles import Gain, gain, toggles
 
 HERE = Path(__file__).parent
