@@ -171,17 +171,18 @@ def make_run(
     suite: Suite | None = None,
     environment: Environment | None = None,
     merge: bool = True,
+    timings: bool = True,
 ) -> Path:
     """A run's directory under `root`, holding `rows` (or those of `make_rows`), each with a few samples.
 
-    Without `merge` every row lies in its own file, as in a run that was killed.
+    Without `merge` every row lies in its own file, as in a run that was killed; without `timings` there are no samples.
     """
     suite = suite or make_suite()
     environment = environment or make_environment()
     rows = list(make_rows(suite, environment)) if rows is None else rows
     path = root / suite.suite / "20250102T030405Z-0123abcd"
     store = RunStore.create(path, suite, environment, f"suite: {suite.suite}\n")
-    samples = [make_samples(row) if row.status == "ok" else () for row in rows]
+    samples = [make_samples(row) if timings and row.status == "ok" else () for row in rows]
     if not merge:
         for row, timings in zip(rows, samples, strict=True):
             store.append(row, timings)
