@@ -78,16 +78,28 @@ class Workload:
             return self._forward(self.inputs[next(self._turn)])
 
     def _train(self) -> object:
+        loss = self.loss()
+        self.backward(loss)
+        self.update()
+        return loss
+
+    def loss(self) -> Tensor:
+        """The first third of a training step: the forward pass and the loss, on the next batch of the ring."""
         if self._marks_steps:
             compiler.mark_step()
         turn = next(self._turn)
         with self._contexts():
-            loss = self._loss(self._forward(self.inputs[turn]), turn)
+            return self._loss(self._forward(self.inputs[turn]), turn)
+
+    def backward(self, loss: Tensor) -> None:
+        """The second third: gradients of all weights."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """The last third: the optimizer's step; gradients are dropped."""
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-        return loss
 
     def _loss(self, output: object, turn: int) -> Tensor:
         """Cross-entropy of every classifier output (auxiliary heads count alike); the mean square of anything else."""
@@ -114,6 +126,19 @@ class Workload:
     def dtype(self) -> torch.dtype:
         """The dtype in which this cell's arithmetic is meant to run."""
         return AUTOCAST.get(self.cell.precision) or WHOLE_MODEL.get(self.cell.precision, torch.float32)
+
+    def ready(self) -> list[tuple[str, Tensor]]:
+        """What lies ready for the next steps: images, and in training labels, once the first step has made them."""
+        labels = self._labels if self.cell.phase == "training" else []
+        return [("input", tensor) for tensor in self.inputs] + [("labels", tensor) for tensor in labels]
+
+    def optimizer_state(self) -> list[tuple[str, Tensor]]:
+        """What the optimizer keeps between steps, under its parameter's name; nothing at inference."""
+        if self.cell.phase != "training":
+            return []
+        state = self._optimizer.state
+        kept = ((name, state.get(weight, {})) for name, weight in self.module.named_parameters())
+        return [(name, thing) for name, things in kept for thing in things.values() if isinstance(thing, Tensor)]
 
     def output(self) -> Tensor:
         """Run the cell's own forward pass on the first input of the ring and return its (first) output tensor."""
