@@ -14,8 +14,8 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.decide.between import process_interval
-from archbench.model.record import VERDICTS, Column, columns
-from archbench.store import DERIVED
+from archbench.model.derived import ADDED, DERIVED
+from archbench.model.record import VERDICTS, columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,37 +28,6 @@ _CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_siz
 _KNOWN_UNMEASURED = {"params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5"}
 """Figures that hold for a cell even where measuring it failed."""
 _WORST_FIRST = ("crashed", "error", "timeout", "oom", "unsupported", "skipped", "ok")
-
-
-def _real(name: str, unit: str | None, description: str) -> Column:
-    return Column(name=name, kind="real", unit=unit, description=description)
-
-
-ADDED: dict[str, Column] = {
-    column.name: column
-    for column in (
-        Column(name="processes", kind="whole", unit=None, description="rows of this cell, one a process"),
-        Column(
-            name="processes_used",
-            kind="whole",
-            unit=None,
-            description="those behind the figures: measured, and not invalid unless all are",
-        ),
-        Column(
-            name="drift_corrected",
-            kind="flag",
-            unit=None,
-            description="the rank_ figures are the corrected ones (on the CPU, where every process has a canary)",
-        ),
-        _real("rank_latency_s", "s", "latency to compare cells by: the median of the processes' medians"),
-        _real("rank_latency_low_s", "s", "95 % interval of rank_latency_s, low end"),
-        _real("rank_latency_high_s", "s", "95 % interval of rank_latency_s, high end"),
-        _real("rank_throughput_img_s", "img/s", "throughput to compare cells by: the median of the processes' medians"),
-        _real("rank_throughput_low_img_s", "img/s", "95 % interval of rank_throughput_img_s, low end"),
-        _real("rank_throughput_high_img_s", "img/s", "95 % interval of rank_throughput_img_s, high end"),
-    )
-}
-"""What a summary has beside the columns of `load_frame`."""
 
 
 class NoiseFloor(Struct, frozen=True, kw_only=True):

@@ -66,16 +66,36 @@ class Section(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     settings: tuple[Name, ...] | None = None
 
 
+Bound = float | str
+"""A number in the column's stored unit, or text with a unit: `5 ms`, `4 GiB`."""
+Factor = Annotated[float, Meta(gt=0.0, le=1000.0)]
+
+
 class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One row of the decision matrix: a situation, how to judge it, and the usual advice to hold against it."""
+    """One row of the decision matrix: a situation, how to judge it, and the usual advice to hold against it.
+
+    Columns may leave their unit's ending out; `where` is in the language of `archbench.model.parsing`.
+    """
 
     situation: Name
     where: tuple[str, ...] = ()
     minimize: str | None = None
     maximize: str | None = None
-    at_least: dict[str, float] = {}
-    at_most: dict[str, float] = {}
+    at_least: dict[str, Bound] = {}
+    at_most: dict[str, Bound] = {}
+    baseline: Name | None = None
+    """The network that gains and costs are given against."""
+    at_most_of_baseline: dict[str, Factor] = {}
+    """Bounds relative to the baseline under the same circumstances: `{macs: 1.05}` is 5 % more MACs at most."""
+    across: tuple[str, ...] = ()
+    """Columns that rows may differ in and be ranked against each other all the same."""
+    show: tuple[str, ...] = ()
+    """Columns whose figures stand beside the answer."""
+    every_setting: bool = False
+    """Show the networks that the advice names under every setting, and not only under their best."""
     folklore: tuple[Name, ...] = ()
+    not_measurable: str = ""
+    """Why no measurement of speed and size can judge this; figures are then shown without a verdict."""
     note: str = ""
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archbench.decide.summary import ADDED
+from archbench.model.derived import ADDED, CANDIDATE, DERIVED
 from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.report.content import Code, Paragraph, Report, Section, Table
 from archbench.report.markdown import render_markdown
-from archbench.store import DERIVED
 
 _TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}
 SAMPLE_COLUMNS = {
@@ -54,6 +53,12 @@ def columns_markdown() -> str:
             "`archbench.decide.summary.summarise` gives one row a cell: medians over its processes, intervals between "
             "them, the worst verdict, all reasons. Reports and decisions use it.",
             _columns(ADDED.values()),
+        ),
+        _section(
+            "Added for decisions",
+            "`pick` and the decision matrix ask for these as well; docs/picking.md has the language. A column's unit "
+            "may be left out there: `latency_p99` is `latency_p99_s`.",
+            _columns(CANDIDATE.values()),
         ),
         _section(
             "samples.parquet",

@@ -10,40 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 
+from archbench.model.derived import DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
-from archbench.model.record import Column
 from archbench.store.journal import read_file
 from archbench.store.run import RunStore
 from archbench.store.schema import RECORDS
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DERIVED: dict[str, Column] = {
-    column.name: column
-    for column in (
-        Column(
-            name="speed_index",
-            kind="real",
-            unit=None,
-            description="canary_s over its median in the run: above 1, the machine was slower than usual",
-        ),
-        Column(
-            name="latency_median_corrected_s",
-            kind="real",
-            unit="s",
-            description="latency_median_s / speed_index: what the step takes at the run's usual speed",
-        ),
-        Column(
-            name="throughput_corrected_img_s",
-            kind="real",
-            unit="img/s",
-            description="throughput_img_s x speed_index: the rate at the run's usual speed",
-        ),
-    )
-}
-"""What `load_frame` adds to the stored columns."""
 
 
 def read_table(path: str | os.PathLike[str]) -> pa.Table:

@@ -14,15 +14,14 @@ from archbench.catalog import Entry
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.record import Column, columns
 from archbench.model.suite import Decision, Filter, Section, Setting, Suite
 from archbench.suite.document import ValuePath
 from archbench.suite.grammar import ArchitectureEntry, SuiteFile
 from archbench.suite.patterns import is_pattern, selects
+from archbench.suite.question import check_question
 from archbench.suite.shape import Origin, shaped
 
 TOGGLES = ("precision", "compile_mode", "memory_format")
-_UNIT_ENDINGS = ("_s", "_bytes", "_img_s", "_j_per_img", "_w", "_mhz")
 
 
 @cache
@@ -199,38 +198,20 @@ class _Check:
             path: ValuePath = ("decisions", number)
             if any(decision.situation == earlier.situation for earlier in result):
                 raise self._error((*path, "situation"), f"{decision.situation!r} stands twice; keep one of them")
-            goals = [goal for goal in ("minimize", "maximize") if getattr(decision, goal) is not None]
-            if len(goals) != 1:
-                which = "both minimize and maximize" if goals else "neither minimize nor maximize"
-                raise self._error(path, f"the decision {decision.situation!r} has {which}; give one column to judge by")
-            self._check_column(getattr(decision, goals[0]), (*path, goals[0]))
-            for bound in ("at_least", "at_most"):
-                for column in getattr(decision, bound):
-                    self._check_column(column, (*path, bound, column), at_key=True)
-            folklore = [self._read_folklore(name, (*path, "folklore", n)) for n, name in enumerate(decision.folklore)]
-            result.append(msgspec.structs.replace(decision, folklore=tuple(folklore)))
+            result.append(self._read_decision(decision, path))
         return tuple(result)
 
-    def _check_column(self, name: str, path: ValuePath, *, at_key: bool = False) -> None:
-        known = _columns()
-        if name not in known:
-            hint = did_you_mean(name, known) or "; see the columns in docs/columns.md"
-            raise self._error(path, f"unknown column {name!r}{hint}", at_key=at_key)
-        if known[name].kind not in ("real", "whole"):
-            raise self._error(path, f"the column {name!r} holds no numbers; name one that does", at_key=at_key)
+    def _read_decision(self, decision: Decision, path: ValuePath) -> Decision:
+        check_question(decision, path, self._origin, self._networks)
+        folklore = [self._read_folklore(name, (*path, "folklore", n)) for n, name in enumerate(decision.folklore)]
+        baseline = decision.baseline and self._read_folklore(decision.baseline, (*path, "baseline"))
+        return msgspec.structs.replace(decision, folklore=tuple(folklore), baseline=baseline)
 
     def _read_folklore(self, name: str, path: ValuePath) -> str:
         try:
             return catalog.resolve(name, allow_code=True).name
         except UsageError as error:
             raise self._error(path, str(error)) from None
-
-
-@cache
-def _columns() -> dict[str, Column]:
-    """The columns of results, by name and by name without unit."""
-    known = columns()
-    return known | {_without_unit(name): column for name, column in known.items()}
 
 
 def _canonical(name: str) -> str:
@@ -245,8 +226,3 @@ def _canonical(name: str) -> str:
 
 def _given(struct: Struct) -> dict[str, Any]:
     return {name: value for name, value in msgspec.structs.asdict(struct).items() if value is not None}
-
-
-def _without_unit(name: str) -> str:
-    ending = max((end for end in _UNIT_ENDINGS if name.endswith(end)), key=len, default="")
-    return name.removesuffix(ending)

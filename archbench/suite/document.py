@@ -59,12 +59,16 @@ class Document:
         self._root = root
         self.value = self._plain(root)
 
-    def error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
-        """Return `file:line:column: what` for the value at `path`, or for its key with `at_key`."""
-        return _located(self.file, self._mark(path, at_key), what)
+    def error(self, path: ValuePath, what: str, *, at_key: bool = False, offset: int = 0) -> UsageError:
+        """Return `file:line:column: what` for the value at `path`, or for its key with `at_key`.
 
-    def _mark(self, path: ValuePath, at_key: bool) -> yaml.Mark:
-        """Where `path` begins. An index into what is no list stays put: a lone value stands for a list of one."""
+        `offset` counts characters into the value's text; it is used where that stands in the file as it is.
+        """
+        node, mark = self._place(path, at_key)
+        return _located(self.file, mark, what, _offset_in_file(node, offset) if offset else 0)
+
+    def _place(self, path: ValuePath, at_key: bool) -> tuple[yaml.Node, yaml.Mark]:
+        """Where `path` leads and begins. An index into what is no list stays put: a lone value is a list of one."""
         node, mark = self._root, self._root.start_mark
         for step in path:
             if isinstance(node, yaml.MappingNode):
@@ -75,7 +79,7 @@ class Document:
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
                 node = node.value[step]
                 mark = node.start_mark
-        return mark
+        return node, mark
 
     def _plain(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):
@@ -228,9 +232,19 @@ def _syntax_error(file: str, error: yaml.MarkedYAMLError) -> UsageError:
     return _located(file, mark, f"not YAML ({words}); {remedy}")
 
 
-def _located(file: str, mark: yaml.Mark | None, what: str) -> UsageError:
-    line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+def _located(file: str, mark: yaml.Mark | None, what: str, offset: int = 0) -> UsageError:
+    line, column = (mark.line + 1, mark.column + 1 + offset) if mark is not None else (1, 1)
     return UsageError(f"{file}:{line}:{column}: {what}")
+
+
+def _offset_in_file(node: yaml.Node, offset: int) -> int:
+    """`offset` into a scalar's text as columns from where the scalar begins; 0 where it is folded or has escapes."""
+    start, end = node.start_mark, node.end_mark
+    if not isinstance(node, yaml.ScalarNode) or start.buffer is None or start.line != end.line:
+        return 0
+    quote = 0 if node.style is None else 1
+    source = start.buffer[start.pointer : end.pointer]
+    return offset + quote if source[quote : len(source) - quote] == node.value else 0
 
 
 def _line_and_column(text: str, position: int) -> tuple[int, int]:

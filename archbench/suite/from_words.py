@@ -40,7 +40,7 @@ def suite_from_names(
 class _CommandLine:
     """Where the values came from, for error messages: options have names, arguments speak for themselves."""
 
-    def error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
+    def error(self, path: ValuePath, what: str, *, at_key: bool = False, offset: int = 0) -> UsageError:
         if path[:1] == ("architectures",):
             return UsageError(what)
         option = str(path[1] if path[0] == "axes" and len(path) > 1 else path[0]).replace("_", "-")

@@ -19,8 +19,8 @@ _PATTERN_MEANINGS = {r"^[a-z0-9][a-z0-9_.-]*$": "lower-case letters, digits, '_'
 class Origin(Protocol):
     """Where values came from: a file or the command line."""
 
-    def error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
-        """Return the error `what` with the place of the value at `path`, or of its key."""
+    def error(self, path: ValuePath, what: str, *, at_key: bool = False, offset: int = 0) -> UsageError:
+        """Return the error `what` with the place of the value at `path`, of its key, or of a character of its text."""
 
 
 def shaped(value: Any, kind: inspect.Type, path: ValuePath, origin: Origin) -> Any:
@@ -54,6 +54,8 @@ def _shaped_union(value: Any, kind: inspect.UnionType, path: ValuePath, origin: 
             raise origin.error(path, f"{_name(path)}: {_shown(value)} is not a plain value; give a number or text")
         return value
     wanted = [option for option in options if not isinstance(option, inspect.NoneType)]
+    if isinstance(value, str) and any(isinstance(option, inspect.FloatType) for option in wanted):
+        return value  # a number with its unit: "5 ms"
     if isinstance(value, dict):
         # Put first what can take a mapping: the choice is between a name and a mapping.
         wanted.sort(key=lambda option: not isinstance(option, inspect.StructType))

@@ -13,9 +13,9 @@ from builders import GAIN, make_environment, make_record, make_rows, make_run, m
 
 import archbench
 from archbench.decide.between import process_interval
-from archbench.decide.summary import ADDED, noise_floor, summarise
+from archbench.decide.summary import noise_floor, summarise
+from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
-from archbench.store import DERIVED
 
 
 def summary_of(root: Path, *rows: Record) -> pd.DataFrame:

@@ -1,0 +1,89 @@
+"""Columns that are not stored but made when results are read: their names, units and meanings."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from archbench.model.record import Column, columns
+
+
+def _real(name: str, unit: str | None, description: str) -> Column:
+    return Column(name=name, kind="real", unit=unit, description=description)
+
+
+def _whole(name: str, description: str, unit: str | None = None) -> Column:
+    return Column(name=name, kind="whole", unit=unit, description=description)
+
+
+def _by_name(*listed: Column) -> dict[str, Column]:
+    return {column.name: column for column in listed}
+
+
+DERIVED = _by_name(
+    _real("speed_index", None, "canary_s over its median in the run: above 1, the machine was slower than usual"),
+    _real(
+        "latency_median_corrected_s",
+        "s",
+        "latency_median_s / speed_index: what the step takes at the run's usual speed",
+    ),
+    _real("throughput_corrected_img_s", "img/s", "throughput_img_s x speed_index: the rate at the run's usual speed"),
+)
+"""What `archbench.store.load_frame` adds to the stored columns."""
+
+ADDED = _by_name(
+    _whole("processes", "rows of this cell, one a process"),
+    _whole("processes_used", "those behind the figures: measured, and not invalid unless all are"),
+    Column(
+        name="drift_corrected",
+        kind="flag",
+        unit=None,
+        description="the rank_ figures are the corrected ones (on the CPU, where every process has a canary)",
+    ),
+    _real("rank_latency_s", "s", "latency to compare cells by: the median of the processes' medians"),
+    _real("rank_latency_low_s", "s", "95 % interval of rank_latency_s, low end"),
+    _real("rank_latency_high_s", "s", "95 % interval of rank_latency_s, high end"),
+    _real("rank_throughput_img_s", "img/s", "throughput to compare cells by: the median of the processes' medians"),
+    _real("rank_throughput_low_img_s", "img/s", "95 % interval of rank_throughput_img_s, low end"),
+    _real("rank_throughput_high_img_s", "img/s", "95 % interval of rank_throughput_img_s, high end"),
+)
+"""What a summary over rounds has beside the columns of `load_frame`."""
+
+CANDIDATE = _by_name(
+    _whole("feature_width", "channels of the features under the classifier, from the catalogue"),
+    Column(
+        name="weights",
+        kind="text",
+        unit=None,
+        description="tag of published weights that the network's library loads; null where it has none",
+    ),
+    Column(
+        name="pretrained", kind="flag", unit=None, description="the network's library loads published weights for it"
+    ),
+    _whole("settings_ok", "bundles of toggles under which the network ran in this run, whatever the batch and phase"),
+    _whole("settings_failed", "those under which a cell of it failed: oom, error, timeout or crashed"),
+)
+"""What a decision may ask for beside the columns of a summary."""
+
+_ROW_ONLY = ("round", "visit")
+UNIT_ENDINGS = ("_s", "_bytes", "_img_s", "_j_per_img", "_w", "_mhz")
+"""Ends of column names that say a unit."""
+
+
+@cache
+def judged_columns() -> dict[str, Column]:
+    """Every column that a decision may name: those of a row less round and visit, of a summary and of a candidate."""
+    stored = {name: column for name, column in columns().items() if name not in _ROW_ONLY}
+    return {**stored, **DERIVED, **ADDED, **CANDIDATE}
+
+
+@cache
+def judged_names() -> dict[str, Column]:
+    """`judged_columns` by every name that a user may write: in full, and with the unit's ending left out."""
+    full = judged_columns()
+    return {without_unit(name): column for name, column in full.items()} | full
+
+
+def without_unit(name: str) -> str:
+    """`latency_p99` of `latency_p99_s`; a name that ends in no unit, unchanged."""
+    ending = max((end for end in UNIT_ENDINGS if name.endswith(end)), key=len, default="")
+    return name.removesuffix(ending)
