@@ -54,6 +54,9 @@ def command(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory; by default one under results/.")] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Only what is counted, predicted and traced; nothing is run or timed.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new run even where one could be resumed.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
@@ -76,11 +79,16 @@ def command(
         "memory_format": memory_format,
         "input_size": input_size,
     }
+    if static and metrics:
+        raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
     suite, text = _suite(what, {name: value for name, value in axes.items() if value}, metrics, allow_code)
     resolved = resolve_device(device)
     environment = collect_environment(resolved)
+    if static:
+        suite, text, environment = _static(suite, environment)
     plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=rounds)
-    _refuse_unfit(resolved, force)
+    if not static:
+        _refuse_unfit(resolved, force)
     with device_lock(environment.device_key):
         store = _store(suite, text, environment, out, fresh)
         with run_lock(store.path):
@@ -114,6 +122,18 @@ def _suite(words: list[str], axes: dict[str, str], metrics: str | None, allow_co
         option = given[0].replace("_", "-")
         raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
     return load_suite(files[0], allow_code=allow_code), Path(files[0]).read_text()
+
+
+def _static(suite: Suite, environment: Environment) -> tuple[Suite, str, Environment]:
+    """The suite without anything that a machine could decide, its text, and the environment that says so."""
+    import msgspec
+
+    from archbench.model.axes import STATIC
+    from archbench.model.environment import ANY_HARDWARE
+
+    bare = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
+    text = msgspec.json.encode(bare).decode()  # JSON is YAML
+    return bare, text, msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
 
 
 def _refuse_unfit(device: str, force: bool) -> None:
@@ -208,6 +228,7 @@ class _TaskQueue:
         self.calibration: Calibration | None = store.calibration
 
     def tasks(self) -> Iterator[Task]:
+        from archbench.model.axes import STATIC
         from archbench.model.blank import RunContext
         from archbench.model.messages import Task
         from archbench.model.protocol import protocol_for
@@ -229,7 +250,8 @@ class _TaskQueue:
                     percentiles=self._suite.percentiles,
                     seed=self._suite.seed,
                     allow_code=self._allow_code,
-                    calibrate=first,  # in a resumed session too: the device must settle again
+                    # In a resumed session too: the device must settle again. Nothing is timed for static figures.
+                    calibrate=first and self._suite.metrics != STATIC,
                 )
                 first = False
 

@@ -16,6 +16,7 @@ from archbench.device.health import between
 from archbench.device.peaks import peak_flops
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
+from archbench.measure.breaks import traced_counts
 from archbench.measure.clock import ClockError
 from archbench.measure.draft import Draft
 from archbench.measure.memory import measure_memory
@@ -23,7 +24,7 @@ from archbench.measure.numerics import compare
 from archbench.measure.sampling import Sampled, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
-from archbench.model.axes import Metric
+from archbench.model.axes import STATIC, Metric
 from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
@@ -51,6 +52,11 @@ COLUMNS_OF: dict[Metric, tuple[str, ...]] = {
     "numerics": ("output_rel_error", "output_cosine", "output_finite"),
 }
 """What each metric fills; null and explained where the suite does not ask for it."""
+NEEDS_A_STEP = (
+    *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),
+    *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
+)
+"""What every cell has that ran at all, whatever its metrics."""
 WIDE = 2.0
 """An interval this many times wider than the target makes a row suspect."""
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
@@ -96,8 +102,13 @@ class CellRun:
             if metric not in metrics:
                 self._draft.null("not_requested", *columns)
         self._count()
+        if metrics == STATIC:
+            self._predict()
+            return
         workload = self._build()
         self._first_call(workload)
+        if not metrics:
+            return  # whether the step runs is all that was asked
         # After the warm-up nothing may compile: a recompilation inside the timing is an error, not a slow sample.
         self._warm_up(workload)
         guard = compiler.no_recompiles() if self._compiles else contextlib.nullcontext()
@@ -155,6 +166,23 @@ class CellRun:
                     weight_bytes=counts.weight_bytes,
                 )
 
+    def _predict(self) -> None:
+        """The figures that need no step: the rest of a row whose suite asks for nothing else."""
+        with self._phase("predict"):
+            self._predict_memory()
+        if self._compiles:
+            with self._phase("trace"):
+                counts = traced_counts(self._cell, self._bench.shape, allow_code=self._task.allow_code)
+                self._note_breaks(counts)
+        else:
+            self._draft.null("not_compiled", "graph_breaks", "recompiles")
+        self._draft.null("nothing_ran", *NEEDS_A_STEP)
+
+    def _note_breaks(self, counts: compiler.CompileCounts) -> None:
+        self._draft.set(graph_breaks=counts.graph_breaks, recompiles=counts.recompiles)
+        if counts.fell_back:
+            self._draft.flag("eager_frames")
+
     def _build(self) -> Workload:
         with self._phase("build"):
             bench, protocol = self._bench, self._task.protocol
@@ -193,10 +221,7 @@ class CellRun:
             if not warm.level:
                 self._draft.flag("nonstationary")
             if self._compiles:
-                counts = compiler.counts()
-                self._draft.set(graph_breaks=counts.graph_breaks, recompiles=counts.recompiles)
-                if counts.fell_back:
-                    self._draft.flag("eager_frames")
+                self._note_breaks(compiler.counts())
 
     def _latency(self, workload: Workload, watch: Watch) -> None:
         with self._phase("latency"):

@@ -46,6 +46,11 @@ def compile_module(module: nn.Module, mode: CompileMode) -> Callable[..., Any]:
     return torch.compile(module, mode=None if mode == "default" else mode, dynamic=False)
 
 
+def trace_module(module: nn.Module) -> Callable[..., Any]:
+    """Return a call of `module` that dynamo traces and that then runs eagerly: its counts, without generating code."""
+    return torch.compile(module, backend="eager", dynamic=False)
+
+
 def reset() -> None:
     """Forget every compiled graph and every count; caches on disk stay."""
     torch._dynamo.reset()

@@ -8,6 +8,10 @@ import msgspec
 from msgspec import Struct
 
 
+ANY_HARDWARE = "any"
+"""The hardware class of figures that no hardware decides: those of `archbench run --static`."""
+
+
 class Gpu(Struct, frozen=True, kw_only=True):
     """One accelerator as NVML describes it. `None` = NVML does not say on this device."""
 

@@ -115,6 +115,7 @@ REASONS: dict[str, Reason] = {
     ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
     "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
+    "nothing_ran": Reason(effect="null", meaning="only static figures were asked for, which need no step"),
     "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
     "inference_only": Reason(effect="null", meaning="defined for inference only"),
     "not_compiled": Reason(effect="null", meaning="the cell does not compile"),

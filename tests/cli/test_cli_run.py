@@ -60,6 +60,7 @@ def suite(tmp_path):
         (["nowhere:build"], "--allow-code"),
         (["tiny.yaml", "--batch-size", "8"], "--only"),
         (["tiny.yaml", "resnet50"], "one suite"),
+        (["resnet50", "--static", "--metrics", "latency"], "--metrics"),
         (["tiny.yaml", "--out", "occupied"], "not empty"),
         (["tiny.yaml", "--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
@@ -104,6 +105,26 @@ def test_a_suite_runs_stores_reports_and_resumes_at_once(tmp_path, suite):
     refused = archbench_command("run", "other.yaml", "--device", "cpu", "--out", summary["run"], cwd=tmp_path)
     assert refused.returncode == 2
     assert "tiny" in refused.stderr
+
+
+def test_static_figures_need_no_step_and_no_particular_machine(tmp_path, suite):
+    done = archbench_command("run", "tiny.yaml", "--static", "--device", "cpu", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) == 4
+    for row in rows:
+        assert (row["status"], row["hardware_class"]) == ("ok", "any")
+        assert row["macs"] == 326_520
+        assert row["predicted_peak_bytes"] > row["weight_bytes"]
+        assert row["latency_median_s"] is row["peak_allocated_bytes"] is None
+    # A run of the same suite that measures is another run.
+    again = archbench_command("run", "tiny.yaml", "--static", "--device", "cpu", "--json", cwd=tmp_path)
+    assert json.loads(again.stdout)["rows"] == rows
+    measured = archbench_command(
+        "run", "tiny.yaml", "--device", "cpu", "--out", json.loads(done.stdout)["run"], cwd=tmp_path
+    )
+    assert measured.returncode == 2
+    assert "other content" in measured.stderr
 
 
 @pytest.mark.slow

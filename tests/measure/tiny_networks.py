@@ -47,3 +47,31 @@ def raises() -> nn.Module:
 
 def without_weights() -> nn.Module:
     return nn.AdaptiveAvgPool2d(1)
+
+
+class _Breaks(nn.Module):
+    """Prints half-way, which torch.compile cannot take into its graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = convolution()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = torch.relu(image)
+        print("half-way")
+        return self.inner(image)
+
+
+def breaks_the_graph() -> nn.Module:
+    return _Breaks()
+
+
+class _Looks(_Breaks):
+    """Goes by the values of its input, which tensors without data have not."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.inner(image) if image.sum().item() > 0 else self.inner(-image)
+
+
+def looks_at_values() -> nn.Module:
+    return _Looks()

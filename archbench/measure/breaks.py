@@ -1,0 +1,37 @@
+"""Graph breaks without generating any code: the network is traced as torch.compile traces it, and that is all."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from archbench.analyze.dataless import without_data
+from archbench.catalog.build import build
+from archbench.measure import compiler
+from archbench.measure.state import WHOLE_MODEL, step_contexts
+from archbench.model.cell import Cell
+
+
+def traced_counts(cell: Cell, shape: tuple[int, ...], *, allow_code: bool = False) -> compiler.CompileCounts:
+    """Trace one forward pass of `cell` on inputs of `shape` (without batch) and return what dynamo counted.
+
+    Tracing is the same on every device, so this needs none: tensors have no data, unless the network looks at values;
+    then it runs once on the CPU. A second or two a network. Raises what the network, or dynamo over it, raises.
+    """
+    try:
+        with without_data():
+            module = build(cell.network, allow_code=allow_code)
+        return _trace(module, cell, torch.empty(cell.batch_size, *shape, device="meta"))
+    except Exception:  # the network's own code
+        module = build(cell.network, allow_code=allow_code)
+    return _trace(module, cell, torch.randn(cell.batch_size, *shape))
+
+
+def _trace(module: nn.Module, cell: Cell, image: torch.Tensor) -> compiler.CompileCounts:
+    dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
+    module.train(cell.phase == "training").to(dtype)
+    compiler.reset()
+    # The backward pass is traced by autograd, not by dynamo: it has no breaks of its own.
+    with step_contexts(torch.device("cpu"), cell.phase, cell.precision)():
+        compiler.trace_module(module)(image.to(dtype))
+    return compiler.counts()
