@@ -1,0 +1,132 @@
+"""Which networks change order when toggles are turned on: the ranking under one setting is not that under another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+
+from archbench.decide.outcome import Outcome
+from archbench.decide.toggles import Gain, gain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BLOCK = 256
+"""Networks held against all others at a time: thousands of networks have millions of pairs."""
+_MOST_NAMED = 1000
+"""Flips of one comparison that are named; all are counted."""
+
+
+class Flip(Struct, frozen=True, kw_only=True):
+    """Two networks of which one is faster before, the other after."""
+
+    faster_before: Outcome
+    faster_after: Outcome
+    """The other network, as measured before, too."""
+    before: Gain
+    """How many times faster the first is before."""
+    after: Gain
+    """How many times faster the other is after."""
+
+
+class Flips(Struct, frozen=True, kw_only=True):
+    """One setting's ranking held against another's, at one phase and batch size."""
+
+    phase: str
+    batch_size: int
+    before: str
+    """Labels of the two settings."""
+    after: str
+    pairs: int
+    """Pairs of networks of one image size that are fit to be compared under both settings."""
+    flipped: int
+    named: tuple[Flip, ...]
+    """The largest first: by the smaller of its two ratios."""
+
+
+def rank_flips(cells: Iterable[Outcome], changes: Sequence[tuple[str, str]], floor: float | None) -> list[Flips]:
+    """The flips for each phase, batch size and change of setting (labels, before and after) that has two networks.
+
+    A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
+    noise floor (a ratio less 1) and by more than their intervals together.
+    """
+    by_place: dict[tuple[str, int], dict[str, dict[tuple[int, str], Outcome]]] = {}
+    for one in cells:
+        if one.is_usable and one.rank_latency_s:
+            place = by_place.setdefault((one.phase, one.batch_size), {})
+            place.setdefault(one.setting_label, {})[one.input_size or 0, one.variant] = one
+    found = []
+    for (phase, batch_size), settings in sorted(by_place.items()):
+        for before, after in changes:
+            then, now = settings.get(before, {}), settings.get(after, {})
+            pairs, flipped, named = 0, 0, []
+            for _, keys in groupby(sorted(then.keys() & now.keys()), key=lambda key: key[0]):
+                ranked = sorted(keys, key=lambda key: then[key].rank_latency_s or 0.0)
+                pairs += math.comb(len(ranked), 2)
+                count, flips = _flips([then[key] for key in ranked], [now[key] for key in ranked], floor)
+                flipped += count
+                named += flips
+            if pairs:
+                named.sort(key=lambda flip: -min(flip.before.ratio, flip.after.ratio))
+                found.append(
+                    Flips(
+                        phase=phase,
+                        batch_size=batch_size,
+                        before=before,
+                        after=after,
+                        pairs=pairs,
+                        flipped=flipped,
+                        named=tuple(named[:_MOST_NAMED]),
+                    )
+                )
+    return found
+
+
+def _flips(before: list[Outcome], after: list[Outcome], floor: float | None) -> tuple[int, list[Flip]]:
+    """How many pairs flip, and the strongest of them. Both lists: the same networks, fastest before first."""
+    found = np.concatenate([np.empty((0, 3)), *_inversions(_logs(before), _logs(after), floor)])
+    flips = []
+    for fast, slow, _ in found[np.argsort(-found[:, 2], kind="stable")[:_MOST_NAMED]]:
+        i, j = int(fast), int(slow)
+        lead, loss = gain(before[j], before[i]), gain(after[i], after[j])
+        if lead is not None and loss is not None:
+            flips.append(Flip(faster_before=before[i], faster_after=before[j], before=lead, after=loss))
+    return len(found), flips
+
+
+def _inversions(
+    before: NDArray[np.float64], after: NDArray[np.float64], floor: float | None
+) -> Iterator[NDArray[np.float64]]:
+    """Rows (i, j, strength): i is faster before and j after, both by more than noise and intervals.
+
+    `before`, `after`: log time and half its interval, shape (networks, 2), ascending in `before[:, 0]`. The strength is
+    the smaller of the two differences of logs.
+    """
+    least = math.nan if floor is None else math.log1p(floor)
+    time, half = before.T
+    gained = time - after[:, 0]
+    # A pair further apart before than any two gains differ cannot have changed places.
+    reach = np.searchsorted(time, time + (gained.max(initial=-math.inf) - gained.min(initial=math.inf)), side="right")
+    for start in range(0, len(time), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        columns = slice(start, int(reach[rows].max()))
+        lead = time[None, columns] - time[rows, None]
+        loss = after[rows, None, 0] - after[None, columns, 0]
+        # fmax: without a noise floor the intervals decide, without intervals the floor, without either nothing.
+        told_before = lead > np.fmax(least, np.hypot(half[rows, None], half[None, columns]))
+        told_after = loss > np.fmax(least, np.hypot(after[rows, None, 1], after[None, columns, 1]))
+        i, j = np.nonzero(told_before & told_after)
+        yield np.column_stack([i + start, j + start, np.minimum(lead[i, j], loss[i, j])])
+
+
+def _logs(cells: Sequence[Outcome]) -> NDArray[np.float64]:
+    def half(one: Outcome) -> float:
+        low, high = one.rank_latency_low_s, one.rank_latency_high_s
+        return math.log(high / low) / 2 if low and high else math.nan
+
+    return np.array([(math.log(one.rank_latency_s or math.nan), half(one)) for one in cells]).reshape(-1, 2)

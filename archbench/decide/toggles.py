@@ -1,0 +1,185 @@
+"""What each toggle contributes, alone and on top of others, and under which setting a network is best.
+
+Compared are cells of one run that differ in nothing but their toggles: same network, phase, batch and image size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.decide.outcome import PLAIN, Outcome, axes_order
+
+Measure = Literal["latency", "throughput"]
+_LONGEST_LOG = 700.0
+"""Beyond, `exp` leaves a float's range."""
+Interval = tuple[float | None, float | None, float | None]
+
+
+class Gain(Struct, frozen=True, kw_only=True):
+    """How many times faster, with its 95 % interval where both sides have one."""
+
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+
+    def exceeds(self, floor: float | None) -> bool:
+        """Whether it is told from 1: by more than the noise floor (a ratio less 1), and outside its own interval.
+
+        False where neither is known: a bare ratio proves nothing.
+        """
+        if self.low is None or self.high is None:
+            return floor is not None and abs(math.log(self.ratio)) > math.log1p(floor)
+        return not self.low <= 1 <= self.high and abs(math.log(self.ratio)) > math.log1p(floor or 0.0)
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """One toggle turned on, everything else equal."""
+
+    toggle: str
+    """`tf32`, `amp-bf16`, `channels_last`, `compile=default`, ..."""
+    before: Outcome
+    after: Outcome
+    gain: Gain
+
+    @property
+    def alone(self) -> bool:
+        """Against plain fp32, not on top of other toggles."""
+        return self.before.is_plain
+
+    @property
+    def suspect(self) -> bool:
+        """One of its sides is suspect."""
+        return "suspect" in (self.before.verdict, self.after.verdict)
+
+
+class Best(Struct, frozen=True, kw_only=True):
+    """The setting under which one network does best at one batch size, and how sure that is."""
+
+    cell: Outcome
+    gain: Gain | None
+    """Over plain fp32; `None` where that was not measured, or is the best."""
+    tied: tuple[Outcome, ...]
+    """Other settings that cannot be told from it, nearest first."""
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """What a setting does to the output of a network, beside what it gains over plain fp32."""
+
+    cell: Outcome
+    gain: Gain | None
+
+
+def gain(base: Outcome, head: Outcome, measure: Measure = "latency") -> Gain | None:
+    """How many times faster `head` is than `base`; `None` where either was not measured.
+
+    Their intervals add up as those of independent logs do.
+    """
+    (one, one_half), (other, other_half) = _log_time(base, measure), _log_time(head, measure)
+    if one is None or other is None:
+        return None
+    ratio = math.exp(min(one - other, _LONGEST_LOG))
+    if one_half is None or other_half is None:
+        return Gain(ratio=ratio)
+    half = min(math.hypot(one_half, other_half), _LONGEST_LOG)
+    return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
+
+
+def alike(cells: Iterable[Outcome]) -> list[dict[tuple[str, str, str], Outcome]]:
+    """The cells that differ in nothing but toggles together, by toggles; smallest batch first, then by name."""
+    together: dict[tuple[str, int, str, int], dict[tuple[str, str, str], Outcome]] = {}
+    for one in cells:
+        together.setdefault((one.phase, one.batch_size, one.variant, one.input_size or 0), {})[one.toggles] = one
+    return [together[key] for key in sorted(together)]
+
+
+def steps(cells: Iterable[Outcome], order: Sequence[str] = ()) -> list[Step]:
+    """Every single toggle's gain that the cells show, of cells that are fit to be compared.
+
+    A setting is held against the same setting with one of its toggles off, for each of them that was measured; and
+    against the setting before it in `order` (labels, as the suite has them), where one toggle takes another's place:
+    on a ladder fp32, tf32, amp, the last two differ in precision alone.
+    """
+    found = []
+    for settings in alike(one for one in cells if one.is_usable):
+        labels = {one.setting_label: one for one in settings.values()}
+        ladder = [labels[name] for name in order if name in labels]
+        under = dict(zip((one.toggles for one in ladder[1:]), ladder, strict=False))
+        for after in sorted(settings.values(), key=lambda one: axes_order(one.toggles)):
+            befores = [settings[toggles] for toggles in _less_one(after.toggles) if toggles in settings]
+            previous = under.get(after.toggles)
+            if previous is not None and previous not in befores and len(_changed(previous, after)) == 1:
+                befores.append(previous)
+            for before in befores:
+                ratio = gain(before, after)
+                if ratio is not None:
+                    (toggle,) = _changed(before, after)
+                    found.append(Step(toggle=toggle, before=before, after=after, gain=ratio))
+    return found
+
+
+def best_settings(cells: Iterable[Outcome], floor: float | None, measure: Measure = "latency") -> list[Best]:
+    """The best setting of every network, phase, batch and image size that was measured under two settings or more.
+
+    `floor`: the run's noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
+    """
+    found = []
+    for settings in alike(one for one in cells if one.is_usable):
+        timed = [(one, time) for one in settings.values() if (time := _log_time(one, measure)[0]) is not None]
+        if len(timed) < 2:
+            continue
+        first, *others = (one for one, _ in sorted(timed, key=lambda pair: pair[1]))
+        leads = ((other, gain(other, first, measure)) for other in others)
+        plain = settings.get(PLAIN)
+        found.append(
+            Best(
+                cell=first,
+                gain=None if plain is None or first is plain else gain(plain, first, measure),
+                tied=tuple(other for other, lead in leads if lead is not None and not lead.exceeds(floor)),
+            )
+        )
+    return found
+
+
+def costs(cells: Iterable[Outcome]) -> list[Cost]:
+    """Every cell whose output was held against plain fp32's, with its gain at the same batch size."""
+    found = []
+    for settings in alike(cells):
+        plain = settings.get(PLAIN)
+        for one in settings.values():
+            if one.output_rel_error is not None or one.output_finite is not None:
+                fit = plain is not None and plain.is_usable and one.is_usable
+                found.append(Cost(cell=one, gain=gain(plain, one) if fit and plain is not None else None))
+    return found
+
+
+def _log_time(one: Outcome, measure: Measure) -> tuple[float | None, float | None]:
+    """Log of the time a step or an image takes, and half its interval."""
+    if measure == "latency":
+        value, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
+    else:
+        value, low, high = one.rank_throughput_img_s, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
+    if not value:
+        return None, None
+    half = math.log(high / low) / 2 if low and high else None
+    return math.log(value) if measure == "latency" else -math.log(value), half
+
+
+def _less_one(toggles: tuple[str, str, str]) -> list[tuple[str, str, str]]:
+    """The same setting with one of its toggles off, for each that is on."""
+    precision, memory_format, compile_mode = toggles
+    less = [
+        (PLAIN[0], memory_format, compile_mode),
+        (precision, PLAIN[1], compile_mode),
+        (precision, memory_format, PLAIN[2]),
+    ]
+    return [one for one in less if one != toggles]
+
+
+def _changed(before: Outcome, after: Outcome) -> list[str]:
+    """The toggles of `after` that `before` lacks, in words."""
+    pairs = zip(before.toggles, after.toggles, ("{}", "{}", "compile={}"), strict=True)
+    return [words.format(now) for then, now, words in pairs if then != now]
