@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.profiler import profile
+
+MEMORY = "[memory]"
+"""What the profiler calls an event of an allocator."""
 
 
 def measured_peak(step: Callable[[], object]) -> int:
@@ -20,27 +25,41 @@ def measured_peak(step: Callable[[], object]) -> int:
 
     Cost: two steps, a few microseconds an operator, and a walk over all Python objects (about 0.1 s).
     """
-    # The allocator's reporter knows a block's size, when it is freed, only if it saw it being allocated: the first
-    # run lets it see whatever the second will free.
-    _memory_events(step)
+    show_allocator(step)
     gc.collect()
-    alive = peak = _standing_bytes()
-    for change in _memory_events(step):
-        alive += change
-        peak = max(peak, alive)
-    return peak
+    return _standing_bytes() + _rise(step)
 
 
-def _memory_events(step: Callable[[], object]) -> list[int]:
-    """Bytes allocated (positive) and freed (negative) on the CPU during `step`, in order.
+def peak_rise(step: Callable[[], object]) -> int:
+    """The same above what was alive before `step`, whatever that was, in bytes."""
+    show_allocator(step)
+    gc.collect()
+    return _rise(step)
 
+
+def show_allocator(step: Callable[[], object]) -> None:
+    """Run `step` once for the allocator's reporter to see whatever the next step will free.
+
+    It knows a block's size, when it is freed, only if it saw it being allocated.
+    """
+    memory_events(step)
+
+
+def _rise(step: Callable[[], object]) -> int:
+    changes = [event.nbytes() for event in memory_events(step) if event.name() == MEMORY]
+    return max(accumulate(changes, initial=0))
+
+
+def memory_events(step: Callable[[], object]) -> list[Any]:
+    """Run `step` and return its profiler events in order of their start; those called `MEMORY` are the CPU allocator's.
+
+    Their `nbytes()` is positive where bytes were allocated and negative where they were freed.
     `torch.profiler.profile` would do too, but it imports torch's compiler first, which takes four seconds.
     """
     with profile(use_kineto=True, profile_memory=True) as profiler:
         step()
-    events = profiler.kineto_results.events()
-    memory = [event for event in events if event.name() == "[memory]" and event.device_type().name == "CPU"]
-    return [event.nbytes() for event in sorted(memory, key=lambda event: event.start_ns())]
+    events = [e for e in profiler.kineto_results.events() if e.name() != MEMORY or e.device_type().name == "CPU"]
+    return sorted(events, key=lambda event: event.start_ns())
 
 
 def _standing_bytes() -> int:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from archbench.analyze.dataless import copy_with, on_meta, without_data
 from archbench.analyze.figures import Counts, OperatorCalls
@@ -64,14 +63,9 @@ def count_module(module: nn.Module, input_shape: Shape) -> Counts:
 def _count(module: nn.Module, shape: Shape) -> Counts:
     device = _device(module)
     image = torch.zeros(1, *shape, device=device)
-    flops = FlopCounterMode(display=False)
-
-    def macs() -> int:
-        return flops.get_total_flops() // 2
-
-    trace = ForwardTrace(module, image, macs)
-    recorder = StageRecorder(module, macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, flops, trace:
+    trace = ForwardTrace(module, image)
+    recorder = StageRecorder(module, lambda: trace.macs)
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, trace:
         output = module(image)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     stored: list[Tensor] = [*module.parameters(), *module.buffers()]
@@ -80,7 +74,7 @@ def _count(module: nn.Module, shape: Shape) -> Counts:
         params=_elements(trainable),
         idle_params=_elements([p for p in trace.idle_parameters() if p.requires_grad]),
         buffers=_elements(list(module.buffers())),
-        macs=macs(),
+        macs=trace.macs,
         activations=trace.activations,
         weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in stored),
         depth=trace.depth_of(output),

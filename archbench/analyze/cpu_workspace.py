@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,14 +12,15 @@ from torch._ops import OpOverload
 
 _CONVOLUTION = torch.ops.aten.convolution.default
 _BACKWARD = torch.ops.aten.convolution_backward.default
-# oneDNN's blocked layouts hold 8 or 16 channels together; an image's 3 channels are read as they are.
-_FEWEST_BLOCKED_CHANNELS = 8
+_BLOCK_OF = {"AVX512": 16}
+"""Channels that oneDNN's blocked layouts hold together, by the vectors that the CPU has; 8 for shorter ones."""
 
-Moments = tuple[tuple[Tensor, ...], ...]
+Moments = tuple[tuple[int, ...], ...]
+"""From moment to moment, the bytes of everything that is held."""
 
 
 def convolution_workspace(func: OpOverload, args: Any, out: Any) -> Moments:
-    """What a convolution on the CPU holds from moment to moment; nothing for any other operator.
+    """What a convolution on the CPU holds from moment to moment, in bytes; nothing for any other operator.
 
     oneDNN computes in a blocked layout: it copies the operands into it, computes, and copies the result back, all
     through torch's allocator, whose memory events show it. With channels last only the weight is copied.
@@ -25,18 +28,18 @@ def convolution_workspace(func: OpOverload, args: Any, out: Any) -> Moments:
     if func is _CONVOLUTION:
         image, weight = args[:2]
         blocked = _blocked(out)
-        return (*_blocked(image), weight, *(blocked or (out,))), (*blocked, out)
+        return (*_operand(image), weight.nbytes, *(blocked or (out.nbytes,))), (*blocked, out.nbytes)
     if func is _BACKWARD:
         gradient, image, weight = args[:3]
         for_image, for_weight = out[:2]
-        moments: list[tuple[Tensor, ...]] = []
-        kept: tuple[Tensor, ...] = ()
+        moments: list[tuple[int, ...]] = []
+        kept: tuple[int, ...] = ()
         if for_image is not None:
-            blocked = _blocked(for_image)
-            moments += [(*_blocked(gradient), weight, *(blocked or (for_image,))), (*blocked, for_image)]
-            kept = (for_image,)
+            blocked, kept = _blocked(for_image), (for_image.nbytes,)
+            moments += [(*_operand(gradient), weight.nbytes, *(blocked or kept)), (*blocked, *kept)]
         if for_weight is not None:
-            moments += [(*kept, *_blocked(image), *_blocked(gradient), for_weight), (*kept, for_weight, for_weight)]
+            made = for_weight.nbytes
+            moments += [(*kept, *_operand(image), *_operand(gradient), made), (*kept, made, made)]
         return tuple(moments)
     return ()
 
@@ -46,8 +49,21 @@ def no_workspace(func: OpOverload, args: Any, out: Any) -> Moments:
     return ()
 
 
-def _blocked(feature_map: Tensor) -> tuple[Tensor, ...]:
-    """A tensor of the size of the blocked copy; nothing where oneDNN takes the feature map as it is."""
-    if feature_map.shape[1] < _FEWEST_BLOCKED_CHANNELS or feature_map.is_contiguous(memory_format=torch.channels_last):
+def _operand(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of the copy that is read in its place; nothing where it is read as it is, like an image's 3 channels."""
+    return _blocked(feature_map) if feature_map.shape[1] >= _block() else ()
+
+
+def _blocked(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of a blocked copy, its channels filled up to whole blocks; nothing where channels stand last."""
+    if feature_map.is_contiguous(memory_format=torch.channels_last):
         return ()
-    return (feature_map,)
+    batch, channels, *area = feature_map.shape
+    filled = -(-channels // _block()) * _block()
+    return (batch * filled * math.prod(area) * feature_map.element_size(),)
+
+
+@cache
+def _block() -> int:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return next((block for prefix, block in _BLOCK_OF.items() if capability.startswith(prefix)), 8)

@@ -1,15 +1,16 @@
-"""Watches the operators of one forward pass: activations, depth, parameters in use, arithmetic without a formula."""
+"""Watches the operators of one forward pass: MACs, activations, depth, parameters in use, arithmetic left out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention
@@ -43,11 +44,12 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     costs nothing.
     """
 
-    def __init__(self, module: nn.Module, image: Tensor, macs_so_far: Callable[[], int]) -> None:
+    def __init__(self, module: nn.Module, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0
         self.activations = 0
         self.uncounted: Counter[str] = Counter()
-        self._macs_so_far = macs_so_far
+        self._counter = FlopCounterMode(display=False)
         self._depth: dict[int, int] = {}
         self._learned: set[int] = set()
         self._used: set[int] = set()
@@ -57,16 +59,23 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._learned.update(self._parameters)
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        macs = self._macs_so_far()
-        out = torch.empty_like(args[0]) if _is_like_first(func, args) else func(*args, **(kwargs or {}))
+        if _is_like_first(func, args):
+            out, macs = torch.empty_like(args[0]), 0
+        elif torch.Tag.pointwise in func.tags or func.is_view or _name(func) in _DATA_MOVES:
+            out, macs = func(*args, **(kwargs or {})), 0
+        else:
+            # Entered for this operator alone, the counter needs not follow modules, which takes longer than counting.
+            with self._counter:
+                out = func(*args, **(kwargs or {}))
+            macs = self._counter.get_total_flops() // 2
+        self.macs += macs
         # Attention multiplies data with data, and where it is fused it writes no more than its result.
-        is_attention = func.overloadpacket is _ATTENTION
-        multiplies = self._macs_so_far() > macs
-        if multiplies and not is_attention:
+        is_layer = macs > 0 and func.overloadpacket is not _ATTENTION
+        if is_layer:
             self.activations += sum(tensor.numel() for tensor in _tensors(out))
-        elif not multiplies and _is_arithmetic(func, (args, kwargs), out):
+        elif macs == 0 and _is_arithmetic(func, (args, kwargs), out):
             self.uncounted[str(func.overloadpacket)] += 1
-        self._follow((args, kwargs), out, may_be_weight_layer=multiplies and not is_attention)
+        self._follow((args, kwargs), out, may_be_weight_layer=is_layer)
         return out
 
     def depth_of(self, output: Any) -> int:
@@ -125,9 +134,15 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 
 def _is_arithmetic(func: OpOverload, inputs: Any, out: Any) -> bool:
     """Whether `func` computes real numbers: not a move of data, not bookkeeping with indices and masks."""
-    name = str(func.overloadpacket).rpartition(".")[2]
-    if name.rstrip("_") in _DATA_MOVES or not any(tensor.is_floating_point() for tensor in _tensors(out)):
+    name = func.overloadpacket.__name__
+    if _name(func) in _DATA_MOVES or not any(tensor.is_floating_point() for tensor in _tensors(out)):
         return False
     read = {tensor.untyped_storage()._cdata for tensor in _tensors(inputs)}
     makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in _tensors(out))
     return bool(read) and not name.startswith("new_") and not name.endswith("_like") and (makes_new or name[-1] == "_")
+
+
+def _name(func: OpOverload) -> str:
+    """The operator's name, the same in place and out of place."""
+    name: str = func.overloadpacket.__name__
+    return name.rstrip("_")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Workspace = Callable[[OpOverload, Any, Any], tuple[tuple[Tensor, ...], ...]]
-"""From an operator, its arguments and its result to the moments inside it, each the tensors that it holds just then."""
+Workspace = Callable[[OpOverload, Any, Any], tuple[tuple[int, ...], ...]]
+"""From an operator, its arguments and its result to the moments inside it, each the sizes of what it holds just then."""
 
 Bytes = tuple[int, int]
 """A number of bytes as (constant, per image)."""
@@ -52,7 +52,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self._storages) > known:
             self.timeline.append((self._constant, self._per_image))
         for moment in self._workspace(func, args, out):
-            held = [self._size(tensor.numel() * tensor.element_size()) for tensor in moment]
+            held = [self._size(size) for size in moment]
             self.timeline.append((constant + sum(c for c, _ in held), per_image + sum(p for _, p in held)))
         return out
 
