@@ -13,6 +13,8 @@ from msgspec import Struct
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
+from archbench.model.gradient_health import GradientHealth
+from archbench.model.profile_memory import MemoryTimeline
 
 PROFILE_VERSION = 1
 """Of the stored form: raised when a field changes its meaning or goes away."""
@@ -148,90 +150,6 @@ class Roofline(Struct, frozen=True, kw_only=True):
     def ridge(self) -> float:
         """FLOP per byte from which a product is the limit, and no longer the memory."""
         return self.peak_flops / self.bandwidth
-
-
-MemoryCategory = Literal["weights", "gradients", "optimizer", "activations", "workspace"]
-"""`activations` holds inputs and whatever the backward pass needs; `workspace` what lives inside one operator."""
-
-
-class MemoryPoint(Struct, frozen=True, kw_only=True):
-    """Live bytes at one moment of the step."""
-
-    at: str
-    """Path of the module at work, with ` backward` behind it there; `loss`, `optimizer`, or `start`."""
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    workspace: int
-
-    @property
-    def total(self) -> int:
-        """All five."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.workspace
-
-
-class MemoryHolder(Struct, frozen=True, kw_only=True):
-    """What holds memory at the peak."""
-
-    path: str
-    """The module whose operators allocated it; `loss`, `optimizer`, `input`."""
-    kind: str
-    """Operator that wrote it (`batch_norm`, `cat`), or the module's class."""
-    category: MemoryCategory
-    bytes: int
-
-
-class MemoryTimeline(Struct, frozen=True, kw_only=True):
-    """Live bytes over one step, by category."""
-
-    points: tuple[MemoryPoint, ...]
-    peak_index: int
-    """Of the point with the most bytes."""
-    holders: tuple[MemoryHolder, ...]
-    """At the peak, the largest first; what is left out of them is small."""
-    predicted_peak_bytes: int | None
-    measured_peak_bytes: int | None
-    """Of the real step: the allocator's own peak."""
-    snapshot: str | None = None
-    """Where CUDA's memory snapshot was written."""
-
-    @property
-    def peak(self) -> MemoryPoint:
-        """The moment with the most bytes."""
-        return self.points[self.peak_index]
-
-
-class LayerGradient(Struct, frozen=True, kw_only=True):
-    """A weight layer's gradient after one backward pass from the initial weights."""
-
-    path: str
-    kind: str
-    depth: int
-    """Position among the weight layers, from the input: 0, 1, ..."""
-    gradient_norm: float
-    weight_norm: float
-
-
-class StageActivation(Struct, frozen=True, kw_only=True):
-    """What comes out of one stage at initialisation."""
-
-    stage: str
-    mean: float
-    std: float
-    zero_share: float
-    """Of its elements, exactly 0: what a ReLU has cut off."""
-    finite: bool
-
-
-class GradientHealth(Struct, frozen=True, kw_only=True):
-    """Whether gradients reach the first layer: norms by layer and activations by stage, at initialisation."""
-
-    layers: tuple[LayerGradient, ...]
-    """From input to output."""
-    first_to_last: float | None
-    """Norm of the first layer's gradient over the last's; `None` where the last is 0 or not finite."""
-    stages: tuple[StageActivation, ...]
 
 
 class KernelMap(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,202 @@
+"""Watches one real step: each storage from its birth to its death, what it was for, and the operators in between."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.profiler import record_function
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.hooks import RemovableHandle
+
+from archbench.model.profile_memory import MemoryCategory, StepSection
+
+MARK = "archbench operator "
+"""Begins the name of the profiler's range around each operator; its number follows."""
+
+
+class Block:
+    """One storage: a line of the log."""
+
+    __slots__ = ("born", "bytes", "category", "died", "dtype", "needed_by", "operator", "path", "shape")
+
+    def __init__(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, born: int) -> None:
+        self.category: MemoryCategory = category
+        self.path = path
+        self.operator = operator
+        self.shape = tuple(tensor.shape)
+        self.dtype = str(tensor.dtype).removeprefix("torch.")
+        self.bytes = tensor.untyped_storage().nbytes()
+        self.born = born
+        """Number of the operator that made it; -1 for what stood before."""
+        self.died: int | None = None
+        """Number of the first operator that runs without it; `None` if it outlives the step."""
+        self.needed_by: dict[str, None] = {}
+        """Functions whose backward pass needs it, in the order in which they said so."""
+
+
+class Operator:
+    """One operator that ran."""
+
+    __slots__ = ("inside", "module", "name", "section")
+
+    def __init__(self, name: str, section: StepSection, module: str) -> None:
+        self.name = name
+        self.section: StepSection = section
+        self.module = module
+        self.inside: int | None = None
+        """Peak of the device's allocated bytes while it ran, where the allocator tells it at once (CUDA)."""
+
+
+class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records blocks and operators while a step runs inside `watching`.
+
+    Real storages are followed by weak references, so that autograd's and Python's own references decide when one dies.
+    Not for compiled steps: a dispatch mode makes torch run them eagerly, in silence.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.blocks: list[Block] = []
+        self.operators: list[Operator] = []
+        self._module = module
+        self._device = device
+        self._alive: dict[int, Block] = {}
+        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._section: StepSection = "forward"
+        self._callers: list[str] = []
+        self._function = ""
+        self._module_of_node: dict[int, str] = {}
+
+    def hold(self, tensors: Iterable[tuple[str, Tensor]], category: MemoryCategory) -> None:
+        """Enter named tensors that stand before the step begins; what was entered before keeps its category."""
+        for name, tensor in tensors:
+            self._enter(tensor, category, name, "", born=-1)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Follow modules, functions, saved tensors and gradients too; the step runs inside."""
+        with contextlib.ExitStack() as stack:
+            for handle in self._hooks():
+                stack.callback(handle.remove)
+            if self._module.training:
+                stack.enter_context(_Functions(self._called))  # type: ignore[no-untyped-call]
+                stack.enter_context(saved_tensors_hooks(self._pack, _unpack))
+            stack.enter_context(self)
+            yield
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.is_view:
+            return func(*args, **(kwargs or {}))
+        number = len(self.operators)
+        operator = Operator(func.overloadpacket.__name__, *self._place())
+        self.operators.append(operator)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        with record_function(f"{MARK}{number}"):
+            out = func(*args, **(kwargs or {}))
+        if self._device.type == "cuda":
+            operator.inside = torch.cuda.max_memory_allocated(self._device)
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor):
+                self._enter(tensor, "temporaries", operator.module, operator.name, born=number)
+        return out
+
+    def _place(self) -> tuple[StepSection, str]:
+        """The section of the step that runs now, and the module that it runs for."""
+        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        if node is not None:
+            self._section = "backward"
+            return "backward", self._module_of_node.get(node._sequence_nr(), "")
+        caller = self._callers[-1] if self._callers else ""
+        if self._section == "forward":
+            # A node takes its number before its operator arrives here.
+            self._module_of_node[torch._C._autograd._get_sequence_nr() - 1] = caller  # type: ignore[attr-defined]
+        return self._section, caller
+
+    def _enter(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, *, born: int) -> None:
+        if tensor.device.type != self._device.type or tensor.layout != torch.strided:
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        block = Block(tensor, category, path, operator, born)
+        self.blocks.append(block)
+        self._alive[key] = block
+
+        def gone(_: object) -> None:
+            block.died = len(self.operators)
+            del self._alive[key], self._references[key]
+
+        self._references[key] = weakref.ref(storage, gone)
+
+    def _block(self, tensor: Tensor) -> Block | None:
+        return self._alive.get(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else None
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        block = self._block(tensor)
+        if block is not None and block.category in ("temporaries", "activations"):
+            block.category = "activations"
+            block.needed_by[self._function or "autograd"] = None
+        # Detached, or a node that saves its own output would hold itself alive.
+        return tensor if tensor.is_leaf else tensor.detach()
+
+    def _called(self, function: str) -> None:
+        self._function = function
+
+    def _hooks(self) -> Iterator[RemovableHandle]:
+        for name, module in self._module.named_modules():
+            yield module.register_forward_pre_hook(self._entering(name))
+            yield module.register_forward_hook(self._leave, always_call=True)
+        for parameter in self._module.parameters():
+            if parameter.requires_grad:
+                yield parameter.register_post_accumulate_grad_hook(self._have_gradient)
+        yield register_optimizer_step_pre_hook(self._update)
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def enter(_module: nn.Module, _inputs: object) -> None:
+            self._callers.append(name)
+
+        return enter
+
+    def _leave(self, _module: nn.Module, _inputs: object, _output: object) -> None:
+        self._callers.pop()
+
+    def _have_gradient(self, parameter: Tensor) -> None:
+        block = self._block(parameter.grad) if parameter.grad is not None else None
+        if block is not None and block.category == "temporaries":
+            block.category = "gradients"
+
+    def _update(self, *_: object) -> None:
+        self._section = "update"
+
+
+class _Functions(TorchFunctionMode):
+    """Tells which of torch's functions is being called: the one that saves tensors meanwhile.
+
+    Dispatched operators cannot tell: an operand is saved before its operator arrives, a result after it.
+    """
+
+    def __init__(self, called: Callable[[str], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._called = called
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._called(getattr(func, "__name__", "").strip("_"))
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._called("")
+
+
+def _unpack(tensor: Tensor) -> Tensor:
+    return tensor
