@@ -1,4 +1,4 @@
-"""Writes the tables that nobody should type: `python -m archbench.catalog.generate [accuracy] [counts]`.
+"""Writes the tables that nobody should type: `python -m archbench.catalog.generate [accuracy] [counts] [timm]`.
 
 Run it after a change of `architectures.csv`, of an own network or of a counter, and when a new torchvision publishes
 new weights. The tests say when a table has become stale.
@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import timm
 import torchvision
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from archbench.analyze import Counts, count
 from archbench.catalog.build import feature_width
 from archbench.catalog.entry import NEWER_RECIPE, SWAG
-from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, entries, format_shape
+from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, TIMM_WEIGHTS, entries, format_shape
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 
@@ -60,6 +61,14 @@ def accuracy_row(name: str, weights: WeightsEnum) -> Row:
         "recipe": next((label for sign, label in _RECIPES.items() if sign in meta["_docs"]), _PLAIN_RECIPE),
         "recipe_url": meta["recipe"],
     }
+
+
+def timm_rows() -> Iterator[Row]:
+    """Which weights timm loads for each of its networks in the catalogue. Downloads nothing."""
+    for entry in entries().values():
+        config = timm.get_pretrained_cfg(entry.constructor) if entry.source == "timm" else None
+        if config is not None and config.has_weights:
+            yield {"network": entry.constructor, "tag": config.tag}
 
 
 def catalogued_networks() -> Iterator[Network]:
@@ -111,10 +120,12 @@ def write(file: str, rows: Iterable[Row]) -> None:
 
 def main(tables: list[str]) -> None:
     """Write the tables asked for, or all."""
-    if unknown := set(tables) - {"accuracy", "counts"}:
-        raise UsageError(f"no table {sorted(unknown)[0]!r}; there are accuracy and counts")
+    if unknown := set(tables) - {"accuracy", "counts", "timm"}:
+        raise UsageError(f"no table {sorted(unknown)[0]!r}; there are accuracy, counts and timm")
     if "accuracy" in tables or not tables:
         write(ACCURACY, accuracy_rows())
+    if "timm" in tables or not tables:
+        write(TIMM_WEIGHTS, timm_rows())
     if "counts" in tables or not tables:
         counted = [(network, count(network)) for network in catalogued_networks()]
         write(COUNTS, (counts_row(network, counts) for network, counts in counted))

@@ -20,6 +20,7 @@ ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"
 COUNTS = "counts.csv"
 STAGES = "stages.csv"
+TIMM_WEIGHTS = "timm_weights.csv"
 
 
 class Counted(Struct, frozen=True, kw_only=True):
@@ -59,6 +60,12 @@ def weights_by_constructor() -> Mapping[str, tuple[Weights, ...]]:
     for row in _rows(ACCURACY):
         found[row["network"]].append(_weights(row))
     return MappingProxyType({name: tuple(group) for name, group in found.items()})
+
+
+@functools.cache
+def timm_tags() -> Mapping[str, str]:
+    """The tag of the weights that timm loads for each of its networks in the catalogue, by its name in timm."""
+    return MappingProxyType({row["network"]: row["tag"] for row in _rows(TIMM_WEIGHTS)})
 
 
 @functools.cache

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 
-from archbench.model.derived import DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
 from archbench.store.journal import read_file

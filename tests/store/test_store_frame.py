@@ -14,9 +14,9 @@ import pytest
 from builders import make_record, make_run, make_suite
 
 import archbench
+from archbench.model.derived import DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.record import columns
-from archbench.model.derived import DERIVED
 from archbench.store import RunStore
 from archbench.store.schema import RECORDS
 
