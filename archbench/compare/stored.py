@@ -263,4 +263,5 @@ def _shift(cells: Sequence[CellComparison]) -> Iterator[str]:
 
 
 def _more(change: float) -> str:
-    return f"{percent(abs(change))} {'more' if change > 0 else 'less'} time" if round(change, 4) else "the same time"
+    size = f"{100 * abs(change):.1f} %"
+    return "the same time" if size == "0.0 %" else f"{size} {'more' if change > 0 else 'less'} time"

@@ -74,6 +74,11 @@ def percent(share: float, *, signed: bool = False) -> str:
     return f"{'+' if signed and share > 0 else ''}{_plain(100 * share, 2)} %"
 
 
+def change(share: float) -> str:
+    """`+2.7 %` of 0.027, with one decimal always: a column of changes lines up, and none is finer than its noise."""
+    return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{_plain(share)} %"
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `3 min 20 s`, `2 h 5 min`."""
     total = round(seconds)

@@ -1,0 +1,93 @@
+"""What every format for people says in the same words: a cell's name, its change, and the comparison in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Side
+from archbench.report.units import MS, NULL, change, duration, figure, percent
+
+HEADINGS = ("Verdict", "Cell", "Base ms", "Head ms", "Change", "95 % interval", "Sees", "Pairs")
+NUMERIC = frozenset({2, 3, 4, 5, 6, 7})
+_DEFAULTS = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
+
+
+def short_name(cell_id: str) -> str:
+    """The id without the toggles that are as usual, and without its device; `--only` takes it all the same."""
+    network, at, toggles = cell_id.rpartition("@")
+    if not at:
+        return cell_id
+    kept = [one for one in toggles.split(",") if one not in _DEFAULTS and not one.startswith("device=")]
+    return f"{network}@{','.join(kept)}"
+
+
+def row(cell: CellComparison) -> tuple[str, ...]:
+    """One cell's figures, in the order of `HEADINGS`."""
+    return (
+        f"{cell.verdict} (noisy)" if cell.noisy else cell.verdict,
+        short_name(cell.cell_id),
+        _time(cell, cell.base),
+        _time(cell, cell.head),
+        NULL if cell.change is None else change(cell.change),
+        interval(cell),
+        NULL if cell.detectable is None else percent(cell.detectable),
+        str(cell.pairs),
+    )
+
+
+def interval(cell: CellComparison) -> str:
+    """`+1.2 % to +3.4 %`; `-` where there is none."""
+    if cell.ci_low is None or cell.ci_high is None:
+        return NULL
+    return f"{change(cell.ci_low - 1)} to {change(cell.ci_high - 1)}"
+
+
+def headline(comparison: Comparison) -> str:
+    """`Regressed: 2 cells slower, 1 failing finding; 3 undecided, 40 same.`"""
+    counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
+    parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
+    timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else "no timed cell"
+    failing = len(comparison.failures)
+    counted = f"; {failing:,} finding{'s' if failing != 1 else ''} that fail" if failing else ""
+    if comparison.regressed:
+        return f"Regressed: {timed}{counted}."
+    if comparison.exit_code() == 3:
+        return f"Nothing could be judged: {timed}."
+    return f"No regression: {timed}."
+
+
+def side_line(side: Side) -> str:
+    """Where a side comes from, in one line."""
+    facts = [
+        f"torch {side.torch_version}" if side.torch_version else "",
+        f"driver {side.driver_version}" if side.driver_version else "",
+        f"measured {side.started_at[:16].replace('T', ' ')} UTC" if side.started_at else "",
+        f"suite {side.suite}" if side.suite else "",
+    ]
+    known = ", ".join(fact for fact in facts if fact)
+    return f"{side.label} ({known})" if known else side.label
+
+
+def method(comparison: Comparison) -> str:
+    """How the two sides were measured, and what that is worth."""
+    spent = f" Measuring took {duration(comparison.duration_s)}." if comparison.duration_s else ""
+    how = (
+        "Base and head took turns on one machine."
+        if comparison.kind == "turns"
+        else "Two stored runs, measured at different times: a report, not a gate."
+    )
+    return f"{how} Hardware: {comparison.head.hardware_class}.{spent}"
+
+
+def in_order(comparison: Comparison) -> Sequence[CellComparison]:
+    """The cells with the worst verdict first, and within it the largest change."""
+    return sorted(
+        comparison.cells, key=lambda cell: (CELL_VERDICTS.index(cell.verdict), -abs(cell.change or 0.0), cell.cell_id)
+    )
+
+
+def _time(cell: CellComparison, side: Figures) -> str:
+    if cell.metric == "throughput" and side.process_times_s:
+        ordered = sorted(side.process_times_s)
+        return figure(ordered[len(ordered) // 2], MS)
+    return figure(side.latency_s, MS, side.latency_low_s, side.latency_high_s)
