@@ -1,4 +1,4 @@
-"""Measures one group of cells inside a worker's child process."""
+"""Measures one group of cells, or one cell in turns with other processes, inside a worker's child process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,44 @@ from collections.abc import Callable
 
 from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
+from archbench.measure.turns import TurnRun
 from archbench.model.cell import Cell
-from archbench.model.messages import Calibrated, CellStarted, Event, PhaseStarted, Task
+from archbench.model.messages import (
+    Calibrated,
+    CellStarted,
+    ChildEvent,
+    Event,
+    PhaseStarted,
+    Request,
+    Task,
+    TurnTask,
+    TurnWord,
+)
 from archbench.model.protocol import Protocol
+
+
+WHOLE_DAY_S = 86_400.0
+"""Deadline of a cell that waits for its turns: its parent, who knows whose turn it is, watches over it."""
+
+
+def measure(request: Request, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]) -> None:
+    """Do what a worker is asked to: measure a group, or take turns as `hear` says."""
+    if isinstance(request, TurnTask):
+        take_turns(request, emit, hear)
+    else:
+        measure_group(request, emit)
+
+
+def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]) -> None:
+    """Make the cell ready and time its blocks one by one; its row is the last thing that `emit` is told."""
+    gc.freeze()
+    cell = request.cell
+    emit(CellStarted(cell_id=cell.cell_id, deadline_s=WHOLE_DAY_S))
+
+    def enter(phase: str) -> None:
+        emit(PhaseStarted(cell_id=cell.cell_id, phase=phase))
+
+    emit(TurnRun(Bench(request.task), request, enter=enter, emit=emit, hear=hear).run())
 
 
 def measure_group(task: Task, emit: Callable[[Event], None]) -> None:

@@ -32,6 +32,7 @@ class Bench:
         self._network = task.group.cells[0].network
         self.baseline_rss = resident_bytes()
         self.calibration = task.context.calibration
+        self._rivals: tuple[int, ...] = ()
 
     @cached_property
     def device(self) -> torch.device:
@@ -75,7 +76,12 @@ class Bench:
         uuid = None
         if self.device.type == "cuda":
             uuid = str(torch.cuda.get_device_properties(self.device).uuid)
-        return open_probe(self.task.context.environment.device, uuid=uuid)
+        return open_probe(self.task.context.environment.device, uuid=uuid, ours=self._rivals)
+
+    def admit(self, rivals: tuple[int, ...]) -> None:
+        """Processes that take turns with this one, and are no strangers to the probe, which is opened anew."""
+        self._rivals = rivals
+        self.__dict__.pop("probe", None)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from archbench.measure.clock import ClockError
 from archbench.measure.draft import Draft
 from archbench.measure.memory import measure_memory
 from archbench.measure.numerics import compare
-from archbench.measure.sampling import Sampled, sample_latency, sample_throughput, warm_up
+from archbench.measure.sampling import Sampled, WarmUp, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import STATIC, Metric
@@ -215,13 +215,16 @@ class CellRun:
 
     def _warm_up(self, workload: Workload) -> None:
         with self._phase("warmup"):
-            warm = warm_up(workload.step, self._bench.clock, self._task.protocol, first_cell=self._first)
-            self._step_s = warm.step_s
-            self._draft.set(warmup_steps=warm.calls + 1)
-            if not warm.level:
-                self._draft.flag("nonstationary")
-            if self._compiles:
-                self._note_breaks(compiler.counts())
+            self._note(warm_up(workload.step, self._bench.clock, self._task.protocol, first_cell=self._first))
+
+    def _note(self, warm: WarmUp) -> None:
+        """Enter how the warm-up went, and what was compiled in it."""
+        self._step_s = warm.step_s
+        self._draft.set(warmup_steps=warm.calls + 1)
+        if not warm.level:
+            self._draft.flag("nonstationary")
+        if self._compiles:
+            self._note_breaks(compiler.counts())
 
     def _latency(self, workload: Workload, watch: Watch) -> None:
         with self._phase("latency"):

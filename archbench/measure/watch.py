@@ -59,6 +59,11 @@ class Watch:
         self._healths.append(health)
         return not (health.throttled or health.foreign or health.lost or health.wall_s is None)
 
+    @property
+    def latest(self) -> BlockHealth:
+        """What was seen over the last stretch."""
+        return self._healths[-1]
+
     def report(self) -> WatchReport:
         """Sum up all stretches so far."""
         healths = self._healths

@@ -4,6 +4,10 @@ A worker greets with `Ready`. For each `Task` it starts a child, which answers `
 `CellFinished` for every cell, after a `Calibrated` where the task asks for it. The worker adds `ChildDied` where the
 child did not live to say so itself, and `GroupFinished` at the end. There is no word for good-bye: the worker ends,
 and its child with it, when its input is closed, which the kernel also does for a parent that was killed.
+
+For a `TurnTask` the child does one thing at a time, each when it is told to, and sleeps in between: it says `Surveyed`
+unasked, then answers `Build` by `Built`, `WarmUp` by `Warmed`, `TakeTurn` by `TurnTaken` and `Finish` by
+`CellFinished`, which it also says, and ends, as soon as anything fails.
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ from msgspec import Struct
 from archbench.model.axes import Metric
 from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
-from archbench.model.cell import Group
+from archbench.model.cell import Cell, Group
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.record import Record, Sample, Status
 
-MESSAGE_VERSION = 1
+MESSAGE_VERSION = 2
+"""
+1  first version.
+2  `TurnTask` and the words that belong to it.
+"""
 
 
 class Task(Struct, frozen=True, kw_only=True, tag="task"):
@@ -36,6 +44,42 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     allow_code: bool = False
     calibrate: bool = False
     """Let the device settle and measure its ceilings first: once a session."""
+
+
+class TurnTask(Struct, frozen=True, kw_only=True, tag="turn-task"):
+    """Make one cell ready to be timed block by block, in turns with other processes."""
+
+    task: Task
+    """Its group has one cell; its metrics are those that need no timing (`static`, `memory`)."""
+    survey: bool = False
+    """Predict the memory before anything is built: once a cell and side is enough."""
+
+    @property
+    def cell(self) -> Cell:
+        return self.task.group.cells[0]
+
+
+class Build(Struct, frozen=True, tag="build"):
+    """Build the network and its inputs on the device. Needs no quiet."""
+
+
+class WarmUp(Struct, frozen=True, kw_only=True, tag="warm-up"):
+    """Make the first call and warm up; said once more, just warm up further. Needs the device for itself."""
+
+    steps: int | None = None
+    """So many steps, the same for all sides; `None`: until step times are level, as in `archbench run`."""
+    rivals: tuple[int, ...] = ()
+    """Processes that the device's monitor must not take for strangers."""
+
+
+class TakeTurn(Struct, frozen=True, kw_only=True, tag="take-turn"):
+    """Time one block. Needs the device for itself."""
+
+    steps: int
+
+
+class Finish(Struct, frozen=True, tag="finish"):
+    """No more turns: give the row and end."""
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
@@ -85,16 +129,69 @@ class ChildDied(Struct, frozen=True, kw_only=True, tag="child-died"):
     message: str
 
 
+class Surveyed(Struct, frozen=True, kw_only=True, tag="surveyed"):
+    """What is known before building; the child waits to be told to build."""
+
+    cell_id: str
+    pid: int
+    predicted_peak_bytes: int | None = None
+    """Of the cell's tensors; `None` where it was not asked for or cannot be told."""
+
+
+class Built(Struct, frozen=True, kw_only=True, tag="built"):
+    """The network lies on the device."""
+
+    cell_id: str
+    origin: str | None
+    """The file of the package or module that the network came from."""
+
+
+class Warmed(Struct, frozen=True, kw_only=True, tag="warmed"):
+    """The cell is ready to be timed."""
+
+    cell_id: str
+    steps: int
+    """Steps so far, the first call left out."""
+    step_s: float
+    """Median step over the last blocks, host's clock."""
+    level: bool
+    """False: step times still moved when the warm-up's time was up."""
+
+
+class TurnTaken(Struct, frozen=True, kw_only=True, tag="turn-taken"):
+    """One block was timed."""
+
+    cell_id: str
+    steps: int
+    seconds: float
+    """Of one step: the block's time on the host's clock over its steps, each waited for."""
+    kept: bool
+    """False where the device's monitor saw the block throttled or shared."""
+    contention: float | None = None
+    """Share of CPU time that others took; `None` on a GPU and where the system does not tell."""
+    sm_clock_mhz: float | None = None
+
+
 class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
     """Nothing more will come for this task."""
 
 
 Event = Calibrated | CellStarted | PhaseStarted | CellFinished
-"""What a child says, and all that an executor's caller gets to see."""
+"""What a child says of a group, and all that an executor's caller gets to see."""
 
-Reply = Ready | Event | ChildDied | GroupFinished
+TurnEvent = Surveyed | Built | Warmed | TurnTaken
+"""What a child says of a `TurnTask` besides."""
+
+ChildEvent = Event | TurnEvent
+Reply = Ready | ChildEvent | ChildDied | GroupFinished
+
+TurnWord = Build | WarmUp | TakeTurn | Finish
+"""What a child at a `TurnTask` is told; a worker without one lets it pass, for its child may have died meanwhile."""
+
+Request = Task | TurnTask
+FromParent = Request | TurnWord
 
 encode = msgspec.json.Encoder().encode
-decode_task: Callable[[bytes], Task] = msgspec.json.Decoder(Task).decode
-decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
+decode_request: Callable[[bytes], FromParent] = msgspec.json.Decoder(FromParent).decode
+decode_event: Callable[[bytes], ChildEvent] = msgspec.json.Decoder(ChildEvent).decode
 decode_reply: Callable[[bytes], Reply] = msgspec.json.Decoder(Reply).decode

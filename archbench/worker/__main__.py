@@ -23,9 +23,9 @@ def main() -> None:
     wire = Wire()  # before anything is imported that might print
     environment = collect_environment(arguments.device)
     import_torch()
-    from archbench.measure import measure_group  # it imports torch, which `import_torch` has made safe
+    from archbench.measure import measure  # it imports torch, which `import_torch` has made safe
 
-    serve(wire, measure_group, environment=environment, alone=arguments.alone, before_fork=import_for)
+    serve(wire, measure, environment=environment, alone=arguments.alone, before_fork=import_for)
 
 
 main()

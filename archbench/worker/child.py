@@ -11,13 +11,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from archbench.model.messages import Event, Task
+from archbench.model.messages import ChildEvent, Request, TurnWord, decode_request
 from archbench.worker import kin
-from archbench.worker.wire import Wire, send
+from archbench.worker.wire import LineReader, Wire, send
 
-Emit = Callable[[Event], None]
-Measure = Callable[[Task, Emit], None]
-"""Measures one group; tells of every cell by `Emit`, failures that are Python exceptions included."""
+Emit = Callable[[ChildEvent], None]
+Hear = Callable[[], TurnWord | None]
+"""Sleeps until the parent says the next word to a child that takes turns; `None` when there will be none."""
+Measure = Callable[[Request, Emit, Hear], None]
+"""Measures one group, or takes turns; tells of every cell by `Emit`, failures that are Python exceptions included."""
 
 _OOM_SCORE = "600"
 """Of 1000: where memory runs out, the kernel should end the child that filled it, not its host or the user's shell."""
@@ -29,9 +31,10 @@ class Child:
     `messages` is the reading end of a pipe of its own for what it says, `noise` of one for all that it prints.
     """
 
-    def __init__(self, task: Task, measure: Measure, wire: Wire) -> None:
+    def __init__(self, request: Request, measure: Measure, wire: Wire) -> None:
         self.messages, messages = os.pipe()
         self.noise, noise = os.pipe()
+        words, self._words = os.pipe()
         sys.stdout.flush()  # or the child would write what is left in these buffers a second time
         sys.stderr.flush()
         host = os.getpid()
@@ -40,24 +43,43 @@ class Child:
             try:
                 os.close(self.messages)
                 os.close(self.noise)
+                os.close(self._words)
                 _settle_in(host, wire, noise)
-                os._exit(run(task, measure, lambda event: send(messages, event)))
+                heard = LineReader(words)
+                os._exit(run(request, measure, lambda event: send(messages, event), lambda: decode(heard.next_line())))
             finally:
                 os._exit(1)  # never into the host's code
         os.close(messages)
         os.close(noise)
+        os.close(words)
+
+    def tell(self, line: bytes) -> None:
+        """Pass on one of the parent's words; a child that has died meanwhile is noticed elsewhere."""
+        with suppress(BrokenPipeError):
+            os.write(self._words, line + b"\n")
 
     def close(self) -> None:
         """Let go of the pipes."""
         os.close(self.messages)
         os.close(self.noise)
+        os.close(self._words)
 
 
-def run(task: Task, measure: Measure, emit: Emit) -> int:
-    """Measure the group and return the exit code, 0 or 1; what escapes from `measure` is printed with its traceback."""
+def decode(line: bytes | None) -> TurnWord | None:
+    """The word in a line. Raises `ValueError` for what is none."""
+    if line is None:
+        return None
+    word = decode_request(line)
+    if isinstance(word, Request):
+        raise ValueError(f"told to begin {type(word).__name__} in the middle of another")
+    return word
+
+
+def run(request: Request, measure: Measure, emit: Emit, hear: Hear) -> int:
+    """Do what is asked; return the exit code, 0 or 1. What escapes from `measure` is printed with its traceback."""
     _expect_the_worst()
     try:
-        measure(task, emit)
+        measure(request, emit, hear)
         return 0
     except BaseException:
         # `SystemExit` of a user's network too: only the exit code, and the cells left over, tell of it.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from archbench.model.messages import ChildDied, GroupFinished, Task, decode_event, decode_task
+from archbench.model.messages import ChildDied, GroupFinished, Request, TurnTask, decode_event, decode_request
 from archbench.model.record import Status
 from archbench.worker import kin
 from archbench.worker.child import Child, Measure
@@ -30,10 +30,12 @@ _NOISE_BYTES = 64 << 10
 class Host:
     """Serves tasks from `wire` until the parent closes its end or is gone.
 
-    `before_fork` imports what the task's child will need, where that is safe and worth sharing.
+    `before_fork` imports what the child will need, where that is safe and worth sharing.
     """
 
-    def __init__(self, wire: Wire, measure: Measure, before_fork: Callable[[Task], None] = lambda task: None) -> None:
+    def __init__(
+        self, wire: Wire, measure: Measure, before_fork: Callable[[Request], None] = lambda request: None
+    ) -> None:
         self._wire = wire
         self._measure = measure
         self._before_fork = before_fork
@@ -44,18 +46,21 @@ class Host:
         """Measure one task after the other; return when the parent has gone, with no descendant left."""
         try:
             while (line := self._wire.requests.next_line()) is not None:
-                task = decode_task(line)
-                self._before_fork(task)
-                if not self._measure_in_child(task):
+                request = decode_request(line)
+                if not isinstance(request, Request):
+                    continue  # a word to a child that has died meanwhile
+                self._before_fork(request)
+                if not self._measure_in_child(request):
                     return
         except BrokenPipeError:
             return  # the parent died while it was being told something
         finally:
             kin.kill_descendants()
 
-    def _measure_in_child(self, task: Task) -> bool:
+    def _measure_in_child(self, request: Request) -> bool:
         """Fork, watch, clean up; return false when the parent has gone meanwhile."""
-        child = Child(task, self._measure, self._wire)
+        child = Child(request, self._measure, self._wire)
+        takes_turns = isinstance(request, TurnTask)
         try:
             watch = Watch(child, self._wire)
             with selectors.DefaultSelector() as selector:
@@ -70,6 +75,8 @@ class Host:
                             selector.unregister(key.fileobj)
                     if self._wire.requests.ended:
                         return False
+                    while takes_turns and self._wire.requests.lines:
+                        child.tell(self._wire.requests.lines.popleft())
                     watch.kill_if_overdue()
                     exit_code = watch.exit_code()
             # Only now, with compile workers and all other offspring gone, may the next group be measured.

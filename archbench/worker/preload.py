@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Iterator
 
 from archbench.model.errors import UsageError
-from archbench.model.messages import Task
+from archbench.model.cell import Cell
+from archbench.model.messages import Request, TurnTask
 
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
 _FOR_COMPILE = "torch._inductor.compile_fx"
@@ -41,9 +42,10 @@ def import_torch() -> None:
     import torch  # noqa: F401
 
 
-def import_for(task: Task) -> None:
-    """Import what the child of this task will need, unless that has been tried already."""
-    for name in _modules_for(task):
+def import_for(request: Request) -> None:
+    """Import what the child of this request will need, unless that has been tried already."""
+    cell = request.cell if isinstance(request, TurnTask) else request.group.cells[0]
+    for name in _modules_for(cell):
         _import_once(name)
 
 
@@ -59,10 +61,9 @@ def _import_once(name: str) -> None:
     gc.freeze()
 
 
-def _modules_for(task: Task) -> Iterator[str]:
+def _modules_for(cell: Cell) -> Iterator[str]:
     from archbench.catalog import facts
 
-    cell = task.group.cells[0]
     try:
         source = facts(cell.network).source
     except UsageError:

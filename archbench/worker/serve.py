@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import NoReturn
 
 from archbench import __version__
 from archbench.model.environment import Environment
-from archbench.model.messages import GroupFinished, Ready, Task, decode_task
-from archbench.worker.child import Measure, run
+from archbench.model.messages import GroupFinished, Ready, Request, TurnWord, decode_request
+from archbench.worker.child import Measure, decode, run
 from archbench.worker.wire import Wire
 
 
@@ -21,7 +22,7 @@ def serve(
     *,
     environment: Environment,
     alone: bool,
-    before_fork: Callable[[Task], None] = lambda task: None,
+    before_fork: Callable[[Request], None] = lambda request: None,
 ) -> NoReturn:
     """Greet the parent, serve it until it closes its end, and end this process.
 
@@ -44,15 +45,23 @@ def _serve_one(wire: Wire, measure: Measure) -> int:
     line = wire.requests.next_line()
     if line is None:
         return 0
+    request = decode_request(line)
+    assert isinstance(request, Request), "a parent begins with a task"
+    words: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def hear() -> TurnWord | None:
+        return decode(words.get())
+
     # It sleeps in one read of a pipe, so that it takes nothing from what is being timed.
-    threading.Thread(target=_end_with_parent, args=(wire,), daemon=True).start()
-    exit_code = run(decode_task(line), measure, wire.send)
+    threading.Thread(target=_listen_to_parent, args=(wire, words), daemon=True).start()
+    exit_code = run(request, measure, wire.send, hear)
     if exit_code == 0:
         wire.send(GroupFinished())
     return exit_code
 
 
-def _end_with_parent(wire: Wire) -> None:
-    while wire.requests.read():
-        pass
+def _listen_to_parent(wire: Wire, words: queue.SimpleQueue[bytes]) -> None:
+    """Keep what the parent says for whoever wants to hear it; end this process with the parent."""
+    while (line := wire.requests.next_line()) is not None:
+        words.put(line)
     os._exit(1)

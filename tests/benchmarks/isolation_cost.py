@@ -23,12 +23,12 @@ from archbench.model.blank import Facts, RunContext, blank_record
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
-from archbench.worker.child import Emit
+from archbench.worker.child import Emit, Hear
 
 TARGET_S = 0.5
 
 
-def measure_group(task: Task, emit: Emit) -> None:
+def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
     """Build the network, take one step, and say how long these two took."""
     (cell,) = task.group.cells
     emit(CellStarted(cell_id=cell.cell_id, deadline_s=300.0))

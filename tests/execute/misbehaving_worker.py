@@ -20,12 +20,12 @@ from archbench.model.blank import blank_record
 from archbench.model.cell import Cell
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.record import Sample, Status
-from archbench.worker.child import Emit
+from archbench.worker.child import Emit, Hear
 from archbench.worker.serve import serve
 from archbench.worker.wire import Wire
 
 
-def measure_group(task: Task, emit: Emit) -> None:
+def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
     """Measure like the real one, which returns after a failed row; but mind the options."""
     for cell in task.group.cells:
         act = cell.network.options[f"act{cell.batch_size}"]

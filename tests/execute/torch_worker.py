@@ -11,13 +11,13 @@ from msgspec import structs
 
 from archbench.model.blank import blank_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
-from archbench.worker.child import Emit
+from archbench.worker.child import Emit, Hear
 from archbench.worker.preload import import_for, import_torch
 from archbench.worker.serve import serve
 from archbench.worker.wire import Wire
 
 
-def measure_group(task: Task, emit: Emit) -> None:
+def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
     """Two-threaded inference, a training step, and a compiled step, each checked against the other."""
     import torch
 
