@@ -33,6 +33,9 @@ class Table(Struct, frozen=True, kw_only=True):
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+    caption: str = ""
+    """What it would be called in a paper; a table without a caption is for this report alone, and LaTeX leaves it out.
+    """
 
 
 class Fold(Struct, frozen=True, kw_only=True):

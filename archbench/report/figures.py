@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from archbench.decide.outcome import Outcome
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
+from archbench.report.listing import LONG_TABLE
 from archbench.report.measured import Measured
 from archbench.report.units import (
     GIGA,
@@ -28,8 +29,6 @@ from archbench.report.units import (
 PHASES = {"inference": "Inference", "training": "Training"}
 _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
-LONG_TABLE = 100
-"""Rows beyond which a table waits behind a line that opens it."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
 _NUMERIC = frozenset({1, 2, 3, 5, 6, 7, 8, 9})
 

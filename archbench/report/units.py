@@ -25,6 +25,7 @@ class Unit(Struct, frozen=True, kw_only=True):
     size: float
 
 
+SECOND = Unit(symbol="s", size=1.0)
 MS = Unit(symbol="ms", size=1e-3)
 IMAGES = Unit(symbol="img/s", size=1.0)
 MILLION = Unit(symbol="M", size=1e6)
@@ -67,6 +68,22 @@ def whole(value: float | None, unit: Unit) -> str:
 def fixed(value: float | None, unit: Unit, decimals: int) -> str:
     """The value with this many decimals, so that a column lines up."""
     return f"{value / unit.size:,.{decimals}f}" if _known(value) else NULL
+
+
+def scientific(value: float | None) -> str:
+    """`1.2e-02`: for errors, of which only the size matters."""
+    return f"{value:.1e}" if _known(value) else NULL
+
+
+def images(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A number of images, where infinitely many are `never`: `5,200 (3,700 to 8,600)`, `never (at best 12,000)`."""
+    if not _known(value):
+        return NULL
+    if math.isinf(value):
+        return f"never (at best {_plain(low, 2)})" if _known(low) and not math.isinf(low) else "never"
+    if _known(high) and math.isinf(high):
+        return f"{_plain(value, 2)} ({_plain(low or 0.0, 2)} to never)"
+    return figure(value, Unit(symbol="images", size=1.0), low, high)
 
 
 def percent(share: float, *, signed: bool = False) -> str:
