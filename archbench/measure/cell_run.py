@@ -91,7 +91,7 @@ class CellRun:
         except (UsageError, ClockError) as error:
             status, message = "error", str(error)
         except Exception as error:  # the network's own code, a library's, or the device's: all are findings
-            status = _status_of(error)
+            status = status_of(error)
             message = f"{type(error).__name__}: {error}"
         self.poisoned = status != "unsupported"
         return CellFinished(record=self._draft.fail(status, message), samples=tuple(self._samples))
@@ -446,7 +446,7 @@ def _known_of(cell: Cell) -> Facts:
         return Facts()
 
 
-def _status_of(error: Exception) -> Status:
+def status_of(error: Exception) -> Status:
     """Tell what a network's exception means, looking through what compilers wrap around it.
 
     The CPU's allocator and CUDA's libraries raise a plain RuntimeError; a missing toolchain is the machine's lack.
