@@ -16,25 +16,22 @@ class Spread(Struct, frozen=True, kw_only=True):
 
 
 class LayerGradient(Struct, frozen=True, kw_only=True):
-    """One weight layer: a module with a weight of two or more axes (convolution, linear, embedding).
-
-    Figures are root mean squares over a tensor's elements, so that layers of different sizes compare; `None` where a
-    seed gave something not finite.
-    """
+    """One weight layer: a weight of two or more axes. A figure is `None` where a seed gave none, or none finite."""
 
     path: str
+    """Of its module; where a module has several weights, with the weight's name."""
     kind: str
     """The module's class."""
     position: int
     """Among the weight layers in the order in which the forward pass first called them, from 0."""
     weights: int
     """Elements of its weight."""
-    gradient_rms: Spread | None
-    """Of the loss's gradient with respect to the weight."""
+    gradient_norm: Spread | None
+    """Euclidean norm of the loss's gradient with respect to the weight."""
+    weight_norm: Spread | None
+    """Euclidean norm of the weight itself."""
     signal_rms: Spread | None
-    """Of the loss's gradient with respect to the layer's output: how much of the error arrives here."""
-    relative_step: Spread | None
-    """Norm of the weight's gradient over the norm of the weight: the step that a learning rate of 1 would take."""
+    """Root mean square of the loss's gradient with respect to the layer's output: how much of the error gets here."""
 
 
 class StageActivation(Struct, frozen=True, kw_only=True):
@@ -48,16 +45,16 @@ class StageActivation(Struct, frozen=True, kw_only=True):
 
 
 class GradientHealth(Struct, frozen=True, kw_only=True):
-    """One backward pass from freshly drawn weights, on random input and labels, for each of several seeds."""
+    """One backward pass in fp32 from freshly drawn weights, on random input and labels, for each of several seeds."""
 
     seeds: int
     batch_size: int
     layers: tuple[LayerGradient, ...]
     """From input to output."""
     first_to_last: Spread | None
-    """Weight gradient of the first layer over the last's, root mean squares; `None` where one is 0 or not finite."""
+    """`gradient_norm` of the first layer over the last's, seed by seed; `None` where one is 0 or not finite."""
     signal_first_to_last: Spread | None
-    """The same of the gradients that arrive at the layers' outputs."""
+    """The same of `signal_rms`."""
     stages: tuple[StageActivation, ...]
-    dead_layers: tuple[str, ...]
-    """Paths of layers whose weight got no gradient at all, or one of exactly 0, under every seed."""
+    without_gradient: tuple[str, ...]
+    """Paths of layers whose weight got no gradient, or exactly 0, under every seed."""

@@ -8,15 +8,18 @@ that ran. So the categories add up to the measured bytes. Watching could only ch
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 from msgspec import structs
 
 from archbench.analyze.allocator import MEMORY, memory_events, peak_rise
 from archbench.measure.workload import Workload
+from archbench.model.errors import UnfitError
 from archbench.model.profile_memory import (
     CATEGORIES,
     MemoryHolder,
@@ -31,6 +34,8 @@ MOST_POINTS = 400
 """As many as a chart can show."""
 MOST_HOLDERS = 40
 """Allocations that are named one by one."""
+SNAPSHOT_EVENTS = 200_000
+"""Allocations and frees: several times those of the deepest network's step."""
 COMPILED = (
     "A compiled step does not say what its memory is for: beside weights, optimizer state and inputs all of it is "
     "unattributed. Profile it with compile mode off for the categories."
@@ -187,6 +192,26 @@ def _by_stage(saved: Sequence[Block], alive: Sequence[Block], stages: Sequence[s
         for stage in (*stages, "")
         if kept[stage] or standing[stage]
     )
+
+
+def write_snapshot(workload: Workload, path: Path) -> None:
+    """Do one step and write CUDA's memory snapshot of it, which https://pytorch.org/memory_viz shows.
+
+    Raises `UnfitError` on other devices, and where `path` cannot be written.
+    """
+    if workload.device.type != "cuda":
+        raise UnfitError("a memory snapshot is CUDA's; the memory timeline says the same of the CPU")
+    torch.cuda.memory._record_memory_history(max_entries=SNAPSHOT_EVENTS)
+    try:
+        workload.step()
+        torch.cuda.synchronize(workload.device)
+        snapshot = torch.cuda.memory._snapshot(workload.device)
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+    try:
+        path.write_bytes(pickle.dumps(snapshot))
+    except OSError as error:
+        raise UnfitError(f"cannot write the memory snapshot {path}: {error.strerror}; give another place") from error
 
 
 def stage_of(path: str, stages: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from archbench.model.profile_memory import MemoryCategory, StepSection
 
+_CONVOLUTIONS = re.compile(r"^conv(olution|[123]d)(?=$|_backward)")
 MARK = "archbench operator "
 """Begins the name of the profiler's range around each operator; its number follows."""
 
@@ -94,10 +96,10 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.is_view:
+        if func.is_view or func.namespace == "profiler":  # the optimizer's own marks
             return func(*args, **(kwargs or {}))
         number = len(self.operators)
-        operator = Operator(func.overloadpacket.__name__, *self._place())
+        operator = Operator(plain_name(func.overloadpacket.__name__), *self._place())
         self.operators.append(operator)
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -146,7 +148,7 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block = self._block(tensor)
         if block is not None and block.category in ("temporaries", "activations"):
             block.category = "activations"
-            block.needed_by[self._function or "autograd"] = None
+            block.needed_by[plain_name(self._function) or "autograd"] = None
         # Detached, or a node that saves its own output would hold itself alive.
         return tensor if tensor.is_leaf else tensor.detach()
 
@@ -191,11 +193,18 @@ class _Functions(TorchFunctionMode):
         self._called = called
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._called(getattr(func, "__name__", "").strip("_"))
+        self._called(getattr(func, "__name__", ""))
         try:
             return func(*args, **(kwargs or {}))
         finally:
             self._called("")
+
+
+def plain_name(name: str) -> str:
+    """An operator's name as its users know it: one for a convolution's several, none of a library's."""
+    for prefix in ("native_", "cudnn_", "miopen_", "mkldnn_"):
+        name = name.strip("_").removeprefix(prefix)
+    return _CONVOLUTIONS.sub("conv", name.removesuffix("_with_indices"))
 
 
 def _unpack(tensor: Tensor) -> Tensor:
