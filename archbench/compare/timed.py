@@ -39,16 +39,32 @@ def timed(base: pd.DataFrame, head: pd.DataFrame, *, shared_canary: bool) -> tup
     canary): each side keeps its own. A cell that lacks a canary somewhere is corrected on neither side.
     """
     medians = [float(frame["canary_s"].median()) for frame in (base, head)]
-    lacking: set[str] = set()
-    for frame in (base, head):
-        rows = usable(frame)
-        lacking.update(rows.loc[rows["canary_s"].isna(), "cell_id"])
+    lacking = without_canary(base) | without_canary(head)
     sides = [
-        _timed(frame, medians[0] if shared_canary and not math.isnan(medians[0]) else own, lacking)
+        _timed(corrected(frame, medians[0] if shared_canary and not math.isnan(medians[0]) else own, lacking))
         for frame, own in zip((base, head), medians, strict=True)
     ]
     drift = medians[1] / medians[0] - 1
     return sides[0], sides[1], None if math.isnan(drift) else drift
+
+
+def corrected(frame: pd.DataFrame, reference: float, lacking: set[str]) -> pd.DataFrame:
+    """The rows with `speed_index` and the figures corrected by it against `reference`, a canary's time in seconds.
+
+    Cells that are `lacking` a canary have no speed, and so stay uncorrected.
+    """
+    speed = (frame["canary_s"] / reference).mask(frame["cell_id"].isin(lacking))
+    return frame.assign(
+        speed_index=speed,
+        latency_median_corrected_s=frame["latency_median_s"] / speed,
+        throughput_corrected_img_s=frame["throughput_img_s"] * speed,
+    )
+
+
+def without_canary(frame: pd.DataFrame) -> set[str]:
+    """The cells that some usable row of theirs cannot be corrected for."""
+    rows = usable(frame)
+    return set(rows.loc[rows["canary_s"].isna(), "cell_id"])
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -56,15 +72,9 @@ def usable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")]
 
 
-def _timed(frame: pd.DataFrame, reference: float, lacking: set[str]) -> Timed:
+def _timed(frame: pd.DataFrame) -> Timed:
     from archbench.decide.summary import summarise
 
-    speed = (frame["canary_s"] / reference).mask(frame["cell_id"].isin(lacking))
-    frame = frame.assign(
-        speed_index=speed,
-        latency_median_corrected_s=frame["latency_median_s"] / speed,
-        throughput_corrected_img_s=frame["throughput_img_s"] * speed,
-    )
     # One side is one thing, however many runs it was measured in.
     cells = summarise(frame.assign(run_id="")).set_index("cell_id")
     rows = usable(frame)

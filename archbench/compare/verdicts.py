@@ -75,43 +75,43 @@ def _judged(estimate: LogRatio, clock: float | None, floor: Floor | None, p: flo
 def _decided(
     estimate: LogRatio, clock: float | None, floor: Floor | None, p: float | None, own: float, detectable: float | None
 ) -> tuple[CellVerdict, Why]:
-    difference = change(math.expm1(estimate.median))
+    by = change(math.expm1(estimate.median))
     size = abs(estimate.median)
     if p is None or detectable is None:
         return "undecided", Why(
             "one_process",
-            f"{difference}, but one process measured a side, and processes differ: run both sides with `--rounds 5` "
+            f"{by}, but one process measured a side, and processes differ: run both sides with `--rounds 5` "
             "or more, or let them take turns with `archbench gate`",
         )
     if clock is not None and abs(clock) > CLOCK_TOLERANCE:
         return "undecided", Why(
             "clocks_differ",
-            f"{difference}, but the head's SM clock was {change(clock)} off the base's: lock the clocks, or "
+            f"{by}, but the head's SM clock was {change(clock)} off the base's: lock the clocks, or "
             "let the sides take turns with `archbench gate`",
         )
     shown = p <= LEVEL and estimate.mean * estimate.median > 0
     if estimate.equivalent():
-        return "same", Why("equivalent", f"{difference}; the 90 % interval lies within ±{percent(EQUIVALENCE_MARGIN)}")
+        return "same", Why("equivalent", f"{by}; the 90 % interval lies within ±{percent(EQUIVALENCE_MARGIN)}")
     if not shown:
         return "undecided", Why(
             "not_shown",
-            f"{difference}, neither shown to differ nor to be the same: {estimate.count} processes a side show a "
+            f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side show a "
             f"slowdown of {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
         )
     if size < math.log1p(own):
-        return "undecided", Why("small", f"{difference}, certain, but below this cell's threshold of {percent(own)}")
+        return "undecided", Why("small", f"{by}, certain, but below this cell's threshold of {percent(own)}")
     if floor is None:
         return "undecided", Why(
             "no_floor",
-            f"{difference}, but nothing tells how far apart two runs of the same thing lie here: give the suite a `twin:`, "
+            f"{by}, but nothing tells how far apart two runs of the same thing lie here: give the suite a `twin:`, "
             "or run `archbench gate --aa` once on this hardware",
         )
     if size < math.log1p(floor.spread):
         return "undecided", Why(
             "below_floor",
-            f"{difference}, within the noise floor of {percent(floor.spread)} ({floor.origin}): `archbench gate` sees less",
+            f"{by}, within the noise floor of {percent(floor.spread)} ({floor.origin}): `archbench gate` sees less",
         )
     return "slower" if estimate.median > 0 else "faster", Why(
         "shown",
-        f"{difference}, beyond the noise floor of {percent(floor.spread)} ({floor.origin}); the baseline is stored",
+        f"{by}, beyond the noise floor of {percent(floor.spread)} ({floor.origin}); the baseline is stored",
     )

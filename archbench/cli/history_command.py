@@ -1,0 +1,76 @@
+"""`archbench history`: how each cell's time went over many runs, and between which two it changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archbench.model.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from archbench.compare import History
+
+FORMATS = ("md", "json")
+
+
+def command(
+    place: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that holds runs, at any depth.")],
+    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md or json")] = "md",
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write there, with the plot beside it; by default to stdout.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Show trends and change points over many runs; advisory, so the exit code is 0 whatever it finds."""
+    format = "json" if as_json else format
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: no such format, known: md, json{did_you_mean(format, FORMATS)}")
+
+    from archbench.compare import history, read_runs
+    from archbench.store.files import write_bytes
+
+    runs, left_out = read_runs(place)
+    found = history(str(place), runs, left_out)
+    if out is None:
+        print(_text(found, format), end="")
+    else:
+        text = _with_plot(found, out) if format == "md" else _text(found, format)
+        write_bytes(out, text.encode())
+        print(out)
+
+
+def _text(found: History, format: str) -> str:
+    if format == "json":
+        import msgspec
+
+        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+    from archbench.report.history import history_report
+    from archbench.report.markdown import render_markdown
+
+    return render_markdown(history_report(found, plot=False))
+
+
+def _with_plot(found: History, out: Path) -> str:
+    """The markdown for `out`, whose plots are written into a folder beside it."""
+    from archbench.report.drawing import drawn
+    from archbench.report.history import history_report
+    from archbench.report.markdown import render_markdown
+    from archbench.store.files import write_bytes
+
+    try:
+        report = history_report(found, plot=True)
+        images = list(drawn(report))
+    except ImportError as error:
+        raise UsageError(
+            f"the plot needs {error.name}: `pip install altair vl-convert-python`, or leave out --out"
+        ) from error
+    folder = out.with_name(f"{out.stem}-plots")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}; give another --out") from error
+    for name, svg in images:
+        write_bytes(folder / f"{name}.svg", svg.encode())
+    return render_markdown(report, folder.name)
