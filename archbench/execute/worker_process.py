@@ -110,7 +110,7 @@ class WorkerProcess:
 
     def kill(self) -> int:
         """End it and all its offspring at once; return its exit code, which is its own if it was dead already."""
-        _kill_session(self._process)
+        kill_session(self._process)
         exit_code = self._process.wait()
         self._reader.join()
         self._close_input()
@@ -166,7 +166,7 @@ class WorkerProcess:
             self._process.stdin.close()
 
 
-def _kill_session(process: subprocess.Popen[bytes]) -> None:
+def kill_session(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is not None:
         return  # it has been waited for: its number may be someone else's by now
     if sys.platform == "win32":

@@ -186,7 +186,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     """`None` within a run, whose rows share one."""
     threads: int
     params: int
-    macs: int
+    macs: int | None
     """Of one forward pass, per image; equal to what `archbench show` prints."""
     step_s: float
     """Of an unobserved step in eager."""

@@ -1,0 +1,212 @@
+"""Follows a step from module to module: at every moment it is known for which of them the work is done.
+
+Forward, hooks stand at both ends of every module's call. Backward, full backward hooks are of no use: they put a view
+between a module and its neighbour, which an in-place ReLU must not write to. Instead the graph is asked: every node
+carries a sequence number, dealt out in the order in which the forward pass made the nodes, so that the number tells in
+which module's call it was made. The engine takes ready nodes by descending number, which is a valid order, so the
+backward pass visits them exactly so; a pre-hook on the first node of each run of one module's nodes marks the change.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+LOSS, OPTIMIZER, OTHER, OBSERVING = "(loss)", "(optimizer)", "(other)", "(observing)"
+"""Owners of the work that is no module's. `OBSERVING` is our own: finding the graph's nodes."""
+PARTS = (LOSS, OPTIMIZER, OTHER)
+
+R = TypeVar("R")
+
+
+class Owner(NamedTuple):
+    """For whom the work is done: a module by its path, or one of the names above."""
+
+    path: str
+    backward: bool
+
+
+class Mark(NamedTuple, Generic[R]):
+    """From here on the work is `owner`'s, until the next mark."""
+
+    owner: Owner
+    reading: R
+
+
+class Boundaries(Generic[R]):
+    """A context manager: within it, `marks` grows by one mark at each change of owner.
+
+    `read` is asked at every mark: a clock, or a running count of anything. `afterwards` is who works once the network's
+    own call has returned: `LOSS` in training. `ranges` gives a context for each module's
+    forward call (`record_function`), for traces. One instance follows one step after the other; `start` begins each.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        read: Callable[[], R],
+        *,
+        afterwards: str = OTHER,
+        ranges: Callable[[str], AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        self.marks: list[Mark[R]] = []
+        self.calls: dict[str, int] = defaultdict(int)
+        """Forward calls of each path since `start`."""
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, str] = {}
+        self._module = module
+        self._read = read
+        self._afterwards = Owner(afterwards, backward=False)
+        self._ranges = ranges
+        self._names = _Names(module)
+        self._handles: list[RemovableHandle] = []
+        self._made: list[tuple[int, Owner]] = []
+        self.start()
+
+    @property
+    def owner(self) -> Owner:
+        """For whom the work is done right now."""
+        return self._stack[-1]
+
+    def __enter__(self) -> Self:
+        for module in self._module.modules():
+            self._handles += [
+                module.register_forward_pre_hook(self._enter),
+                module.register_forward_hook(self._leave),
+            ]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def start(self) -> None:
+        """Forget the last step; the work belongs to nobody in particular until a module is entered."""
+        self.marks = []
+        self.calls.clear()
+        self._made = []
+        self._open: list[AbstractContextManager[Any]] = []
+        self._stack: list[Owner] = [Owner(OTHER, backward=False)]
+        self._mark(self._stack[0])
+
+    def hand_over(self, part: str, *, backward: bool = False) -> None:
+        """From here on the work is that of `part`, one of the names above."""
+        self._stack = [Owner(part, backward)]
+        self._mark(self._stack[0])
+
+    def end(self) -> None:
+        """The step is over."""
+        self._mark(Owner(OTHER, backward=False))
+
+    def follow_backward(self, loss: Tensor) -> None:
+        """Hook the graph under `loss`, before its backward pass."""
+        self.hand_over(OBSERVING)
+        before: Owner | None = None
+        for number, node in sorted(_nodes(loss), key=lambda pair: pair[0], reverse=True):
+            owner = self._maker_of(number)
+            if owner != before:
+                node.register_prehook(self._visitor(owner))
+            before = owner
+        self.hand_over(LOSS, backward=True)
+
+    def _visitor(self, owner: Owner) -> Callable[[Any], None]:
+        def visit(_gradients: Any) -> None:
+            self._stack = [owner]
+            self._mark(owner)
+
+        return visit
+
+    def _maker_of(self, number: int) -> Owner:
+        """In whose forward call the node with this sequence number was made; the loss where it was nobody's."""
+        place = bisect_right(self._made, number, key=lambda made: made[0]) - 1
+        maker = self._made[place][1].path if place >= 0 else OTHER
+        return Owner(LOSS if maker == OTHER else maker, backward=True)
+
+    def _enter(self, module: nn.Module, _inputs: Any) -> None:
+        under = self._stack[-1]
+        path = self._names.of(module, under.path)
+        owner = Owner(path, under.backward)  # forward inside the backward pass: a checkpoint that is computed again
+        self._stack.append(owner)
+        self.calls[path] += 1
+        self.kinds[path] = type(module).__name__
+        if self._ranges is not None:
+            self._open.append(self._ranges(path))
+            self._open[-1].__enter__()
+        self._mark(owner)
+
+    def _leave(self, module: nn.Module, _inputs: Any, output: Any) -> None:
+        left = self._stack.pop()
+        if not left.path:
+            self._stack = [self._afterwards]
+        if self._open:
+            self._open.pop().__exit__(None, None, None)
+        if left.path not in self.shapes and (shape := _shape(output)) is not None:
+            self.shapes[left.path] = shape
+        self._mark(self._stack[-1])
+
+    def _mark(self, owner: Owner) -> None:
+        self.marks.append(Mark(owner, self._read()))
+        if not owner.backward:
+            self._made.append((torch.autograd._get_sequence_nr(), owner))  # type: ignore[attr-defined]
+
+
+def between(marks: Iterable[Mark[R]], difference: Callable[[R, R], float]) -> dict[Owner, float]:
+    """What each owner had of whatever `read` reads: the differences from its marks to those that follow."""
+    had: dict[Owner, float] = defaultdict(float)
+    last: Mark[R] | None = None
+    for mark in marks:
+        if last is not None:
+            had[last.owner] += difference(last.reading, mark.reading)
+        last = mark
+    return dict(had)
+
+
+class _Names:
+    """Which path a call of a module has: under its caller where it is registered there, else where it was first."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._paths: dict[int, list[str]] = defaultdict(list)
+        for path, inner in module.named_modules(remove_duplicate=False):
+            self._paths[id(inner)].append(path)
+        self._known: dict[tuple[int, str], str] = {}
+
+    def of(self, module: nn.Module, caller: str) -> str:
+        key = (id(module), caller)
+        path = self._known.get(key)
+        if path is None:
+            paths = self._paths.get(id(module)) or [caller]
+            inside = (path for path in paths if not caller or path.startswith(f"{caller}."))
+            path = self._known[key] = next(inside, paths[0])
+        return path
+
+
+def _nodes(loss: Tensor) -> Iterable[tuple[int, Any]]:
+    """Sequence numbers and nodes of the graph, without those that only hand a gradient to its weight."""
+    first = loss.grad_fn
+    waiting: list[Any] = [first] if first is not None else []
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name() != "torch::autograd::AccumulateGrad":
+            yield node._sequence_nr(), node
+        for below, _ in node.next_functions:
+            if below is not None and below not in seen:
+                seen.add(below)
+                waiting.append(below)
+
+
+def _shape(output: Any) -> tuple[int, ...] | None:
+    """Shape of the first tensor in `output`, without its batch axis."""
+    if isinstance(output, Tensor):
+        return tuple(output.shape[1:])
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
+    return next((shape for part in parts if (shape := _shape(part)) is not None), None)

@@ -1,0 +1,149 @@
+"""Times a step by module, and what watching it costs: plain and observed steps take turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from msgspec import Struct
+
+from archbench.measure.clock import MS, Clock
+from archbench.measure.workload import Workload
+from archbench.profile.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
+
+LEAST_PAIRS = 5
+LEAST_SLOW_PAIRS = 3
+SLOW_S = 1.0
+"""A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
+MOST_PAIRS = 40
+TIMING_S = 6.0
+"""For all pairs together, once there are the fewest: a profile is looked at, not gated on."""
+_NS = 1e-9
+
+
+class StepTimes(Struct, frozen=True, kw_only=True):
+    """Means over the middle half of the steps: they add up as medians do not, and no stray step moves them."""
+
+    plain_s: float
+    observed_s: float
+    """Without the time that looking for the graph's nodes takes, which stands between forward and backward."""
+    observing_cost: float
+    """Median over the pairs of (whole observed step) / (plain step), less 1."""
+    steps: int
+    by_owner: dict[Owner, float]
+    calls: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    kinds: dict[str, str]
+
+
+class Observed(Struct, frozen=True):
+    """One observed step."""
+
+    whole_s: float
+    by_owner: dict[Owner, float]
+
+    @property
+    def watched_s(self) -> float:
+        """What is somebody's: the step less our own work."""
+        return self.whole_s - sum(s for owner, s in self.by_owner.items() if owner.path == OBSERVING)
+
+
+def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
+    """Time the eager step of a warmed-up `workload`."""
+    stopwatch = _Events() if workload.device.type == "cuda" else None
+    read: Callable[[], Any] = time.perf_counter_ns if stopwatch is None else stopwatch.record
+    plain: list[float] = []
+    observed: list[Observed] = []
+    boundaries = open_boundaries(workload, read)
+    begin = time.perf_counter()
+    while _more(len(plain), time.perf_counter() - begin):
+        timing = clock.latency(workload.step)
+        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+        with boundaries:
+            clock.synchronize()
+            observe(workload, boundaries)
+            clock.synchronize()
+        observed.append(_durations(boundaries, stopwatch))
+    middle = _middle_half(observed)
+    by_owner: dict[Owner, float] = defaultdict(float)
+    for step in middle:
+        for owner, seconds in step.by_owner.items():
+            by_owner[owner] += seconds / len(middle)
+    pairs = zip(plain, observed, strict=True)
+    return StepTimes(
+        plain_s=statistics.fmean(sorted(plain)[len(plain) // 4 : len(plain) - len(plain) // 4]),
+        observed_s=sum(seconds for owner, seconds in by_owner.items() if owner.path != OBSERVING),
+        observing_cost=statistics.median(step.whole_s / alone for alone, step in pairs) - 1.0,
+        steps=len(middle),
+        by_owner={owner: seconds for owner, seconds in by_owner.items() if owner.path != OBSERVING},
+        calls=dict(boundaries.calls),
+        shapes=dict(boundaries.shapes),
+        kinds=dict(boundaries.kinds),
+    )
+
+
+def _more(pairs: int, spent_s: float) -> bool:
+    slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
+    return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < TIMING_S)
+
+
+def open_boundaries(
+    workload: Workload, read: Callable[[], Any], ranges: Callable[[str], AbstractContextManager[Any]] | None = None
+) -> Boundaries[Any]:
+    """Boundaries fit for `observe`."""
+    afterwards = LOSS if workload.cell.phase == "training" else OTHER
+    return Boundaries(workload.module, read, afterwards=afterwards, ranges=ranges)
+
+
+def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
+    """Do one step and tell `boundaries` of its parts; the same work as `workload.step`."""
+    boundaries.start()
+    if workload.cell.phase == "inference":
+        workload.step()
+    else:
+        loss = workload.loss()
+        boundaries.follow_backward(loss)
+        workload.backward(loss)
+        boundaries.hand_over(OPTIMIZER)
+        workload.update()
+    boundaries.end()
+
+
+def _durations(boundaries: Boundaries[Any], stopwatch: _Events | None) -> Observed:
+    marks = boundaries.marks
+    if stopwatch is None:
+        by_owner = between(marks, lambda before, after: (after - before) * _NS)
+    else:
+        by_owner = between(marks, lambda before, after: before.elapsed_time(after) * MS)
+        stopwatch.take_back()
+    return Observed(sum(by_owner.values()), by_owner)
+
+
+def _middle_half(steps: Sequence[Observed]) -> list[Observed]:
+    ranked = sorted(steps, key=lambda step: step.watched_s)
+    cut = len(ranked) // 4
+    return ranked[cut : len(ranked) - cut]
+
+
+class _Events:
+    """CUDA events, made once and used again in every step: making one takes as long as recording it."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+        self._used = 0
+
+    def record(self) -> torch.cuda.Event:
+        if self._used == len(self._events):
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        event = self._events[self._used]
+        self._used += 1
+        event.record()
+        return event
+
+    def take_back(self) -> None:
+        self._used = 0
