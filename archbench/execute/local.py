@@ -54,7 +54,7 @@ class LocalExecutor:
         self._env = env
         self._log = log
         self._isolation = isolation
-        self._facts = facts or _catalogue_facts
+        self._facts = facts or catalogue_facts
         self._worker: WorkerProcess | None = None
         self._deaths_in_a_row = 0
 
@@ -132,7 +132,8 @@ class LocalExecutor:
             )
 
 
-def _catalogue_facts(network: Network) -> Facts:
+def catalogue_facts(network: Network) -> Facts:
+    """What the catalogue knows of a network without building it."""
     from archbench.catalog import facts
 
     return facts(network)

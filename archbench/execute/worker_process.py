@@ -20,7 +20,7 @@ import psutil
 
 from archbench import __version__
 from archbench.model.errors import UnfitError
-from archbench.model.messages import MESSAGE_VERSION, Ready, Reply, Task, decode_reply, encode
+from archbench.model.messages import MESSAGE_VERSION, FromParent, Ready, Reply, decode_reply, encode
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import Status
 from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
@@ -59,7 +59,9 @@ class WorkerProcess:
     even after its own death. Raises `UnfitError` when it does not start or does not speak this version's messages.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None, log: Path | None) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None, log: Path | None, cwd: Path | None = None
+    ) -> None:
         self._command = command
         self._oom_kills = oom_kill_count()
         self._log: BinaryIO = open(log, "a+b") if log else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as we
@@ -68,6 +70,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 command,
                 env=env,
+                cwd=cwd,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -84,11 +87,11 @@ class WorkerProcess:
             self.kill()
             raise
 
-    def send(self, task: Task) -> None:
-        """Hand it a task. A worker that has died meanwhile is noticed by `receive`."""
+    def send(self, message: FromParent) -> None:
+        """Hand it a task, or a word for its child. A worker that has died meanwhile is noticed by `receive`."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
-            self._process.stdin.write(encode(task) + b"\n")
+            self._process.stdin.write(encode(message) + b"\n")
             self._process.stdin.flush()
 
     def receive(self, patience_s: float) -> Reply:

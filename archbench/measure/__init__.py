@@ -23,7 +23,6 @@ from archbench.model.messages import (
 )
 from archbench.model.protocol import Protocol
 
-
 WHOLE_DAY_S = 86_400.0
 """Deadline of a cell that waits for its turns: its parent, who knows whose turn it is, watches over it."""
 

@@ -99,9 +99,7 @@ class TurnRun(CellRun):
             self._warmup_steps += warm.calls
             self._note(WarmUp(calls=self._warmup_steps, step_s=warm.step_s, level=warm.level))
         self._emit(
-            messages.Warmed(
-                cell_id=self._cell.cell_id, steps=self._warmup_steps, step_s=warm.step_s, level=warm.level
-            )
+            messages.Warmed(cell_id=self._cell.cell_id, steps=self._warmup_steps, step_s=warm.step_s, level=warm.level)
         )
 
     def _take_turns(self, workload: Workload, watch: Watch) -> None:

@@ -14,8 +14,8 @@ import os
 import traceback
 from collections.abc import Iterator
 
-from archbench.model.errors import UsageError
 from archbench.model.cell import Cell
+from archbench.model.errors import UsageError
 from archbench.model.messages import Request, TurnTask
 
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}

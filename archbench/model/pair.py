@@ -1,0 +1,70 @@
+"""What processes that took turns have measured together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from msgspec import Struct
+
+from archbench.model.record import Record
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    """Each process held the device once, for one block."""
+
+    seconds: tuple[float, ...]
+    """Of one step, by process in their fixed order."""
+    first: int
+    """Which of them began."""
+    kept: bool = True
+    """False where the device's monitor rejected a block of it."""
+
+
+class Frozen(Struct, frozen=True, kw_only=True):
+    """What is found out by the first pair of a cell and then the same for all processes of all its pairs."""
+
+    warmup_steps: int
+    steps: int
+    """Steps in a block."""
+    alternate: bool = False
+    """The processes do not fit in memory together: whole processes alternate."""
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    """Fresh processes, one a side (base, head) or one a cell of a duel, and what they measured in turns."""
+
+    rows: tuple[Record, ...]
+    turns: tuple[Turn, ...] = ()
+    """Empty where a process failed. Where whole processes alternated, turn number n of each is put together."""
+    frozen: Frozen | None = None
+    """`None` where a process failed before it was known."""
+    origins: tuple[str | None, ...] = ()
+    """The file of the package or module that each network came from."""
+    started_at: str
+    """UTC, ISO 8601."""
+    duration_s: float
+
+    @property
+    def failed(self) -> tuple[int, ...]:
+        """The processes that gave no time."""
+        return tuple(index for index, row in enumerate(self.rows) if row.status != "ok")
+
+    @property
+    def rejected_share(self) -> float:
+        """Of the turns, those that the device's monitor rejected."""
+        return sum(not turn.kept for turn in self.turns) / len(self.turns) if self.turns else 0.0
+
+    def log_ratio(self, of: int = 1, to: int = 0) -> float | None:
+        """Median over the turns of log(time of one process / time of another); `None` where one failed."""
+        kept = [turn for turn in self.turns if turn.kept]
+        if not kept or self.frozen is None:
+            return None
+        if self.frozen.alternate:
+            return math.log(self._median_s(kept, of) / self._median_s(kept, to))
+        return median(math.log(turn.seconds[of] / turn.seconds[to]) for turn in kept)
+
+    @staticmethod
+    def _median_s(turns: Sequence[Turn], index: int) -> float:
+        return median(turn.seconds[index] for turn in turns)
