@@ -45,6 +45,10 @@ class Fold(Struct, frozen=True, kw_only=True):
     blocks: tuple[Block, ...]
 
 
+SHOWN = "shown"
+"""Name of the layer of a picture whose marks stand for the figures."""
+
+
 class Picture(Struct, frozen=True, kw_only=True):
     """A chart: a file beside markdown (`report.drawing`), live in HTML."""
 
@@ -54,7 +58,10 @@ class Picture(Struct, frozen=True, kw_only=True):
     alt: str
     """What it shows, in words, for those who do not see it."""
     spec: str
-    """Vega-Lite as JSON, without colours of its own theme; data inline, or `{"name": ...}` of a `Dataset`."""
+    """Vega-Lite as JSON, without colours of its own theme; data inline, or `{"name": ...}` of the `Dataset`.
+
+    What the tooltips of its layer named `SHOWN` say is also offered as a table.
+    """
 
 
 class Section(Struct, frozen=True, kw_only=True):
@@ -70,16 +77,18 @@ Block = Paragraph | Bullets | Code | Table | Fold | Picture | Section
 
 
 class Facet(Struct, frozen=True, kw_only=True):
-    """A column that an interactive page offers a filter for; it changes the pictures and the tables."""
+    """A filter that an interactive page offers; it changes the pictures and the tables."""
 
     column: str
     """Of the `Dataset`."""
     label: str
     """What the reader sees."""
+    options: tuple[str, ...]
+    """What can be chosen, in order: values of the column as text."""
     heading: str
-    """Tables with a column of this heading follow the filter ..."""
-    key: str
-    """... their cells being looked up in this column of the `Dataset`: `network` for the filter by family."""
+    """Tables with a column of this heading follow the filter."""
+    stands_for: dict[str, str] | None = None
+    """The option that each text below that heading stands for, where it is not the text itself."""
 
 
 class Dataset(Struct, frozen=True, kw_only=True):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from html import escape
 from urllib.parse import quote
 
 from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
+from archbench.report.inline import CODE, html, printable
 
 # Everything that markdown, HTML or a forge's mathematics could take for markup. An underscore inside a word is safe.
 _ESCAPES = str.maketrans(
     {**{mark: f"\\{mark}" for mark in "\\*[]|~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;", "`": "&#96;"}
 )
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
-_CODE = re.compile(r"`([^`]+)`")
 _OPENING = re.compile(r"(\d{1,9})(?=[.)])|(?=[#+=-])")
 """What at the start of a line makes it a heading, a list or an underline."""
 
@@ -43,7 +42,7 @@ def _block(block: Block, level: int, plots: str | None) -> str:
         case Fold():
             # Forges render markdown inside details only after an empty line.
             inside = "\n\n".join(_block(each, level, plots) for each in block.blocks)
-            return f"<details><summary>{_html(block.summary)}</summary>\n\n{inside}\n\n</details>"
+            return f"<details><summary>{html(block.summary)}</summary>\n\n{inside}\n\n</details>"
         case Picture():
             # An image without a folder of its own would be a broken one.
             place = None if plots is None else f"{quote(plots)}/{block.name}.svg"
@@ -69,24 +68,10 @@ def _text(text: str, bar: str = "|") -> str:
     """One line of text with everything escaped but `code`."""
     if text.isalnum():  # most cells of a long table
         return text
-    pieces = _CODE.split(_printable(text))
+    pieces = CODE.split(printable(text))
     return "".join(f"`{piece.replace('|', bar)}`" if odd % 2 else _escaped(piece) for odd, piece in enumerate(pieces))
 
 
 def _escaped(text: str) -> str:
     text = text.translate(_ESCAPES)
     return _LOOSE_UNDERSCORE.sub(r"\_", text) if "_" in text else text
-
-
-def _html(text: str) -> str:
-    """The same where forges expect HTML: between tags on one line."""
-    pieces = _CODE.split(_printable(text))
-    return "".join(f"<code>{escape(piece)}</code>" if odd % 2 else escape(piece) for odd, piece in enumerate(pieces))
-
-
-def _printable(text: str) -> str:
-    """On one line, with control and direction marks replaced: they could reorder what is read."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
