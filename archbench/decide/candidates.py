@@ -21,6 +21,7 @@ from archbench.model.record import FAILED
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 _TOGGLES = ["precision", "compile_mode", "memory_format"]
 _RANKED = {
@@ -57,7 +58,7 @@ def read_candidates(paths: Sequence[Path]) -> Candidates:
         places.add(path.resolve())
         frames.append(load_frame(path))
     rows = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
-    return candidates(summarise(rows), {run: floor for run, floor in _floors(frames)})
+    return candidates(summarise(rows), dict(_floors(frames)))
 
 
 def candidates(summary: pd.DataFrame, floors: dict[str, NoiseFloor]) -> Candidates:
@@ -96,13 +97,13 @@ def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
-def _settings(summary: pd.DataFrame) -> dict[str, pd.Series]:
+def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
     """Under how many bundles of toggles each network ran and failed, over all its cells of the run."""
     network = summary.groupby(["run_id", "variant"], sort=False).ngroup().to_numpy()
     setting = summary.groupby(_TOGGLES, sort=False, dropna=False).ngroup().to_numpy()
     pair = network.astype(np.int64) * (setting.max(initial=0) + 1) + setting
     status = summary["status"]
-    found = {}
+    found: dict[str, NDArray[np.int64]] = {}
     for name, which in (("settings_ok", status == "ok"), ("settings_failed", status.isin(FAILED))):
         distinct = np.unique(pair[which.to_numpy()]) // (setting.max(initial=0) + 1)
         found[name] = np.bincount(distinct, minlength=network.max(initial=0) + 1)[network]

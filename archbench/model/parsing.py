@@ -14,7 +14,7 @@ A column's unit ending may be left out. Numbers of a time or a size carry a unit
 from __future__ import annotations
 
 import re
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn, get_args
 
 from msgspec import Struct
 
@@ -65,7 +65,8 @@ class ExpressionError(UsageError):
 
 
 class _Token(Struct, frozen=True):
-    kind: Literal["operator", "mark", "text", "word", "end"]
+    kind: str
+    """operator, mark, text, word or end."""
     text: str
     start: int
 
@@ -138,7 +139,7 @@ class _Parser:
             if kind == "word" and ("[" in found[0] or "]" in found[0]):
                 raise self._error(place, f"square brackets in {found[0]!r}; quote the text, and list values in (a, b)")
             if kind != "space":
-                tokens.append(_Token(kind, found[0], place))  # type: ignore[arg-type]
+                tokens.append(_Token(str(kind), found[0], place))
             place = found.end()
         return [*tokens, _Token("end", "", len(self._text))]
 

@@ -1,0 +1,118 @@
+"""The comparability lock: which rows may be ranked against each other, and what a reader has to know of those that are.
+
+Rows that differ in a column of `LOCKED` are split into groups, each ranked by itself, unless that column was named
+(`across`); then they are ranked together, and the difference is a footnote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from msgspec import Struct
+
+from archbench.model.locked import LOCKED
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+PUBLISHED = "as published"
+"""In the place of an image size: each network at the size that it was published for."""
+_MOST_NAMED = 6
+
+
+class Circumstance(Struct, frozen=True):
+    """What all rows of a group have in common in one column that tells groups apart."""
+
+    column: str
+    value: str | int
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """Rows that may be ranked against each other."""
+
+    circumstances: tuple[Circumstance, ...]
+    """Empty where all rows are alike."""
+    rows: NDArray[np.int64]
+    """Positions in the frame: of the rows that were asked about, and of the others under the same circumstances."""
+
+
+def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Collection[str]) -> tuple[Group, ...]:
+    """Split the frame's rows by every locked column in which the `wanted` ones differ, but for those in `across`.
+
+    One group of all rows where nothing is wanted. Groups come in the order of their circumstances, numbers ascending.
+    """
+    import pandas as pd
+
+    keys: dict[str, pd.Series[Any]] = {}
+    for column in LOCKED:
+        values = _sizes(frame, wanted) if column == "input_size" else frame[column].astype(object)
+        if column not in across and values[wanted].nunique(dropna=False) > 1:
+            keys[column] = values.where(values.notna(), "unknown")
+    if not keys:
+        return (Group(circumstances=(), rows=np.arange(len(frame))),)
+    key_frame = pd.DataFrame(keys)
+    number = key_frame.groupby(list(keys), sort=False).ngroup().to_numpy()
+    groups = []
+    for one in np.unique(number[wanted]):
+        rows = np.flatnonzero(number == one)
+        first = key_frame.iloc[rows[0]]
+        groups.append(Group(circumstances=tuple(Circumstance(name, _plain(first[name])) for name in keys), rows=rows))
+    return tuple(sorted(groups, key=lambda group: [_order(one.value) for one in group.circumstances]))
+
+
+def footnotes(ranked: pd.DataFrame, across: Collection[str], *, by_accuracy: bool) -> tuple[str, ...]:
+    """What rows that stand in one ranking differ in, one sentence a difference."""
+    notes = []
+    for column, why in LOCKED.items():
+        values = ranked[column].dropna().unique()
+        if column in across and len(values) > 1:
+            shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))
+            notes.append(f"Ranked across {column} ({shown}): {why}.")
+        elif column == "input_size" and len(values) > 1:
+            notes.append(_published_sizes(ranked))
+    if by_accuracy:
+        notes += _accuracies(ranked)
+    return tuple(notes)
+
+
+def _sizes(frame: pd.DataFrame, wanted: NDArray[np.bool_]) -> pd.Series[Any]:
+    """Image sizes, but `PUBLISHED` for networks at their own wherever the wanted rows have several.
+
+    An engineer who asks for the best network means EfficientNet-B4 at 380 px and ResNet-50 at 224 px. Only a network
+    that was measured at another size than its own is a different question.
+    """
+    sizes = frame["input_size"].astype(object)
+    if sizes[wanted].nunique(dropna=False) < 2:
+        return sizes
+    return sizes.where(frame["variant"].str.contains("input_size=", regex=False), PUBLISHED)
+
+
+def _published_sizes(ranked: pd.DataFrame) -> str:
+    usual = ranked["input_size"].mode().iloc[0]
+    others = ranked[ranked["input_size"].notna() & (ranked["input_size"] != usual)].drop_duplicates("variant")
+    named = [f"{row.variant} {row.input_size}" for row in others.head(_MOST_NAMED).itertuples()]
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return f"Each network at the image size that it was published for: {usual} px, but {', '.join(named)}{more}."
+
+
+def _accuracies(ranked: pd.DataFrame) -> list[str]:
+    sources = ranked.drop_duplicates("variant").groupby("accuracy_source", sort=False)["variant"]
+    if sources.ngroups < 2:
+        return [f"Top-1 is published, not measured: {source}." for source in sources.groups]
+    notes = ["Top-1 is published, not measured, and not by one protocol."]
+    for source, members in sources:
+        more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
+        notes.append(f"{source}: {', '.join(members[:_MOST_NAMED])}{more}.")
+    return notes
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, (int, np.integer))
+    return (not number, float(value) if number else 0.0, str(value))
+
+
+def _plain(value: Any) -> str | int:
+    return int(value) if isinstance(value, (int, np.integer)) else str(value)

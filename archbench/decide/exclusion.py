@@ -1,0 +1,183 @@
+"""Why a network is not in a ranking: of its cells the one that came nearest, and what that one lacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+
+from archbench.decide.evaluate import Truth, numbers, plain_values
+from archbench.decide.ties import Figure, Margin
+from archbench.model.derived import judged_columns, without_unit
+from archbench.model.expression import Compare, Expression, Value, leaves, show
+from archbench.model.reasons import REASONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_CIRCUMSTANCES = frozenset({"batch_size", "input_size", "protocol_version", "schema_version"})
+"""Numbers that say which cell it is, like columns of text, and not how well it does."""
+_IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
+
+
+class Miss(Struct, frozen=True, kw_only=True):
+    """One condition that a cell does not satisfy."""
+
+    condition: str
+    actual: tuple[tuple[str, Value | None], ...]
+    """The columns that the condition names, and the cell's values in stored units; `None` is not measured."""
+    bound: float | None = None
+    """What a single number was compared with, in the stored unit."""
+    excess: float | None = None
+    """How far beyond the bound, as a ratio less 1; `None` where there is no one number to compare."""
+    unmeasured: str | None = None
+    """Why the column is null, where the row says so."""
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Two cells in one goal."""
+
+    better: Figure
+    worse: Figure
+    margin: Margin | None
+    """`None` where no ratio can be formed."""
+
+
+class Beaten(Struct, frozen=True, kw_only=True):
+    """A cell off the Pareto front: another that is nowhere worse, and by how much it is better in each goal."""
+
+    by: str
+    comparisons: tuple[Comparison, ...]
+
+
+class LeftOut(Struct, frozen=True, kw_only=True):
+    """A network without a place in the ranking."""
+
+    network: str
+    cell_id: str
+    """The cell of it that came nearest."""
+    misses: tuple[Miss, ...] = ()
+    failure: str | None = None
+    """What became of the cell where it has no figures fit to rank."""
+    beaten: Beaten | None = None
+
+
+def left_out(
+    frame: pd.DataFrame,
+    conditions: Sequence[Expression],
+    truths: Sequence[Truth],
+    goals: Sequence[str],
+    ranked: NDArray[np.bool_],
+) -> tuple[LeftOut, ...]:
+    """Every network of `frame` that no `ranked` row belongs to, in the order of how near they came.
+
+    `truths` are those of `conditions` on the frame's rows; `goals` the columns to rank by.
+    """
+    network = frame.groupby("variant", sort=False).ngroup().to_numpy()
+    there = np.bincount(network[ranked], minlength=network.max(initial=-1) + 1) > 0
+    absent = np.flatnonzero(~there[network])
+    order = absent[np.lexsort([key[absent] for key in _nearness(frame, conditions, truths)])]
+    _, first = np.unique(network[order], return_index=True)
+    nearest = order[np.sort(first)]
+    named = [leaf.column for condition in conditions for leaf in leaves(condition)]
+    cells = _Cells(frame.iloc[nearest], (*_IDENTITY, *named, *goals))
+    satisfied = zip(*(truth.yes[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
+    return tuple(
+        cells.explained(place, [one for one, yes in zip(conditions, fine, strict=True) if not yes], goals)
+        for place, fine in enumerate(satisfied)
+    )
+
+
+def _nearness(
+    frame: pd.DataFrame, conditions: Sequence[Expression], truths: Sequence[Truth]
+) -> list[NDArray[np.float64]]:
+    """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
+    wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
+    for condition, truth in zip(conditions, truths, strict=True):
+        if all(_tells_cells_apart(leaf.column) for leaf in leaves(condition)):
+            wrong_cell += ~truth.yes
+        else:
+            missed += ~truth.yes
+            excess = np.maximum(excess, np.where(truth.yes, 0.0, _excess(condition, frame)))
+    unfit = ((frame["status"] != "ok") | (frame["verdict"] == "invalid")).to_numpy(dtype=bool)
+    return [excess, missed, unfit.astype(float), wrong_cell]
+
+
+def _tells_cells_apart(column: str) -> bool:
+    return judged_columns()[column].kind not in ("real", "whole") or column in _CIRCUMSTANCES
+
+
+def _excess(condition: Expression, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """How far each row is from a single bound, in logs; infinite where that has no meaning."""
+    far = np.full(len(frame), np.inf)
+    if not isinstance(condition, Compare) or isinstance(condition.value, (str, bool)) or condition.value <= 0:
+        return far
+    figures = numbers(frame[condition.column])
+    known = figures > 0
+    far[known] = np.abs(np.log(figures[known] / condition.value))
+    return far
+
+
+class _Cells:
+    """Some rows of the frame as plain values, to be looked at one by one."""
+
+    def __init__(self, frame: pd.DataFrame, names: Iterable[str]) -> None:
+        self._columns = {name: plain_values(frame[name]) for name in dict.fromkeys(names)}
+
+    def explained(self, place: int, unsatisfied: Sequence[Expression], goals: Sequence[str]) -> LeftOut:
+        """Why the network of this row is left out."""
+        misses = [self._miss(place, condition) for condition in unsatisfied]
+        failure = self._failure(place)
+        if failure is not None:
+            # Most figures are missing because it failed; conditions on them would only say so again.
+            misses = [miss for miss in misses if any(value is not None for _, value in miss.actual)]
+        elif not misses:
+            misses = [
+                Miss(condition=without_unit(goal), actual=((goal, None),), unmeasured=self._why_null(place, goal))
+                for goal in goals
+                if self._value(place, goal) is None
+            ]
+        network, cell_id = (str(self._columns[name][place]) for name in ("variant", "cell_id"))
+        return LeftOut(network=network, cell_id=cell_id, misses=tuple(misses), failure=failure)
+
+    def _failure(self, place: int) -> str | None:
+        status, verdict, message, reasons = (
+            self._columns[name][place] for name in ("status", "verdict", "error_message", "reasons")
+        )
+        if status != "ok":
+            return f"{status}: {message}" if message else str(status)
+        if verdict == "invalid":
+            codes = [code for code in reasons if code in REASONS and REASONS[code].effect == "invalid"]
+            return f"invalid: {', '.join(codes)}" if codes else "invalid"
+        return None
+
+    def _miss(self, place: int, condition: Expression) -> Miss:
+        names = dict.fromkeys(leaf.column for leaf in leaves(condition))
+        actual = tuple((name, self._value(place, name)) for name in names)
+        bound = excess = None
+        if isinstance(condition, Compare) and not isinstance(condition.value, (str, bool)):
+            bound, value = condition.value, actual[0][1]
+            if isinstance(value, float) and value > 0 and bound > 0:
+                excess = math.expm1(abs(math.log(value / bound)))
+        nothing = next((name for name, value in actual if value is None), None)
+        why = None if nothing is None else self._why_null(place, nothing)
+        return Miss(condition=show(condition), actual=actual, bound=bound, excess=excess, unmeasured=why)
+
+    def _value(self, place: int, column: str) -> Value | None:
+        value = self._columns[column][place]
+        kind = judged_columns()[column].kind
+        if kind == "texts":
+            return ", ".join(value) or None
+        return float(value) if kind in ("real", "whole") and value is not None else value  # type: ignore[no-any-return]
+
+    def _why_null(self, place: int, column: str) -> str | None:
+        """What the row's reasons say of a column that is null."""
+        reasons = self._columns["reasons"][place]
+        codes = [code.rpartition(":")[2] for code in reasons if code.startswith(f"{column}:")]
+        if not codes:
+            return "nobody has published it" if column in ("top1", "top5") else None
+        return REASONS[codes[0]].meaning if codes[0] in REASONS else codes[0]

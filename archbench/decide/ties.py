@@ -1,0 +1,102 @@
+"""When two cells are too close to call, and which duel calls it (MEASUREMENT: comparing, rule 2)."""
+
+from __future__ import annotations
+
+import math
+import shlex
+
+from msgspec import Struct
+
+from archbench.model.derived import judged_columns
+
+EXACT = frozenset(
+    {
+        "params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5",
+        "feature_width", "input_size", "batch_size", "settings_ok", "settings_failed", "graph_breaks",
+    }
+)  # fmt: skip
+"""Figures that are counted or published: equal or not, whatever the machine does."""
+BYTES_TOLERANCE = 0.005
+"""Peaks that differ by less are one: as much as a comparison of two runs lets memory grow."""
+INTERVALS = {
+    "latency_median_s": ("latency_ci_low_s", "latency_ci_high_s"),
+    "throughput_img_s": ("throughput_ci_low_img_s", "throughput_ci_high_img_s"),
+}
+"""Columns that have an interval, and the columns of its ends."""
+_LONGEST_LOG = 700.0
+"""Beyond, `exp` leaves a float's range."""
+_USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
+"""Conditions of a cell's id that say nothing: they are what a cell has unless told otherwise."""
+
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """One number of one cell in stored units, with its 95 % interval where it has one."""
+
+    column: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def half(self) -> float:
+        """Half the interval of the figure's log; 0 where there is none."""
+        return math.log(self.high / self.low) / 2 if self.low and self.high else 0.0
+
+
+class Margin(Struct, frozen=True, kw_only=True):
+    """By how much one cell loses against another: the ratio of the worse figure to the better, 1 or more."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    """The ratio's 95 % interval; `None` where neither side has one."""
+    tie: bool
+    """Too close to call: within the larger of the noise floor and the interval."""
+    within: float
+    """What a ratio has to exceed to be told from 1, less 1."""
+
+
+def margin(better: Figure, worse: Figure, floor: float | None) -> Margin | None:
+    """How far `worse` is behind `better`, two figures of one column; `None` where no ratio can be formed.
+
+    `floor` is the spread of the run's twin, as a ratio less 1; `None` without a twin. Counted and published figures
+    tie only where they are equal, bytes within `BYTES_TOLERANCE`; the noise floor and intervals are about times.
+    """
+    if better.value is None or worse.value is None:
+        return None
+    if better.value == worse.value:
+        return Margin(ratio=1.0, low=None, high=None, tie=True, within=0.0)
+    if better.value <= 0 or worse.value <= 0:
+        return None
+    distance = abs(math.log(worse.value / better.value))
+    half = min(math.hypot(better.half, worse.half), _LONGEST_LOG)
+    within = _least(better.column, half, floor)
+    ratio = math.exp(distance)
+    return Margin(
+        ratio=ratio,
+        low=ratio * math.exp(-half) if half else None,
+        high=ratio * math.exp(half) if half else None,
+        tie=distance <= within,
+        within=math.expm1(within),
+    )
+
+
+def _least(column: str, half: float, floor: float | None) -> float:
+    """The log ratio from which two figures of a column differ."""
+    if column in EXACT:
+        return 0.0
+    if judged_columns()[column].unit == "B":
+        return math.log1p(BYTES_TOLERANCE)
+    return max(half, math.log1p(floor or 0.0))
+
+
+def duel(one: str, other: str) -> str:
+    """The command that settles a tie between two cells, given by their ids; what is usual in both is left out."""
+    return shlex.join(["archbench", "duel", _short(one), _short(other)])
+
+
+def _short(cell_id: str) -> str:
+    """`resnet50@batch_size=4` of a cell's whole id: every condition at its default says nothing."""
+    network, _, conditions = cell_id.rpartition("@")
+    kept = [one for one in conditions.split(",") if one not in _USUAL and not one.startswith("device=")]
+    return f"{network}@{','.join(kept)}"
