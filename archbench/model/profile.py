@@ -61,6 +61,7 @@ class ModuleProfile(Struct, frozen=True, kw_only=True):
     """Written by its operators into new memory during the forward pass."""
     saved_bytes: int | None
     """Kept for the backward pass, each block of memory once, by the module that keeps it first; weights left out."""
+    own_saved_bytes: int | None
     bytes_moved: int
     """Read and written by its operators in the step, as if no cache held anything between two operators."""
     own_bytes: int

@@ -64,7 +64,7 @@ def memory_timeline(
     alive = [block for block in log.blocks if block.born <= peak and (block.died is None or block.died > peak)]
     saved = [block for block in log.blocks if block.category == "activations"]
     return MemoryTimeline(
-        points=_thinned(points),
+        points=_thinned(_changes(points)),
         operators=len(points),
         measured_peak_bytes=measured,
         predicted_peak_bytes=predicted_peak_bytes,
@@ -131,6 +131,16 @@ def _points(log: StorageLog, levels: Sequence[int]) -> list[MemoryPoint]:
         held["workspace"] = max(level - held.total(), 0)
         points.append(MemoryPoint(section=operator.section, module=operator.module, operator=operator.name, **held))
     return points
+
+
+def _changes(points: Sequence[MemoryPoint]) -> list[MemoryPoint]:
+    """Those that differ from the one before in more than the operator's name: an optimizer's hundreds do not."""
+    before = [None, *points]
+    return [
+        point
+        for point, last in zip(points, before, strict=False)
+        if last is None or (point.section, point.by_category) != (last.section, last.by_category)
+    ]
 
 
 def _unattributed(log: StorageLog, workload: Workload) -> list[MemoryPoint]:

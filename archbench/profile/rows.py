@@ -197,6 +197,7 @@ def _row(
         flops=inside.flops,
         activation_bytes=inside.written,
         saved_bytes=inside.saved if training else None,
+        own_saved_bytes=own.saved if training else None,
         bytes_moved=inside.bytes_moved,
         own_bytes=own.bytes_moved,
         intensity=inside.flops / inside.bytes_moved if inside.bytes_moved else None,

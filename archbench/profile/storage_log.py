@@ -120,8 +120,9 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return "backward", self._module_of_node.get(node._sequence_nr(), "")
         caller = self._callers[-1] if self._callers else ""
         if self._section == "forward":
-            # A node takes its number before its operator arrives here.
-            self._module_of_node[torch._C._autograd._get_sequence_nr() - 1] = caller  # type: ignore[attr-defined]
+            # A node takes its number before its operator arrives here; operators without a node of their own (counters)
+            # must not take over the one before.
+            self._module_of_node.setdefault(torch._C._autograd._get_sequence_nr() - 1, caller)  # type: ignore[attr-defined]
         return self._section, caller
 
     def _enter(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, *, born: int) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from msgspec import Struct
@@ -24,16 +24,17 @@ MOST_PAIRS = 40
 TIMING_S = 6.0
 """For all pairs together, once there are the fewest: a profile is looked at, not gated on."""
 _NS = 1e-9
+T = TypeVar("T")
 
 
 class StepTimes(Struct, frozen=True, kw_only=True):
-    """Means over the middle half of the steps: they add up as medians do not, and no stray step moves them."""
+    """Means over the faster half of the steps: they add up as medians do not, and what disturbs a step slows it."""
 
     plain_s: float
     observed_s: float
     """Without the time that looking for the graph's nodes takes, which stands between forward and backward."""
     observing_cost: float
-    """Median over the pairs of (whole observed step) / (plain step), less 1."""
+    """Whole observed step over plain step, less 1."""
     steps: int
     by_owner: dict[Owner, float]
     calls: dict[str, int]
@@ -46,11 +47,6 @@ class Observed(Struct, frozen=True):
 
     whole_s: float
     by_owner: dict[Owner, float]
-
-    @property
-    def watched_s(self) -> float:
-        """What is somebody's: the step less our own work."""
-        return self.whole_s - sum(s for owner, s in self.by_owner.items() if owner.path == OBSERVING)
 
 
 def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
@@ -69,18 +65,20 @@ def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
             observe(workload, boundaries)
             clock.synchronize()
         observed.append(_durations(boundaries, stopwatch))
-    middle = _middle_half(observed)
+    fast = _faster_half(observed, lambda step: step.whole_s)
+    plain_s = statistics.fmean(_faster_half(plain, lambda seconds: seconds))
     by_owner: dict[Owner, float] = defaultdict(float)
-    for step in middle:
+    for step in fast:
         for owner, seconds in step.by_owner.items():
-            by_owner[owner] += seconds / len(middle)
-    pairs = zip(plain, observed, strict=True)
+            by_owner[owner] += seconds / len(fast)
+    whole_s = sum(by_owner.values())
+    own_work_s = sum(by_owner.pop(owner) for owner in list(by_owner) if owner.path == OBSERVING)
     return StepTimes(
-        plain_s=statistics.fmean(sorted(plain)[len(plain) // 4 : len(plain) - len(plain) // 4]),
-        observed_s=sum(seconds for owner, seconds in by_owner.items() if owner.path != OBSERVING),
-        observing_cost=statistics.median(step.whole_s / alone for alone, step in pairs) - 1.0,
-        steps=len(middle),
-        by_owner={owner: seconds for owner, seconds in by_owner.items() if owner.path != OBSERVING},
+        plain_s=plain_s,
+        observed_s=whole_s - own_work_s,
+        observing_cost=whole_s / plain_s - 1.0,
+        steps=len(fast),
+        by_owner=dict(by_owner),
         calls=dict(boundaries.calls),
         shapes=dict(boundaries.shapes),
         kinds=dict(boundaries.kinds),
@@ -124,10 +122,8 @@ def _durations(boundaries: Boundaries[Any], stopwatch: _Events | None) -> Observ
     return Observed(sum(by_owner.values()), by_owner)
 
 
-def _middle_half(steps: Sequence[Observed]) -> list[Observed]:
-    ranked = sorted(steps, key=lambda step: step.watched_s)
-    cut = len(ranked) // 4
-    return ranked[cut : len(ranked) - cut]
+def _faster_half(steps: Sequence[T], seconds: Callable[[T], float]) -> list[T]:
+    return sorted(steps, key=seconds)[: (len(steps) + 1) // 2]
 
 
 class _Events:
