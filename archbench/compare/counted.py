@@ -44,7 +44,7 @@ def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple
     graphs = (head["cuda_graph_launches"].fillna(0) > 0).to_numpy()
     for column in (*MEMORY, RESERVED):
         before, after = base[column].astype("Float64"), head[column].astype("Float64")
-        grown = (after > before * (1 + MEMORY_SHARE) + MEMORY_BYTES).fillna(False).to_numpy(dtype=bool)
+        grown = (after - before > MEMORY_SHARE * before + MEMORY_BYTES).fillna(False).to_numpy(dtype=bool)
         for cell in common[grown & graphs if column == RESERVED else grown]:
             found.append(_changed(cell, column, before[cell], after[cell], "may grow by 0.5 % and 2 MiB"))
     before, after = base["graph_breaks"].astype("Float64"), head["graph_breaks"].astype("Float64")

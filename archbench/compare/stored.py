@@ -69,11 +69,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
         *_canary(before, drift, shared),
         *_shift(cells),
-        *(
-            [f"{untimed:,} common cells have no time on either side: only what is counted is compared."]
-            if untimed
-            else []
-        ),
+        *_untimed(untimed),
     ]
     return Comparison(
         kind="stored",
@@ -253,6 +249,11 @@ def _canary(base: Timed, drift: float | None, shared: bool) -> Iterator[str]:
         yield (
             f"{speed}, which may be the machine or torch: times are corrected for drift within each side, not for this."
         )
+
+
+def _untimed(count: int) -> Iterator[str]:
+    if count:
+        yield f"Common cells without a time on either side: {count:,}. Of these only what is counted is compared."
 
 
 def _shift(cells: Sequence[CellComparison]) -> Iterator[str]:

@@ -51,13 +51,18 @@ def timed(base: pd.DataFrame, head: pd.DataFrame, *, shared_canary: bool) -> tup
 def corrected(frame: pd.DataFrame, reference: float, lacking: set[str]) -> pd.DataFrame:
     """The rows with `speed_index` and the figures corrected by it against `reference`, a canary's time in seconds.
 
+    A latency or rate that is not above 0 becomes null.
     Cells that are `lacking` a canary have no speed, and so stay uncorrected.
     """
     speed = (frame["canary_s"] / reference).mask(frame["cell_id"].isin(lacking))
+    # A time of nothing is no time: it must not move a median either.
+    latency, rate = (frame[name].where(frame[name] > 0) for name in ("latency_median_s", "throughput_img_s"))
     return frame.assign(
         speed_index=speed,
-        latency_median_corrected_s=frame["latency_median_s"] / speed,
-        throughput_corrected_img_s=frame["throughput_img_s"] * speed,
+        latency_median_s=latency,
+        throughput_img_s=rate,
+        latency_median_corrected_s=latency / speed,
+        throughput_corrected_img_s=rate * speed,
     )
 
 

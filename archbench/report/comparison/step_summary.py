@@ -35,9 +35,9 @@ def _report(comparison: Comparison, most: int) -> Report:
         Section(title="Cells", blocks=_cells(told, most)) if told else None,
         Section(title="To know", blocks=(Bullets(comparison.notes),)) if comparison.notes else None,
     ]
-    same = (Fold(summary=f"{len(alike):,} cells are the same", blocks=_table(alike, most)),) if alike else ()
-    if same:
-        sections.insert(2, Section(title="The same", blocks=same))
+    if alike:
+        fold = Fold(summary=f"The same: {len(alike):,}", blocks=_table(alike, most))
+        sections.insert(2, Section(title="The same", blocks=(fold,)))
     return Report(
         title=headline(comparison).rstrip("."),
         lead=(

@@ -43,12 +43,12 @@ def interval(cell: CellComparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """`Regressed: 2 cells slower, 1 failing finding; 3 undecided, 40 same.`"""
+    """`Regressed: 2 slower, 3 undecided, 40 same of 45 timed cells; 1 failing finding.`"""
     counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
     parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
     timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else "no timed cell"
     failing = len(comparison.failures)
-    counted = f"; {failing:,} finding{'s' if failing != 1 else ''} that fail" if failing else ""
+    counted = f"; {failing:,} failing finding{'s' if failing > 1 else ''}" if failing else ""
     if comparison.regressed:
         return f"Regressed: {timed}{counted}."
     if comparison.exit_code() == 3:

@@ -1,0 +1,282 @@
+"""Two sets of rows in, verdicts out: pairing, locks, correction, notes and the exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from builders import make_environment, make_record, make_rows, make_suite
+from compare_sides import CELL, cell, measured, rows_of, times, twin
+
+from archbench.compare import LOCKED, NEVER, Rows, compare
+from archbench.model.comparison import Comparison, Floor
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.record import Record
+
+STEADY = times(0.010, 8, 0.003, seed=1)
+AGAIN = times(0.010, 8, 0.003, seed=2)
+SLOWER = times(0.0105, 8, 0.003, seed=3)
+
+
+def verdicts(comparison: Comparison) -> dict[str, str]:
+    return {one.cell_id.partition("@")[0]: one.verdict for one in comparison.cells}
+
+
+def codes(comparison: Comparison) -> dict[str, str]:
+    return {one.cell_id.partition("@")[0]: one.why.code for one in comparison.cells}
+
+
+def both(place: Path, base: list[Record], head: list[Record], **options: object) -> Comparison:
+    return compare(rows_of(place, base), rows_of(place, head), **options)
+
+
+def test_each_cell_is_judged_by_its_own_processes(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    base = [*twin(0.01), *(row for name in names for row in measured(STEADY, cell(name)))]
+    heads = (AGAIN, SLOWER, times(0.0095, 8, 0.003, seed=4))
+    head = [*twin(0.012), *(row for name, time in zip(names, heads, strict=True) for row in measured(time, cell(name)))]
+    answer = both(tmp_path, base, head)
+    assert verdicts(answer) == {"a": "same", "b": "slower", "c": "faster", "twin": "undecided"}
+    slow = answer.having("slower")[0]
+    assert slow.ratio == pytest.approx(1.05, rel=2e-3)
+    assert slow.ci_low < slow.ratio < slow.ci_high
+    assert (slow.pairs, slow.base.processes, slow.head.processes) == (8, 8, 8)
+    assert slow.base.process_times_s == pytest.approx(STEADY)
+    assert answer.floor == Floor(spread=pytest.approx(0.012), origin="the head's twin resnet50")
+    assert (answer.kind, answer.regressed, answer.exit_code()) == ("stored", True, 1)
+
+
+def test_it_always_says_that_the_baseline_is_stored_and_what_its_floor_is(tmp_path: Path) -> None:
+    with_floor = both(tmp_path, [*twin(0.02), *measured(STEADY)], [*twin(0.01), *measured(AGAIN)])
+    assert "baseline is stored, from 2025-01-02 03:04 UTC" in with_floor.notes[0]
+    assert "noise floor is 2.0 % (the base's twin resnet50)" in with_floor.notes[0]
+    without = both(tmp_path, measured(STEADY), measured(SLOWER))
+    assert "baseline is stored" in without.notes[0]
+    assert "No noise floor is known" in without.notes[0]
+    assert codes(without) == {"resnet50": "no_floor"}
+    assert without.exit_code() == 0
+    assert without.exit_code(strict=True) == 3
+
+
+def test_the_widest_known_floor_counts(tmp_path: Path) -> None:
+    sides = ([*twin(0.02), *measured(STEADY)], [*twin(0.01), *measured(SLOWER)])
+    known = Floor(spread=0.08, origin="gate --aa of 2026-03-01")
+    assert codes(both(tmp_path, *sides, floors=[known]))["resnet50"] == "below_floor"
+    assert codes(both(tmp_path, *sides, floors=[Floor(spread=0.001, origin="gate --aa")]))["resnet50"] == "shown"
+
+
+def test_one_process_a_side_is_undecided(tmp_path: Path) -> None:
+    answer = both(tmp_path, [*twin(0.01), *measured([0.010])], [*twin(0.01), *measured([0.020])])
+    assert codes(answer)["resnet50"] == "one_process"
+    assert answer.cells[-1].ratio == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("column", "before", "after"),
+    [
+        ("hardware_class", "NVIDIA H200", "NVIDIA H100"),
+        ("protocol_version", 1, 2),
+        ("torch_version", "2.14.0", "2.15.0"),
+        ("driver_version", "570.1", "580.2"),
+    ],
+)
+def test_other_circumstances_are_refused_by_name(tmp_path: Path, column: str, before: object, after: object) -> None:
+    base, head = measured(STEADY, **{column: before}), measured(AGAIN, **{column: after})
+    with pytest.raises(UnfitError, match=f"{column} differs: {before} in .*, {after} in ") as caught:
+        both(tmp_path, base, head)
+    assert caught.value.exit_code == 3
+    if column in NEVER:
+        with pytest.raises(UsageError, match="never compared"):
+            both(tmp_path, base, head, allow=[column])
+    else:
+        assert f"--allow-different {column}" in str(caught.value)
+        answer = both(tmp_path, base, head, allow=[column])
+        assert verdicts(answer) == {"resnet50": "same"}
+        assert any(f"{before} → {after}" in note for note in answer.notes)
+
+
+def test_other_flags_of_the_process_are_refused_by_name(tmp_path: Path) -> None:
+    def flags(threads: int) -> str:
+        return json.dumps({"threads": threads, "interop_threads": 1, "grad_mode": "inference"})
+
+    base, head = measured(STEADY, applied=flags(4)), measured(AGAIN, applied=flags(2))
+    with pytest.raises(UnfitError, match=r"threads 4 in the base, 2 in the head.*--allow-different applied"):
+        both(tmp_path, base, head)
+    assert any("threads 4" in note for note in both(tmp_path, base, head, allow=["applied"]).notes)
+    both(tmp_path, base, measured(AGAIN, applied=flags(4)))
+
+
+def test_an_unlocked_column_cannot_be_allowed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"torch_versoin: not a locked column.*did you mean torch_version"):
+        both(tmp_path, measured(STEADY), measured(AGAIN), allow=["torch_versoin"])
+    assert set(LOCKED).isdisjoint(NEVER)
+
+
+def test_other_suites_are_refused_and_on_request_compared_in_what_they_share(tmp_path: Path) -> None:
+    suites = [make_suite(suite="one"), make_suite(suite="other")]
+    base, head = (
+        msgspec.structs.replace(rows_of(tmp_path, [*measured(STEADY), *measured(STEADY, cell(name))]), suite=suite)
+        for suite, name in zip(suites, ("vgg16", "alexnet"), strict=True)
+    )
+    with pytest.raises(UnfitError, match=r"suite differs: one in .*, other in .*--allow-different suite"):
+        compare(base, head)
+    answer = compare(base, head, allow=["suite"])
+    assert verdicts(answer) == {"resnet50": "same"}
+    assert [(one.cell_id, one.fails) for one in answer.findings] == [(cell("vgg16"), False), (cell("alexnet"), False)]
+    assert answer.exit_code() == 0
+
+
+def test_sides_without_a_common_cell_name_one_of_each(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no cell in common; the first has resnet50@.*the second vgg16@"):
+        both(tmp_path, measured(STEADY), measured(AGAIN, cell("vgg16")))
+
+
+def test_a_head_that_was_killed_is_not_a_head_whose_cells_are_gone(tmp_path: Path) -> None:
+    suite = make_suite()
+    rows = [row for row in make_rows(suite) if row.status == "ok"]
+    base = msgspec.structs.replace(rows_of(tmp_path, rows), suite=suite)
+    half = msgspec.structs.replace(rows_of(tmp_path, rows[: len(rows) // 6]), suite=suite)
+    with pytest.raises(UnfitError, match=r"was killed, is still running, or was narrowed.*have no row yet, such as"):
+        compare(base, half)
+    assert not compare(base, half, allow=["suite"]).regressed
+    # Killed later, every cell has a process: fewer pairs, and nothing else.
+    later = msgspec.structs.replace(rows_of(tmp_path, rows[: len(rows) // 2]), suite=suite)
+    assert {one.pairs for one in compare(base, later).cells} >= {1}
+
+
+def test_a_cell_that_left_the_suite_is_gone_and_fails(tmp_path: Path) -> None:
+    suite = make_suite()
+    shorter = make_suite(architectures=suite.architectures[:-1])
+    rows = [row for row in make_rows(suite) if row.status == "ok"]
+    base = msgspec.structs.replace(rows_of(tmp_path, rows), suite=suite)
+    kept = [row for row in rows if row.architecture != suite.architectures[-1].name]
+    answer = compare(base, msgspec.structs.replace(rows_of(tmp_path, kept), suite=shorter))
+    assert {one.cell_id.partition("@")[0] for one in answer.failures} == {"vgg16"}
+    assert answer.exit_code() == 1
+
+
+def test_the_same_row_twice_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds resnet50@.* of round 0 .* twice \(2 such rows\)"):
+        both(tmp_path, measured(STEADY), [*measured([0.01, 0.01]), *measured([0.01, 0.01])])
+
+
+def test_a_side_of_two_machines_is_refused(tmp_path: Path) -> None:
+    mixed = [*measured([0.01]), *measured([0.01], cell("b"), hardware_class="another")]
+    with pytest.raises(UnfitError, match=r"mixes hardware_class .* and another"):
+        both(tmp_path, measured(STEADY), mixed)
+
+
+def test_several_runs_are_one_side(tmp_path: Path) -> None:
+    base = [*twin(0.01), *measured(STEADY[:4], run_id="first"), *measured(STEADY[4:], run_id="second")]
+    answer = both(tmp_path, base, measured(AGAIN))
+    assert answer.base.run_ids[-2:] == ("first", "second")
+    assert answer.cells[-1].pairs == 8
+
+
+def test_latencies_that_are_no_numbers_are_left_out_and_none_left_is_invalid(tmp_path: Path) -> None:
+    some = measured([*AGAIN, float("nan"), float("inf"), -1.0, 0.0])
+    answer = both(tmp_path, measured(STEADY), some)
+    assert (answer.cells[0].head.processes, answer.cells[0].verdict) == (8, "same")
+    none = both(tmp_path, measured(STEADY), measured([float("nan")] * 8))
+    assert codes(none) == {"resnet50": "invalid_rows"}
+    assert "the head has no time" in none.cells[0].why.sentence
+    assert none.exit_code() == 3, "nothing could be judged"
+
+
+def test_invalid_rows_are_left_out_and_nothing_but_them_is_invalid(tmp_path: Path) -> None:
+    throttled = {"verdict": "invalid", "reasons": ("throttled",)}
+    mostly = [*measured(AGAIN), make_record(cell_id=CELL, round=8, latency_median_s=0.03, canary_s=None, **throttled)]
+    answer = both(tmp_path, measured(STEADY), mostly)
+    assert (answer.cells[0].pairs, answer.cells[0].verdict) == (8, "same")
+    only = both(tmp_path, measured(STEADY), measured(AGAIN, **throttled))
+    assert verdicts(only) == {"resnet50": "invalid"}
+    assert "throttled" in only.cells[0].why.sentence
+    assert "cool the device" in only.cells[0].why.sentence
+
+
+def test_clocks_that_differ_leave_it_undecided(tmp_path: Path) -> None:
+    base, head = (measured(time, sm_clock_mhz=clock) for time, clock in ((STEADY, 1980.0), (SLOWER, 1900.0)))
+    answer = both(tmp_path, [*twin(0.01), *base], [*twin(0.01), *head])
+    assert codes(answer)["resnet50"] == "clocks_differ"
+    assert "-4.0 % off" in answer.cells[-1].why.sentence
+
+
+def test_on_the_cpu_one_canary_takes_a_slow_day_out_of_both_sides(tmp_path: Path) -> None:
+    def day(speed: float, seed: int) -> list[Record]:
+        steps = zip(times(0.010, 8, 0.003, seed), times(1.0, 8, 0.02, seed + 9), strict=True)
+        return [
+            make_record(cell_id=CELL, round=number, latency_median_s=time * luck * speed, canary_s=0.001 * luck * speed)
+            for number, (time, luck) in enumerate(steps)
+        ]
+
+    answer = both(tmp_path, day(1.0, 1), day(1.2, 2))
+    assert answer.cells[0].ratio == pytest.approx(1.0, abs=0.004)
+    assert verdicts(answer) == {"resnet50": "same"}
+    assert any("20.0 % more time in the head; all times are divided by it" in note for note in answer.notes)
+    # Another torch runs another canary: then its time says nothing about the machine.
+    newer = [msgspec.structs.replace(row, torch_version="2.16.0") for row in day(1.2, 2)]
+    other = both(tmp_path, day(1.0, 1), newer, allow=["torch_version"])
+    assert other.cells[0].ratio == pytest.approx(1.2, abs=0.004)
+    assert any("may be the machine or torch" in note for note in other.notes)
+
+
+def test_a_missing_canary_leaves_the_cell_as_it_was_measured_on_both_sides(tmp_path: Path) -> None:
+    base, head = measured(STEADY, canary_s=0.001), measured(AGAIN, canary_s=0.002)
+    head[0] = msgspec.structs.replace(head[0], canary_s=None)
+    assert both(tmp_path, base, head).cells[0].ratio == pytest.approx(1.0, abs=0.004)
+
+
+def test_throughput_is_compared_where_no_latency_was_asked_for(tmp_path: Path) -> None:
+    def rates(seconds: list[float]) -> list[Record]:
+        return [
+            msgspec.structs.replace(row, latency_median_s=None, throughput_img_s=1 / row.latency_median_s)
+            for row in measured(seconds)
+        ]
+
+    answer = both(tmp_path, [*twin(0.01), *rates(STEADY)], [*twin(0.01), *rates(SLOWER)])
+    cell_ = answer.cells[-1]
+    assert (cell_.metric, cell_.verdict) == ("throughput", "slower")
+    assert cell_.ratio == pytest.approx(1.05, rel=2e-3)
+
+
+def test_cells_without_a_time_are_counted_and_not_judged(tmp_path: Path) -> None:
+    nothing = {"latency_median_s": None, "throughput_img_s": None}
+    rows = [make_record(cell_id=CELL, **nothing)]
+    answer = both(tmp_path, rows, rows)
+    assert answer.cells == ()
+    assert "Common cells without a time on either side: 1" in answer.notes[-1]
+    assert answer.exit_code(strict=True) == 0
+
+
+def test_what_all_cells_share_is_said(tmp_path: Path) -> None:
+    names = [f"net{number}" for number in range(6)]
+    base = [row for name in names for row in measured(STEADY, cell(name))]
+    head = [row for name in names for row in measured(times(0.0102, 8, 0.003, seed=7), cell(name))]
+    assert "Over all 6 cells together: 2.0 % more time in the head." in both(tmp_path, base, head).notes
+
+
+def test_differences_of_the_machines_are_noted(tmp_path: Path) -> None:
+    def side(seconds: list[float], **environment: object) -> Rows:
+        return msgspec.structs.replace(
+            rows_of(tmp_path, measured(seconds)), environment=make_environment(**environment)
+        )
+
+    answer = compare(
+        side(STEADY, kernel="6.1", libraries={"numpy": "2.4"}, settings={}),
+        side(AGAIN, kernel="6.2", libraries={"numpy": "2.5"}, settings={"OMP_NUM_THREADS": "4"}),
+    )
+    (note,) = [note for note in answer.notes if note.startswith("Besides the code")]
+    for part in ("kernel 6.1 → 6.2", "numpy 2.4 → 2.5", "OMP_NUM_THREADS none → 4"):
+        assert part in note
+
+
+def test_swapping_the_sides_turns_every_verdict_round(tmp_path: Path) -> None:
+    base = [*twin(0.01), *measured(STEADY, cell("a")), *measured(SLOWER, cell("b"))]
+    head = [*twin(0.01), *measured(SLOWER, cell("a")), *measured(AGAIN, cell("b"))]
+    there, back = both(tmp_path, base, head), both(tmp_path, head, base)
+    turned = {"slower": "faster", "faster": "slower", "same": "same", "undecided": "undecided"}
+    assert verdicts(back) == {name: turned[verdict] for name, verdict in verdicts(there).items()}
+    for one, other in zip(there.cells, back.cells, strict=True):
+        assert one.ratio == pytest.approx(1 / other.ratio)

@@ -1,0 +1,131 @@
+"""Verdicts from estimates of known size and error."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from archbench.compare.verdicts import VISIBLE, judge
+from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
+from archbench.stats.paired import LogRatio, unpaired
+
+FLOOR = Floor(spread=0.01, origin="the twin")
+
+
+def estimate(change: float, error: float | None = 0.001, count: int = 12) -> LogRatio:
+    log = math.log1p(change)
+    freedom = None if error is None else 2.0 * (count - 1)
+    return LogRatio(count=count, mean=log, median=log, sd=error, error=error, freedom=freedom)
+
+
+def one(change: float, *, error: float | None = 0.001, floor: Floor | None = FLOOR, clock: float | None = None):
+    (judged,) = judge([estimate(change, error)], [clock], floor)
+    assert judged.why.code in WHY
+    assert judged.why.sentence
+    return judged.verdict, judged.why.code
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "code"),
+    [
+        (0.05, "slower", "shown"),
+        (-0.05, "faster", "shown"),
+        (0.0, "same", "equivalent"),
+        (0.009, "same", "equivalent"),
+        (0.0145, "undecided", "small"),
+        (-0.0142, "undecided", "small"),
+    ],
+)
+def test_a_sharp_estimate(change: float, verdict: str, code: str) -> None:
+    assert one(change) == (verdict, code)
+
+
+def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> None:
+    assert one(0.01, error=0.02) == ("undecided", "not_shown")
+    (judged,) = judge([estimate(0.01, 0.02)], [None], FLOOR)
+    assert judged.detectable is not None
+    assert judged.detectable > VISIBLE
+    assert f"{100 * judged.detectable:.1f} %" in judged.why.sentence
+    assert judged.noisy
+    assert judged.threshold == judged.detectable
+
+
+def test_a_noisy_cell_is_slower_only_beyond_its_own_threshold() -> None:
+    (judged,) = judge([estimate(0.40, 0.02)], [None], FLOOR)
+    assert (judged.verdict, judged.noisy) == ("slower", True)
+    assert LEAST_EFFECT < VISIBLE < judged.threshold < 0.4
+    (near,) = judge([estimate(0.062, 0.02)], [None], FLOOR)
+    assert near.p is not None
+    assert near.p < 0.01
+    assert (near.verdict, near.why.code) == ("undecided", "small")
+
+
+def test_one_process_a_side_is_never_decided() -> None:
+    assert one(0.5, error=None) == ("undecided", "one_process")
+    (judged,) = judge([estimate(0.5, None)], [None], FLOOR)
+    assert (judged.ci_low, judged.detectable, judged.p) == (None, None, None)
+    assert "--rounds" in judged.why.sentence
+    assert judged.ratio == pytest.approx(1.5)
+
+
+def test_without_a_floor_nothing_is_slower_or_faster() -> None:
+    for change in (-0.3, 0.3):
+        assert one(change, floor=None) == ("undecided", "no_floor")
+    assert one(0.0, floor=None) == ("same", "equivalent")
+
+
+def test_within_the_floor_nothing_is_slower_or_faster() -> None:
+    floor = Floor(spread=0.05, origin="gate --aa")
+    assert one(0.04, floor=floor) == ("undecided", "below_floor")
+    assert one(-0.04, floor=floor) == ("undecided", "below_floor")
+    assert one(0.06, floor=floor) == ("slower", "shown")
+
+
+def test_a_verdict_of_a_stored_baseline_says_so_and_names_the_floor() -> None:
+    for change in (0.05, -0.05):
+        (judged,) = judge([estimate(change)], [None], FLOOR)
+        assert "baseline is stored" in judged.why.sentence
+        assert "1.0 % (the twin)" in judged.why.sentence
+
+
+@pytest.mark.parametrize(("clock", "code"), [(0.02, "clocks_differ"), (-0.02, "clocks_differ"), (0.009, "shown")])
+def test_other_clocks_decide_nothing(clock: float, code: str) -> None:
+    assert one(0.05, clock=clock)[1] == code
+
+
+def test_holm_asks_more_of_a_cell_among_many() -> None:
+    alone = estimate(0.02, 0.006, 12)
+    assert judge([alone], [None], FLOOR)[0].verdict == "slower"
+    among = judge([alone] + [estimate(0.0, 0.006)] * 199, [None] * 200, FLOOR)
+    assert among[0].verdict == "undecided"
+    assert among[0].detectable > judge([alone], [None], FLOOR)[0].detectable
+
+
+def test_the_interval_holds_the_ratio_even_with_a_wild_process() -> None:
+    wild = unpaired([1.0, 1.0, 1.0, 1.01, 1.0], [1.0, 1.0, 1.0, 3.0, 1.01])
+    (judged,) = judge([wild], [None], FLOOR)
+    assert judged.ci_low <= judged.ratio <= judged.ci_high
+    assert judged.verdict == "undecided"
+
+
+def test_equal_suites_alarm_no_more_often_than_they_may() -> None:
+    # 150 A/A comparisons of 20 cells by 5 processes, the floor as wide as the twin's; each may alarm with 2 x 1 %.
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(150):
+        estimates = [unpaired(np.exp(rng.normal(0, 0.01, 5)), np.exp(rng.normal(0, 0.01, 5))) for _ in range(20)]
+        judged = judge(estimates, [None] * 20, Floor(spread=0.0, origin="none"))
+        alarms += any(cell.verdict in ("slower", "faster") for cell in judged)
+    assert alarms <= 8
+
+
+def test_a_large_slowdown_is_found_among_equal_cells() -> None:
+    rng = np.random.default_rng(6)
+    found = 0
+    for _ in range(50):
+        slow = unpaired(np.exp(rng.normal(0, 0.005, 10)), 1.05 * np.exp(rng.normal(0, 0.005, 10)))
+        others = [unpaired(np.exp(rng.normal(0, 0.005, 10)), np.exp(rng.normal(0, 0.005, 10))) for _ in range(30)]
+        found += judge([slow, *others], [None] * 31, FLOOR)[0].verdict == "slower"
+    assert found == 50
