@@ -92,9 +92,9 @@ class MemoryTimeline(Struct, frozen=True, kw_only=True):
     """The memory of one step."""
 
     points: tuple[MemoryPoint, ...]
-    """In order, one for each operator; where there are many, the largest of each stretch stands for it."""
+    """In order, one for each operator that changed anything; of many, the largest of each stretch stands for it."""
     operators: int
-    """How many operators ran, before `points` were thinned."""
+    """How many operators ran."""
     measured_peak_bytes: int
     """The allocator's peak over a step that nobody watched: what `peak.total` must agree with."""
     predicted_peak_bytes: int | None

@@ -133,6 +133,13 @@ def test_a_concatenation_and_a_norm_are_both_kept() -> None:
     assert "conv" not in kept, "copied into the concatenation and not needed afterwards"
 
 
+def test_backward_operators_belong_to_the_module_whose_gradient_they_compute() -> None:
+    points = [point for point in watch(Dense(), (8, 8, 8), batch=2).points if point.section == "backward"]
+    modules = {point.operator: point.module for point in points}
+    assert modules["conv_backward"] == "conv"
+    assert modules["batch_norm_backward"] == "norm"
+
+
 class Many(nn.Module):
     """Returns a dictionary of tuples, and calls one layer twice."""
 
