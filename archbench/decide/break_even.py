@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from archbench.decide.outcome import Outcome
-from archbench.decide.toggles import Gain, alike, gain
+from archbench.decide.toggles import Alike, Gain, gain
 
 NEVER = math.inf
 
@@ -35,17 +35,17 @@ class BreakEven(Struct, frozen=True, kw_only=True):
     """With a cache filled by an earlier process."""
 
 
-def break_evens(cells: Iterable[Outcome]) -> list[BreakEven]:
+def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
     """Every compiled cell that has its eager counterpart, the same in all other toggles; both fit to be compared.
 
     images = compile time / (time per image eager - time per image compiled), with the time per image of the pipelined
     rate: images by the thousand are not waited for one by one. The first step's own time is part of the compile time.
     """
     found = []
-    for settings in alike(one for one in cells if one.is_usable):
+    for settings in groups:
         for (precision, memory_format, compile_mode), compiled in settings.items():
             eager = settings.get((precision, memory_format, "off"))
-            if compile_mode == "off" or eager is None:
+            if compile_mode == "off" or eager is None or not (eager.is_usable and compiled.is_usable):
                 continue
             ratio = gain(eager, compiled, "throughput")
             if ratio is not None:

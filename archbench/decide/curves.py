@@ -123,8 +123,7 @@ def correlations(cells: Iterable[Outcome]) -> list[Correlation]:
     Of networks for which all are known, at least `FEWEST_NETWORKS`. Ties share their mean rank. The interval is
     Fisher's on atanh(rho) with the variance of Bonett and Wright (2000), (1 + rho^2 / 2) / (n - 3).
     """
-    import numpy as np
-    from scipy.stats import spearmanr
+    import pandas as pd
 
     together: dict[tuple[str, str, int], list[Outcome]] = {}
     for one in cells:
@@ -135,11 +134,11 @@ def correlations(cells: Iterable[Outcome]) -> list[Correlation]:
         if len(members) < FEWEST_NETWORKS:
             continue
         figures = [[one.rank_latency_s, *(getattr(one, name) for name in PREDICTORS)] for one in members]
-        times, *counts = np.array(figures, dtype=float).T
-        for predictor, count in zip(PREDICTORS, counts, strict=True):
-            if np.ptp(count) == 0 or np.ptp(times) == 0:
-                continue  # no order, so no correlation
-            rho = float(spearmanr(times, count).statistic)
+        ranked = pd.DataFrame(figures, columns=["time", *PREDICTORS], dtype=float).corr(method="spearman")["time"]
+        for predictor in PREDICTORS:
+            rho = float(ranked[predictor])
+            if math.isnan(rho):
+                continue  # all alike, so there is no order
             low, high = _interval(rho, len(members))
             found.append(
                 Correlation(

@@ -22,6 +22,10 @@ _MOST_NAMED = 1000
 """Flips of one comparison that are named; all are counted."""
 
 
+_Timed = tuple[Outcome, float, float]
+"""A cell, the log of its latency, and half the interval of that."""
+
+
 class Flip(Struct, frozen=True, kw_only=True):
     """Two networks of which one is faster before, the other after."""
 
@@ -43,7 +47,7 @@ class Flips(Struct, frozen=True, kw_only=True):
     """Labels of the two settings."""
     after: str
     pairs: int
-    """Pairs of networks of one image size that are fit to be compared under both settings."""
+    """Pairs of networks fit to be compared under both settings, each at its own image size or both at one asked for."""
     flipped: int
     named: tuple[Flip, ...]
     """The largest first: by the smaller of its two ratios."""
@@ -55,18 +59,18 @@ def rank_flips(cells: Iterable[Outcome], changes: Sequence[tuple[str, str]], flo
     A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
     noise floor (a ratio less 1) and by more than their intervals together.
     """
-    by_place: dict[tuple[str, int], dict[str, dict[tuple[int, str], Outcome]]] = {}
+    by_place: dict[tuple[str, int], dict[str, dict[tuple[int, str], _Timed]]] = {}
     for one in cells:
         if one.is_usable and one.rank_latency_s:
             place = by_place.setdefault((one.phase, one.batch_size), {})
-            place.setdefault(one.setting_label, {})[one.input_size or 0, one.variant] = one
+            place.setdefault(one.setting_label, {})[one.asked_size or 0, one.variant] = _timed(one)
     found = []
     for (phase, batch_size), settings in sorted(by_place.items()):
         for before, after in changes:
             then, now = settings.get(before, {}), settings.get(after, {})
             pairs, flipped, named = 0, 0, []
             for _, keys in groupby(sorted(then.keys() & now.keys()), key=lambda key: key[0]):
-                ranked = sorted(keys, key=lambda key: then[key].rank_latency_s or 0.0)
+                ranked = sorted(keys, key=lambda key: then[key][1])
                 pairs += math.comb(len(ranked), 2)
                 count, flips = _flips([then[key] for key in ranked], [now[key] for key in ranked], floor)
                 flipped += count
@@ -87,9 +91,11 @@ def rank_flips(cells: Iterable[Outcome], changes: Sequence[tuple[str, str]], flo
     return found
 
 
-def _flips(before: list[Outcome], after: list[Outcome], floor: float | None) -> tuple[int, list[Flip]]:
+def _flips(then: list[_Timed], now: list[_Timed], floor: float | None) -> tuple[int, list[Flip]]:
     """How many pairs flip, and the strongest of them. Both lists: the same networks, fastest before first."""
-    found = np.concatenate([np.empty((0, 3)), *_inversions(_logs(before), _logs(after), floor)])
+    logs = (np.array([(log, half) for _, log, half in cells]) for cells in (then, now))
+    found = np.concatenate([np.empty((0, 3)), *_inversions(*logs, floor)])
+    before, after = ([one for one, _, _ in cells] for cells in (then, now))
     flips = []
     for fast, slow, _ in found[np.argsort(-found[:, 2], kind="stable")[:_MOST_NAMED]]:
         i, j = int(fast), int(slow)
@@ -117,16 +123,16 @@ def _inversions(
         columns = slice(start, int(reach[rows].max()))
         lead = time[None, columns] - time[rows, None]
         loss = after[rows, None, 0] - after[None, columns, 0]
+        i, j = np.nonzero((lead > 0) & (loss > 0))
+        lead, loss = lead[i, j], loss[i, j]
+        i, j = i + start, j + start
         # fmax: without a noise floor the intervals decide, without intervals the floor, without either nothing.
-        told_before = lead > np.fmax(least, np.hypot(half[rows, None], half[None, columns]))
-        told_after = loss > np.fmax(least, np.hypot(after[rows, None, 1], after[None, columns, 1]))
-        i, j = np.nonzero(told_before & told_after)
-        yield np.column_stack([i + start, j + start, np.minimum(lead[i, j], loss[i, j])])
+        told = lead > np.fmax(least, np.hypot(half[i], half[j]))
+        told &= loss > np.fmax(least, np.hypot(after[i, 1], after[j, 1]))
+        yield np.column_stack([i, j, np.minimum(lead, loss)])[told]
 
 
-def _logs(cells: Sequence[Outcome]) -> NDArray[np.float64]:
-    def half(one: Outcome) -> float:
-        low, high = one.rank_latency_low_s, one.rank_latency_high_s
-        return math.log(high / low) / 2 if low and high else math.nan
-
-    return np.array([(math.log(one.rank_latency_s or math.nan), half(one)) for one in cells]).reshape(-1, 2)
+def _timed(one: Outcome) -> _Timed:
+    low, high = one.rank_latency_low_s, one.rank_latency_high_s
+    half = math.log(high / low) / 2 if low and high else math.nan
+    return one, math.log(one.rank_latency_s or math.nan), half

@@ -21,12 +21,14 @@ PLAIN = ("fp32", "contiguous", "off")
 """The toggles that others are held against: precision, memory format and mode of compilation."""
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
     Latency and throughput are the figures to rank by, p95 in the same terms: corrected for drift where those are.
+    Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
     """
 
+    cell_id: str
     variant: str
     family: str | None
     setting: str | None
@@ -97,18 +99,14 @@ class Outcome(Struct, frozen=True):
         return self.status == "ok" and self.verdict != "invalid"
 
     @property
+    def asked_size(self) -> int | None:
+        """The image size where the suite asked for another than the network's own; networks at their own compare."""
+        return self.input_size if "input_size=" in self.variant else None
+
+    @property
     def peak_bytes(self) -> int | None:
         """Peak memory of a step: what the caching allocator held, or live tensors where there is no such allocator."""
         return self.peak_allocated_bytes if self.peak_reserved_bytes is None else self.peak_reserved_bytes
-
-    @property
-    def cell_words(self) -> str:
-        """The cell as a command takes it, without what is at its default: `resnet50@batch_size=8,phase=training`."""
-        words = {"batch_size": str(self.batch_size), "phase": self.phase}
-        words |= dict(zip(("precision", "memory_format", "compile_mode"), self.toggles, strict=True))
-        usual = {"phase": "inference", **dict(zip(("precision", "memory_format", "compile_mode"), PLAIN, strict=True))}
-        conditions = ",".join(f"{name}={value}" for name, value in words.items() if usual.get(name) != value)
-        return f"{self.variant}@{conditions}"
 
     @property
     def verdict_label(self) -> str:

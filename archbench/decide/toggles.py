@@ -13,13 +13,15 @@ from msgspec import Struct
 
 from archbench.decide.outcome import PLAIN, Outcome, axes_order
 
+Alike = dict[tuple[str, str, str], Outcome]
+"""Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
 _LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
 Interval = tuple[float | None, float | None, float | None]
 
 
-class Gain(Struct, frozen=True, kw_only=True):
+class Gain(Struct, frozen=True, kw_only=True, gc=False):
     """How many times faster, with its 95 % interval where both sides have one."""
 
     ratio: float
@@ -36,7 +38,7 @@ class Gain(Struct, frozen=True, kw_only=True):
         return not self.low <= 1 <= self.high and abs(math.log(self.ratio)) > math.log1p(floor or 0.0)
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class Step(Struct, frozen=True, kw_only=True, gc=False):
     """One toggle turned on, everything else equal."""
 
     toggle: str
@@ -88,7 +90,7 @@ def gain(base: Outcome, head: Outcome, measure: Measure = "latency") -> Gain | N
     return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
 
 
-def alike(cells: Iterable[Outcome]) -> list[dict[tuple[str, str, str], Outcome]]:
+def alike(cells: Iterable[Outcome]) -> list[Alike]:
     """The cells that differ in nothing but toggles together, by toggles; smallest batch first, then by name."""
     together: dict[tuple[str, int, str, int], dict[tuple[str, str, str], Outcome]] = {}
     for one in cells:
@@ -96,15 +98,18 @@ def alike(cells: Iterable[Outcome]) -> list[dict[tuple[str, str, str], Outcome]]
     return [together[key] for key in sorted(together)]
 
 
-def steps(cells: Iterable[Outcome], order: Sequence[str] = ()) -> list[Step]:
-    """Every single toggle's gain that the cells show, of cells that are fit to be compared.
+def steps(groups: Iterable[Alike], order: Sequence[str] = ()) -> list[Step]:
+    """Every single toggle's gain that the groups show, of cells that are fit to be compared.
 
     A setting is held against the same setting with one of its toggles off, for each of them that was measured; and
     against the setting before it in `order` (labels, as the suite has them), where one toggle takes another's place:
     on a ladder fp32, tf32, amp, the last two differ in precision alone.
     """
     found = []
-    for settings in alike(one for one in cells if one.is_usable):
+    for group in groups:
+        settings = _usable(group)
+        if len(settings) < 2:
+            continue
         labels = {one.setting_label: one for one in settings.values()}
         ladder = [labels[name] for name in order if name in labels]
         under = dict(zip((one.toggles for one in ladder[1:]), ladder, strict=False))
@@ -121,39 +126,39 @@ def steps(cells: Iterable[Outcome], order: Sequence[str] = ()) -> list[Step]:
     return found
 
 
-def best_settings(cells: Iterable[Outcome], floor: float | None, measure: Measure = "latency") -> list[Best]:
-    """The best setting of every network, phase, batch and image size that was measured under two settings or more.
+def best_setting(group: Alike, floor: float | None, measure: Measure = "latency") -> Best | None:
+    """The setting under which the network of a group does best; `None` below two settings that were measured.
 
     `floor`: the run's noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
     """
-    found = []
-    for settings in alike(one for one in cells if one.is_usable):
-        timed = [(one, time) for one in settings.values() if (time := _log_time(one, measure)[0]) is not None]
-        if len(timed) < 2:
-            continue
-        first, *others = (one for one, _ in sorted(timed, key=lambda pair: pair[1]))
-        leads = ((other, gain(other, first, measure)) for other in others)
-        plain = settings.get(PLAIN)
-        found.append(
-            Best(
-                cell=first,
-                gain=None if plain is None or first is plain else gain(plain, first, measure),
-                tied=tuple(other for other, lead in leads if lead is not None and not lead.exceeds(floor)),
-            )
-        )
-    return found
+    settings = _usable(group)
+    timed = [(time, one) for one in settings.values() if (time := _log_time(one, measure)[0]) is not None]
+    if len(timed) < 2:
+        return None
+    first, *others = (one for _, one in sorted(timed, key=lambda pair: pair[0]))
+    leads = ((other, gain(other, first, measure)) for other in others)
+    plain = settings.get(PLAIN)
+    return Best(
+        cell=first,
+        gain=None if plain is None or first is plain else gain(plain, first, measure),
+        tied=tuple(other for other, lead in leads if lead is not None and not lead.exceeds(floor)),
+    )
 
 
-def costs(cells: Iterable[Outcome]) -> list[Cost]:
+def costs(groups: Iterable[Alike]) -> list[Cost]:
     """Every cell whose output was held against plain fp32's, with its gain at the same batch size."""
     found = []
-    for settings in alike(cells):
-        plain = settings.get(PLAIN)
-        for one in settings.values():
+    for group in groups:
+        plain = _usable(group).get(PLAIN)
+        for one in group.values():
             if one.output_rel_error is not None or one.output_finite is not None:
-                fit = plain is not None and plain.is_usable and one.is_usable
+                fit = plain is not None and one.is_usable
                 found.append(Cost(cell=one, gain=gain(plain, one) if fit and plain is not None else None))
     return found
+
+
+def _usable(group: Alike) -> Alike:
+    return {toggles: one for toggles, one in group.items() if one.is_usable}
 
 
 def _log_time(one: Outcome, measure: Measure) -> tuple[float | None, float | None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from archbench.decide.flips import Flip, Flips, rank_flips
 from archbench.decide.outcome import Outcome
-from archbench.decide.toggles import Best, Gain, Step, best_settings
+from archbench.decide.ties import duel
+from archbench.decide.toggles import Alike, Best, Gain, Step, best_setting
 from archbench.report.content import Block, Code, Fold, Paragraph, Section
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
@@ -18,23 +18,22 @@ _MOST_DUELS = 10
 _MOST_FLIPS = 200
 
 
-def best_sections(run: Measured, taken: Sequence[Step]) -> list[Section]:
+def best_sections(groups: Sequence[Alike], taken: Sequence[Step], run: Measured) -> list[Section]:
     """The best setting of every network, and the rank flips; each where there is one to tell."""
-    return [*_best(run), *_flips(run, taken)]
+    return [*_best(groups, run), *_flips(run, taken)]
 
 
-def duel(one: Outcome, other: Outcome) -> str:
-    """The command that tells two cells apart: both take turns on one machine."""
-    return shlex.join(["archbench", "duel", one.cell_words, other.cell_words])
-
-
-def _best(run: Measured) -> list[Section]:
+def _best(groups: Sequence[Alike], run: Measured) -> list[Section]:
     floor = run.floor.spread if run.floor else None
-    fastest = best_settings(run.outcomes, floor)
-    most = {_place(one.cell): one for one in best_settings(run.outcomes, floor, "throughput")}
+    ranked = [
+        group for group in groups if sum(one.is_usable and one.rank_latency_s is not None for one in group.values()) > 1
+    ]
+    ties: list[tuple[Outcome, Outcome]] = []
 
-    def row(best: Best) -> tuple[str, ...]:
-        rate = most.get(_place(best.cell))
+    def row(group: Alike) -> tuple[str, ...]:
+        best, rate = best_setting(group, floor), best_setting(group, floor, "throughput")
+        assert best is not None, "two of its settings are timed"
+        ties.extend((best.cell, other) for other in best.tied[:1])
         return (
             best.cell.network,
             best.cell.phase,
@@ -48,7 +47,7 @@ def _best(run: Measured) -> list[Section]:
 
     headings = ("Network", "Phase", "Batch", "Lowest latency", "Gain ×", "Most img/s", "Rate ×", "Tied in latency")
     blocks = listed(
-        fastest,
+        ranked,
         row,
         headings,
         numeric={"Batch", "Gain ×", "Rate ×"},
@@ -61,14 +60,13 @@ def _best(run: Measured) -> list[Section]:
         "Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied settings "
         "cannot be told from the best: they differ by less than the noise floor, or than their intervals together."
     )
-    return [Section(title="The best setting of each network", blocks=(note, *blocks, *_duels(fastest)))]
+    return [Section(title="The best setting of each network", blocks=(note, *blocks, *_duels(ties)))]
 
 
-def _duels(found: Sequence[Best]) -> list[Block]:
-    ties = [(best.cell, best.tied[0]) for best in found if best.tied]
+def _duels(ties: Sequence[tuple[Outcome, Outcome]]) -> list[Block]:
     if not ties:
         return []
-    commands = Code("\n".join(duel(one, other) for one, other in ties[:_MOST_DUELS]))
+    commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))
     rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
     return [Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))]
 
@@ -91,8 +89,8 @@ def _flips(run: Measured, taken: Sequence[Step]) -> list[Section]:
         caption="Pairs of networks that change places between settings",
     )
     note = Paragraph(
-        "Does the ranking hold when toggles are turned on? Pairs of networks of one image size, measured under both "
-        "settings. They change places where one is faster before and the other after, each time by more than the noise."
+        "Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each at its "
+        "own image size. They change places where one is faster before, the other after, both by more than the noise."
     )
     return [Section(title="Networks that change places", blocks=(note, *blocks, *_named(found)))]
 
@@ -139,7 +137,3 @@ def _over_plain(best: Best) -> str:
 
 def _times(found: Gain) -> str:
     return figure(found.ratio, RATIO, found.low, found.high)
-
-
-def _place(one: Outcome) -> tuple[str, int, str, int | None]:
-    return (one.phase, one.batch_size, one.variant, one.input_size)

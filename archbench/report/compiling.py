@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from archbench.decide.break_even import BreakEven, Images, break_evens
-from archbench.decide.toggles import Cost, costs
+from archbench.decide.toggles import Alike, Cost, costs
 from archbench.report.content import Paragraph, Section
 from archbench.report.listing import listed
-from archbench.report.measured import Measured
 from archbench.report.units import NULL, RATIO, SECOND, figure, fixed, images, scientific
 
 
-def compiling(run: Measured) -> list[Section]:
+def compiling(groups: Sequence[Alike]) -> list[Section]:
     """How many images repay each compilation; nothing where none was timed beside eager mode."""
-    found = [one for one in break_evens(run.outcomes) if one.cold or one.warm]
+    found = [one for one in break_evens(groups) if one.cold or one.warm]
     headings = ("Network", "Phase", "Setting", "Batch", "Rate ×", "Cold s", "Images, cold", "Warm s", "Images, warm")
     blocks = listed(
         found,
@@ -32,7 +33,7 @@ def compiling(run: Measured) -> list[Section]:
     return [Section(title="When compiling has paid for itself", blocks=(note, *blocks))]
 
 
-def outputs(run: Measured) -> list[Section]:
+def outputs(groups: Sequence[Alike]) -> list[Section]:
     """What the settings do to the output; nothing where it was not looked at."""
     headings = (
         "Network",
@@ -46,7 +47,7 @@ def outputs(run: Measured) -> list[Section]:
         "Finite",
     )
     blocks = listed(
-        costs(run.outcomes),
+        costs(groups),
         _cost_row,
         headings,
         numeric={"Batch", "Gain ×", "Relative error", "Cosine", "Compiled / eager"},
@@ -56,7 +57,7 @@ def outputs(run: Measured) -> list[Section]:
     if not blocks:
         return []
     note = Paragraph(
-        "The output against that of plain fp32 with the same random weights: its relative error in the L2 norm, and the "
+        "The output against that of plain fp32 with the same random weights: relative error in the L2 norm, and the "
         "cosine between the two. Compiled / eager: the error against fp64 of the compiled network over the eager one's "
         "at the same precision; about 1 is harmless. It is no accuracy, but what a setting could cost of it."
     )

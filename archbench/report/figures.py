@@ -8,8 +8,8 @@ from collections import Counter
 from msgspec import Struct
 
 from archbench.decide.outcome import Outcome
-from archbench.report.content import Block, Fold, Paragraph, Section, Table
-from archbench.report.listing import LONG_TABLE
+from archbench.report.content import Block, Paragraph, Section
+from archbench.report.listing import listed
 from archbench.report.measured import Measured
 from archbench.report.units import (
     GIGA,
@@ -17,6 +17,7 @@ from archbench.report.units import (
     MIB,
     MILLION,
     MS,
+    NULL,
     RATIO,
     Unit,
     figure,
@@ -30,7 +31,6 @@ PHASES = {"inference": "Inference", "training": "Training"}
 _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
-_NUMERIC = frozenset({1, 2, 3, 5, 6, 7, 8, 9})
 
 
 class _Terms(Struct, frozen=True, kw_only=True):
@@ -41,6 +41,35 @@ class _Terms(Struct, frozen=True, kw_only=True):
     """Peak memory is what the allocator held, as on a GPU, and not the live tensors alone."""
     memory: Unit
     usual_size: int | None
+
+
+def networks(run: Measured) -> Section:
+    """What is known of each network without timing it: counted, or published."""
+    each = list({(one.variant, one.input_size): one for one in run.outcomes}.values())
+    each.sort(key=lambda one: (one.macs or 0, one.variant))
+    numbers = ("Image px", "Params M", "GMACs", "Activations M", "Weights MiB", "Top-1 %")
+    rows = listed(
+        each,
+        _network_row,
+        ("Network", "Family", *numbers),
+        numeric=numbers,
+        noun="networks",
+        caption="The networks",
+    )
+    return Section(title="Networks", blocks=tuple(rows))
+
+
+def _network_row(one: Outcome) -> tuple[str, ...]:
+    return (
+        one.network,
+        one.family or NULL,
+        NULL if one.input_size is None else str(one.input_size),
+        fixed(one.params, MILLION, 2),
+        fixed(one.macs, GIGA, 2),
+        fixed(one.activations, MILLION, 1),
+        fixed(one.weight_bytes, MIB, 1),
+        fixed(one.top1, RATIO, 1),
+    )
 
 
 def phase_sections(run: Measured) -> list[Section]:
@@ -66,13 +95,13 @@ def _phase_section(run: Measured, phase: str, cells: list[Outcome]) -> Section:
     title = PHASES[phase]
     if len(cells) <= _ONE_TABLE:
         ranked = [one for members in by_setting.values() for one in members]
-        return Section(title=title, blocks=(notes, _table(ranked, terms)))
+        return Section(title=title, blocks=(notes, *_table(ranked, terms, title)), phase=phase)
     parts = (
-        Section(title=f"{title}: {label}", blocks=(_table(members, terms),))
+        Section(title=f"{title}: {label}", blocks=tuple(_table(members, terms, f"{title}: {label}")), phase=phase)
         for label, members in by_setting.items()
         if members
     )
-    return Section(title=title, blocks=(notes, *parts))
+    return Section(title=title, blocks=(notes, *parts), phase=phase)
 
 
 def _terms(phase: str, cells: list[Outcome]) -> _Terms:
@@ -97,22 +126,11 @@ def _caption(terms: _Terms) -> str:
     )
 
 
-def _table(cells: list[Outcome], terms: _Terms) -> Block:
-    headings = (
-        "Network",
-        "Params M",
-        "GMACs",
-        "Top-1 %",
-        "Setting",
-        "Batch",
-        "Step ms" if terms.phase == "training" else "Latency ms",
-        "p95 ms",
-        "img/s",
-        f"Peak {terms.memory.symbol}",
-        "Verdict",
-    )
-    table = Table(headings=headings, rows=tuple(_row(one, terms) for one in cells), numeric=_NUMERIC)
-    return table if len(cells) <= LONG_TABLE else Fold(summary=f"{len(cells):,} cells", blocks=(table,))
+def _table(cells: list[Outcome], terms: _Terms, caption: str) -> list[Block]:
+    time = "Step ms" if terms.phase == "training" else "Latency ms"
+    numbers = ("Batch", time, "p95 ms", "img/s", f"Peak {terms.memory.symbol}")
+    headings = ("Network", "Setting", *numbers, "Verdict")
+    return listed(cells, lambda one: _row(one, terms), headings, numeric=numbers, noun="cells", caption=caption)
 
 
 def _row(one: Outcome, terms: _Terms) -> tuple[str, ...]:
@@ -120,9 +138,6 @@ def _row(one: Outcome, terms: _Terms) -> tuple[str, ...]:
     peak = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
     return (
         f"{one.network} ({one.input_size} px)" if odd_size else one.network,
-        fixed(one.params, MILLION, 2),
-        fixed(one.macs, GIGA, 2),
-        fixed(one.top1, RATIO, 1),
         one.setting_label,
         str(one.batch_size),
         figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),

@@ -9,6 +9,7 @@ from archbench.decide.outcome import toggles_label
 from archbench.model.environment import Environment, Gpu
 from archbench.report.content import Block, Paragraph, Section, Table
 from archbench.report.measured import Measured
+from archbench.report.trust import in_short
 from archbench.report.units import GIB, NULL, duration, whole
 
 
@@ -27,7 +28,7 @@ def lead(run: Measured) -> tuple[Block, ...]:
         _count(run.rounds, "round"),
     ]
     size = f"{'; '.join(parts)}: {measured:,} of {_count(len(every), 'cell')} measured{_when(run)}."
-    return (Paragraph(question), Paragraph(size), *_legend(run))
+    return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 
 def machine(run: Measured) -> Section:
@@ -46,6 +47,11 @@ def machine(run: Measured) -> Section:
     ]
     rows = (("Measured on", f"`{here.device}`, class {here.hardware_class}"), *lines)
     return Section(title="Machine", blocks=(Table(headings=("", ""), rows=tuple(rows)),))
+
+
+def _where(run: Measured) -> str:
+    here = run.environment
+    return f"Measured on {here.hardware_class} with torch {here.torch_version or 'of unknown version'}."
 
 
 def _gpu(gpu: Gpu, here: Environment) -> list[tuple[str, str]]:

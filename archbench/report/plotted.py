@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from archbench.decide.outcome import Outcome, setting_labels
+from archbench.decide.toggles import gain
 from archbench.report.content import Dataset, Facet
-from archbench.report.toggles import gain
 from archbench.report.units import GIGA, MIB, MILLION, MS
 
 NAME = "cells"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from archbench.decide.outcome import Outcome
-from archbench.decide.toggles import Gain, Step, alike, gain, steps
+from archbench.decide.outcome import PLAIN, Outcome
+from archbench.decide.toggles import Alike, Gain, Step, alike, gain, steps
 from archbench.report.best import best_sections
 from archbench.report.compiling import compiling, outputs
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
@@ -22,14 +22,15 @@ _MARK = "?"
 
 def toggles(run: Measured) -> Section | None:
     """All about toggles; `None` where no cell was measured under two settings."""
-    taken = steps(run.outcomes, run.setting_labels())
+    groups = alike(run.outcomes)
+    taken = steps(groups, run.setting_labels())
     parts = [
         *_contributions(taken, run),
-        *_against_fp32(run),
+        *_against_fp32(groups, run),
         *_step_by_step(taken),
-        *best_sections(run, taken),
-        *compiling(run),
-        *outputs(run),
+        *best_sections(groups, taken, run),
+        *compiling(groups),
+        *outputs(groups),
     ]
     if not parts:
         return None
@@ -84,13 +85,13 @@ def _contributions(taken: Sequence[Step], run: Measured) -> list[Section]:
     return [Section(title="What each toggle contributes", blocks=(note, *blocks))]
 
 
-def _against_fp32(run: Measured) -> list[Section]:
+def _against_fp32(groups: Sequence[Alike], run: Measured) -> list[Section]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
     plain = {one.setting_label for one in run.outcomes if one.is_plain}
     others = [label for label in run.setting_labels() if label not in plain]
     parts = []
     for phase, title in PHASES.items():
-        rows = _gain_rows((one for one in run.outcomes if one.phase == phase), others)
+        rows = _gain_rows(groups, phase, others)
         if rows:
             caption = f"{title}: speed over plain fp32"
             parts.append(
@@ -99,12 +100,12 @@ def _against_fp32(run: Measured) -> list[Section]:
     return parts
 
 
-def _gain_rows(cells: Iterable[Outcome], others: list[str]) -> list[tuple[str, ...]]:
+def _gain_rows(groups: Iterable[Alike], phase: str, others: list[str]) -> list[tuple[str, ...]]:
     """A network and batch size a row: both, its time in plain fp32, and its gain under each of `others`."""
     rows = []
-    for settings in alike(cells):
-        plain = next((one for one in settings.values() if one.is_plain and one.rank_latency_s), None)
-        if plain is None or len(settings) == 1:
+    for settings in groups:
+        plain = settings.get(PLAIN)
+        if plain is None or plain.phase != phase or not plain.rank_latency_s or len(settings) == 1:
             continue
         if len(rows) == MOST_ROWS + 1:
             break  # beyond what is printed; `_wide` says so
@@ -142,22 +143,18 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
         for step in on_top:
             key = (step.after.batch_size, step.after.variant, step.after.input_size)
             together.setdefault(key, {})[_step_label(step)] = step
-        rows = [
-            (
-                (first := next(iter(found.values()))).after.network,
-                str(first.after.batch_size),
-                *(
-                    ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL
-                    for name in columns
-                ),
-            )
-            for found in list(together.values())[: MOST_ROWS + 1]
-        ]
+        rows = [_step_row(found, columns) for found in list(together.values())[: MOST_ROWS + 1]]
         if rows:
             caption = f"{title}: what each toggle adds to the settings before it"
             blocks = _wide(rows, columns, caption, fixed=("Network", "Batch"))
             parts.append(Section(title=f"{title}: gains step by step", blocks=tuple(blocks), phase=phase))
     return parts
+
+
+def _step_row(found: dict[str, Step], columns: list[str]) -> tuple[str, ...]:
+    cell = next(iter(found.values())).after
+    ratios = (ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL for name in columns)
+    return (cell.network, str(cell.batch_size), *ratios)
 
 
 def _step_label(step: Step) -> str:

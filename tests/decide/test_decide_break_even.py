@@ -13,6 +13,7 @@ import archbench
 from archbench.decide.break_even import NEVER, BreakEven, break_evens
 from archbench.decide.outcome import outcomes
 from archbench.decide.summary import summarise
+from archbench.decide.toggles import alike
 from archbench.model.record import Record
 
 
@@ -22,7 +23,7 @@ def cell(rate: float | None, **fields: Any) -> Record:
 
 
 def of(root: Path, *rows: Record) -> list[BreakEven]:
-    return break_evens(outcomes(summarise(archbench.load(make_run(root, rows)))))
+    return break_evens(alike(outcomes(summarise(archbench.load(make_run(root, rows))))))
 
 
 def test_seconds_over_the_time_saved_for_an_image(tmp_path: Path) -> None:

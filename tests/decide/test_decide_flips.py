@@ -59,8 +59,8 @@ def test_a_change_within_the_noise_is_none() -> None:
 def test_only_comparable_pairs_are_counted() -> None:
     cells = [
         *run({"a": 1.0, "b": 1.12}, {"a": 0.6, "b": 0.5}),
-        timed("large", "fp32", 0.1, input_size=299),
-        timed("large", "compiled", 9.0, input_size=299),
+        timed("c[input_size=299]", "fp32", 0.1, input_size=299),
+        timed("c[input_size=299]", "compiled", 9.0, input_size=299),
         timed("half", "fp32", 0.1),
         timed("bad", "fp32", 0.1),
         timed("bad", "compiled", 9.0, verdict="invalid"),

@@ -12,7 +12,7 @@ from builders import GAIN, SETTINGS, make_environment, make_record, make_rows, m
 import archbench
 from archbench.decide.outcome import Outcome, outcomes
 from archbench.decide.summary import noise_floor, summarise
-from archbench.decide.toggles import Gain, best_settings, costs, gain, steps
+from archbench.decide.toggles import Best, Gain, Measure, alike, best_setting, costs, gain, steps
 from archbench.model.record import Record
 
 LADDER = tuple(SETTINGS)
@@ -20,6 +20,10 @@ LADDER = tuple(SETTINGS)
 
 def outcomes_of(root: Path, *rows: Record) -> tuple[Outcome, ...]:
     return outcomes(summarise(archbench.load(make_run(root, rows))))
+
+
+def bests(cells: tuple[Outcome, ...], floor: float | None, measure: Measure = "latency") -> list[Best]:
+    return [best for group in alike(cells) if (best := best_setting(group, floor, measure))]
 
 
 def row(setting: str, **fields: Any) -> Record:
@@ -34,7 +38,7 @@ def timed(step: float, spread: float = 1.01) -> dict[str, Any]:
 
 def test_every_toggle_of_a_made_run_contributes_what_it_was_given(tmp_path: Path) -> None:
     rows = list(make_rows(noise=0.0, drift=0.0))
-    found = steps(outcomes_of(tmp_path, *rows), LADDER)
+    found = steps(alike(outcomes_of(tmp_path, *rows)), LADDER)
     expected = {
         "amp": ("amp-bf16", "fp32", GAIN["amp"]),
         "amp-nhwc": ("channels_last", "amp", GAIN["amp-nhwc"] / GAIN["amp"]),
@@ -51,7 +55,7 @@ def test_every_toggle_of_a_made_run_contributes_what_it_was_given(tmp_path: Path
 
 
 def test_noise_between_processes_stays_within_the_interval(tmp_path: Path) -> None:
-    found = steps(outcomes_of(tmp_path, *make_rows(noise=0.01)), LADDER)
+    found = steps(alike(outcomes_of(tmp_path, *make_rows(noise=0.01))), LADDER)
     within = [step.gain.low <= GAIN["amp"] <= step.gain.high for step in found if step.alone]  # type: ignore[operator]
     assert sum(within) >= 0.9 * len(within)
 
@@ -63,13 +67,15 @@ def test_on_a_ladder_a_toggle_that_replaces_another_is_held_against_it(tmp_path:
         make_record(cell_id="b", setting="tf32", precision="tf32", **timed(0.010)),
         make_record(cell_id="c", setting="amp", precision="amp-bf16", **timed(0.005)),
     )
-    found = {(one.toggle, one.before.setting_label): one.gain.ratio for one in steps(cells, ["fp32", "tf32", "amp"])}
+    found = {
+        (one.toggle, one.before.setting_label): one.gain.ratio for one in steps(alike(cells), ["fp32", "tf32", "amp"])
+    }
     assert found == {
         ("tf32", "fp32"): pytest.approx(1.2),
         ("amp-bf16", "fp32"): pytest.approx(2.4),
         ("amp-bf16", "tf32"): pytest.approx(2.0),
     }
-    assert ("amp-bf16", "tf32") not in {(one.toggle, one.before.setting_label) for one in steps(cells)}
+    assert ("amp-bf16", "tf32") not in {(one.toggle, one.before.setting_label) for one in steps(alike(cells))}
 
 
 def test_in_a_full_product_each_toggle_stands_alone_and_on_top_of_the_other(tmp_path: Path) -> None:
@@ -82,7 +88,7 @@ def test_in_a_full_product_each_toggle_stands_alone_and_on_top_of_the_other(tmp_
             for pair, step in times.items()
         ),
     )
-    found = {(one.toggle, one.before.setting_label): one.gain.ratio for one in steps(cells)}
+    found = {(one.toggle, one.before.setting_label): one.gain.ratio for one in steps(alike(cells))}
     assert found == {
         ("channels_last", "fp32"): pytest.approx(2),
         ("amp-bf16", "fp32"): pytest.approx(4),
@@ -102,8 +108,8 @@ def test_what_is_not_alike_or_not_fit_is_not_compared(tmp_path: Path) -> None:
         row("amp-nhwc", verdict="invalid", **timed(0.01)),
         row("compiled", status="oom"),
     )
-    assert steps(cells, LADDER) == []
-    assert best_settings(cells, 0.01) == []
+    assert steps(alike(cells), LADDER) == []
+    assert bests(cells, 0.01) == []
 
 
 def test_the_best_setting_is_named_with_those_it_cannot_be_told_from(tmp_path: Path) -> None:
@@ -114,13 +120,13 @@ def test_the_best_setting_is_named_with_those_it_cannot_be_told_from(tmp_path: P
         row("amp-nhwc", **timed(0.0100, 1.001)),
         row("compiled", **timed(0.0099, 1.03)),
     )
-    (best,) = best_settings(cells, floor=0.0)
+    (best,) = bests(cells, floor=0.0)
     assert best.cell.setting_label == "compiled"
     assert best.gain is not None
     assert best.gain.ratio == pytest.approx(0.020 / 0.0099)
     # Told from neither: its own interval is wide.
     assert [one.setting_label for one in best.tied] == ["amp-nhwc", "amp"]
-    (coarse,) = best_settings(cells, floor=1.5)
+    (coarse,) = bests(cells, floor=1.5)
     assert [one.setting_label for one in coarse.tied] == ["amp-nhwc", "amp", "fp32"]
 
 
@@ -130,10 +136,28 @@ def test_throughput_has_a_best_of_its_own(tmp_path: Path) -> None:
         return {"throughput_img_s": value, **ends}
 
     cells = outcomes_of(tmp_path, row("fp32", **timed(0.01), **rate(100)), row("amp", **timed(0.02), **rate(250)))
-    (fastest,), (most) = best_settings(cells, 0.0), best_settings(cells, 0.0, "throughput")
+    (fastest,), (most) = bests(cells, 0.0), bests(cells, 0.0, "throughput")
     assert fastest.cell.setting_label == "fp32"
     assert fastest.gain is None
     assert [(one.cell.setting_label, one.gain.ratio) for one in most if one.gain] == [("amp", pytest.approx(2.5))]
+
+
+def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
+    def cell(**fields: Any) -> Outcome:
+        return Outcome(**{**dict.fromkeys(Outcome.__struct_fields__), **fields})
+
+    base = cell(rank_latency_s=0.02, rank_latency_low_s=0.02 / 1.03, rank_latency_high_s=0.02 * 1.03)
+    head = cell(rank_latency_s=0.01, rank_latency_low_s=0.01 / 1.04, rank_latency_high_s=0.01 * 1.04)
+    found = gain(base, head)
+    assert found is not None
+    half = math.hypot(math.log(1.03), math.log(1.04))
+    assert found.ratio == pytest.approx(2.0)
+    assert found.low == pytest.approx(2 * math.exp(-half))
+    assert found.high == pytest.approx(2 * math.exp(half))
+    bare = gain(base, cell(rank_latency_s=0.01))
+    assert bare is not None
+    assert (bare.low, bare.high) == (None, None)
+    assert gain(base, cell()) is None
 
 
 def test_a_gain_is_told_from_one_only_beyond_floor_and_interval() -> None:
@@ -160,7 +184,7 @@ def test_numerics_stand_beside_the_gain(tmp_path: Path) -> None:
         row("amp", **timed(0.01), output_rel_error=0.01, output_cosine=0.999, output_finite=True),
         row("compiled", verdict="invalid", output_finite=False),
     )
-    found = {one.cell.setting_label: one for one in costs(cells)}
+    found = {one.cell.setting_label: one for one in costs(alike(cells))}
     assert set(found) == {"amp", "compiled"}
     assert found["amp"].gain is not None
     assert found["amp"].gain.ratio == pytest.approx(2.0)
@@ -172,5 +196,5 @@ def test_a_run_on_a_gpu_with_a_floor_of_its_twin(tmp_path: Path) -> None:
     run = archbench.load(make_run(tmp_path, list(make_rows(suite, gpu)), suite=suite, environment=gpu))
     floor = noise_floor(run)
     assert floor is not None
-    found = best_settings(outcomes(summarise(run)), floor.spread)
+    found = bests(outcomes(summarise(run)), floor.spread)
     assert {one.cell.setting_label for one in found if one.cell.phase == "inference"} == {"compiled"}

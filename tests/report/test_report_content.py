@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from archbench.report.content import Block, Code, Fold, Paragraph, Section, Tabl
 from archbench.report.failures import failures
 from archbench.report.figures import phase_sections
 from archbench.report.measured import Measured
-from archbench.report.toggles import Gain, gain, toggles
+from archbench.report.toggles import toggles
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -44,6 +43,10 @@ def tables(*blocks: Block) -> list[Table]:
 
 def section(report: Report, title: str) -> Section:
     return next(one for one in report.sections if one.title == title)
+
+
+def part(of: Section, title: str) -> Section:
+    return next(one for one in of.blocks if isinstance(one, Section) and one.title == title)
 
 
 def texts(*blocks: Block) -> str:
@@ -90,9 +93,6 @@ def test_a_row_of_figures(tmp_path: Path) -> None:
     table = tables(section(report_of(tmp_path, make_record()), "Inference"))[0]
     assert dict(zip(table.headings, table.rows[0], strict=True)) == {
         "Network": "resnet50",
-        "Params M": "25.56",
-        "GMACs": "4.09",
-        "Top-1 %": "80.9",
         "Setting": "fp32",
         "Batch": "1",
         "Latency ms": "23.2 ±0.3",
@@ -103,12 +103,29 @@ def test_a_row_of_figures(tmp_path: Path) -> None:
     }
 
 
+def test_what_is_known_of_a_network_stands_once(tmp_path: Path) -> None:
+    rows = [make_record(cell_id=str(batch), batch_size=batch) for batch in (1, 8)]
+    table = tables(section(report_of(tmp_path, *rows), "Networks"))[0]
+    (row,) = table.rows
+    assert dict(zip(table.headings, row, strict=True)) == {
+        "Network": "resnet50",
+        "Family": "resnet",
+        "Image px": "224",
+        "Params M": "25.56",
+        "GMACs": "4.09",
+        "Activations M": "11.1",
+        "Weights MiB": "97.7",
+        "Top-1 %": "80.9",
+    }
+
+
 def test_nothing_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
     nothing = dict.fromkeys(
         [name for name, column in _columns() if column.kind in ("real", "whole") and name not in _IDENTITY]
     )
-    table = tables(section(report_of(tmp_path, make_record(**nothing)), "Inference"))[0]
-    assert table.rows[0] == ("resnet50", "-", "-", "-", "fp32", "1", "-", "-", "-", "-", "ok")
+    report = report_of(tmp_path, make_record(**nothing))
+    assert tables(section(report, "Inference"))[0].rows[0] == ("resnet50", "fp32", "1", "-", "-", "-", "-", "ok")
+    assert tables(section(report, "Networks"))[0].rows[0] == ("resnet50", "resnet", "224", "-", "-", "-", "-", "-")
 
 
 _IDENTITY = {"schema_version", "protocol_version", "round", "visit", "input_size", "batch_size"}
@@ -130,7 +147,7 @@ def test_fastest_first_within_setting_and_batch_settings_as_in_the_suite(tmp_pat
         for setting in ("compiled", "fp32")
     ]
     table = tables(section(report_of(tmp_path, *rows), "Inference"))[0]
-    order = [(row[4], row[5], row[0]) for row in table.rows]
+    order = [(row[1], row[2], row[0]) for row in table.rows]
     assert order == [
         (setting, batch, name)
         for setting in ("fp32", "compiled")
@@ -159,7 +176,7 @@ def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
     slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
     table = tables(section(report_of(tmp_path, *rows, slow), "Inference"))[0]
-    assert [(row[6].split()[0], row[7]) for row in table.rows if row[0] == "slow"] == [("10", "20.0")]
+    assert [(row[3].split()[0], row[4]) for row in table.rows if row[0] == "slow"] == [("10", "20.0")]
 
 
 def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
@@ -202,7 +219,7 @@ def test_gpu_runs_show_reserved_memory_labels_and_raw_times(tmp_path: Path) -> N
     run = make_run(tmp_path, list(make_rows(suite, gpu, networks=["vgg16"])), suite=suite, environment=gpu)
     report = build_report(read_measured(run))
     inference = tables(section(report, "Inference"))[0]
-    assert inference.rows[0][9:] == ("1,154", "ok; host_bound")
+    assert inference.rows[0][6:] == ("1,154", "ok; host_bound")
     assert "held by the allocator" in texts(section(report, "Inference"))
     trust = texts(section(report, "How far to trust this"))
     assert "corrected" not in trust
@@ -231,19 +248,6 @@ def test_long_phases_are_cut_by_setting_and_very_long_tables_folded(tmp_path: Pa
     assert folded.blocks[0].summary == "101 cells"
 
 
-def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
-    base = outcome(rank_latency_s=0.02, rank_latency_low_s=0.02 / 1.03, rank_latency_high_s=0.02 * 1.03)
-    head = outcome(rank_latency_s=0.01, rank_latency_low_s=0.01 / 1.04, rank_latency_high_s=0.01 * 1.04)
-    found = gain(base, head)
-    assert found is not None
-    half = math.hypot(math.log(1.03), math.log(1.04))
-    assert found.ratio == 2.0
-    assert found.low == pytest.approx(2 * math.exp(-half))
-    assert found.high == pytest.approx(2 * math.exp(half))
-    assert gain(base, outcome(rank_latency_s=0.01)) == Gain(ratio=2.0)
-    assert gain(base, outcome()) is None
-
-
 def test_settings_stand_side_by_side(tmp_path: Path) -> None:
     def row(setting: str, **fields: Any) -> Record:
         bundle = SETTINGS[setting]
@@ -260,9 +264,9 @@ def test_settings_stand_side_by_side(tmp_path: Path) -> None:
     ]
     found = toggles(read_measured(make_run(tmp_path, rows)))
     assert found is not None
-    (table,) = tables(found)
+    (table,) = tables(part(found, "Inference: gains over fp32"))
     assert table.headings == ("Network", "Batch", "fp32 ms", "amp ×", "amp-nhwc ×", "compiled ×")
-    assert table.rows == (("resnet50", "1", "20.00 ±0.10", "2.00 ±0.02 ?", "invalid", "timeout"),)
+    assert table.rows == (("resnet50", "1", "20.00", "2.00 ±0.02 ?", "invalid", "timeout"),)
     assert toggles(read_measured(make_run(tmp_path / "alone", rows[:1]))) is None
 
 
@@ -275,8 +279,9 @@ def test_a_full_product_of_toggles_takes_several_tables(tmp_path: Path) -> None:
     ]
     found = toggles(read_measured(make_run(tmp_path, rows)))
     assert found is not None
-    assert [len(table.headings) for table in tables(found)] == [3 + 7, 3 + 4]
-    assert "amp-bf16, channels_last ×" in tables(found)[0].headings
+    over_fp32 = tables(part(found, "Inference: gains over fp32"))
+    assert [len(table.headings) for table in over_fp32] == [3 + 6, 3 + 5]
+    assert "amp-bf16, channels_last ×" in over_fp32[0].headings
     assert all(len(row) == len(table.headings) for table in tables(found) for row in table.rows)
 
 
@@ -321,10 +326,11 @@ def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
     assert "0 of 1 cell measured." in texts(*report.lead)
     assert "Which network, with which settings" in texts(*report.lead)
     assert [one.title for one in report.sections] == [
-        "Machine",
-        "How far to trust this",
+        "Networks",
         "Inference",
         "Without figures",
+        "How far to trust this",
+        "Machine",
         "What is not included",
         "Measure it again",
     ]
