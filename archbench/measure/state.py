@@ -44,16 +44,50 @@ def apply_state(precision: Precision, threads: int, seed: int) -> None:
     The older TF32 switches are used throughout: reading them after the newer `fp32_precision` interface was
     written raises, and inductor still reads them.
     """
+    _set_switches(precision, threads, seed)
+    with contextlib.suppress(RuntimeError):  # settable once per process, and the host has not run anything parallel
+        torch.set_num_interop_threads(1)
+
+
+def _set_switches(precision: Precision, threads: int, seed: int) -> None:
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True  # shapes are fixed within a cell, so the search pays and is what users set
     torch.backends.cudnn.deterministic = False
     torch.set_num_threads(threads)
-    with contextlib.suppress(RuntimeError):  # settable once per process, and the host has not run anything parallel
-        torch.set_num_interop_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def lent_state(precision: Precision, threads: int, seed: int) -> Iterator[None]:
+    """The state of `apply_state` for a while, in a process that others go on using: all is put back at the end.
+
+    Inter-op threads stay as they are, since they can be set only once.
+    """
+    cudnn = torch.backends.cudnn
+    matmul, threads_before, flushed = (
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        flushes_denormals(),
+    )
+    searched = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        try:
+            _set_switches(precision, threads, seed)
+            yield
+        finally:
+            torch.set_float32_matmul_precision(matmul)
+            cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = searched
+            torch.set_num_threads(threads_before)
+            torch.set_flush_denormal(flushed)
+
+
+def flushes_denormals() -> bool:
+    """Whether tiny numbers become zero. torch can set the flag but not read it: ask the arithmetic."""
+    tiny = torch.tensor([1.0e-310], dtype=torch.float64)
+    return bool((tiny * 1.0).item() == 0.0)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archbench.measure import compiler
-from archbench.measure.state import AUTOCAST, WHOLE_MODEL, Applied, step_contexts
+from archbench.measure.state import AUTOCAST, WHOLE_MODEL, Applied, flushes_denormals, step_contexts
 from archbench.model.cell import Cell
 
 LEARNING_RATE = 1e-4
@@ -32,16 +32,28 @@ class Workload:
     """
 
     def __init__(
-        self, cell: Cell, module: nn.Module, shape: tuple[int, ...], device: torch.device, *, ring: int, seed: int
+        self,
+        cell: Cell,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        device: torch.device,
+        *,
+        ring: int,
+        seed: int,
+        inputs: Sequence[Tensor] | None = None,
     ) -> None:
-        """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch."""
+        """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch.
+
+        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape.
+        """
         self.cell = cell
         self.device = device
         self._seed = seed
         self._contexts = step_contexts(device, cell.phase, cell.precision)
         self.module = self._prepare(module)
-        self.inputs = _input_ring(cell, shape, device, ring, seed)
-        self._turn = cycle(range(ring))
+        drawn = _input_ring(cell, shape, ring, seed) if inputs is None else inputs
+        self.inputs = [_placed(tensor, cell, device) for tensor in drawn]
+        self._turn = cycle(range(len(self.inputs)))
         self._forward: Callable[..., Any] = self.module
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
@@ -168,7 +180,7 @@ class Workload:
             cudnn_deterministic=torch.backends.cudnn.deterministic,
             threads=torch.get_num_threads(),
             interop_threads=torch.get_num_interop_threads(),
-            flush_denormals=_flushes_denormals(),
+            flush_denormals=flushes_denormals(),
             grad_mode=grad_mode,
             autocast_dtype=autocast_dtype,
             weight_dtype=_name(weights[0].dtype) if weights else "none",
@@ -205,16 +217,19 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _input_ring(cell: Cell, shape: tuple[int, ...], device: torch.device, ring: int, seed: int) -> list[Tensor]:
+def _input_ring(cell: Cell, shape: tuple[int, ...], ring: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
-    tensors = []
-    for _ in range(ring):
-        tensor = torch.randn((cell.batch_size, *shape), generator=generator).to(device, dtype)
-        if cell.memory_format == "channels_last" and tensor.dim() == 4:
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        tensors.append(tensor)
-    return tensors
+    return [torch.randn((cell.batch_size, *shape), generator=generator) for _ in range(ring)]
+
+
+def _placed(tensor: Tensor, cell: Cell, device: torch.device) -> Tensor:
+    """An input on the device, in the cell's dtype (indices stay whole numbers) and memory format."""
+    dtype = WHOLE_MODEL.get(cell.precision, torch.float32) if tensor.is_floating_point() else tensor.dtype
+    tensor = tensor.detach().to(device, dtype)
+    if tensor.dim() != 4:
+        return tensor
+    wanted = torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format
+    return tensor.contiguous(memory_format=wanted)
 
 
 def _tensors(output: object) -> list[Tensor]:
@@ -243,9 +258,3 @@ def _format_of(tensors: list[Tensor]) -> str:
     if all(plain):
         return "contiguous"
     return "channels_last" if all(t.is_contiguous(memory_format=torch.channels_last) for t in tensors) else "mixed"
-
-
-def _flushes_denormals() -> bool:
-    """torch can set the flag but not read it: ask the arithmetic."""
-    tiny = torch.tensor([1.0e-310], dtype=torch.float64)
-    return bool((tiny * 1.0).item() == 0.0)

@@ -13,6 +13,16 @@ from archbench.plan.match import entry_of
 
 def unsupported(cell: Cell) -> str | None:
     """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
+    if (reason := unsupported_toggle(cell)) is not None:
+        return reason
+    shape = entry_of(cell.network).input_shape
+    if cell.network.input_size is not None and shape is not None and len(shape) != 3:
+        return f"{cell.network.name} takes vectors, which have no input_size"
+    return None
+
+
+def unsupported_toggle(cell: Cell) -> str | None:
+    """Which of the cell's toggles its device cannot do, whatever the network; `None` where it can do all."""
     if cell.device == "cpu":
         if cell.precision == "tf32":
             return "TF32 is a number format of NVIDIA GPUs; on a CPU this would be fp32"
@@ -20,7 +30,4 @@ def unsupported(cell: Cell) -> str | None:
             return "reduce-overhead means CUDA graphs; on a CPU this would be compile_mode default"
         if cell.compile_mode == "max-autotune":
             return "max-autotune includes CUDA graphs; on a CPU this would be max-autotune-no-cudagraphs"
-    shape = entry_of(cell.network).input_shape
-    if cell.network.input_size is not None and shape is not None and len(shape) != 3:
-        return f"{cell.network.name} takes vectors, which have no input_size"
     return None

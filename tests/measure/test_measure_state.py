@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from archbench.measure.state import apply_state, default_threads, plain_fp32
+from archbench.measure.state import apply_state, default_threads, flushes_denormals, lent_state, plain_fp32
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
 from archbench.model.cell import Cell, Network
@@ -150,3 +150,44 @@ def test_a_network_that_ignores_eval_is_refused():
     cell = workload(Stubborn())
     with pytest.raises(UnsupportedError, match="training mode"):
         cell.require(cell.applied())
+
+
+def test_lent_state_is_given_back_also_after_an_exception():
+    torch.set_float32_matmul_precision("highest")
+    before = read_switches()
+    drawn = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match="in the middle"), lent_state("tf32", threads=1, seed=7):
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.get_num_threads() == 1
+        assert flushes_denormals()
+        raise ValueError("in the middle")
+    assert read_switches() == before
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def read_switches():
+    cudnn = torch.backends.cudnn
+    return (
+        torch.get_float32_matmul_precision(),
+        *(cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic),
+        *(torch.get_num_threads(), torch.get_num_interop_threads(), flushes_denormals()),
+    )
+
+
+def test_given_inputs_are_used_as_they_are_but_placed():
+    cell = Cell(network=Network(name="small"), batch_size=2, precision="bf16", memory_format="channels_last")
+    images, indices = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
+    made = Workload(cell, Small(), (), CPU, ring=3, seed=7, inputs=[images])
+    (placed,) = made.inputs
+    assert placed.dtype == torch.bfloat16
+    assert placed.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(placed.float(), images.bfloat16().float())
+    made.step()
+    embedded = Workload(cell_of_vectors(), nn.Embedding(4, 3), (), CPU, ring=3, seed=7, inputs=[indices])
+    assert embedded.inputs[0].dtype == torch.int64
+    embedded.step()
+
+
+def cell_of_vectors():
+    return Cell(network=Network(name="embedding"), batch_size=2, precision="bf16")

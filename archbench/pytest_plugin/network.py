@@ -1,0 +1,224 @@
+"""The fixture's work: one network made ready as a cell of a suite would be, and timed by pytest-benchmark."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor, nn
+
+from archbench.analyze import count, count_module, measured_peak
+from archbench.catalog import resolve
+from archbench.catalog.build import build, input_shape
+from archbench.device import collect_environment, resolve_device
+from archbench.measure import compiler
+from archbench.measure.clock import open_clock
+from archbench.measure.memory import measure_memory
+from archbench.measure.sampling import quiet_gc, warm_up
+from archbench.measure.state import default_threads, lent_state
+from archbench.measure.workload import UnsupportedError, Workload
+from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.cell import Cell, Network
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
+from archbench.model.protocol import Protocol, protocol_for
+from archbench.plan.support import unsupported_toggle
+from archbench.pytest_plugin import DEVICES
+from archbench.pytest_plugin.timer import DeviceTimer
+
+SAMPLING_S = 1.0
+"""pytest-benchmark wants to know beforehand how many rounds: as many as fill this time, within the protocol's bounds.
+Its table has no interval that could stop it earlier."""
+
+
+class NetworkBenchmark:
+    """What the fixture `benchmark_network` gives: call it once with a network.
+
+    ```python
+    def test_resnet(benchmark_network):
+        benchmark_network("resnet18", batch_size=8, precision="amp-bf16")
+
+    def test_my_block(benchmark_network):
+        benchmark_network(MyBlock(64), torch.randn(8, 64, 56, 56))
+    ```
+    """
+
+    def __init__(self, benchmark: Any, timer: DeviceTimer, config: pytest.Config) -> None:
+        self._benchmark = benchmark
+        self._timer = timer
+        self._config = config
+
+    def __call__(
+        self,
+        network: str | nn.Module,
+        *inputs: Tensor,
+        batch_size: int = 1,
+        input_size: int | None = None,
+        options: Mapping[str, Scalar] | None = None,
+        phase: Phase = "inference",
+        precision: Precision = "fp32",
+        compile_mode: CompileMode = "off",
+        memory_format: MemoryFormat = "contiguous",
+        device: str | None = None,
+        seed: int = 0,
+        protocol: Mapping[str, float] | None = None,
+    ) -> Any:
+        """Benchmark one step of `network` and return what its last step returned (the output, or in training the loss).
+
+        `network`: a name (`resnet50`, `timm:hrnet_w18`, `package.module:function`) with `batch_size`, `input_size` and
+        `options`, or a module with its `inputs`, whole batches; a copy of it is measured. The toggles are those of a
+        suite; `protocol` overrides constants of measuring as there. `device`: in place of `--archbench-device`. Fails
+        the test, in one line, where the network cannot be built, and skips it where the device cannot do what is asked.
+        """
+        try:
+            environment = collect_environment(resolve_device(device or self._config.getoption("archbench_device")))
+            kind: DeviceKind = "cpu" if environment.device == "cpu" else "cuda"
+            subject: _Named | _Given
+            if isinstance(network, str):
+                name = resolve(network, allow_code=True).name
+                subject = _Named(Network(name=name, input_size=input_size, options={**(options or {})}), batch_size)
+            else:
+                subject = _Given(network, inputs)
+            cell = Cell(
+                network=subject.network,
+                batch_size=subject.batch_size,
+                phase=phase,
+                precision=precision,
+                compile_mode=compile_mode,
+                memory_format=memory_format,
+                device=kind,
+            )
+            if reason := unsupported_toggle(cell):
+                pytest.skip(reason)
+            self._config.stash[DEVICES].add(environment.device)
+            with lent_state(precision, default_threads(environment.cpu_count), seed):
+                return self._measure(cell, subject, environment, protocol_for(kind, protocol or {}), seed)
+        except UnsupportedError as error:
+            skip, message = True, str(error)
+        except (UsageError, msgspec.ValidationError) as error:
+            skip, message = False, str(error)
+        # Outside the handlers, or pytest would show the exception that is being put into a line here.
+        if skip:
+            pytest.skip(message)
+        pytest.fail(message, pytrace=False)
+
+    def _measure(
+        self, cell: Cell, subject: _Named | _Given, environment: Environment, protocol: Protocol, seed: int
+    ) -> Any:
+        device = torch.device(environment.device)
+        clock = open_clock(device)
+        compiles = cell.compile_mode != "off"
+        if compiles:
+            compiler.reset()
+        before = _standing_bytes(device)
+        workload = subject.workload(cell, device, protocol, seed)
+        workload.require(workload.applied())
+        self._timer.use(device)
+        if self._benchmark.disabled:
+            return self._benchmark.pedantic(workload.step)
+        workload.step()
+        clock.synchronize()
+        warm = warm_up(workload.step, clock, protocol, first_cell=True)
+        rounds, steps = _amount(protocol, warm.step_s, cell.device)
+        guard = compiler.no_recompiles() if compiles else nullcontext()
+        clock.synchronize()
+        with guard, quiet_gc():
+            result = self._benchmark.pedantic(workload.step, rounds=rounds, iterations=steps)
+        peak = measure_memory(workload.step, device, None).peak_allocated
+        self._benchmark.extra_info.update(
+            _identity(cell, environment),
+            **subject.figures(),
+            peak_allocated_bytes=None if peak is None else peak - before,
+            warmup_steps=warm.calls + 1,
+            warmup_level=warm.level,
+        )
+        return result
+
+
+class _Named:
+    """A network of the catalogue, a library or the user's code, built here."""
+
+    def __init__(self, network: Network, batch_size: int) -> None:
+        self.network = network
+        self.batch_size = batch_size
+
+    def workload(self, cell: Cell, device: torch.device, protocol: Protocol, seed: int) -> Workload:
+        module = build(self.network, allow_code=True)
+        shape = input_shape(self.network, allow_code=True)
+        return Workload(cell, module, shape, device, ring=protocol.input_ring, seed=seed)
+
+    def figures(self) -> dict[str, int | None]:
+        counts = count(self.network, allow_code=True)
+        return {"params": counts.params, "macs": counts.macs, "weight_bytes": counts.weight_bytes}
+
+
+class _Given:
+    """A module that a test made, on the test's own inputs."""
+
+    def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
+        if not inputs or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in inputs):
+            raise UsageError(
+                "a module is benchmarked on inputs: benchmark_network(module, tensor, ...), each a batch of them"
+            )
+        self._module = module
+        self._inputs = inputs
+        self.network = Network(name=type(module).__name__)
+        self.batch_size = inputs[0].shape[0]
+
+    def workload(self, cell: Cell, device: torch.device, protocol: Protocol, seed: int) -> Workload:
+        module = copy.deepcopy(self._module)
+        first, *rest = self._inputs
+        return Workload(cell, _Bound(module, rest) if rest else module, (), device, ring=1, seed=seed, inputs=[first])
+
+    def figures(self) -> dict[str, int | None]:
+        params = sum(weight.numel() for weight in self._module.parameters() if weight.requires_grad)
+        if len(self._inputs) > 1 or not self._inputs[0].is_floating_point():
+            return {"params": params, "macs": None}  # the counter gives a network one tensor of real numbers
+        try:
+            return {"params": params, "macs": count_module(self._module, tuple(self._inputs[0].shape[1:])).macs}
+        except UsageError:
+            return {"params": params, "macs": None}
+
+
+class _Bound(nn.Module):
+    """A module of several inputs as one of a single input: the others lie with its buffers, and move with them."""
+
+    def __init__(self, module: nn.Module, rest: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.module = module
+        self._names = [f"input_{position}" for position in range(1, len(rest) + 1)]
+        for name, tensor in zip(self._names, rest, strict=True):
+            self.register_buffer(name, tensor.detach().clone(), persistent=False)
+
+    def forward(self, first: Tensor) -> Any:
+        return self.module(first, *(getattr(self, name) for name in self._names))
+
+
+def _amount(protocol: Protocol, step_s: float, device: DeviceKind) -> tuple[int, int]:
+    """Rounds and steps a round. On a device with its own clock a round is one step: a second would be pipelined."""
+    steps = 1 if device == "cuda" else max(1, math.ceil(protocol.sample_floor_s / step_s))
+    least = protocol.min_samples if step_s < protocol.slow_step_s else protocol.min_samples_slow
+    fitting = round(min(SAMPLING_S, protocol.max_sampling_s) / (step_s * steps))
+    return min(protocol.max_samples, max(least, fitting)), steps
+
+
+def _standing_bytes(device: torch.device) -> int:
+    """What lives on the device already and is not this benchmark's."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else measured_peak(lambda: None)
+
+
+def _identity(cell: Cell, environment: Environment) -> dict[str, Any]:
+    """What was measured, under the names of archbench's columns."""
+    toggles = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "device")
+    return {
+        "cell_id": cell.cell_id,
+        "architecture": cell.network.label,
+        **{name: msgspec.structs.asdict(cell)[name] for name in toggles},
+        "hardware_class": environment.hardware_class,
+    }
