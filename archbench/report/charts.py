@@ -23,9 +23,13 @@ HEIGHT = 360
 """Pixels; the width is that of the page, or `drawing.WIDTH`."""
 _BAR = 9
 """Pixels for each bar of a chart of bars."""
+_LINE = 16
+"""Pixels for one where a network has no other, so that names have room."""
 _MOST_BARS = 25
 """Networks in a chart of bars: it is longer than a screen beyond."""
-_NAME_GAP = 0.06
+_NARROW = 400
+"""Pixels of width below which names would cover the points."""
+_NAME_GAP = 0.08
 """Share of a front's height by which two points must differ for both to be named."""
 _NAME_SPACE = 50
 """Pixels left and right of the points for half a name."""
@@ -97,15 +101,18 @@ def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:
     """Top-1 over `figure`: points, intervals, and for each setting the line of those that none beats in both."""
     timed = figure != "macs"
     colour, shape = _by_setting(points) if timed else _by_family(points)
-    x, y = alt.X(f"{figure}:Q", title=_TITLES[figure], scale=_log(_NAME_SPACE), axis=_axis()), _y("top1")
+    x, y = alt.X(f"{figure}:Q", title=_TITLES[figure], scale=_log(_NAME_SPACE), axis=_axis(grid=False)), _y("top1")
     dots = _dots().encode(x, y, colour, shape, tooltip=_tooltip())
     front = alt.Chart().mark_line(interpolate="step-before" if figure == "rate" else "step-after", strokeWidth=1.5)
-    names = alt.Chart().mark_text(dy=-11, fontSize=11)  # outside the front, where no point can be
+    side = "left" if figure == "rate" else "right"  # outside the front, where no point can be
+    names = alt.Chart().mark_text(align=side, dx=10 if side == "right" else -10, dy=-11, fontSize=11)
     line_colour = colour if timed else alt.ColorValue("gray")
     layers = [
         front.transform_filter("datum.on_front").encode(x, y, line_colour, order=alt.Order("top1:Q")),
         dots,
-        names.encode(x, y, text="network:N").properties(transform=_apart_on_front()),
+        names.encode(x, y, text=alt.condition(f"width < {_NARROW}", alt.value(""), alt.Text("network:N"))).properties(
+            transform=_apart_on_front()
+        ),
     ]
     if figure in _WITH_INTERVAL:
         layers.insert(0, _interval(figure, "x").encode(y, colour))
@@ -122,14 +129,16 @@ def _cloud(points: Sequence[Point], counted: str) -> Chart:
     """Latency over a counted figure."""
     steps = [*_chosen("latency", "phase_order", "machine", "batch", "setting_order"), _keep(f"datum.{counted} > 0")]
     colour, shape = _by_family(points)
-    x, y = alt.X(f"{counted}:Q", title=_TITLES[counted], scale=_log(), axis=_axis()), _y("latency", log=True)
+    x, y = alt.X(f"{counted}:Q", title=_TITLES[counted], scale=_log(), axis=_axis(grid=False)), _y("latency", log=True)
     dots = _dots().encode(x, y, colour, shape, tooltip=_tooltip())
     return _layered([_interval("latency", "y").encode(x, colour), dots], steps, height=HEIGHT)
 
 
 def _curves(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:
     """`figure` over the batch size, one line a network; the one under the pointer stands out."""
-    x = alt.X("batch:Q", title=_TITLES["batch"], scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="d"))
+    x = alt.X(
+        "batch:Q", title=_TITLES["batch"], scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="d", grid=False)
+    )
     y, (colour, shape) = _y(figure, log=True), _by_family(points)
     pointed = alt.selection_point(
         name="pointed", fields=["network"], on="pointerover", nearest=True, clear="pointerout", empty=False
@@ -167,7 +176,7 @@ def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, named: set[str
     if figure == "gain":
         no_gain = alt.Chart().mark_rule(strokeWidth=1).encode(x=alt.datum(1))
         layers += [no_gain, _interval(figure, "x", opacity=0.9).encode(y, across)]
-    return _layered(layers, [*steps, *ranked], height=alt.Step(_BAR))
+    return _layered(layers, [*steps, *ranked], height=alt.Step(_BAR if len(settings) > 1 else _LINE))
 
 
 def _layered(layers: Sequence[alt.Chart], steps: _Steps, *, height: int | alt.Step) -> Chart:
@@ -175,7 +184,7 @@ def _layered(layers: Sequence[alt.Chart], steps: _Steps, *, height: int | alt.St
     said = (
         alt.Chart()
         .transform_aggregate(low="min(batch)", high="max(batch)", groupby=["phase", "machine"])
-        .mark_text(align="left", baseline="bottom", dy=-8, fontSize=11)
+        .mark_text(align="left", baseline="bottom", dy=-8, fontSize=11, limit=alt.ExprRef("width"))
         .encode(x=alt.value(0), y=alt.value(0), text="chosen:N")
         .transform_calculate(
             chosen="datum.phase + ', batch size ' + "
@@ -184,7 +193,9 @@ def _layered(layers: Sequence[alt.Chart], steps: _Steps, *, height: int | alt.St
     )
     steps = [_calculate("phase_order", "datum.phase === 'inference' ? 0 : 1"), *_tooltips(), *steps]
     chart: Chart = alt.layer(*layers, said, data=alt.NamedData(NAME))
-    return chart.properties(transform=steps, width="container", height=height)
+    return chart.properties(
+        transform=steps, width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
+    )
 
 
 def _chosen(figure: str, *fields: str) -> _Steps:
@@ -241,7 +252,7 @@ def _tooltips() -> _Steps:
     def words(figure: str) -> str:
         low, high = f"datum.{figure}_low", f"datum.{figure}_high"
         interval = f"(isValid({low}) ? ' (' + {_number(low)} + ' to ' + {_number(high)} + ')' : '')"
-        return f"isValid(datum.{figure}) ? {_number(f'datum.{figure}')} + {interval} : 'not measured'"
+        return f"isValid(datum.{figure}) ? {_number(f'datum.{figure}')} + {interval} : '-'"
 
     return [_calculate(f"{figure}_words", words(figure)) for figure in _WITH_INTERVAL]
 
@@ -281,16 +292,16 @@ def _dots(size: int = 64) -> alt.Chart:
 
 
 def _y(figure: str, *, log: bool = False) -> alt.Y:
-    scale = _log() if log else alt.Scale(zero=False, padding=12)
-    return alt.Y(f"{figure}:Q", title=_TITLES[figure], scale=scale, axis=_axis())
+    scale, axis = (_log(), _axis(gridOpacity=0.5)) if log else (alt.Scale(zero=False, padding=12), _axis())
+    return alt.Y(f"{figure}:Q", title=_TITLES[figure], scale=scale, axis=axis)
 
 
 def _log(padding: int = 20) -> alt.Scale:
     return alt.Scale(type="log", nice=False, padding=padding)
 
 
-def _axis() -> alt.Axis:
-    return alt.Axis(format=",.4~r", tickCount=6)
+def _axis(**grid: Any) -> alt.Axis:
+    return alt.Axis(format=",.4~r", tickCount=6, **grid)
 
 
 def _by_setting(points: Sequence[Point], named: Sequence[str] | None = None) -> tuple[alt.Color, alt.Shape]:

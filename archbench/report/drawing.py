@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+from archbench.model.errors import UnfitError
 from archbench.report.content import Block, Dataset, Fold, Picture, Report, Section
+
+log = logging.getLogger(__name__)
 
 WIDTH = 680
 """Pixels: as wide as a forge shows a page's text."""
+_LEGEND_COLUMNS = 4
 _INK, _FAINT, _PAPER = "#1f2328", "#d8dee4", "#ffffff"
 LIGHT = ("#0072b2", "#d55e00", "#00805f", "#b0508c", "#8a6d00", "#4d5560", "#7a4bc4", "#0a8ea0")
 """Colours that stay apart for every kind of colour vision and stand out from white by 3:1 (after Okabe and Ito)."""
@@ -28,6 +34,28 @@ def pictures(report: Report) -> Iterator[Picture]:
                 yield from within(block.blocks)
 
     return within((*report.lead, *report.sections))
+
+
+def draw(report: Report, folder: Path) -> bool:
+    """Write each picture as `folder`/NAME.svg; whether all are there. What hinders it is a warning: text goes on.
+
+    Raises `UnfitError` where the folder cannot be written.
+    """
+    from archbench.store.files import write_bytes
+
+    try:
+        images = dict(drawn(report))
+    except (ImportError, ValueError) as error:  # ValueError: what Vega says of a definition that it cannot draw
+        log.warning("plots are described, not drawn: %s", error)
+        return False
+    if images:
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UnfitError(f"cannot write {folder}: {error.strerror}; make room or give another place") from error
+    for name, image in images.items():
+        write_bytes(folder / f"{name}.svg", image.encode())
+    return True
 
 
 def drawn(report: Report) -> Iterator[tuple[str, str]]:
@@ -75,6 +103,7 @@ def theme(ink: str, faint: str, palette: tuple[str, ...], *, background: str) ->
             "labelFontSize": 12,
             "titleFontSize": 12,
             "labelLimit": 220,
+            "columns": _LEGEND_COLUMNS,
         },
         "text": {"color": ink},
         "rule": {"color": ink},

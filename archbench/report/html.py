@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from html import escape
 from importlib.resources import files
 from itertools import groupby
 from string import Template
@@ -38,6 +39,7 @@ FIRST_ROWS = 100
 MOST_ROWS = 25_000
 """Rows of all long tables together, so that a run of 100,000 cells stays a page of 15 MiB."""
 
+_RIGHT = ' class="n"'
 _INK = {"light": ("#1f2328", "#dfe3e8"), "dark": ("#e3e7ec", "#343b45")}
 
 
@@ -138,11 +140,14 @@ class _Page:
         )
 
     def _table(self, table: Table) -> str:
-        numeric = "".join(f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else "")
+        numeric = f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else ""
         if not any(table.headings):
             head = ""
         else:
-            head = "".join(f'<th scope="col">{html(name)}</th>' for name in table.headings)
+            head = "".join(
+                f'<th scope="col"{_RIGHT if place in table.numeric else ""}>{html(name)}</th>'
+                for place, name in enumerate(table.headings)
+            )
             head = f"<thead><tr>{head}</tr></thead>"
         kept = table.rows[: self._rows_each]
         body = "\n".join(_row(row, table, plain=not head) for row in kept[:FIRST_ROWS])
@@ -172,10 +177,7 @@ class _Page:
 
 
 def _row(row: tuple[str, ...], table: Table, *, plain: bool) -> str:
-    cells = (
-        f'<td class="n">{html(cell)}</td>' if place in table.numeric else f"<td>{html(cell)}</td>"
-        for place, cell in enumerate(row)
-    )
+    cells = (f"<td{_RIGHT if place in table.numeric else ''}>{html(cell)}</td>" for place, cell in enumerate(row))
     if plain:  # without headings above, the first cell is the row's
         return f'<tr><th scope="row">{html(row[0])}</th>{"".join(list(cells)[1:])}</tr>'
     return f"<tr>{''.join(cells)}</tr>"
@@ -232,6 +234,5 @@ def _no_tags(json: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    from html import escape
-
+    """Several lines of text."""
     return escape("\n".join(printable(line) if line.strip() else "" for line in text.split("\n")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,15 @@ def test_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     run = make_run(tmp_path, [make_record()], merge=False)
     assert report(run, "--out", tmp_path / "here.md") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'here.md'}\n"
+    images = re.compile(r"!\[([^]]*)\]\((here_plots/[a-z-]+\.svg)\)")
+    written = (tmp_path / "here.md").read_text()
+    assert images.search(written)
+    assert all((tmp_path / place).read_text().startswith("<svg") for _, place in images.findall(written))
     assert report(run, "--out", "-") == 0
-    assert capsys.readouterr().out == (tmp_path / "here.md").read_text()
+    printed = capsys.readouterr().out  # where no file can lie beside it, plots are described
+    assert re.sub(r"\*[^*]+\.\* (Each point is|A line for|A bar for|The peak)", r"\1", printed) == images.sub(
+        r"\1", written
+    )
     assert not (run / "report.md").exists()
 
 

@@ -9,6 +9,8 @@ const facets = dataset === null ? [] : dataset.facets;
 const chosen = new Map(facets.map((facet) => [facet, new Set()])); // nothing chosen: everything is shown
 let wanted = ""; // part of a network's name
 const PAGE = 100; // rows that a table shows before it is asked for more
+const SORTABLE = 4; // rows from which sorting shows more than a look
+const LEGEND_ENTRY = 130; // pixels
 const LIVE_MARKS = 1500; // figures beyond which a plot is painted, not made of elements
 
 function made(tag, attributes = {}, ...children) {
@@ -57,7 +59,7 @@ class LongTable {
   }
 
   makeSortable(heading, column) {
-    if (this.rows.length < 2) return;
+    if (this.rows.length < SORTABLE) return;
     const button = made("button", { type: "button" }, heading.textContent);
     button.addEventListener("click", () => this.sort(column));
     heading.replaceChildren(button);
@@ -165,7 +167,7 @@ class Plot {
       this.result = await vegaEmbed(this.canvas, structuredClone(spec), {
         ast: true, // expressions are interpreted: the page's policy forbids making code
         renderer: shown.length > LIVE_MARKS ? "canvas" : "svg",
-        config: themeConfig(),
+        config: themeConfig(this.canvas.clientWidth),
         actions: { export: true, source: false, compiled: false, editor: false },
         downloadFileName: this.figure.id,
         logLevel: 1,
@@ -183,6 +185,11 @@ class Plot {
     }
   }
 
+  textOf(value, format) {
+    if (value === null || value === undefined) return "-";
+    return format !== undefined && typeof value === "number" ? this.result.view.locale().format(format)(value) : String(value);
+  }
+
   tabulate() { // the same figures for those who do not see the plot
     if (!this.figures.open || this.result === null) return;
     const layers = this.spec.layer ?? [this.spec];
@@ -190,7 +197,7 @@ class Plot {
     const marks = this.marks();
     const head = made("tr", {}, ...fields.map((field) => made("th", { scope: "col" }, field.title ?? field.field)));
     const rows = marks.slice(0, PAGE).map((datum) => made("tr", {}, ...fields.map((field) =>
-      made("td", field.type === "quantitative" ? { class: "n" } : {}, textOf(datum[field.field], field.format)))));
+      made("td", field.type === "quantitative" ? { class: "n" } : {}, this.textOf(datum[field.field], field.format)))));
     const table = made("table", {}, made("thead", {}, head), made("tbody", {}, ...rows));
     const scroll = made("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "The plot's figures" }, table);
     const rest = marks.length > PAGE ? [made("p", { class: "note" }, `${PAGE} of ${marks.length.toLocaleString("en")}: filter to see others.`)] : [];
@@ -198,14 +205,9 @@ class Plot {
   }
 }
 
-function textOf(value, format) {
-  if (value === null || value === undefined) return "-";
-  return format !== undefined && typeof value === "number" ? vega.format(format)(value) : String(value);
-}
-
-function themeConfig() {
+function themeConfig(width) {
   const config = structuredClone(shared.themes[isDark() ? "dark" : "light"]);
-  if (window.innerWidth < 640) config.legend.columns = 2;
+  config.legend.columns = Math.max(1, Math.floor(width / LEGEND_ENTRY));
   return config;
 }
 
