@@ -226,7 +226,8 @@ def _points(stretch: Sequence[_Entry]) -> dict[str, list[Point]]:
     frame = pd.concat([entry.rows.frame for entry in stretch])
     cells = summarise(corrected(frame, float(frame["canary_s"].median()), without_canary(frame)))
     cells = cells[(cells["status"] == "ok") & (cells["verdict"] != "invalid")]
-    time = cells["rank_latency_s"].fillna(cells["batch_size"] / cells["rank_throughput_img_s"]).to_numpy(dtype=float)
+    time = cells["rank_latency_s"].astype(float)
+    time = time.fillna(cells["batch_size"].astype(float) / cells["rank_throughput_img_s"].astype(float))
     ends = [cells[name].astype(float).tolist() for name in ("rank_latency_low_s", "rank_latency_high_s")]
     points: dict[str, list[Point]] = {}
     for run_id, cell, at, low, high in zip(cells["run_id"], cells["cell_id"], time.tolist(), *ends, strict=True):

@@ -110,14 +110,14 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
     import altair as alt
 
     begun = {run.run_id: run.started_at for run in history.runs}
+    several = len({one.hardware_class for one in chosen}) > 1
     values = []
     for one in chosen:
         times = sorted(point.time_s for point in one.points)
         middle = times[len(times) // 2]
         values += [
             {
-                "cell": short_name(one.cell_id),
-                "series": f"{one.cell_id} {one.hardware_class}",
+                "cell": short_name(one.cell_id) + (f" on {one.hardware_class}" if several else ""),
                 "run": point.run_id,
                 "date": begun[point.run_id],
                 "change": point.time_s / middle - 1,
@@ -131,7 +131,6 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
             x=alt.X("date:T", title="Run"),
             y=alt.Y("change:Q", title="Time against the median", axis=alt.Axis(format="+.1%")),
             color=alt.Color("cell:N", title="Cell", legend=alt.Legend(columns=1, labelLimit=600)),
-            detail="series:N",
             tooltip=["cell:N", "run:N", alt.Tooltip("change:Q", format="+.2%")],
         )
     )
