@@ -55,7 +55,7 @@ def _ranking(ranking: Ranking, picked: Picked, top: int) -> Iterator[str]:
         yield f"... and {len(ranking.choices) - top} more (--top)"
     yield ""
     yield from _left_out(ranking, "Left out, the nearest first:")
-    notes = [*ranking.footnotes, *_notes(choices)]
+    notes = [*ranking.footnotes, *ranking.accuracies, *_notes(choices)]
     if notes:
         yield "Notes:"
         yield from (f"  - {note}" for note in notes)

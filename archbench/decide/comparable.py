@@ -63,7 +63,7 @@ def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Co
     return tuple(sorted(groups, key=lambda group: [_order(one.value) for one in group.circumstances]))
 
 
-def footnotes(ranked: pd.DataFrame, across: Collection[str], *, by_accuracy: bool) -> tuple[str, ...]:
+def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[str, ...]:
     """What rows that stand in one ranking differ in, one sentence a difference."""
     notes = []
     for column, why in LOCKED.items():
@@ -73,8 +73,18 @@ def footnotes(ranked: pd.DataFrame, across: Collection[str], *, by_accuracy: boo
             notes.append(f"Ranked across {column} ({shown}): {why}.")
         elif column == "input_size" and len(values) > 1:
             notes.append(_published_sizes(ranked))
-    if by_accuracy:
-        notes += _accuracies(ranked)
+    return tuple(notes)
+
+
+def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
+    """Whose weights and protocol the published accuracies are of, one sentence each; empty where there are none."""
+    sources = ranked.drop_duplicates("variant").groupby("accuracy_source", sort=False)["variant"]
+    if sources.ngroups < 2:
+        return tuple(f"Top-1 is published, not measured: {source}." for source in sources.groups)
+    notes = ["Top-1 is published, not measured, and not by one protocol."]
+    for source, members in sources:
+        more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
+        notes.append(f"{source}: {', '.join(members[:_MOST_NAMED])}{more}.")
     return tuple(notes)
 
 
@@ -96,17 +106,6 @@ def _published_sizes(ranked: pd.DataFrame) -> str:
     named = [f"{row.variant} {row.input_size}" for row in others.head(_MOST_NAMED).itertuples()]
     more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     return f"Each network at the image size that it was published for: {usual} px, but {', '.join(named)}{more}."
-
-
-def _accuracies(ranked: pd.DataFrame) -> list[str]:
-    sources = ranked.drop_duplicates("variant").groupby("accuracy_source", sort=False)["variant"]
-    if sources.ngroups < 2:
-        return [f"Top-1 is published, not measured: {source}." for source in sources.groups]
-    notes = ["Top-1 is published, not measured, and not by one protocol."]
-    for source, members in sources:
-        more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
-        notes.append(f"{source}: {', '.join(members[:_MOST_NAMED])}{more}.")
-    return notes
 
 
 def _order(value: Any) -> tuple[bool, float, str]:

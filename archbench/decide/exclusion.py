@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CIRCUMSTANCES = frozenset({"batch_size", "input_size", "protocol_version", "schema_version"})
-"""Numbers that say which cell it is, like columns of text, and not how well it does."""
+"""Numbers that say which cell it is, as columns of text do, and not how well it does."""
 _IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
 
 
@@ -60,6 +60,8 @@ class LeftOut(Struct, frozen=True, kw_only=True):
     network: str
     cell_id: str
     """The cell of it that came nearest."""
+    elsewhere: bool = False
+    """No cell of it is of the kind that the conditions choose: not measured in that phase, say."""
     misses: tuple[Miss, ...] = ()
     failure: str | None = None
     """What became of the cell where it has no figures fit to rank."""
@@ -98,7 +100,7 @@ def _nearness(
     """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
     wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
     for condition, truth in zip(conditions, truths, strict=True):
-        if all(_tells_cells_apart(leaf.column) for leaf in leaves(condition)):
+        if _chooses_cells(condition):
             wrong_cell += ~truth.yes
         else:
             missed += ~truth.yes
@@ -107,8 +109,10 @@ def _nearness(
     return [excess, missed, unfit.astype(float), wrong_cell]
 
 
-def _tells_cells_apart(column: str) -> bool:
-    return judged_columns()[column].kind not in ("real", "whole") or column in _CIRCUMSTANCES
+def _chooses_cells(condition: Expression) -> bool:
+    """Whether it says which cell is meant, and nothing of how well it does."""
+    columns = [leaf.column for leaf in leaves(condition)]
+    return all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns)
 
 
 def _excess(condition: Expression, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -142,7 +146,8 @@ class _Cells:
                 if self._value(place, goal) is None
             ]
         network, cell_id = (str(self._columns[name][place]) for name in ("variant", "cell_id"))
-        return LeftOut(network=network, cell_id=cell_id, misses=tuple(misses), failure=failure)
+        elsewhere = any(_chooses_cells(condition) for condition in unsatisfied)
+        return LeftOut(network=network, cell_id=cell_id, elsewhere=elsewhere, misses=tuple(misses), failure=failure)
 
     def _failure(self, place: int) -> str | None:
         status, verdict, message, reasons = (

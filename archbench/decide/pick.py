@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.decide.candidates import Candidates
-from archbench.decide.comparable import Circumstance, Group, comparable_groups, footnotes
+from archbench.decide.comparable import Circumstance, Group, accuracies, comparable_groups, differences
 from archbench.decide.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.decide.exclusion import Beaten, Comparison, LeftOut, left_out
 from archbench.decide.pareto import dominating, pareto_front
@@ -91,6 +91,9 @@ class Ranking(Struct, frozen=True, kw_only=True):
     choices: tuple[Choice, ...]
     left_out: tuple[LeftOut, ...]
     footnotes: tuple[str, ...]
+    """What the ranked cells differ in, though they are ranked together."""
+    accuracies: tuple[str, ...]
+    """Whose weights and protocol the accuracies are of, where the question is about any."""
     networks: int
     """How many were looked at."""
 
@@ -116,12 +119,11 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     frame = candidates.frame
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
     truths = [evaluate(condition, frame) for condition in conditions]
-    fit = ((frame["status"] == "ok") & (frame["verdict"] != "invalid")).to_numpy(dtype=bool)
-    wanted = fit.copy()
+    wanted = _fit(frame)
     for truth in truths:
-        wanted &= truth.yes
+        wanted = wanted & truth.yes
     for goal in question.goals:
-        wanted &= ~np.isnan(numbers(frame[goal.column]))
+        wanted = wanted & ~np.isnan(numbers(frame[goal.column]))
     groups = comparable_groups(frame, wanted, question.across)
     return Picked(
         conditions=tuple(show(condition) for condition in question.conditions),
@@ -130,6 +132,28 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         rankings=tuple(_ranking(candidates, question, group, wanted, conditions, truths) for group in groups),
         warnings=(*_unmatched(frame, conditions), *_unmeasured(frame, question)),
     )
+
+
+def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
+    """All cells that satisfy the conditions, not only each network's best: by network, the best of each first."""
+    frame = candidates.frame
+    wanted = _fit(frame)
+    for condition in question.conditions:
+        wanted = wanted & evaluate(condition, frame).yes
+    kept = frame[wanted]
+    order = np.argsort(question.goals[0].costs(kept), kind="stable")
+    return tuple(sorted(_choices(kept.iloc[order], question), key=lambda one: one.network))
+
+
+def cells_of(candidates: Candidates, question: Question, cell_ids: Collection[str]) -> tuple[Choice, ...]:
+    """The named cells with the figures that the question is about, whether or not they satisfy it."""
+    frame = candidates.frame
+    return _choices(frame[frame["cell_id"].isin(list(cell_ids))], question)
+
+
+def _fit(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose figures may be ranked."""
+    return ((frame["status"] == "ok") & (frame["verdict"] != "invalid")).to_numpy(dtype=bool)
 
 
 def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[str]:
@@ -183,7 +207,8 @@ def _ranking(
         circumstances=group.circumstances,
         choices=choices,
         left_out=out,
-        footnotes=footnotes(chosen, question.across, by_accuracy=by_accuracy),
+        footnotes=differences(chosen, question.across),
+        accuracies=accuracies(chosen) if by_accuracy else (),
         networks=int(frame["variant"].nunique()),
     )
 

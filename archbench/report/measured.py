@@ -12,6 +12,7 @@ from archbench.model.environment import Environment
 from archbench.model.suite import Suite
 
 if TYPE_CHECKING:
+    from archbench.decide.candidates import Candidates
     from archbench.decide.summary import NoiseFloor
 
 
@@ -23,6 +24,8 @@ class Measured(Struct, frozen=True, kw_only=True):
     suite: Suite
     environment: Environment
     outcomes: tuple[Outcome, ...]
+    candidates: Candidates
+    """The same cells as decisions see them."""
     rounds: int
     corrected: bool
     """Some latencies are corrected for the machine's drift."""
@@ -42,6 +45,7 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 def read_measured(path: Path) -> Measured:
     """Read a run's directory. Raises `UsageError` for what is not a run, and for one without a row."""
+    from archbench.decide.candidates import candidates
     from archbench.decide.summary import noise_floor, summarise
     from archbench.store import RunStore, load_frame
 
@@ -50,16 +54,18 @@ def read_measured(path: Path) -> Measured:
     cells = summarise(rows)
     speed = rows["speed_index"].dropna()
     begun = rows["started_at"].dropna()
+    floor = noise_floor(rows)
     return Measured(
         path=store.path,
         run_id=store.run_id,
         suite=store.suite,
         environment=store.environment,
         outcomes=outcomes(cells),
+        candidates=candidates(cells, {} if floor is None else dict.fromkeys(map(str, cells["run_id"].unique()), floor)),
         rounds=int(rows["round"].nunique()),
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
-        floor=noise_floor(rows),
+        floor=floor,
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),
     )

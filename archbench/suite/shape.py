@@ -106,6 +106,8 @@ def _leaf_problem(value: Any, kind: inspect.Type) -> str | None:
     """What is wrong with a plain value and what to write; `None` where nothing is."""
     if isinstance(kind, inspect.LiteralType):
         return _choice_problem(value, kind.values)
+    if isinstance(kind, inspect.BoolType):
+        return None if isinstance(value, bool) else f"{_shown(value)} is neither true nor false; write one of them"
     if isinstance(kind, inspect.IntType):
         if isinstance(value, int) and not isinstance(value, bool):
             return _range_problem(value, kind)
