@@ -120,21 +120,14 @@ def roofline(found: Roofline) -> Chart:
         .encode(x, y)
     )
     middle = math.sqrt(left * found.ridge)
+    product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
     ceilings = [
         _inline([{"intensity": at, "flops": flops, "words": words}])
-        .mark_text(align=align, baseline=baseline, dx=dx, dy=dy, fontSize=11)
+        .mark_text(align="left", baseline="middle", dx=_BESIDE, dy=dy, fontSize=11)
         .encode(x, y, text="words:N")
-        for at, flops, words, align, baseline, dx, dy in (
-            (right, roof[2][1], f"matrix product {found.peak_flops / _GIGA:,.3g} GFLOP/s", "right", "bottom", -4, -6),
-            (
-                middle,
-                middle * found.bandwidth / _GIGA,
-                f"copy {found.bandwidth / _GIGA:,.3g} GB/s",
-                "left",
-                "top",
-                6,
-                6,
-            ),
+        for at, flops, words, dy in (
+            (found.ridge, roof[1][1], f"matrix product {product} GFLOP/s", -11),
+            (middle, middle * found.bandwidth / _GIGA, f"copy {copy} GB/s", 11),
         )
     ]
     kinds = alt.Scale(domain=["stage", "whole network"])
@@ -159,23 +152,28 @@ def roofline(found: Roofline) -> Chart:
     across, up = math.log(right / left), math.log(high / min(low, roof[0][1]))
     named = [
         _inline([row]).mark_text(align=align, dx=dx, dy=dy, fontSize=11).encode(x, y, text="name:N")
-        for row, (align, dx, dy) in zip(points, _placed(points, across, up), strict=True)
+        for row, (align, dx, dy) in zip(points, _placed(points, across, up, roof[1]), strict=True)
     ]
     return alt.layer(line, *ceilings, dots, *named).properties(width="container", height=_HEIGHT)
 
 
+_BESIDE = 6
 _AROUND = (("left", 10, 0), ("right", -10, 0), ("center", 0, -12), ("center", 0, 14))
 """Places of a name around its point, in the order in which they are tried: alignment, and pixels from the point."""
 _USUAL_WIDTH, _TALL, _WIDE = 620, 14, 6.5
 """Pixels: the plot's width where names are placed, a line of text, and a letter."""
 
 
-def _placed(points: _Rows, across: float, up: float) -> list[tuple[str, int, int]]:
+def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[tuple[str, int, int]]:
     """Where each point's name lies on no other name and on no other point; beside its point where there is no room."""
-    at = [
-        (math.log(row["intensity"]) / across * _USUAL_WIDTH, -math.log(row["flops"]) / up * _HEIGHT) for row in points
-    ]
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
+
+    def pixels(intensity: float, flops: float) -> tuple[float, float]:
+        return math.log(intensity) / across * _USUAL_WIDTH, -math.log(flops) / up * _HEIGHT
+
+    at = [pixels(row["intensity"], row["flops"]) for row in points]
+    corner = pixels(*ridge)
+    taken = [(corner[0], corner[1] - 20, corner[0] + 30 * _WIDE, corner[1])]  # the ceiling's own name
+    taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
     chosen = []
     for row, (x, y) in zip(points, at, strict=True):
         long = len(row["name"]) * _WIDE

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archbench.decide.profile_difference import difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.report.content import Block, Bullets, Fold, Paragraph, Picture, Report, Section, Table
 from archbench.report.profile_memory import gradient_section, memory_section
@@ -19,32 +19,83 @@ _SHOWN_MODULES = 400
 """Rows of the table of all modules; deeper networks have their deepest levels left out."""
 
 
-def write_profile_page(profile: Profile, place: Path) -> None:
-    """Render `profile` and store it at `place`. Raises `UnfitError` where that cannot be written."""
-    from archbench.report.html import render_html
-    from archbench.store.files import write_bytes
+def profile_report(profile: Profile, against: Profile | None = None) -> Report:
+    """All that a profile says, in the order in which it is read; of two, first where their difference comes from."""
+    if against is None:
+        return Report(title=f"Profile of {_label(profile)}", lead=_lead(profile), sections=_sections(profile, ""))
+    names = _label(profile), _label(against)
+    whole = (
+        Section(title=name, blocks=(*_lead(one), *_sections(one, prefix)))
+        for name, one, prefix in zip(names, (profile, against), ("a-", "b-"), strict=True)
+    )
+    title = f"Profile of {names[0]} against {names[1]}"
+    return Report(title=title, lead=(), sections=(_difference(profile, against), *whole))
 
-    write_bytes(place, render_html(profile_report(profile)).encode())
 
-
-def profile_report(profile: Profile) -> Report:
-    """All that a profile says, in the order in which it is read."""
+def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
+    """`prefix` goes before the names of pictures, so that two profiles fit on one page."""
     sections = (
-        _time(profile),
-        _roofline(profile.roofline) if profile.roofline else None,
+        _time(profile, prefix),
+        _roofline(profile.roofline, prefix) if profile.roofline else None,
         _operators(profile),
         _compiled(profile),
-        _memory(profile),
-        _gradients(profile),
+        _memory(profile, prefix),
+        _gradients(profile, prefix),
         _left_out(profile),
     )
+    return tuple(section for section in sections if section is not None)
+
+
+def _label(profile: Profile) -> str:
     cell = profile.cell
-    toggles = [cell.phase, cell.precision, cell.memory_format, f"compile {cell.compile_mode}"]
-    return Report(
-        title=f"{profile.network}, batch size {cell.batch_size}: where time and memory go",
-        lead=(Paragraph(f"{', '.join(toggles)}; {_machine(profile)}."), *_findings(profile)),
-        sections=tuple(section for section in sections if section is not None),
+    words = [f"{profile.network}, {cell.phase}, batch size {cell.batch_size}, {cell.precision}"]
+    words += [cell.memory_format] if cell.memory_format != "contiguous" else []
+    return ", ".join([*words, "eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})"])
+
+
+def _lead(profile: Profile) -> tuple[Block, ...]:
+    said = [f"{one.text}. {_sentence(one.remedy)}".strip() for one in profile.findings]
+    return (Paragraph(f"On {_machine(profile)}."), *([Bullets(tuple(said))] if said else []))
+
+
+def _sentence(text: str | None) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _difference(base: Profile, other: Profile) -> Section:
+    found = difference(base, other)
+    kept = base.cell.phase == other.cell.phase == "training"
+    headings = (
+        found.aligned_by.capitalize(),
+        "Modules of A",
+        "Modules of B",
+        "A ms",
+        "B ms",
+        "B - A ms",
+        "A GMACs",
+        "B GMACs",
     )
+    headings += ("A kept MiB", "B kept MiB") if kept else ()
+    rows = [
+        (
+            row.name,
+            ", ".join(row.base.names) or NULL,
+            ", ".join(row.other.names) or NULL,
+            figure(row.base.seconds, MS),
+            figure(row.other.seconds, MS),
+            figure(row.change_s, MS),
+            fixed(row.base.macs, GIGA, 2),
+            fixed(row.other.macs, GIGA, 2),
+            *((fixed(row.base.saved_bytes, MIB, 1), fixed(row.other.saved_bytes, MIB, 1)) if kept else ()),
+        )
+        for row in found.rows
+    ]
+    line = (
+        f"A is {_label(base)}: {figure(found.base_s, MS)} ms a step. B is {_label(other)}: "
+        f"{figure(found.other_s, MS)} ms. The rows add up to the whole difference, {figure(found.change_s, MS)} ms."
+    )
+    table = Table(headings=headings, rows=tuple(rows), numeric=frozenset(range(3, len(headings))), caption="Difference")
+    return Section(title="Where the difference comes from", blocks=(Paragraph(line), table))
 
 
 def _machine(profile: Profile) -> str:
@@ -53,12 +104,7 @@ def _machine(profile: Profile) -> str:
     return f"{where}{threads}"
 
 
-def _findings(profile: Profile) -> list[Block]:
-    said = [f"{one.text} {one.remedy or ''}".strip() for one in profile.findings]
-    return [Bullets(tuple(said))] if said else []
-
-
-def _time(profile: Profile) -> Section:
+def _time(profile: Profile, prefix: str) -> Section:
     cost = percent(profile.observing_cost, signed=True)
     line = (
         f"A step takes {figure(profile.step_s, MS)} ms unobserved. The times of modules below add up to "
@@ -67,9 +113,9 @@ def _time(profile: Profile) -> Section:
     blocks: list[Block] = [Paragraph(line)]
     if profile.stages:
         alt = "A bar for each stage of the network, and for the loss and the optimizer: its time forward and backward."
-        blocks.append(_picture("profile-stages", "Time by stage", alt, lambda charts: charts.stage_times(profile)))
+        blocks.append(_picture(f"{prefix}stages", "Time by stage", alt, lambda charts: charts.stage_times(profile)))
     alt = "Each module as wide as its share of the step, below the module that it is in."
-    blocks.append(_picture("profile-modules", "Time by module", alt, lambda charts: charts.module_map(profile)))
+    blocks.append(_picture(f"{prefix}modules", "Time by module", alt, lambda charts: charts.module_map(profile)))
     stages = [row for row in profile.modules if row.path in set(profile.stages)]
     blocks.append(_modules([profile.modules[0], *stages] if profile.modules else [], profile, "Stages"))
     deepest = max((row.depth for row in profile.modules), default=0)
@@ -105,7 +151,7 @@ def _modules(rows: list[ModuleProfile], profile: Profile, caption: str) -> Table
     return Table(headings=headings, rows=filled, numeric=frozenset(range(2, len(headings))), caption=caption)
 
 
-def _roofline(found: Roofline) -> Section:
+def _roofline(found: Roofline, prefix: str) -> Section:
     ridge = f"{found.ridge:,.3g} FLOP per byte"
     line = (
         f"Measured ceilings: {figure(found.peak_flops, GIGA)} GFLOP/s by a large matrix product, "
@@ -115,7 +161,7 @@ def _roofline(found: Roofline) -> Section:
     blocks: list[Block] = [Paragraph(line)]
     if found.points:
         alt = "FLOP per second over FLOP per byte, on logarithmic axes, below the device's two measured ceilings."
-        blocks.append(_picture("profile-roofline", "Roofline", alt, lambda charts: charts.roofline(found)))
+        blocks.append(_picture(f"{prefix}roofline", "Roofline", alt, lambda charts: charts.roofline(found)))
     lost = []
     if found.device_busy_s is not None and found.launch_gap_s is not None:
         busy, waited = figure(found.device_busy_s, MS), figure(found.launch_gap_s, MS)
@@ -168,14 +214,14 @@ def _compiled(profile: Profile) -> Section | None:
     return Section(title="Compiled", blocks=(Paragraph(line), _operator_table(found.kernels, "Compiled kernels")))
 
 
-def _memory(profile: Profile) -> Section | None:
+def _memory(profile: Profile, prefix: str) -> Section | None:
     timeline = profile.memory
     if timeline is None:
         return None
     section = memory_section(timeline, profile.cell.batch_size)
     pictures = [
         _picture(
-            "profile-memory",
+            f"{prefix}memory",
             "Live memory over the step",
             "Live bytes by category, one operator after the other, with the peak marked.",
             lambda charts: charts.memory_over_step(timeline),
@@ -184,7 +230,7 @@ def _memory(profile: Profile) -> Section | None:
     if timeline.saved_bytes:
         pictures.append(
             _picture(
-                "profile-saved",
+                f"{prefix}saved",
                 "What the backward pass needs",
                 "A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
                 lambda charts: charts.saved_by_operator(timeline),
@@ -194,7 +240,7 @@ def _memory(profile: Profile) -> Section | None:
     return Section(title=section.title, blocks=(first, *pictures, *rest))
 
 
-def _gradients(profile: Profile) -> Section | None:
+def _gradients(profile: Profile, prefix: str) -> Section | None:
     health = profile.gradients
     if health is None:
         return None
@@ -203,7 +249,7 @@ def _gradients(profile: Profile) -> Section | None:
     if not drawable:
         return section
     picture = _picture(
-        "profile-gradients",
+        f"{prefix}gradients",
         "Gradients from the first layer to the last",
         "Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
         lambda charts: charts.gradients_by_layer(health),
