@@ -5,32 +5,62 @@ A further format is a function from `Report` to text, and a line in `FORMATS`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from archbench.report.content import Report
+from archbench.report.batches import batches, predictors
+from archbench.report.content import Dataset, Report, Section
+from archbench.report.decisions import decisions
+from archbench.report.drawing import draw
 from archbench.report.failures import failures
-from archbench.report.figures import phase_sections
+from archbench.report.figures import networks, phase_sections
+from archbench.report.html import render_html
+from archbench.report.latex import render_latex
 from archbench.report.machine import lead, machine
 from archbench.report.markdown import render_markdown
 from archbench.report.measured import Measured, read_measured
 from archbench.report.notes import accuracy, reproduce, scope
+from archbench.report.pareto import pareto
+from archbench.report.points import plotted
 from archbench.report.toggles import toggles
+from archbench.report.training_memory import training_memory
 from archbench.report.trust import trust
 
-__all__ = ["FORMATS", "Measured", "Report", "build_report", "read_measured", "render_markdown", "write_report"]
+__all__ = [
+    "FORMATS",
+    "Measured",
+    "Report",
+    "build_report",
+    "read_measured",
+    "render_markdown",
+    "write_report",
+    "write_reports",
+]
 
-FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown}
+log = logging.getLogger(__name__)
+
+FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
+_SUFFIXES = {"latex": "tex"}
+"""Of formats whose files do not end in the format's name."""
 
 
 def build_report(run: Measured) -> Report:
     """All that a report says of one run, in the order in which it is read."""
+    cells = plotted(run.outcomes, run.suite.settings)
     sections = (
-        machine(run),
-        trust(run),
+        decisions(run),
+        _plots(cells),
+        pareto(run),
         toggles(run),
+        batches(run),
+        predictors(run),
+        training_memory(run),
+        networks(run),
         *phase_sections(run),
         failures(run),
+        trust(run),
+        machine(run),
         scope(run),
         accuracy(run),
         reproduce(run),
@@ -39,17 +69,53 @@ def build_report(run: Measured) -> Report:
         title=f"{run.suite.suite} on {run.environment.hardware_class}",
         lead=lead(run),
         sections=tuple(section for section in sections if section is not None),
+        dataset=cells,
     )
+
+
+def _plots(cells: Dataset | None) -> Section | None:
+    """The plots; a report without them is complete, so one is written even where their library cannot be imported."""
+    try:
+        from archbench.report.plots import plots
+
+        return plots(cells) if cells else None
+    except ImportError as error:
+        log.warning("plots are left out: %s", error)
+        return None
 
 
 def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> Path:
     """Render a run and store it as `out`, or as `report.<format>` in the run's directory; returns where it is.
 
-    Raises `UsageError` for what is not a run, and `UnfitError` where the place cannot be written.
+    Markdown's plots lie in a folder beside it. Raises `UsageError` for what is not a run, and `UnfitError` where the
+    place cannot be written.
     """
+    run = read_measured(run_dir)
+    return _write(build_report(run), format, out or run.path / file_name(format))
+
+
+def write_reports(run_dir: Path) -> list[Path]:
+    """What a run leaves when it ends: `report.md` with its plots, and `report.html`. Errors as for `write_report`."""
+    run = read_measured(run_dir)
+    report = build_report(run)
+    return [_write(report, format, run.path / f"report.{format}") for format in ("md", "html")]
+
+
+def file_name(format: str) -> str:
+    """`report.md`, `report.html`, `report.tex`: what a report is called in its run's directory."""
+    return f"report.{_SUFFIXES.get(format, format)}"
+
+
+def _write(report: Report, format: str, place: Path) -> Path:
     from archbench.store.files import write_bytes
 
-    run = read_measured(run_dir)
-    place = out or run.path / f"report.{format}"
-    write_bytes(place, FORMATS[format](build_report(run)).encode())
+    text = _with_plots(report, place) if format == "md" else FORMATS[format](report)
+    write_bytes(place, text.encode())
     return place
+
+
+def _with_plots(report: Report, place: Path) -> str:
+    """Markdown, after its plots have been drawn into the folder that it refers to."""
+    # Reports under other names may share a directory, and must not share their plots.
+    folder = "plots" if place.name == "report.md" else f"{place.stem}_plots"
+    return render_markdown(report, folder if draw(report, place.parent / folder) else None)
