@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from archbench.report.content import SHOWN
-from archbench.report.plotted import NAME, OTHERS, Point
+from archbench.report.points import NAME, OTHERS, Point
 
 Chart: TypeAlias = alt.LayerChart
 _Steps: TypeAlias = list[Any]

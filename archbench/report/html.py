@@ -234,5 +234,7 @@ def _no_tags(json: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Several lines of text."""
-    return escape("\n".join(printable(line) if line.strip() else "" for line in text.split("\n")))
+    """Text of several lines, or for an attribute, as it stands."""
+    return escape(
+        "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from archbench.report.content import Block, Dataset, Fold, Paragraph, Picture, Section
-from archbench.report.plotted import Point
+from archbench.report.points import Point
 
 if TYPE_CHECKING:
     from archbench.report.charts import Chart
@@ -31,7 +31,7 @@ class _Plot(Struct, frozen=True, kw_only=True):
 
 
 def plots(cells: Dataset) -> Section | None:
-    """The plots that these cells (of `plotted`) are enough for; `None` where that is not one.
+    """The plots that these cells (of `points.plotted`) are enough for; `None` where that is not one.
 
     Raises `ImportError` where the plotting library is missing.
     """

@@ -114,7 +114,7 @@ def _some_networks(cells: Sequence[Outcome]) -> list[Outcome]:
     front = _front(same)
     others = [name for name in dict.fromkeys([*(one.variant for one in same), *names]) if name not in front]
     room = max(1, MOST_CELLS * len(names) // len(cells) - len(front))
-    kept = front | set(others[:: -(-len(others) // room)])
+    kept = front | set(others[:: max(1, -(-len(others) // room))])
     # A few networks with very many cells each would still be too many points.
     return [one for one in cells if one.variant in kept][: 2 * MOST_CELLS]
 
