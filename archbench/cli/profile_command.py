@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archbench.model.errors import UnfitError, UsageError
+from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell
@@ -77,7 +77,11 @@ def command(
         snapshot=snapshot,
     )
     if html is not None:
-        _write_page(html, profiles)
+        from archbench.report.html import render_html
+        from archbench.report.profile_report import profile_report
+        from archbench.store.files import write_bytes
+
+        write_bytes(html, render_html(profile_report(*profiles)).encode())
     if as_json:
         _print_json(profiles)
     else:
@@ -201,16 +205,6 @@ def _print_json(profiles: list[Profile]) -> None:
             **msgspec.structs.asdict(profiles[0]), against=profiles[1], difference=difference(profiles[0], profiles[1])
         )
     print(msgspec.json.encode(shown).decode())
-
-
-def _write_page(path: Path, profiles: list[Profile]) -> None:
-    from archbench.report.html import render_html
-    from archbench.report.profile_report import profile_report
-
-    try:
-        path.write_text(render_html(profile_report(*profiles)))
-    except OSError as error:
-        raise UnfitError(f"--html {path}: cannot be written: {error.strerror}") from None
 
 
 def _show(profiles: list[Profile], *, depth: int | None, stage: str, top: int) -> None:

@@ -59,8 +59,8 @@ class Window(Struct, frozen=True, kw_only=True):
 
     operators: tuple[OperatorProfile, ...]
     kernels: tuple[OperatorProfile, ...]
-    host_share: float
-    """Of the window: outside every operator."""
+    operators_s: float
+    """Host time inside operators."""
     busy_share: float | None
     """Of the window: some kernel ran; `None` on the CPU."""
     events: Sequence[Any]
@@ -111,7 +111,7 @@ def watch_operators(
     return Window(
         operators=_operators(operators, steps, known, ceilings, cuda=cuda),
         kernels=_kernels(kernels, steps),
-        host_share=max(0.0, 1 - cpu_s / window_s) if window_s else 0.0,
+        operators_s=cpu_s / steps,
         busy_share=_covered_us(kernels) * _US / window_s if cuda and window_s else None,
         events=events,
         steps=steps,

@@ -17,7 +17,7 @@ from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
 from archbench.measure.clock import Clock, open_clock
 from archbench.measure.sampling import quiet_gc, warm_up
-from archbench.measure.state import apply_state, default_threads, step_contexts
+from archbench.measure.state import apply_state, default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.errors import UnfitError
@@ -28,12 +28,12 @@ from archbench.model.protocol import Protocol, protocol_for
 from archbench.profile.counting import NOTHING_COUNTED, count_by_module
 from archbench.profile.gradient_health import gradient_health
 from archbench.profile.kernels import map_kernels
-from archbench.profile.memory_timeline import memory_timeline
+from archbench.profile.memory_timeline import memory_timeline, write_snapshot
 from archbench.profile.operators import Window, watch_operators
 from archbench.profile.rows import Ceilings, module_rows, stage_rows, step_parts
-from archbench.profile.timing import StepTimes, observe, open_boundaries, time_by_module
+from archbench.profile.timing import StepTimes, time_by_module
 from archbench.profile.trace_file import add_module_tracks
-from archbench.profile.traffic import Traffic
+from archbench.profile.traffic import Traffic, watch_traffic
 
 RING = 3
 WARMUP_CAP_S = 3.0
@@ -80,7 +80,7 @@ class _Run:
         self._enter("time")
         times = self._times(workload, clock)
         self._enter("traffic")
-        traffic = self._traffic(workload)
+        traffic = watch_traffic(workload)
         self._enter("operators")
         window = self._window(workload, traffic, ceilings, times.plain_s)
         stages = tuple(stage.name for stage in counted.stages) if counted else ()
@@ -89,6 +89,9 @@ class _Run:
             self._enter("memory")
             peak = None if predicted is None else predicted.peak_bytes(self._cell.batch_size, batches_held=RING)
             memory = self._unless_impossible("memory", lambda: memory_timeline(workload, stages, peak))
+        if self._request.snapshot is not None:
+            self._enter("snapshot")
+            write_snapshot(workload, Path(self._request.snapshot))
         gradients = self._gradients(stages)
         compiled = self._compiled(module, times.plain_s) if self._cell.compile_mode != "off" else None
         rows = module_rows(
@@ -199,19 +202,6 @@ class _Run:
             warm_up(workload.step, clock, self._protocol(), first_cell=True)
             return time_by_module(workload, clock)
 
-    def _traffic(self, workload: Workload) -> Traffic:
-        """One step under a dispatch mode. At inference without inference mode, in which operators arrive whole."""
-        boundaries = open_boundaries(workload, lambda: None)
-        traffic = Traffic(boundaries)
-        weights = [*workload.module.parameters(), *workload.module.buffers()]
-        with boundaries, traffic.watching(weights):
-            if self._cell.phase == "training":
-                observe(workload, boundaries)
-            else:
-                with step_contexts(self._device, "training", self._cell.precision)(), torch.no_grad():
-                    workload.module(workload.inputs[0])
-        return traffic
-
     def _window(self, workload: Workload, traffic: Traffic, ceilings: Ceilings | None, step_s: float) -> Window:
         trace = None if self._request.trace is None else Path(self._request.trace)
         window = watch_operators(workload, traffic, ceilings, step_s, trace=trace)
@@ -277,7 +267,8 @@ def _roofline(
         ),
         device_busy_s=None if busy is None else busy * times.plain_s,
         launch_gap_s=None if busy is None else (1 - busy) * times.plain_s,
-        host_s=window.host_share * times.plain_s if busy is None else None,
+        # The profiler slows the host, so its own window would overstate this; operators are slowed a little as well.
+        host_s=max(0.0, times.plain_s - window.operators_s) if busy is None else None,
     )
 
 

@@ -85,6 +85,16 @@ def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
     )
 
 
+def time_plain(workload: Workload, clock: Clock) -> float:
+    """Seconds of one step, as `StepTimes.plain_s`; of a workload that has been called."""
+    plain: list[float] = []
+    begin = time.perf_counter()
+    while _more(len(plain), time.perf_counter() - begin):
+        timing = clock.latency(workload.step)
+        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+    return statistics.fmean(_faster_half(plain, lambda seconds: seconds))
+
+
 def _more(pairs: int, spent_s: float) -> bool:
     slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
     return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < TIMING_S)

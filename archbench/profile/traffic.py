@@ -18,7 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from archbench.measure.state import step_contexts
+from archbench.measure.workload import Workload
 from archbench.profile.boundaries import Boundaries, Owner
+from archbench.profile.timing import observe, open_boundaries
 
 _ATEN = torch.ops.aten
 _SAME_FORMULA = {
@@ -91,6 +94,22 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._kept.add(storage.data_ptr())
             self.saved[self._boundaries.owner.path] += storage.nbytes()
         return tensor
+
+
+def watch_traffic(workload: Workload) -> Traffic:
+    """Do one eager step and follow what it moves.
+
+    At inference without inference mode, in which operators arrive whole.
+    """
+    boundaries = open_boundaries(workload, lambda: None)
+    traffic = Traffic(boundaries)
+    with boundaries, traffic.watching([*workload.module.parameters(), *workload.module.buffers()]):
+        if workload.cell.phase == "training":
+            observe(workload, boundaries)
+        else:
+            with step_contexts(workload.device, "training", workload.cell.precision)(), torch.no_grad():
+                workload.module(workload.inputs[0])
+    return traffic
 
 
 def _moved(func: OpOverload, args: Any, kwargs: Any, inputs: list[Tensor], out: Any) -> tuple[int, int]:

@@ -41,7 +41,7 @@ def _largest_stage(profile: Profile) -> Iterator[Finding]:
     top = max(stages, key=lambda row: row.total_s)
     text = (
         f"`{top.path}` takes most of the step: {percent(top.share)} ({figure(top.total_s, MS)} ms), "
-        f"with {percent(top.macs / profile.macs)} of the MACs"
+        f"{_with_macs(top, profile.macs)}"
     )
     yield Finding(code="largest_stage", text=text)
     for row in stages:
@@ -136,7 +136,8 @@ def _waiting(profile: Profile) -> Iterator[Finding]:
         yield Finding(code="launch_bound", text=text, remedy=remedy)
     if host is not None and host > MUCH * profile.step_s:
         text = f"{percent(host / profile.step_s)} of the step passes in Python, outside every operator"
-        yield Finding(code="host_bound", text=text, remedy="a larger batch; `--compile-mode default`")
+        compile = "; `--compile-mode default`" if profile.cell.compile_mode == "off" else ""
+        yield Finding(code="host_bound", text=text, remedy=f"a larger batch{compile}")
 
 
 def _matrix_units(profile: Profile) -> Iterator[Finding]:
@@ -268,6 +269,10 @@ def _leaves(profile: Profile) -> list[ModuleProfile]:
     """Rows with nothing inside."""
     holders = {row.path.rpartition(".")[0] for row in profile.modules if row.path}
     return [row for row in profile.modules if row.path not in holders and row.path]
+
+
+def _with_macs(row: ModuleProfile, macs: int) -> str:
+    return f"with {percent(row.macs / macs)} of the MACs" if row.macs else "without a single MAC"
 
 
 def _reaches(row: ModuleProfile) -> str:
