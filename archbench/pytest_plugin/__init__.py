@@ -36,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--archbench-device", default="auto", metavar="DEVICE", help="Where to benchmark: auto, cpu, cuda or cuda:N."
     )
     group.addoption(
+        "--archbench-only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="Of a suite's cells, collect those that match, as with `archbench run --only`: resnet*, *@batch_size=1.",
+    )
+    group.addoption(
         "--archbench-allow-code", action="store_true", help="Accept module:function architectures in suites."
     )
 

@@ -44,7 +44,8 @@ class SuiteFile(pytest.File):
         try:
             suite = load_suite(self.path, allow_code=allow_code)
             environment = collect_environment(resolve_device(self.config.getoption("archbench_device")))
-            plan = make_plan(suite, "cpu" if environment.device == "cpu" else "cuda", rounds=1)
+            only = self.config.getoption("archbench_only")
+            plan = make_plan(suite, "cpu" if environment.device == "cpu" else "cuda", only=only, rounds=1)
         except ArchbenchError as error:
             raise self.CollectError(str(error)) from None
         self.runner = GroupRunner(suite, plan, environment, self._wanted, allow_code=allow_code)

@@ -29,7 +29,8 @@ def archbench_command(*arguments, cwd, **options):
         capture_output=True,
         text=True,
         timeout=options.pop("timeout", 100),
-        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+        # A directory of its own for the device's lock: tests that run beside this one need not wait for each other.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "TMPDIR": str(cwd)},
         check=False,
         **options,
     )

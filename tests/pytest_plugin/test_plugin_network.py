@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-import archbench.pytest_plugin.network  # the pytest inside forgets what it imports: a second a test
+import archbench.pytest_plugin.network  # the pytest inside forgets what it imports: a second a test  # noqa: F401
 from archbench.measure.clock import ClockError
 from archbench.pytest_plugin.timer import DeviceTimer, ReplayTimer
 
@@ -30,8 +30,10 @@ ONE_TEST = f"""{SLEEPER}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
+def _light(pytester, monkeypatch):
+    """One thread, and of other people's plugins none that takes its time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio -p no:cacheprovider")
 
 
 def stored(pytester):
@@ -191,7 +193,7 @@ def test_a_pytest_that_does_not_use_it_pays_nothing(pytester):
             assert ours == {"archbench", "archbench.pytest_plugin"}
             assert not {"torch", "msgspec", "pandas", "rich"} & set(sys.modules)
     """)
-    pytester.runpytest_subprocess("-p", "no:hypothesispytest").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 class FakeCuda:
