@@ -50,7 +50,7 @@ class RunProgress:
             case Calibrated():
                 self._bar.update(self._cells, description="calibrated")
             case CellStarted():
-                self._cell = _short(event.cell_id)
+                self._cell = short(event.cell_id)
                 self._bar.update(self._cells, description=self._cell)
             case PhaseStarted():
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
@@ -62,7 +62,7 @@ class RunProgress:
 
 def describe(record: Record) -> str:
     """One line on a finished cell."""
-    name = _short(record.cell_id)
+    name = short(record.cell_id)
     if record.status != "ok":
         where = f" in {record.error_phase}" if record.error_phase else ""
         return f"{name}: {record.status}{where}: {record.error_message or 'no message'}"
@@ -77,7 +77,7 @@ def describe(record: Record) -> str:
     return f"{name}: {' · '.join(parts) or record.status}"
 
 
-def _short(cell_id: str) -> str:
+def short(cell_id: str) -> str:
     """The cell without what is at its default."""
     name, _, toggles = cell_id.partition("@")
     plain = {"phase=inference", "compile_mode=off", "memory_format=contiguous"}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from archbench.model.errors import UnfitError, UsageError
+from archbench.cli.unfit import refuse_unfit
+from archbench.model.errors import UsageError
 from archbench.model.record import FAILED, Record
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def command(
     from archbench.device import collect_environment, resolve_device
     from archbench.execute import device_lock, run_lock
     from archbench.plan import make_plan, remaining
-    from archbench.report import write_report
+    from archbench.report import write_reports
 
     axes = {
         "batch_size": batch_size,
@@ -88,7 +89,7 @@ def command(
         suite, text, environment = _static(suite, environment)
     plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=rounds)
     if not static:
-        _refuse_unfit(resolved, force)
+        refuse_unfit(resolved, force)
     with device_lock(environment.device_key):
         store = _store(suite, text, environment, out, fresh)
         with run_lock(store.path):
@@ -97,7 +98,7 @@ def command(
             interrupted = _measure(store, suite, plan, left, environment, allow_code)
             store.merge()
             if store.finished():
-                _conclude(store, write_report(store.path), plan, as_json)
+                _conclude(store, write_reports(store.path), plan, as_json)
     if interrupted:
         print(f"archbench: interrupted; the same command resumes {store.path}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -134,17 +135,6 @@ def _static(suite: Suite, environment: Environment) -> tuple[Suite, str, Environ
     bare = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
     text = msgspec.json.encode(bare).decode()  # JSON is YAML
     return bare, text, msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
-
-
-def _refuse_unfit(device: str, force: bool) -> None:
-    from archbench.device import preflight
-
-    for finding in preflight(device):
-        line = f"{finding.what}; {finding.remedy}" if finding.remedy else finding.what
-        if finding.severity == "unfit" and not force:
-            raise UnfitError(f"{line} (--force measures all the same)")
-        if finding.severity in ("warn", "unfit"):
-            print(f"archbench: warning: {line}", file=sys.stderr)
 
 
 def _store(suite: Suite, text: str, environment: Environment, out: Path | None, fresh: bool) -> RunStore:
@@ -207,7 +197,7 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
             for event in executor.run(queue.tasks()):
                 progress.show(event)
                 if isinstance(event, CellFinished):
-                    store.append(event.record, event.samples)
+                    store.append(event.record, event.samples, event.profile)
                 elif isinstance(event, Calibrated):
                     queue.calibration = event.calibration
                     store.calibrate(event.calibration)
@@ -260,7 +250,7 @@ def _visits(plan: Plan) -> int:
     return sum(len(group.cells) for groups in plan.rounds for group in groups)
 
 
-def _conclude(store: RunStore, report: Path, plan: Plan, as_json: bool) -> None:
+def _conclude(store: RunStore, reports: list[Path], plan: Plan, as_json: bool) -> None:
     import msgspec
 
     records = store.records()
@@ -269,7 +259,7 @@ def _conclude(store: RunStore, report: Path, plan: Plan, as_json: bool) -> None:
     if as_json:
         summary = RunSummary(
             run=str(store.path),
-            report=str(report),
+            report=str(reports[0]),
             suite=plan.suite,
             device=store.environment.device,
             statuses=dict(statuses),
@@ -281,4 +271,4 @@ def _conclude(store: RunStore, report: Path, plan: Plan, as_json: bool) -> None:
     counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     print(f"{store.path}: {counts}" + (f" ({trust})" if trust else ""))
-    print(f"report: {report}")
+    print(f"report: {' and '.join(map(str, reports))}")

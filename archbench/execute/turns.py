@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -331,13 +332,19 @@ class _Match:
         self.origins: list[str | None] = [None] * len(requests)
 
     def play(self) -> None:
-        """Play it to its end, or until a process fails."""
+        """Play it to its end. Where a process fails the others show alone whether they work, but give no times."""
         alternate = self.frozen is not None and self.frozen.alternate
-        if alternate or not self._play_together():
-            self._play_one_by_one()
+        if not alternate and self._play_together():
+            return
+        failed = [index for index, row in enumerate(self.rows) if row.status not in ("ok", "skipped", "oom")]
+        if not failed:
+            self._play_one_by_one(self._shuffled(), self._wanted)
+        else:
+            self._play_one_by_one([index for index in self._shuffled() if index not in failed], 1)
+            self.turns = []
 
     def _play_together(self) -> bool:
-        """All at once, in turns. False where they need more memory than there is for all of them."""
+        """All at once, in turns. False where that did not work: one failed, or there is no memory for all of them."""
         contenders = [Contender(camp, request) for camp, request in zip(self._camps, self._requests, strict=True)]
         everybody = range(len(contenders))
         try:
@@ -357,7 +364,7 @@ class _Match:
                     self.rows[index] = self._do(index, contenders[index].finish)
         except _OverError:
             self.turns = []
-            fit = all(row.status != "oom" for row in self.rows)
+            fit = False
         for contender in contenders:
             contender.send_away()
         return fit
@@ -389,28 +396,30 @@ class _Match:
             self.turns.append(turn)
             kept += turn.kept
 
-    def _play_one_by_one(self) -> None:
-        """Each process from its start to its end before the next one begins, in random order."""
+    def _play_one_by_one(self, order: Sequence[int], turns: int) -> None:
+        """Each process from its start to its end before the next one begins."""
         taken: dict[int, list[TurnTaken]] = {}
-        order = self._shuffled()
-        try:
-            for index in order:
-                contender = Contender(self._camps[index], self._requests[index])
-                contender.begin()
-                self._do(index, contender.surveyed)
-                contender.build()
-                self.origins[index] = self._do(index, contender.built).origin
-                warm_up = partial(contender.warm_up, self.frozen.warmup_steps if self.frozen else None)
-                warmed = self._do(index, warm_up)
-                if self.frozen is None:
-                    self._freeze(warmed.steps, warmed.step_s, alternate=True)
-                taken[index] = [self._take_turn(index, contender) for _ in range(self._wanted)]
-                self.rows[index] = self._do(index, contender.finish)
-        except _OverError:
+        for index in order:
+            with suppress(_OverError):
+                taken[index] = self._play_alone(index, turns)
+        if len(taken) < len(self._requests):
             return
         for blocks in zip(*(taken[index] for index in range(len(taken))), strict=True):
             seconds = tuple(block.seconds for block in blocks)
             self.turns.append(Turn(seconds=seconds, first=order[0], kept=all(block.kept for block in blocks)))
+
+    def _play_alone(self, index: int, turns: int) -> list[TurnTaken]:
+        contender = Contender(self._camps[index], self._requests[index])
+        contender.begin()
+        self._do(index, contender.surveyed)
+        contender.build()
+        self.origins[index] = self._do(index, contender.built).origin
+        warmed = self._do(index, partial(contender.warm_up, self.frozen.warmup_steps if self.frozen else None))
+        if self.frozen is None:
+            self._freeze(warmed.steps, warmed.step_s, alternate=True)
+        taken = [self._take_turn(index, contender) for _ in range(turns)]
+        self.rows[index] = self._do(index, contender.finish)
+        return taken
 
     def _take_turn(self, index: int, contender: Contender) -> TurnTaken:
         assert self.frozen is not None

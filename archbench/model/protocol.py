@@ -59,6 +59,12 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_throughput_s: Seconds = 1.0
     max_throughput_s: Seconds = 5.0
 
+    # Turns: the sides of a gate or a duel hold the device alternately, each for one block.
+    turn_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.1
+    """Long enough for a clock and many steps, short enough for both sides to meet the same machine."""
+    turns: Annotated[int, Meta(ge=3, le=10_000)] = 16
+    """Blocks of each side in one pair of processes."""
+
     input_ring: Count = 3
     """Seeded randn tensors used in turn: zeros run 13-15 % faster than data."""
     host_bound_ratio: Annotated[float, Meta(gt=1.0)] = 1.10

@@ -1,0 +1,185 @@
+"""What `--base` and `--head` mean: a Python interpreter, a git revision of the project here, or its working tree."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.model.errors import UnfitError, UsageError
+
+WORKING_TREE = (".", "worktree")
+"""Words for the project as it lies here, uncommitted changes included."""
+TREES = "trees"
+"""Folder of a gate in which revisions are checked out while it runs."""
+_SOURCE_FOLDERS = ("src", "")
+"""Where projects keep their packages, below the folder that they are run from."""
+
+Kind = Literal["interpreter", "revision", "worktree"]
+
+
+class SideSpec(Struct, frozen=True, kw_only=True):
+    """One side as the user named it, and what that turned out to be."""
+
+    label: str
+    """As given."""
+    kind: Kind
+    identity: str
+    """An interpreter's path, a revision's commit, a hash of the working tree: equal for the same code."""
+    described: str
+    """For people: `/opt/a/bin/python`, `main (1a2b3c4d5e)`, `the working tree (1a2b3c4d5e, changed)`."""
+    changed: bool = False
+    """The working tree has changes that its commit does not have."""
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    """The git repository of a directory."""
+
+    root: Path
+    prefix: str
+    """The directory below the root, as git writes it: empty, or with a slash at its end."""
+
+
+class SideRun(Struct, frozen=True, kw_only=True):
+    """What a side's processes are started with."""
+
+    python: str
+    env: dict[str, str]
+    cwd: Path | None = None
+    tree: Path | None = None
+    """The checkout that its code comes from; `None` for an interpreter."""
+
+
+def read_side(word: str, option: str, project: Project | None, python: str) -> SideSpec:
+    """What a word means. `option` names it in messages; `python` is the interpreter of revisions.
+
+    A path to a file is an interpreter; otherwise a revision of the project goes before a command of that name.
+    Raises `UsageError` for what is neither.
+    """
+    if word in WORKING_TREE:
+        if project is None:
+            raise UsageError(f"{option} {word}: this directory is in no git repository; go to the project under test")
+        return _working_tree(word, project)
+    path = Path(word).expanduser()
+    if path.is_dir() and (os.sep in word or not (project and _commit(word, project))):
+        raise UsageError(f"{option} {word}: is a directory; name an interpreter, such as {path / 'bin' / 'python'}")
+    if path.is_file():
+        return _interpreter(word, path, option)
+    commit = _commit(word, project) if project else None
+    if commit is not None:
+        return SideSpec(label=word, kind="revision", identity=commit, described=f"{word} ({commit[:10]})")
+    found = shutil.which(word)
+    if found is not None and "python" in Path(found).name:
+        return _interpreter(word, Path(found), option)
+    here = f"revision of {project.root}" if project else "git repository is here for a revision"
+    raise UsageError(f"{option} {word}: no such interpreter, and no such {here}; give a path to python, or a commit")
+
+
+def find_project(directory: Path) -> Project | None:
+    """The git repository that a directory belongs to; `None` where there is none, or no git."""
+    root = _git(directory, "rev-parse", "--show-toplevel")
+    if root is None:
+        return None
+    return Project(root=Path(root), prefix=_git(directory, "rev-parse", "--show-prefix") or "")
+
+
+def uncommitted(project: Project) -> tuple[str, ...]:
+    """Files that git follows and that differ from the commit, as git names them."""
+    text = _git(project.root, "status", "--porcelain", "--untracked-files=no") or ""
+    return tuple(line[3:] if line[2:3] == " " else line[2:] for line in text.splitlines())
+
+
+@contextmanager
+def opened(spec: SideSpec, project: Project | None, folder: Path, python: str) -> Iterator[SideRun]:
+    """Make a side's code available: a revision is checked out below `folder`, and gone again afterwards.
+
+    Raises `UnfitError` where git cannot check it out.
+    """
+    if spec.kind == "interpreter":
+        yield SideRun(python=spec.identity, env=dict(os.environ))
+    elif spec.kind == "worktree":
+        assert project is not None
+        yield _run_in(project.root, project, python, os.environ)
+    else:
+        assert project is not None
+        tree = (folder / TREES / spec.identity[:12]).absolute()
+        _check_out(project, tree, spec)
+        try:
+            yield _run_in(tree, project, python, os.environ)
+        finally:
+            _git(project.root, "worktree", "remove", "--force", str(tree))
+            _git(project.root, "worktree", "prune")
+
+
+def _run_in(tree: Path, project: Project, python: str, env: Mapping[str, str]) -> SideRun:
+    """The interpreter as it is, but the tree's packages go before all that it would import otherwise."""
+    below = tree / project.prefix
+    places = dict.fromkeys(place / source for place in (below, tree) for source in _SOURCE_FOLDERS)
+    first = [str(place) for place in places if place.is_dir()]
+    path = os.pathsep.join([*first, *filter(None, [env.get("PYTHONPATH")])])
+    return SideRun(python=python, env={**env, "PYTHONPATH": path}, cwd=below if below.is_dir() else tree, tree=tree)
+
+
+def _check_out(project: Project, tree: Path, spec: SideSpec) -> None:
+    _git(project.root, "worktree", "prune")  # of a gate that was killed and whose directory is gone
+    if tree.exists():
+        _git(project.root, "worktree", "remove", "--force", str(tree))
+        shutil.rmtree(tree, ignore_errors=True)
+    done = subprocess.run(
+        ["git", "-C", str(project.root), "worktree", "add", "--detach", "--force", str(tree), spec.identity],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["git said nothing"])[-1]
+        raise UnfitError(f"cannot check out {spec.described}: {last}")
+
+
+def _interpreter(word: str, path: Path, option: str) -> SideSpec:
+    if not os.access(path, os.X_OK):
+        raise UsageError(f"{option} {word}: is not executable, so it is no interpreter")
+    place = str(path.absolute())  # not resolved: a virtual environment's python is a link to another one
+    return SideSpec(label=word, kind="interpreter", identity=place, described=place)
+
+
+def _working_tree(word: str, project: Project) -> SideSpec:
+    commit = _commit("HEAD", project)
+    digest = hashlib.sha256((commit or "").encode())
+    difference = _git(project.root, "diff", "HEAD", "--binary") or ""
+    others = (_git(project.root, "ls-files", "--others", "--exclude-standard") or "").splitlines()
+    code = [name for name in others if name.endswith(".py")]  # results of ours lie there too, and are no code
+    digest.update(difference.encode(errors="surrogateescape"))
+    for name in code:
+        digest.update(name.encode() + b"\0" + (project.root / name).read_bytes())
+    changed = bool(difference or code)
+    state = f"{commit[:10] if commit else 'no commit yet'}{', changed' if changed else ''}"
+    return SideSpec(
+        label=word,
+        kind="worktree",
+        identity=digest.hexdigest(),
+        described=f"the working tree ({state})",
+        changed=changed,
+    )
+
+
+def _commit(word: str, project: Project) -> str | None:
+    if word.startswith("-"):
+        return None
+    return _git(project.root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{word}^{{commit}}")
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    """What git answers, without the newline at its end; `None` where it refuses or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
