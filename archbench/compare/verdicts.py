@@ -38,26 +38,48 @@ def judge(estimates: Sequence[LogRatio], clocks: Sequence[float | None], floor: 
 
     `estimates`: log(head / base) of each cell's processes; `clocks`: the SM clock's change as a share, `None` where no
     clock is known. Slower and faster are each tested one-sided, with Holm's correction over all cells that more than
-    one process measured. To be called so, the median must also differ by the cell's threshold and exceed the floor;
-    without a floor no cell is called slower or faster.
+    one process measured. What is tested is that the difference exceeds the floor, not merely 0: a shift that every
+    cell of the session shares is not shown to be the code's. Besides, the median must differ by the cell's threshold.
+    Without a floor no cell is called slower or faster.
     """
     tested = [index for index, one in enumerate(estimates) if one.error is not None]
-    slower = dict(zip(tested, holm([estimates[index].p_slower() or 0.0 for index in tested]), strict=True))
-    faster = dict(zip(tested, holm([estimates[index].p_faster() or 0.0 for index in tested]), strict=True))
     level = LEVEL / max(len(tested), 1)  # what Holm asks of the first cell
+    differs = _corrected([estimates[index] for index in tested], 0.0)
+    exceeds = _corrected([estimates[index] for index in tested], math.log1p(floor.spread) if floor else math.inf)
+    shown = {index: _Shown(*both) for index, *both in zip(tested, differs, exceeds, strict=True)}
     return tuple(
-        _judged(one, clock, floor, (slower if one.median > 0 else faster).get(index), level)
+        _judged(one, clock, floor, shown.get(index), level)
         for index, (one, clock) in enumerate(zip(estimates, clocks, strict=True))
     )
 
 
-def _judged(estimate: LogRatio, clock: float | None, floor: Floor | None, p: float | None, level: float) -> Judged:
+class _Shown(Struct, frozen=True):
+    """p of a cell in the direction seen, corrected for all cells."""
+
+    differs: float
+    """That it does not differ."""
+    exceeds: float
+    """That it does not exceed the floor; 1 where none is known."""
+
+
+def _corrected(estimates: Sequence[LogRatio], than: float) -> list[float]:
+    """Each estimate's p in the direction of its median, after Holm's correction within that direction."""
+    if math.isinf(than):
+        return [1.0] * len(estimates)
+    slower = holm([one.p_slower(than) or 0.0 for one in estimates])
+    faster = holm([one.p_faster(-than) or 0.0 for one in estimates])
+    return [float(up if one.median > 0 else down) for one, up, down in zip(estimates, slower, faster, strict=True)]
+
+
+def _judged(estimate: LogRatio, clock: float | None, floor: Floor | None, shown: _Shown | None, level: float) -> Judged:
     ratio = math.exp(estimate.median)
     ends = estimate.interval()
-    detectable = estimate.detectable(level)
-    noisy = detectable is not None and detectable > VISIBLE
-    own = max(LEAST_EFFECT, detectable if noisy and detectable is not None else 0.0)
-    verdict, why = _decided(estimate, clock, floor, p, own, detectable)
+    spread = floor.spread if floor else 0.0
+    scatter = estimate.detectable(level)
+    noisy = scatter is not None and scatter > VISIBLE
+    own = max(LEAST_EFFECT, scatter if noisy and scatter is not None else 0.0)
+    detectable = None if scatter is None else (1 + scatter) * (1 + spread) - 1
+    verdict, why = _decided(estimate, clock, floor, shown, own, detectable)
     return Judged(
         verdict=verdict,
         why=why,
@@ -66,18 +88,22 @@ def _judged(estimate: LogRatio, clock: float | None, floor: Floor | None, p: flo
         ci_low=min(ends[0], ratio) if ends else None,
         ci_high=max(ends[1], ratio) if ends else None,
         detectable=detectable,
-        p=None if p is None else float(p),
-        threshold=max(own, floor.spread if floor else 0.0),
+        p=shown.differs if shown else None,
+        threshold=max(own, spread),
         noisy=noisy,
     )
 
 
 def _decided(
-    estimate: LogRatio, clock: float | None, floor: Floor | None, p: float | None, own: float, detectable: float | None
+    estimate: LogRatio,
+    clock: float | None,
+    floor: Floor | None,
+    shown: _Shown | None,
+    own: float,
+    detectable: float | None,
 ) -> tuple[CellVerdict, Why]:
     by = change(math.expm1(estimate.median))
-    size = abs(estimate.median)
-    if p is None or detectable is None:
+    if shown is None or detectable is None:
         return "undecided", Why(
             "one_process",
             f"{by}, but one process measured a side, and processes differ: run both sides with `--rounds 5` "
@@ -89,16 +115,15 @@ def _decided(
             f"{by}, but the head's SM clock was {change(clock)} off the base's: lock the clocks, or "
             "let the sides take turns with `archbench gate`",
         )
-    shown = p <= LEVEL and estimate.mean * estimate.median > 0
     if estimate.equivalent():
         return "same", Why("equivalent", f"{by}; the 90 % interval lies within ±{percent(EQUIVALENCE_MARGIN)}")
-    if not shown:
+    if shown.differs > LEVEL or estimate.mean * estimate.median <= 0:
         return "undecided", Why(
             "not_shown",
             f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side show a "
             f"slowdown of {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
         )
-    if size < math.log1p(own):
+    if abs(estimate.median) < math.log1p(own):
         return "undecided", Why("small", f"{by}, certain, but below this cell's threshold of {percent(own)}")
     if floor is None:
         return "undecided", Why(
@@ -106,12 +131,9 @@ def _decided(
             f"{by}, but nothing tells how far apart two runs of the same thing lie here: give the suite a `twin:`, "
             "or run `archbench gate --aa` once on this hardware",
         )
-    if size < math.log1p(floor.spread):
+    known = f"the noise floor of {percent(floor.spread)} ({floor.origin})"
+    if shown.exceeds > LEVEL:
         return "undecided", Why(
-            "below_floor",
-            f"{by}, within the noise floor of {percent(floor.spread)} ({floor.origin}): `archbench gate` sees less",
+            "below_floor", f"{by}, not shown to exceed {known}; the baseline is stored, `archbench gate` sees less"
         )
-    return "slower" if estimate.median > 0 else "faster", Why(
-        "shown",
-        f"{by}, beyond the noise floor of {percent(floor.spread)} ({floor.origin}); the baseline is stored",
-    )
+    return "slower" if estimate.median > 0 else "faster", Why("shown", f"{by}, beyond {known}; the baseline is stored")

@@ -24,7 +24,7 @@ WHY: dict[str, str] = {
     "equivalent": "the 90 % interval of the ratio lies within the margin of equivalence",
     "not_shown": "neither a difference nor equality was shown",
     "small": "a difference was shown, but its size is below the cell's threshold",
-    "below_floor": "a difference was shown, but measuring the same thing twice differs by as much",
+    "below_floor": "a difference was shown, but not that it exceeds what measuring the same thing twice differs by",
     "no_floor": "a difference was shown, but nothing tells how far apart two runs of the same thing lie",
     "one_process": "a side was measured by one process, and processes differ",
     "clocks_differ": "the two sides ran at different clocks, so their times say little about the code",
@@ -85,7 +85,8 @@ class CellComparison(Struct, frozen=True, kw_only=True):
     """95 % interval of `ratio`; `None` where one process measured a side."""
     ci_high: float | None = None
     detectable: float | None = None
-    """Minimum detectable effect: the smallest true slowdown, as a share, that this many pairs show in 80 % of cases."""
+    """Minimum detectable effect: the smallest true slowdown, as a share, that this many pairs show in 80 % of cases;
+    in a stored comparison that is one beyond the noise floor."""
     p: float | None = None
     """Of the one-sided test in the direction seen, corrected (Holm) for the cells that were tested together."""
     pairs: int = 0

@@ -49,7 +49,7 @@ def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> Non
     assert judged.detectable > VISIBLE
     assert f"{100 * judged.detectable:.1f} %" in judged.why.sentence
     assert judged.noisy
-    assert judged.threshold == judged.detectable
+    assert (1 + judged.threshold) * (1 + FLOOR.spread) == pytest.approx(1 + judged.detectable)
 
 
 def test_a_noisy_cell_is_slower_only_beyond_its_own_threshold() -> None:
@@ -80,7 +80,9 @@ def test_within_the_floor_nothing_is_slower_or_faster() -> None:
     floor = Floor(spread=0.05, origin="gate --aa")
     assert one(0.04, floor=floor) == ("undecided", "below_floor")
     assert one(-0.04, floor=floor) == ("undecided", "below_floor")
+    assert one(0.051, floor=floor) == ("undecided", "below_floor"), "beyond it, but not certainly"
     assert one(0.06, floor=floor) == ("slower", "shown")
+    assert one(-0.06, floor=floor) == ("faster", "shown")
 
 
 def test_a_verdict_of_a_stored_baseline_says_so_and_names_the_floor() -> None:
@@ -96,11 +98,12 @@ def test_other_clocks_decide_nothing(clock: float, code: str) -> None:
 
 
 def test_holm_asks_more_of_a_cell_among_many() -> None:
+    none = Floor(spread=0.0, origin="none")
     alone = estimate(0.02, 0.006, 12)
-    assert judge([alone], [None], FLOOR)[0].verdict == "slower"
-    among = judge([alone] + [estimate(0.0, 0.006)] * 199, [None] * 200, FLOOR)
+    assert judge([alone], [None], none)[0].verdict == "slower"
+    among = judge([alone] + [estimate(0.0, 0.006)] * 199, [None] * 200, none)
     assert among[0].verdict == "undecided"
-    assert among[0].detectable > judge([alone], [None], FLOOR)[0].detectable
+    assert among[0].detectable > judge([alone], [None], none)[0].detectable
 
 
 def test_the_interval_holds_the_ratio_even_with_a_wild_process() -> None:

@@ -1,0 +1,139 @@
+"""What a stored baseline from another day costs: how often `compare` is wrong, and what it says with it.
+
+    python tests/benchmarks/simulated_stored.py [--suites 100]
+
+Suites of 100 cells and 10 processes a side with a standard deviation of 0.5 %, and a twin that is visited three times a
+round. The head was measured on another day, on which everything took 1 % more. One cell is slower by what the line
+says. The last lines have a floor from `gate --aa` that is as wide as the days differ. Seeded; nothing is measured.
+Goal: whatever is called slower, the comparison says that its baseline is stored and what its floor is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from archbench.compare import Rows, compare, read_rows
+from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.cell import Cell, Network
+from archbench.model.comparison import Comparison, Floor
+from archbench.model.environment import Environment
+from archbench.store.journal import to_table
+from archbench.store.schema import RECORDS
+
+CELLS = 100
+PROCESSES = 10
+PROCESS_SD = 0.005
+DAYS_FLOOR = Floor(spread=0.02, origin="gate --aa over several days")
+SCENARIOS = (
+    # shift of the day, slowdown of one cell, floors known beside the twins
+    (0.00, 0.00, ()),
+    (0.01, 0.00, ()),
+    (0.01, 0.03, ()),
+    (0.01, 0.05, ()),
+    (0.02, 0.00, ()),
+    (0.02, 0.00, (DAYS_FLOOR,)),
+    (0.01, 0.05, (DAYS_FLOOR,)),
+)
+_MACHINE = Environment(
+    hardware_class="simulated GPU",
+    device="cuda:0",
+    cpu_model="simulated",
+    cpu_count=8,
+    memory_bytes=2**36,
+    os="none",
+    kernel="none",
+    python_version="3.12",
+    archbench_version="0",
+    torch_version="2.15.0",
+)
+_FACTS = Facts(family=None, source=None, input_size=224, top1=None, top5=None, accuracy_source=None)
+
+
+class Rates(NamedTuple):
+    """Over all suites of one line."""
+
+    found: float
+    """Share of suites whose slow cell is called slower."""
+    innocent: float
+    """Share of suites in which another cell is called slower."""
+    silent: int
+    """Comparisons that call a cell slower without saying that the baseline is stored and what its floor is."""
+    floor: float
+    """Mean noise floor."""
+
+
+def rows(place: Path, cells: int) -> Rows:
+    """A side without times: every cell with its processes, and a twin with three visits a round."""
+    records = []
+    for name in ("twin", *(f"net{number}" for number in range(cells))):
+        cell = Cell(network=Network(name=name), batch_size=1, device="cuda")
+        for round_ in range(PROCESSES):
+            for visit in range(3 if name == "twin" else 1):
+                context = RunContext(run_id="simulated", round=round_, visit=visit, environment=_MACHINE)
+                blank = blank_record(cell, context, _FACTS)
+                records.append(msgspec.structs.replace(blank, status="ok", verdict="ok", latency_median_s=1.0))
+    path = place / "side.parquet"
+    pq.write_table(to_table(records, RECORDS), path)
+    return read_rows(path)
+
+
+def drawn(side: Rows, rng: np.random.Generator, *, shift: float, slowdown: float) -> Rows:
+    """The side with times drawn anew: 10 ms, later by the day's shift, and `net0` by the slowdown on top."""
+    slow = (side.frame["architecture"] == "net0").to_numpy() * np.log1p(slowdown)
+    logs = np.log(0.010) + np.log1p(shift) + slow + rng.normal(0, PROCESS_SD, len(side.frame))
+    return msgspec.structs.replace(side, frame=side.frame.assign(latency_median_s=np.exp(logs)))
+
+
+def honest(comparison: Comparison) -> bool:
+    """Whatever is called slower says itself, as the notes do, that the baseline is stored and what its floor is."""
+    floor = comparison.floor
+    if floor is None:
+        return not comparison.having("slower", "faster")
+    sentences = [comparison.notes[0], *(cell.why.sentence for cell in comparison.having("slower", "faster"))]
+    return all("baseline is stored" in sentence and floor.origin in sentence for sentence in sentences)
+
+
+def rates(suites: int, *, shift: float, slowdown: float, floors: Sequence[Floor] = (), cells: int = CELLS) -> Rates:
+    """Compare `suites` pairs of runs, seeded."""
+    rng = np.random.default_rng(1)
+    found, innocent, silent, spreads = [], [], 0, []
+    with TemporaryDirectory() as place:
+        side = rows(Path(place), cells)
+        for _ in range(suites):
+            answer = compare(
+                drawn(side, rng, shift=0.0, slowdown=0.0),
+                drawn(side, rng, shift=shift, slowdown=slowdown),
+                floors=floors,
+            )
+            blamed = {cell.architecture for cell in answer.having("slower")}
+            found.append("net0" in blamed)
+            innocent.append(bool(blamed - ({"net0"} if slowdown else set())))
+            silent += not honest(answer)
+            spreads.append(answer.floor.spread if answer.floor else 0.0)
+    return Rates(float(np.mean(found)), float(np.mean(innocent)), silent, float(np.mean(spreads)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suites", type=int, default=100)
+    suites = parser.parse_args().suites
+    print(f"{CELLS} cells, {PROCESSES} processes a side, process sd {PROCESS_SD:.1%}, {suites} suites a line")
+    print(f"{'day':>5} {'slowdown':>8} {'floor':>6} {'found':>6} {'innocent blamed':>15} {'silent':>6}")
+    for shift, slowdown, floors in SCENARIOS:
+        line = rates(suites, shift=shift, slowdown=slowdown, floors=floors)
+        found = f"{line.found:6.1%}" if slowdown else f"{'-':>6}"
+        print(
+            f"{shift:+5.0%} {slowdown:8.0%} {line.floor:6.1%} {found} {line.innocent:15.1%} {line.silent:6}", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
