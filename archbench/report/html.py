@@ -129,12 +129,11 @@ class _Page:
                 return self.section(block, level)
 
     def _picture(self, picture: Picture, level: int) -> str:
-        heading, name = f"h{min(level, 6)}", html(picture.name)
+        heading = f"h{min(level, 6)}"
         return (
             f'<figure class="plot" id="{self._anchor(picture.name)}">\n'
             f"<{heading}>{html(picture.title)}</{heading}>\n"
-            f'<div class="canvas" role="img" aria-label="{html(picture.title)}" aria-describedby="{name}-says"></div>\n'
-            f'<figcaption id="{name}-says">{html(picture.alt)}</figcaption>\n'
+            f'<div class="canvas"></div>\n<figcaption>{html(picture.alt)}</figcaption>\n'
             '<details class="figures"><summary>The figures as a table</summary></details>\n'
             f'<script type="application/json" class="spec">{_no_tags(picture.spec)}</script>\n</figure>'
         )

@@ -132,6 +132,7 @@ class Plot {
     this.figure = figure;
     this.canvas = figure.querySelector(".canvas");
     this.spec = JSON.parse(figure.querySelector("script.spec").textContent);
+    this.spec.description = `${figure.firstElementChild.textContent}. ${figure.querySelector("figcaption").textContent}`;
     this.sharesCells = dataset !== null && this.spec.data?.name === dataset.name;
     this.figures = figure.querySelector("details.figures");
     this.figures.addEventListener("toggle", () => this.tabulate());
@@ -207,6 +208,7 @@ class Plot {
 
 function themeConfig(width) {
   const config = structuredClone(shared.themes[isDark() ? "dark" : "light"]);
+  config.aria = false; // the plot as a whole has a label, and its figures a table: not every point needs its own
   config.legend.columns = Math.max(1, Math.floor(width / LEGEND_ENTRY));
   return config;
 }
