@@ -29,7 +29,8 @@ from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
-from archbench.model.record import Sample, Status
+from archbench.model.profile import StageProfile
+from archbench.model.record import Record, Sample, Status
 from archbench.stats import drifting, minimum_samples, percentile
 
 TRAINING_PASSES = 3
@@ -50,8 +51,9 @@ COLUMNS_OF: dict[Metric, tuple[str, ...]] = {
     "energy": ("energy_j_per_img",),
     "compile": ("compile_cold_s", "compile_warm_s"),
     "numerics": ("output_rel_error", "output_cosine", "output_finite"),
+    "profile": (),
 }
-"""What each metric fills; null and explained where the suite does not ask for it."""
+"""What each metric fills (`profile` a file of its own); null and explained where the suite does not ask for it."""
 NEEDS_A_STEP = (
     *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),
     *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
@@ -74,6 +76,7 @@ class CellRun:
         self._enter = enter
         self._draft = Draft(blank_record(cell, bench.task.context, _known_of(cell)))
         self._samples: list[Sample] = []
+        self._stage_profile: StageProfile | None = None
         self.poisoned = False
         """Something failed on the way, so that this process should measure nothing more."""
 
@@ -83,7 +86,7 @@ class CellRun:
         try:
             with self._compile_cache():
                 self._measure()
-            return CellFinished(record=self._draft.finish(), samples=tuple(self._samples))
+            return self._finished(self._draft.finish())
         except (torch.OutOfMemoryError, MemoryError) as error:
             status, message = "oom", str(error)
         except UnsupportedError as error:
@@ -94,7 +97,10 @@ class CellRun:
             status = status_of(error)
             message = f"{type(error).__name__}: {error}"
         self.poisoned = status != "unsupported"
-        return CellFinished(record=self._draft.fail(status, message), samples=tuple(self._samples))
+        return self._finished(self._draft.fail(status, message))
+
+    def _finished(self, record: Record) -> CellFinished:
+        return CellFinished(record=record, samples=tuple(self._samples), profile=self._stage_profile)
 
     def _measure(self) -> None:
         metrics = self._task.metrics
@@ -124,6 +130,8 @@ class CellRun:
         if "memory" in metrics:
             self._aside(self._memory, workload, *COLUMNS_OF["memory"])
         self._aside(self._numerics, workload, *COLUMNS_OF["numerics"])
+        if "profile" in metrics and not self._compiles:
+            self._aside(self._profile, workload)
         self._aside(self._compile_metrics, workload, *COLUMNS_OF["compile"], "cuda_graph_launches")
 
     def _aside(self, measure: Callable[[Workload], None], workload: Workload, *columns: str) -> None:
@@ -390,6 +398,21 @@ class CellRun:
                 )
                 if found.rel_error is None:
                     self._draft.null("not_finite", "output_rel_error", "output_cosine")
+
+    def _profile(self, workload: Workload) -> None:
+        """Where the step's time goes, by stage. Of eager steps: a compiled one has no modules left to time."""
+        from archbench.profile.stage_profile import profile_stages
+
+        with self._phase("profile"):
+            context = self._task.context
+            self._stage_profile = profile_stages(
+                workload,
+                self._bench.clock,
+                self._bench.calibration,
+                round=context.round,
+                visit=context.visit,
+                allow_code=self._task.allow_code,
+            )
 
     def _compile_metrics(self, workload: Workload) -> None:
         """Warm compile time: everything compiled again from the cache that the first call filled."""

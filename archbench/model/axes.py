@@ -10,7 +10,7 @@ CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-
 MemoryFormat = Literal["contiguous", "channels_last"]
 DeviceKind = Literal["cpu", "cuda"]
 Head = Literal["classifier", "none"]
-Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics"]
+Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "profile"]
 
 PHASES: tuple[str, ...] = get_args(Phase)
 PRECISIONS: tuple[str, ...] = get_args(Precision)

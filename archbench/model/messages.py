@@ -22,6 +22,7 @@ from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group
 from archbench.model.environment import Environment
+from archbench.model.profile import StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.record import Record, Sample, Status
 
@@ -114,10 +115,11 @@ class PhaseStarted(Struct, frozen=True, kw_only=True, tag="phase-started"):
 
 
 class CellFinished(Struct, frozen=True, kw_only=True, tag="cell-finished"):
-    """A cell's row and raw timings, whether it was measured or failed."""
+    """A cell's row, raw timings, and table of stages where that was asked for, whether it was measured or failed."""
 
     record: Record
     samples: tuple[Sample, ...] = ()
+    profile: StageProfile | None = None
 
 
 class ChildDied(Struct, frozen=True, kw_only=True, tag="child-died"):

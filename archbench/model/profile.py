@@ -218,3 +218,21 @@ class Profile(Struct, frozen=True, kw_only=True):
     def attributed_s(self) -> float:
         """What modules and parts add up to."""
         return (self.modules[0].total_s if self.modules else 0.0) + sum(part.total_s for part in self.parts)
+
+
+class StageProfile(Struct, frozen=True, kw_only=True):
+    """Where the step of one cell of a run spends its time, by stage: what the metric `profile` stores."""
+
+    profile_version: int = PROFILE_VERSION
+    cell_id: str
+    round: int
+    visit: int = 0
+    step_s: float
+    """Of an unobserved step."""
+    observed_step_s: float
+    observing_cost: float
+    steps: int
+    whole: ModuleProfile
+    stages: tuple[ModuleProfile, ...]
+    """In the network's order; empty for a network without stages, or one that cannot be counted."""
+    parts: tuple[StepPart, ...]

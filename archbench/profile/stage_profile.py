@@ -11,6 +11,9 @@ from archbench.profile.rows import Ceilings, module_rows, stage_rows, step_parts
 from archbench.profile.timing import time_by_module
 from archbench.profile.traffic import watch_traffic
 
+TIMING_S = 2.0
+"""Of a cell's profile: stages are told to a per cent or two, and a suite has hundreds of cells."""
+
 
 def profile_stages(
     workload: Workload,
@@ -23,11 +26,11 @@ def profile_stages(
 ) -> StageProfile:
     """Profile the eager step of a warmed-up `workload`; shares of the roofline need the device's `calibration`.
 
-    Takes as long as twelve steps, and up to six seconds. Raises whatever the step raises.
+    Takes `TIMING_S`, or a dozen steps where they are longer. Raises whatever the step raises.
     """
     cell = workload.cell
     training = cell.phase == "training"
-    times = time_by_module(workload, clock)
+    times = time_by_module(workload, clock, TIMING_S)
     traffic = watch_traffic(workload)
     rows = module_rows(
         workload.module,

@@ -21,8 +21,6 @@ LEAST_SLOW_PAIRS = 3
 SLOW_S = 1.0
 """A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
 MOST_PAIRS = 40
-TIMING_S = 6.0
-"""For all pairs together, once there are the fewest: a profile is looked at, not gated on."""
 _NS = 1e-9
 T = TypeVar("T")
 
@@ -49,15 +47,15 @@ class Observed(Struct, frozen=True):
     by_owner: dict[Owner, float]
 
 
-def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
-    """Time the eager step of a warmed-up `workload`."""
+def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
+    """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
     stopwatch = _Events() if workload.device.type == "cuda" else None
     read: Callable[[], Any] = time.perf_counter_ns if stopwatch is None else stopwatch.record
     plain: list[float] = []
     observed: list[Observed] = []
     boundaries = open_boundaries(workload, read)
     begin = time.perf_counter()
-    while _more(len(plain), time.perf_counter() - begin):
+    while _more(len(plain), time.perf_counter() - begin, timing_s):
         timing = clock.latency(workload.step)
         plain.append(timing.host_s if timing.device_s is None else timing.device_s)
         with boundaries:
@@ -85,19 +83,19 @@ def time_by_module(workload: Workload, clock: Clock) -> StepTimes:
     )
 
 
-def time_plain(workload: Workload, clock: Clock) -> float:
+def time_plain(workload: Workload, clock: Clock, timing_s: float) -> float:
     """Seconds of one step, as `StepTimes.plain_s`; of a workload that has been called."""
     plain: list[float] = []
     begin = time.perf_counter()
-    while _more(len(plain), time.perf_counter() - begin):
+    while _more(len(plain), time.perf_counter() - begin, timing_s):
         timing = clock.latency(workload.step)
         plain.append(timing.host_s if timing.device_s is None else timing.device_s)
     return statistics.fmean(_faster_half(plain, lambda seconds: seconds))
 
 
-def _more(pairs: int, spent_s: float) -> bool:
+def _more(pairs: int, spent_s: float, timing_s: float) -> bool:
     slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
-    return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < TIMING_S)
+    return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < timing_s)
 
 
 def open_boundaries(

@@ -63,9 +63,9 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept: set[int] = set()
 
     @contextmanager
-    def watching(self, weights: Iterator[Tensor] | list[Tensor]) -> Iterator[None]:
-        """Tally, and follow what autograd keeps that is none of `weights`."""
-        self._kept = {weight.untyped_storage().data_ptr() for weight in weights}
+    def watching(self, standing: list[Tensor]) -> Iterator[None]:
+        """Tally, and follow what autograd keeps that is none of `standing`: weights and inputs are there anyway."""
+        self._kept = {tensor.untyped_storage().data_ptr() for tensor in standing}
         with ExitStack() as stack:
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor))
             stack.enter_context(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archbench.model.derived import ADDED, CANDIDATE, DERIVED
+from archbench.model.profile import PROFILE_VERSION
 from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.report.content import Code, Paragraph, Report, Section, Table
@@ -23,6 +24,19 @@ SAMPLE_COLUMNS = {
     "kept": "false where the probe rejected the block",
 }
 """Columns of samples.parquet, which are those of `archbench.model.record.Sample`."""
+
+PROFILE_FIELDS = {
+    "profile_version": "version of these fields",
+    "cell_id, round, visit": "the row that the table belongs to",
+    "step_s": "seconds of an unobserved step",
+    "observed_step_s": "seconds of the observed one, to which stages and parts add up but for modules outside stages",
+    "observing_cost": "observed over unobserved, less 1",
+    "steps": "observed steps that the times are means of",
+    "whole": "the network: times forward and backward, MACs, FLOP, bytes moved and kept, share of the roofline",
+    "stages": "the same for each of its stages, in order",
+    "parts": "loss, optimizer, and what belongs to no module",
+}
+"""Of a file in profile/, which holds one `archbench.model.profile.StageProfile`."""
 
 
 def columns_markdown() -> str:
@@ -64,6 +78,13 @@ def columns_markdown() -> str:
             "samples.parquet",
             "Every raw timing, so that each statistic can be computed again.",
             Table(headings=("Column", "Meaning"), rows=samples),
+        ),
+        _section(
+            "profile/",
+            "One JSON file a cell, round and visit, where the suite asks for the metric `profile`, under the name of the "
+            f"row's own. This is profile version {PROFILE_VERSION}. `archbench.store.RunStore.open(run).profiles()` "
+            "reads them all.",
+            Table(headings=("Field", "Meaning"), rows=tuple((f"`{n}`", m) for n, m in PROFILE_FIELDS.items())),
         ),
         _section(
             "Reason codes",

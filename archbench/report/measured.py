@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,11 @@ from msgspec import Struct
 
 from archbench.decide.outcome import Outcome, outcomes, setting_labels
 from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
+from archbench.model.profile import StageProfile
 from archbench.model.suite import Suite
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from archbench.decide.candidates import Candidates
@@ -33,6 +39,8 @@ class Measured(Struct, frozen=True, kw_only=True):
     """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
     floor: NoiseFloor | None
     """The twin's spread; `None` without a twin."""
+    profiles: tuple[StageProfile, ...]
+    """Tables of stages, where the suite asked for them."""
     begun: str | None
     """UTC, ISO 8601."""
     spent_s: float
@@ -66,6 +74,31 @@ def read_measured(path: Path) -> Measured:
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
         floor=floor,
+        profiles=tuple(store.profiles()),
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),
     )
+
+
+def read_several(paths: Sequence[Path]) -> list[Measured]:
+    """Read several runs. One that cannot be read is named in a warning and left out.
+
+    Raises `UsageError` where a place does not exist, a run is named twice, or none can be read.
+    """
+    runs: dict[Path, Measured] = {}
+    unreadable: list[UsageError] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or directory")
+        try:
+            run = read_measured(path)
+        except UsageError as error:
+            log.warning("left out: %s", error)
+            unreadable.append(error)
+            continue
+        if run.path.resolve() in runs:
+            raise UsageError(f"{path}: this run is named twice; name it once")
+        runs[run.path.resolve()] = run
+    if not runs:
+        raise unreadable[0]
+    return list(runs.values())

@@ -5,6 +5,7 @@
         environment.json         machine and libraries; written last, so a directory that has it is a run
         cells/                   the journal: one file of one row for each cell, round and visit
         samples/                 the raw timings of each of these, under the same name, written before the row
+        profile/                 where the metric `profile` is asked for: a table of stages each, as JSON, likewise
         results.parquet          rows folded in from the journal, which `merge` then empties
         samples.parquet          their timings
 
@@ -27,11 +28,13 @@ import pyarrow as pa
 from archbench.model.calibration import Calibration
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
+from archbench.model.profile import StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.store.files import sync_directory, write_bytes
 from archbench.store.journal import Journal
+from archbench.store.profiles import ProfileFolder
 from archbench.store.schema import KEY_COLUMNS, RECORDS, SAMPLES
 
 RESULTS = "results.parquet"
@@ -53,6 +56,7 @@ class RunStore:
         self.path = path
         self._rows = Journal(path / "cells", path / RESULTS, RECORDS, order=_ROW_ORDER)
         self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES, order=_SAMPLE_ORDER)
+        self._profiles = ProfileFolder(path / "profile")
 
     @classmethod
     def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:
@@ -125,7 +129,7 @@ class RunStore:
         write_bytes(self.path / _CALIBRATION, _pretty(calibration))
         self.__dict__.pop("calibration", None)
 
-    def append(self, record: Record, samples: Sequence[Sample] = ()) -> None:
+    def append(self, record: Record, samples: Sequence[Sample] = (), profile: StageProfile | None = None) -> None:
         """Store one finished cell; on return it survives a kill and a power cut. Replaces the same cell, round, visit.
 
         Raises `UnfitError` where the disk is full; what was stored before is kept.
@@ -133,6 +137,8 @@ class RunStore:
         name = _file_name(record)
         if samples:
             self._timings.add(name, samples)
+        if profile is not None:
+            self._profiles.add(name, profile)
         self._rows.add(name, [record])
 
     def finished(self, *, retry_failed: bool = False) -> set[Key]:
@@ -158,6 +164,13 @@ class RunStore:
         """The raw timings of all rows so far, columns as in `archbench.model.record.Sample`."""
         # Fresh timings without a fresh row belong to a cell that was being stored when the run died.
         return self._timings.read(only=set(self._rows.names()))
+
+    def profiles(self) -> list[StageProfile]:
+        """The stored tables of stages, by cell, round and visit; none for a run that did not ask for them.
+
+        Damaged ones are named in a warning and left out. Raises `UsageError` for one of a newer version.
+        """
+        return self._profiles.read()
 
     def merge(self) -> None:
         """Fold all finished cells into `results.parquet` and `samples.parquet`.

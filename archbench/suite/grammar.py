@@ -52,7 +52,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode, memory_format.",
     ("SuiteFile", "devices"): "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
     ("SuiteFile", "exclude"): "Cells to leave out: every given field must match, a field matches any of its values.",
-    ("SuiteFile", "metrics"): "What to measure; energy, compile and numerics cost time and are off unless named.",
+    ("SuiteFile", "metrics"): "What to measure; energy, compile, numerics, profile cost time and are off unless named.",
     ("SuiteFile", "rounds"): "Passes over the suite, each in an order of its own and with fresh processes.",
     ("SuiteFile", "percentiles"): "Latency percentiles to give; a high one needs many samples.",
     ("SuiteFile", "seed"): "Seed of the order, of the inputs and of the weights.",
