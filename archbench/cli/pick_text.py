@@ -55,7 +55,7 @@ def _ranking(ranking: Ranking, picked: Picked, top: int) -> Iterator[str]:
         yield f"... and {len(ranking.choices) - top} more (--top)"
     yield ""
     yield from _left_out(ranking, "Left out, the nearest first:")
-    notes = [*ranking.footnotes, *ranking.accuracies, *_notes(choices)]
+    notes = [*(one.text for one in ranking.footnotes), *ranking.accuracies, *_notes(choices)]
     if notes:
         yield "Notes:"
         yield from (f"  - {note}" for note in notes)
@@ -127,7 +127,8 @@ def _common(ranking: Ranking) -> str:
         for one in ranking.circumstances
         if one.column not in ("phase", "batch_size", "precision")
     ]
-    return ", ".join(words).capitalize() or "All together"
+    text = ", ".join(words)
+    return text[:1].upper() + text[1:] or "All together"
 
 
 def _goal(goal: Goal) -> str:

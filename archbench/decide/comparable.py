@@ -30,6 +30,13 @@ class Circumstance(Struct, frozen=True):
     value: str | int
 
 
+class Footnote(Struct, frozen=True):
+    """One column in which cells differ that are ranked together."""
+
+    column: str
+    text: str
+
+
 class Group(Struct, frozen=True, kw_only=True):
     """Rows that may be ranked against each other."""
 
@@ -63,16 +70,16 @@ def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Co
     return tuple(sorted(groups, key=lambda group: [_order(one.value) for one in group.circumstances]))
 
 
-def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[str, ...]:
+def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote, ...]:
     """What rows that stand in one ranking differ in, one sentence a difference."""
     notes = []
     for column, why in LOCKED.items():
         values = ranked[column].dropna().unique()
         if column in across and len(values) > 1:
             shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))
-            notes.append(f"Ranked across {column} ({shown}): {why}.")
+            notes.append(Footnote(column, f"Ranked across {column} ({shown}): {why}."))
         elif column == "input_size" and len(values) > 1:
-            notes.append(_published_sizes(ranked))
+            notes.append(Footnote(column, _published_sizes(ranked)))
     return tuple(notes)
 
 

@@ -19,6 +19,8 @@ from archbench.model.parsing import column_named, parse
 from archbench.model.quantity import stored_value
 from archbench.model.suite import Bound, Decision, Suite
 
+_FEW = 5
+"""Networks in a ranking up to which all of them are shown."""
 _FREE = ("precision",)
 """Locked for `pick`, free here: the setting is part of the answer unless `where` fixes it."""
 
@@ -36,7 +38,7 @@ class Row(Struct, frozen=True, kw_only=True):
     decision: Decision
     goal: Goal
     conditions: tuple[Expression, ...]
-    """Those of the decision, bounds included."""
+    """Those of the decision, bounds included, but for those that follow from the baseline."""
     opinion: Opinion
     ranking: Ranking
     """The one judged by: of all batch sizes the largest that every candidate has figures at."""
@@ -44,7 +46,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """That of the ranking; `None` where nothing satisfies the conditions."""
     advised: tuple[Advised, ...]
     beside: tuple[Choice, ...]
-    """The recommended network, the runner-up, the advised ones and the baseline, each with its figures."""
+    """The recommended network, the runner-up, the advised ones and the baseline, each with its figures; all networks
+    where there are few."""
     every_setting: tuple[Choice, ...]
     """The advised networks under every setting, where the decision asks for that."""
     baseline: Choice | None
@@ -52,17 +55,17 @@ class Row(Struct, frozen=True, kw_only=True):
     evidence: str | None
     """The command that measures what is missing."""
     loading: str | None
-    """The line of Python that loads the recommended network."""
+    """The line of Python that loads the recommended network, or the advised one where none can be recommended."""
 
     @property
     def recommended(self) -> Choice | None:
-        """The first of the ranking."""
-        return self.ranking.choices[0] if self.ranking.choices else None
+        """The first of the ranking; none where no measurement can tell."""
+        return self.ranking.choices[0] if self.ranking.choices and not self.decision.not_measurable else None
 
     @property
     def runner_up(self) -> Choice | None:
         """The next network; its `behind` says by how much it loses, or that it ties."""
-        return self.ranking.choices[1] if len(self.ranking.choices) > 1 else None
+        return self.ranking.choices[1] if self.recommended and len(self.ranking.choices) > 1 else None
 
 
 def decision_matrix(suite: Suite, candidates: Candidates) -> tuple[Row, ...]:
@@ -72,7 +75,7 @@ def decision_matrix(suite: Suite, candidates: Candidates) -> tuple[Row, ...]:
 
 
 def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network]) -> Row:
-    question = _question(decision)
+    asked = question = _question(decision)
     rankings = pick(candidates, question).rankings
     ranking = _judged_at(rankings)
     others = tuple(
@@ -92,7 +95,7 @@ def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network
     return Row(
         decision=decision,
         goal=question.goals[0],
-        conditions=question.conditions,
+        conditions=asked.conditions,
         opinion=judged,
         ranking=ranking,
         batch_size=first.batch_size if first is not None else None,
@@ -102,8 +105,14 @@ def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network
         baseline=baseline,
         other_batches=others,
         evidence=_evidence(decision, question, ranking, advised),
-        loading=None if first is None else loading_line(networks.get(first.network, Network(name=first.architecture))),
+        loading=_loading(decision, first, networks),
     )
+
+
+def _loading(decision: Decision, first: Choice | None, networks: dict[str, Network]) -> str | None:
+    if decision.not_measurable and decision.folklore:
+        return loading_line(Network(name=decision.folklore[0]))
+    return None if first is None else loading_line(networks.get(first.network, Network(name=first.architecture)))
 
 
 def _question(decision: Decision) -> Question:
@@ -154,7 +163,8 @@ def _baseline(decision: Decision, candidates: Candidates, question: Question, ra
     if not ranking.circumstances and ranking.choices:
         same.append(Compare(column="batch_size", operator="==", value=float(ranking.choices[0].batch_size)))
     found = pick(candidates, replace(question, conditions=(*about, *same))).rankings
-    return next((one.choices[0] for one in found if one.choices), None)
+    cell = next((one.choices[0].cell_id for one in found if one.choices), None)
+    return None if cell is None else next(iter(cells_of(candidates, question, [cell])))
 
 
 def _of_the_cell(term: Expression) -> bool:
@@ -194,9 +204,9 @@ def _beside(
     baseline: Choice | None,
 ) -> tuple[Choice, ...]:
     """First, second, advised and baseline, each network once, also those that the conditions leave out."""
-    out = [one.left_out.cell_id for one in advised if one.left_out is not None]
+    out = [one.left_out.cell_id for one in advised if one.left_out is not None and one.measured]
     wanted = [
-        *ranking.choices[:2],
+        *ranking.choices[: len(ranking.choices) if len(ranking.choices) <= _FEW else 2],
         *(one.choice for one in advised if one.choice is not None),
         *cells_of(candidates, question, out),
         *([baseline] if baseline is not None else []),

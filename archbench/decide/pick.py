@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.decide.candidates import Candidates
-from archbench.decide.comparable import Circumstance, Group, accuracies, comparable_groups, differences
+from archbench.decide.comparable import Circumstance, Footnote, Group, accuracies, comparable_groups, differences
 from archbench.decide.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.decide.exclusion import Beaten, Comparison, LeftOut, left_out
 from archbench.decide.pareto import dominating, pareto_front
@@ -90,7 +90,7 @@ class Ranking(Struct, frozen=True, kw_only=True):
     circumstances: tuple[Circumstance, ...]
     choices: tuple[Choice, ...]
     left_out: tuple[LeftOut, ...]
-    footnotes: tuple[str, ...]
+    footnotes: tuple[Footnote, ...]
     """What the ranked cells differ in, though they are ranked together."""
     accuracies: tuple[str, ...]
     """Whose weights and protocol the accuracies are of, where the question is about any."""
@@ -270,8 +270,9 @@ def _beaten(
     found = []
     best = [place for place in _best_of_each(frame, costs[:, 0]) if frame["variant"].iat[place] not in on_front]
     winners = np.flatnonzero(front)
+    winners = winners[np.lexsort(costs[winners].T[::-1])]
     for place in best:
-        by = winners[np.flatnonzero(dominating(costs[front], costs[place]))[0]]
+        by = winners[np.argmax(dominating(costs[winners], costs[place]))]
         winner, loser = _choices(frame.iloc[[by, place]], question)
         floor = _floor(candidates, winner, loser)
         pairs = [(winner.figure(goal.column), loser.figure(goal.column)) for goal in question.goals]

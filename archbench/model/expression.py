@@ -79,6 +79,8 @@ def leaves(expression: Expression) -> Iterator[Leaf]:
 def show(expression: Expression) -> str:
     """As a user would write it; `parse` gives the same expression again."""
     match expression:
+        case Compare(column=column, operator="==", value=True) if judged_columns()[column].kind == "flag":
+            return column
         case Compare(column=column, operator=operator, value=value):
             return f"{without_unit(column)} {operator} {_value(value, column)}"
         case Among(column=column, values=values, negated=negated):

@@ -279,8 +279,8 @@ class _Parser:
                 raise self._error(token.start, f"{column.name} is true or false, not {text!r}")
             return text.lower() == "true"
         if token.kind == "word" and begins_number(text) and self._here.kind == "word":
-            unit = self._here.text
-            text += "" if unit.lower() in KEYWORDS else f" {self._take().text}"
+            follows = self._here.text
+            text += "" if follows.lower() in KEYWORDS or follows in judged_names() else f" {self._take().text}"
         if text in judged_names():
             raise self._error(token.start, f"{text} is a column; a column is compared with a value only")
         try:

@@ -46,6 +46,8 @@ _DIMENSIONS: dict[str, Dimension] = {
     "FLOP/s": Dimension(name="rate of FLOP/s", units={f"{p}FLOP/s": size for p, size in _DECIMAL.items()} | _DECIMAL),
 }
 
+_PLAIN_BELOW = 1e5
+"""Counts that are written in full: 1000, not 1k."""
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
@@ -96,6 +98,8 @@ def written(value: float, column: Column) -> str:
             number = f"{scaled:.0f}" if scaled.is_integer() and abs(scaled) < 1e15 else repr(scaled)
             if math.isfinite(scaled) and float(number) * size == value:
                 found.append(f"{number}{unit}")
+    if abs(value) < _PLAIN_BELOW and not dimension(column).proposed:
+        return found[0]
     if dimension(column).proposed and value:
         found = [one for one in found[1:] if not one[-1].isdigit()]
     return min(found, key=len)

@@ -13,10 +13,13 @@ from archbench.model.derived import judged_columns, without_unit
 from archbench.model.expression import show
 from archbench.report.content import Block, Bullets, Code, Paragraph, Section, Table
 from archbench.report.measured import Measured
-from archbench.report.units import NULL
+from archbench.report.units import NULL, percent
 from archbench.report.values import difference, heading, number, quantity, why_left_out
 
 _MARK = "?"
+_NEAREST = 2
+_USUAL_SIZE = 224
+"""Side of the images of ImageNet networks, in pixels, unless their names say otherwise."""
 _INTRODUCTION = (
     "Each situation is judged by one column under conditions; a network stands with the setting that serves it best. "
     "The advice *holds* where a network that it names comes first or ties with the first; *in part* where it is behind "
@@ -72,7 +75,7 @@ def _situation(row: Row) -> Section:
     if row.every_setting:
         blocks += [Paragraph("Under every setting:"), _table(row, row.every_setting, roles=False)]
     # Whose accuracies these are, a section of its own says.
-    notes = [*_gains(row), *_batches(row), *row.ranking.footnotes]
+    notes = [*_tie(row), *_gains(row), *_batches(row), *_near(row), *_differences(row)]
     if row.decision.note:
         notes.append(row.decision.note)
     if notes:
@@ -90,9 +93,18 @@ def _situation(row: Row) -> Section:
 
 def _asked(row: Row) -> str:
     goal = f"{'largest' if row.goal.larger else 'smallest'} {without_unit(row.goal.column)}"
-    conditions = "; ".join(show(condition) for condition in row.conditions)
+    conditions = "; ".join(
+        [
+            *(show(condition) for condition in row.conditions),
+            *(f"{without_unit(name)} <= {factor:g} x {row.decision.baseline}'s" for name, factor in _relative(row)),
+        ]
+    )
     batch = "" if row.batch_size is None else f" Judged at batch {row.batch_size}{_why_this_batch(row)}."
     return f"Asked for: {goal}{f', where `{conditions}`' if conditions else ''}.{batch}"
+
+
+def _relative(row: Row) -> Iterable[tuple[str, float]]:
+    return row.decision.at_most_of_baseline.items()
 
 
 def _why_this_batch(row: Row) -> str:
@@ -148,12 +160,20 @@ def _role(row: Row, one: Choice) -> str:
     ranks = {choice.cell_id: place for place, choice in enumerate(row.ranking.choices, 1)}
     place = ranks.get(one.cell_id)
     if place in (1, 2):
-        roles.append("recommended" if place == 1 else "runner-up")
+        roles.append(("recommended" if row.recommended else "first") if place == 1 else "runner-up")
     if one.architecture in row.decision.folklore:
         roles.append("advised" if place in (1, 2) else f"advised, place {place}" if place else "advised, falls short")
     if row.baseline is not None and one.network == row.baseline.network:
         roles.append("baseline")
     return ", ".join(roles)
+
+
+def _tie(row: Row) -> Iterable[str]:
+    """Which duel tells the first two apart."""
+    first, second = row.recommended, row.runner_up
+    if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
+        told = f"{percent(second.behind.within)} apart they would be told apart"
+        yield f"{first.network} and {second.network} tie ({told}); `{duel(first.cell_id, second.cell_id)}` settles it."
 
 
 def _gains(row: Row) -> Iterable[str]:
@@ -190,8 +210,24 @@ def _batches(row: Row) -> Iterable[str]:
         yield f"First at other batch sizes: {named}."
 
 
+def _near(row: Row) -> Iterable[str]:
+    """Who came nearest to the conditions without satisfying them."""
+    advised = {one.name for one in row.advised}
+    out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in advised]
+    if out:
+        named = "; ".join(f"{one.network} ({why_left_out(one)})" for one in out[:_NEAREST])
+        more = f"; and {len(out) - _NEAREST} more" if len(out) > _NEAREST else ""
+        yield f"Left out: {named}{more}."
+
+
+def _differences(row: Row) -> Iterable[str]:
+    """What is ranked together and differs; image sizes stand with the networks' names."""
+    return (one.text for one in row.ranking.footnotes if one.column != "input_size")
+
+
 def _name(one: Choice) -> str:
-    return f"{one.network} {_MARK}" if _suspect(one) else one.network
+    odd = one.input_size not in (None, _USUAL_SIZE) and "input_size=" not in one.network
+    return " ".join([one.network, *([f"({one.input_size} px)"] if odd else []), *([_MARK] if _suspect(one) else [])])
 
 
 def _suspect(one: Choice) -> bool:

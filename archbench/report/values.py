@@ -11,6 +11,8 @@ _OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
 _LONG = frozenset({"first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"})
 """Times that nobody thinks of in milliseconds."""
 _COUNTS = {"params": MILLION, "macs": GIGA, "flops": GIGA, "activations": MILLION}
+_TINY = 0.1
+"""Percentage points below which one decimal would round a miss away."""
 _DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "top5": 1}
 """Columns whose figures have no error, with the decimals that tell them apart."""
 
@@ -73,7 +75,7 @@ def _missed(miss: Miss) -> str:
 
 def _by_how_much(miss: Miss, column: str, value: float) -> str:
     if judged_columns()[column].unit == "%" and miss.bound is not None:
-        return f" ({abs(value - miss.bound):.1f} points off)"
+        return f" ({abs(value - miss.bound):{'.1f' if abs(value - miss.bound) >= _TINY else '.2g'}} points off)"
     if miss.excess is None:
         return ""
     if miss.excess < 1:
@@ -92,7 +94,9 @@ def _behind(of: Comparison) -> str:
 def _plain(column: str, value: float | str | bool | None) -> str:
     if value is None:
         return "not known"
-    return quantity(column, value) if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quantity(column, value) if isinstance(value, float) else value
 
 
 def _unit(column: str) -> Unit:

@@ -148,6 +148,81 @@ MISTAKES = {
         "3:63",
         "'high' is not a number",
     ),
+    "bound in a wrong unit": (
+        "decisions: [{situation: X, minimize: params, at_most: {latency_median: 5 GiB}}]",
+        "3:72",
+        "'GiB' is a size in bytes, and latency_median_s is a time",
+    ),
+    "bound without its unit": (
+        'decisions: [{situation: X, minimize: params, at_most: {latency_median: "5"}}]',
+        "3:72",
+        "write 5ms or 5s",
+    ),
+    "where with an unknown column": (
+        "decisions: [{situation: X, minimize: params, where: [batch_size == 1, latncy_p99 <= 5ms]}]",
+        "3:71",
+        "unknown column 'latncy_p99'; did you mean latency_p99",
+    ),
+    "where with a mistake inside quotes": (
+        "decisions: [{situation: X, minimize: params, where: [\"phase == 'training'\", 'latency_p99 <= 5']}]",
+        "3:93",
+        "5 of what?",
+    ),
+    "where as one value": (
+        "decisions: [{situation: X, minimize: params, where: top1 >= seventy}]",
+        "3:61",
+        "'seventy' is not a number",
+    ),
+    "where calls a function": (
+        "decisions: [{situation: X, minimize: params, where: \"__import__('os')\"}]",
+        "3:53",
+        "calls a function",
+    ),
+    "where of an unknown network": (
+        "decisions: [{situation: X, minimize: params, where: architecture == resnet5}]",
+        "3:53",
+        "'resnet5' is no architecture of the suite; did you mean resnet50",
+    ),
+    "where of a misspelt family": (
+        "decisions: [{situation: X, minimize: params, where: family == renset}]",
+        "3:53",
+        "'renset' is no family of the suite; did you mean resnet",
+    ),
+    "relative bound without baseline": (
+        "decisions: [{situation: X, minimize: params, at_most_of_baseline: {macs: 1.05}}]",
+        "3:46",
+        "at_most_of_baseline needs a baseline",
+    ),
+    "relative bound on an unknown column": (
+        "decisions: [{situation: X, minimize: params, baseline: resnet18, at_most_of_baseline: {mac: 1.05}}]",
+        "3:88",
+        "unknown column 'mac'; did you mean macs",
+    ),
+    "relative bound of zero": (
+        "decisions: [{situation: X, minimize: params, baseline: resnet18, at_most_of_baseline: {macs: 0}}]",
+        "3:94",
+        "0 is out of range",
+    ),
+    "baseline unknown": (
+        "decisions: [{situation: X, minimize: params, baseline: resnet5}]",
+        "3:56",
+        "unknown architecture 'resnet5'; did you mean",
+    ),
+    "show of an unknown column": (
+        "decisions: [{situation: X, minimize: params, show: [macs, memory]}]",
+        "3:59",
+        "unknown column 'memory'",
+    ),
+    "across what locks nothing": (
+        "decisions: [{situation: X, minimize: params, across: [batch]}]",
+        "3:55",
+        "'batch' locks nothing; did you mean batch_size",
+    ),
+    "every_setting as text": (
+        "decisions: [{situation: X, minimize: params, every_setting: yes}]",
+        "3:61",
+        "'yes' is neither true nor false",
+    ),
     "folklore unknown": (
         "decisions: [{situation: X, minimize: params, folklore: [resnet50, densent121]}]",
         "3:67",

@@ -1,0 +1,247 @@
+"""Shortlists: what is ranked, what is kept apart, and why each other network is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from decision_cells import candidates_of, row
+
+from archbench.decide.candidates import Candidates, read_candidates
+from archbench.decide.pick import Goal, Picked, Question, Ranking, pick
+from archbench.model.errors import UsageError
+from archbench.model.parsing import parse
+
+LATENCY = Goal(column="latency_median_s")
+TOP1 = Goal(column="top1", larger=True)
+
+
+def ask(
+    candidates: Candidates, *where: str, goals: tuple[Goal, ...] = (LATENCY,), across: tuple[str, ...] = ()
+) -> Picked:
+    return pick(candidates, Question(conditions=tuple(map(parse, where)), goals=goals, across=across))
+
+
+def only(picked: Picked) -> Ranking:
+    assert len(picked.rankings) == 1, [ranking.circumstances for ranking in picked.rankings]
+    return picked.rankings[0]
+
+
+def names(ranking: Ranking) -> list[str]:
+    return [one.network for one in ranking.choices]
+
+
+def test_each_network_stands_once_with_its_best_setting(tmp_path: Path) -> None:
+    ranking = only(
+        ask(
+            candidates_of(
+                tmp_path,
+                row("resnet50", 0.020),
+                row("resnet50", 0.012, compile_mode="default"),
+                row("resnet50", 0.030, memory_format="channels_last"),
+                row("vgg16", 0.040),
+                row("resnet18", 0.010),
+            )
+        )
+    )
+    assert names(ranking) == ["resnet18", "resnet50", "vgg16"]
+    assert ranking.choices[1].compile_mode == "default"
+    assert ranking.choices[1].behind is not None
+    assert ranking.choices[1].behind.ratio == pytest.approx(1.2)
+    assert [one.rank for one in ranking.choices] == [1, 2, 3]
+    figure = ranking.choices[1].figures[0]
+    assert (figure.value, figure.low, figure.high) == pytest.approx((0.012, 0.012 / 1.01, 0.012 * 1.01))
+
+
+def test_those_that_tie_with_the_first_share_its_rank(tmp_path: Path) -> None:
+    ranking = only(ask(candidates_of(tmp_path, row("resnet50", 0.0200), row("vgg16", 0.0202), row("alexnet", 0.0300))))
+    assert [(one.network, one.rank) for one in ranking.choices] == [("resnet50", 1), ("vgg16", 1), ("alexnet", 3)]
+    assert ranking.choices[1].behind is not None
+    assert ranking.choices[1].behind.tie
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("batch_size", {"batch_size": 8}),
+        ("phase", {"phase": "training"}),
+        ("precision", {"precision": "amp-bf16"}),
+        ("torch_version", {"torch_version": "2.99"}),
+        ("hardware_class", {"hardware_class": "another"}),
+        ("protocol_version", {"protocol_version": 99}),
+        ("input_size", {"network": {"input_size": 160}}),
+    ],
+)
+def test_rows_that_differ_in_a_locked_column_are_ranked_together_only_when_asked(
+    tmp_path: Path, column: str, other: dict[str, Any]
+) -> None:
+    candidates = candidates_of(tmp_path, row("resnet50", 0.020), row("vgg16", 0.010, **other))
+    apart = ask(candidates)
+    assert sorted(map(names, apart.rankings)) in ([["resnet50"], ["vgg16"]], [["resnet50"], ["vgg16[input_size=160]"]])
+    assert {one.column for ranking in apart.rankings for one in ranking.circumstances} == {column}
+    together = only(ask(candidates, across=(column,)))
+    assert len(together.choices) == 2
+    assert any(column in note.text for note in together.footnotes)
+
+
+def test_settings_that_change_no_arithmetic_are_free(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path, row("resnet50", 0.02), row("vgg16", 0.01, compile_mode="default", memory_format="channels_last")
+    )
+    assert names(only(ask(candidates))) == ["vgg16", "resnet50"]
+
+
+def test_networks_at_their_published_sizes_are_compared_with_a_footnote(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path, row("resnet50", 0.02), row("vgg16", 0.03), row("efficientnet_b4", 0.05, input_size=380)
+    )
+    ranking = only(ask(candidates))
+    assert len(ranking.choices) == 3
+    assert ranking.footnotes[0].column == "input_size"
+    assert "224 px, but efficientnet_b4 380" in ranking.footnotes[0].text
+
+
+def test_invalid_and_failed_rows_are_never_ranked_and_suspect_ones_carry_their_mark(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path,
+        row("resnet50", 0.020, verdict="suspect", reasons=("contended",)),
+        row("vgg16", 0.001, verdict="invalid", reasons=("throttled",)),
+        row("alexnet", status="oom", error_message="out of memory"),
+    )
+    ranking = only(ask(candidates))
+    assert [(one.network, one.verdict) for one in ranking.choices] == [("resnet50", "suspect")]
+    assert {one.network: one.failure for one in ranking.left_out} == {
+        "vgg16": "invalid: throttled",
+        "alexnet": "oom: out of memory",
+    }
+
+
+def test_a_network_is_left_out_by_its_nearest_cell_with_every_miss_and_by_how_much(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path,
+        row("resnet50", 0.009),
+        row("vgg16", 0.012, top1=72.0),
+        row("vgg16", 0.011, top1=72.0, compile_mode="default"),
+        row("vgg16", 0.001, top1=72.0, batch_size=8),
+        row("alexnet", 0.002, top1=None, accuracy_source=None),
+    )
+    ranking = only(ask(candidates, "batch_size == 1", "latency_median <= 10ms", "top1 >= 76"))
+    assert names(ranking) == ["resnet50"]
+    by_name = {one.network: one for one in ranking.left_out}
+    vgg = by_name["vgg16"]
+    assert "compile_mode=default" in vgg.cell_id
+    assert [miss.condition for miss in vgg.misses] == ["latency_median <= 10ms", "top1 >= 76"]
+    assert vgg.misses[0].actual == (("latency_median_s", 0.011),)
+    assert vgg.misses[0].excess == pytest.approx(0.1)
+    (miss,) = by_name["alexnet"].misses
+    assert (miss.condition, miss.actual, miss.unmeasured) == (
+        "top1 >= 76",
+        (("top1", None),),
+        "nobody has published it",
+    )
+
+
+def test_a_goal_that_is_null_leaves_out_and_says_why(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path, row("resnet50", latency_p99_s=0.03), row("vgg16", reasons=("latency_p99_s:too_few_samples",))
+    )
+    ranking = only(ask(candidates, goals=(Goal(column="latency_p99_s"),)))
+    assert names(ranking) == ["resnet50"]
+    assert ranking.left_out[0].misses[0].unmeasured == "too few samples for this percentile"
+
+
+def test_rows_without_accuracy_stay_in_but_are_not_ranked_by_it(tmp_path: Path) -> None:
+    candidates = candidates_of(tmp_path, row("resnet50"), row("plain34", top1=None, top5=None, accuracy_source=None))
+    assert sorted(names(only(ask(candidates)))) == ["plain34", "resnet50"]
+    by_accuracy = only(ask(candidates, goals=(TOP1,)))
+    assert names(by_accuracy) == ["resnet50"]
+    assert by_accuracy.left_out[0].network == "plain34"
+    assert by_accuracy.accuracies[0].startswith("Top-1 is published, not measured: IMAGENET1K_V2")
+
+
+def test_accuracies_of_several_protocols_are_told_apart(tmp_path: Path) -> None:
+    candidates = candidates_of(tmp_path, row("resnet50"), row("plain34", top1=71.0, accuracy_source="paper: 10 crops"))
+    notes = only(ask(candidates, goals=(TOP1,))).accuracies
+    assert notes[0].endswith("not by one protocol.")
+    assert "paper: 10 crops: plain34." in notes
+
+
+def test_several_goals_give_the_front_and_what_beats_the_rest(tmp_path: Path) -> None:
+    candidates = candidates_of(
+        tmp_path,
+        row("resnet50", 0.020, top1=76.0),
+        row("resnet101", 0.040, top1=78.0),
+        row("vgg16", 0.050, top1=72.0),
+        row("resnet18", 0.010, top1=70.0),
+    )
+    ranking = only(ask(candidates, goals=(LATENCY, TOP1)))
+    assert names(ranking) == ["resnet18", "resnet50", "resnet101"]
+    (out,) = ranking.left_out
+    assert out.beaten is not None
+    assert (out.network, out.beaten.by) == ("vgg16", "resnet50")
+    assert [round(one.margin.ratio, 3) for one in out.beaten.comparisons if one.margin] == [2.5, 1.056]
+
+
+def test_names_that_match_nothing_and_columns_that_are_null_are_warned_of(tmp_path: Path) -> None:
+    picked = ask(candidates_of(tmp_path, row()), "family == renset", "peak_reserved <= 4GiB")
+    assert not picked.found
+    assert picked.warnings == (
+        "No row has family 'renset'; did you mean resnet?",
+        "peak_reserved_bytes is null in every row; on the CPU ask for peak_allocated_bytes.",
+    )
+
+
+def test_figures_corrected_for_drift_are_what_is_compared_and_shown(tmp_path: Path) -> None:
+    rows = [
+        row("resnet50", 0.020, canary_s=0.0010),
+        row("vgg16", 0.0209, canary_s=0.0011),
+        row("alexnet", 0.05, canary_s=0.0010),
+    ]
+    ranking = only(ask(candidates_of(tmp_path, *rows), "latency_median <= 19.5ms"))
+    assert names(ranking) == ["vgg16"]
+    assert ranking.choices[0].figures[0].value == pytest.approx(0.019)
+
+
+def test_several_runs_are_put_side_by_side_by_hardware_and_the_newest_of_like_ones_counts(tmp_path: Path) -> None:
+    first = row("resnet50", 0.020)
+    again = row("resnet50", 0.030, run_id="20250102T030405Z-99999999")
+    elsewhere = row("resnet50", 0.001, hardware_class="GPU", run_id="20250103T000000Z-00000000")
+    paths = []
+    for number, one in enumerate((first, again, elsewhere)):
+        candidates_of(tmp_path / str(number), one)
+        paths.append(next((tmp_path / str(number)).glob("*/*")))
+    picked = ask(read_candidates(paths))
+    figures = {ranking.circumstances[0].value: ranking.choices[0].figures[0].value for ranking in picked.rankings}
+    assert figures == pytest.approx({"AMD EPYC 9654 x2": 0.030, "GPU": 0.001})
+    with pytest.raises(UsageError, match="named twice"):
+        read_candidates([paths[0], paths[0]])
+
+
+def test_strange_names_and_an_answer_that_is_whole_json(tmp_path: Path) -> None:
+    strange = ["<script>alert(1)</script>", "../../x", "x" * 300, "网络:é"]
+    candidates = candidates_of(tmp_path, *(row(name, 0.01 * n) for n, name in enumerate(strange, 1)))
+    picked = ask(candidates, f"architecture in ('{strange[0]}', '{strange[3]}')")
+    assert names(only(picked)) == [strange[0], strange[3]]
+    assert msgspec.json.decode(msgspec.json.encode(picked))["rankings"][0]["choices"][0]["network"] == strange[0]
+
+
+def test_what_the_catalogue_and_the_run_add(tmp_path: Path) -> None:
+    frame = candidates_of(
+        tmp_path,
+        row("resnet50"),
+        row("resnet50", precision="amp-bf16"),
+        row("resnet50", precision="amp-bf16", batch_size=8, status="oom"),
+        row("plain34"),
+        row("unheard.of:net"),
+    ).frame.drop_duplicates("variant")
+    known = frame.set_index("variant")
+    assert known.loc["resnet50", ["feature_width", "weights", "settings_ok", "settings_failed"]].tolist() == [
+        2048,
+        "IMAGENET1K_V1",
+        2,
+        1,
+    ]
+    assert known["pretrained"].to_dict() == {"resnet50": True, "plain34": False, "unheard.of:net": False}
+    assert known.loc["unheard.of:net", ["feature_width", "weights"]].isna().all()
