@@ -17,6 +17,7 @@ from archbench.model.record import SCHEMA_VERSION, Record
 from archbench.store.schema import VERSION_KEY
 
 STEADY = times(0.010, 6, 0.003, seed=1)
+SIDES = (("one", 0.010, 1), ("other", 0.011, 2))
 
 
 def run(place: Path, rows: Sequence[Record], **environment: str) -> Path:
@@ -91,6 +92,21 @@ def test_another_torch_is_exit_3_until_it_is_the_question(base: Path, tmp_path: 
     code, out, _ = compare(capsys, base, newer, "--allow-different", "torch_version")
     assert code == 0
     assert "torch 2.15.0+cu132 → 2.16.0" in out
+
+
+def test_what_the_gate_learnt_of_this_hardware_is_a_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archbench.gate.noise import Noise, write_noise
+
+    monkeypatch.chdir(tmp_path)
+    sides = [run(tmp_path / name, measured(times(middle, 6, 0.002, seed))) for name, middle, seed in SIDES]
+    assert "nothing tells how far apart" in " ".join(compare(capsys, *sides)[1].split())
+    learnt = Noise(hardware_class=make_environment().hardware_class)
+    write_noise(learnt.learnt({"any": [0.02, -0.02] * 6}, turns=30, turn_s=0.1))
+    code, out, _ = compare(capsys, *sides)
+    assert code == 1
+    assert "beyond the noise floor of 2.0 % (gate --aa of " in " ".join(out.split())
 
 
 def mistakes(tmp_path: Path, base: Path) -> list[tuple[int, str, list[object]]]:
