@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from archbench.gate import GateBooks, GatePlay, GateSpec, Project, SideRun, SideSpec
     from archbench.gate.play import Played
     from archbench.model.cell import Plan
+    from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
     from archbench.model.suite import Suite
 
@@ -36,6 +37,10 @@ def command(
     ] = None,
     aa: Annotated[
         bool, typer.Option("--aa", help="Base against itself: learn how widely each cell scatters here.")
+    ] = False,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Only what is counted, predicted and traced, on any machine; nothing is timed."),
     ] = False,
     max_time: Annotated[
         str | None, typer.Option(metavar="10m", help="Stop measuring after so long: 90s, 10m, 2h.")
@@ -62,6 +67,8 @@ def command(
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
     if aa and head is not None:
         raise UsageError("--aa sets base against itself; leave --head away")
+    if static and (aa or budget_s is not None):
+        raise UsageError(f"{'--aa' if aa else '--max-time'} is about times, and --static takes none; leave it away")
     if head is None and not aa:
         raise UsageError("--head is missing; name what is to be compared with the base (or give --aa)")
 
@@ -77,6 +84,10 @@ def command(
     plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=1)
     project = find_project(Path.cwd())
     sides = _sides(base, base if head is None else head, project)
+    if static:
+        options = _static_options(resolved, only or (), allow_code)
+        place = out or Path("results") / "static" / suite.suite
+        raise typer.Exit(_static(Path(what), sides, project, place, options, format=format, strict=strict))
     refuse_unfit(resolved, force)
     with device_lock(environment.device_key):
         spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
@@ -117,6 +128,29 @@ def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, Sid
 
 def _kind(side: SideSpec) -> str:
     return {"interpreter": "an interpreter", "revision": "a revision", "worktree": "the working tree"}[side.kind]
+
+
+def _static_options(device: str, only: Sequence[str], allow_code: bool) -> list[str]:
+    """The options of `archbench run` that mean the same cells."""
+    chosen = [word for pattern in only for word in ("--only", pattern)]
+    return ["--device", device, *chosen, *(["--allow-code"] if allow_code else [])]
+
+
+def _static(
+    suite: Path,
+    sides: Sequence[SideSpec],
+    project: Project | None,
+    place: Path,
+    options: Sequence[str],
+    *,
+    format: str,
+    strict: bool,
+) -> int:
+    from archbench.gate.static import static_gate
+
+    comparison = static_gate(suite, sides, project, place, python=sys.executable, options=options)
+    _tell(comparison, place, format)
+    return comparison.exit_code(strict)
 
 
 def _spec(
@@ -266,7 +300,6 @@ def _conclude(
 ) -> int:
     from archbench.gate import conclude
     from archbench.gate.noise import read_noise, write_noise
-    from archbench.report.comparison import FORMATS, write_comparison
 
     notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
     if spec.learning:
@@ -279,13 +312,20 @@ def _conclude(
             cell_id: noise.threshold(cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell_id in play.logs
         }
     comparison = conclude(spec, list(play.logs.values()), play.thresholds, sides, notes)
-    write_comparison(comparison, "md", books.path / "report.md")
-    write_comparison(comparison, "json", books.path / "comparison.json")
+    _tell(comparison, books.path, format)
+    return comparison.exit_code(strict)
+
+
+def _tell(comparison: Comparison, place: Path, format: str) -> None:
+    """Leave the comparison in the gate's directory, and print it."""
+    from archbench.report.comparison import FORMATS, write_comparison
+
+    write_comparison(comparison, "md", place / "report.md")
+    write_comparison(comparison, "json", place / "comparison.json")
     documents = FORMATS[format](comparison)
     if len(documents) == 1:
         print(documents[0].text, end="")
-        print(f"archbench: {books.path}", file=sys.stderr)
+        print(f"archbench: {place}", file=sys.stderr)
     else:
-        for place in write_comparison(comparison, format, books.path / f"{format}.json"):
-            print(place)
-    return comparison.exit_code(strict)
+        for written in write_comparison(comparison, format, place / f"{format}.json"):
+            print(written)
