@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 
 from archbench.cli.catalog_text import table
@@ -90,15 +91,31 @@ def _behind(one: Choice, first: Choice) -> str:
 
 
 def _left_out(ranking: Ranking, title: str) -> Iterator[str]:
-    if not ranking.left_out:
-        return
-    yield title
-    width = max(len(one.network) for one in ranking.left_out[:MOST_LEFT_OUT])
-    for one in ranking.left_out[:MOST_LEFT_OUT]:
-        yield f"  {one.network.ljust(width)}  {why_left_out(one)}"
-    if len(ranking.left_out) > MOST_LEFT_OUT:
-        yield f"  ... and {len(ranking.left_out) - MOST_LEFT_OUT} more (--json has all)"
-    yield ""
+    """One line a network; those that have no cell of the kind asked for stand together behind the condition."""
+    near = [one for one in ranking.left_out if not one.elsewhere]
+    elsewhere: dict[str, list[str]] = {}
+    for one in ranking.left_out:
+        if one.elsewhere:
+            missed = "; ".join(miss.condition for miss in one.misses) or why_left_out(one)
+            elsewhere.setdefault(missed, []).append(one.network)
+    if near:
+        yield title
+        width = max(len(one.network) for one in near[:MOST_LEFT_OUT])
+        yield from (f"  {one.network.ljust(width)}  {why_left_out(one)}" for one in near[:MOST_LEFT_OUT])
+        if len(near) > MOST_LEFT_OUT:
+            yield f"  ... and {len(near) - MOST_LEFT_OUT} more (--json has all)"
+        yield ""
+    if elsewhere:
+        yield "Without a cell of the kind asked for:"
+        for condition, names in list(elsewhere.items())[:MOST_LEFT_OUT]:
+            more = f", ... and {len(names) - MOST_LEFT_OUT} more" if len(names) > MOST_LEFT_OUT else ""
+            yield from _wrapped(f"{condition}: {', '.join(names[:MOST_LEFT_OUT])}{more}")
+        yield ""
+
+
+def _wrapped(text: str) -> list[str]:
+    """Indented lines of a long enumeration."""
+    return textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
 
 
 def _notes(choices: tuple[Choice, ...]) -> Iterator[str]:

@@ -230,7 +230,8 @@ class _Parser:
             what = "the end" if token.kind == "end" else repr(token.text)
             raise self._error(token.start, f"a column's name should stand here, not {what}")
         if self._here.is_mark("("):
-            raise self._error(token.start, f"{token.text}(...) calls a function, and conditions only compare columns")
+            what = f"{token.text}(...) calls a function, and conditions only compare columns; write column <= value"
+            raise self._error(token.start, what)
         if token.text in judged_names():
             return judged_names()[token.text], token.text.endswith(UNIT_ENDINGS)
         self._refuse_reversed(token)

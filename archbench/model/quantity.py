@@ -91,18 +91,22 @@ def stored_value(text: str, column: Column, *, unit_known: bool = False) -> floa
 
 
 def written(value: float, column: Column) -> str:
-    """The shortest text that `stored_value` reads as exactly `value`: 0.005 of a time is `5ms`."""
-    found = [f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)]
-    for unit, size in dimension(column).units.items():
+    """The handiest text that `stored_value` reads as exactly `value`: 0.005 of a time is `5ms`, 0.1 `100ms`."""
+    kind = dimension(column)
+    plain = _number(value)
+    if not kind.proposed and abs(value) < _PLAIN_BELOW:
+        return plain
+    found = [] if kind.proposed and value else [(False, len(plain), plain)]
+    for unit, size in kind.units.items():
         for scaled in (value / size, round(value / size, 12)):
-            number = f"{scaled:.0f}" if scaled.is_integer() and abs(scaled) < 1e15 else repr(scaled)
-            if math.isfinite(scaled) and float(number) * size == value:
-                found.append(f"{number}{unit}")
-    if abs(value) < _PLAIN_BELOW and not dimension(column).proposed:
-        return found[0]
-    if dimension(column).proposed and value:
-        found = [one for one in found[1:] if not one[-1].isdigit()]
-    return min(found, key=len)
+            if math.isfinite(scaled) and float(_number(scaled)) * size == value:
+                text = f"{_number(scaled)}{unit}"
+                found.append((abs(scaled) < 1, len(text), text))
+    return min(found)[2]
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _wrong_unit(unit: str, number: str, column: Column, kind: Dimension) -> str:

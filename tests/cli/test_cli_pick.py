@@ -66,8 +66,9 @@ def test_nothing_found_says_what_each_lacks_and_exits_with_0(run: Path, capsys: 
     assert code == 0
     assert out.startswith("No network satisfies latency_median <= 1ms and family == vg.")
     assert "No row has family 'vg'; did you mean vgg?" in out
-    assert "What each lacks, the nearest first:" in out
-    assert "vgg16      latency_median <= 1ms: 60.0 ms (60.0x off); family == vg: family is vgg" in out
+    assert "Without a cell of the kind asked for:\n  latency_median <= 1ms; family == vg: " in out
+    _, out, _ = pick(capsys, run, "--where", "latency_median <= 1ms")
+    assert "What each lacks, the nearest first:\n  resnet50   latency_median <= 1ms: 15.0 ms (15.0x off)" in out
 
 
 def test_json_has_everything(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,8 @@ def test_a_mistake_is_named_with_its_place(text: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-WORDS = [*judged_names(), *"and or not in ( ) , < <= == != >= 5ms 4GiB 76 % resnet 'a b' true - 1e3 [ \" é".split(" ")]
+SIGNS = "and|or|not|in|(|)|,|<|<=|==|!=|>=|5ms|4GiB|76|%|resnet|'a b'|true|-|1e3|[|\"|é".split("|")
+WORDS = [*judged_names(), *SIGNS]
 
 
 @given(st.one_of(st.text(), st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)))
@@ -157,7 +158,15 @@ def test_what_is_shown_reads_as_the_same(expression: Expression) -> None:
 
 
 def test_numbers_are_shown_in_the_unit_that_is_shortest_and_exact() -> None:
-    for text in ("latency_p99 <= 5ms", "peak_reserved <= 4GiB", "macs <= 4.5G", "top1 >= 76", "params <= 25M"):
+    for text in (
+        "latency_p99 <= 5ms",
+        "latency_p99 <= 100ms",
+        "latency_p99 <= 2s",
+        "peak_reserved <= 4GiB",
+        "macs <= 4.5G",
+        "top1 >= 76",
+        "params <= 25M",
+    ):
         assert show(parse(text)) == text
     assert show(parse("feature_width >= 1000")) == "feature_width >= 1000"
 

@@ -32,7 +32,9 @@ def test_the_example_is_a_suite_and_plans_as_described(tmp_path: Path) -> None:
 
 
 def test_the_table_has_every_key() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE) == list(json_schema()["$defs"]["SuiteFile"]["properties"])
+    keys, _, decisions = PAGE.partition("**Decisions.**")
+    assert re.findall(r"^\| `(\w+)` \|", keys, re.MULTILINE) == list(json_schema()["$defs"]["SuiteFile"]["properties"])
+    assert set(json_schema()["$defs"]["Decision"]["properties"]) <= set(re.findall(r"`(\w+)`", decisions))
     assert {name for struct in (Suite, Axes, Filter) for name in struct.__struct_fields__} <= set(
         re.findall(r"`(\w+)`", PAGE)
     )
