@@ -11,7 +11,10 @@ import typer
 
 from archbench.model.errors import ArchbenchError
 
-COMMANDS = ("run", "plan", "list", "show", "report", "profile", "pick", "compare", "gate", "history", "doctor", "schema")
+COMMANDS = (
+    *("run", "plan", "list", "show", "report", "profile", "pick"),
+    *("compare", "gate", "duel", "history", "doctor", "schema"),
+)
 """Modules of this package that each define `command`; in the order in which `--help` lists them."""
 
 app = typer.Typer(

@@ -7,7 +7,6 @@ on a noisy shared CPU 9-24 % for identical networks, against 0.7-1.1 % in turns.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -258,17 +257,19 @@ def take_turns(
     block_s: float,
     rng: random.Random,
     frozen: Frozen | None = None,
+    alike: bool = True,
 ) -> Pair:
     """Start one fresh process a camp, warm all of them up, and let them take turns; their rows and times.
 
-    Without `frozen` the first process (in random order) warms up until its step is level, the others do the same, and
-    those that needed fewer steps make up for it; the answer's `frozen` holds the numbers, for later pairs to be equal.
+    Without `frozen` each process warms up until its step is level; if they are `alike` (two sides of one cell) those
+    that needed fewer steps then make up for it, and all blocks have the same number of steps. The answer's `frozen`
+    holds the numbers, for later pairs to be equal.
     A process that fails ends the pair: its row says how, and no time is given. Processes that are predicted not to
     fit in memory together, or that run out of it together, run one after the other. Raises `UnfitError` where a worker
     does not start, and nothing else.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    match_ = _Match(camps, requests, turns=turns, block_s=block_s, rng=rng, frozen=frozen)
+    match_ = _Match(camps, requests, turns=turns, block_s=block_s, rng=rng, frozen=frozen, alike=alike)
     try:
         match_.play()
     except BaseException:
@@ -320,6 +321,7 @@ class _Match:
         block_s: float,
         rng: random.Random,
         frozen: Frozen | None,
+        alike: bool,
     ) -> None:
         self._camps = camps
         self._requests = requests
@@ -327,6 +329,7 @@ class _Match:
         self._block_s = block_s
         self._rng = rng
         self.frozen = frozen
+        self._alike = alike
         self.turns: list[Turn] = []
         self.rows = [_blank(camp, request) for camp, request in zip(camps, requests, strict=True)]
         self.origins: list[str | None] = [None] * len(requests)
@@ -370,21 +373,23 @@ class _Match:
         return fit
 
     def _warm_up(self, contenders: Sequence[Contender], pids: Sequence[int]) -> None:
-        """One after the other, all by the same number of steps."""
-        steps = self.frozen.warmup_steps if self.frozen else None
+        """One after the other; if they are alike, all by the same number of steps."""
         done: dict[int, int] = {}
-        step_s = math.inf
+        step_s: dict[int, float] = {}
         for index in self._shuffled():
             rivals = tuple(pid for other, pid in enumerate(pids) if other != index)
-            warm_up = partial(contenders[index].warm_up, steps, rivals)
-            warmed = self._do(index, warm_up)
-            done[index], step_s = warmed.steps, min(step_s, warmed.step_s)
-        if self.frozen is None:
+            steps = self.frozen.warmup_steps[index] if self.frozen else None
+            warmed = self._do(index, partial(contenders[index].warm_up, steps, rivals))
+            done[index], step_s[index] = warmed.steps, warmed.step_s
+        if self.frozen is not None:
+            return
+        if self._alike:
             most = max(done.values())
-            for index, steps_done in done.items():
-                if steps_done < most:
-                    self._do(index, partial(contenders[index].warm_up, most - steps_done))
-            self._freeze(most, step_s)
+            for index in [index for index, steps_done in done.items() if steps_done < most]:
+                self._do(index, partial(contenders[index].warm_up, most - done[index]))
+            done = dict.fromkeys(done, most)
+            step_s = dict.fromkeys(step_s, min(step_s.values()))
+        self._freeze(done, step_s)
 
     def _take_turns(self, contenders: Sequence[Contender]) -> None:
         kept = 0
@@ -399,36 +404,49 @@ class _Match:
     def _play_one_by_one(self, order: Sequence[int], turns: int) -> None:
         """Each process from its start to its end before the next one begins."""
         taken: dict[int, list[TurnTaken]] = {}
+        warmed: dict[int, Warmed] = {}
         for index in order:
             with suppress(_OverError):
-                taken[index] = self._play_alone(index, turns)
+                taken[index] = self._play_alone(index, turns, warmed)
         if len(taken) < len(self._requests):
             return
+        if self.frozen is None:
+            done = {index: one.steps for index, one in warmed.items()}
+            self._freeze(done, {index: one.step_s for index, one in warmed.items()}, alternate=True)
         for blocks in zip(*(taken[index] for index in range(len(taken))), strict=True):
             seconds = tuple(block.seconds for block in blocks)
             self.turns.append(Turn(seconds=seconds, first=order[0], kept=all(block.kept for block in blocks)))
 
-    def _play_alone(self, index: int, turns: int) -> list[TurnTaken]:
+    def _play_alone(self, index: int, turns: int, warmed: dict[int, Warmed]) -> list[TurnTaken]:
+        """One process from its start to its end; `warmed` tells what those before it needed, and is added to."""
         contender = Contender(self._camps[index], self._requests[index])
         contender.begin()
         self._do(index, contender.surveyed)
         contender.build()
         self.origins[index] = self._do(index, contender.built).origin
-        warmed = self._do(index, partial(contender.warm_up, self.frozen.warmup_steps if self.frozen else None))
-        if self.frozen is None:
-            self._freeze(warmed.steps, warmed.step_s, alternate=True)
-        taken = [self._take_turn(index, contender) for _ in range(turns)]
+        # The first cannot make up for what a later one needs, so it sets the number for all.
+        model = next(iter(warmed.values()), None) if self._alike else None
+        given = self.frozen.warmup_steps[index] if self.frozen else (model.steps if model else None)
+        mine = self._do(index, partial(contender.warm_up, given))
+        warmed[index] = structs.replace(mine, step_s=model.step_s) if model else mine
+        steps = self.frozen.steps[index] if self.frozen else self._steps(warmed[index].step_s)
+        taken = [self._do(index, partial(contender.take_turn, steps, self._block_s)) for _ in range(turns)]
         self.rows[index] = self._do(index, contender.finish)
         return taken
 
     def _take_turn(self, index: int, contender: Contender) -> TurnTaken:
         assert self.frozen is not None
-        return self._do(index, partial(contender.take_turn, self.frozen.steps, self._block_s))
+        return self._do(index, partial(contender.take_turn, self.frozen.steps[index], self._block_s))
 
-    def _freeze(self, warmup_steps: int, step_s: float, *, alternate: bool = False) -> None:
+    def _freeze(self, done: Mapping[int, int], step_s: Mapping[int, float], *, alternate: bool = False) -> None:
         self.frozen = Frozen(
-            warmup_steps=warmup_steps, steps=max(1, round(self._block_s / step_s)), alternate=alternate
+            warmup_steps=tuple(done[index] for index in sorted(done)),
+            steps=tuple(self._steps(step_s[index]) for index in sorted(step_s)),
+            alternate=alternate,
         )
+
+    def _steps(self, step_s: float) -> int:
+        return max(1, round(self._block_s / step_s))
 
     def _do(self, index: int, act: Callable[[], _Result]) -> _Result:
         """Have a process do something; what it leaves behind when it cannot is its row."""

@@ -23,10 +23,13 @@ class Turn(Struct, frozen=True, kw_only=True):
 
 
 class Frozen(Struct, frozen=True, kw_only=True):
-    """What is found out by the first pair of a cell and then the same for all processes of all its pairs."""
+    """What the first pair finds out, by process, and all later pairs keep to.
 
-    warmup_steps: int
-    steps: int
+    The sides of a gate have equal numbers; the cells of a duel each have their own.
+    """
+
+    warmup_steps: tuple[int, ...]
+    steps: tuple[int, ...]
     """Steps in a block."""
     alternate: bool = False
     """The processes do not fit in memory together: whole processes alternate."""

@@ -10,10 +10,11 @@ from archbench.model.errors import UsageError
 from archbench.model.suite import Suite
 from archbench.plan.expand import expand
 from archbench.plan.match import select_only
+from archbench.plan.one_cell import parse_cell
 from archbench.plan.order import CellVisit, grouped, ordered, remaining, twin_group
 from archbench.plan.support import unsupported
 
-__all__ = ["CellVisit", "make_plan", "remaining"]
+__all__ = ["CellVisit", "make_plan", "parse_cell", "remaining"]
 
 MAX_ROUNDS = 100
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from archbench.model.suite import Suite
 from archbench.suite.check import checked
 from archbench.suite.document import read_document
-from archbench.suite.from_words import suite_from_names
+from archbench.suite.from_words import suite_from_entry, suite_from_names
 from archbench.suite.patterns import selects
 from archbench.suite.schema import json_schema
 
-__all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_names"]
+__all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_entry", "suite_from_names"]
 
 
 def load_suite(path: str | Path, *, allow_code: bool = False) -> Suite:

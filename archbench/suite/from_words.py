@@ -37,6 +37,15 @@ def suite_from_names(
     return checked(value, _CommandLine(), allow_code=allow_code)
 
 
+def suite_from_entry(entry: Mapping[str, Any], axes: Mapping[str, list[Any]], *, allow_code: bool = False) -> Suite:
+    """The suite of one architecture, with what a suite file may give it, and the values of axes.
+
+    Raises `UsageError` for what no suite may say.
+    """
+    value = {"suite": QUICK, "architectures": [dict(entry)], "axes": dict(axes)}
+    return checked(value, _CommandLine(), allow_code=allow_code)
+
+
 class _CommandLine:
     """Where the values came from, for error messages: options have names, arguments speak for themselves."""
 

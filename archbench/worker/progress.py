@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from archbench.model.messages import CellFinished, CellStarted, Event, PhaseStarted
+from archbench.model.messages import CellFinished, CellStarted, ChildEvent, PhaseStarted
 
 SILENCE_S = 300.0
 """Allowed outside any cell: forking, importing from a slow disk, and ending."""
@@ -18,7 +18,7 @@ class Progress:
         self.phase: str | None = None
         self._allow(SILENCE_S)
 
-    def note(self, event: Event) -> None:
+    def note(self, event: ChildEvent) -> None:
         """Take account of something that the child said."""
         match event:
             case CellStarted():

@@ -1,0 +1,191 @@
+"""Cells of one environment head to head: every pair is one fresh process a cell, and all of them take turns."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.execute.turns import Camp, take_turns
+from archbench.model.blank import RunContext
+from archbench.model.cell import Cell, Group
+from archbench.model.errors import UnfitError
+from archbench.model.messages import Task, TurnTask
+from archbench.model.pair import Pair
+from archbench.model.protocol import Protocol
+from archbench.stats.paired import EQUIVALENCE_MARGIN, holm, paired
+from archbench.stats.twostage import CONFIRM_TRIM
+
+PAIRS = 8
+"""Fresh pairs of a duel: on a noisy shared CPU, where a pair scatters by 1 %, they tell 1 % apart."""
+FEWEST_PAIRS = 3
+"""Below, an interval is wider than anything one would want to know."""
+TRIM_FROM = 8
+LEVEL = 0.025
+"""Of each one-sided test: 5 % that a cell is called faster or slower which is neither, over all rivals together."""
+MOST_FAILURES = 2
+
+Outcome = Literal["slower", "faster", "same", "undecided"]
+
+
+class Rival(Struct, frozen=True, kw_only=True):
+    """One cell against the first one named."""
+
+    cell_id: str
+    latency_s: float
+    """Median over the processes' medians."""
+    ratio: float
+    """Its time over the first cell's."""
+    ci_low: float | None
+    """95 % interval of `ratio`."""
+    ci_high: float | None
+    outcome: Outcome
+    """Shown to be slower or faster than the first; else `same` where the 90 % interval lies within the margin."""
+    p: float | None
+    """One-sided, in the direction seen, corrected (Holm) for the number of rivals."""
+
+
+class Duel(Struct, frozen=True, kw_only=True):
+    """How a duel ended."""
+
+    yardstick: str
+    """The cell named first, which the others are compared with."""
+    yardstick_s: float
+    rivals: tuple[Rival, ...]
+    pairs: int
+    turns: int
+    hardware_class: str
+    torch_version: str | None
+    contended_share: float | None
+    """Of the processes, those from which other work took CPU time; `None` where that is not known."""
+    alternated: bool
+    """They did not fit in memory together, so whole processes alternated."""
+    duration_s: float
+    log_ratios: tuple[tuple[float, ...], ...]
+    """By rival: of each pair the median over the turns of log(its time / the first cell's)."""
+
+
+def play_duel(
+    cells: Sequence[Cell],
+    camps: Sequence[Camp],
+    protocol: Protocol,
+    *,
+    pairs: int = PAIRS,
+    max_time_s: float | None = None,
+    seed: int = 0,
+    allow_code: bool = False,
+    tell: Callable[[Pair, int], None] = lambda pair, done: None,
+) -> Duel:
+    """Play the pairs, or as many as fit in the time, and judge. `camps`: one a cell.
+
+    Raises `UnfitError` where a cell fails, where no worker starts, and where the time is over before `FEWEST_PAIRS`.
+    """
+    began = time.monotonic()
+    environments = [camp.start().environment for camp in camps]
+    played: list[Pair] = []
+    failures, frozen = 0, None
+    while len(played) < pairs:
+        spent = time.monotonic() - began
+        longest = max((pair.duration_s for pair in played[1:] or played), default=0.0)
+        if max_time_s is not None and spent + longest > max_time_s:
+            break
+        contexts = [RunContext(run_id="duel", round=len(played), environment=one) for one in environments]
+        requests = [
+            _request(cell, context, protocol, frozen is None, seed, allow_code)
+            for cell, context in zip(cells, contexts, strict=True)
+        ]
+        rng = random.Random(f"{seed}-{len(played)}-{failures}")
+        pair = take_turns(
+            camps, requests, turns=protocol.turns, block_s=protocol.turn_s, rng=rng, frozen=frozen, alike=False
+        )
+        if pair.failed or any(row.verdict == "invalid" for row in pair.rows):
+            failures += 1
+            if failures >= MOST_FAILURES:
+                raise UnfitError(_complaint(pair))
+            continue
+        played.append(pair)
+        frozen = pair.frozen
+        tell(pair, len(played))
+    if len(played) < FEWEST_PAIRS:
+        raise UnfitError(
+            f"the time was over after {len(played)} of {pairs} pairs, and {FEWEST_PAIRS} are the fewest that tell "
+            "anything: give more with --max-time, or fewer --turns"
+        )
+    rows = [row for pair in played for row in pair.rows]
+    known = [row for row in rows if row.contention is not None]
+    return Duel(
+        yardstick=cells[0].cell_id,
+        yardstick_s=_latency_s(played, 0),
+        rivals=_judged(cells, played),
+        pairs=len(played),
+        turns=protocol.turns,
+        hardware_class=environments[0].hardware_class,
+        torch_version=environments[0].torch_version,
+        contended_share=sum("contended" in row.reasons for row in known) / len(known) if known else None,
+        alternated=frozen is not None and frozen.alternate,
+        duration_s=time.monotonic() - began,
+        log_ratios=tuple(tuple(_ratios(played, index)) for index in range(1, len(cells))),
+    )
+
+
+def _request(
+    cell: Cell, context: RunContext, protocol: Protocol, survey: bool, seed: int, allow_code: bool
+) -> TurnTask:
+    task = Task(
+        group=Group(cells=(cell,)),
+        context=context,
+        protocol=protocol,
+        metrics=(),
+        percentiles=(),
+        seed=seed,
+        allow_code=allow_code,
+    )
+    return TurnTask(task=task, survey=survey)
+
+
+def _judged(cells: Sequence[Cell], pairs: Sequence[Pair]) -> tuple[Rival, ...]:
+    trim = CONFIRM_TRIM if len(pairs) >= TRIM_FROM else 0.0
+    estimates = [paired(_ratios(pairs, index), trim) for index in range(1, len(cells))]
+    sides = [(one.p_slower() if one.mean > 0 else one.p_faster()) or 0.0 for one in estimates]
+    rivals = []
+    for index, (estimate, p) in enumerate(zip(estimates, holm(sides), strict=True), start=1):
+        outcome: Outcome = "undecided"
+        if p <= LEVEL:
+            outcome = "slower" if estimate.mean > 0 else "faster"
+        elif estimate.equivalent(EQUIVALENCE_MARGIN):
+            outcome = "same"
+        low, high = estimate.interval() or (None, None)
+        rivals.append(
+            Rival(
+                cell_id=cells[index].cell_id,
+                latency_s=_latency_s(pairs, index),
+                ratio=estimate.ratio,
+                ci_low=low,
+                ci_high=high,
+                outcome=outcome,
+                p=float(p),
+            )
+        )
+    return tuple(rivals)
+
+
+def _ratios(pairs: Sequence[Pair], index: int) -> list[float]:
+    return [ratio for pair in pairs if (ratio := pair.log_ratio(of=index)) is not None]
+
+
+def _latency_s(pairs: Sequence[Pair], index: int) -> float:
+    return median(turn.seconds[index] for pair in pairs for turn in pair.turns if turn.kept)
+
+
+def _complaint(pair: Pair) -> str:
+    for index in pair.failed:
+        row = pair.rows[index]
+        if row.status != "skipped":
+            where = f" in {row.error_phase}" if row.error_phase else ""
+            return f"{row.cell_id} ends with {row.status}{where}: {row.error_message or 'no message'}"
+    codes = sorted({code for row in pair.rows if row.verdict == "invalid" for code in row.reasons if ":" not in code})
+    return f"the device is not fit for a duel now ({', '.join(codes)}); run `archbench doctor`"
