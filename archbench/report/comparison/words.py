@@ -71,6 +71,8 @@ def side_line(side: Side) -> str:
 def method(comparison: Comparison) -> str:
     """How the two sides were measured, and what that is worth."""
     spent = f" Measuring took {duration(comparison.duration_s)}." if comparison.duration_s else ""
+    if not comparison.cells:
+        return "Only what is counted, predicted and traced was compared, to the letter; nothing was timed."
     how = (
         "Base and head took turns on one machine."
         if comparison.kind == "turns"
