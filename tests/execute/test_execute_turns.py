@@ -1,0 +1,167 @@
+"""Taking turns: with processes whose true cost is known, and which die, hang and lie as they are told."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import psutil
+import pytest
+from execute_fakes import make_environment
+from turn_fakes import make_camp, make_request, play
+
+from archbench.execute import turns as engine
+from archbench.execute.turns import Contender, fit_together
+from archbench.model.pair import Frozen
+
+
+@pytest.fixture(scope="module")
+def camps():
+    with make_camp() as base, make_camp() as head:
+        base.start()
+        head.start()
+        yield [base, head]
+
+
+def statuses(pair):
+    return [row.status for row in pair.rows]
+
+
+def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(camps):
+    noise = {"jitter": 0.002, "ramp_per_s": 2.0, "since": time.monotonic()}
+    pairs = [play(camps, make_request(**noise), make_request(**noise, true_s=0.0103), seed=n) for n in range(3)]
+    for pair in pairs:
+        assert pair.log_ratio() == pytest.approx(math.log(1.03), abs=0.004)
+        assert len(pair.turns) == 9
+        # The ramp is in the times, and not in the ratio.
+        assert pair.turns[-1].seconds[0] > pair.turns[0].seconds[0]
+
+
+def test_without_turns_the_ramp_is_in_the_ratio(camps):
+    """What turn-taking is for: whole processes one after the other see another machine."""
+    noise = {"ramp_per_s": 20.0, "since": time.monotonic(), "busy": None}
+    alternate = Frozen(warmup_steps=(5, 5), steps=(10, 10), alternate=True)
+    request = make_request(**{key: value for key, value in noise.items() if value is not None})
+    apart = play(camps, request, request, frozen=alternate)
+    together = play(camps, request, request, frozen=Frozen(warmup_steps=(5, 5), steps=(10, 10)))
+    assert abs(apart.log_ratio()) > 3 * abs(together.log_ratio())
+    assert apart.frozen.alternate
+
+
+def test_never_two_at_once_and_either_may_be_first(camps, tmp_path):
+    busy = str(tmp_path / "busy")
+    pair = play(camps, make_request(busy=busy), make_request(busy=busy), turns=20)
+    assert statuses(pair) == ["ok", "ok"]
+    assert {turn.first for turn in pair.turns} == {0, 1}
+
+
+def test_both_sides_have_the_same_warmup_and_the_same_steps_in_a_block(camps, tmp_path):
+    log = tmp_path / "log"
+    pair = play(camps, make_request("base", needs=7, log=str(log)), make_request("head", needs=12, log=str(log)))
+    assert pair.frozen == Frozen(warmup_steps=(12, 12), steps=(10, 10))
+    lines = log.read_text().splitlines()
+    assert "base warm 5 0" in lines, "the one that needed less makes up for it"
+    assert {line.split()[-1] for line in lines if "turn" in line} == {"10"}
+    log.unlink()
+    play(camps, make_request("base", log=str(log)), make_request("head", log=str(log)), frozen=pair.frozen)
+    assert sorted(line for line in log.read_text().splitlines() if "warm" in line) == [
+        "base warm 12 1",
+        "head warm 12 1",
+    ]
+
+
+def test_cells_of_a_duel_have_numbers_of_their_own(camps):
+    pair = play(camps, make_request("quick", needs=7), make_request("slow", needs=3, true_s=0.05), alike=False)
+    assert pair.frozen == Frozen(warmup_steps=(7, 3), steps=(10, 2))
+    assert pair.log_ratio() == pytest.approx(math.log(5))
+
+
+@pytest.mark.parametrize(
+    ("moment", "act", "status", "says"),
+    [
+        ("build", "error", "error", "error at build"),
+        ("warmup", "die", "crashed", "exited with code 7: my last words"),
+        ("turn4", "kill", "crashed", "SIGKILL"),
+        ("turn0", "babble", "crashed", "said Built where TurnTaken was to come"),
+        ("turn2", "kill-host", "crashed", "worker killed by SIGKILL"),
+        ("start", "die", "crashed", "exited with code 7"),
+        ("finish", "die", "crashed", "exited with code 7"),
+    ],
+)
+def test_a_failing_head_is_a_row_and_the_base_shows_that_it_works(camps, moment, act, status, says):
+    pair = play(camps, make_request(), make_request(**{moment: act}))
+    assert statuses(pair) == ["ok", status]
+    assert says in pair.rows[1].error_message
+    assert pair.log_ratio() is None
+    assert play(camps, make_request(), make_request()).log_ratio() == 0, "the next pair is none the worse"
+
+
+def test_a_hanging_child_is_killed_and_is_a_timeout(camps, monkeypatch):
+    monkeypatch.setattr(engine, "TURN_LEAST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(engine, "TURN_PATIENCE", 1.0)
+    pair = play(camps, make_request(turn3="hang"), make_request())
+    assert statuses(pair) == ["timeout", "ok"]
+    assert pair.rows[0].error_phase == "turns"
+    assert play(camps, make_request(), make_request()).log_ratio() == 0
+
+
+def test_processes_predicted_not_to_fit_run_one_after_the_other(camps):
+    big = {"predicted": 1 << 60, "survey": True}
+    pair = play(camps, make_request(**big), make_request(**big))
+    assert pair.frozen.alternate
+    assert pair.frozen.warmup_steps[0] == pair.frozen.warmup_steps[1]
+    assert pair.log_ratio() == 0
+
+
+def test_running_out_of_memory_together_is_tried_apart(camps, tmp_path):
+    once = str(tmp_path / "once")
+    pair = play(camps, make_request(), make_request(build="oom", once=once))
+    assert statuses(pair) == ["ok", "ok"]
+    assert pair.frozen.alternate
+
+
+def test_running_out_of_memory_alone_is_a_row(camps):
+    pair = play(camps, make_request(), make_request(build="oom"))
+    assert statuses(pair) == ["ok", "oom"]
+    assert pair.log_ratio() is None
+
+
+def test_what_fits_is_a_matter_of_the_device():
+    environment = make_environment()  # 1 GiB
+    assert fit_together([1 << 20, 1 << 20], environment)
+    assert not fit_together([300 << 20, 300 << 20], environment), "each also holds its libraries"
+    assert fit_together([None, 1 << 60], environment), "what is not known is tried"
+
+
+def test_rejected_turns_are_repeated_up_to_half_as_many_again(camps):
+    pair = play(camps, make_request(rejects=3), make_request(), turns=8)
+    assert sum(turn.kept for turn in pair.turns) == 8
+    assert len(pair.turns) == 11
+    worst = play(camps, make_request(rejects=100), make_request(), turns=8)
+    assert len(worst.turns) == 12
+    assert worst.log_ratio() is None
+    assert worst.rejected_share == 1
+
+
+def test_whoever_waits_burns_no_cpu(camps):
+    contender = Contender(camps[0], make_request())
+    contender.begin()
+    child = psutil.Process(contender.surveyed().pid)
+    contender.build()
+    contender.built()
+    contender.warm_up(None)
+    processes = [child, child.parent()]
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    time.sleep(0.5)
+    after = [sum(process.cpu_times()[:2]) for process in processes]
+    contender.take_turn(1, 0.1)
+    assert max(b - a for a, b in zip(before, after, strict=True)) <= 0.02, "two ticks of the kernel's clock"
+    assert contender.finish().status == "ok"
+
+
+def test_without_fork_each_pair_has_fresh_interpreters():
+    with make_camp(isolation="spawn") as base, make_camp(isolation="spawn") as head:
+        pair = play([base, head], make_request(), make_request(true_s=0.02), turns=3)
+        assert pair.log_ratio() == pytest.approx(math.log(2))
+        again = play([base, head], make_request(), make_request(build="die"), turns=3)
+        assert statuses(again) == ["ok", "crashed"]
