@@ -8,7 +8,7 @@ wiring to a filter. Colours, fonts and backgrounds belong to the theme of whoeve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
@@ -16,8 +16,8 @@ from archbench.report.content import SHOWN
 from archbench.report.points import NAME, OTHERS, Point
 
 Chart: TypeAlias = alt.LayerChart
-_Steps: TypeAlias = list[Any]
-"""Vega-Lite transforms, in the order in which they are applied."""
+_Steps: TypeAlias = list[dict[str, Any]]
+"""Vega-Lite transforms in its own notation, in the order in which they are applied."""
 
 HEIGHT = 360
 """Pixels; the width is that of the page, or `drawing.WIDTH`."""
@@ -104,7 +104,7 @@ def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:
     x, y = alt.X(f"{figure}:Q", title=_TITLES[figure], scale=_log(_NAME_SPACE), axis=_axis(grid=False)), _y("top1")
     dots = _dots().encode(x, y, colour, shape, tooltip=_tooltip())
     front = alt.Chart().mark_line(interpolate="step-before" if figure == "rate" else "step-after", strokeWidth=1.5)
-    side = "left" if figure == "rate" else "right"  # outside the front, where no point can be
+    side: Literal["left", "right"] = "left" if figure == "rate" else "right"  # outside the front: there are no points
     names = alt.Chart().mark_text(align=side, dx=10 if side == "right" else -10, dy=-11, fontSize=11)
     line_colour = colour if timed else alt.ColorValue("gray")
     layers = [
@@ -155,10 +155,7 @@ def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, named: set[str
     best, order = ("max", "descending") if largest_first else ("min", "ascending")
     ranked = [
         _join("best", best, figure, together=["network"]),
-        alt.WindowTransform(
-            window=[alt.WindowFieldDef(op="dense_rank", **{"as": "place"})],
-            sort=[alt.SortField("best", order=order), alt.SortField("network")],
-        ),
+        _window("place", "dense_rank", None, [("best", order), ("network", "ascending")]),
         _keep(f"datum.place <= {_MOST_BARS}"),
     ]
     settings = [name for name in _settings(points) if name in named]
@@ -192,7 +189,7 @@ def _layered(layers: Sequence[alt.Chart], steps: _Steps, *, height: int | alt.St
         )
     )
     steps = [_calculate("phase_order", "datum.phase === 'inference' ? 0 : 1"), *_tooltips(), *steps]
-    chart: Chart = alt.layer(*layers, said, data=alt.NamedData(NAME))
+    chart: Chart = alt.LayerChart(layer=[*layers, said], data=alt.NamedData(NAME))
     return chart.properties(
         transform=steps, width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
     )
@@ -219,16 +216,11 @@ def _largest_usual_batch() -> _Steps:
 
 def _on_front(figure: str, *, most: bool, together: list[str]) -> _Steps:
     """`on_front` where the top-1 exceeds that of every cell which is as good in the figure or better."""
-    ahead = [alt.SortField(figure, order="descending" if most else "ascending"), alt.SortField("top1", "descending")]
-
-    def window(name: str, op: str, field: str) -> alt.WindowTransform:
-        definition = alt.WindowFieldDef(op=op, field=field, **{"as": name})
-        return alt.WindowTransform(window=[definition], sort=ahead, groupby=together, ignorePeers=True)
-
+    ahead = [(figure, "descending" if most else "ascending"), ("top1", "descending")]
     # Vega takes a frame that ends before the row for one that ends behind it, so the row itself is left out by a lag.
     return [
-        window("reached", "max", "top1"),
-        window("before", "lag", "reached"),
+        _window("reached", "max", "top1", ahead, together),
+        _window("before", "lag", "reached", ahead, together),
         _calculate("on_front", "!isValid(datum.before) || datum.top1 > datum.before"),
     ]
 
@@ -239,9 +231,7 @@ def _apart_on_front() -> _Steps:
         _keep("datum.on_front && datum.setting_order === datum.setting_order_first"),
         _join("lowest", "min", "top1"),
         _join("highest", "max", "top1"),
-        alt.WindowTransform(
-            window=[alt.WindowFieldDef(op="lag", field="top1", **{"as": "below"})], sort=[alt.SortField("top1")]
-        ),
+        _window("below", "lag", "top1", [("top1", "ascending")]),
         _keep(f"!isValid(datum.below) || datum.top1 - datum.below > {_NAME_GAP} * (datum.highest - datum.lowest)"),
     ]
 
@@ -284,11 +274,13 @@ def _interval(figure: str, channel: str, opacity: float = 0.4) -> alt.Chart:
     low, high = f"{figure}_low:Q", f"{figure}_high"
     ends = {"x": alt.X(low), "x2": high} if channel == "x" else {"y": alt.Y(low), "y2": high}
     rule = alt.Chart().mark_rule(strokeWidth=1, opacity=opacity).encode(**ends)
-    return rule.transform_filter(f"isValid(datum.{figure}_low) && isValid(datum.{figure}_high)")
+    known: alt.Chart = rule.transform_filter(f"isValid(datum.{figure}_low) && isValid(datum.{figure}_high)")
+    return known
 
 
 def _dots(size: int = 64) -> alt.Chart:
-    return alt.Chart(name=SHOWN).mark_point(filled=True, size=size, opacity=0.85)
+    dots: alt.Chart = alt.Chart(name=SHOWN).mark_point(filled=True, size=size, opacity=0.85)
+    return dots
 
 
 def _y(figure: str, *, log: bool = False) -> alt.Y:
@@ -332,19 +324,28 @@ def _settings(points: Sequence[Point]) -> list[str]:
     return sorted(order, key=order.__getitem__)
 
 
-def _keep(test: str) -> alt.FilterTransform:
-    return alt.FilterTransform(filter=test)
+def _keep(test: str) -> dict[str, Any]:
+    return {"filter": test}
 
 
-def _calculate(name: str, expression: str) -> alt.CalculateTransform:
-    return alt.CalculateTransform(calculate=expression, **{"as": name})
+def _calculate(name: str, expression: str) -> dict[str, Any]:
+    return {"calculate": expression, "as": name}
 
 
-def _least(field: str) -> alt.JoinAggregateTransform:
+def _least(field: str) -> dict[str, Any]:
     return _join(f"{field}_first", "min", field)
 
 
-def _join(name: str, op: str, field: str | None, together: Sequence[str] = ()) -> alt.JoinAggregateTransform:
+def _join(name: str, op: str, field: str | None, together: Sequence[str] = ()) -> dict[str, Any]:
+    """Each cell gets, as `name`, a figure of all those that share the fields `together`."""
     of = {} if field is None else {"field": field}
-    definition = alt.JoinAggregateFieldDef(op=op, **of, **{"as": name})
-    return alt.JoinAggregateTransform(joinaggregate=[definition], groupby=list(together))
+    return {"joinaggregate": [{"op": op, **of, "as": name}], "groupby": list(together)}
+
+
+def _window(
+    name: str, op: str, field: str | None, order: Sequence[tuple[str, str]], together: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Each cell gets, as `name`, a figure of those before it in this order of fields, itself included but for a lag."""
+    of = {} if field is None else {"field": field}
+    sort = [{"field": by, "order": direction} for by, direction in order]
+    return {"window": [{"op": op, **of, "as": name}], "sort": sort, "groupby": list(together)}

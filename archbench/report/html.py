@@ -214,7 +214,7 @@ def _drawing_script() -> str:
         import vl_convert
     except ImportError:
         return ""
-    script: str = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # In a string or a regular expression this is the same; as it stands, it would end the script.
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import Struct
 
 from archbench.report.content import Block, Dataset, Fold, Paragraph, Picture, Section
@@ -35,7 +36,7 @@ def plots(cells: Dataset) -> Section | None:
 
     Raises `ImportError` where the plotting library is missing.
     """
-    points = [Point(**dict(zip(cells.columns, row, strict=True))) for row in cells.rows]
+    points = [msgspec.convert(dict(zip(cells.columns, row, strict=True)), Point) for row in cells.rows]
     chosen = [plot for plot in _plots() if plot.drawable(points)]
     if not chosen:
         return None

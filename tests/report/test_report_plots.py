@@ -18,7 +18,7 @@ from archbench.decide.outcome import outcomes as summary_outcomes
 from archbench.model.suite import Axes
 from archbench.report import charts
 from archbench.report.content import Dataset
-from archbench.report.drawing import DARK, LIGHT, rows
+from archbench.report.drawing import DARK, LIGHT
 from archbench.report.measured import read_measured
 from archbench.report.plots import _plots, plots
 from archbench.report.points import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
@@ -47,7 +47,7 @@ def points(found: tuple[Outcome, ...]) -> list[Point]:
 def drawn(chart: charts.Chart, data: Dataset) -> list[dict[str, Any]]:
     """Everything in the scene of a chart, as Vega lays it out."""
     spec = chart.to_dict()
-    spec["data"] = {"values": rows(data)}
+    spec["data"] = {"values": [dict(zip(data.columns, row, strict=True)) for row in data.rows]}
     spec["width"] = 600
     found = []
 
