@@ -53,7 +53,7 @@ def static_gate(
                     text=True,
                     check=False,
                 )
-                if done.returncode not in _RAN:
+                if done.returncode not in _RAN or not place.exists():
                     raise _refusal(f"--{name} {side.described}", done.returncode, done.stderr)
                 rows.append(_rows(place, side))
                 shutil.copyfile(place / RESULTS, out / f"{name}.parquet")
