@@ -1,4 +1,4 @@
-"""`archbench report`: render stored results again."""
+"""`archbench report`: render stored results again, of one run or of several side by side."""
 
 from __future__ import annotations
 
@@ -11,20 +11,37 @@ from archbench.model.errors import UsageError, did_you_mean
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory: finished, running or killed.")],
-    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md")] = "md",
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Directories of runs, finished or not; several side by side."),
+    ],
+    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md, html or latex")] = "md",
     out: Annotated[
-        str, typer.Option(metavar="PATH", help="Where to write, - for stdout; by default report.FORMAT in RUN.")
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.",
+        ),
     ] = "",
 ) -> None:
-    """Render a run's stored results as a report; prints where it is."""
-    from archbench.report import FORMATS, build_report, read_measured, write_report
+    """Render stored results as a report; prints where it is."""
+    from archbench.report import (
+        FORMATS,
+        build_merged,
+        build_report,
+        read_measured,
+        read_several,
+        write_merged,
+        write_report,
+    )
 
     if format not in FORMATS:
         raise UsageError(
             f"--format {format}: no such format, known: {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
         )
     if out == "-":
-        print(FORMATS[format](build_report(read_measured(run))), end="")
-    else:
-        print(write_report(run, format, Path(out) if out else None))
+        report = build_report(read_measured(runs[0])) if len(runs) == 1 else build_merged(read_several(runs))
+        print(FORMATS[format](report), end="")
+        return
+    place = Path(out) if out else None
+    print(write_report(runs[0], format, place) if len(runs) == 1 else write_merged(runs, format, place))

@@ -73,10 +73,7 @@ class Outcome(Struct, frozen=True, gc=False):
     @property
     def network(self) -> str:
         """The network's name, short enough for a table."""
-        if len(self.variant) <= _LONGEST_NAME:
-            return self.variant
-        half = _LONGEST_NAME // 2
-        return f"{self.variant[: half - 1]}…{self.variant[-half:]}"
+        return shortened(self.variant)
 
     @property
     def setting_label(self) -> str:
@@ -127,6 +124,12 @@ def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
     named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
     columns = (_plain(named[field]) for field in Outcome.__struct_fields__)
     return tuple(Outcome(*values) for values in zip(*columns, strict=True))
+
+
+def shortened(name: str) -> str:
+    """A name as a table shows it: where it is long, its middle gives way."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def setting_labels(cells: Iterable[Outcome], named: Iterable[str]) -> list[str]:

@@ -6,7 +6,7 @@ A further format is a function from `Report` to text, and a line in `FORMATS`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from archbench.report.batches import batches, predictors
@@ -19,10 +19,12 @@ from archbench.report.html import render_html
 from archbench.report.latex import render_latex
 from archbench.report.machine import lead, machine
 from archbench.report.markdown import render_markdown
-from archbench.report.measured import Measured, read_measured
+from archbench.report.measured import Measured, read_measured, read_several
 from archbench.report.notes import accuracy, reproduce, scope
 from archbench.report.pareto import pareto
 from archbench.report.points import plotted
+from archbench.report.side_by_side import named, overview, side_by_side, together
+from archbench.report.stage_times import stage_times
 from archbench.report.toggles import toggles
 from archbench.report.training_memory import training_memory
 from archbench.report.trust import trust
@@ -31,9 +33,12 @@ __all__ = [
     "FORMATS",
     "Measured",
     "Report",
+    "build_merged",
     "build_report",
     "read_measured",
+    "read_several",
     "render_markdown",
+    "write_merged",
     "write_report",
     "write_reports",
 ]
@@ -48,29 +53,55 @@ _SUFFIXES = {"latex": "tex"}
 def build_report(run: Measured) -> Report:
     """All that a report says of one run, in the order in which it is read."""
     cells = plotted(run.outcomes, run.suite.settings)
-    sections = (
-        decisions(run),
-        _plots(cells),
+    return Report(
+        title=f"{run.suite.suite} on {run.environment.hardware_class}",
+        lead=lead(run),
+        sections=_present(decisions(run), _plots(cells), *_figures(run), *_footnotes(run)),
+        dataset=cells,
+    )
+
+
+def build_merged(runs: Sequence[Measured]) -> Report:
+    """Two runs or more in one report: side by side by hardware class, then each by itself."""
+    each = named(runs)
+    settings = dict.fromkeys(name for one in each for name in one.run.suite.settings)
+    cells = plotted(together(each), settings)
+    alone = (
+        Section(
+            title=f"Run {one.letter}: {one.label}",
+            blocks=(*lead(one.run), *_present(decisions(one.run), *_figures(one.run), *_footnotes(one.run))),
+        )
+        for one in each
+    )
+    suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in each))
+    return Report(
+        title=f"{len(each)} runs of {suites}",
+        lead=overview(each),
+        sections=_present(_plots(cells), *side_by_side(each), *alone),
+        dataset=cells,
+    )
+
+
+def _figures(run: Measured) -> tuple[Section | None, ...]:
+    return (
         pareto(run),
         toggles(run),
         batches(run),
         predictors(run),
         training_memory(run),
+        stage_times(run),
         networks(run),
         *phase_sections(run),
         failures(run),
-        trust(run),
-        machine(run),
-        scope(run),
-        accuracy(run),
-        reproduce(run),
     )
-    return Report(
-        title=f"{run.suite.suite} on {run.environment.hardware_class}",
-        lead=lead(run),
-        sections=tuple(section for section in sections if section is not None),
-        dataset=cells,
-    )
+
+
+def _footnotes(run: Measured) -> tuple[Section | None, ...]:
+    return (trust(run), machine(run), scope(run), accuracy(run), reproduce(run))
+
+
+def _present(*sections: Section | None) -> tuple[Section, ...]:
+    return tuple(section for section in sections if section is not None)
 
 
 def _plots(cells: Dataset | None) -> Section | None:
@@ -92,6 +123,16 @@ def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> 
     """
     run = read_measured(run_dir)
     return _write(build_report(run), format, out or run.path / file_name(format))
+
+
+def write_merged(runs: Sequence[Path], format: str, out: Path | None = None) -> Path:
+    """Render several runs together and store them as `out`, or as `archbench-report.<format>` in this directory.
+
+    A run that cannot be read is named in a warning and left out. Raises `UsageError` where a place does not exist, a
+    run is named twice or none can be read, and `UnfitError` where the report cannot be written.
+    """
+    report = build_merged(read_several(runs))
+    return _write(report, format, out or Path(f"archbench-{file_name(format)}"))
 
 
 def write_reports(run_dir: Path) -> list[Path]:

@@ -64,6 +64,8 @@ def _best(groups: Sequence[Alike], run: Measured) -> list[Section]:
 
 
 def _duels(ties: Sequence[tuple[Outcome, Outcome]]) -> list[Block]:
+    # A name that is not one line of plain text is none to copy from a page.
+    ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
     if not ties:
         return []
     commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))

@@ -7,7 +7,7 @@ from collections import Counter
 
 from msgspec import Struct
 
-from archbench.decide.outcome import Outcome
+from archbench.decide.outcome import Outcome, shortened
 from archbench.report.content import Block, Paragraph, Section
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
@@ -62,7 +62,7 @@ def networks(run: Measured) -> Section:
 def _network_row(one: Outcome) -> tuple[str, ...]:
     return (
         one.network,
-        one.family or NULL,
+        shortened(one.family or NULL),
         NULL if one.input_size is None else str(one.input_size),
         fixed(one.params, MILLION, 2),
         fixed(one.macs, GIGA, 2),

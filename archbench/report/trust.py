@@ -19,12 +19,17 @@ _VERDICT_MEANING = {
 
 def in_short(run: Measured) -> str:
     """How far to trust the figures, in a sentence for the top of a report."""
-    counts = Counter(one.verdict for one in run.outcomes if one.status == "ok")
-    said = [f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]]
-    verdicts = f"Of the rows, {', '.join(said)}" if said else "Nothing was measured"
+    said = counted(run)
+    verdicts = f"Verdicts: {said}" if said else "Nothing was measured"
     if run.floor is None:
         return f"{verdicts}; without a twin the noise floor is not known."
     return f"{verdicts}; the noise floor is {percent(run.floor.spread)}: smaller differences mean nothing."
+
+
+def counted(run: Measured) -> str:
+    """`22 ok, 6 suspect`; empty where nothing was measured."""
+    counts = Counter(one.verdict for one in run.outcomes if one.status == "ok")
+    return ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def trust(run: Measured) -> Section:

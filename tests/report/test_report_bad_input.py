@@ -1,0 +1,177 @@
+"""What a report does with runs that are empty, killed, cut off, older, newer, or full of nulls and hostile names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from builders import make_environment, make_record, make_rows, make_run, make_suite
+
+from archbench.cli import main
+from archbench.model.record import SCHEMA_VERSION, columns
+from archbench.report import FORMATS, build_report, read_measured
+from archbench.store.schema import VERSION_KEY
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "../../x",
+    "n" * 300,
+    "réseau_中文_🦊",
+    "a|b\\c{d}$e^f~g#h%i&j_k",
+    "\N{RIGHT-TO-LEFT OVERRIDE}flip\nline",
+    "`code`",
+)
+
+
+def report(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["report", *map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+def refused(run: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which the command ends."""
+    capsys.readouterr()
+    assert report(run) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_an_empty_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds no finished cell yet" in refused(make_run(tmp_path, []), capsys)
+
+
+def test_a_killed_run(tmp_path: Path) -> None:
+    rows = list(make_rows(make_suite(rounds=1), networks=["resnet18"]))[:7]
+    run = make_run(tmp_path, rows, merge=False)
+    (run / "cells" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
+    assert report(run) == 0
+    assert "7 of 7 cells measured" in (run / "report.md").read_text()
+
+
+def test_a_results_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, [make_record()])
+    results = run / "results.parquet"
+    results.write_bytes(results.read_bytes()[:-100])
+    assert "holds no finished cell yet" in refused(run, capsys)
+
+
+def test_a_cell_that_is_cut_off_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, [make_record(), make_record(cell_id="b", variant="b")], merge=False)
+    victim = sorted((run / "cells").glob("*.parquet"))[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    assert report(run) == 0
+    assert f"{victim} is damaged (cut off?)" in caplog.text
+    assert "1 of 1 cell measured" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + bytes(5000) + b"PAR1"])
+def test_a_file_that_is_not_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    run = make_run(tmp_path, [make_record()])
+    (run / "results.parquet").write_bytes(content)
+    assert "holds no finished cell yet" in refused(run, capsys)
+    (tmp_path / "alone.parquet").write_bytes(content)
+    assert "name a run's directory" in refused(tmp_path / "alone.parquet", capsys)
+
+
+def with_version(run: Path, version: int, without: tuple[str, ...] = ()) -> None:
+    table = pq.read_table(run / "results.parquet").drop_columns(list(without))
+    metadata = {**(table.schema.metadata or {}), VERSION_KEY: str(version).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), run / "results.parquet")
+
+
+def test_a_run_of_a_newer_schema_is_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, [make_record()])
+    with_version(run, SCHEMA_VERSION + 1)
+    assert f"has schema version {SCHEMA_VERSION + 1}, and this archbench reads 1 to" in refused(run, capsys)
+
+
+def test_a_run_of_an_older_schema_is_read_and_lacks_what_is_younger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, [make_record()])
+    younger = ("output_cosine", "activations", "predicted_peak_bytes", "latency_p95_s", "peak_allocated_bytes")
+    with_version(run, SCHEMA_VERSION, without=younger)
+    for module in ("archbench.store.schema", "archbench.store.journal"):
+        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    assert report(run) == 0
+    assert "| resnet50 | fp32 | 1 | 23.2 ±0.3 | - | 43.5 | - | ok |" in (run / "report.md").read_text()
+
+
+def test_a_suite_or_environment_of_another_version(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("suite.json", "environment.json"):
+        run = make_run(tmp_path / name, [make_record()])
+        (run / name).write_text('{"of": "tomorrow"}')
+        assert f"{name}: cannot be read by this version" in refused(run, capsys)
+        (run / name).unlink()
+        assert f"has no {name}" in refused(run, capsys)
+
+
+_NEEDED = {"schema_version", "protocol_version", "round", "visit", "batch_size"}
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_all_that_may_be_null_is_null(tmp_path: Path, format: str, device: str) -> None:
+    nullable = {name: None for name, one in columns().items() if one.kind in ("real", "whole") and name not in _NEEDED}
+    texts = dict.fromkeys(("family", "source", "setting", "accuracy_source", "torch_version", "started_at", "applied"))
+    rows = [
+        make_record(cell_id=f"{number}", variant=f"n{number}", **nullable, **texts, **toggles, **phase)
+        for number in range(2)
+        for toggles in ({}, {"precision": "amp-bf16"}, {"compile_mode": "default"})
+        for phase in ({}, {"phase": "training"})
+    ]
+    for number, row in enumerate(rows):
+        rows[number] = _renamed(row, f"c{number}")
+    run = make_run(tmp_path, rows, environment=make_environment(device))
+    assert FORMATS[format](build_report(read_measured(run)))
+
+
+def _renamed(row: Any, cell_id: str) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(row, cell_id=cell_id)
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_hostile_names_and_messages(tmp_path: Path, format: str) -> None:
+    rows = [
+        make_record(
+            cell_id=f"{name}@{setting}", variant=name, architecture=name, family=name, setting=setting,
+            precision=precision, status=status, error_message=name if status != "ok" else None,
+        )
+        for name in HOSTILE
+        for setting, precision, status in (("a", "fp32", "ok"), (HOSTILE[0], "amp-bf16", "ok"), ("x", "fp16", "error"))
+    ]  # fmt: skip
+    run = make_run(tmp_path, rows, suite=make_suite(description=HOSTILE[0]))
+    text = FORMATS[format](build_report(read_measured(run)))
+    shown = re.sub(r"^```sh\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)  # commands have to be what they are
+    assert "<script>alert" not in shown
+    assert "中文" in shown
+    if format != "html":  # whose hidden data hold names as they are
+        assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in text
+        assert "n" * 300 not in shown
+
+
+def test_every_command_in_a_report_is_safe_to_paste(tmp_path: Path) -> None:
+    """A name is quoted where it stands in a command: it must not run anything."""
+    name = "m:f[a=$(touch${IFS}owned);b]"
+    rows = [
+        make_record(
+            cell_id=f"{name}@batch_size=1,precision={precision}", variant=name, setting=None, precision=precision
+        )
+        for precision in ("fp32", "amp-bf16")
+    ]
+    markdown = FORMATS["md"](build_report(read_measured(make_run(tmp_path, rows))))
+    (command,) = [line for line in markdown.splitlines() if line.startswith("archbench duel")]
+    echo = command.replace("archbench duel", "printf '%s\\n'", 1)
+    done = subprocess.run(["sh", "-c", echo], capture_output=True, text=True, timeout=10, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[0].startswith(name)
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,153 @@
+"""Several runs in one report: side by side by hardware class, ratios within a class, what cannot be read left out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import make_environment, make_record, make_run, make_suite
+from test_report_content import section, tables, texts
+
+from archbench.cli import main
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
+from archbench.model.record import Record
+from archbench.report import build_merged, read_measured, read_several
+from archbench.report.measured import Measured
+from archbench.report.side_by_side import named
+
+
+def timed(step: float, **fields: Any) -> Record:
+    ends = {"latency_ci_low_s": step * 0.99, "latency_ci_high_s": step * 1.01}
+    return make_record(latency_median_s=step, canary_s=None, **ends, **fields)
+
+
+def a_run(root: Path, *rows: Record, run_id: str = "20250102T030405Z-0123abcd", **environment: Any) -> Path:
+    here = make_environment(environment.pop("device", "cpu"), **environment)
+    path = make_run(root, rows, suite=make_suite(rounds=1, twin=None), environment=here)
+    return path.rename(path.with_name(run_id))
+
+
+def three(root: Path) -> list[Measured]:
+    """A GPU's run between two of one CPU with different torch; times 10, 4 and 8 ms."""
+    paths = [
+        a_run(root / "a", timed(0.010), timed(0.1, cell_id="alone", variant="alone"), torch_version="2.14.0"),
+        a_run(root / "b", timed(0.004, device="cuda"), device="cuda:0"),
+        a_run(root / "c", timed(0.008), torch_version="2.15.0"),
+    ]
+    return [read_measured(path) for path in paths]
+
+
+def report(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["report", *map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Path) -> None:
+    found = named(three(tmp_path))
+    assert [(one.letter, one.label) for one in found] == [
+        ("A", "AMD EPYC 9654 x2, torch 2.14.0"),
+        ("B", "AMD EPYC 9654 x2, torch 2.15.0"),
+        ("C", "NVIDIA H200"),
+    ]
+    twins = [a_run(tmp_path / name, timed(0.01), run_id=f"20250102T030405Z-0000000{name}") for name in "xy"]
+    assert [one.label.rpartition(", ")[2] for one in named([read_measured(path) for path in twins])] == [
+        "20250102T030405Z-0000000x",
+        "20250102T030405Z-0000000y",
+    ]
+
+
+def test_shared_cells_side_by_side_with_ratios_on_one_hardware_class(tmp_path: Path) -> None:
+    merged = build_merged(three(tmp_path))
+    latency, throughput, memory = tables(section(merged, "Inference, side by side"))
+    assert latency.headings == ("Network", "Setting", "Batch", "A ms", "B ms", "B over A ×", "C ms")
+    (row,) = latency.rows
+    assert row == ("resnet50", "fp32", "1", "10.00 ±0.10", "8.00 ±0.08", "1.250 ±0.018", "4.00 ±0.04")
+    assert throughput.headings[3:] == ("A img/s", "B img/s", "B over A ×", "C img/s")
+    assert memory.headings[3:] == ("A MiB", "B MiB", "C MiB")
+    assert "Rows of different hardware classes stand side by side and are never ranked" in texts(*merged.lead)
+    assert "torch | 2.14.0 | 2.15.0 | 2.15.0+cu132" in texts(*merged.lead)
+
+
+def test_each_run_has_its_own_part_too(tmp_path: Path) -> None:
+    merged = build_merged(three(tmp_path))
+    titles = [one.title for one in merged.sections]
+    assert titles[-3:] == [f"Run {one.letter}: {one.label}" for one in named(three(tmp_path / "again"))]
+    assert "alone" in texts(merged.sections[-3])
+    assert "archbench run suite.yaml --device cuda:0" in texts(merged.sections[-1])
+
+
+def test_failed_and_unfit_cells_are_words_and_never_ratios(tmp_path: Path) -> None:
+    runs = [
+        read_measured(a_run(tmp_path / "a", timed(0.010), torch_version="1")),
+        read_measured(a_run(tmp_path / "b", timed(0.008, verdict="invalid"), torch_version="2")),
+        read_measured(a_run(tmp_path / "c", make_record(status="oom"), torch_version="3")),
+    ]
+    (row,) = tables(section(build_merged(runs), "Inference, side by side"))[0].rows
+    assert row[3:] == ("10.00 ±0.10", "8.00 ±0.08", "-", "oom", "-")
+
+
+def test_many_runs_take_several_tables(tmp_path: Path) -> None:
+    runs = [read_measured(a_run(tmp_path / str(n), timed(0.01), torch_version=f"2.{n}")) for n in range(4)]
+    found = tables(section(build_merged(runs), "Inference, side by side"))
+    assert [len(table.headings) for table in found] == [9, 4, 9, 4, 7]
+
+
+def test_runs_without_a_common_cell_say_so(tmp_path: Path) -> None:
+    runs = [
+        read_measured(a_run(tmp_path / "a", timed(0.01))),
+        read_measured(a_run(tmp_path / "b", timed(0.01, variant="other"), torch_version="2")),
+    ]
+    assert "No cell was measured in two of these runs" in texts(section(build_merged(runs), "Side by side"))
+
+
+def test_the_command_writes_here_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [a_run(tmp_path / "a", timed(0.01)), a_run(tmp_path / "b", timed(0.01), torch_version="2")]
+    assert report(*paths, "--format", "latex") == 0
+    assert capsys.readouterr().out == "archbench-report.tex\n"
+    assert (tmp_path / "archbench-report.tex").read_text().startswith("% 2 runs of example\n")
+    assert report(*paths) == 0
+    assert (tmp_path / "archbench-report.md").read_text().startswith("# 2 runs of example\n")
+    capsys.readouterr()
+    assert report(*paths, "--out", "-") == 0
+    assert capsys.readouterr().out.startswith("# 2 runs of example\n")
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good = a_run(tmp_path / "good", timed(0.01))
+    empty = a_run(tmp_path / "empty")
+    cut = a_run(tmp_path / "cut", timed(0.01))
+    content = (cut / "results.parquet").read_bytes()
+    (cut / "results.parquet").write_bytes(content[: len(content) // 2])
+    text = tmp_path / "notes.txt"
+    text.write_text("no results")
+    with caplog.at_level(logging.WARNING):
+        assert [run.path for run in read_several([empty, good, cut, text])] == [good]
+    said = caplog.text
+    assert f"left out: {empty}: holds no finished cell yet" in said
+    assert f"{cut / 'results.parquet'} is damaged" in said
+    assert f"left out: {text}: is a file" in said
+
+
+def test_mistakes_are_errors(tmp_path: Path) -> None:
+    good, empty = a_run(tmp_path / "good", timed(0.01)), a_run(tmp_path / "empty")
+    with pytest.raises(UsageError, match="no such file or directory"):
+        read_several([good, tmp_path / "none"])
+    with pytest.raises(UsageError, match="named twice"):
+        read_several([good, good / "results.parquet"])
+    with pytest.raises(UsageError, match="holds no finished cell yet"):
+        read_several([empty, empty])
+
+
+def test_environments_that_differ_in_nothing_have_no_table_of_differences(tmp_path: Path) -> None:
+    runs = [
+        read_measured(a_run(tmp_path / name, timed(0.01), run_id=f"20250102T030405Z-0000000{name}")) for name in "xy"
+    ]
+    assert isinstance(runs[0].environment, Environment)
+    assert [table.headings[0] for table in tables(*build_merged(runs).lead)] == ["Run"]
