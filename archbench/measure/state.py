@@ -73,7 +73,7 @@ def lent_state(precision: Precision, threads: int, seed: int) -> Iterator[None]:
         flushes_denormals(),
     )
     searched = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):  # type: ignore[no-untyped-call]
         try:
             _set_switches(precision, threads, seed)
             yield

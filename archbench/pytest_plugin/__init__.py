@@ -80,10 +80,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: MutableMapping[str, Any]) -> None:
     """Say on which devices networks were benchmarked; nothing where none was."""
-    if config.stash[DEVICES]:
+    devices = config.stash[DEVICES]
+    if devices:
         from archbench.pytest_plugin.machine import describe_devices
 
-        machine_info["archbench"] = describe_devices(config.stash[DEVICES])
+        machine_info["archbench"] = describe_devices(devices)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -183,12 +183,11 @@ def _keep_in_benchmark(request: pytest.FixtureRequest, benchmark: Any) -> None:
     """Measure the item's cell and hand its latencies to pytest-benchmark, as if it had taken them."""
     item = request.node
     finished = item.measured(once=benchmark.disabled)
-
-    def fail() -> None:
-        raise CellFailedError(_complaint(finished.record))
-
-    if finished.record.status in FAILED or benchmark.disabled:
-        benchmark.pedantic(fail if finished.record.status in FAILED else _nothing)
+    if finished.record.status in FAILED:
+        item.replay.load([0.0])
+        benchmark.pedantic(_fail, args=(finished.record,))
+    if benchmark.disabled:
+        benchmark.pedantic(_nothing)
         return
     samples = [sample for sample in finished.samples if sample.experiment == "latency" and sample.kept]
     samples = samples or [sample for sample in finished.samples if sample.experiment == "throughput" and sample.kept]
@@ -204,16 +203,16 @@ def _measure_alone(request: pytest.FixtureRequest) -> None:
         pytest.fail("cells are timed one after the other: run suites without -n", pytrace=False)
     finished = request.node.measured(once=False)
     if finished.record.status in FAILED:
-        raise CellFailedError(_complaint(finished.record))
+        _fail(finished.record)
 
 
 def _nothing() -> None:
     """Takes the place of work that was done and timed elsewhere."""
 
 
-def _complaint(row: Record) -> str:
+def _fail(row: Record) -> NoReturn:
     where = f" in {row.error_phase}" if row.error_phase else ""
-    return f"{row.status}{where}: {row.error_message or 'no message'}"
+    raise CellFailedError(f"{row.status}{where}: {row.error_message or 'no message'}")
 
 
 def _codes(row: Record) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from archbench.model.comparison import Comparison
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.report.comparison.action_benchmark import action_benchmark
-from archbench.report.comparison.annotations import annotations
+from archbench.report.comparison.annotations import workflow_commands
 from archbench.report.comparison.document import Document
 from archbench.report.comparison.junit import junit
 from archbench.report.comparison.pytest_benchmark import pytest_benchmark
@@ -26,7 +26,7 @@ FORMATS: dict[str, Callable[[Comparison], tuple[Document, ...]]] = {
     "md": step_summary,
     "json": structured,
     "junit": junit,
-    "annotations": annotations,
+    "annotations": workflow_commands,
     "github-action-benchmark": action_benchmark,
     "pytest-benchmark": pytest_benchmark,
 }

@@ -14,7 +14,7 @@ LIMIT = 10
 _Told = tuple[str, str]
 
 
-def annotations(comparison: Comparison) -> tuple[Document, ...]:
+def workflow_commands(comparison: Comparison) -> tuple[Document, ...]:
     """An error for each slower cell and failing finding, a warning for each undecided one, the verdict as a notice."""
     errors = [
         (short_name(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"
