@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile_memory import CATEGORIES, MemoryCategory, MemoryTimeline
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
-from archbench.report.units import MIB, NULL, figure, fixed, percent
+from archbench.report.units import MIB, NULL, RATIO, figure, fixed, percent
 
 MEANINGS: dict[MemoryCategory, str] = {
     "weights": "parameters and buffers",
@@ -21,7 +21,10 @@ MEANINGS: dict[MemoryCategory, str] = {
 }
 _MOST_HOLDERS = 12
 _MOST_KINDS = 10
+_KINDS_IN_WORDS = 3
 _MOST_LAYERS = 12
+_PLAIN_FROM = 1e-3
+"""Figures below are told with an exponent."""
 _SMALL = 0.002
 """Share of what is kept below which a kind of tensor is not worth a row."""
 
@@ -48,8 +51,9 @@ def memory_line(timeline: MemoryTimeline) -> str:
         said += f"Unwatched, the step peaks at {_mib(measured)}. "
     if timeline.predicted_peak_bytes is None:
         return said + "No peak is predicted for this step."
-    off = timeline.predicted_peak_bytes / measured - 1
-    return said + f"Predicted without running: {_mib(timeline.predicted_peak_bytes)} ({percent(off, signed=True)})."
+    off = round(timeline.predicted_peak_bytes / measured - 1, 3)
+    difference = percent(off, signed=True) if off else "no difference"
+    return said + f"Predicted without running: {_mib(timeline.predicted_peak_bytes)} ({difference})."
 
 
 _DURING = {
@@ -61,12 +65,12 @@ _DURING = {
 
 
 def saved_line(timeline: MemoryTimeline, batch_size: int) -> str:
-    """How much the forward pass keeps, and the two kinds of tensor that most of it is: one sentence."""
-    kinds = _by_maker(timeline)
-    parts = [f"{percent(size / timeline.saved_bytes)} were made by `{name}`" for name, size, _, _ in kinds[:3]]
+    """How much the forward pass keeps, and the kinds of tensor that most of it is: one sentence."""
+    kinds = _by_maker(timeline)[:_KINDS_IN_WORDS]
+    parts = (f"`{name}` {percent(size / timeline.saved_bytes)}" for name, size, _, _ in kinds)
     return (
         f"{_mib(timeline.saved_bytes)} are kept for the backward pass, {_mib(timeline.saved_bytes / batch_size)} an "
-        f"image: {', '.join(parts)}."
+        f"image, results of {', '.join(parts)}."
     )
 
 
@@ -231,19 +235,24 @@ def _over(upper: Spread | None, lower: Spread | None) -> float | None:
 
 
 def _spread(spread: Spread | None) -> str:
-    return NULL if spread is None else f"{spread.median:.2g} ({spread.low:.2g} to {spread.high:.2g})"
+    return NULL if spread is None else f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
 
 
 def _scientific(value: float | None) -> str:
-    return NULL if value is None else f"{value:.2g}"
+    return NULL if value is None else _number(value)
 
 
 def _plain(spread: Spread | None) -> str:
-    return NULL if spread is None else f"{spread.median:.3g}"
+    return NULL if spread is None else _number(spread.median)
 
 
 def _ratio(spread: Spread) -> str:
-    return f"{spread.median:,.3g} times ({spread.low:,.3g} to {spread.high:,.3g})"
+    return f"{_number(spread.median)} times ({_number(spread.low)} to {_number(spread.high)})"
+
+
+def _number(value: float) -> str:
+    """Three digits: `1,840`, `0.394`, `7.88e-32`."""
+    return figure(value, RATIO) if value == 0 or abs(value) >= _PLAIN_FROM else f"{value:.2e}"
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -207,8 +207,7 @@ def test_the_peak_and_the_prediction_in_words() -> None:
 
 def test_what_is_kept_in_words() -> None:
     assert saved_line(TIMELINE, 8) == (
-        "80.0 MiB are kept for the backward pass, 10.0 MiB an image: 62 % were made by `batch_norm`, 38 % were made by "
-        "`cat`."
+        "80.0 MiB are kept for the backward pass, 10.0 MiB an image, results of `batch_norm` 62 %, `cat` 38 %."
     )
 
 
@@ -224,8 +223,13 @@ def test_the_ratio_of_gradients_in_words(ratio: float | None, said: str) -> None
     assert said in gradient_line(health(ratio))
 
 
+def test_figures_of_every_size_are_readable() -> None:
+    assert "1,838 times" in gradient_line(health(1838.0))
+    assert "7.88e-32 times" in gradient_line(health(7.88e-32))
+
+
 def test_a_healthy_ratio_is_told_without_alarm() -> None:
-    assert gradient_line(health(0.4)).endswith("0.4 times (0.2 to 0.8) that of the last's.")
+    assert gradient_line(health(0.4)).endswith("0.400 times (0.200 to 0.800) that of the last's.")
     assert "No gradient reaches `a`, `b`, `c` and 1 more." in gradient_line(health(0.4, ("a", "b", "c", "d")))
 
 
