@@ -26,5 +26,6 @@ def pareto_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 def dominating(costs: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows of `costs` dominate `row`, shape (figures,)."""
-    nowhere_worse, somewhere_better = np.all(costs <= row, axis=1), np.any(costs < row, axis=1)
-    return np.logical_and(nowhere_worse, somewhere_better)
+    nowhere_worse: NDArray[np.bool_] = np.all(costs <= row, axis=1)
+    somewhere_better: NDArray[np.bool_] = np.any(costs < row, axis=1)
+    return nowhere_worse & somewhere_better

@@ -266,14 +266,15 @@ def _beaten(
     candidates: Candidates,
 ) -> tuple[LeftOut, ...]:
     """Every network that satisfies the conditions and has no row on the front: what beats its best row, by how much."""
-    on_front = set(frame["variant"][front])
-    found = []
-    best = [place for place in _best_of_each(frame, costs[:, 0]) if frame["variant"].iat[place] not in on_front]
+    variants = frame["variant"].to_numpy()
+    on_front = set(variants[front])
+    losers = [place for place in _best_of_each(frame, costs[:, 0]) if variants[place] not in on_front]
     winners = np.flatnonzero(front)
     winners = winners[np.lexsort(costs[winners].T[::-1])]
-    for place in best:
-        by = winners[np.argmax(dominating(costs[winners], costs[place]))]
-        winner, loser = _choices(frame.iloc[[by, place]], question)
+    winning = _choices(frame.iloc[winners], question)
+    found = []
+    for place, loser in zip(losers, _choices(frame.iloc[losers], question), strict=True):
+        winner = winning[int(np.argmax(dominating(costs[winners], costs[place])))]
         floor = _floor(candidates, winner, loser)
         pairs = [(winner.figure(goal.column), loser.figure(goal.column)) for goal in question.goals]
         comparisons = tuple(

@@ -27,6 +27,12 @@ _CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_siz
 """Whole numbers that say what a row is about, and are no figures."""
 _KNOWN_UNMEASURED = {"params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5"}
 """Figures that hold for a cell even where measuring it failed."""
+_CORRECTED = "latency_median_corrected_s"
+_RANKED_FROM = [
+    "speed_index",
+    *("latency_median_s", "latency_ci_low_s", "latency_ci_high_s"),
+    *("throughput_img_s", "throughput_ci_low_img_s", "throughput_ci_high_img_s"),
+]
 _WORST_FIRST = ("crashed", "error", "timeout", "oom", "unsupported", "skipped", "ok")
 
 
@@ -63,7 +69,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     summary["processes"] = np.bincount(group)
     summary["processes_used"] = np.bincount(group[used], minlength=len(first))
     new = {**_figures(frame, group, used), **_judgement(frame, group, used)}
-    new |= _rank_figures(frame[used], group[used], summary["device"] == "cpu", new)
+    new |= _rank_figures(frame.loc[used, _RANKED_FROM], group[used], summary["device"] == "cpu", new)
     summary = summary.drop(columns=[name for name in new if name in summary])
     summary = pd.concat([summary, pd.DataFrame(new, index=summary.index)], axis=1)
     return summary[[*(name for name in columns() if name not in _ROW_ONLY), *DERIVED, *ADDED]]
@@ -74,13 +80,15 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
 
     Corrected figures are compared where the summary would rank by them.
     """
-    rows = frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid") & frame["latency_median_s"].notna()]
+    wanted = [*KEYS, "round", "visit", "device", "variant", "speed_index", "latency_median_s", _CORRECTED]
+    fit = (frame["status"] == "ok") & (frame["verdict"] != "invalid") & frame["latency_median_s"].notna()
+    rows = frame.loc[fit, wanted]
     visited = rows.groupby([*KEYS, "round"])["visit"].transform("nunique") > 1
     rows = rows[visited]
     if rows.empty:
         return None
     corrected = bool((rows["device"] == "cpu").all() and rows["speed_index"].notna().all())
-    logs = np.log(rows["latency_median_corrected_s" if corrected else "latency_median_s"])
+    logs = np.log(rows[_CORRECTED if corrected else "latency_median_s"])
     pairs = [
         abs(one - other)
         for _, visits in logs.groupby([rows[key] for key in (*KEYS, "round")])
@@ -101,7 +109,8 @@ def _figures(frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.boo
     reals = [name for name, column in known.items() if column.kind == "real"]
     skipped = _ROW_ONLY | _CIRCUMSTANCES
     wholes = [name for name, column in known.items() if column.kind == "whole" and name not in skipped]
-    rows = frame[used].groupby(group[used])
+    # Only what is asked for is copied: a row is mostly text.
+    rows = frame.loc[used, [*reals, *wholes, "host_bound", "output_finite"]].groupby(group[used])
     medians, largest = rows[reals].median().reindex(cells), rows[wholes].max().reindex(cells)
     new = {name: medians[name] for name in reals} | {name: largest[name] for name in wholes}
     new["host_bound"] = rows["host_bound"].max().reindex(cells)
