@@ -31,7 +31,7 @@ _NARROW = 400
 """Pixels of width below which names would cover the points."""
 _NAME_GAP = 0.08
 """Share of a front's height by which two points must differ for both to be named."""
-_NAME_SPACE = 50
+_NAME_SPACE = 70
 """Pixels left and right of the points for half a name."""
 _TITLES = {
     "latency": "Latency, ms per batch",

@@ -29,8 +29,8 @@ const isFiltered = () => wanted !== "" || facets.some((facet) => chosen.get(face
 
 function optionOf(facet, text) {
   if (facet.stands_for === null) return text;
-  // A table may say more behind a name: "inception_v3 (299 px)".
-  return facet.stands_for[text] ?? facet.stands_for[text.replace(/ \([^()]*\)$/, "")];
+  // A table may say more behind a name: "inception_v3 (299 px) ?".
+  return facet.stands_for[text] ?? facet.stands_for[text.replace(/ \?$/, "").replace(/ \([^()]*\)$/, "")];
 }
 
 // --- tables -------------------------------------------------------------------------------------------------------
@@ -220,7 +220,10 @@ const isDark = () => (document.documentElement.dataset.theme ?? (prefersDark.mat
 
 function setUpTheme(plots) {
   const button = document.getElementById("theme");
-  const say = () => { button.textContent = isDark() ? "Light colours" : "Dark colours"; };
+  const say = () => {
+    button.textContent = isDark() ? "Light" : "Dark";
+    button.setAttribute("aria-label", `${button.textContent} colours`);
+  };
   button.hidden = false;
   button.addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
