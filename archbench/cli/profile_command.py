@@ -213,4 +213,4 @@ def _show(profiles: list[Profile], *, depth: int | None, stage: str, top: int) -
     if len(profiles) == 1:
         show_profile(profiles[0], depth=depth, stage=stage, top=top)
     else:
-        show_difference(profiles[0], profiles[1])
+        show_difference(profiles[0], profiles[1], depth=depth)

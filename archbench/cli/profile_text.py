@@ -265,13 +265,13 @@ def _findings(console: Console, found: Sequence[Finding]) -> None:
             console.print(Text(f"    -> {finding.remedy.replace('`', '')}", style="green"), soft_wrap=False)
 
 
-def show_difference(base: Profile, other: Profile) -> None:
+def show_difference(base: Profile, other: Profile, *, depth: int | None) -> None:
     """Print two profiles side by side, row by row, adding up to the difference of their steps."""
     console = _console()
     for letter, profile in (("A", base), ("B", other)):
         console.print(Text(f"{letter} ", style="bold"), end="")
         _header(console, profile)
-    found = difference(base, other)
+    found = difference(base, other, depth)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     kept = base.cell.phase == other.cell.phase == "training"
     headings = [found.aligned_by, "modules of A", "modules of B", "A ms", "B ms", "B - A ms", "of the difference"]

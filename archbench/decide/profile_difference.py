@@ -9,7 +9,10 @@ from msgspec import Struct
 from archbench.model.profile import ModuleProfile, Profile
 
 REST = "between stages"
-"""Modules outside every stage whose output has no resolution either, and the network's own forward."""
+"""The network's own code, and modules of another network whose output has no resolution."""
+
+_OUTSIDE_LEVELS = 2
+"""Levels to which modules outside every stage keep their own rows."""
 
 
 class Side(Struct):
@@ -40,7 +43,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     """Two profiles side by side; over all rows, `change_s` adds up to `change_s` of the whole."""
 
     aligned_by: str
-    """`stage` where both are one network, else `resolution`."""
+    """`stage` or `module` where both are one network, else `resolution`."""
     rows: tuple[Aligned, ...]
     base_s: float
     other_s: float
@@ -51,16 +54,18 @@ class Difference(Struct, frozen=True, kw_only=True):
         return self.other_s - self.base_s
 
 
-def difference(base: Profile, other: Profile) -> Difference:
-    """Align two profiles: by stage where they have the same stages, else by the resolution of the feature maps."""
-    same = base.stages == other.stages and base.network == other.network
-    place = _by_stage if same else _by_resolution
+def difference(base: Profile, other: Profile, depth: int | None = None) -> Difference:
+    """Align two profiles of one network by stage, or by module down to `depth`; of two, by the maps' resolution."""
+    same = base.network == other.network
+    place: Place = _by_resolution
+    if same:
+        place = _by_stage if depth is None else _by_path(depth)
     one, two = _sides(base, place), _sides(other, place)
     names = list(dict.fromkeys([*one, *two]))
     if not same:
         names.sort(key=_rank)
     return Difference(
-        aligned_by="stage" if same else "resolution",
+        aligned_by="resolution" if not same else "stage" if depth is None else "module",
         rows=tuple(Aligned(name=name, base=one.get(name, Side()), other=two.get(name, Side())) for name in names),
         base_s=base.attributed_s,
         other_s=other.attributed_s,
@@ -86,7 +91,7 @@ def _sides(profile: Profile, place: Place) -> dict[str, Side]:
         side.macs += row.own_macs
         side.bytes_moved += row.own_bytes
         side.saved_bytes += row.own_saved_bytes or 0
-        if row.path in profile.stages:
+        if row.path in profile.stages and row.path != place(profile, row):
             side.names += (row.path,)
     for part in profile.parts:
         side = sides.setdefault(part.name, Side())
@@ -96,7 +101,11 @@ def _sides(profile: Profile, place: Place) -> dict[str, Side]:
 
 
 def _by_stage(profile: Profile, row: ModuleProfile) -> str:
-    return row.stage or (f"{row.path} ({row.kind})" if row.path and row.depth == 1 else REST)
+    return row.stage or ".".join(row.path.split(".")[:_OUTSIDE_LEVELS]) or REST
+
+
+def _by_path(depth: int) -> Place:
+    return lambda profile, row: ".".join(row.path.split(".")[:depth]) or REST
 
 
 def _by_resolution(profile: Profile, row: ModuleProfile) -> str:

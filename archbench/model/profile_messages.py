@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
 from archbench.model.profile import Profile
@@ -19,8 +20,12 @@ class ProfileRequest(Struct, frozen=True, kw_only=True):
     environment: Environment
     threads: int | None = None
     """Intra-op threads; `None` for the default."""
+    timing_s: float = 6.0
+    """For all timed steps together, where enough of them fit: a profile is looked at, not gated on."""
     seed: int = 0
     allow_code: bool = False
+    calibration: Calibration | None = None
+    """The device's ceilings where they are known; else they are measured."""
     memory: bool = True
     """Follow live bytes over the step."""
     gradients: bool = True

@@ -29,10 +29,10 @@ MOST_OPERATORS = 60
 RANGE = "module: "
 """What the names of our ranges in a trace begin with."""
 _US = 1e-6
-# As libraries name kernels that run on matrix units: CUTLASS and cuBLAS by the instruction's shape (16816, 64x128x16),
-# by `tensorop`, by `gmma`; cuDNN by `xmma`; Triton's and FlashAttention's by nothing, so theirs are not known.
+# As libraries name kernels that run on matrix units: CUTLASS and cuBLAS by the instruction's shape (16816), `tensorop`,
+# `gmma` or, since Hopper, `nvjet`; cuDNN by `xmma`. Triton's and FlashAttention's names do not tell.
 _TENSOR_CORE = re.compile(
-    r"tensorop|tensor_op|[hiqd]mma|wgmma|gmma|xmma|s\d*16816|s\d*1688|s\d*884|_mma_|cutlass_\d+_", re.I
+    r"tensorop|tensor_op|[hiqd]mma|wgmma|gmma|xmma|nvjet|s\d*16816|s\d*1688|s\d*884|_mma_|cutlass_\d+_", re.I
 )
 _UNTOLD = re.compile(r"^triton_|flash|fmha", re.I)
 _PRODUCTS = {

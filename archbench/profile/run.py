@@ -170,7 +170,7 @@ class _Run:
     def _ceilings(self, clock: Clock) -> Ceilings | None:
         """Measured here and now, at the threads of this profile; `None` where the arithmetic has no ceiling here."""
         try:
-            found = calibrate(self._device, clock, self._threads, soak_s=0.0)
+            found = self._request.calibration or calibrate(self._device, clock, self._threads, soak_s=0.0)
         except Exception as error:  # a small GPU without room for the products
             self._missing["roofline"] = f"the ceilings could not be measured ({_line(error)})"
             return None
@@ -200,7 +200,7 @@ class _Run:
     def _times(self, workload: Workload, clock: Clock) -> StepTimes:
         with quiet_gc():
             warm_up(workload.step, clock, self._protocol(), first_cell=True)
-            return time_by_module(workload, clock)
+            return time_by_module(workload, clock, self._request.timing_s)
 
     def _window(self, workload: Workload, traffic: Traffic, ceilings: Ceilings | None, step_s: float) -> Window:
         trace = None if self._request.trace is None else Path(self._request.trace)
@@ -231,7 +231,9 @@ class _Run:
         self._enter("compile")
         return self._unless_impossible(
             "compiled",
-            lambda: map_kernels(lambda: self._workload(module, self._cell), open_clock(self._device), eager_s),
+            lambda: map_kernels(
+                lambda: self._workload(module, self._cell), open_clock(self._device), eager_s, self._request.timing_s
+            ),
         )
 
     def _unless_impossible(self, part: str, make: Callable[[], T]) -> T | None:

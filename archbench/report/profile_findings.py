@@ -71,6 +71,7 @@ def _reach(profile: Profile) -> Iterator[Finding]:
     text = (
         f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {whole.intensity:.3g} FLOP/byte: "
         f"{percent(whole.roofline_share)} of what the measured ceilings allow"
+        f"{' (above 100 % where caches hold what counts as moved)' if whole.roofline_share > 1 else ''}"
     )
     poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
     if whole.roofline_share > GOOD or not poor:

@@ -1,0 +1,55 @@
+"""Compiled kernels and the modules they were made from."""
+
+from __future__ import annotations
+
+import pytest
+
+from archbench.profile.kernels import Ran, Written, attribute
+
+FORWARD = (
+    Written("fused_0", ("stem",)),
+    Written("convolution", ("a.conv",)),
+    Written("fused_relu_1", ("a.norm", "a.relu")),
+    Written("convolution", ("b.conv",)),
+    Written("fused_relu_1", ("b.norm", "b.relu")),
+)
+BACKWARD = (Written("fused_0", ("head",)), Written("convolution_backward", ("b.conv",)))
+
+
+def run(*names: str) -> list[Ran]:
+    return [Ran(name, 1.0) for name in names]
+
+
+def test_the_same_kernel_called_twice_belongs_to_each_call_in_turn() -> None:
+    found = attribute(run("fused_0", "convolution", "fused_relu_1", "convolution", "fused_relu_1"), [BACKWARD, FORWARD])
+    assert [one.modules for one in found] == [one.modules for one in FORWARD]
+
+
+def test_the_graph_that_fits_best_is_the_one() -> None:
+    found = attribute(run("fused_0", "convolution_backward"), [FORWARD, BACKWARD])
+    assert [one.modules for one in found] == [("head",), ("b.conv",)]
+
+
+def test_what_nobody_wrote_is_unmapped() -> None:
+    found = attribute(run("empty", "convolution", "copy_", "fused_relu_1"), [FORWARD])
+    assert [one.modules for one in found] == [(), ("a.conv",), (), ("a.norm", "a.relu")]
+    assert [one.modules for one in attribute(run("convolution"), [])] == [()]
+
+
+@pytest.mark.slow
+def test_inductor_says_what_its_kernels_are_for() -> None:
+    import odd_networks
+    import torch
+
+    from archbench.measure.clock import open_clock
+    from archbench.measure.workload import Workload
+    from archbench.model.cell import Cell, Network
+    from archbench.profile.kernels import map_kernels
+
+    device = torch.device("cpu")
+    cell = Cell(network=Network(name="lenet5"), batch_size=2, phase="training", compile_mode="default")
+    module = odd_networks.in_place()
+    found = map_kernels(lambda: Workload(cell, module, (3, 8, 8), device, ring=1, seed=0), open_clock(device), 1.0, 0.1)
+    named = {path for kernel in found.kernels for path in kernel.modules}
+    assert {"stem", "blocks.0.conv", "blocks.1.conv", "head"} <= named
+    assert found.mapped_share > 0.8
