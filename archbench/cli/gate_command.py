@@ -89,8 +89,8 @@ def command(
         place = out or Path("results") / "static" / suite.suite
         raise typer.Exit(_static(Path(what), sides, project, place, options, format=format, strict=strict))
     refuse_unfit(resolved, force)
+    spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
     with device_lock(environment.device_key):
-        spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
         books = _books(spec, text, out)
         code = _run(spec, suite, plan, books, project, budget_s=budget_s, format=format, strict=strict)
     raise typer.Exit(code)

@@ -128,6 +128,8 @@ class WorkerProcess:
         try:
             line = self._next_line(START_PATIENCE_S)
         except WorkerLostError as lost:
+            if "No module named 'archbench'" in lost.message:
+                raise UnfitError(f"{self._command[0]} has no archbench; install this version there") from None
             raise UnfitError(f"the worker does not start ({shlex.join(self._command)}): {lost.message}") from None
         try:
             theirs = msgspec.json.decode(line, type=_Versions)

@@ -68,7 +68,7 @@ def read_side(word: str, option: str, project: Project | None, python: str) -> S
             raise UsageError(f"{option} {word}: this directory is in no git repository; go to the project under test")
         return _working_tree(word, project)
     path = Path(word).expanduser()
-    if path.is_dir() and (os.sep in word or not (project and _commit(word, project))):
+    if word and path.is_dir() and (os.sep in word or not (project and _commit(word, project))):
         raise UsageError(f"{option} {word}: is a directory; name an interpreter, such as {path / 'bin' / 'python'}")
     if path.is_file():
         return _interpreter(word, path, option)

@@ -97,6 +97,9 @@ class Child:
         self.note(f"turn {steps}")
         slow = 1 + float(self.options.get("ramp_per_s", 0)) * (time.monotonic() - float(self.options.get("since", 0)))
         jitter = self.rng.gauss(0, float(self.options.get("jitter", 0)))
+        name, _, factor = os.environ.get("ARCHBENCH_TEST_SLOWDOWN", "").partition(":")  # of one side alone
+        if name == self.cell.network.name:
+            slow *= float(factor)
         seconds = float(self.options["true_s"]) * (1 + self.luck) * (1 + jitter) * slow
         self.times.append(seconds)
         if busy:
@@ -152,7 +155,10 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Wire(), measure, environment=make_environment(arguments.device), alone=arguments.alone)
+    environment = make_environment(arguments.device)
+    if "ARCHBENCH_TEST_CLASS" in os.environ:
+        environment = structs.replace(environment, hardware_class=os.environ["ARCHBENCH_TEST_CLASS"])
+    serve(Wire(), measure, environment=environment, alone=arguments.alone)
 
 
 main()

@@ -1,0 +1,40 @@
+"""A gate with made-up processes, as a program: gate_parent.py FOLDER TURN_PAUSE; prints pairs done and verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gate_builders import make_spec
+from turn_fakes import make_camp
+
+from archbench.execute import run_lock
+from archbench.gate import GateBooks, GatePlay, SideRun, conclude
+from archbench.gate.noise import Threshold
+from archbench.model.cell import Cell, Network
+from archbench.model.protocol import Protocol
+
+
+def cells_of(folder: Path, *, slow: bool) -> list[Cell]:
+    options = {"jitter": 0.001, **({"busy": str(folder / "busy")} if slow else {})}
+    return [
+        Cell(network=Network(name=name, options={"true_s": 0.01, **options}), batch_size=1) for name in ("a", "b", "c")
+    ]
+
+
+def main(folder: Path, slow: bool) -> None:
+    cells = cells_of(folder, slow=slow)
+    spec = make_spec(cells, turns=9)
+    books = GateBooks(folder) if GateBooks.holds(folder) else GateBooks.create(folder, spec, "suite: tiny\n")
+    with run_lock(folder), make_camp() as base, make_camp() as head:
+        thresholds = {cell.cell_id: Threshold() for cell in cells}
+        play = GatePlay(spec, books, cells, thresholds, Protocol())
+        done = sum(len(log.everything) for log in play.logs.values())
+        sides = [SideRun(python=sys.executable, env={})] * 2
+        play.play([base, head], sides, max_time_s=None, tell=lambda played: None)
+        result = conclude(spec, list(play.logs.values()), thresholds)
+    print(done, *(cell.verdict for cell in result.cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2] == "slow")

@@ -1,0 +1,81 @@
+"""What A/A pairs teach, kept a hardware class at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archbench.gate.noise import FEWEST, MOST_KEPT, Noise, Threshold, known_floor, noise_file, read_noise, write_noise
+from archbench.model.errors import UsageError
+from archbench.stats.paired import minimum_detectable_effect
+
+CLASS = "AMD EPYC 7B13 x2 AVX2"
+SETTINGS = {"turns": 16, "turn_s": 0.1}
+
+
+def learnt(**cells):
+    return Noise(hardware_class=CLASS).learnt(cells, **SETTINGS)
+
+
+def scatter(sd, count=24, seed=0):
+    return np.random.default_rng(seed).normal(0, sd, count).tolist()
+
+
+def test_a_quiet_cell_keeps_the_usual_thresholds():
+    threshold = learnt(a=scatter(0.006)).threshold("a", **SETTINGS)
+    assert (threshold.screen, threshold.confirm, threshold.noisy) == (0.01, 0.015, False)
+    assert threshold.spread == pytest.approx(0.006, rel=0.35)
+
+
+def test_a_noisy_cell_has_half_of_what_it_can_show():
+    threshold = learnt(a=scatter(0.04)).threshold("a", **SETTINGS)
+    assert threshold.noisy
+    shown = minimum_detectable_effect(threshold.spread, 12)
+    assert threshold.confirm == pytest.approx(shown / 2)
+    assert threshold.screen == pytest.approx(shown / 3)
+
+
+def test_one_wild_pair_does_not_make_a_cell_noisy():
+    assert not learnt(a=[*scatter(0.005, 11), 0.4]).threshold("a", **SETTINGS).noisy
+
+
+def test_too_few_pairs_and_pairs_of_other_turns_teach_nothing():
+    assert learnt(a=scatter(0.04, FEWEST - 1)).threshold("a", **SETTINGS) == Threshold()
+    assert learnt(a=scatter(0.04)).threshold("a", turns=4, turn_s=0.1) == Threshold()
+    assert learnt(a=scatter(0.04)).threshold("b", **SETTINGS) == Threshold()
+
+
+def test_it_learns_on_and_forgets_the_oldest():
+    noise = learnt(a=[0.1] * 30, b=[0.0])
+    for _ in range(3):
+        noise = noise.learnt({"a": [0.0] * 12}, **SETTINGS)
+    (a, b) = noise.cells
+    assert len(a.log_ratios) == MOST_KEPT
+    assert a.log_ratios.count(0.1) == MOST_KEPT - 36
+    assert b.log_ratios == (0.0,)
+    (a, _) = noise.learnt({"a": [0.2]}, turns=8, turn_s=0.1).cells
+    assert a.log_ratios == (0.2,)
+
+
+def test_it_is_kept_and_read_again(tmp_path):
+    noise = learnt(a=scatter(0.01))
+    place = write_noise(noise, tmp_path)
+    assert place.name == "AMD_EPYC_7B13_x2_AVX2.json"
+    assert read_noise(CLASS, tmp_path) == noise
+    assert read_noise("another", tmp_path) == Noise(hardware_class="another")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"hardware_class": 3}'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    place = noise_file(CLASS, tmp_path)
+    place.write_bytes(content)
+    with pytest.raises(UsageError, match=place.name):
+        read_noise(CLASS, tmp_path)
+
+
+def test_the_floor_of_stored_comparisons_is_what_95_percent_stay_within(tmp_path):
+    assert known_floor(CLASS, tmp_path) is None
+    write_noise(learnt(a=[n / 1000 for n in range(1, 21)]), tmp_path)
+    floor = known_floor(CLASS, tmp_path)
+    assert floor.spread == pytest.approx(np.expm1(0.019))
+    assert floor.origin.startswith("gate --aa of 20")

@@ -1,0 +1,177 @@
+"""A whole gate with made-up processes: what is played, kept, resumed, and what stops it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from execute_fakes import is_running, wait_until
+from gate_builders import make_spec
+from gate_parent import cells_of
+from turn_fakes import make_camp
+
+from archbench.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
+from archbench.gate.noise import Threshold
+from archbench.model.cell import Cell, Network
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.protocol import Protocol
+
+TESTS = Path(__file__).parents[1]
+PARENT = str(Path(__file__).with_name("gate_parent.py"))
+
+
+@pytest.fixture(scope="module")
+def camps():
+    with make_camp() as base, make_camp() as head:
+        yield [base, head]
+
+
+def cell_of(name, **options):
+    return Cell(network=Network(name=name, options={"true_s": 0.01, "jitter": 0.001, **options}), batch_size=1)
+
+
+def gate(folder, camps, *cells, max_time_s=None, sides=None, **overrides):
+    """Play a gate; give its play and its comparison."""
+    spec = make_spec(cells, **overrides)
+    books = GateBooks.create(folder, spec, "suite: tiny\n")
+    thresholds = {cell.cell_id: Threshold() for cell in cells}
+    play = GatePlay(spec, books, cells, thresholds, Protocol())
+    runs = sides or [SideRun(python=sys.executable, env={})] * 2
+    play.play(camps, runs, max_time_s=max_time_s, tell=lambda played: None)
+    return play, conclude(spec, list(play.logs.values()), thresholds)
+
+
+def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, camps):
+    play, result = gate(tmp_path / "g", camps, *(cell_of(name) for name in "abc"))
+    assert [cell.verdict for cell in result.cells] == ["same"] * 3
+    assert result.exit_code() == 0
+    assert len(list((tmp_path / "g" / "pairs").iterdir())) == 15
+    assert not play.moves()
+    (numbers,) = {log.frozen for log in play.logs.values()}
+    assert all(pair.frozen == numbers for log in play.logs.values() for pair in log.everything)
+    rounds = [row.round for log in play.logs.values() for pair in log.everything for row in pair.rows]
+    assert sorted(set(rounds)) == [0, 1, 2, 3, 4]
+
+
+def test_the_head_that_is_slower_is_found_and_nobody_else(tmp_path, camps):
+    slow = cell_of("slow")
+    # One cell whose head sees other options: the fake reads them from the environment of its side.
+    with make_camp(env={**os.environ, "ARCHBENCH_TEST_SLOWDOWN": "slow:1.05"}) as head:
+        _, result = gate(tmp_path / "g", [camps[0], head], cell_of("a"), slow, cell_of("b"))
+    verdicts = {cell.architecture: cell.verdict for cell in result.cells}
+    assert verdicts == {"a": "same", "slow": "slower", "b": "same"}
+    assert result.exit_code() == 1
+    (found,) = result.having("slower")
+    assert found.ratio == pytest.approx(1.05, abs=0.003)
+    assert found.pairs == 12
+
+
+def test_dead_and_hanging_children_are_findings(tmp_path, camps):
+    bad = cell_of("bad", turn1="die")
+    play, result = gate(tmp_path / "g", camps, bad, cell_of("good"))
+    verdicts = {cell.architecture: (cell.verdict, cell.why.code) for cell in result.cells}
+    assert verdicts == {"bad": ("invalid", "failed"), "good": ("same", "equivalent")}
+    assert len(play.logs[bad.cell_id].everything) == 2
+
+
+def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, camps):
+    _, result = gate(tmp_path / "g", camps, *(cell_of(name) for name in "abc"), max_time_s=0.0)
+    # What a pair takes is not known before the first one, which is therefore begun at most once.
+    assert {cell.why.code for cell in result.cells} == {"out_of_time"}
+    assert result.exit_code() == 0
+    assert result.exit_code(strict=True) == 3
+    assert "--max-time" in result.cells[0].why.sentence
+
+
+def test_other_hardware_on_a_side_is_refused(tmp_path, camps):
+    with (
+        make_camp(env={**os.environ, "ARCHBENCH_TEST_CLASS": "other"}) as head,
+        pytest.raises(UnfitError, match="the base's worker sees 'fake', the head's 'other'"),
+    ):
+        gate(tmp_path / "g", [camps[0], head], cell_of("a"))
+
+
+def test_user_code_from_elsewhere_is_refused(tmp_path, camps):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    side = SideRun(python=sys.executable, env={}, tree=tree)
+    inside, outside = str(tree / "nets.py"), "/site-packages/nets.py"
+    gate(tmp_path / "g", camps, cell_of("nets:build", origin=inside), sides=[side, side])
+    with pytest.raises(UnfitError, match="nets was imported from /site-packages"):
+        gate(tmp_path / "h", camps, cell_of("nets:build", origin=outside), sides=[side, side])
+
+
+def run_parent(folder, pace, **options):
+    paths = [str(TESTS), str(TESTS / "execute"), str(TESTS / "gate")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen([sys.executable, PARENT, str(folder), pace], env=env, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_gate_leaves_nobody_behind_and_resumes(tmp_path):
+    import psutil
+
+    folder = tmp_path / "g"
+    process = run_parent(folder, "slow")
+    wait_until(lambda: len(list((folder / "pairs").glob("*.json"))) >= 4, 30)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(is_running(one.pid) for one in family))
+    kept = len(list((folder / "pairs").glob("*.json")))
+    (folder / "busy").unlink(missing_ok=True)
+    process = run_parent(folder, "slow")
+    out, _ = process.communicate(timeout=60)
+    assert out.split() == [str(kept), "same", "same", "same"]
+    assert 4 <= kept < 15
+    assert len(list((folder / "pairs").glob("*.json"))) == 15
+
+
+def test_a_damaged_pair_is_played_again(tmp_path, camps, caplog):
+    cells = [cell_of("a")]
+    gate(tmp_path / "g", camps, *cells)
+    victim = sorted((tmp_path / "g" / "pairs").iterdir())[-1]
+    victim.write_bytes(victim.read_bytes()[:100])
+    logs = GateBooks(tmp_path / "g").logs(cells)
+    assert len(logs[cells[0].cell_id].everything) == 4
+    assert victim.name in caplog.text
+
+
+def test_only_the_same_command_continues_a_gate(tmp_path):
+    cells = cells_of(tmp_path, slow=False)
+    spec = make_spec(cells)
+    path = tmp_path / "tiny" / "one"
+    GateBooks.create(path, spec, "suite: tiny\n")
+    assert list(find_gates(tmp_path, spec)) == [path]
+    assert list(find_gates(tmp_path, make_spec(cells, turns=5))) == []
+    refuse_other(path, spec)
+    with pytest.raises(UsageError, match="another turns"):
+        refuse_other(path, make_spec(cells, turns=5))
+    other = make_spec(cells, base=spec.head)
+    with pytest.raises(UsageError, match="whose base is a"):
+        refuse_other(path, other)
+    with pytest.raises(UsageError, match="not empty"):
+        GateBooks.create(path, spec, "suite: tiny\n")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.doc").write_text("")
+    with pytest.raises(UsageError, match=r"holds 'thesis.doc'"):
+        GateBooks.create(tmp_path / "x", spec, "suite: tiny\n")
+
+
+def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, camps):
+    orders = []
+    for number, names in enumerate(("abc", "cba")):
+        cells = [cell_of(name) for name in names]
+        spec = make_spec(cells)
+        play = GatePlay(
+            spec,
+            GateBooks.create(tmp_path / str(number), spec, ""),
+            cells,
+            {cell.cell_id: Threshold() for cell in cells},
+            Protocol(),
+        )
+        orders.append([move.cell_id for move in play.moves()])
+    assert orders[0] == orders[1]

@@ -1,0 +1,97 @@
+"""Which pair comes next: what decides most goes first, and nothing is played that decides nothing."""
+
+from __future__ import annotations
+
+from gate_builders import make_cell, make_log, make_pair, usual
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archbench.gate.noise import Threshold
+from archbench.gate.schedule import MOST_WASTED, leaning, moves, outlook
+from archbench.stats.twostage import SCREEN_EFFECT, SCREEN_PAIRS, screen
+
+ratios = st.lists(st.floats(-0.1, 0.1), min_size=SCREEN_PAIRS, max_size=SCREEN_PAIRS)
+
+
+@given(ratios)
+def test_leaning_says_what_the_screen_says(values):
+    lean = leaning(values, SCREEN_EFFECT)
+    assert (lean == "slower") == bool(screen(values))
+    assert (lean == "faster") == bool(screen([-value for value in values]))
+    assert lean != "open"
+
+
+@given(ratios)
+def test_what_it_says_early_it_still_says_at_the_end(values):
+    for seen in range(SCREEN_PAIRS):
+        early = leaning(values[:seen], SCREEN_EFFECT)
+        assert early in ("open", leaning(values, SCREEN_EFFECT))
+
+
+def test_pairs_after_the_screen_do_not_change_it():
+    assert leaning([0.0] * 5 + [0.1] * 7, SCREEN_EFFECT) == "level"
+
+
+def next_of(*logs, **options):
+    found = moves(
+        {log.cell.cell_id: log for log in logs},
+        usual(*logs),
+        {log.cell.cell_id: [n] for n, log in enumerate(logs)},
+        **options,
+    )
+    return [(one.cell_id.partition("@")[0], one.stage) for one in found]
+
+
+def test_first_a_look_at_all_then_what_decides_whether_the_gate_passes():
+    fresh = make_log(cell=make_cell("fresh"))
+    slow = make_log([0.05, 0.05, 0.05], cell=make_cell("slow"))
+    open_ = make_log([0.05, 0.05, 0.0], cell=make_cell("open"))
+    fast = make_log([-0.05, -0.05, -0.05], [-0.05], cell=make_cell("fast"))
+    level = make_log([0.0, 0.0, 0.0], cell=make_cell("level"))
+    done = make_log([0.0] * 5, cell=make_cell("done"))
+    assert next_of(done, level, fast, open_, slow, fresh) == [
+        ("fresh", "screen"),
+        ("slow", "confirm"),
+        ("open", "screen"),
+        ("fast", "confirm"),
+        ("level", "screen"),
+    ]
+
+
+def test_a_confirmed_cell_is_done_and_so_is_one_that_keeps_failing():
+    assert next_of(make_log([0.05] * 5, [0.05] * 12)) == []
+    broken = make_log()
+    for _ in range(MOST_WASTED):
+        broken.add("screen", make_pair(head={"status": "crashed", "latency_median_s": None, "verdict": None}))
+    assert next_of(broken) == []
+    assert outlook({"x": broken}, {"x": Threshold()}) == {}
+
+
+def test_time_to_spare_settles_the_nearest_first():
+    near = make_log([0.002, 0.018, -0.02, 0.015, -0.012], cell=make_cell("near"))
+    far = make_log([0.04, -0.04, 0.009, -0.05, 0.05], cell=make_cell("far"))
+    same = make_log([0.001, -0.001, 0.0, 0.0005, 0.0], cell=make_cell("same"))
+    assert next_of(far, near, same) == []
+    assert next_of(far, near, same, settle=True) == [("near", "screen"), ("far", "screen")]
+
+
+def test_a_noisy_cell_is_flagged_by_its_own_threshold():
+    log = make_log([0.02] * 5)
+    assert next_of(log) == [("resnet50", "confirm")]
+    own = {log.cell.cell_id: Threshold(screen=0.03, confirm=0.045, noisy=True)}
+    assert moves({log.cell.cell_id: log}, own, {log.cell.cell_id: [0]}) == []
+
+
+def test_learning_plays_more_pairs_of_every_cell():
+    logs = make_log([0.0] * 5), make_log([0.05] * 5, [0.0] * 12, cell=make_cell("flagged"))
+    assert [stage for _, stage in next_of(*logs, screen_pairs=12)] == ["screen", "screen"]
+
+
+def test_the_outlook_counts_what_is_left():
+    logs = {
+        "fresh": make_log(),
+        "level": make_log([0.0] * 4),
+        "slow": make_log([0.05] * 3, [0.05] * 2),
+        "done": make_log([0.0] * 5),
+    }
+    assert outlook(logs, dict.fromkeys(logs, Threshold())) == {"fresh": 5, "level": 1, "slow": 10}

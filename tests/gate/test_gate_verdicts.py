@@ -1,0 +1,146 @@
+"""From pairs to verdicts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gate_builders import make_cell, make_log, make_pair, make_spec, usual
+
+from archbench.gate.conclude import conclude
+from archbench.gate.noise import Threshold
+from archbench.gate.sides import SideRun
+from archbench.gate.verdicts import judge
+
+NOISE = np.random.default_rng(5).normal(0, 0.004, 12)
+
+
+def verdict_of(log, threshold=None):
+    (cell,) = judge([log], {log.cell.cell_id: threshold or Threshold()})
+    return cell
+
+
+def noisy(mean, count, spread=1.0):
+    return list(mean + spread * (NOISE[:count] - NOISE[:count].mean()))
+
+
+@pytest.mark.parametrize(
+    ("screen", "confirm", "verdict", "code"),
+    [
+        (noisy(0.0, 5), [], "same", "equivalent"),
+        (noisy(0.04, 5), noisy(0.03, 12), "slower", "shown"),
+        (noisy(-0.04, 5), noisy(-0.03, 12), "faster", "shown"),
+        (noisy(0.04, 5), noisy(0.0, 12), "same", "equivalent"),
+        (noisy(0.04, 5), noisy(0.012, 12, 6), "undecided", "not_confirmed"),
+        (noisy(0.04, 5), noisy(0.0145, 12), "undecided", "small"),
+        (noisy(0.0, 5, 8), [], "undecided", "not_shown"),
+        (noisy(0.0, 3, 8), [], "undecided", "out_of_time"),
+        (noisy(0.04, 5), noisy(0.03, 5), "undecided", "out_of_time"),
+        (noisy(0.04, 5), noisy(0.03, 7), "slower", "shown"),
+        ([], [], "undecided", "out_of_time"),
+    ],
+)
+def test_verdicts(screen, confirm, verdict, code):
+    cell = verdict_of(make_log(screen, confirm))
+    assert (cell.verdict, cell.why.code) == (verdict, code), cell.why.sentence
+    if screen:
+        assert cell.ci_low < cell.ratio < cell.ci_high
+        assert cell.detectable > 0
+
+
+def test_a_flagged_cell_is_judged_by_its_fresh_pairs_alone():
+    cell = verdict_of(make_log([0.2] * 5, noisy(0.03, 12)))
+    assert cell.pairs == 12
+    assert cell.ratio == pytest.approx(1.03, abs=0.004)
+
+
+def test_two_broken_processes_in_twelve_blame_nobody_and_hide_nothing():
+    assert verdict_of(make_log([0.04] * 5, [*noisy(0.0, 10), 0.3, 0.3])).verdict != "slower"
+    assert verdict_of(make_log([0.04] * 5, [*noisy(0.03, 10), -0.3, -0.3])).verdict == "slower"
+
+
+def test_a_noisy_cell_has_its_own_threshold_and_says_so():
+    own = Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)
+    assert verdict_of(make_log([0.05] * 5, noisy(0.025, 12)), own).why.code == "small"
+    slower = verdict_of(make_log([0.05] * 5, noisy(0.06, 12)), own)
+    assert slower.verdict == "slower"
+    assert slower.noisy
+    assert slower.threshold == pytest.approx(0.0305, abs=1e-3)
+    assert "threshold" in slower.why.sentence
+
+
+def test_sides_at_different_clocks_are_undecided():
+    log = make_log()
+    for ratio in noisy(0.0, 5):
+        log.add("screen", make_pair(ratio, base={"sm_clock_mhz": 1980.0}, head={"sm_clock_mhz": 1900.0}))
+    cell = verdict_of(log)
+    assert (cell.verdict, cell.why.code) == ("undecided", "clocks_differ")
+    assert "-4.0 %" in cell.why.sentence
+
+
+def test_unfit_pairs_do_not_count_and_make_a_cell_invalid():
+    throttled = {"verdict": "invalid", "reasons": ("throttled",)}
+    log = make_log(noisy(0.0, 5))
+    log.add("screen", make_pair(0.5, head=throttled))
+    assert verdict_of(log).pairs == 5
+    log.add("screen", make_pair(0.5, head=throttled))
+    cell = verdict_of(log)
+    assert (cell.verdict, cell.why.code) == ("invalid", "invalid_rows")
+    assert "throttled" in cell.why.sentence
+    assert "cool the device" in cell.why.sentence
+
+
+def failing(**columns):
+    return {"status": "error", "latency_median_s": None, "verdict": None, "params": None, **columns}
+
+
+def test_a_head_that_keeps_failing_fails_the_gate_and_the_reason_is_told():
+    log, fine = make_log(), make_log(noisy(0.0, 5), cell=make_cell("fine"))
+    for _ in range(2):
+        log.add("screen", make_pair(head=failing(error_message="no such layer", error_phase="build")))
+    result = conclude(make_spec([log.cell, fine.cell]), [log, fine], usual(log, fine))
+    assert result.exit_code() == 1
+    (finding,) = result.failures
+    assert (finding.column, finding.base, finding.head) == ("status", "ok", "error")
+    assert "no such layer" in finding.what
+    assert result.cells[0].why.sentence == "the head ended with error in build: no such layer"
+
+
+def test_one_bad_process_beside_good_ones_fails_nothing():
+    log = make_log(noisy(0.0, 5))
+    log.add("screen", make_pair(head=failing(status="crashed", error_message="killed")))
+    result = conclude(make_spec([log.cell]), [log], usual(log))
+    assert result.exit_code() == 0
+    assert not result.failures
+
+
+def test_counted_figures_fail_the_gate_whatever_the_times():
+    log = make_log()
+    for _ in range(5):
+        log.add("screen", make_pair(0.0, base={"graph_breaks": 0}, head={"params": 11, "graph_breaks": 2}))
+    result = conclude(make_spec([log.cell]), [log], usual(log))
+    assert {finding.column for finding in result.failures} == {"params", "graph_breaks"}
+    assert result.exit_code() == 1
+
+
+def test_what_to_know_before_believing_it(tmp_path):
+    log = make_log()
+    for ratio in noisy(0.0, 5):
+        log.add("screen", make_pair(ratio, origins=("/site/torchvision/__init__.py",) * 2))
+    tree = SideRun(python="python", env={}, tree=tmp_path)
+    spec = make_spec([log.cell])
+    known = {log.cell.cell_id: Threshold(spread=0.01)}
+    assert conclude(spec, [log], known).notes == ()
+    (note,) = conclude(spec, [log], known, [tree, tree]).notes
+    assert "No network of the suite comes from the project's own code" in note
+    (note,) = conclude(spec, [log], usual(log)).notes
+    assert "archbench gate SUITE --base X --aa" in note
+    own = {log.cell.cell_id: Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)}
+    (note,) = conclude(spec, [log], own).notes
+    assert "is noisy" in note
+    assert "3.0 %" in note
+
+
+def test_a_hundred_innocent_cells_are_blamed_for_nothing():
+    rng = np.random.default_rng(1)
+    logs = [make_log(rng.normal(0, 0.01, 5), rng.normal(0, 0.01, 12), make_cell(f"n{n}")) for n in range(100)]
+    assert not [cell for cell in judge(logs, usual(*logs)) if cell.verdict == "slower"]
