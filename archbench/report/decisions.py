@@ -41,7 +41,7 @@ def decisions(run: Measured) -> Section | None:
 
 def _matrix(rows: Iterable[Row]) -> Table:
     headings = ("Situation", "Recommended", "Runner-up", "Usual advice", "Holds here")
-    return Table(headings=headings, rows=tuple(_matrix_row(row) for row in rows))
+    return Table(headings=headings, rows=tuple(_matrix_row(row) for row in rows), caption="The decision matrix")
 
 
 def _matrix_row(row: Row) -> tuple[str, ...]:
