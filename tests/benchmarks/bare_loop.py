@@ -1,15 +1,18 @@
 """Is a latency by archbench the latency of a plain hand-written loop? Both take turns, block by block, in one process.
 
-    python tests/benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4]
+    python tests/benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4] [--limit 0.02]
 
 Prints, for six networks at batch 1, the median over turns of archbench's block median over the bare loop's, with its
 95 % interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.
+With `--device cuda` the bare loop is the usual one, a synchronize after each step. With `--limit` it exits with 1 where
+a network's interval lies outside the limit altogether.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import time
 from statistics import median
 
@@ -56,7 +59,7 @@ def bare_block(model: torch.nn.Module, image: torch.Tensor, seconds: float) -> f
 
 
 def compare(name: str, device: torch.device, threads: int, turns: int, seconds: float) -> list[float]:
-    cell = Cell(network=Network(name=name), batch_size=1)
+    cell = Cell(network=Network(name=name), batch_size=1, device="cuda" if device.type == "cuda" else "cpu")
     apply_state("fp32", threads, seed=0)
     shape = input_shape(cell.network)
     workload = Workload(cell, build(cell.network), shape, device, ring=3, seed=0)
@@ -97,17 +100,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.4)
+    parser.add_argument("--limit", type=float, help="exit with 1 where a network is off by more than this share")
     arguments = parser.parse_args()
     if arguments.turns < 6:
         parser.error("--turns: an interval needs six turns or more")
     gc.freeze()
+    device = torch.device(arguments.device)
+    outside = []
+    if device.type == "cuda":
+        print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
     print(f"{'network':18}{'archbench / bare':>18}{'95 % interval':>20}")
     for name in NETWORKS:
-        interval = median_interval(
-            compare(name, torch.device(arguments.device), arguments.threads, arguments.turns, arguments.seconds)
-        )
+        interval = median_interval(compare(name, device, arguments.threads, arguments.turns, arguments.seconds))
+        if arguments.limit and (interval.low > 1 + arguments.limit or interval.high < 1 - arguments.limit):
+            outside.append(name)
         print(f"{name:18}{interval.median:18.4f}{f'{interval.low:.4f} to {interval.high:.4f}':>20}", flush=True)
     print(f"one sample costs {cost_of_a_sample() * 1e6:.2f} us beyond its step")
+    if arguments.limit:
+        print(f"within {100 * arguments.limit:g} %: {'all' if not outside else 'all but ' + ', '.join(outside)}")
+        sys.exit(bool(outside))
 
 
 if __name__ == "__main__":
