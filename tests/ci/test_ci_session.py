@@ -19,7 +19,11 @@ case "$*" in
   *doctor*) echo "two findings"; exit 3 ;;
   *imagenet*) echo "stopped | by time"; exit 130 ;;
   *bare_loop*) echo "within 2 %: all"; exit {bare} ;;
-  *gate*) while [[ $# -gt 0 && $1 != --out ]]; do shift; done; mkdir -p "$2"; touch "$2/report.md"; echo "No regression" ;;
+  *gate*)
+    while [[ $# -gt 0 && $1 != --out ]]; do shift; done
+    mkdir -p "$2"
+    touch "$2/report.md"
+    echo "No regression" ;;
   *) echo "fine" ;;
 esac
 """

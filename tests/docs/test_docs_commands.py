@@ -31,6 +31,9 @@ def words_of(line):
 @pytest.mark.parametrize("line", list(commands()))
 def test_a_command_of_the_docs(line, tmp_path):
     words = words_of(line)
+    if words[0] == "pytest":
+        collect(words[1:])
+        return
     if words[0] != "archbench":
         # The two lines for a fresh clone: continuous integration does what they do; here their parts are looked at.
         assert words[:3] == ["python3", "-m", "venv"]
@@ -54,6 +57,20 @@ def test_a_command_of_the_docs(line, tmp_path):
         assert done.stdout
     else:
         assert words[1] in known_commands(), f"{line}: no such command"
+
+
+def collect(words):
+    """What pytest would run: the plugin's own tests do run such suites."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "@batch_size=" in done.stdout
 
 
 def plan(words):

@@ -34,6 +34,7 @@ def _light(pytester, monkeypatch):
     """One thread, and of other people's plugins none that takes its time."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio -p no:cacheprovider")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would switch itself off
 
 
 def stored(pytester):

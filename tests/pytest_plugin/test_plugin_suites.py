@@ -50,6 +50,7 @@ def dies(): return Net("dies")
 def _light(pytester, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest -p no:anyio -p no:cacheprovider")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # pytest-benchmark would switch itself off
     # Where the lock of the device lies: the tests of other processes measure too, and need not wait for each other.
     monkeypatch.setattr("tempfile.tempdir", str(pytester.path))
 
