@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from archbench.execute.turns import Camp, take_turns
+from archbench.execute.turns import Camp, start_afresh, take_turns
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group
 from archbench.model.errors import UnfitError
@@ -85,7 +85,6 @@ def play_duel(
     Raises `UnfitError` where a cell fails, where no worker starts, and where the time is over before `FEWEST_PAIRS`.
     """
     began = time.monotonic()
-    environments = [camp.start().environment for camp in camps]
     played: list[Pair] = []
     failures, frozen = 0, None
     while len(played) < pairs:
@@ -93,6 +92,8 @@ def play_duel(
         longest = max((pair.duration_s for pair in played[1:] or played), default=0.0)
         if max_time_s is not None and spent + longest > max_time_s:
             break
+        pair_began = time.monotonic()
+        environments = [ready.environment for ready in start_afresh(camps)]
         contexts = [RunContext(run_id="duel", round=len(played), environment=one) for one in environments]
         requests = [
             _request(cell, context, protocol, frozen is None, seed, allow_code)
@@ -107,6 +108,7 @@ def play_duel(
             if failures >= MOST_FAILURES:
                 raise UnfitError(_complaint(pair))
             continue
+        pair = structs.replace(pair, duration_s=time.monotonic() - pair_began)
         played.append(pair)
         frozen = pair.frozen
         tell(pair, len(played))
@@ -115,6 +117,7 @@ def play_duel(
             f"the time was over after {len(played)} of {pairs} pairs, and {FEWEST_PAIRS} are the fewest that tell "
             "anything: give more with --max-time, or fewer --turns"
         )
+    hardware = environments[0]
     rows = [row for pair in played for row in pair.rows]
     known = [row for row in rows if row.contention is not None]
     return Duel(
@@ -123,8 +126,8 @@ def play_duel(
         rivals=_judged(cells, played),
         pairs=len(played),
         turns=protocol.turns,
-        hardware_class=environments[0].hardware_class,
-        torch_version=environments[0].torch_version,
+        hardware_class=hardware.hardware_class,
+        torch_version=hardware.torch_version,
         contended_share=sum("contended" in row.reasons for row in known) / len(known) if known else None,
         alternated=frozen is not None and frozen.alternate,
         duration_s=time.monotonic() - began,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from archbench.execute.turns import Camp, take_turns
+from archbench.execute.turns import Camp, start_afresh, take_turns
 from archbench.gate.books import CellLog, GateBooks, GateSpec, Stage, StoredPair
 from archbench.gate.noise import Threshold
 from archbench.gate.schedule import Move, moves, outlook
@@ -75,16 +75,22 @@ class GatePlay:
         Raises `UnfitError` where a worker does not start, where the sides' workers see other hardware, or where user
         code does not come from the side's own tree.
         """
-        environments = [camp.start().environment for camp in camps]
-        _refuse_unlike(environments)
         began = time.monotonic()
+        seen: set[str] | None = None
         while True:
             left = None if max_time_s is None else max_time_s - (time.monotonic() - began)
             move = self._next(left)
             if move is None:
                 return
             log = self.logs[move.cell_id]
+            pair_began = time.monotonic()
+            if seen is None or move.cell_id in seen:
+                # No two pairs of a cell from the same workers: see `start_afresh`. Cells may share them.
+                environments, seen = [ready.environment for ready in start_afresh(camps)], set()
+                _refuse_unlike(environments)
+            seen.add(move.cell_id)
             pair = self._play_one(move, log, camps, environments)
+            pair = structs.replace(pair, duration_s=time.monotonic() - pair_began)
             number = len(log.pairs[move.stage])
             self._books.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
             log.add(move.stage, pair)
