@@ -1,0 +1,146 @@
+"""Writes docs/report.md: how to read a report, with excerpts of the reference run's as it is rendered today.
+
+python docs/report_page.py > docs/report.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from archbench.report import Report, build_report, read_measured, render_markdown
+from archbench.report.content import Block, Fold, Section, Table
+
+ROOT = Path(__file__).parents[1]
+ROWS = 4
+"""Of a table: enough to see how it reads."""
+
+PAGE = """\
+# Reading a report
+
+Written by `docs/report_page.py`; the tables are excerpts of the reference run's report, on two CPU cores.
+
+```sh
+archbench report {run}
+```
+
+renders stored results: `report.md`, with its plots beside it, in the run's directory. A run that is still going or was
+killed has a report of what is done. `--format html` makes one page to open from the disk, with plots that answer the
+pointer, filters and tables that sort; `--format latex` the tables alone, for a paper; `--out` another place, `-` the
+screen. Damaged files are named in a warning and left out.
+
+## The first lines
+
+They say what was run and where, how many rows are fit to be used, and the **noise floor**: how far apart two
+measurements of the very same thing came out in this run. Differences below it mean nothing, whatever table they stand
+in. `±` is a 95 % interval, within one process where there was one round, between processes where there were several; a
+wide one is written out, `245 (237 to 323)`. `-` is not measured, never zero. On a CPU, times are corrected for the
+machine's own drift. What each verdict and reason means stands under *How far to trust this*.
+
+## Which network
+
+The decision matrix: what comes first in each situation, and whether the usual advice holds. [picking.md](picking.md)
+has the language of its conditions.
+
+{decisions}
+
+## Accuracy against time and memory
+
+The networks that no other beats in accuracy without being slower or larger, among cells of one setting and batch size.
+
+{fronts}
+
+## Toggles
+
+What one toggle does, all else equal. *On top of* plain fp32 it stands alone; on top of another setting it is what it
+adds there. A ratio counts as faster or slower only beyond the noise floor and outside its own interval.
+
+{toggles}
+
+Below follow each network's gains, its best setting with those that cannot be told from it and the `archbench duel` that
+would, the pairs of networks that change places when toggles are turned on, and what each setting does to the output.
+
+**When compiling has paid for itself**: images until the time saved adds up to the compile time, with an empty cache and
+with one that an earlier process filled.
+
+{compiling}
+
+## Batch sizes
+
+The knee is the smallest batch within 5 % of the best throughput; an arrow says that the curve still rose at the largest
+batch measured.
+
+{knees}
+
+The largest batch that fits is predicted from the peaks of two batch sizes, without running it. It counts live tensors:
+leave a tenth for the allocator, and for CUDA's context. Where a batch was measured that did not fit, the largest that
+did and the smallest that did not stand beside it in brackets.
+
+{largest}
+
+## Are MACs a good predictor here?
+
+{predictors}
+
+## Memory in training
+
+{training}
+
+## Several runs
+
+`archbench report RUN RUN...` puts runs side by side in `archbench-report.md`: machines, GPUs, versions of torch. Cells
+that two of them share stand in one row. Runs on the same hardware class carry a ratio with its interval; across classes
+nothing is ranked. Each run's own report follows below. A run that cannot be read is named in a warning and left out.
+For a verdict on two runs, use `archbench compare`.
+"""
+
+EXCERPTS = {
+    "decisions": "The decision matrix",
+    "fronts": "Inference, fp32: accuracy against time and memory",
+    "toggles": "What each toggle contributes",
+    "compiling": "Images after which compiling has paid for itself",
+    "knees": "Inference: where throughput saturates",
+    "largest": "Inference: the largest batch that fits",
+    "predictors": "Rank correlation of latency with counts",
+    "training": "Peak memory of a training step",
+}
+"""Places of the page, and the captions of the tables that stand there."""
+
+
+def reference_run() -> Path:
+    """The newest CPU run of the main suite."""
+    runs = sorted((ROOT / "results" / "imagenet_backbones").glob("*/environment.json"))
+    on_cpu = [path.parent for path in runs if msgspec.json.decode(path.read_bytes())["device"] == "cpu"]
+    return on_cpu[-1]
+
+
+def tables(blocks: Iterable[Block]) -> Iterator[Table]:
+    """All tables, in reading order."""
+    for block in blocks:
+        if isinstance(block, Table):
+            yield block
+        elif isinstance(block, Section | Fold):
+            yield from tables(block.blocks)
+
+
+def excerpt(table: Table) -> str:
+    """The first rows as markdown."""
+    short = msgspec.structs.replace(table, rows=table.rows[:ROWS])
+    return render_markdown(Report(title="", lead=(short,), sections=())).partition("\n\n")[2].rstrip()
+
+
+def page() -> str:
+    """The whole page."""
+    run = reference_run()
+    by_caption: dict[str, Table] = {}
+    for table in tables(build_report(read_measured(run)).sections):
+        by_caption.setdefault(table.caption, table)
+    filled = {place: excerpt(by_caption[caption]) for place, caption in EXCERPTS.items()}
+    return PAGE.format(run=run.relative_to(ROOT), **filled)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
