@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _CIRCUMSTANCES = frozenset({"batch_size", "input_size", "protocol_version", "schema_version"})
 """Numbers that say which cell it is, as columns of text do, and not how well it does."""
-_IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
+IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
+"""Columns that say which cell a row is and what became of it."""
 
 
 class Miss(Struct, frozen=True, kw_only=True):
@@ -85,13 +86,38 @@ def left_out(
     order = absent[np.lexsort([key[absent] for key in _nearness(frame, conditions, truths)])]
     _, first = np.unique(network[order], return_index=True)
     nearest = order[np.sort(first)]
-    named = [leaf.column for condition in conditions for leaf in leaves(condition)]
-    cells = _Cells(frame.iloc[nearest], (*_IDENTITY, *named, *goals))
+    terms = [_term(condition) for condition in conditions]
+    cells = _Cells(frame, nearest, (*IDENTITY, *(name for term in terms for name in term.columns), *goals))
     satisfied = zip(*(truth.yes[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
     return tuple(
-        cells.explained(place, [one for one, yes in zip(conditions, fine, strict=True) if not yes], goals)
+        cells.explained(place, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
         for place, fine in enumerate(satisfied)
     )
+
+
+class _Term(Struct, frozen=True, kw_only=True):
+    """One condition with what is needed of it for every row that it excludes."""
+
+    text: str
+    columns: tuple[str, ...]
+    bound: float | None
+    chooses_cells: bool
+
+
+def _term(condition: Expression) -> _Term:
+    columns = tuple(dict.fromkeys(leaf.column for leaf in leaves(condition)))
+    compared = isinstance(condition, Compare) and not isinstance(condition.value, (str, bool))
+    return _Term(
+        text=show(condition),
+        columns=columns,
+        bound=float(condition.value) if isinstance(condition, Compare) and compared else None,
+        chooses_cells=_chooses_cells(columns),
+    )
+
+
+def _chooses_cells(columns: Iterable[str]) -> bool:
+    """Whether a condition on these says which cell is meant, and nothing of how well it does."""
+    return all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns)
 
 
 def _nearness(
@@ -100,19 +126,13 @@ def _nearness(
     """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
     wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
     for condition, truth in zip(conditions, truths, strict=True):
-        if _chooses_cells(condition):
+        if _chooses_cells(leaf.column for leaf in leaves(condition)):
             wrong_cell += ~truth.yes
         else:
             missed += ~truth.yes
             excess = np.maximum(excess, np.where(truth.yes, 0.0, _excess(condition, frame)))
     unfit = ((frame["status"] != "ok") | (frame["verdict"] == "invalid")).to_numpy(dtype=bool)
     return [excess, missed, unfit.astype(float), wrong_cell]
-
-
-def _chooses_cells(condition: Expression) -> bool:
-    """Whether it says which cell is meant, and nothing of how well it does."""
-    columns = [leaf.column for leaf in leaves(condition)]
-    return all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns)
 
 
 def _excess(condition: Expression, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -129,12 +149,16 @@ def _excess(condition: Expression, frame: pd.DataFrame) -> NDArray[np.float64]:
 class _Cells:
     """Some rows of the frame as plain values, to be looked at one by one."""
 
-    def __init__(self, frame: pd.DataFrame, names: Iterable[str]) -> None:
-        self._columns = {name: plain_values(frame[name]) for name in dict.fromkeys(names)}
+    def __init__(self, frame: pd.DataFrame, places: NDArray[np.int64], names: Iterable[str]) -> None:
+        self._columns: dict[str, list[Any]] = {}
+        for name in dict.fromkeys(names):
+            values = frame[name].iloc[places]
+            kind = judged_columns()[name].kind
+            self._columns[name] = plain_values(values.astype(float) if kind in ("real", "whole") else values)
 
-    def explained(self, place: int, unsatisfied: Sequence[Expression], goals: Sequence[str]) -> LeftOut:
+    def explained(self, place: int, unsatisfied: Sequence[_Term], goals: Sequence[str]) -> LeftOut:
         """Why the network of this row is left out."""
-        misses = [self._miss(place, condition) for condition in unsatisfied]
+        misses = [self._miss(place, term) for term in unsatisfied]
         failure = self._failure(place)
         if failure is not None:
             # Most figures are missing because it failed; conditions on them would only say so again.
@@ -145,9 +169,13 @@ class _Cells:
                 for goal in goals
                 if self._value(place, goal) is None
             ]
-        network, cell_id = (str(self._columns[name][place]) for name in ("variant", "cell_id"))
-        elsewhere = any(_chooses_cells(condition) for condition in unsatisfied)
-        return LeftOut(network=network, cell_id=cell_id, elsewhere=elsewhere, misses=tuple(misses), failure=failure)
+        return LeftOut(
+            network=str(self._columns["variant"][place]),
+            cell_id=str(self._columns["cell_id"][place]),
+            elsewhere=any(term.chooses_cells for term in unsatisfied),
+            misses=tuple(misses),
+            failure=failure,
+        )
 
     def _failure(self, place: int) -> str | None:
         status, verdict, message, reasons = (
@@ -160,24 +188,18 @@ class _Cells:
             return f"invalid: {', '.join(codes)}" if codes else "invalid"
         return None
 
-    def _miss(self, place: int, condition: Expression) -> Miss:
-        names = dict.fromkeys(leaf.column for leaf in leaves(condition))
-        actual = tuple((name, self._value(place, name)) for name in names)
-        bound = excess = None
-        if isinstance(condition, Compare) and not isinstance(condition.value, (str, bool)):
-            bound, value = condition.value, actual[0][1]
-            if isinstance(value, float) and value > 0 and bound > 0:
-                excess = math.expm1(abs(math.log(value / bound)))
-        nothing = next((name for name, value in actual if value is None), None)
+    def _miss(self, place: int, term: _Term) -> Miss:
+        actual = tuple((name, self._value(place, name)) for name in term.columns)
+        value, bound, excess = actual[0][1], term.bound, None
+        if bound is not None and isinstance(value, float) and value > 0 and bound > 0:
+            excess = math.expm1(abs(math.log(value / bound)))
+        nothing = next((name for name, known in actual if known is None), None)
         why = None if nothing is None else self._why_null(place, nothing)
-        return Miss(condition=show(condition), actual=actual, bound=bound, excess=excess, unmeasured=why)
+        return Miss(condition=term.text, actual=actual, bound=bound, excess=excess, unmeasured=why)
 
     def _value(self, place: int, column: str) -> Value | None:
         value = self._columns[column][place]
-        kind = judged_columns()[column].kind
-        if kind == "texts":
-            return ", ".join(value) or None
-        return float(value) if kind in ("real", "whole") and value is not None else value  # type: ignore[no-any-return]
+        return ", ".join(value) or None if isinstance(value, tuple) else value
 
     def _why_null(self, place: int, column: str) -> str | None:
         """What the row's reasons say of a column that is null."""

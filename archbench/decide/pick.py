@@ -12,12 +12,13 @@ from msgspec.structs import replace
 from archbench.decide.candidates import Candidates
 from archbench.decide.comparable import Circumstance, Footnote, Group, accuracies, comparable_groups, differences
 from archbench.decide.evaluate import Truth, evaluate, numbers, plain_values
-from archbench.decide.exclusion import Beaten, Comparison, LeftOut, left_out
+from archbench.decide.exclusion import IDENTITY, Beaten, Comparison, LeftOut, left_out
 from archbench.decide.pareto import dominating, pareto_front
 from archbench.decide.ties import INTERVALS, Figure, Margin, margin
 from archbench.model.derived import judged_columns
 from archbench.model.errors import did_you_mean
 from archbench.model.expression import Among, Expression, conjuncts, leaves, show
+from archbench.model.locked import LOCKED
 from archbench.model.record import Column
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Picked(Struct, frozen=True, kw_only=True):
 
 def pick(candidates: Candidates, question: Question) -> Picked:
     """Answer `question` from `candidates`: only rows that were measured and are not `invalid` can be chosen."""
-    frame = candidates.frame
+    frame = candidates.frame[_needed(question)]
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
     truths = [evaluate(condition, frame) for condition in conditions]
     wanted = _fit(frame)
@@ -129,7 +130,7 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         conditions=tuple(show(condition) for condition in question.conditions),
         goals=question.goals,
         across=question.across,
-        rankings=tuple(_ranking(candidates, question, group, wanted, conditions, truths) for group in groups),
+        rankings=tuple(_ranking(frame, candidates, question, group, wanted, conditions, truths) for group in groups),
         warnings=(*_unmatched(frame, conditions), *_unmeasured(frame, question)),
     )
 
@@ -162,10 +163,10 @@ def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[st
     for leaf in (leaf for condition in conditions for leaf in leaves(condition)):
         if judged_columns()[leaf.column].kind != "text":
             continue
-        there = frame[leaf.column].dropna().unique().tolist()
+        there = set(frame[leaf.column].dropna().unique().tolist())
         for value in leaf.values if isinstance(leaf, Among) else (leaf.value,):
             if value not in there:
-                notes[f"No row has {leaf.column} {value!r}{did_you_mean(str(value), there) or '.'}"] = None
+                notes[f"No row has {leaf.column} {value!r}{did_you_mean(str(value), sorted(there)) or '.'}"] = None
     return list(notes)
 
 
@@ -178,7 +179,16 @@ def _unmeasured(frame: pd.DataFrame, question: Question) -> list[str]:
 _INSTEAD = {"peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes"}
 
 
+def _needed(question: Question) -> list[str]:
+    """Columns that the answer is made of: copying the others for every ranking would take most of the time."""
+    named = [leaf.column for condition in question.conditions for leaf in leaves(condition)]
+    fields = [name for name in Choice.__struct_fields__ if name in judged_columns()]
+    ends = [end for name in question.columns for end in INTERVALS.get(name, ())]
+    return list(dict.fromkeys((*IDENTITY, *LOCKED, *fields, *named, *question.columns, *ends)))
+
+
 def _ranking(
+    frame: pd.DataFrame,
     candidates: Candidates,
     question: Question,
     group: Group,
@@ -187,7 +197,7 @@ def _ranking(
     truths: Sequence[Truth],
 ) -> Ranking:
     rows = group.rows
-    frame = candidates.frame.iloc[rows]
+    frame = frame.iloc[rows]
     within = [Truth(truth.yes[rows], truth.no[rows]) for truth in truths]
     ranked = wanted[rows]
     goals = [goal.column for goal in question.goals]
