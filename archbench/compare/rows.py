@@ -28,8 +28,16 @@ LOCKED = {
 """Where these differ, comparing is refused, unless the difference is the question: `--allow-different COLUMN`."""
 NOTED = ("torchvision_version", "timm_version", "cuda_version", "python_version", "archbench_version")
 """Where these differ, the comparison says so: they follow from the above, or rarely change a time."""
-_FLAGS = ("matmul_precision", "cudnn_tf32", "cudnn_benchmark", "cudnn_deterministic", "threads", "interop_threads")
-_FLAGS += ("flush_denormals", "allocator")
+_FLAGS = (
+    "matmul_precision",
+    "cudnn_tf32",
+    "cudnn_benchmark",
+    "cudnn_deterministic",
+    "threads",
+    "interop_threads",
+    "flush_denormals",
+    "allocator",
+)
 """Of what a process reads back at its timed step, that which belongs to the session and not to the cell."""
 
 

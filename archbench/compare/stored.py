@@ -8,7 +8,7 @@ floor.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from archbench.compare.counted import findings
 from archbench.compare.rows import Rows, check_allowed, differences, other_flags, refuse_incomparable, side_of
 from archbench.compare.timed import Timed, timed, usable
 from archbench.compare.verdicts import judge
-from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Side, Why
+from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.reasons import REASONS
 from archbench.report.units import percent
@@ -64,7 +64,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
     cells, untimed = _cells(before, after, floor)
     notes = [
-        _stored(ours, floor),
+        *([_stored(ours, floor)] if cells else []),
         *differences(base, head, ours, theirs),
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
         *_canary(before, drift, shared),
@@ -119,7 +119,7 @@ class _Pair(Struct, frozen=True, kw_only=True):
     """One cell that either side timed."""
 
     cell_id: str
-    metric: Literal["latency", "throughput"]
+    metric: Metric
     base: Row
     head: Row
     base_times: tuple[float, ...]
@@ -150,7 +150,8 @@ def _cells(base: Timed, head: Timed, floor: Floor | None) -> tuple[tuple[CellCom
 def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pair | None:
     """By latency, else by throughput; `None` where neither side has either."""
     none = np.empty(0)
-    for metric, column in (("latency", "latency_median_s"), ("throughput", "throughput_img_s")):
+    metrics: tuple[tuple[Metric, str], ...] = (("latency", "latency_median_s"), ("throughput", "throughput_img_s"))
+    for metric, column in metrics:
         if ours[column] is None and theirs[column] is None:
             continue
         if metric == "latency":

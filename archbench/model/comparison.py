@@ -15,6 +15,7 @@ CellVerdict = Literal["slower", "faster", "undecided", "invalid", "same"]
 CELL_VERDICTS: tuple[str, ...] = get_args(CellVerdict)
 """In the order in which a reader wants to see them."""
 Kind = Literal["stored", "turns"]
+Metric = Literal["latency", "throughput"]
 
 LEAST_EFFECT = 0.015
 """A smaller difference is neither `slower` nor `faster`, however certain: nobody's build should fail by it."""
@@ -73,7 +74,7 @@ class CellComparison(Struct, frozen=True, kw_only=True):
     architecture: str
     variant: str
     """The architecture with whatever departs from its defaults."""
-    metric: Literal["latency", "throughput"] = "latency"
+    metric: Metric = "latency"
     """What `ratio` compares: latency, or time per batch from the throughput where no latency was measured."""
     verdict: CellVerdict
     why: Why

@@ -125,7 +125,7 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
             for point in one.points
         ]
     lines = (
-        alt.Chart(alt.Data(values=values))
+        alt.Chart(alt.InlineData(values=values))
         .mark_line(point=True)
         .encode(
             x=alt.X("date:T", title="Run"),
@@ -135,6 +135,6 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
         )
     )
     breaks = [{"date": begun[reset.after_run], "what": reset.what} for reset in history.resets]
-    rules = alt.Chart(alt.Data(values=breaks)).mark_rule(strokeDash=[2, 4]).encode(x="date:T", tooltip="what:N")
+    rules = alt.Chart(alt.InlineData(values=breaks)).mark_rule(strokeDash=[2, 4]).encode(x="date:T", tooltip="what:N")
     both = alt.layer(lines, rules) if breaks else alt.layer(lines)
     return both.properties(width="container", height=_HEIGHT).to_json(indent=None)

@@ -12,6 +12,8 @@ from xml.etree import ElementTree as ET
 import msgspec
 import pytest
 from compare_sides import cell, compared, comparison, finding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from archbench.model.comparison import CellComparison, Comparison, Floor, Why
 from archbench.model.errors import UsageError
@@ -181,6 +183,16 @@ def test_junit_fails_skips_and_passes_the_right_cases() -> None:
 def test_junit_survives_what_xml_cannot_hold() -> None:
     root = junit_of(comparison(findings=[finding("a\x00<b>", fails=True, what="\x1b[1m & <worse> \ud800")]))
     assert "& <worse>" in root.find(".//failure").get("message")
+
+
+@given(text=st.text(min_size=1), what=st.text())
+@settings(max_examples=60, deadline=None)
+def test_no_text_breaks_a_format(text: str, what: str) -> None:
+    answer = comparison(compared("a", "slower", 1.1, why=Why("shown", what)), findings=[finding(text, fails=True)])
+    case = junit_of(answer).findall(".//testcase")[-1]
+    assert case.find("failure") is not None
+    assert json.loads(render_comparison(answer, "json"))["findings"][0]["cell_id"] == cell(text)
+    assert all(line.isprintable() for line in render_comparison(answer, "text").split("\n"))
 
 
 def test_github_action_benchmark_gets_two_files(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ALL_SHOWN = 40
 
 def terminal(comparison: Comparison) -> tuple[Document, ...]:
     """A table of cells, worst first, then findings, reasons and notes."""
-    return (Document(text="\n".join(_lines(comparison)) + "\n"),)
+    return (Document(text="".join(f"{_printable(line)}\n" for line in _lines(comparison))),)
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
@@ -58,14 +58,17 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _wrapped(text: str, mark: str) -> list[str]:
-    # A message of the network's author may hold anything; a control character must not reach the terminal.
-    printable = "".join(char if char.isprintable() else " " for char in text)
     head = f"{mark:10}"
     return textwrap.wrap(
-        printable.replace("`", ""),
+        " ".join(text.replace("`", "").split()),
         WIDTH,
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def _printable(line: str) -> str:
+    """Names and messages may hold anything: a control character must not reach the terminal."""
+    return line if line.isprintable() else "".join(char if char.isprintable() else " " for char in line)
