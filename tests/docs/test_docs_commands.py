@@ -43,6 +43,8 @@ def test_a_command_of_the_docs(line, tmp_path):
         return
     if words[1] == "run":
         plan(words[2:])
+    elif words[1] in ("gate", "duel"):
+        gate_or_duel(words[1], words[2:])
     elif words[1] in LIGHT or words[1] == "doctor":
         done = subprocess.run(
             [sys.executable, "-m", "archbench", *words[1:]],
@@ -89,6 +91,29 @@ def plan(words):
     suite, _ = run_command._suite(names, {k: v for k, v in given.items() if k in axes}, None, False)
     assert make_plan(suite, "cpu").cells
     assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics"}
+
+
+def gate_or_duel(command, words):
+    """What they would do before they measure: options, suite, sides and cells are understood."""
+    from typer.main import get_command
+
+    from archbench.cli import app
+    from archbench.cli.gate_command import seconds_of
+    from archbench.gate import Project, read_side
+    from archbench.plan import make_plan, parse_cell
+    from archbench.suite import load_suite
+
+    options = get_command(app).commands[command].make_context(command, words).params
+    if options["max_time"]:
+        assert seconds_of(options["max_time"], "--max-time")
+    if command == "duel":
+        assert len({parse_cell(text, "cpu").cell_id for text in options["cells"]}) >= 2
+        return
+    suite = ROOT / options["what"]
+    if suite.exists():  # else it stands for the reader's own
+        assert make_plan(load_suite(suite), "cpu").cells
+    for word in {options["base"], options["head"]} - {None, "python", "HEAD^"}:  # which depend on where one stands
+        read_side(word, "--base", Project(root=ROOT, prefix=""), sys.executable)
 
 
 def known_commands():
