@@ -7,7 +7,6 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
-
 ANY_HARDWARE = "any"
 """The hardware class of figures that no hardware decides: those of `archbench run --static`."""
 

@@ -156,14 +156,19 @@ def test_lent_state_is_given_back_also_after_an_exception():
     torch.set_float32_matmul_precision("highest")
     before = read_switches()
     drawn = torch.random.get_rng_state()
-    with pytest.raises(ValueError, match="in the middle"), lent_state("tf32", threads=1, seed=7):
+    with pytest.raises(ValueError, match="in the middle"):
+        fail_in_lent_state()
+    assert read_switches() == before
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def fail_in_lent_state():
+    with lent_state("tf32", threads=1, seed=7):
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32
         assert torch.get_num_threads() == 1
         assert flushes_denormals()
         raise ValueError("in the middle")
-    assert read_switches() == before
-    assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
 def read_switches():
