@@ -119,11 +119,10 @@ class _Draw:
     def _leaving_layer(self, path: str) -> Callable[..., None]:
         def leave(_module: nn.Module, _inputs: object, output: Any) -> None:
             if isinstance(output, Tensor) and output.requires_grad:
-                output.register_hook(
-                    lambda gradient: self._squares[path].append(
-                        (float(gradient.detach().double().square().sum()), gradient.numel())
-                    )
-                )
+                output.register_hook(arrive)  # type: ignore[no-untyped-call]
+
+        def arrive(gradient: Tensor) -> None:
+            self._squares[path].append((float(gradient.detach().double().square().sum()), gradient.numel()))
 
         return leave
 

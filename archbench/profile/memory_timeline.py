@@ -145,7 +145,7 @@ def _changes(points: Sequence[MemoryPoint]) -> list[MemoryPoint]:
 
 def _unattributed(log: StorageLog, workload: Workload) -> list[MemoryPoint]:
     """The same of a compiled step, from its allocator alone, a point for each allocation."""
-    held = Counter(dict.fromkeys(CATEGORIES, 0))
+    held: Counter[str] = Counter(dict.fromkeys(CATEGORIES, 0))
     for block in log.blocks:
         held[block.category] += block.bytes
     start = MemoryPoint(section="compiled", module="", operator="", **held)

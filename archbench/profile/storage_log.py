@@ -114,7 +114,7 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _place(self) -> tuple[StepSection, str]:
         """The section of the step that runs now, and the module that it runs for."""
-        node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+        node: Any = torch._C._current_autograd_node()
         if node is not None:
             self._section = "backward"
             return "backward", self._module_of_node.get(node._sequence_nr(), "")
@@ -162,7 +162,7 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             yield module.register_forward_hook(self._leave, always_call=True)
         for parameter in self._module.parameters():
             if parameter.requires_grad:
-                yield parameter.register_post_accumulate_grad_hook(self._have_gradient)
+                yield parameter.register_post_accumulate_grad_hook(self._have_gradient)  # type: ignore[no-untyped-call]
         yield register_optimizer_step_pre_hook(self._update)
 
     def _entering(self, name: str) -> Callable[..., None]:

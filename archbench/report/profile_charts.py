@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
@@ -11,7 +11,7 @@ from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.profile_memory import CATEGORIES, MemoryTimeline
 
-Chart: TypeAlias = alt.Chart | alt.LayerChart
+Chart: TypeAlias = alt.TopLevelMixin
 _Rows: TypeAlias = list[dict[str, Any]]
 
 _HEIGHT = 320
@@ -37,7 +37,7 @@ _WHOLE = alt.Scale(domain=[0, 1], nice=False)
 def module_map(profile: Profile) -> Chart:
     """Each module as wide as its time, below the one it is in: an icicle, read from the top."""
     rows = _laid_out(profile)
-    base = alt.Chart(alt.Data(values=rows))
+    base = _inline(rows)
     x = alt.X("from:Q", title="Share of the step", axis=alt.Axis(format="%", grid=False), scale=_WHOLE)
     y = alt.Y("depth:O", axis=None, scale=alt.Scale(paddingInner=0.04))
     bars = base.mark_bar(stroke="white", strokeWidth=0.5, strokeOpacity=0.6).encode(
@@ -75,8 +75,8 @@ def stage_times(profile: Profile) -> Chart:
             if seconds and one.share >= _NARROWEST:
                 rows.append({"name": name, "order": order, "way": way, "time": seconds / _MS, "share": one.share})
     ways = [way for way in ("forward", "backward", "outside") if any(row["way"] == way for row in rows)]
-    return (
-        alt.Chart(alt.Data(values=rows))
+    chart: Chart = (
+        _inline(rows)
         .mark_bar()
         .encode(
             alt.X("time:Q", title="Time, ms", stack="zero"),
@@ -92,11 +92,12 @@ def stage_times(profile: Profile) -> Chart:
         )
         .properties(width="container", height=alt.Step(_BAR))
     )
+    return chart
 
 
 def roofline(found: Roofline) -> Chart:
     """FLOP/s over FLOP per byte, both logarithmic, under the device's two ceilings."""
-    points = [
+    points: _Rows = [
         {
             "name": point.name,
             "intensity": point.intensity,
@@ -158,13 +159,14 @@ def roofline(found: Roofline) -> Chart:
 
 
 _BESIDE = 6
-_AROUND = (("left", 10, 0), ("right", -10, 0), ("center", 0, -12), ("center", 0, 14))
+_Place: TypeAlias = tuple[Literal["left", "center", "right"], int, int]
+_AROUND: tuple[_Place, ...] = (("left", 10, 0), ("right", -10, 0), ("center", 0, -12), ("center", 0, 14))
 """Places of a name around its point, in the order in which they are tried: alignment, and pixels from the point."""
 _USUAL_WIDTH, _TALL, _WIDE = 620, 14, 6.5
 """Pixels: the plot's width where names are placed, a line of text, and a letter."""
 
 
-def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[tuple[str, int, int]]:
+def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[_Place]:
     """Where each point's name lies on no other name and on no other point; beside its point where there is no room."""
 
     def pixels(intensity: float, flops: float) -> tuple[float, float]:
@@ -193,7 +195,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _inline(rows: _Rows) -> alt.Chart:
-    return alt.Chart(alt.Data(values=rows))
+    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
 
 
 def _log_axis(channel: Any, field: str, title: str, low: float, high: float) -> Any:
@@ -229,7 +231,7 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
     # An area ends where its last point is; that point lasts, too.
     rows += [{**row, "at": last} for row in rows if row["at"] == last - 1]
     areas = (
-        alt.Chart(alt.Data(values=rows))
+        _inline(rows)
         .mark_area(interpolate="step-after")
         .encode(
             x,
@@ -248,7 +250,7 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
     for number, point in enumerate(timeline.points):
         if not sections or sections[-1]["words"] != point.section:
             sections.append({"at": number, "words": point.section})
-    begin = alt.Chart(alt.Data(values=sections))
+    begin = _inline(sections)
     rules = begin.mark_rule(strokeDash=[3, 3], strokeWidth=1).encode(x)
     words = begin.mark_text(align="left", baseline="bottom", dx=3, dy=-4, fontSize=11).encode(
         x, y=alt.value(0), text="words:N"
@@ -257,7 +259,7 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
     at = timeline.points.index(peak)
     right = at > len(timeline.points) * 0.6
     label = f"peak {peak.total / _MIB:,.0f} MiB"
-    mark = alt.Chart(alt.Data(values=[{"at": at, "mib": peak.total / _MIB, "words": label}]))
+    mark = _inline([{"at": at, "mib": peak.total / _MIB, "words": label}])
     dot = mark.mark_point(filled=True, size=50, color="black").encode(x, alt.Y("mib:Q"))
     said = mark.mark_text(align="right" if right else "left", dx=-8 if right else 8, dy=-6, fontSize=11).encode(
         x, alt.Y("mib:Q"), text="words:N"
@@ -274,8 +276,8 @@ def saved_by_operator(timeline: MemoryTimeline) -> Chart:
         row["tensors"] += kind.tensors
         row["needed"] |= set(kind.needed_by)
     rows = [{**row, "needed": ", ".join(sorted(row["needed"]))} for row in made.values() if row["mib"] >= 0.05]
-    return (
-        alt.Chart(alt.Data(values=rows))
+    chart: Chart = (
+        _inline(rows)
         .mark_bar()
         .encode(
             alt.X("mib:Q", title="Kept for the backward pass, MiB"),
@@ -289,6 +291,7 @@ def saved_by_operator(timeline: MemoryTimeline) -> Chart:
         )
         .properties(width="container", height=alt.Step(_BAR))
     )
+    return chart
 
 
 def gradients_by_layer(health: GradientHealth) -> Chart:
@@ -298,7 +301,7 @@ def gradients_by_layer(health: GradientHealth) -> Chart:
         for figure, spread in (("of the weights", layer.gradient_norm), ("of the outputs, rms", layer.signal_rms)):
             if spread is not None and spread.low > 0:  # a logarithm has no 0
                 rows.append({"at": layer.position + 1, "path": layer.path, "figure": figure, **_ends(spread)})
-    base = alt.Chart(alt.Data(values=rows))
+    base = _inline(rows)
     x = alt.X("at:Q", title="Weight layer, from the input to the output", axis=alt.Axis(format="d", tickMinStep=1))
     scale = alt.Scale(type="log")
     colour = alt.Color("figure:N", title="Gradient", sort=None, legend=alt.Legend(symbolOpacity=1))

@@ -65,7 +65,7 @@ def _sentence(text: str | None) -> str:
 def _difference(base: Profile, other: Profile) -> Section:
     found = difference(base, other)
     kept = base.cell.phase == other.cell.phase == "training"
-    headings = (
+    headings: tuple[str, ...] = (
         found.aligned_by.capitalize(),
         "Modules of A",
         "Modules of B",
