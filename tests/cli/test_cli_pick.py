@@ -13,6 +13,7 @@ from builders import make_run
 from decision_cells import row
 
 from archbench.cli import main
+from archbench.model.record import SCHEMA_VERSION
 
 ROWS = (
     row("resnet50", 0.020, top1=76.1, verdict="suspect", reasons=("contended",)),
@@ -147,6 +148,20 @@ def test_a_killed_run_and_one_with_a_damaged_file_are_read(tmp_path: Path, capsy
     code, out, _ = pick(capsys, run)
     assert code == 0
     assert "of 3 networks" in out or "of 4 networks" in out
+
+
+def test_a_run_of_an_older_schema_lacks_what_is_younger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, ROWS)
+    path = run / "results.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["latency_p99_s", "torch_version", "top1"]), path)
+    for module in ("archbench.store.schema", "archbench.store.journal"):
+        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    code, out, _ = pick(capsys, run, "--where", "latency_p99 <= 5ms")
+    assert code == 0
+    assert "latency_p99_s is null in every row." in out
+    assert "Inference, batch 1, fp32: 3 of 4 networks" in pick(capsys, run)[1]
 
 
 def test_a_column_that_is_null_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,14 @@ from builders import make_suite
 from decision_cells import candidates_of, row
 
 from archbench.decide.advice import IN_PART_WITHIN
+from archbench.decide.candidates import read_candidates
 from archbench.decide.matrix import Row, decision_matrix
 from archbench.model.cell import Network
 from archbench.model.record import Record
 from archbench.model.suite import Decision
+from archbench.suite import load_suite
+
+ROOT = Path(__file__).parents[2]
 
 NAMES = ("resnet50", "resnet101", "vgg16", "alexnet", "densenet121")
 
@@ -202,3 +206,23 @@ def test_of_several_variants_the_best_stands_for_the_advice(tmp_path: Path) -> N
     )
     assert verdict(found) == ("holds", "first")
     assert found.loading.endswith("weights='IMAGENET1K_V1')")
+
+
+def test_the_reference_run_judges_the_shipped_decisions() -> None:
+    """Every row of the main suite has an answer from the run that is committed, and at least six a verdict."""
+    suite = load_suite(ROOT / "suites" / "imagenet_backbones.yaml")
+    on_cpu = sorted((ROOT / "results" / "imagenet_backbones").glob("*/results.parquet"))
+    rows = {row.decision.situation: row for row in decision_matrix(suite, read_candidates([on_cpu[-1]]))}
+    judged = [row for row in rows.values() if row.opinion.holds != "cannot be judged"]
+    assert len(judged) >= 6
+    assert all(row.loading for row in rows.values())
+    start = rows["Where to start"]
+    assert {one.architecture for one in start.every_setting} == {"resnet50", "densenet121", "efficientnet_b0"}
+    assert {one.architecture for one in start.beside} == {"resnet50", "densenet121", "efficientnet_b0"}
+    transfer = rows["ImageNet-based transfer learning"]
+    assert transfer in judged
+    for one in transfer.beside:
+        assert one.figure("feature_width").value in (1024.0, 1280.0, 2048.0)
+        assert one.figure("throughput_img_s").value is not None
+    medical = rows["Small data, medical imaging"]
+    assert medical.opinion.reason == "not measurable"
