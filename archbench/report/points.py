@@ -13,7 +13,7 @@ from archbench.report.content import Dataset, Facet
 from archbench.report.units import GIGA, MIB, MILLION, MS
 
 NAME = "cells"
-MOST_CELLS = 3000
+MOST_CELLS = 2000
 """Cells beyond which only some networks are drawn: more points are a cloud, and slow to draw."""
 FAMILY_COLOURS = 5
 """Families with a colour of their own; the others share one, as no palette holds more that everybody can tell apart."""
