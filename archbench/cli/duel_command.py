@@ -17,6 +17,7 @@ from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
     from archbench.gate.duel import Duel, Rival
+    from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell
     from archbench.model.pair import Pair
     from archbench.model.protocol import Protocol
@@ -59,7 +60,7 @@ def command(
     if turns is not None and not FEWEST_TURNS <= turns <= MOST_PAIRS:
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
     resolved = resolve_device(device)
-    kind = "cpu" if resolved == "cpu" else "cuda"
+    kind: DeviceKind = "cpu" if resolved == "cpu" else "cuda"
     fighters = _cells(cells, kind, allow_code)
     protocol = protocol_for(kind, {} if turns is None else {"turns": turns})
     refuse_unfit(resolved, force)
@@ -73,12 +74,12 @@ def command(
         print("\n".join(_lines(duel)))
 
 
-def _cells(texts: list[str], kind: str, allow_code: bool) -> list[Cell]:
+def _cells(texts: list[str], kind: DeviceKind, allow_code: bool) -> list[Cell]:
     from archbench.plan import parse_cell
 
     found: dict[str, Cell] = {}
     for text in texts:
-        cell = parse_cell(text, "cpu" if kind == "cpu" else "cuda", allow_code=allow_code)
+        cell = parse_cell(text, kind, allow_code=allow_code)
         if cell.cell_id in found:
             raise UsageError(f"{text!r} is named twice; `archbench gate --aa` sets a cell against itself")
         found[cell.cell_id] = cell
