@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,49 +58,52 @@ def rank_flips(cells: Iterable[Outcome], changes: Sequence[tuple[str, str]], flo
     A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
     noise floor (a ratio less 1) and by more than their intervals together.
     """
-    by_place: dict[tuple[str, int], dict[str, dict[tuple[int, str], _Timed]]] = {}
+    by_place: dict[tuple[str, int, int], dict[str, dict[str, _Timed]]] = {}
     for one in cells:
         if one.is_usable and one.rank_latency_s:
-            place = by_place.setdefault((one.phase, one.batch_size), {})
-            place.setdefault(one.setting_label, {})[one.asked_size or 0, one.variant] = _timed(one)
-    found = []
-    for (phase, batch_size), settings in sorted(by_place.items()):
+            place = by_place.setdefault((one.phase, one.batch_size, one.asked_size or 0), {})
+            place.setdefault(one.setting_label, {})[one.variant] = _timed(one)
+    found: dict[tuple[str, int, str, str], Flips] = {}
+    for (phase, batch_size, _), settings in sorted(by_place.items()):
         for before, after in changes:
             then, now = settings.get(before, {}), settings.get(after, {})
-            pairs, flipped, named = 0, 0, []
-            for _, keys in groupby(sorted(then.keys() & now.keys()), key=lambda key: key[0]):
-                ranked = sorted(keys, key=lambda key: then[key][1])
-                pairs += math.comb(len(ranked), 2)
-                count, flips = _flips([then[key] for key in ranked], [now[key] for key in ranked], floor)
-                flipped += count
-                named += flips
-            if pairs:
-                named.sort(key=lambda flip: -min(flip.before.ratio, flip.after.ratio))
-                found.append(
-                    Flips(
-                        phase=phase,
-                        batch_size=batch_size,
-                        before=before,
-                        after=after,
-                        pairs=pairs,
-                        flipped=flipped,
-                        named=tuple(named[:_MOST_NAMED]),
-                    )
-                )
-    return found
+            ranked = sorted((then[name][1], name) for name in then.keys() & now.keys())
+            if len(ranked) > 1:
+                count, named = _flips([then[name] for _, name in ranked], [now[name] for _, name in ranked], floor)
+                key = (phase, batch_size, before, after)
+                found[key] = _added(found.get(key), key, math.comb(len(ranked), 2), count, named)
+    return list(found.values())
+
+
+def _added(
+    sofar: Flips | None, key: tuple[str, int, str, str], pairs: int, flipped: int, named: Iterable[Flip]
+) -> Flips:
+    """The flips of one more image size with those of the others."""
+    every = sorted(
+        (*(sofar.named if sofar else ()), *named), key=lambda flip: -min(flip.before.ratio, flip.after.ratio)
+    )
+    phase, batch_size, before, after = key
+    return Flips(
+        phase=phase,
+        batch_size=batch_size,
+        before=before,
+        after=after,
+        pairs=pairs + (sofar.pairs if sofar else 0),
+        flipped=flipped + (sofar.flipped if sofar else 0),
+        named=tuple(every[:_MOST_NAMED]),
+    )
 
 
 def _flips(then: list[_Timed], now: list[_Timed], floor: float | None) -> tuple[int, list[Flip]]:
     """How many pairs flip, and the strongest of them. Both lists: the same networks, fastest before first."""
-    logs = (np.array([(log, half) for _, log, half in cells]) for cells in (then, now))
-    found = np.concatenate([np.empty((0, 3)), *_inversions(*logs, floor)])
-    before, after = ([one for one, _, _ in cells] for cells in (then, now))
+    before, after = (np.array([(log, half) for _, log, half in cells]) for cells in (then, now))
+    found = np.concatenate([np.empty((0, 3)), *_inversions(before, after, floor)])
     flips = []
     for fast, slow, _ in found[np.argsort(-found[:, 2], kind="stable")[:_MOST_NAMED]]:
         i, j = int(fast), int(slow)
-        lead, loss = gain(before[j], before[i]), gain(after[i], after[j])
+        lead, loss = gain(then[j][0], then[i][0]), gain(now[i][0], now[j][0])
         if lead is not None and loss is not None:
-            flips.append(Flip(faster_before=before[i], faster_after=before[j], before=lead, after=loss))
+            flips.append(Flip(faster_before=then[i][0], faster_after=then[j][0], before=lead, after=loss))
     return len(found), flips
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from archbench.decide.outcome import Outcome
 from archbench.decide.pareto import pareto_front
@@ -59,20 +60,19 @@ def _members(cells: Iterable[Outcome], floor: float) -> list[Member]:
         if len(members) < _FEWEST:
             continue
         marks = [_marks(members, objective, floor) for objective in _OBJECTIVES]
-        front = [
+        kept = [
             Member(
-                cell=one,
+                cell=members[place],
                 on=tuple(name for name, (on, _) in zip(_OBJECTIVES, marks, strict=True) if on[place]),
                 near=tuple(name for name, (_, near) in zip(_OBJECTIVES, marks, strict=True) if near[place]),
             )
-            for place, one in enumerate(members)
+            for place in np.flatnonzero(np.any(marks, axis=(0, 1)))
         ]
-        kept = (member for member in front if member.on or member.near)
         found += sorted(kept, key=lambda member: (-(member.cell.top1 or 0.0), member.cell.variant))
     return found
 
 
-def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[Sequence[bool], Sequence[bool]]:
+def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
     costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
     on = pareto_front(costs)
@@ -81,7 +81,7 @@ def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[Sequ
         lucky, front = (costs / np.array([1.0, 1.0 + floor]))[:, None], costs[on][None]
         beaten = ((front <= lucky).all(axis=2) & (front < lucky).any(axis=2)).any(axis=1)
         near = ~on & ~beaten & ~np.isnan(costs).any(axis=1)
-    return on.tolist(), near.tolist()
+    return on, near
 
 
 def _cost(one: Outcome, objective: str) -> float:

@@ -102,7 +102,7 @@ def _against_fp32(groups: Sequence[Alike], run: Measured) -> list[Section]:
 
 def _gain_rows(groups: Iterable[Alike], phase: str, others: list[str]) -> list[tuple[str, ...]]:
     """A network and batch size a row: both, its time in plain fp32, and its gain under each of `others`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for settings in groups:
         plain = settings.get(PLAIN)
         if plain is None or plain.phase != phase or not plain.rank_latency_s or len(settings) == 1:
@@ -142,8 +142,10 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
         together: dict[tuple[int, str, int | None], dict[str, Step]] = {}
         for step in on_top:
             key = (step.after.batch_size, step.after.variant, step.after.input_size)
+            if key not in together and len(together) > MOST_ROWS:
+                break  # steps come network by network, and no more are printed
             together.setdefault(key, {})[_step_label(step)] = step
-        rows = [_step_row(found, columns) for found in list(together.values())[: MOST_ROWS + 1]]
+        rows = [_step_row(found, columns) for found in together.values()]
         if rows:
             caption = f"{title}: what each toggle adds to the settings before it"
             blocks = _wide(rows, columns, caption, fixed=("Network", "Batch"))
