@@ -14,7 +14,9 @@ def command(
     format: Annotated[
         str,
         typer.Option(
-            "--format", metavar="FORMAT", help="text, md, json, junit, github-action-benchmark, pytest-benchmark"
+            "--format",
+            metavar="FORMAT",
+            help="text, md, json, junit, annotations, github-action-benchmark, pytest-benchmark",
         ),
     ] = "text",
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Write there instead of to stdout.")] = None,

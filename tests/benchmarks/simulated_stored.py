@@ -121,11 +121,32 @@ def rates(suites: int, *, shift: float, slowdown: float, floors: Sequence[Floor]
     return Rates(float(np.mean(found)), float(np.mean(innocent)), silent, float(np.mean(spreads)))
 
 
+def fixed_percentage(suites: int, *, limit: float, processes: int, shift: float = 0.0) -> float:
+    """Share of A/A suites in which a rule that knows no noise, median more than `limit` slower, blames a cell.
+
+    As in `simulated_gate`, 3 % of the processes are bad: 5 % slower all through.
+    """
+    rng = np.random.default_rng(1)
+    shape = (2, CELLS, processes)
+    alarms = 0
+    for _ in range(suites):
+        logs = rng.normal(0, PROCESS_SD, shape) + np.log1p(0.05) * (rng.random(shape) < 0.03)
+        base, head = np.median(logs, axis=-1)
+        alarms += bool((head - base + np.log1p(shift) > np.log1p(limit)).any())
+    return alarms / suites
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", type=int, default=100)
     suites = parser.parse_args().suites
     print(f"{CELLS} cells, {PROCESSES} processes a side, process sd {PROCESS_SD:.1%}, {suites} suites a line")
+    for processes in (1, 3, PROCESSES):
+        shares = [fixed_percentage(1000, limit=limit, processes=processes) for limit in (0.01, 0.03, 0.05)]
+        print(
+            f"a fixed 1, 3, 5 % on medians of {processes:2} processes blames a cell in "
+            f"{', '.join(f'{share:.0%}' for share in shares)} of A/A suites"
+        )
     print(f"{'day':>5} {'slowdown':>8} {'floor':>6} {'found':>6} {'innocent blamed':>15} {'silent':>6}")
     for shift, slowdown, floors in SCENARIOS:
         line = rates(suites, shift=shift, slowdown=slowdown, floors=floors)
