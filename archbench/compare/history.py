@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.compare.rows import Rows, differences, read_rows, side_of
-from archbench.compare.timed import corrected, without_canary
+from archbench.compare.timed import corrected, undisturbed, without_canary
 from archbench.model.comparison import LEAST_EFFECT, Side
 from archbench.model.errors import ArchbenchError, UsageError
 from archbench.stats.changepoint import LEVEL, SHORTEST_SEGMENT, change_points
@@ -223,7 +223,7 @@ def _points(stretch: Sequence[_Entry]) -> dict[str, list[Point]]:
 
     from archbench.decide.summary import summarise
 
-    frame = pd.concat([entry.rows.frame for entry in stretch])
+    frame = pd.concat([undisturbed(entry.rows.frame) for entry in stretch])
     cells = summarise(corrected(frame, float(frame["canary_s"].median()), without_canary(frame)))
     cells = cells[(cells["status"] == "ok") & (cells["verdict"] != "invalid")]
     time = cells["rank_latency_s"].astype(float)

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from archbench.compare.counted import findings
 from archbench.compare.rows import Rows, check_allowed, differences, other_flags, refuse_incomparable, side_of
-from archbench.compare.timed import Timed, timed, usable
+from archbench.compare.timed import Timed, timed, undisturbed, usable
 from archbench.compare.verdicts import judge
 from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
@@ -60,13 +60,15 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         _refuse_unfinished(head, set(before_ids) - set(after_ids))
     flags = other_flags(*_applied(base.frame, head.frame), allow)
     shared = ours.torch_version == theirs.torch_version
-    before, after, drift = timed(base.frame, head.frame, shared_canary=shared)
+    calm = [undisturbed(rows.frame) for rows in (base, head)]
+    before, after, drift = timed(*calm, shared_canary=shared)
     floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
     cells, untimed = _cells(before, after, floor)
     notes = [
         *([_stored(ours, floor)] if cells else []),
         *differences(base, head, ours, theirs),
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
+        *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
         *_canary(before, drift, shared),
         *_shift(cells),
         *_untimed(untimed),
@@ -235,6 +237,14 @@ def _stored(base: Side, floor: Floor | None) -> str:
         f"The baseline is stored{measured}: machines differ from day to day, which no statistic within the runs knows. "
         f"{known} A gate takes turns on one machine: `archbench gate`."
     )
+
+
+def _left_out(rows: Sequence[int]) -> Iterator[str]:
+    if any(rows):
+        yield (
+            f"Processes left out, since the fixed kernel beside them was far off its median (`drift`): {rows[0]:,} of "
+            f"the base, {rows[1]:,} of the head."
+        )
 
 
 def _canary(base: Timed, drift: float | None, shared: bool) -> Iterator[str]:

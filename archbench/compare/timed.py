@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+FEWEST_KEPT = 3
+"""Processes of a cell that must be left, on each side, where disturbed ones are to go: fewer say nothing of scatter."""
+
+
 class Timed(Struct, frozen=True, kw_only=True):
     """One side: a row a cell, and each cell's process medians in the order measured."""
 
@@ -70,6 +74,20 @@ def without_canary(frame: pd.DataFrame) -> set[str]:
     """The cells that some usable row of theirs cannot be corrected for."""
     rows = usable(frame)
     return set(rows.loc[rows["canary_s"].isna(), "cell_id"])
+
+
+def undisturbed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those during which the canary was far off (`drift`), where the run's cell keeps `FEWEST_KEPT`.
+
+    Dividing by a canary corrects for a machine that is slower, not for a neighbour that came and went: one canary of
+    20 times its usual time, beside a network that it hardly touched, makes a ratio of a twentieth.
+    """
+    drifted = np.fromiter(("drift" in codes for codes in frame["reasons"]), dtype=bool, count=len(frame))
+    if not drifted.any():
+        return frame
+    calm = (frame["status"] == "ok") & (frame["verdict"] != "invalid") & ~drifted
+    left = calm.groupby([frame["run_id"], frame["cell_id"]]).transform("sum")
+    return frame[~(drifted & (left >= FEWEST_KEPT).to_numpy())]
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:

@@ -197,7 +197,7 @@ def test_the_plot_shows_the_cells_that_changed_most(tmp_path: Path) -> None:
     report = history_report(history("here", runs), plot=True)
     (picture,) = [block for section in report.sections for block in section.blocks if type(block).__name__ == "Picture"]
     spec = json.loads(picture.spec)
-    (data,) = [part["data"]["values"] for part in (spec, *spec["layer"]) if "data" in part]
+    (data,) = spec["datasets"].values()
     shown = [row["cell"] for row in data]
     assert shown[0] == "slow@batch_size=1"
     assert len(set(shown)) <= MOST_LINES

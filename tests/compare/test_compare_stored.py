@@ -222,6 +222,21 @@ def test_on_the_cpu_one_canary_takes_a_slow_day_out_of_both_sides(tmp_path: Path
     assert any("may be the machine or torch" in note for note in other.notes)
 
 
+def test_a_process_beside_a_wild_canary_is_left_out_while_enough_remain(tmp_path: Path) -> None:
+    def side(seconds: list[float], wild: int) -> list[Record]:
+        speeds = [20.0 if number < wild else 1.0 for number in range(len(seconds))]
+        return [
+            msgspec.structs.replace(row, canary_s=0.001 * speed)
+            for row, speed in zip(measured(seconds), speeds, strict=True)
+        ]
+
+    answer = both(tmp_path, side(STEADY, 1), side(AGAIN, 2))
+    assert (answer.cells[0].verdict, answer.cells[0].base.processes, answer.cells[0].head.processes) == ("same", 7, 6)
+    assert any("(`drift`): 1 of the base, 2 of the head" in note for note in answer.notes)
+    few = both(tmp_path, side(STEADY[:4], 0), side(AGAIN[:3], 1))
+    assert few.cells[0].head.processes == 3, "two would be left, so all stay"
+
+
 def test_a_missing_canary_leaves_the_cell_as_it_was_measured_on_both_sides(tmp_path: Path) -> None:
     base, head = measured(STEADY, canary_s=0.001), measured(AGAIN, canary_s=0.002)
     head[0] = msgspec.structs.replace(head[0], canary_s=None)
