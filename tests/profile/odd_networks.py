@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -136,3 +139,14 @@ def recomputes() -> nn.Module:
 
 def full_of_memory() -> nn.Module:
     return FullOfMemory()
+
+
+class Dies(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        if type(x) is Tensor and not x.is_meta:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().forward(x)
+
+
+def dies() -> nn.Module:
+    return Dies()

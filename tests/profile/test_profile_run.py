@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 from builders import make_environment
@@ -18,7 +20,7 @@ from archbench.profile.run import profile_cell
 
 
 @cache
-def profile(name: str, phase: str = "training", batch: int = 2) -> Profile:
+def profile(name: str, phase: str = "training", batch: int = 2, trace: str | None = None) -> Profile:
     cell = Cell(network=Network(name=name), batch_size=batch, phase=phase)  # type: ignore[arg-type]
     request = ProfileRequest(
         cell=cell,
@@ -29,8 +31,16 @@ def profile(name: str, phase: str = "training", batch: int = 2) -> Profile:
         allow_code=True,
         memory=False,
         gradients=False,
+        trace=trace,
     )
     return profile_cell(request)
+
+
+def test_a_trace_has_ranges_of_modules_forward_and_backward(tmp_path: Path) -> None:
+    place = tmp_path / "trace.json"
+    profile("odd_networks:in_place", trace=str(place))
+    names = {event.get("name") for event in json.loads(place.read_text())["traceEvents"]}
+    assert {"module: blocks.1.conv", "module: blocks.1.conv backward", "module: head backward"} <= names
 
 
 def rows(found: Profile) -> dict[str, ModuleProfile]:
