@@ -12,7 +12,6 @@ from rich.text import Text
 from archbench.cli.roofline_sketch import sketch
 from archbench.decide.profile_difference import Aligned, difference
 from archbench.model.cell import Cell
-from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.profile import Finding, ModuleProfile, OperatorProfile, Profile
 from archbench.report.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
 
@@ -51,16 +50,10 @@ def show_profile(profile: Profile, *, depth: int | None, stage: str, top: int) -
 
 
 def lines(profile: Profile, *, depth: int | None, stage: str) -> list[Line]:
-    """The rows to show: to `depth`, or the stages; `stage` shows one module's inside. What is folded is summed up.
-
-    Raises `UsageError` where there is no such module.
-    """
+    """The rows to show: to `depth`, or the stages; `stage` shows one module's inside. What is folded is summed up."""
     rows = profile.modules
     if stage:
         rows = tuple(row for row in rows if row.path == stage or row.path.startswith(f"{stage}."))
-        if not rows:
-            near = did_you_mean(stage, [row.path for row in profile.modules])
-            raise UsageError(f"--stage {stage}: {profile.network} runs no module of that name{near}")
     top = rows[0].depth
     shown = {row.path for row in rows if _is_shown(row, profile, depth=depth, top=top, inside=bool(stage))}
     found: list[Line] = []

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_profiles import Leaf, make_profile
 
+from archbench.cli.profile_command import _show
 from archbench.cli.profile_text import lines
 from archbench.cli.roofline_sketch import HEIGHT, WIDTH, sketch
 from archbench.decide.profile_difference import difference
@@ -89,10 +90,14 @@ def test_whatever_is_folded_the_screen_adds_up(leaves: dict[str, Leaf], depth: i
     assert sum(line.share for line in bottom) == pytest.approx(1.0)
 
 
-def test_one_stage_alone_and_one_that_is_not_there() -> None:
+def test_one_stage_alone() -> None:
     assert [line.label for line in lines(A, depth=None, stage="layer1")] == ["layer1", "conv"]
+
+
+def test_a_stage_that_is_not_there_costs_an_exit_code_and_not_the_minute(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="--stage layer3: net runs no module of that name; did you mean layer"):
-        lines(A, depth=None, stage="layer3")
+        _show([A], depth=None, stage="layer3", top=3)
+    assert "layer1" in capsys.readouterr().out
 
 
 def point(name: str, intensity: float, flops: float, share: float = 0.5) -> RooflinePoint:
