@@ -12,7 +12,15 @@ from archbench.model.cell import Cell, Network
 from archbench.model.profile import Profile
 from archbench.model.profile_messages import ProfileRequest
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def needs_a_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 def profile(trace: Path | None = None, **cell: str) -> Profile:
