@@ -13,12 +13,15 @@ from msgspec import Struct
 
 from archbench.decide.outcome import PLAIN, Outcome, axes_order
 
-Alike = dict[tuple[str, str, str], Outcome]
+Toggles = tuple[str, str, str]
+"""Precision, memory format and mode of compilation."""
+Alike = dict[Toggles, Outcome]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
 _LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
-Interval = tuple[float | None, float | None, float | None]
+_LogTime = tuple[float, float | None] | None
+"""The log of a time, and half the interval of that; `None` where nothing was timed."""
 
 
 class Gain(Struct, frozen=True, kw_only=True, gc=False):
@@ -80,14 +83,7 @@ def gain(base: Outcome, head: Outcome, measure: Measure = "latency") -> Gain | N
 
     Their intervals add up as those of independent logs do.
     """
-    (one, one_half), (other, other_half) = _log_time(base, measure), _log_time(head, measure)
-    if one is None or other is None:
-        return None
-    ratio = math.exp(min(one - other, _LONGEST_LOG))
-    if one_half is None or other_half is None:
-        return Gain(ratio=ratio)
-    half = min(math.hypot(one_half, other_half), _LONGEST_LOG)
-    return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
+    return _gain(_log_time(base, measure), _log_time(head, measure))
 
 
 def alike(cells: Iterable[Outcome]) -> list[Alike]:
@@ -98,32 +94,42 @@ def alike(cells: Iterable[Outcome]) -> list[Alike]:
     return [together[key] for key in sorted(together)]
 
 
-def steps(groups: Iterable[Alike], order: Sequence[str] = ()) -> list[Step]:
+def steps(groups: Sequence[Alike], order: Sequence[str] = ()) -> list[Step]:
     """Every single toggle's gain that the groups show, of cells that are fit to be compared.
 
     A setting is held against the same setting with one of its toggles off, for each of them that was measured; and
     against the setting before it in `order` (labels, as the suite has them), where one toggle takes another's place:
     on a ladder fp32, tf32, amp, the last two differ in precision alone.
     """
+    toggles_of = {one.setting_label: one.toggles for group in groups for one in group.values()}
+    ladder = [toggles_of[name] for name in order if name in toggles_of]
+    plans: dict[tuple[Toggles, ...], list[tuple[Toggles, Toggles, str]]] = {}
     found = []
     for group in groups:
         settings = _usable(group)
-        if len(settings) < 2:
-            continue
-        labels = {one.setting_label: one for one in settings.values()}
-        ladder = [labels[name] for name in order if name in labels]
-        under = dict(zip((one.toggles for one in ladder[1:]), ladder, strict=False))
-        for after in sorted(settings.values(), key=lambda one: axes_order(one.toggles)):
-            befores = [settings[toggles] for toggles in _less_one(after.toggles) if toggles in settings]
-            previous = under.get(after.toggles)
-            if previous is not None and previous not in befores and len(_changed(previous, after)) == 1:
-                befores.append(previous)
-            for before in befores:
-                ratio = gain(before, after)
-                if ratio is not None:
-                    (toggle,) = _changed(before, after)
-                    found.append(Step(toggle=toggle, before=before, after=after, gain=ratio))
+        measured = tuple(settings)
+        if measured not in plans:
+            plans[measured] = _planned(measured, ladder)
+        times = {toggles: _log_time(one, "latency") for toggles, one in settings.items()}
+        for before, after, toggle in plans[measured]:
+            ratio = _gain(times[before], times[after])
+            if ratio is not None:
+                found.append(Step(toggle=toggle, before=settings[before], after=settings[after], gain=ratio))
     return found
+
+
+def _planned(measured: Sequence[Toggles], ladder: Sequence[Toggles]) -> list[tuple[Toggles, Toggles, str]]:
+    """The steps between these settings: toggles before, toggles after, and the one that is turned on, in words."""
+    rungs = [toggles for toggles in ladder if toggles in measured]
+    under = dict(zip(rungs[1:], rungs, strict=False))
+    planned = []
+    for after in sorted(measured, key=axes_order):
+        befores = [toggles for toggles in _less_one(after) if toggles in measured]
+        previous = under.get(after)
+        if previous is not None and previous not in befores and len(_changed(previous, after)) == 1:
+            befores.append(previous)
+        planned += [(before, after, _changed(before, after)[0]) for before in befores]
+    return planned
 
 
 def best_setting(group: Alike, floor: float | None, measure: Measure = "latency") -> Best | None:
@@ -132,7 +138,7 @@ def best_setting(group: Alike, floor: float | None, measure: Measure = "latency"
     `floor`: the run's noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
     """
     settings = _usable(group)
-    timed = [(time, one) for one in settings.values() if (time := _log_time(one, measure)[0]) is not None]
+    timed = [(time[0], one) for one in settings.values() if (time := _log_time(one, measure)) is not None]
     if len(timed) < 2:
         return None
     first, *others = (one for _, one in sorted(timed, key=lambda pair: pair[0]))
@@ -161,19 +167,30 @@ def _usable(group: Alike) -> Alike:
     return {toggles: one for toggles, one in group.items() if one.is_usable}
 
 
-def _log_time(one: Outcome, measure: Measure) -> tuple[float | None, float | None]:
-    """Log of the time a step or an image takes, and half its interval."""
+def _gain(base: _LogTime, head: _LogTime) -> Gain | None:
+    if base is None or head is None:
+        return None
+    (one, one_half), (other, other_half) = base, head
+    ratio = math.exp(min(one - other, _LONGEST_LOG))
+    if one_half is None or other_half is None:
+        return Gain(ratio=ratio)
+    half = min(math.hypot(one_half, other_half), _LONGEST_LOG)
+    return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
+
+
+def _log_time(one: Outcome, measure: Measure) -> _LogTime:
+    """Log of the time that a step or an image takes."""
     if measure == "latency":
         value, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
     else:
         value, low, high = one.rank_throughput_img_s, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
     if not value:
-        return None, None
+        return None
     half = math.log(high / low) / 2 if low and high else None
     return math.log(value) if measure == "latency" else -math.log(value), half
 
 
-def _less_one(toggles: tuple[str, str, str]) -> list[tuple[str, str, str]]:
+def _less_one(toggles: Toggles) -> list[Toggles]:
     """The same setting with one of its toggles off, for each that is on."""
     precision, memory_format, compile_mode = toggles
     less = [
@@ -184,7 +201,7 @@ def _less_one(toggles: tuple[str, str, str]) -> list[tuple[str, str, str]]:
     return [one for one in less if one != toggles]
 
 
-def _changed(before: Outcome, after: Outcome) -> list[str]:
+def _changed(before: Toggles, after: Toggles) -> list[str]:
     """The toggles of `after` that `before` lacks, in words."""
-    pairs = zip(before.toggles, after.toggles, ("{}", "{}", "compile={}"), strict=True)
+    pairs = zip(before, after, ("{}", "{}", "compile={}"), strict=True)
     return [words.format(now) for then, now, words in pairs if then != now]

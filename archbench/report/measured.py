@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from archbench.decide.summary import NoiseFloor
 
 
-class Measured(Struct, frozen=True, kw_only=True):
+class Measured(Struct, frozen=True, kw_only=True, dict=True):
     """One run, read and summarised."""
 
     path: Path
@@ -48,7 +49,11 @@ class Measured(Struct, frozen=True, kw_only=True):
 
     def setting_labels(self) -> list[str]:
         """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""
-        return setting_labels(self.outcomes, self.suite.settings)
+        return list(self._labels)
+
+    @cached_property
+    def _labels(self) -> tuple[str, ...]:
+        return tuple(setting_labels(self.outcomes, self.suite.settings))
 
 
 def read_measured(path: Path) -> Measured:

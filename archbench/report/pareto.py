@@ -38,8 +38,11 @@ def pareto(run: Measured) -> Section | None:
         ranked = [one for one in run.outcomes if one.phase == phase and one.is_usable and one.top1 is not None]
         unit = memory_unit(one.peak_bytes for one in ranked if one.peak_bytes is not None)
         blocks: list[Block] = []
-        for label in labels:
-            members = _members([one for one in ranked if one.setting_label == label], floor)
+        by_setting: dict[str, list[Outcome]] = {label: [] for label in labels}
+        for one in ranked:
+            by_setting[one.setting_label].append(one)
+        for label, cells in by_setting.items():
+            members = _members(cells, floor)
             table = _table(members, unit, f"{title}, {label}: accuracy against time and memory")
             # The first setting is read by everybody, the others by who wants them.
             blocks += table if not blocks else [Fold(summary=label, blocks=tuple(table))] if table else []
