@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 256
 """Networks held against all others at a time: thousands of networks have millions of pairs."""
-_MOST_NAMED = 1000
+_MOST_NAMED = 200
 """Flips of one comparison that are named; all are counted."""
 
 
