@@ -123,7 +123,7 @@ def read_runs(place: Path) -> tuple[list[Rows], list[str]]:
     files = [file for file in sorted(place.rglob("*.parquet")) if file.parent not in inside]
     found: list[Rows] = []
     left_out: list[str] = []
-    seen: set[str] = set()
+    seen: dict[str, set[str | None]] = {}
     for source in (*directories, *files):
         try:
             rows = read_rows(source)
@@ -133,11 +133,15 @@ def read_runs(place: Path) -> tuple[list[Rows], list[str]]:
             left_out.append(f"Left out: {error}.")
             continue
         for run, side in zip(runs, sides, strict=True):
-            if side.run_ids[0] in seen:
+            begun = seen.setdefault(side.run_ids[0], set())
+            if side.started_at in begun:
                 left_out.append(f"Left out: {source}: run {side.run_ids[0]} was read already.")
-            else:
-                seen.add(side.run_ids[0])
-                found.append(run)
+                continue
+            if begun:
+                # A run is named after its directory, and `--out nightly` names many the same: the path tells them apart.
+                run = msgspec.structs.replace(run, frame=run.frame.assign(run_id=str(source)))
+            begun.add(side.started_at)
+            found.append(run)
     if not found:
         why = f" ({left_out[0]})" if left_out else "; `archbench run` makes them under results/"
         raise UsageError(f"{place}: holds no run that can be read{why}")

@@ -147,6 +147,17 @@ def test_runs_are_found_at_any_depth_and_what_cannot_be_read_is_named(tmp_path: 
         assert any(part in line for line in left_out), part
 
 
+def test_runs_that_go_by_one_name_are_told_apart(tmp_path: Path) -> None:
+    for day in range(3):
+        rows = day_rows(day, {"a": 1.0}, run_id="nightly")
+        make_run(tmp_path / "new", rows).rename(tmp_path / f"artifact{day}")
+    runs, left_out = read_runs(tmp_path)
+    assert left_out == []
+    found = history("here", runs)
+    assert len(found.series[0].points) == len({run.run_id for run in found.runs}) == 3
+    assert found.runs[2].run_id == str(tmp_path / "artifact2")
+
+
 def test_a_directory_without_runs_is_a_mistake(tmp_path: Path) -> None:
     for place, message in ((tmp_path, "holds no run"), (tmp_path / "none", "is not a directory")):
         with pytest.raises(UsageError, match=message):
