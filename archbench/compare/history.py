@@ -138,7 +138,7 @@ def read_runs(place: Path) -> tuple[list[Rows], list[str]]:
                 left_out.append(f"Left out: {source}: run {side.run_ids[0]} was read already.")
                 continue
             if begun:
-                # A run is named after its directory, and `--out nightly` names many the same: the path tells them apart.
+                # A run is named after its directory, and `--out nightly` names many alike: the path tells them apart.
                 run = msgspec.structs.replace(run, frame=run.frame.assign(run_id=str(source)))
             begun.add(side.started_at)
             found.append(run)
