@@ -22,7 +22,7 @@ SLOW_S = 1.0
 """A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
 MOST_PAIRS = 40
 _NS = 1e-9
-T = TypeVar("T")
+T = TypeVar("T", float, "Observed")
 
 
 class StepTimes(Struct, frozen=True, kw_only=True):
@@ -41,10 +41,13 @@ class StepTimes(Struct, frozen=True, kw_only=True):
 
 
 class Observed(Struct, frozen=True):
-    """One observed step."""
+    """One observed step; the faster one is the smaller."""
 
     whole_s: float
     by_owner: dict[Owner, float]
+
+    def __lt__(self, other: Observed) -> bool:
+        return self.whole_s < other.whole_s
 
 
 def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
@@ -63,8 +66,8 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
             observe(workload, boundaries)
             clock.synchronize()
         observed.append(_durations(boundaries, stopwatch))
-    fast = _faster_half(observed, lambda step: step.whole_s)
-    plain_s = statistics.fmean(_faster_half(plain, lambda seconds: seconds))
+    fast = _faster_half(observed)
+    plain_s = statistics.fmean(_faster_half(plain))
     by_owner: dict[Owner, float] = defaultdict(float)
     for step in fast:
         for owner, seconds in step.by_owner.items():
@@ -90,7 +93,7 @@ def time_plain(workload: Workload, clock: Clock, timing_s: float) -> float:
     while _more(len(plain), time.perf_counter() - begin, timing_s):
         timing = clock.latency(workload.step)
         plain.append(timing.host_s if timing.device_s is None else timing.device_s)
-    return statistics.fmean(_faster_half(plain, lambda seconds: seconds))
+    return statistics.fmean(_faster_half(plain))
 
 
 def _more(pairs: int, spent_s: float, timing_s: float) -> bool:
@@ -130,8 +133,8 @@ def _durations(boundaries: Boundaries[Any], stopwatch: _Events | None) -> Observ
     return Observed(sum(by_owner.values()), by_owner)
 
 
-def _faster_half(steps: Sequence[T], seconds: Callable[[T], float]) -> list[T]:
-    return sorted(steps, key=seconds)[: (len(steps) + 1) // 2]
+def _faster_half(steps: Sequence[T]) -> list[T]:
+    return sorted(steps)[: (len(steps) + 1) // 2]
 
 
 class _Events:

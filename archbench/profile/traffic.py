@@ -103,7 +103,8 @@ def watch_traffic(workload: Workload) -> Traffic:
     """
     boundaries = open_boundaries(workload, lambda: None)
     traffic = Traffic(boundaries)
-    with boundaries, traffic.watching([*workload.module.parameters(), *workload.module.buffers()]):
+    standing = [*workload.module.parameters(), *workload.module.buffers(), *workload.inputs]
+    with boundaries, traffic.watching(standing):
         if workload.cell.phase == "training":
             observe(workload, boundaries)
         else:

@@ -122,14 +122,16 @@ def roofline(found: Roofline) -> Chart:
     )
     middle = math.sqrt(left * found.ridge)
     product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
+    # The copy's name stands above the slope, where no point can be.
+    labels: list[tuple[float, float, str, Literal["left", "right"], int]] = [
+        (found.ridge, roof[1][1], f"matrix product {product} GFLOP/s", "left", _BESIDE),
+        (middle, middle * found.bandwidth / _GIGA, f"copy {copy} GB/s", "right", -_BESIDE),
+    ]
     ceilings = [
         _inline([{"intensity": at, "flops": flops, "words": words}])
-        .mark_text(align="left", baseline="middle", dx=_BESIDE, dy=dy, fontSize=11)
+        .mark_text(align=align, baseline="middle", dx=dx, dy=-11, fontSize=11)
         .encode(x, y, text="words:N")
-        for at, flops, words, dy in (
-            (found.ridge, roof[1][1], f"matrix product {product} GFLOP/s", -11),
-            (middle, middle * found.bandwidth / _GIGA, f"copy {copy} GB/s", 11),
-        )
+        for at, flops, words, align, dx in labels
     ]
     kinds = alt.Scale(domain=["stage", "whole network"])
     dots = (
@@ -160,7 +162,10 @@ def roofline(found: Roofline) -> Chart:
 
 _BESIDE = 6
 _Place: TypeAlias = tuple[Literal["left", "center", "right"], int, int]
-_AROUND: tuple[_Place, ...] = (("left", 10, 0), ("right", -10, 0), ("center", 0, -12), ("center", 0, 14))
+_AROUND: tuple[_Place, ...] = (
+    *(("left", 10, 0), ("right", -10, 0), ("center", 0, -14), ("center", 0, 16)),
+    *(("left", 8, -14), ("left", 8, 16), ("right", -8, -14), ("right", -8, 16), ("center", 0, -28), ("center", 0, 30)),
+)
 """Places of a name around its point, in the order in which they are tried: alignment, and pixels from the point."""
 _USUAL_WIDTH, _TALL, _WIDE = 620, 14, 6.5
 """Pixels: the plot's width where names are placed, a line of text, and a letter."""
