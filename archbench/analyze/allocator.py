@@ -46,7 +46,7 @@ def show_allocator(step: Callable[[], object]) -> None:
 
 
 def _rise(step: Callable[[], object]) -> int:
-    changes = [event.nbytes() for event in memory_events(step) if event.name() == MEMORY]
+    changes: list[int] = [event.nbytes() for event in memory_events(step) if event.name() == MEMORY]
     return max(accumulate(changes, initial=0))
 
 

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Workspace = Callable[[OpOverload, Any, Any], tuple[tuple[int, ...], ...]]
-"""From an operator, its arguments and its result to the moments inside it, each the sizes of what it holds just then."""
+"""From an operator, its arguments and its result to the moments inside it, each the sizes of what is held just then."""
 
 Bytes = tuple[int, int]
 """A number of bytes as (constant, per image)."""

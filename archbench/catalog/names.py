@@ -18,6 +18,8 @@ from archbench.model.errors import UsageError, did_you_mean
 
 _USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
+_LISTS = {"torchvision": "torchvision.models.list_models()", "timm": "timm.list_models()"}
+"""How to see all of a library's names."""
 _NEAR = 0.6
 """How much of two names has to agree (difflib's ratio) for one to be suggested for the other."""
 
@@ -63,7 +65,8 @@ def _of_library(library: Library, name: str) -> Entry:
     constructor = name.partition(".")[0] if library == "timm" else name
     # No names at all means a library without sources: then only the worker, which imports it, can tell.
     if families and constructor not in families:
-        raise UsageError(f"{library} has no classification network {name!r}{_suggestions(name)}")
+        near = _suggestions(name) or f"; `{_LISTS[library]}` names those that it has"
+        raise UsageError(f"{library} has no classification network {name!r}{near}")
     full_name = f"{library}:{name}"
     for entry in entries().values():
         if entry.source == library and entry.constructor == name and entry.options.keys() <= NEUTRAL_OPTIONS:

@@ -19,7 +19,7 @@ MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
 DEVICE_KINDS: tuple[str, ...] = get_args(DeviceKind)
 METRICS: tuple[str, ...] = get_args(Metric)
 STATIC: tuple[Metric, ...] = ("static",)
-"""Alone, it runs nothing: what is counted (parameters, MACs, activations), predicted (memory) and traced (graph breaks)."""
+"""Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
 
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""

@@ -81,8 +81,8 @@ def columns_markdown() -> str:
         ),
         _section(
             "profile/",
-            "One JSON file a cell, round and visit, where the suite asks for the metric `profile`, under the name of the "
-            f"row's own. This is profile version {PROFILE_VERSION}. `archbench.store.RunStore.open(run).profiles()` "
+            "One JSON file a cell, round and visit, where the suite asks for the metric `profile`, under the name of "
+            f"the row's own. Profile version {PROFILE_VERSION}. `archbench.store.RunStore.open(run).profiles()` "
             "reads them all.",
             Table(headings=("Field", "Meaning"), rows=tuple((f"`{n}`", m) for n, m in PROFILE_FIELDS.items())),
         ),

@@ -65,6 +65,7 @@ def test_library_names_share_the_rows_facts() -> None:
         ("convnextv2_tiny", "did you mean timm:convnextv2_tiny"),
         ("torchvision:resnet500", "torchvision has no classification network 'resnet500'; did you mean resnet50"),
         ("torchvision:fcn_resnet50", "torchvision has no classification network 'fcn_resnet50'"),
+        ("timm:nothing_x", "timm has no classification network 'nothing_x'; `timm.list_models()` names those"),
         ("timm:resnet5O", "timm has no classification network 'resnet5O'"),
         ("nets:", "unknown architecture 'nets:'"),
     ],

@@ -48,8 +48,10 @@ def test_the_tags_are_those_of_the_installed_timm() -> None:
         (Network(name="my.nets:build", options={"width": 2}), "model = my.nets.build(width=2)  # your own code"),
         (
             Network(name="vgg16", options={"dropout": 0.1}, num_classes=10),
-            "model = torchvision.models.get_model('vgg16', weights='IMAGENET1K_V1', dropout=0.1)  # as published; "
-            + "measured with another num_classes",
+            (
+                "model = torchvision.models.get_model('vgg16', weights='IMAGENET1K_V1', dropout=0.1)  # as published; "
+                "measured with another num_classes"
+            ),
         ),
         (Network(name="resnet5O"), "# 'resnet5O' is not in this version's catalogue"),
     ],
