@@ -18,7 +18,7 @@ from archbench.model.errors import UsageError, did_you_mean
 
 _USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
-_LISTS = {"torchvision": "torchvision.models.list_models()", "timm": "timm.list_models()"}
+_LISTS: dict[Library, str] = {"torchvision": "torchvision.models.list_models()", "timm": "timm.list_models()"}
 """How to see all of a library's names."""
 _NEAR = 0.6
 """How much of two names has to agree (difflib's ratio) for one to be suggested for the other."""
