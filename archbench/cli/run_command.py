@@ -59,7 +59,9 @@ def command(
         bool, typer.Option("--static", help="Only what is counted, predicted and traced; nothing is run or timed.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new run even where one could be resumed.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Measure failed cells again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Measure failed and invalid cells again.")
+    ] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")

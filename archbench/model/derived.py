@@ -30,6 +30,11 @@ DERIVED = _by_name(
 )
 """What `archbench.store.load_frame` adds to the stored columns."""
 
+DISTURBED = 2.0
+"""A speed index this far from 1, either way, is no drift to be divided out: the row is invalid. Seen at 22 on two
+cores, where a neighbour made the canary's two threads wait for each other while the network's steps took four times as
+long."""
+
 ADDED = _by_name(
     _whole("processes", "rows of this cell, one a process"),
     _whole("processes_used", "those behind the figures: measured, and not invalid unless all are"),

@@ -41,6 +41,11 @@ REASONS: dict[str, Reason] = {
     "clock_error": Reason(
         effect="invalid", meaning="a clock went backwards or returned no number", remedy="run `archbench doctor`"
     ),
+    "disturbed": Reason(
+        effect="invalid",
+        meaning="the machine ran at less than half, or more than twice, its usual speed (canary): too far to correct",
+        remedy="run the same command again with `--retry-failed` when nothing else runs",
+    ),
     # suspect: usable with a mark
     "nonstationary": Reason(
         effect="suspect",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 
+from archbench.model.derived import DISTURBED
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
 from archbench.store.journal import read_file
@@ -37,8 +38,9 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     """`read_table` as a pandas DataFrame, one row a cell, round and visit, with the columns of `DERIVED`.
 
     Whole numbers are `Int64`, flags `boolean`, reals float64 (null is NaN), reasons tuples of text. A row whose canary
-    left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where it was `ok`: only
-    the whole run can tell. Raises `UsageError` as `read_table` does.
+    left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where it was `ok`; one
+    whose canary is off by the factor `DISTURBED` gets that reason and is `invalid`: only the whole run can tell. Raises
+    `UsageError` as `read_table` does.
     """
     import pandas as pd
 
@@ -49,8 +51,11 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame: pd.DataFrame = table.remove_column(place).to_pandas(types_mapper=kinds.get)
     speed = frame["canary_s"] / frame.groupby("run_id")["canary_s"].transform("median")
     drifted = ((speed - 1).abs() > _drift_limit(Path(path))) & frame["verdict"].notna()
+    disturbed = drifted & ((speed > DISTURBED) | (speed < 1 / DISTURBED))
     frame.loc[drifted & (frame["verdict"] == "ok"), "verdict"] = "suspect"
-    frame.insert(place, "reasons", pd.Series(_with_drift(table["reasons"].to_pylist(), drifted), dtype=object))
+    frame.loc[disturbed, "verdict"] = "invalid"
+    reasons = _marked(table["reasons"].to_pylist(), "drift", drifted & ~disturbed)
+    frame.insert(place, "reasons", pd.Series(_marked(reasons, "disturbed", disturbed), dtype=object))
     derived = {
         "speed_index": speed,
         "latency_median_corrected_s": frame["latency_median_s"] / speed,
@@ -59,10 +64,11 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     return pd.concat([frame, pd.DataFrame(derived)], axis=1)
 
 
-def _with_drift(reasons: Sequence[Sequence[str] | None], drifted: Iterable[bool]) -> list[tuple[str, ...]]:
+def _marked(reasons: Sequence[Sequence[str] | None], code: str, which: Iterable[bool]) -> list[tuple[str, ...]]:
+    """The reasons of each row, with `code` where `which` says so."""
     return [
-        (*codes, "drift") if far and "drift" not in codes else tuple(codes)
-        for codes, far in zip((codes or () for codes in reasons), drifted, strict=True)
+        (*codes, code) if marked and code not in codes else tuple(codes)
+        for codes, marked in zip((codes or () for codes in reasons), which, strict=True)
     ]
 
 

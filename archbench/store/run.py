@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from archbench.model.calibration import Calibration
+from archbench.model.derived import DISTURBED
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
@@ -144,12 +146,20 @@ class RunStore:
     def finished(self, *, retry_failed: bool = False) -> set[Key]:
         """What a resumed run need not do again: (cell_id, round, visit) of every row, whatever became of the cell.
 
-        With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) are left out.
+        With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out.
         """
-        table = self._rows.read([*KEY_COLUMNS, "status"])
-        rows = zip(*(table[name].to_pylist() for name in (*KEY_COLUMNS, "status")), strict=True)
+        names = (*KEY_COLUMNS, "status", "verdict", "canary_s")
+        table = self._rows.read(list(names))
+        rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+        canaries = [canary for *_, canary in rows if canary is not None]
+        usual = median(canaries) if canaries else None
+
+        def useless(status: str, verdict: str | None, canary: float | None) -> bool:
+            speed = canary / usual if canary and usual else 1.0
+            return status in FAILED or verdict == "invalid" or not 1 / DISTURBED <= speed <= DISTURBED
+
         return {
-            (cell, round_, visit) for cell, round_, visit, status in rows if not (retry_failed and status in FAILED)
+            (cell, round_, visit) for cell, round_, visit, *outcome in rows if not (retry_failed and useless(*outcome))
         }
 
     def table(self) -> pa.Table:

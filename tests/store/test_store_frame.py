@@ -65,6 +65,17 @@ def test_a_row_off_the_runs_usual_speed_is_suspect(tmp_path: Path) -> None:
     assert list(frame["reasons"]) == [(), (), (), ("drift",), ("drift",), (), ("throttled", "drift"), ("drift",)]
 
 
+def test_a_row_too_far_off_to_be_corrected_is_invalid(tmp_path: Path) -> None:
+    canaries = [0.001, 0.001, 0.001, 0.00199, 0.00201, 0.0004]
+    rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate(canaries)]
+    run = make_run(tmp_path, rows)
+    frame = archbench.load(run)
+    assert list(frame["verdict"]) == ["ok", "ok", "ok", "suspect", "invalid", "invalid"]
+    assert list(frame["reasons"])[3:] == [("drift",), ("disturbed",), ("disturbed",)]
+    again = RunStore.open(run).finished() - RunStore.open(run).finished(retry_failed=True)
+    assert again == {(rows[0].cell_id, 4, 0), (rows[0].cell_id, 5, 0)}
+
+
 def test_the_suites_own_drift_limit_counts(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate([0.001, 0.001, 0.00106])]
     run = make_run(tmp_path, rows, suite=make_suite(protocol={"drift_limit": 0.05}))

@@ -112,9 +112,10 @@ def test_fresh_cells_are_plain_parquet_for_other_readers(tmp_path: Path) -> None
 def test_finished_holds_every_row_and_may_leave_out_failures(tmp_path: Path) -> None:
     statuses = ["ok", "unsupported", "skipped", "oom", "error", "timeout", "crashed"]
     rows = [make_record(round=number, status=status) for number, status in enumerate(statuses)]
+    rows.append(make_record(round=7, verdict="invalid"))
     store = RunStore.open(make_run(tmp_path, rows))
     cell = rows[0].cell_id
-    assert store.finished() == {(cell, number, 0) for number in range(7)}
+    assert store.finished() == {(cell, number, 0) for number in range(8)}
     assert store.finished(retry_failed=True) == {(cell, number, 0) for number in range(3)}
 
 
