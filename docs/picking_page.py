@@ -99,9 +99,10 @@ other: they come as separate rankings, unless `--across COLUMN` asks for one, wh
 binds likewise, but for networks at the size that they were published for: those are compared as they are meant to be
 used, with a footnote. `compile_mode` and `memory_format` are free; the best stands with each network.
 
-Two networks *tie* where they differ by less than the run's noise floor or the interval of their ratio; the answer then
-names the duel that settles it. `?` marks suspect figures; invalid ones are never ranked. Accuracies are published ones,
-and the notes say whose. Several runs are merged; of a cell measured in several like ones, the newest counts.
+Two networks *tie* where they differ by less than the run's noise floor or the interval of their ratio; of latency
+and throughput the answer then names the duel that settles it. Peaks tie within 0.5 %, what is counted or published only
+where it is equal. `?` marks suspect figures; invalid ones are never ranked. Accuracies are published ones, and the
+notes say whose. Several runs are merged; of a cell measured in several like ones, the newest counts.
 
 `--json` prints everything, also what the text leaves out. The exit code is 0, also where nothing satisfies the
 conditions; 2 for a question that cannot be read.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from archbench.cli.catalog_text import table
 from archbench.decide.outcome import toggles_label
 from archbench.decide.pick import Choice, Goal, Picked, Ranking
-from archbench.decide.ties import duel
+from archbench.decide.ties import settled_by
 from archbench.model.derived import without_unit
 from archbench.report.values import difference, heading, number, why_left_out
 
@@ -125,7 +125,9 @@ def _notes(choices: tuple[Choice, ...]) -> Iterator[str]:
     if ties:
         named = ", ".join(one.network for one in ties)
         yield f"Too close to call with {choices[0].network}: {named}."
-        yield f"`{duel(choices[0].cell_id, ties[0].cell_id)}` settles it."
+        command = settled_by(choices[0].figures[0].column, choices[0].cell_id, ties[0].cell_id)
+        if command is not None:
+            yield f"`{command}` settles it."
 
 
 def _common(ranking: Ranking) -> str:

@@ -18,6 +18,8 @@ BUDGETS = tuple(size * GIB for size in (4, 8, 16, 24, 80))
 """Bytes of the GPUs that people have."""
 FEWEST_NETWORKS = 5
 """Below, a rank correlation says nothing: four networks are in perfect order by chance once in 24."""
+_ROUNDING = 1e-12
+"""How far perfect order may come out from 1; one swap among thousands of networks is a hundred times as far."""
 Predictor = Literal["macs", "activations", "params"]
 PREDICTORS: tuple[Predictor, ...] = ("macs", "activations", "params")
 
@@ -71,9 +73,9 @@ class Correlation(Struct, frozen=True, kw_only=True):
     predictor: Predictor
     networks: int
     rho: float
-    low: float
-    """95 % interval."""
-    high: float
+    low: float | None
+    """95 % interval; `None` in perfect order, where the transformation that gives it has no width."""
+    high: float | None
 
 
 def curves(cells: Iterable[Outcome]) -> list[Curve]:
@@ -165,8 +167,8 @@ def _largest(known: Sequence[tuple[int, int]], budget: int) -> int | None:
     return max(0, math.floor(large + (budget - more) / slope)) if slope > 0 else None
 
 
-def _interval(rho: float, networks: int) -> tuple[float, float]:
-    if abs(rho) >= 1:
-        return rho, rho  # on the edge the transformation has no width to give
+def _interval(rho: float, networks: int) -> tuple[float, float] | tuple[None, None]:
+    if abs(rho) > 1 - _ROUNDING:
+        return None, None
     half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (networks - 3))
     return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)

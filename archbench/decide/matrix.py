@@ -41,7 +41,7 @@ class Row(Struct, frozen=True, kw_only=True):
     """Those of the decision, bounds included, but for those that follow from the baseline."""
     opinion: Opinion
     ranking: Ranking
-    """The one judged by: of all batch sizes the largest that every candidate has figures at."""
+    """The one judged by: that of most networks; of equal ones that of the largest batch."""
     batch_size: int | None
     """That of the ranking; `None` where nothing satisfies the conditions."""
     advised: tuple[Advised, ...]
@@ -160,7 +160,7 @@ def _baseline(decision: Decision, candidates: Candidates, question: Question, ra
         return None
     same = [Compare(column="architecture", operator="==", value=decision.baseline), *_circumstances(ranking)]
     about = [term for condition in question.conditions for term in conjuncts(condition) if _of_the_cell(term)]
-    if not ranking.circumstances and ranking.choices:
+    if ranking.choices and all(one.column != "batch_size" for one in ranking.circumstances):
         same.append(Compare(column="batch_size", operator="==", value=float(ranking.choices[0].batch_size)))
     found = pick(candidates, replace(question, conditions=(*about, *same))).rankings
     cell = next((one.choices[0].cell_id for one in found if one.choices), None)

@@ -90,8 +90,13 @@ def _least(column: str, half: float, floor: float | None) -> float:
     return max(half, math.log1p(floor or 0.0))
 
 
+def settled_by(column: str, one: str, other: str) -> str | None:
+    """The command that settles a tie in `column`; `None` where no duel can: duels are about times and rates."""
+    return duel(one, other) if column in INTERVALS else None
+
+
 def duel(one: str, other: str) -> str:
-    """The command that settles a tie between two cells, given by their ids; what is usual in both is left out."""
+    """The duel of two cells, given by their ids; what is usual in both is left out."""
     return shlex.join(["archbench", "duel", _short(one), _short(other)])
 
 

@@ -50,7 +50,8 @@ def predictors(run: Measured) -> Section | None:
         return None
     note = Paragraph(
         f"{_answer(found)} ρ is Spearman's rank correlation of the latency with a count, over networks measured under "
-        f"the same setting (at least {FEWEST_NETWORKS}), with its 95 % interval; 1 is perfect order, 0 none."
+        f"the same setting (at least {FEWEST_NETWORKS}), with its 95 % interval; 0 is no order, and perfect order, 1, "
+        "has no interval."
     )
     return Section(title="Are MACs a good predictor here?", blocks=(note, *blocks))
 
@@ -158,7 +159,10 @@ def _largest_row(curve: Curve, memory_bytes: int | None) -> tuple[str, ...]:
 
 
 def _rho(one: Correlation | None) -> str:
-    return NULL if one is None else f"{one.rho:.2f} ({one.low:.2f} to {one.high:.2f})"
+    if one is None:
+        return NULL
+    interval = "" if one.low is None or one.high is None else f" ({one.low:.2f} to {one.high:.2f})"
+    return f"{one.rho:.2f}{interval}"
 
 
 def _answer(found: Iterable[Correlation]) -> str:
@@ -172,10 +176,19 @@ def _answer(found: Iterable[Correlation]) -> str:
     word = "good" if macs.rho >= _GOOD else "rough" if macs.rho >= _ROUGH else "poor"
     where = f"{macs.phase}, {macs.setting}, batch {macs.batch_size:,}"
     answer = f"MACs are a {word} predictor of the order of latencies ({where}: ρ = {macs.rho:.2f})"
-    if activations is None or (activations.phase, activations.batch_size) != (macs.phase, macs.batch_size):
+    if activations is None or _place(activations) != _place(macs):
         return f"{answer}."
-    if activations.low > macs.rho or macs.low > activations.rho:
+    if _exceeds(activations, macs) or _exceeds(macs, activations):
         better = "activations are a better one" if activations.rho > macs.rho else "activations are a worse one"
     else:
         better = "activations cannot be told from them"
     return f"{answer}; {better} (ρ = {activations.rho:.2f})."
+
+
+def _place(one: Correlation) -> tuple[str, str, int]:
+    return one.phase, one.setting, one.batch_size
+
+
+def _exceeds(one: Correlation, other: Correlation) -> bool:
+    """All of its interval lies above the other's value; without an interval nothing is told."""
+    return one.low is not None and one.low > other.rho

@@ -8,7 +8,7 @@ from archbench.decide.advice import Advised
 from archbench.decide.matrix import Row, decision_matrix
 from archbench.decide.outcome import toggles_label
 from archbench.decide.pick import Choice
-from archbench.decide.ties import duel
+from archbench.decide.ties import settled_by
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.expression import show
 from archbench.report.content import Block, Bullets, Code, Paragraph, Section, Table
@@ -108,7 +108,7 @@ def _relative(row: Row) -> Iterable[tuple[str, float]]:
 
 
 def _why_this_batch(row: Row) -> str:
-    return ", the largest at which all candidates have figures" if row.other_batches else ""
+    return ", of those at which most networks satisfy the conditions the largest" if row.other_batches else ""
 
 
 def _verdict(row: Row) -> str:
@@ -131,7 +131,7 @@ def _verdict(row: Row) -> str:
     if row.opinion.reason == "first":
         return f"{word}: {best.network} comes first."
     if row.opinion.reason == "tie":
-        return f"{word}: {best.network} and {first.network} tie; `{duel(first.cell_id, best.cell_id)}` settles it."
+        return f"{word}: {best.network} and {first.network} tie{_settled(row, first, best)}."
     if row.opinion.reason == "some fail":
         short = "; ".join(_falls_short(one) for one in row.advised if one.measured and one.choice is None)
         return f"{word}: {best.network} comes first or ties with it, but {short}."
@@ -169,11 +169,17 @@ def _role(row: Row, one: Choice) -> str:
 
 
 def _tie(row: Row) -> Iterable[str]:
-    """Which duel tells the first two apart."""
+    """That the first two cannot be told apart, and what would do it."""
     first, second = row.recommended, row.runner_up
     if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
         told = f"{percent(second.behind.within)} apart they would be told apart"
-        yield f"{first.network} and {second.network} tie ({told}); `{duel(first.cell_id, second.cell_id)}` settles it."
+        yield f"{first.network} and {second.network} tie ({told}){_settled(row, first, second)}."
+
+
+def _settled(row: Row, first: Choice, other: Choice) -> str:
+    """The duel that would tell them apart, where one can."""
+    command = settled_by(row.goal.column, first.cell_id, other.cell_id)
+    return "" if command is None else f"; `{command}` settles it"
 
 
 def _gains(row: Row) -> Iterable[str]:

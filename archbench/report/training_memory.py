@@ -12,6 +12,8 @@ from archbench.report.units import MIB, RATIO, figure, whole
 
 _STATE = 3
 """Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""
+_HALVED = ("bf16", "fp16")
+"""Precisions to which a whole model is converted, its state with it; `weight_bytes` is that of fp32."""
 Pair = tuple[Outcome, Outcome | None]
 
 
@@ -45,7 +47,8 @@ def training_memory(run: Measured) -> Section | None:
 def _row(pair: Pair) -> tuple[str, ...]:
     trained, inferred = pair
     peak = trained.peak_bytes
-    state = None if trained.weight_bytes is None else _STATE * trained.weight_bytes
+    weights = None if trained.weight_bytes is None else trained.weight_bytes / (1 + (trained.precision in _HALVED))
+    state = None if weights is None else _STATE * weights
     inference = None if inferred is None else inferred.peak_bytes
     image = None if peak is None or state is None else max(0, peak - state) / trained.batch_size
     return (

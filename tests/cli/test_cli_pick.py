@@ -52,6 +52,12 @@ def test_a_shortlist_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert "\x1b" not in out
 
 
+def test_a_tie_that_no_duel_settles(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = pick(capsys, run, "--minimize", "peak_allocated")
+    assert "Too close to call with" in out
+    assert "duel" not in out
+
+
 def test_without_a_goal_the_smallest_latency_comes_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "smallest latency_median first" in pick(capsys, run)[1]
 

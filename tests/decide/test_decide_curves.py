@@ -134,6 +134,8 @@ def test_a_perfect_predictor_a_reversed_one_and_a_useless_one() -> None:
     assert set(found) == {"macs", "activations"}, "equal parameters have no order"
     assert (found["macs"].rho, found["macs"].networks) == (pytest.approx(1.0), 6)
     assert found["activations"].rho == pytest.approx(-1.0)
+    ends = [(one.low, one.high) for one in found.values()]
+    assert ends == [(None, None)] * 2, "six networks in order by luck are no certainty"
 
 
 def test_rho_and_its_interval_by_hand() -> None:

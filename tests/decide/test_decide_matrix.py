@@ -173,6 +173,20 @@ def test_the_baseline_stands_beside_with_its_figures_though_it_falls_short(tmp_p
     assert [one.network for one in found.beside] == ["resnet101", "vgg16", "resnet50"]
 
 
+def test_the_baseline_is_held_against_the_others_at_their_batch(tmp_path: Path) -> None:
+    found = judge(
+        tmp_path,
+        row("resnet50", 0.001, top1=70.0),
+        row("resnet50", 0.030, top1=70.0, batch_size=8),
+        row("resnet101", 0.040, top1=78.0, batch_size=8),
+        row("resnet101", 0.050, top1=78.0, batch_size=8, device="cuda"),
+        baseline="resnet50",
+        at_least={"top1": 75},
+    )
+    assert found.ranking.circumstances, "two devices are ranked apart"
+    assert found.baseline.batch_size == found.batch_size == 8
+
+
 def test_bounds_may_have_units(tmp_path: Path) -> None:
     found = judge(tmp_path, row("resnet50", 0.02), row("vgg16", 0.01), at_most={"latency_median": "15 ms"})
     assert verdict(found) == ("does not hold", "none satisfies")

@@ -336,6 +336,16 @@ def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
     ]
 
 
+def test_the_state_of_a_whole_model_in_16_bits_is_half(tmp_path: Path) -> None:
+    rows = [
+        make_record(phase="training", precision=name, cell_id=f"resnet50@{name}", weight_bytes=100 * 2**20)
+        for name in ("fp32", "bf16")
+    ]
+    (table,) = tables(*section(report_of(tmp_path, *rows), "Memory in training").blocks)
+    place = table.headings.index("of it state MiB")
+    assert {row[place] for row in table.rows} == {"300", "150"}
+
+
 def test_the_training_step_is_named_only_where_there_is_one(tmp_path: Path) -> None:
     without = texts(section(report_of(tmp_path / "a", make_record()), "What is not included"))
     assert "copies from host to device" in without

@@ -77,6 +77,7 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     found = section(
         tmp_path,
         Decision(situation="tie", folklore=("vgg16",), **goal),
+        Decision(situation="tie in bytes", folklore=("efficientnet_b4",), maximize="peak_allocated"),
         Decision(situation="behind", folklore=("resnet101",), **goal),
         Decision(situation="short", folklore=("vgg16",), at_least={"top1": 75}, **goal),
         Decision(situation="none", folklore=("alexnet",), **goal),
@@ -87,6 +88,10 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     assert words["tie"] == Paragraph(
         "Holds: vgg16 and resnet50 tie; `archbench duel resnet50@batch_size=1 vgg16@batch_size=1` settles it."
     )
+    tie = words["tie in bytes"]
+    assert isinstance(tie, Paragraph)
+    assert "tie" in tie.text
+    assert "duel" not in tie.text, "a duel is about time"
     assert words["behind"] == Paragraph("Does not hold: resnet101 is 2.00x ±0.03 behind (resnet50 comes first).")
     assert words["short"] == Paragraph("Does not hold: vgg16 falls short (top1 >= 75: 72.0 % (3.0 points off)).")
     assert words["none"] == Paragraph("Cannot be judged: of alexnet none was measured under these conditions.")
