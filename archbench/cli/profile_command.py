@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from archbench.model.cell import Cell
     from archbench.model.environment import Environment
     from archbench.model.profile import Profile
+    from archbench.model.profile_messages import ProfileRequest
 
 AXES = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
 
@@ -45,43 +47,32 @@ def command(
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.device import collect_environment, resolve_device
+    from archbench.model.profile_messages import ProfileRequest
 
-    axes = {
-        "batch_size": batch_size,
-        "phase": phase,
-        "precision": precision,
-        "compile_mode": compile_mode,
-        "memory_format": memory_format,
-        "input_size": input_size,
-    }
+    if against and stage:
+        raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
+    values = (batch_size, phase, precision, compile_mode, memory_format, input_size)
+    axes = dict(zip(AXES, values, strict=True))
     environment = collect_environment(resolve_device(device))
-    cells = [_cell(name, axes, environment, allow_code)]
-    if against:
-        other, other_axes = _other(name, axes, against)
-        cells.append(_cell(other, other_axes, environment, allow_code))
-        if cells[0] == cells[1]:
-            raise UsageError(f"--against {against}: that is the same network at the same settings")
+    cells = _cells(name, axes, against, environment, allow_code)
     if snapshot is not None and environment.device == "cpu":
         raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
     for option, path in (("--trace", trace), ("--html", html), ("--snapshot", snapshot)):
         _refuse_unwritable(option, path)
-    profiles = _measure(
-        cells,
-        environment,
+    request = ProfileRequest(
+        cell=cells[0],
+        environment=environment,
         threads=threads,
         seed=seed,
         allow_code=allow_code,
         memory=memory,
         gradients=gradients,
-        trace=trace,
-        snapshot=snapshot,
+        trace=str(trace.absolute()) if trace else None,
+        snapshot=str(snapshot.absolute()) if snapshot else None,
     )
+    profiles = _measure(request, cells[1:])
     if html is not None:
-        from archbench.report.html import render_html
-        from archbench.report.profile_report import profile_report
-        from archbench.store.files import write_bytes
-
-        write_bytes(html, render_html(profile_report(*profiles)).encode())
+        _write_page(html, profiles)
     if as_json:
         _print_json(profiles)
     else:
@@ -89,6 +80,19 @@ def command(
     for path in (html, trace, snapshot):
         if path is not None:
             print(f"written: {path}", file=sys.stderr)
+
+
+def _cells(
+    name: str, axes: dict[str, str], against: str, environment: Environment, allow_code: bool
+) -> tuple[Cell, ...]:
+    """The cell to profile, and the one to hold it against if there is one."""
+    cell = _cell(name, axes, environment, allow_code)
+    if not against:
+        return (cell,)
+    other = _cell(*_other(name, axes, against), environment, allow_code)
+    if cell == other:
+        raise UsageError(f"--against {against}: that is the same network at the same settings")
+    return (cell, other)
 
 
 def _cell(name: str, axes: dict[str, str], environment: Environment, allow_code: bool) -> Cell:
@@ -136,44 +140,29 @@ def _refuse_unwritable(option: str, path: Path | None) -> None:
         raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
 
 
-def _measure(
-    cells: list[Cell],
-    environment: Environment,
-    *,
-    threads: int | None,
-    seed: int,
-    allow_code: bool,
-    memory: bool,
-    gradients: bool,
-    trace: Path | None,
-    snapshot: Path | None,
-) -> list[Profile]:
+def _measure(first: ProfileRequest, others: Sequence[Cell]) -> list[Profile]:
     """Profile one cell after the other; trace and snapshot are of the first."""
     from msgspec.structs import replace
 
     from archbench.execute import device_lock
     from archbench.execute.profile_process import run_profile
-    from archbench.model.profile_messages import ProfileRequest
     from archbench.report.profile_findings import findings
 
     profiles = []
-    with device_lock(environment.device_key):
-        for number, cell in enumerate(cells):
-            request = ProfileRequest(
-                cell=cell,
-                environment=environment,
-                threads=threads,
-                seed=seed,
-                allow_code=allow_code,
-                memory=memory,
-                gradients=gradients,
-                trace=str(trace.absolute()) if trace and number == 0 else None,
-                snapshot=str(snapshot.absolute()) if snapshot and number == 0 else None,
-            )
-            with _Phases(cell.network.label) as phases:
+    with device_lock(first.environment.device_key):
+        for request in (first, *(replace(first, cell=cell, trace=None, snapshot=None) for cell in others)):
+            with _Phases(request.cell.network.label) as phases:
                 profile = run_profile(request, entered=phases.show)
             profiles.append(replace(profile, findings=findings(profile)))
     return profiles
+
+
+def _write_page(path: Path, profiles: Sequence[Profile]) -> None:
+    from archbench.report.html import render_html
+    from archbench.report.profile_report import profile_report
+    from archbench.store.files import write_bytes
+
+    write_bytes(path, render_html(profile_report(*profiles)).encode())
 
 
 class _Phases:
