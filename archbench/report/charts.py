@@ -7,7 +7,7 @@ wiring to a filter. Colours, fonts and backgrounds belong to the theme of whoeve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import altair as alt
@@ -95,6 +95,20 @@ def gains(points: Sequence[Point]) -> Chart:
     """A bar for each network and setting at the smallest batch size, the largest gains first."""
     named = {one.setting for one in points if one.gain}
     return _bars(points, "gain", _chosen("gain", "phase_order", "machine", "batch"), named=named, largest_first=True)
+
+
+CHARTS: dict[str, Callable[[Sequence[Point]], Chart]] = {
+    "accuracy-over-latency": accuracy_over_latency,
+    "accuracy-over-throughput": accuracy_over_throughput,
+    "accuracy-over-macs": accuracy_over_macs,
+    "latency-over-macs": latency_over_macs,
+    "latency-over-activations": latency_over_activations,
+    "throughput-over-batch": throughput_over_batch,
+    "latency-over-batch": latency_over_batch,
+    "training-memory": training_memory,
+    "gains": gains,
+}
+"""By the name that `plots` gives each."""
 
 
 def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:

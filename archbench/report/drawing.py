@@ -68,12 +68,22 @@ def drawn(report: Report) -> Iterator[tuple[str, str]]:
         spec = json.loads(picture.spec)
         for layer in spec.get("layer", [spec]):  # an image has no pointer above it
             layer.get("encoding", {}).pop("tooltip", None)
+        _drop_unused(spec)
         if report.dataset and spec.get("data") == {"name": report.dataset.name}:
             named = json.dumps(spec)
             spec["data"] = {"values": _rows(report.dataset, [name for name in report.dataset.columns if name in named])}
         if spec.get("width") == "container":
             spec["width"] = WIDTH
         yield picture.name, vl_convert.vegalite_to_svg(spec, config=config)
+
+
+def _drop_unused(spec: dict[str, Any]) -> None:
+    """Without the calculations whose result nothing draws, as that of a tooltip's words: they take time for nothing."""
+    if "transform" in spec:
+        whole = json.dumps(spec)
+        spec["transform"] = [
+            step for step in spec["transform"] if "calculate" not in step or whole.count(step["as"]) > 1
+        ]
 
 
 def _rows(dataset: Dataset, columns: Collection[str]) -> list[dict[str, Any]]:
