@@ -21,7 +21,8 @@ class Side(Struct):
     names: tuple[str, ...] = ()
     """Paths of the stages that it holds, in order."""
     seconds: float = 0.0
-    macs: int = 0
+    macs: int | None = 0
+    """`None` for a network that cannot be counted."""
     bytes_moved: int = 0
     saved_bytes: int = 0
 
@@ -88,7 +89,7 @@ def _sides(profile: Profile, place: Place) -> dict[str, Side]:
     for row in profile.modules:
         side = sides.setdefault(place(profile, row), Side())
         side.seconds += row.own_s
-        side.macs += row.own_macs
+        side.macs = None if side.macs is None or row.own_macs is None else side.macs + row.own_macs
         side.bytes_moved += row.own_bytes
         side.saved_bytes += row.own_saved_bytes or 0
         if row.path in profile.stages and row.path != place(profile, row):

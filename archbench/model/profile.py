@@ -52,11 +52,11 @@ class ModuleProfile(Struct, frozen=True, kw_only=True):
     """Of the step: (forward + backward) / step."""
     params: int
     """Trainable parameters inside, each once."""
-    macs: int
-    """Multiply-accumulates of one forward pass, per image."""
-    own_macs: int
-    flops: int
-    """FLOP of the step, of the whole batch, backward included."""
+    macs: int | None
+    """Multiply-accumulates of one forward pass, per image; `None` for a network that cannot be counted."""
+    own_macs: int | None
+    flops: int | None
+    """FLOP of the step, of the whole batch, backward included; `None` at inference where `macs` is."""
     activation_bytes: int
     """Written by its operators into new memory during the forward pass."""
     saved_bytes: int | None
@@ -66,7 +66,7 @@ class ModuleProfile(Struct, frozen=True, kw_only=True):
     """Read and written by its operators in the step, as if no cache held anything between two operators."""
     own_bytes: int
     intensity: float | None
-    """Arithmetic intensity: FLOP per byte moved. `None` where nothing is moved."""
+    """Arithmetic intensity: FLOP per byte moved. `None` where nothing is moved, or FLOP are not known."""
     achieved_flops: float | None
     """FLOP per second; `None` where it took no time that could be measured."""
     least_s: float | None

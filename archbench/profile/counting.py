@@ -27,10 +27,6 @@ class Counted(Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
 
 
-NOTHING_COUNTED = Counted(macs=0, own_macs=Counter(), stages=())
-"""For a network that cannot be counted."""
-
-
 def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
     """Count without data; where the network's forward looks at values, with data.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
@@ -49,14 +50,17 @@ class Tally(Struct):
 def module_rows(
     module: nn.Module,
     times: StepTimes,
-    counted: Counted,
+    counted: Counted | None,
     traffic: Traffic,
     ceilings: Ceilings | None,
     *,
     batch_size: int,
     training: bool,
 ) -> tuple[ModuleProfile, ...]:
-    """The network's row first, then its modules in the order of their first call, each before those inside it."""
+    """The network's row first, then its modules in the order of their first call, each before those inside it.
+
+    `counted`: `None` for a network that cannot be counted; its rows have no MACs, and at inference no FLOP.
+    """
     own = _own_tallies(times, counted, traffic, ceilings, batch_size=batch_size, training=training)
     tree = _children(own)
     inside: dict[str, Tally] = {}
@@ -81,7 +85,8 @@ def module_rows(
                 own.get(path, Tally()),
                 inside[path],
                 times,
-                stage=_stage_of(path, counted.stages),
+                stage=None if counted is None else _stage_of(path, counted.stages),
+                counted=counted is not None,
                 training=training,
             )
         )
@@ -114,7 +119,7 @@ def step_parts(times: StepTimes, traffic: Traffic, *, training: bool) -> tuple[S
 
 def _own_tallies(
     times: StepTimes,
-    counted: Counted,
+    counted: Counted | None,
     traffic: Traffic,
     ceilings: Ceilings | None,
     *,
@@ -124,12 +129,13 @@ def _own_tallies(
     """By path, without what modules inside do."""
     own: dict[str, Tally] = {}
     paths = [owner.path for owner in (*times.by_owner, *traffic.by_owner)]
-    for path in dict.fromkeys([*times.kinds, *paths, *counted.own_macs]):
+    own_macs = Counter[str]() if counted is None else counted.own_macs
+    for path in dict.fromkeys([*times.kinds, *paths, *own_macs]):
         if path in PARTS:
             continue
         ahead, back = Owner(path, backward=False), Owner(path, backward=True)
         works = [traffic.by_owner[owner] for owner in (ahead, back) if owner in traffic.by_owner]
-        macs = counted.own_macs[path]
+        macs = own_macs[path]
         # In inference mode operators arrive whole (`linear`), for which the counter of FLOP has no formula; in training
         # they arrive in parts, and the counts are those of what really runs, backward and auxiliary heads included.
         flops = sum(work.flops for work in works) if training else 2 * macs * batch_size
@@ -142,7 +148,7 @@ def _own_tallies(
             written=traffic.written[ahead],
             saved=traffic.saved[path],
         )
-        if ceilings is not None:
+        if ceilings is not None and (training or counted is not None):
             compute_s, memory_s = flops / ceilings.flops, tally.bytes_moved / ceilings.bandwidth
             if compute_s > memory_s:
                 tally.compute_s = compute_s
@@ -175,11 +181,13 @@ def _row(
     times: StepTimes,
     *,
     stage: str | None,
+    counted: bool,
     training: bool,
 ) -> ModuleProfile:
     least_s = inside.compute_s + inside.memory_s
     bound: Bound = "compute" if inside.compute_s > inside.memory_s else "memory"
     total_s = inside.total_s
+    flops = inside.flops if counted or training else None
     return ModuleProfile(
         path=path,
         kind=type(module).__name__,
@@ -192,16 +200,16 @@ def _row(
         own_s=own.total_s,
         share=total_s / times.observed_s,
         params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
-        macs=inside.macs,
-        own_macs=own.macs,
-        flops=inside.flops,
+        macs=inside.macs if counted else None,
+        own_macs=own.macs if counted else None,
+        flops=flops,
         activation_bytes=inside.written,
         saved_bytes=inside.saved if training else None,
         own_saved_bytes=own.saved if training else None,
         bytes_moved=inside.bytes_moved,
         own_bytes=own.bytes_moved,
-        intensity=inside.flops / inside.bytes_moved if inside.bytes_moved else None,
-        achieved_flops=inside.flops / total_s if total_s else None,
+        intensity=flops / inside.bytes_moved if flops is not None and inside.bytes_moved else None,
+        achieved_flops=flops / total_s if flops is not None and total_s else None,
         least_s=least_s or None,
         roofline_share=least_s / total_s if least_s and total_s else None,
         bound=bound if least_s else None,

@@ -23,9 +23,10 @@ from archbench.model.cell import Cell
 from archbench.model.errors import UnfitError
 from archbench.model.gradient_health import GradientHealth
 from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
+from archbench.model.profile_memory import MemoryTimeline
 from archbench.model.profile_messages import ProfileRequest
 from archbench.model.protocol import Protocol, protocol_for
-from archbench.profile.counting import NOTHING_COUNTED, count_by_module
+from archbench.profile.counting import count_by_module
 from archbench.profile.gradient_health import gradient_health
 from archbench.profile.kernels import map_kernels
 from archbench.profile.memory_timeline import memory_timeline, write_snapshot
@@ -84,11 +85,7 @@ class _Run:
         self._enter("operators")
         window = self._window(workload, traffic, ceilings, times.plain_s)
         stages = tuple(stage.name for stage in counted.stages) if counted else ()
-        memory = None
-        if self._request.memory:
-            self._enter("memory")
-            peak = None if predicted is None else predicted.peak_bytes(self._cell.batch_size, batches_held=RING)
-            memory = self._unless_impossible("memory", lambda: memory_timeline(workload, stages, peak))
+        memory = self._memory(workload, stages, predicted)
         if self._request.snapshot is not None:
             self._enter("snapshot")
             write_snapshot(workload, Path(self._request.snapshot))
@@ -97,7 +94,7 @@ class _Run:
         rows = module_rows(
             module,
             times,
-            counted or NOTHING_COUNTED,
+            counted,
             traffic,
             ceilings,
             batch_size=self._cell.batch_size,
@@ -208,6 +205,16 @@ class _Run:
         if trace is not None:
             add_module_tracks(trace)
         return window
+
+    def _memory(
+        self, workload: Workload, stages: tuple[str, ...], predicted: MemoryModel | None
+    ) -> MemoryTimeline | None:
+        if not self._request.memory:
+            self._missing["memory"] = "left out on request"
+            return None
+        self._enter("memory")
+        peak = None if predicted is None else predicted.peak_bytes(self._cell.batch_size, batches_held=RING)
+        return self._unless_impossible("memory", lambda: memory_timeline(workload, stages, peak))
 
     def _gradients(self, stages: tuple[str, ...]) -> GradientHealth | None:
         if self._cell.phase == "inference":

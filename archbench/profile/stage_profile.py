@@ -6,7 +6,7 @@ from archbench.measure.clock import Clock
 from archbench.measure.workload import Workload
 from archbench.model.calibration import Calibration
 from archbench.model.profile import StageProfile
-from archbench.profile.counting import NOTHING_COUNTED, Counted, count_by_module
+from archbench.profile.counting import Counted, count_by_module
 from archbench.profile.rows import Ceilings, module_rows, stage_rows, step_parts
 from archbench.profile.timing import time_by_module
 from archbench.profile.traffic import watch_traffic
@@ -55,11 +55,11 @@ def profile_stages(
     )
 
 
-def _counted(workload: Workload, *, allow_code: bool) -> Counted:
+def _counted(workload: Workload, *, allow_code: bool) -> Counted | None:
     try:
         return count_by_module(workload.cell.network, allow_code=allow_code)
     except Exception:  # the network's own code, without data: its times are worth storing without its MACs
-        return NOTHING_COUNTED
+        return None
 
 
 def _ceilings(workload: Workload, calibration: Calibration | None) -> Ceilings | None:

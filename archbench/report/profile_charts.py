@@ -110,29 +110,10 @@ def roofline(found: Roofline) -> Chart:
     ]
     reach = [*(point.intensity for point in found.points), found.ridge]
     left, right = min(reach) / 2, max(reach) * 2
-    roof = [(at, min(found.peak_flops, at * found.bandwidth) / _GIGA) for at in (left, found.ridge, right)]
-    low = min(row["flops"] for row in points) / 2
+    low = min(left * found.bandwidth / _GIGA, *(row["flops"] / 2 for row in points))
     high = max(found.peak_flops / _GIGA, *(row["flops"] for row in points)) * 2
     x = _log_axis(alt.X, "intensity:Q", "Arithmetic intensity, FLOP per byte", left, right)
-    y = _log_axis(alt.Y, "flops:Q", "GFLOP/s", min(low, roof[0][1]), high)
-    line = (
-        _inline([{"intensity": at, "flops": flops} for at, flops in roof])
-        .mark_line(strokeWidth=2, color="gray")
-        .encode(x, y)
-    )
-    middle = math.sqrt(left * found.ridge)
-    product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
-    # The copy's name stands above the slope, where no point can be.
-    labels: list[tuple[float, float, str, Literal["left", "right"], int]] = [
-        (found.ridge, roof[1][1], f"matrix product {product} GFLOP/s", "left", _BESIDE),
-        (middle, middle * found.bandwidth / _GIGA, f"copy {copy} GB/s", "right", -_BESIDE),
-    ]
-    ceilings = [
-        _inline([{"intensity": at, "flops": flops, "words": words}])
-        .mark_text(align=align, baseline="middle", dx=dx, dy=-11, fontSize=11)
-        .encode(x, y, text="words:N")
-        for at, flops, words, align, dx in labels
-    ]
+    y = _log_axis(alt.Y, "flops:Q", "GFLOP/s", low, high)
     kinds = alt.Scale(domain=["stage", "whole network"])
     dots = (
         _inline(points)
@@ -152,12 +133,37 @@ def roofline(found: Roofline) -> Chart:
             ],
         )
     )
-    across, up = math.log(right / left), math.log(high / min(low, roof[0][1]))
+    across, up = math.log(right / left), math.log(high / low)
+    corner = (found.ridge, found.peak_flops / _GIGA)
     named = [
         _inline([row]).mark_text(align=align, dx=dx, dy=dy, fontSize=11).encode(x, y, text="name:N")
-        for row, (align, dx, dy) in zip(points, _placed(points, across, up, roof[1]), strict=True)
+        for row, (align, dx, dy) in zip(points, _placed(points, across, up, corner), strict=True)
     ]
-    return alt.layer(line, *ceilings, dots, *named).properties(width="container", height=_HEIGHT)
+    layers = (*_roof(found, left, right, x, y), dots, *named)
+    return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+
+
+def _roof(found: Roofline, left: float, right: float, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """The two ceilings between these intensities, each with its name."""
+
+    def at(intensity: float, words: str = "") -> dict[str, Any]:
+        flops = min(found.peak_flops, intensity * found.bandwidth) / _GIGA
+        return {"intensity": intensity, "flops": flops, "words": words}
+
+    product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
+    # The copy's name stands above the slope, where no point can be.
+    labels: list[tuple[dict[str, Any], Literal["left", "right"], int]] = [
+        (at(found.ridge, f"matrix product {product} GFLOP/s"), "left", _BESIDE),
+        (at(math.sqrt(left * found.ridge), f"copy {copy} GB/s"), "right", -_BESIDE),
+    ]
+    ceilings = [
+        _inline([row])
+        .mark_text(align=align, baseline="middle", dx=dx, dy=-11, fontSize=11)
+        .encode(x, y, text="words:N")
+        for row, align, dx in labels
+    ]
+    line = _inline([at(left), at(found.ridge), at(right)]).mark_line(strokeWidth=2, color="gray").encode(x, y)
+    return [line, *ceilings]
 
 
 _BESIDE = 6
@@ -251,6 +257,12 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
             ],
         )
     )
+    layers = (areas, *_section_marks(timeline, x), *_peak_mark(timeline, x))
+    return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+
+
+def _section_marks(timeline: MemoryTimeline, x: alt.X) -> tuple[alt.Chart, alt.Chart]:
+    """A line where each section of the step begins, and its name."""
     sections: _Rows = []
     for number, point in enumerate(timeline.points):
         if not sections or sections[-1]["words"] != point.section:
@@ -260,6 +272,11 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
     words = begin.mark_text(align="left", baseline="bottom", dx=3, dy=-4, fontSize=11).encode(
         x, y=alt.value(0), text="words:N"
     )
+    return rules, words
+
+
+def _peak_mark(timeline: MemoryTimeline, x: alt.X) -> tuple[alt.Chart, alt.Chart]:
+    """A dot at the peak, and its figure."""
     peak = timeline.peak
     at = timeline.points.index(peak)
     right = at > len(timeline.points) * 0.6
@@ -269,7 +286,7 @@ def memory_over_step(timeline: MemoryTimeline) -> Chart:
     said = mark.mark_text(align="right" if right else "left", dx=-8 if right else 8, dy=-6, fontSize=11).encode(
         x, alt.Y("mib:Q"), text="words:N"
     )
-    return alt.layer(areas, rules, words, dot, said).properties(width="container", height=_HEIGHT)
+    return dot, said
 
 
 def saved_by_operator(timeline: MemoryTimeline) -> Chart:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from archbench.model.profile import Finding, ModuleProfile, Profile
 from archbench.model.profile_memory import CATEGORIES
+from archbench.report.profile_memory import EXPLODED, VANISHED
 from archbench.report.units import GIGA, MIB, MS, figure, percent
 
 MUCH = 0.10
@@ -22,8 +23,6 @@ GOOD = 0.7
 UNBALANCED = 1.3
 """A stage's share of the time over its share of the MACs from which it is called expensive for its arithmetic."""
 PREDICTION_OFF = 0.10
-HEALTHY = (1e-2, 1e2)
-"""First over last layer's gradient norm: outside of two decades the first layers learn at another pace."""
 _KINDS_NAMED = 3
 _MOVES = ("cat", "copy_", "clone", "contiguous", "_to_copy", "stack", "_cat")
 """Operators that only put data elsewhere."""
@@ -45,7 +44,7 @@ def _largest_stage(profile: Profile) -> Iterator[Finding]:
     )
     yield Finding(code="largest_stage", text=text)
     for row in stages:
-        of_macs = row.macs / profile.macs
+        of_macs = (row.macs or 0) / profile.macs
         if row is not top and row.share > MUCH and of_macs and row.share / of_macs > UNBALANCED:
             text = (
                 f"`{row.path}` is expensive for its arithmetic: {percent(row.share)} of the step for "
@@ -224,7 +223,7 @@ def _gradients(profile: Profile) -> Iterator[Finding]:
     if health is None or health.first_to_last is None:
         return
     ratio = health.first_to_last.median
-    if HEALTHY[0] <= ratio <= HEALTHY[1]:
+    if VANISHED < ratio < EXPLODED:
         yield Finding(
             code="gradients", text=f"At initialisation the first layer's gradient is {ratio:.3g} times the last one's"
         )

@@ -15,6 +15,7 @@ from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.profile import ModuleProfile, Profile
 from archbench.model.profile_messages import ProfileRequest
+from archbench.profile import run
 from archbench.profile.counting import count_by_module
 from archbench.profile.run import profile_cell
 
@@ -87,6 +88,20 @@ def test_inference_has_no_backward_and_nothing_kept() -> None:
     assert whole.saved_bytes is None
     assert whole.flops == 2 * whole.macs * found.cell.batch_size
     assert found.missing["gradients"]
+
+
+def test_what_cannot_be_counted_has_no_macs_rather_than_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError("looks at values")
+
+    monkeypatch.setattr(run, "count_by_module", refuses)
+    found = profile.__wrapped__("lenet5", "inference")
+    whole = found.modules[0]
+    assert (whole.macs, whole.own_macs, whole.flops, whole.intensity, whole.achieved_flops) == (None,) * 5
+    assert (whole.least_s, whole.roofline_share, whole.bound) == (None,) * 3
+    assert found.roofline.points == ()
+    assert found.missing["macs"] == "RuntimeError: looks at values"
+    assert found.missing["memory"] == "left out on request"
 
 
 def test_roofline_and_operators_are_there() -> None:
