@@ -127,9 +127,18 @@ def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
 
 
 def shortened(name: str) -> str:
-    """A name as a table shows it: where it is long, its middle gives way."""
+    """A name as a table shows it: printable, and where it is long, its middle gives way."""
+    name = name if name.isprintable() else printable(name)
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def printable(text: str) -> str:
+    """On one line, with control and direction marks replaced: they could reorder what is read."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def setting_labels(cells: Iterable[Outcome], named: Iterable[str]) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from archbench.decide.curves import BUDGETS, FEWEST_NETWORKS, Correlation, Curve, correlations, curves, fits
+from archbench.decide.curves import BUDGETS, FEWEST_NETWORKS, KNEE, Correlation, Curve, correlations, curves, fits
 from archbench.decide.outcome import Outcome
-from archbench.report.content import Block, Paragraph, Section
+from archbench.report.content import Paragraph, Section
 from archbench.report.figures import PHASES
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
@@ -57,31 +57,37 @@ def predictors(run: Measured) -> Section | None:
 
 
 def _knees(found: Sequence[Curve], run: Measured) -> list[Section]:
-    place = {label: number for number, label in enumerate(run.setting_labels())}
-    parts = []
-    for phase, title in PHASES.items():
-        bent = [curve for curve in found if curve.rising is not None and curve.points[0].phase == phase]
-        bent.sort(key=lambda curve: (place[curve.points[0].setting_label], curve.points[0].variant))
-        headings = ("Network", "Setting", "Knee", "img/s there", "Latency ms", "Most img/s", "at batch", "Measured to")
-        blocks = listed(
-            bent,
-            _knee_row,
-            headings,
-            numeric=set(headings[2:]),
-            noun="networks and settings",
-            caption=f"{title}: where throughput saturates",
-        )
-        if blocks:
-            parts.append(Section(title=f"{title}: where throughput saturates", blocks=tuple(blocks), phase=phase))
-    if not parts:
-        return []
     note = "The knee is the smallest batch whose throughput is within 5 % of the best. An arrow: still rising there."
-    if run.floor is not None and run.floor.spread > 0.05:
+    if run.floor is not None and run.floor.spread > KNEE:
         note += (
             f" The noise floor, {percent(run.floor.spread)}, is more than these 5 %, so a knee may be off by one batch."
         )
-    first, *others = parts
-    return [Section(title=first.title, blocks=(Paragraph(note), *first.blocks), phase=first.phase), *others]
+    bent = [curve for curve in found if curve.rising is not None]
+    headings = ("Network", "Setting", "Knee", "img/s there", "Latency ms", "Most img/s", "at batch", "Measured to")
+    return _by_phase(bent, run, _knee_row, headings, "where throughput saturates", note)
+
+
+def _by_phase(
+    told: Sequence[Curve],
+    run: Measured,
+    row: Callable[[Curve], tuple[str, ...]],
+    headings: tuple[str, ...],
+    what: str,
+    note: str,
+) -> list[Section]:
+    """A table of curves for each phase, by setting and name; the note stands above the first."""
+    place = {label: number for number, label in enumerate(run.setting_labels())}
+    parts: list[Section] = []
+    for phase, name in PHASES.items():
+        chosen = [curve for curve in told if _ends(curve)[0].phase == phase]
+        chosen.sort(key=lambda curve: (place[_ends(curve)[0].setting_label], _ends(curve)[0].variant))
+        title = f"{name}: {what}"
+        numeric = set(headings[2:])
+        blocks = listed(chosen, row, headings, numeric=numeric, noun="networks and settings", caption=title)
+        if blocks:
+            above = () if parts else (Paragraph(note),)
+            parts.append(Section(title=title, blocks=(*above, *blocks), phase=phase))
+    return parts
 
 
 def _knee_row(curve: Curve) -> tuple[str, ...]:
@@ -107,33 +113,18 @@ def _rate(one: Outcome) -> str:
 def _largest(found: Sequence[Curve], run: Measured) -> list[Section]:
     gpus = run.environment.gpus
     memory = gpus[0].memory_bytes if gpus else run.environment.memory_bytes
-    place = {label: number for number, label in enumerate(run.setting_labels())}
-    budgets = tuple(f"{fixed(budget, GIB, 0)} GiB" for budget in BUDGETS)
-    parts = []
-    for phase, title in PHASES.items():
-        told = [curve for curve in found if _ends(curve)[0].phase == phase and _tells(curve)]
-        told.sort(key=lambda curve: (place[_ends(curve)[0].setting_label], _ends(curve)[0].variant))
-        headings = ("Network", "Setting", *budgets, "Measured to", "Peak there")
-        blocks: list[Block] = listed(
-            told,
-            lambda curve: _largest_row(curve, memory),
-            headings,
-            numeric=set(headings[2:]),
-            noun="networks and settings",
-            caption=f"{title}: the largest batch that fits",
-        )
-        if blocks:
-            parts.append(Section(title=f"{title}: the largest batch that fits", blocks=tuple(blocks), phase=phase))
-    if not parts:
-        return []
-    note = Paragraph(
+    note = (
         "Images in one step whose live tensors fit into a memory of that size, by the line through the peaks predicted "
         f"for two batch sizes; `{NULL}` where only one was predicted, which gives no line. Where a batch was measured "
         "that does not fit, the largest that did and the smallest that did not stand in brackets. Allocators round up, "
         "and on a GPU CUDA's context and fragments take some more: leave a tenth. Compiled steps are not predicted."
     )
-    first, *others = parts
-    return [Section(title=first.title, blocks=(note, *first.blocks), phase=first.phase), *others]
+    budgets = (f"{fixed(budget, GIB, 0)} GiB" for budget in BUDGETS)
+    headings = ("Network", "Setting", *budgets, "Measured to", "Peak there")
+    told = [curve for curve in found if _tells(curve)]
+    return _by_phase(
+        told, run, lambda curve: _largest_row(curve, memory), headings, "the largest batch that fits", note
+    )
 
 
 def _ends(curve: Curve) -> tuple[Outcome, Outcome]:

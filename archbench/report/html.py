@@ -152,7 +152,8 @@ class _Page:
         body = "\n".join(_row(row, table, plain=not head) for row in kept[:FIRST_ROWS])
         later = ""
         if len(kept) > FIRST_ROWS:
-            later = f'<script type="application/json" class="later">{_json(kept[FIRST_ROWS:])}</script>'
+            rest = [tuple(map(printable, row)) for row in kept[FIRST_ROWS:]]
+            later = f'<script type="application/json" class="later">{_json(rest)}</script>'
         missing = ""
         if len(table.rows) > len(kept):
             missing = (

@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 from html import escape
 
+from archbench.decide.outcome import printable
+
 CODE = re.compile(r"`([^`]+)`")
 """Splits a text into what stands outside and, at odd places, inside of backticks."""
-
-
-def printable(text: str) -> str:
-    """On one line, with control and direction marks replaced: they could reorder what is read."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def html(text: str) -> str:
