@@ -301,7 +301,7 @@ def _aligned(row: Aligned, change_s: float, *, kept: bool) -> list[Text | str]:
         fixed(row.base.seconds, MS, 2),
         fixed(row.other.seconds, MS, 2),
         Text(_signed_ms(row.change_s), style="red" if row.change_s > 0 else "green"),
-        f"{100 * share:.0f} %",
+        f"{round(100 * share)} %",
         fixed(row.base.macs, GIGA, 3),
         fixed(row.other.macs, GIGA, 3),
     ]

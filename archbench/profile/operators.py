@@ -53,6 +53,11 @@ _PRODUCTS = {
     "_scaled_dot_product_flash_attention_for_cpu_backward": "_scaled_dot_product_flash_attention_for_cpu_backward",
 }
 
+_OTHER_PRODUCTS = re.compile(
+    r"attention|conv(?!ert)|gemm|matmul|einsum|(^|_)(b?add)?b?m[mv](_|$)|(^|_)(linear|lstm|gru)(_|$)"
+)
+"""Further operators with products, of which it is not known at which call the dispatcher saw them."""
+
 
 class Window(Struct, frozen=True, kw_only=True):
     """What the profiler saw, per step."""
@@ -179,7 +184,7 @@ def _bound(event: Any, known: dict[Call, Work], ceilings: Ceilings | None) -> Bo
     """An operator without products has next to no arithmetic: memory. Of a product, its FLOP and bytes decide."""
     name = event.key.rpartition("::")[2]
     if name not in _PRODUCTS:
-        return "memory"
+        return None if _OTHER_PRODUCTS.search(name) else "memory"
     shapes = tuple(tuple(shape) for shape in event.input_shapes if shape)
     work = known.get(Call(_PRODUCTS[name], shapes))
     if work is None or ceilings is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from archbench.profile.kernels import Ran, Written, attribute
+from archbench.profile.operators import _bound
 
 FORWARD = (
     Written("fused_0", ("stem",)),
@@ -53,3 +56,18 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     named = {path for kernel in found.kernels for path in kernel.modules}
     assert {"stem", "blocks.0.conv", "blocks.1.conv", "head"} <= named
     assert found.mapped_share > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        ("aten::_flash_attention_forward", None),
+        ("mkldnn::_linear_pointwise", None),
+        ("aten::_addmm_activation", None),
+        ("aten::upsample_bilinear2d", "memory"),
+        ("aten::_convert_indices_from_coo_to_csr", "memory"),
+        ("aten::native_batch_norm", "memory"),
+    ],
+)
+def test_a_product_of_unknown_size_is_not_called_memory_bound(name: str, bound: str | None) -> None:
+    assert _bound(SimpleNamespace(key=name, input_shapes=[]), {}, None) == bound
