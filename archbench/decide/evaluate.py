@@ -64,10 +64,9 @@ def numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
 
 
 def plain_values(series: pd.Series[Any]) -> list[Any]:
-    """A column as Python's own values, `None` where it is null."""
-    if series.dtype.kind in "biuf" and not series.isna().any():
-        return series.tolist()
-    return list(series.astype(object).where(series.notna(), None))
+    """A column as Python's own values, `None` for pandas' several kinds of nothing."""
+    known = series.notna()
+    return series.tolist() if known.all() else series.astype(object).where(known, None).tolist()
 
 
 def _compare(series: pd.Series[Any], name: str, sign: str, value: Value) -> Truth:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from archbench.decide.evaluate import plain_values
 from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
 from archbench.model.reasons import REASONS
 
@@ -122,7 +123,7 @@ def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
     """The rows of a summary, in its order."""
     drift = cells["rank_latency_s"] / cells["latency_median_s"]
     named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
-    columns = (_plain(named[field]) for field in Outcome.__struct_fields__)
+    columns = (plain_values(named[field]) for field in Outcome.__struct_fields__)
     return tuple(Outcome(*values) for values in zip(*columns, strict=True))
 
 
@@ -162,11 +163,6 @@ def axes_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
     """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
     precision, memory_format, compile_mode = toggles
     return (PRECISIONS.index(precision), MEMORY_FORMATS.index(memory_format), COMPILE_MODES.index(compile_mode))
-
-
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    """Python's own values, `None` for pandas' several kinds of nothing."""
-    return list(column.astype(object).where(column.notna(), None))
 
 
 def _effect(code: str) -> str | None:
