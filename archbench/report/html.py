@@ -18,6 +18,7 @@ from string import Template
 
 import msgspec
 
+from archbench.decide.outcome import printable
 from archbench.report.content import (
     SHOWN,
     Block,
@@ -32,7 +33,7 @@ from archbench.report.content import (
     Table,
 )
 from archbench.report.drawing import DARK, LIGHT, pictures, theme
-from archbench.report.inline import html, printable
+from archbench.report.inline import html
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""

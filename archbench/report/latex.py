@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from archbench.decide.outcome import printable
 from archbench.report.content import Block, Fold, Report, Section, Table
-from archbench.report.inline import CODE, printable
+from archbench.report.inline import CODE
 from archbench.report.units import NULL
 
 ONE_PAGE = 40

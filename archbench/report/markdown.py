@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from archbench.decide.outcome import printable
 from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
-from archbench.report.inline import CODE, html, printable
+from archbench.report.inline import CODE, html
 
 # Everything that markdown, HTML or a forge's mathematics could take for markup. An underscore inside a word is safe.
 _ESCAPES = str.maketrans(
