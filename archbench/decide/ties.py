@@ -97,7 +97,14 @@ def settled_by(column: str, one: str, other: str) -> str | None:
 
 def duel(one: str, other: str) -> str:
     """The duel of two cells, given by their ids; what is usual in both is left out."""
-    return shlex.join(["archbench", "duel", _short(one), _short(other)])
+    allowed = ["--allow-code"] if any(_is_code(cell_id) for cell_id in (one, other)) else []
+    return shlex.join(["archbench", "duel", _short(one), _short(other), *allowed])
+
+
+def _is_code(cell_id: str) -> bool:
+    """Whether the network is a `module:function` of the user's, which the duel refuses unless told."""
+    source, colon, _ = cell_id.rpartition("@")[0].partition("[")[0].partition(":")
+    return bool(colon) and source not in ("torchvision", "timm")
 
 
 def _short(cell_id: str) -> str:

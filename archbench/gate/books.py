@@ -11,6 +11,7 @@ results/gate/<suite>/<id>/
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -78,9 +79,16 @@ class CellLog:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.pairs: dict[Stage, list[Pair]] = {"screen": [], "confirm": []}
+        self._taken: dict[Stage, set[int]] = {"screen": set(), "confirm": set()}
 
-    def add(self, stage: Stage, pair: Pair) -> None:
+    def add(self, stage: Stage, pair: Pair, number: int | None = None) -> None:
+        """Add a finished pair, under the next free number unless it has one."""
+        self._taken[stage].add(self.next_number(stage) if number is None else number)
         self.pairs[stage].append(pair)
+
+    def next_number(self, stage: Stage) -> int:
+        """The smallest that no pair has: that of a damaged file first, so that no whole one is written over."""
+        return next(number for number in itertools.count() if number not in self._taken[stage])
 
     @property
     def everything(self) -> list[Pair]:
@@ -109,8 +117,8 @@ class CellLog:
 
 
 def fit(pair: Pair) -> bool:
-    """Whether a pair's times may enter a test: both processes ended well and none of them was throttled or shared."""
-    return not pair.failed and all(row.verdict != "invalid" for row in pair.rows)
+    """Whether a pair's times may enter a test: both ended well, neither was throttled or shared, a turn was kept."""
+    return not pair.failed and pair.log_ratio() is not None and all(row.verdict != "invalid" for row in pair.rows)
 
 
 class GateBooks:
@@ -166,7 +174,7 @@ class GateBooks:
                 log.warning("%s is damaged (%s); its pair is played again", file, error)
                 continue
             if stored.cell_id in logs:
-                logs[stored.cell_id].add(stored.stage, stored.pair)
+                logs[stored.cell_id].add(stored.stage, stored.pair, stored.number)
         return logs
 
 

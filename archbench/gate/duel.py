@@ -11,6 +11,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from archbench.execute.turns import Camp, start_afresh, take_turns
+from archbench.gate.books import fit
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group
 from archbench.model.errors import UnfitError
@@ -103,7 +104,7 @@ def play_duel(
         pair = take_turns(
             camps, requests, turns=protocol.turns, block_s=protocol.turn_s, rng=rng, frozen=frozen, alike=False
         )
-        if pair.failed or any(row.verdict == "invalid" for row in pair.rows):
+        if not fit(pair):
             failures += 1
             if failures >= MOST_FAILURES:
                 raise UnfitError(_complaint(pair))
@@ -153,9 +154,12 @@ def _request(
 def _judged(cells: Sequence[Cell], pairs: Sequence[Pair]) -> tuple[Rival, ...]:
     trim = CONFIRM_TRIM if len(pairs) >= TRIM_FROM else 0.0
     estimates = [paired(_ratios(pairs, index), trim) for index in range(1, len(cells))]
-    sides = [(one.p_slower() if one.mean > 0 else one.p_faster()) or 0.0 for one in estimates]
+    sides = [one.p_slower() if one.mean > 0 else one.p_faster() for one in estimates]
+    adjusted = holm([1.0 if p is None else p for p in sides])
     rivals = []
-    for index, (estimate, p) in enumerate(zip(estimates, holm(sides), strict=True), start=1):
+    for index, (estimate, p) in enumerate(
+        zip(estimates, holm([1.0 if p is None else p for p in sides]), strict=True), start=1
+    ):
         outcome: Outcome = "undecided"
         if p <= LEVEL:
             outcome = "slower" if estimate.mean > 0 else "faster"
@@ -191,4 +195,5 @@ def _complaint(pair: Pair) -> str:
             where = f" in {row.error_phase}" if row.error_phase else ""
             return f"{row.cell_id} ends with {row.status}{where}: {row.error_message or 'no message'}"
     codes = sorted({code for row in pair.rows if row.verdict == "invalid" for code in row.reasons if ":" not in code})
+    codes = codes or ["every turn was rejected"]
     return f"the device is not fit for a duel now ({', '.join(codes)}); run `archbench doctor`"

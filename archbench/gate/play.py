@@ -91,9 +91,9 @@ class GatePlay:
             seen.add(move.cell_id)
             pair = self._play_one(move, log, camps, environments)
             pair = structs.replace(pair, duration_s=time.monotonic() - pair_began)
-            number = len(log.pairs[move.stage])
+            number = log.next_number(move.stage)
             self._books.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
-            log.add(move.stage, pair)
+            log.add(move.stage, pair, number)
             _refuse_foreign_code(log.cell, pair, sides)
             tell(self._told(move, pair))
 
@@ -112,7 +112,7 @@ class GatePlay:
         return sum(others) / len(others) if others else 0.0
 
     def _play_one(self, move: Move, log: CellLog, camps: Sequence[Camp], environments: Sequence[Environment]) -> Pair:
-        number = len(log.pairs[move.stage])
+        number = log.next_number(move.stage)
         frozen = log.frozen
         requests = [
             TurnTask(

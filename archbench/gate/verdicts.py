@@ -132,6 +132,8 @@ def _unfit(log: CellLog) -> Why:
                 return Why("failed", f"the {side} ended with {row.status}{where}: {row.error_message or 'no message'}")
     rows = [row for pair in log.everything if not fit(pair) for row in pair.rows]
     codes = sorted({code for row in rows for code in row.reasons if _invalidates(code)})
+    if not codes:
+        return Why("invalid_rows", "no pair is fit to be used: the device's monitor rejected every turn of it")
     remedy = next((REASONS[code].remedy for code in codes if REASONS[code].remedy), "measure it again")
     return Why("invalid_rows", f"no pair is fit to be used ({', '.join(codes)}): {remedy}")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import pytest
 
 from archbench.decide.ties import Figure, duel, margin
+from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
+from archbench.plan import parse_cell
 
 
 def latency(value: float, spread: float = 0.0) -> Figure:
@@ -70,3 +73,13 @@ def test_the_duel_names_both_cells_as_short_as_can_be() -> None:
         "archbench duel resnet50@batch_size=4 "
         "'densenet121[memory_efficient=true]@batch_size=4,phase=training,precision=amp-bf16'"
     )
+
+
+@pytest.mark.parametrize("name", ["resnet50", "torchvision:resnet18", "mine.networks:small"])
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("phase", ["inference", "training"])
+def test_the_duel_command_reads_what_is_printed(name: str, kind: DeviceKind, phase: Phase) -> None:
+    cell = Cell(network=Network(name=name, input_size=192), batch_size=8, phase=phase, precision="fp32", device=kind)
+    _, command, one, other, *options = shlex.split(duel(cell.cell_id, cell.cell_id))
+    assert (command, options) == ("duel", ["--allow-code"] if name.startswith("mine") else [])
+    assert parse_cell(one, kind, allow_code=bool(options)) == parse_cell(other, kind, allow_code=bool(options)) == cell

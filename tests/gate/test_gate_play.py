@@ -140,6 +140,15 @@ def test_a_damaged_pair_is_played_again(tmp_path, camps, caplog):
     assert victim.name in caplog.text
 
 
+def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, camps):
+    cells = [cell_of("a")]
+    gate(tmp_path / "g", camps, *cells)
+    files = sorted((tmp_path / "g" / "pairs").iterdir())
+    before = [file.read_bytes() for file in files]
+    files[1].write_bytes(before[1][:100])
+    assert GateBooks(tmp_path / "g").logs(cells)[cells[0].cell_id].next_number("screen") == 1
+
+
 def test_only_the_same_command_continues_a_gate(tmp_path):
     cells = cells_of(tmp_path, slow=False)
     spec = make_spec(cells)

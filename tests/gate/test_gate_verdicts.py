@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gate_builders import make_cell, make_log, make_pair, make_spec, usual
+from msgspec import structs
 
 from archbench.gate.conclude import conclude
 from archbench.gate.noise import Threshold
@@ -144,3 +145,14 @@ def test_a_hundred_innocent_cells_are_blamed_for_nothing():
     rng = np.random.default_rng(1)
     logs = [make_log(rng.normal(0, 0.01, 5), rng.normal(0, 0.01, 12), make_cell(f"n{n}")) for n in range(100)]
     assert not [cell for cell in judge(logs, usual(*logs)) if cell.verdict == "slower"]
+
+
+def test_pairs_whose_every_turn_was_rejected_are_unfit_rather_than_played_for_ever():
+    log = make_log()
+    for _ in range(2):
+        pair = make_pair()
+        log.add("screen", structs.replace(pair, turns=tuple(structs.replace(one, kept=False) for one in pair.turns)))
+    assert log.wasted == 2
+    (cell,) = judge([log], {log.cell.cell_id: Threshold()})
+    assert (cell.verdict, cell.why.code) == ("invalid", "invalid_rows")
+    assert "rejected every turn" in cell.why.sentence
