@@ -157,9 +157,7 @@ def _judged(cells: Sequence[Cell], pairs: Sequence[Pair]) -> tuple[Rival, ...]:
     sides = [one.p_slower() if one.mean > 0 else one.p_faster() for one in estimates]
     adjusted = holm([1.0 if p is None else p for p in sides])
     rivals = []
-    for index, (estimate, p) in enumerate(
-        zip(estimates, holm([1.0 if p is None else p for p in sides]), strict=True), start=1
-    ):
+    for index, (estimate, p) in enumerate(zip(estimates, adjusted, strict=True), start=1):
         outcome: Outcome = "undecided"
         if p <= LEVEL:
             outcome = "slower" if estimate.mean > 0 else "faster"
