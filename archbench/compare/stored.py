@@ -69,6 +69,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         *differences(base, head, ours, theirs),
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
         *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
+        *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
         *_canary(before, drift, shared),
         *_shift(cells),
         *_untimed(untimed),
@@ -244,6 +245,14 @@ def _left_out(rows: Sequence[int]) -> Iterator[str]:
         yield (
             f"Processes left out, since the fixed kernel beside them was far off its median (`drift`): {rows[0]:,} of "
             f"the base, {rows[1]:,} of the head."
+        )
+
+
+def _invalid(rows: Sequence[int]) -> Iterator[str]:
+    if any(rows):
+        yield (
+            f"Processes left out as invalid (`archbench report` has the reasons): {rows[0]:,} of the base, "
+            f"{rows[1]:,} of the head."
         )
 
 

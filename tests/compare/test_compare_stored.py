@@ -222,18 +222,24 @@ def test_on_the_cpu_one_canary_takes_a_slow_day_out_of_both_sides(tmp_path: Path
     assert any("may be the machine or torch" in note for note in other.notes)
 
 
-def test_a_process_beside_a_wild_canary_is_left_out_while_enough_remain(tmp_path: Path) -> None:
-    def side(seconds: list[float], wild: int) -> list[Record]:
-        speeds = [1.5 if number < wild else 1.0 for number in range(len(seconds))]
-        return [
-            msgspec.structs.replace(row, canary_s=0.001 * speed)
-            for row, speed in zip(measured(seconds), speeds, strict=True)
-        ]
+def beside_canaries(seconds: list[float], wild: int, speed: float) -> list[Record]:
+    """One process a time; the machine ran `speed` times slower beside the first `wild` of them."""
+    speeds = [speed if number < wild else 1.0 for number in range(len(seconds))]
+    return [
+        msgspec.structs.replace(row, canary_s=0.001 * speed)
+        for row, speed in zip(measured(seconds), speeds, strict=True)
+    ]
 
-    answer = both(tmp_path, side(STEADY, 1), side(AGAIN, 2))
+
+@pytest.mark.parametrize(("speed", "why"), [(1.5, "(`drift`)"), (20.0, "as invalid")])
+def test_a_process_beside_a_wild_canary_is_left_out(tmp_path: Path, speed: float, why: str) -> None:
+    answer = both(tmp_path, beside_canaries(STEADY, 1, speed), beside_canaries(AGAIN, 2, speed))
     assert (answer.cells[0].verdict, answer.cells[0].base.processes, answer.cells[0].head.processes) == ("same", 7, 6)
-    assert any("(`drift`): 1 of the base, 2 of the head" in note for note in answer.notes)
-    few = both(tmp_path, side(STEADY[:4], 0), side(AGAIN[:3], 1))
+    assert any(why in note and "1 of the base, 2 of the head" in note for note in answer.notes)
+
+
+def test_drifting_processes_stay_where_too_few_would_be_left(tmp_path: Path) -> None:
+    few = both(tmp_path, beside_canaries(STEADY[:4], 0, 1.5), beside_canaries(AGAIN[:3], 1, 1.5))
     assert few.cells[0].head.processes == 3, "two would be left, so all stay"
 
 
