@@ -239,7 +239,7 @@ def test_it_can_be_used_without_eyes_or_a_mouse(opened: Opened) -> None:
     assert unnamed == 0
     plot = opened.drawn()
     plot.get_by_text("The figures as a table").click()
-    assert plot.locator("tbody tr").count() == 4 * len(NETWORKS) + 1
+    sync_api.expect(plot.locator("tbody tr")).to_have_count(4 * len(NETWORKS) + 1)  # filled once it is open
     assert HOSTILE in plot.locator("tbody").inner_text()
 
 
