@@ -1,3 +1,16 @@
-"""Helpers of a test folder are imported by their bare name."""
+"""What holds for every test. Helpers of a test folder are imported by their bare name."""
 
 from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """Whatever measures in the test's own process has tiny numbers flushed to zero: not beyond the test."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)

@@ -299,14 +299,15 @@ def _conclude(
     strict: bool,
 ) -> int:
     from archbench.gate import conclude
+    from archbench.gate.books import fit
     from archbench.gate.noise import read_noise, write_noise
 
     notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
     if spec.learning:
         noise = read_noise(spec.base_environment.hardware_class)
         if not (books.path / "comparison.json").exists():  # learnt from already
-            ratios = {cell_id: [*log.ratios("screen"), *log.ratios("confirm")] for cell_id, log in play.logs.items()}
-            noise = noise.learnt(ratios, turns=spec.turns, turn_s=spec.turn_s)
+            pairs = {cell_id: [pair for pair in log.everything if fit(pair)] for cell_id, log in play.logs.items()}
+            noise = noise.learnt(pairs, turns=spec.turns, turn_s=spec.turn_s)
             notes.append(f"Learnt how widely the cells scatter: {write_noise(noise)}.")
         play.thresholds = {
             cell_id: noise.threshold(cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell_id in play.logs

@@ -7,7 +7,6 @@ between processes, which the interval of one process cannot know.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from msgspec import Struct
 from archbench.decide.between import process_interval
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
+from archbench.stats.repeatability import repeatability_limit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,9 @@ class NoiseFloor(Struct, frozen=True, kw_only=True):
     variant: str
     """The twin."""
     spread: float
-    """95 % of the pairs of visits in one round differ by at most this, as a ratio less 1."""
-    pairs: int
+    """19 of 20 further pairs of measurements differ by at most this, as a ratio less 1; see `repeatability_limit`."""
+    visits: int
+    """Measurements that it was told from."""
     drift_corrected: bool
 
 
@@ -89,15 +90,12 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
         return None
     corrected = bool((rows["device"] == "cpu").all() and rows["speed_index"].notna().all())
     logs = np.log(rows[_CORRECTED if corrected else "latency_median_s"])
-    pairs = [
-        abs(one - other)
-        for _, visits in logs.groupby([rows[key] for key in (*KEYS, "round")])
-        for one, other in combinations(visits, 2)
-    ]
+    limit = repeatability_limit(visits for _, visits in logs.groupby([rows[key] for key in (*KEYS, "round")]))
+    assert limit is not None
     return NoiseFloor(
         variant=str(rows["variant"].iloc[0]),
-        spread=float(np.expm1(np.quantile(pairs, 0.95, method="higher"))),
-        pairs=len(pairs),
+        spread=float(np.expm1(limit)),
+        visits=len(rows),
         drift_corrected=corrected,
     )
 

@@ -1,24 +1,28 @@
 """What measuring the same thing against itself scatters by, learnt by `gate --aa` and kept a hardware class at a time.
 
-`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, the log
-ratios of A/A pairs (the latest `MOST_KEPT`), the turns and the seconds of a block that they were taken with, and when.
-Pairs of other turns scatter otherwise, so a later `--aa` with other numbers replaces the entry instead of adding to it.
+`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, of the latest
+`MOST_KEPT` A/A pairs the log ratios and the base's times, the turns and the seconds of a block that they were taken
+with, and when. Pairs of other turns scatter otherwise, so a later `--aa` with other numbers replaces the entry instead
+of adding to it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
+from archbench.model.pair import Pair
 from archbench.stats.paired import minimum_detectable_effect, paired
+from archbench.stats.repeatability import repeatability_limit
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
 from archbench.store.files import write_bytes
 
@@ -47,6 +51,8 @@ class CellNoise(Struct, frozen=True, kw_only=True):
 
     cell_id: str
     log_ratios: tuple[float, ...]
+    base_s: tuple[float, ...]
+    """The base's time in each pair: how widely processes scatter that take no turns."""
     turns: int
     turn_s: float
     at: str
@@ -70,16 +76,21 @@ class Noise(Struct, frozen=True, kw_only=True):
     hardware_class: str
     cells: tuple[CellNoise, ...] = ()
 
-    def learnt(self, ratios: Mapping[str, Iterable[float]], *, turns: int, turn_s: float) -> Noise:
-        """This and the A/A pairs of one more gate."""
+    def learnt(self, pairs: Mapping[str, Sequence[Pair]], *, turns: int, turn_s: float) -> Noise:
+        """This and the A/A pairs of one more gate, by cell id; a pair that gave no ratio teaches nothing."""
         cells = {cell.cell_id: cell for cell in self.cells}
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        for cell_id, fresh in ratios.items():
+        for cell_id, played in pairs.items():
             before = cells.get(cell_id)
-            kept = before.log_ratios if before and (before.turns, before.turn_s) == (turns, turn_s) else ()
-            together = (*kept, *fresh)[-MOST_KEPT:]
+            again = before is not None and (before.turns, before.turn_s) == (turns, turn_s)
+            fresh = [(ratio, pair.latency_s()) for pair in played if (ratio := pair.log_ratio()) is not None]
+            kept = list(zip(before.log_ratios, before.base_s, strict=True)) if before is not None and again else []
+            together = [*kept, *fresh][-MOST_KEPT:]
             if together:
-                cells[cell_id] = CellNoise(cell_id=cell_id, log_ratios=together, turns=turns, turn_s=turn_s, at=now)
+                ratios, times = zip(*together, strict=True)
+                cells[cell_id] = CellNoise(
+                    cell_id=cell_id, log_ratios=ratios, base_s=times, turns=turns, turn_s=turn_s, at=now
+                )
         return Noise(hardware_class=self.hardware_class, cells=tuple(cells[key] for key in sorted(cells)))
 
     def threshold(self, cell_id: str, *, turns: int, turn_s: float) -> Threshold:
@@ -133,13 +144,13 @@ def write_noise(noise: Noise, root: Path = NOISE) -> Path:
 
 
 def known_floor(hardware_class: str, root: Path = NOISE) -> Floor | None:
-    """How far apart two measurements of one cell lie on this hardware when they take turns; `None` where unknown.
+    """How far apart two processes of one cell lie on this hardware that take no turns; `None` where unknown.
 
-    Of the cells' A/A pairs, 95 % lie within it. Processes that do not take turns lie further apart.
+    From the base's times in the A/A pairs, which are some seconds to minutes apart. Within a pair two processes lie far
+    closer, but a stored baseline takes no turns with anybody.
     """
     noise = read_noise(hardware_class, root)
-    sizes = sorted(abs(ratio) for cell in noise.cells for ratio in cell.log_ratios)
-    if len(sizes) < FEWEST:
+    limit = repeatability_limit(np.log(cell.base_s) for cell in noise.cells if len(cell.base_s) >= FEWEST)
+    if limit is None:
         return None
-    spread = math.expm1(sizes[math.ceil(0.95 * len(sizes)) - 1])
-    return Floor(spread=spread, origin=f"gate --aa of {max(cell.at for cell in noise.cells)[:10]}")
+    return Floor(spread=math.expm1(limit), origin=f"gate --aa of {max(cell.at for cell in noise.cells)[:10]}")

@@ -68,6 +68,10 @@ class Pair(Struct, frozen=True, kw_only=True):
             return math.log(self._median_s(kept, of) / self._median_s(kept, to))
         return median(math.log(turn.seconds[of] / turn.seconds[to]) for turn in kept)
 
+    def latency_s(self, of: int = 0) -> float:
+        """Median time of one process's step over the turns that were kept, in seconds. Raises where there are none."""
+        return self._median_s([turn for turn in self.turns if turn.kept], of)
+
     @staticmethod
     def _median_s(turns: Sequence[Turn], index: int) -> float:
         return median(turn.seconds[index] for turn in turns)

@@ -1,6 +1,6 @@
 """Do the figures hold? Runs the smoke suite several times and compares the runs with each other.
 
-    python tests/benchmarks/repeated_smoke.py [--runs 10]
+    python tests/benchmarks/repeated_smoke.py [--runs 10] [--out DIR]
 
 Prints wall time of each run and its share outside measuring, building and compiling (goal: at most 10 %), and for every
 pair of runs the share of cells whose medians disagree beyond the wider of the runs' noise floor and the cells' own
@@ -56,11 +56,13 @@ def _half_width(row: object, side: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10)
-    runs = parser.parse_args().runs
+    parser.add_argument("--out", type=Path, help="Keep the runs here; those that are there are not measured again.")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"run{number}" for number in range(runs)]
+        paths = [(arguments.out or Path(folder)) / f"run{number}" for number in range(arguments.runs)]
         for path in paths:
-            one_run(path)
+            if not (path / "report.md").exists():
+                one_run(path)
         for verdict, beyond in disagreement(paths).items():
             share = f"{100 * sum(beyond) / len(beyond):.1f} %" if beyond else "-"
             print(f"pairs of {verdict} rows: {len(beyond)}, beyond the noise floor: {share}")

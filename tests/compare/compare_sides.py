@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -51,10 +52,11 @@ def rows_of(place: Path, records: Sequence[Record]) -> Rows:
 
 
 def twin(spread: float, cell_id: str = "twin", **overrides: Any) -> list[Record]:
-    """Two visits of one round that differ by this share: a run with them has a noise floor."""
+    """Two visits of one round, which lie so far apart that the run has this noise floor: t of one degree of freedom."""
     given = {"canary_s": None, **overrides}
+    apart = math.log1p(spread) / math.tan(0.95 * math.pi / 2)
     return [
-        make_record(cell_id=cell_id, visit=visit, latency_median_s=0.01 * (1 + spread) ** visit, **given)
+        make_record(cell_id=cell_id, visit=visit, latency_median_s=0.01 * math.exp(apart * visit), **given)
         for visit in (0, 1)
     ]
 

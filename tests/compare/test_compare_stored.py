@@ -33,12 +33,13 @@ def both(place: Path, base: list[Record], head: list[Record], **options: object)
 
 
 def test_each_cell_is_judged_by_its_own_processes(tmp_path: Path) -> None:
-    names = ("a", "b", "c")
-    base = [*twin(0.01), *(row for name in names for row in measured(STEADY, cell(name)))]
-    heads = (AGAIN, SLOWER, times(0.0095, 8, 0.003, seed=4))
+    names, apart = ("a", "b", "c", "d"), (0.0100, 0.0104)
+    bases = (STEADY, STEADY, STEADY, apart)
+    base = [*twin(0.01), *(row for name, time in zip(names, bases, strict=True) for row in measured(time, cell(name)))]
+    heads = (AGAIN, SLOWER, times(0.0095, 8, 0.003, seed=4), apart)
     head = [*twin(0.012), *(row for name, time in zip(names, heads, strict=True) for row in measured(time, cell(name)))]
     answer = both(tmp_path, base, head)
-    assert verdicts(answer) == {"a": "same", "b": "slower", "c": "faster", "twin": "undecided"}
+    assert verdicts(answer) == {"a": "same", "b": "slower", "c": "faster", "d": "undecided", "twin": "same"}
     slow = answer.having("slower")[0]
     assert slow.ratio == pytest.approx(1.05, rel=2e-3)
     assert slow.ci_low < slow.ratio < slow.ci_high

@@ -176,8 +176,9 @@ def test_the_twins_spread_is_the_noise_floor(tmp_path: Path) -> None:
     ]
     floor = noise_floor(archbench.load(make_run(tmp_path, [*rows, make_record(cell_id="other")])))
     assert floor is not None
-    assert floor.spread == pytest.approx(0.02)
-    assert (floor.variant, floor.pairs, floor.drift_corrected) == ("resnet50", 6, False)
+    # Steps of 1 %: a variance of 1e-4 in one round and 0 in the other; t of four degrees of freedom is 2.776.
+    assert floor.spread == pytest.approx(2.776 * math.sqrt(2 * 0.5e-4), rel=0.03)
+    assert (floor.variant, floor.visits, floor.drift_corrected) == ("resnet50", 6, False)
     assert noise_floor(archbench.load(make_run(tmp_path / "none", [make_record(), make_record(round=1)]))) is None
 
 

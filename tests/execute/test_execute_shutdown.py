@@ -35,10 +35,22 @@ def command(folder: Path, isolation: str = "fork", deadline_s: float = 600.0, la
 
 def start(arguments: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Pids]:
     """A parent in a session of its own, in the middle of its last cell."""
-    parent = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    parent = subprocess.Popen(
+        arguments,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=hear_signals,
+    )
     wait_until(lambda: (folder / "at-last-cell").exists() or parent.poll() is not None)
     assert parent.poll() is None, parent.communicate()
     return parent, pids_at_last_cell(folder)
+
+
+def hear_signals() -> None:
+    """As in a terminal: under `nohup`, or behind a shell's `&`, these tests inherit signals that are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pids_at_last_cell(folder: Path) -> Pids:
@@ -67,6 +79,7 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     """The real thing: the terminal's own interrupt character, to its whole foreground group."""
     pid, terminal = pty.fork()
     if pid == 0:
+        hear_signals()
         os.execv(sys.executable, command(tmp_path))
     pids = pids_at_last_cell(tmp_path)
     os.write(terminal, b"\x03")

@@ -29,11 +29,12 @@ def make_pair(
     *,
     base: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
+    base_s: float = 0.01,
     duration_s: float = 2.0,
     origins: tuple[str | None, ...] = (None, None),
 ) -> Pair:
     """A pair whose log(head / base) is this; `base` and `head` are columns of the rows."""
-    times = (0.01, 0.01 * math.exp(log_ratio))
+    times = (base_s, base_s * math.exp(log_ratio))
     context = RunContext(run_id="gate", round=0, environment=make_environment())
     blank = blank_record(cell or make_cell(), context, Facts())
     rows = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gate_builders import make_pair
 
 from archbench.gate.noise import FEWEST, MOST_KEPT, Noise, Threshold, known_floor, noise_file, read_noise, write_noise
 from archbench.model.errors import UsageError
@@ -13,8 +14,12 @@ CLASS = "AMD EPYC 7B13 x2 AVX2"
 SETTINGS = {"turns": 16, "turn_s": 0.1}
 
 
+def pairs(ratios):
+    return [make_pair(ratio) for ratio in ratios]
+
+
 def learnt(**cells):
-    return Noise(hardware_class=CLASS).learnt(cells, **SETTINGS)
+    return Noise(hardware_class=CLASS).learnt({name: pairs(ratios) for name, ratios in cells.items()}, **SETTINGS)
 
 
 def scatter(sd, count=24, seed=0):
@@ -48,13 +53,13 @@ def test_too_few_pairs_and_pairs_of_other_turns_teach_nothing():
 def test_it_learns_on_and_forgets_the_oldest():
     noise = learnt(a=[0.1] * 30, b=[0.0])
     for _ in range(3):
-        noise = noise.learnt({"a": [0.0] * 12}, **SETTINGS)
+        noise = noise.learnt({"a": pairs([0.0] * 12)}, **SETTINGS)
     (a, b) = noise.cells
     assert len(a.log_ratios) == MOST_KEPT
-    assert a.log_ratios.count(0.1) == MOST_KEPT - 36
+    assert sum(ratio == pytest.approx(0.1) for ratio in a.log_ratios) == MOST_KEPT - 36
     assert b.log_ratios == (0.0,)
-    (a, _) = noise.learnt({"a": [0.2]}, turns=8, turn_s=0.1).cells
-    assert a.log_ratios == (0.2,)
+    (a, _) = noise.learnt({"a": pairs([0.2])}, turns=8, turn_s=0.1).cells
+    assert (a.log_ratios, a.base_s) == ((pytest.approx(0.2),), (0.01,))
 
 
 def test_it_is_kept_and_read_again(tmp_path):
@@ -73,9 +78,15 @@ def test_a_damaged_file_is_named(tmp_path, content):
         read_noise(CLASS, tmp_path)
 
 
-def test_the_floor_of_stored_comparisons_is_what_95_percent_stay_within(tmp_path):
+def test_the_floor_of_stored_comparisons_is_how_far_the_bases_lie_apart(tmp_path):
+    """Not how far the sides of a pair do: whoever took turns shared the machine's moods."""
     assert known_floor(CLASS, tmp_path) is None
-    write_noise(learnt(a=[n / 1000 for n in range(1, 21)]), tmp_path)
+    bases = (0.01 * np.exp(scatter(0.05, 30))).tolist()
+    together = [make_pair(0.001, base_s=base_s) for base_s in bases]
+    write_noise(Noise(hardware_class=CLASS).learnt({"a": together, "b": together[:3]}, **SETTINGS), tmp_path)
     floor = known_floor(CLASS, tmp_path)
-    assert floor.spread == pytest.approx(np.expm1(0.019))
+    sd = np.log(bases).std(ddof=1)
+    assert floor.spread == pytest.approx(np.expm1(2.0452 * np.sqrt(2) * sd), rel=1e-4)  # t of 29
     assert floor.origin.startswith("gate --aa of 20")
+    write_noise(learnt(a=[0.0] * (FEWEST - 1)), tmp_path)
+    assert known_floor(CLASS, tmp_path) is None
