@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -72,7 +73,6 @@ def command(
     from archbench.device import collect_environment, resolve_device
     from archbench.execute import device_lock, run_lock
     from archbench.plan import make_plan, remaining
-    from archbench.report import write_reports
 
     axes = {
         "batch_size": batch_size,
@@ -100,7 +100,7 @@ def command(
             interrupted = _measure(store, suite, plan, left, environment, allow_code)
             store.merge()
             if store.finished():
-                _conclude(store, write_reports(store.path), plan, as_json)
+                _conclude(store, plan, as_json)
     if interrupted:
         print(f"archbench: interrupted; the same command resumes {store.path}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
@@ -196,6 +196,11 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
             LocalExecutor(device=environment.device, log=store.path / "worker.log") as executor,
             RunProgress(total, total - to_do) as progress,
         ):
+            # The worker's imports take longer than these, and nothing is measured before they are done.
+            getting_ready = Thread(target=_load_report, daemon=True)
+            getting_ready.start()
+            executor.start()
+            getting_ready.join()
             for event in executor.run(queue.tasks()):
                 progress.show(event)
                 if isinstance(event, CellFinished):
@@ -206,6 +211,12 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
     except KeyboardInterrupt:
         return True
     return False
+
+
+def _load_report() -> None:
+    from archbench.report import get_ready
+
+    get_ready()
 
 
 class _TaskQueue:
@@ -220,7 +231,6 @@ class _TaskQueue:
         self.calibration: Calibration | None = store.calibration
 
     def tasks(self) -> Iterator[Task]:
-        from archbench.model.axes import STATIC
         from archbench.model.blank import RunContext
         from archbench.model.messages import Task
         from archbench.model.protocol import protocol_for
@@ -242,19 +252,29 @@ class _TaskQueue:
                     percentiles=self._suite.percentiles,
                     seed=self._suite.seed,
                     allow_code=self._allow_code,
-                    # In a resumed session too: the device must settle again. Nothing is timed for static figures.
-                    calibrate=first and self._suite.metrics != STATIC,
+                    calibrate=first and self._ceilings_are_used(),
                 )
                 first = False
+
+    def _ceilings_are_used(self) -> bool:
+        """Whether calibrating is worth it: for a figure, or, in a resumed session too, for a GPU to settle."""
+        from archbench.model.axes import STATIC
+
+        wanted = set(self._suite.metrics)
+        return bool(wanted & {"throughput", "profile"}) or (self._left.device == "cuda" and wanted != set(STATIC))
 
 
 def _visits(plan: Plan) -> int:
     return sum(len(group.cells) for groups in plan.rounds for group in groups)
 
 
-def _conclude(store: RunStore, reports: list[Path], plan: Plan, as_json: bool) -> None:
+def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
+    """Write the reports, and tell how it went."""
     import msgspec
 
+    from archbench.report import write_reports
+
+    reports = write_reports(store.path)
     records = store.records()
     statuses: Counter[str] = Counter(record.status for record in records)
     verdicts: Counter[str] = Counter(record.verdict for record in records if record.verdict)

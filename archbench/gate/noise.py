@@ -1,9 +1,9 @@
 """What measuring the same thing against itself scatters by, learnt by `gate --aa` and kept a hardware class at a time.
 
-`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, of the latest
-`MOST_KEPT` A/A pairs the log ratios and the base's times, the turns and the seconds of a block that they were taken
-with, and when. Pairs of other turns scatter otherwise, so a later `--aa` with other numbers replaces the entry instead
-of adding to it.
+`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, the log
+ratios and the base's times of A/A pairs (the latest `MOST_KEPT`), the turns and the seconds of a block that they were
+taken with, and when. Pairs of other turns scatter otherwise, so a later `--aa` with other numbers replaces the entry
+instead of adding to it.
 """
 
 from __future__ import annotations

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from archbench.report.batches import batches, predictors
 from archbench.report.content import Dataset, Report, Section
 from archbench.report.decisions import decisions
-from archbench.report.drawing import draw
+from archbench.report.drawing import draw, load_converter
 from archbench.report.failures import failures
 from archbench.report.figures import networks, phase_sections
-from archbench.report.html import render_html
+from archbench.report.html import load_scripts, render_html
 from archbench.report.latex import render_latex
 from archbench.report.machine import lead, machine
 from archbench.report.markdown import render_markdown
@@ -35,6 +37,7 @@ __all__ = [
     "Report",
     "build_merged",
     "build_report",
+    "get_ready",
     "read_measured",
     "read_several",
     "render_markdown",
@@ -140,6 +143,15 @@ def write_reports(run_dir: Path) -> list[Path]:
     run = read_measured(run_dir)
     report = build_report(run)
     return [_write(report, format, run.path / f"report.{format}") for format in ("md", "html")]
+
+
+def get_ready() -> None:
+    """Load what `write_reports` needs, which takes two seconds: for a moment at which nothing is being measured."""
+    with suppress(ImportError):  # what is missing is told when it is needed
+        for name in ("pandas", "scipy.special", "archbench.report.plots"):
+            import_module(name)
+        load_scripts()
+        load_converter()
 
 
 def file_name(format: str) -> str:

@@ -77,6 +77,13 @@ def drawn(report: Report) -> Iterator[tuple[str, str]]:
         yield picture.name, vl_convert.vegalite_to_svg(spec, config=config)
 
 
+def load_converter() -> None:
+    """Draw next to nothing: the first picture of a process takes half a second more. Raises as `drawn` does."""
+    import vl_convert
+
+    vl_convert.vegalite_to_svg({"mark": "point"})
+
+
 def _drop_unused(spec: dict[str, Any]) -> None:
     """Without the calculations whose result nothing draws, as that of a tooltip's words: they take time for nothing."""
     if "transform" in spec:

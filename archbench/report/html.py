@@ -46,7 +46,7 @@ _INK = {"light": ("#1f2328", "#dfe3e8"), "dark": ("#e3e7ec", "#343b45")}
 
 def render_html(report: Report) -> str:
     """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
-    drawing = _drawing_script() if any(pictures(report)) else ""
+    drawing = load_scripts() if any(pictures(report)) else ""
     page = _Page(_rows_each(report))
     lead = page.blocks(report.lead, 2)
     sections = "\n".join(page.section(section, 2) for section in report.sections)
@@ -210,8 +210,8 @@ def _own(name: str) -> str:
 
 
 @cache
-def _drawing_script() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script; empty where the plotting library is missing."""
+def load_scripts() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, put together once; empty where the plotting library is missing."""
     try:
         import vl_convert
     except ImportError:

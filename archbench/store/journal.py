@@ -136,7 +136,8 @@ def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = Non
 def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:
     added = [table for table in fresh if table is not None]
     if not added:
-        return empty.empty_table() if folded is None else folded
+        # Not `empty.empty_table()`, which goes through Python lists and so imports pandas.
+        return pa.Table.from_batches([], schema=empty) if folded is None else folded
     if folded is not None:
         replaced = pc.is_in(_keys(folded), value_set=_keys(pa.concat_tables(added)).combine_chunks())
         added.insert(0, folded.filter(pc.invert(replaced)))

@@ -190,12 +190,12 @@ def test_without_what_draws_plots_they_are_described(
 ) -> None:
     run = make_run(tmp_path)
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    html._drawing_script.cache_clear()
+    html.load_scripts.cache_clear()
     try:
         page = Page(write_report(run, "html").read_text())
         text = write_report(run).read_text()
     finally:
-        html._drawing_script.cache_clear()
+        html.load_scripts.cache_clear()
     assert "not drawn" in caplog.text
     assert "*Top-1 accuracy over latency.* Each point is a network" in text
     assert any("Each point is a network" in caption for caption in page.texts["figcaption"])

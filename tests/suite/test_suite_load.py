@@ -19,6 +19,7 @@ from archbench.model.errors import UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
 from archbench.suite import is_suite_path, load_suite, selects, suite_from_names
+from archbench.suite.from_words import QUICK_PROTOCOL
 from archbench.suite.document import read_document
 
 
@@ -202,7 +203,7 @@ def test_names_make_the_same_suite_as_a_file(tmp_path: Path) -> None:
         ["resnet50", "legacy_xception"], {"batch_size": "1, 8", "precision": "amp-bf16"}, metrics="latency"
     )
     file = "architectures: [resnet50, xception]\naxes: {batch_size: [1, 8], precision: amp-bf16}\nmetrics: latency\n"
-    assert quick == load(f"suite: {quick.suite}\n{file}", tmp_path)
+    assert quick == load(f"suite: {quick.suite}\n{file}protocol: {json.dumps(QUICK_PROTOCOL)}\n", tmp_path)
     assert suite_from_names(["resnet18"]).axes == Axes()
 
 
