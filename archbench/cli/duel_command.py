@@ -17,6 +17,7 @@ from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
     from archbench.gate.duel import Duel, Rival
+    from archbench.gate.duel_books import DuelBooks
     from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell
     from archbench.model.pair import Pair
@@ -30,12 +31,15 @@ def command(
     cells: Annotated[
         list[str], typer.Argument(metavar="CELL CELL...", help="resnet50@batch_size=1,precision=amp-bf16")
     ],
-    pairs: Annotated[int | None, typer.Option(help="Pairs of fresh processes; 8 unless given.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of fresh processes, with those played before; 8 unless given.")
+    ] = None,
     turns: Annotated[int | None, typer.Option(help="Turns of each process in a pair; 16 unless given.")] = None,
     max_time: Annotated[
         str | None, typer.Option(metavar="5m", help="Stop after so long, with fewer pairs: 90s, 10m, 2h.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever was played before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
     force: Annotated[
@@ -52,6 +56,7 @@ def command(
     from archbench.device import collect_environment, resolve_device
     from archbench.execute import device_lock
     from archbench.gate.duel import FEWEST_PAIRS, PAIRS
+    from archbench.gate.duel_books import DuelBooks
     from archbench.model.protocol import protocol_for
 
     count = PAIRS if pairs is None else pairs
@@ -64,8 +69,10 @@ def command(
     fighters = _cells(cells, kind, allow_code)
     protocol = protocol_for(kind, {} if turns is None else {"turns": turns})
     refuse_unfit(resolved, force)
-    with device_lock(collect_environment(resolved).device_key):
-        duel = _fight(fighters, resolved, protocol, count, budget_s, allow_code)
+    environment = collect_environment(resolved)
+    with device_lock(environment.device_key):
+        books = DuelBooks.of(fighters, protocol, environment, fresh=fresh)
+        duel = _fight(fighters, books, resolved, protocol, count, budget_s, allow_code)
     if duel is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:
@@ -87,13 +94,22 @@ def _cells(texts: list[str], kind: DeviceKind, allow_code: bool) -> list[Cell]:
 
 
 def _fight(
-    cells: list[Cell], device: str, protocol: Protocol, pairs: int, budget_s: float | None, allow_code: bool
+    cells: list[Cell],
+    books: DuelBooks,
+    device: str,
+    protocol: Protocol,
+    pairs: int,
+    budget_s: float | None,
+    allow_code: bool,
 ) -> Duel | None:
     """The duel's result, or `None` where it was interrupted."""
     from archbench.cli.gate_progress import PairProgress
-    from archbench.execute.turns import Camp
+    from archbench.execute.contender import Camp
     from archbench.gate.duel import play_duel
 
+    so_far = books.pairs()
+    if so_far:
+        print(f"archbench: resuming {books.path}: {len(so_far)} pairs are done (--fresh: anew)", file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ExitStack() as stack:
@@ -101,6 +117,7 @@ def _fight(
             progress = stack.enter_context(PairProgress())
 
             def tell(pair: Pair, done: int) -> None:
+                books.append(pair)
                 left = pairs - done
                 progress.show(
                     cells[1].cell_id,
@@ -118,10 +135,11 @@ def _fight(
                 pairs=pairs,
                 max_time_s=budget_s,
                 allow_code=allow_code,
+                so_far=so_far,
                 tell=tell,
             )
     except KeyboardInterrupt:
-        print("archbench: interrupted; nothing is kept of a duel", file=sys.stderr)
+        print(f"archbench: interrupted; the same command resumes {books.path}", file=sys.stderr)
         return None
 
 

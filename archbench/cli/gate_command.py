@@ -187,7 +187,7 @@ def _spec(
 
 def _environment(side: SideSpec, here: Environment) -> Environment:
     """Revisions run in this very interpreter; another one is asked, which also shows whether it can measure at all."""
-    from archbench.execute.turns import Camp
+    from archbench.execute.contender import Camp
 
     if side.kind != "interpreter":
         return here
@@ -251,7 +251,7 @@ def _run(
 def _play(play: GatePlay, spec: GateSpec, books: GateBooks, sides: Sequence[SideRun], budget_s: float | None) -> bool:
     """Play what is left to play; return whether that was interrupted."""
     from archbench.cli.gate_progress import PairProgress
-    from archbench.execute.turns import Camp
+    from archbench.execute.contender import Camp
 
     if not play.moves(settle=budget_s is not None):
         return False

@@ -10,7 +10,8 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from archbench.execute.turns import Camp, start_afresh, take_turns
+from archbench.execute.contender import Camp, start_afresh
+from archbench.execute.turns import take_turns
 from archbench.gate.books import fit
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group
@@ -66,6 +67,7 @@ class Duel(Struct, frozen=True, kw_only=True):
     alternated: bool
     """They did not fit in memory together, so whole processes alternated."""
     duration_s: float
+    """Of all pairs together."""
     log_ratios: tuple[tuple[float, ...], ...]
     """By rival: of each pair the median over the turns of log(its time / the first cell's)."""
 
@@ -79,59 +81,81 @@ def play_duel(
     max_time_s: float | None = None,
     seed: int = 0,
     allow_code: bool = False,
+    so_far: Sequence[Pair] = (),
     tell: Callable[[Pair, int], None] = lambda pair, done: None,
 ) -> Duel:
-    """Play the pairs, or as many as fit in the time, and judge. `camps`: one a cell.
+    """Play pairs until there are so many, or as many as fit in the time, and judge. `camps`: one a cell.
 
+    `so_far`: pairs of this duel that were played before; `tell` is given every new one, and how many there are now.
     Raises `UnfitError` where a cell fails, where no worker starts, and where the time is over before `FEWEST_PAIRS`.
     """
     began = time.monotonic()
-    played: list[Pair] = []
-    failures, frozen = 0, None
+    played = list(so_far)
+    failures = 0
     while len(played) < pairs:
-        spent = time.monotonic() - began
         longest = max((pair.duration_s for pair in played[1:] or played), default=0.0)
-        if max_time_s is not None and spent + longest > max_time_s:
+        if max_time_s is not None and time.monotonic() - began + longest > max_time_s:
             break
-        pair_began = time.monotonic()
-        environments = [ready.environment for ready in start_afresh(camps)]
-        contexts = [RunContext(run_id="duel", round=len(played), environment=one) for one in environments]
-        requests = [
-            _request(cell, context, protocol, frozen is None, seed, allow_code)
-            for cell, context in zip(cells, contexts, strict=True)
-        ]
-        rng = random.Random(f"{seed}-{len(played)}-{failures}")
-        pair = take_turns(
-            camps, requests, turns=protocol.turns, block_s=protocol.turn_s, rng=rng, frozen=frozen, alike=False
-        )
-        if not fit(pair):
-            failures += 1
-            if failures >= MOST_FAILURES:
-                raise UnfitError(_complaint(pair))
+        pair = _play_pair(cells, camps, protocol, played, f"{seed}-{len(played)}-{failures}", seed, allow_code)
+        if fit(pair):
+            played.append(pair)
+            tell(pair, len(played))
             continue
-        pair = structs.replace(pair, duration_s=time.monotonic() - pair_began)
-        played.append(pair)
-        frozen = pair.frozen
-        tell(pair, len(played))
+        failures += 1
+        if failures >= MOST_FAILURES:
+            raise UnfitError(_complaint(pair))
     if len(played) < FEWEST_PAIRS:
         raise UnfitError(
             f"the time was over after {len(played)} of {pairs} pairs, and {FEWEST_PAIRS} are the fewest that tell "
             "anything: give more with --max-time, or fewer --turns"
         )
-    hardware = environments[0]
+    return _concluded(cells, played, protocol)
+
+
+def _play_pair(
+    cells: Sequence[Cell],
+    camps: Sequence[Camp],
+    protocol: Protocol,
+    played: Sequence[Pair],
+    luck: str,
+    seed: int,
+    allow_code: bool,
+) -> Pair:
+    began = time.monotonic()
+    frozen = played[0].frozen if played else None
+    environments = [ready.environment for ready in start_afresh(camps)]
+    contexts = [RunContext(run_id="duel", round=len(played), environment=one) for one in environments]
+    requests = [
+        _request(cell, context, protocol, frozen is None, seed, allow_code)
+        for cell, context in zip(cells, contexts, strict=True)
+    ]
+    pair = take_turns(
+        camps,
+        requests,
+        turns=protocol.turns,
+        block_s=protocol.turn_s,
+        rng=random.Random(luck),
+        frozen=frozen,
+        alike=False,
+    )
+    return structs.replace(pair, duration_s=time.monotonic() - began)
+
+
+def _concluded(cells: Sequence[Cell], played: Sequence[Pair], protocol: Protocol) -> Duel:
     rows = [row for pair in played for row in pair.rows]
     known = [row for row in rows if row.contention is not None]
+    frozen = played[0].frozen
     return Duel(
         yardstick=cells[0].cell_id,
         yardstick_s=_latency_s(played, 0),
         rivals=_judged(cells, played),
         pairs=len(played),
         turns=protocol.turns,
-        hardware_class=hardware.hardware_class,
-        torch_version=hardware.torch_version,
+        hardware_class=rows[0].hardware_class,
+        torch_version=rows[0].torch_version,
         contended_share=sum("contended" in row.reasons for row in known) / len(known) if known else None,
         alternated=frozen is not None and frozen.alternate,
-        duration_s=time.monotonic() - began,
+        duration_s=sum(pair.duration_s for pair in played),
         log_ratios=tuple(tuple(_ratios(played, index)) for index in range(1, len(cells))),
     )
 

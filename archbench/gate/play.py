@@ -9,7 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from archbench.execute.turns import Camp, start_afresh, take_turns
+from archbench.execute.contender import Camp, start_afresh
+from archbench.execute.turns import take_turns
 from archbench.gate.books import CellLog, GateBooks, GateSpec, Stage, StoredPair
 from archbench.gate.noise import Threshold
 from archbench.gate.schedule import Move, moves, outlook

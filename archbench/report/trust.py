@@ -62,8 +62,9 @@ def _noise(run: Measured) -> list[str]:
     notes = []
     if run.floor is not None:
         notes.append(
-            f"Noise floor: two measurements of the very same thing ({run.floor.variant}, several times a round) differ "
-            f"by up to {percent(run.floor.spread)}. Smaller differences between networks mean nothing."
+            f"Noise floor: by its {run.floor.visits} measurements of the very same thing ({run.floor.variant}, several "
+            f"times a round), 19 of 20 pairs of measurements differ by less than {percent(run.floor.spread)}. Smaller "
+            "differences between networks mean nothing. More rounds make it better known, and narrower."
         )
     if run.drift is not None:
         low, high = (percent(change, signed=True) for change in run.drift)

@@ -29,7 +29,8 @@ import msgspec
 from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
-from archbench.execute.turns import Camp, start_afresh, take_turns
+from archbench.execute.contender import Camp, start_afresh
+from archbench.execute.turns import take_turns
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Task, TurnTask

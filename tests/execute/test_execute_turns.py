@@ -10,8 +10,9 @@ import pytest
 from execute_fakes import make_environment
 from turn_fakes import make_camp, make_request, play
 
-from archbench.execute import turns as engine
-from archbench.execute.turns import Contender, fit_together
+from archbench.execute import contender as engine
+from archbench.execute.contender import Contender
+from archbench.execute.turns import fit_together
 from archbench.model.pair import Frozen
 
 

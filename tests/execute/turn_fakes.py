@@ -9,7 +9,8 @@ from typing import Any
 
 from execute_fakes import FACTS, make_environment
 
-from archbench.execute.turns import Camp, take_turns
+from archbench.execute.contender import Camp
+from archbench.execute.turns import take_turns
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Task, TurnTask
