@@ -12,19 +12,21 @@ import msgspec
 import torch
 
 from archbench.catalog import facts
-from archbench.device.health import between
 from archbench.device.peaks import peak_flops
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.breaks import traced_counts
 from archbench.measure.clock import ClockError
+from archbench.measure.columns import COLUMNS_OF, NEEDS_A_STEP, PERCENTILES
 from archbench.measure.draft import Draft
+from archbench.measure.energy import Energy, measure_energy
+from archbench.measure.failures import status_of
 from archbench.measure.memory import measure_memory
 from archbench.measure.numerics import compare
 from archbench.measure.sampling import Sampled, WarmUp, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
-from archbench.model.axes import STATIC, Metric
+from archbench.model.axes import STATIC
 from archbench.model.blank import Facts, blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
@@ -36,33 +38,8 @@ from archbench.stats import drifting, minimum_samples, percentile
 TRAINING_PASSES = 3
 """A training step's arithmetic in forward passes: the backward pass computes gradients of inputs and of weights, each
 as large as the forward (Kaplan et al. 2020, section 2.1; PaLM, appendix B)."""
-PERCENTILES = (90, 95, 99)
-COLUMNS_OF: dict[Metric, tuple[str, ...]] = {
-    "static": ("params", "macs", "flops", "activations", "weight_bytes"),
-    "latency": (
-        *("latency_median_s", "latency_ci_low_s", "latency_ci_high_s", "device_time_median_s"),
-        *(f"latency_p{percent}_s" for percent in PERCENTILES),
-    ),
-    "throughput": (
-        *("throughput_img_s", "throughput_ci_low_img_s", "throughput_ci_high_img_s"),
-        *("achieved_flops", "mfu", "measured_peak_share"),
-    ),
-    "memory": ("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "predicted_peak_bytes"),
-    "energy": ("energy_j_per_img",),
-    "compile": ("compile_cold_s", "compile_warm_s"),
-    "numerics": ("output_rel_error", "output_cosine", "output_finite"),
-    "profile": (),
-}
-"""What each metric fills (`profile` a file of its own); null and explained where the suite does not ask for it."""
-NEEDS_A_STEP = (
-    *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),
-    *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
-)
-"""What every cell has that ran at all, whatever its metrics."""
 WIDE = 2.0
 """An interval this many times wider than the target makes a row suspect."""
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""How allocators other than torch's own say it."""
 
 
 class CellRun:
@@ -310,28 +287,16 @@ class CellRun:
         return peak_flops(gpus[0].name, self._cell.precision) if self._cell.device == "cuda" and gpus else None
 
     def _energy(self, workload: Workload) -> None:
-        """Energy over one long window: the counter moves too rarely for anything shorter."""
         with self._phase("energy"):
-            protocol, clock, probe = self._task.protocol, self._bench.clock, self._bench.probe
-            steps = 0
-            before = probe.read()
-            if before.energy_mj is None:
-                self._draft.null(before.missing.get("energy_mj", "not_on_device"), "energy_j_per_img")
-                return
-            clock.synchronize()
-            start = time.perf_counter()
-            burst = max(1, int(protocol.burst_s / self._step_s))
-            while time.perf_counter() - start < protocol.energy_window_s * 1.1:
-                clock.burst(workload.step, burst)
-                steps += burst
-            health = between(before, probe.read(), energy_window_s=protocol.energy_window_s)
-            if health.energy_j is None:
-                self._draft.null(health.missing.get("energy_j", "monitor_gap"), "energy_j_per_img")
-            else:
+            bench = self._bench
+            reading = measure_energy(workload.step, bench.clock, bench.probe, self._task.protocol, step_s=self._step_s)
+            if isinstance(reading, Energy):
                 self._draft.set(
-                    energy_j_per_img=health.energy_j / (steps * self._cell.batch_size),
-                    mean_power_w=health.mean_power_w,
+                    energy_j_per_img=reading.joules / (reading.steps * self._cell.batch_size),
+                    mean_power_w=reading.mean_power_w,
                 )
+            else:
+                self._draft.null(reading, "energy_j_per_img")
 
     def _conclude(self, watch: Watch) -> None:
         report = watch.report()
@@ -457,24 +422,9 @@ class CellRun:
         )
 
 
-def _says_out_of_memory(cause: object) -> bool:
-    return isinstance(cause, RuntimeError) and any(text in str(cause) for text in _OUT_OF_MEMORY)
-
-
 def _known_of(cell: Cell) -> Facts:
     """The catalogue's facts; none of a network that this interpreter's libraries lack, which fails when it is built."""
     try:
         return facts(cell.network)
     except UsageError:
         return Facts()
-
-
-def status_of(error: Exception) -> Status:
-    """Tell what a network's exception means, looking through what compilers wrap around it.
-
-    The CPU's allocator and CUDA's libraries raise a plain RuntimeError; a missing toolchain is the machine's lack.
-    """
-    causes = (error, error.__cause__, getattr(error, "inner_exception", None))
-    if any(isinstance(cause, torch.OutOfMemoryError) or _says_out_of_memory(cause) for cause in causes):
-        return "oom"
-    return "unsupported" if compiler.lacks_toolchain(error) else "error"

@@ -16,7 +16,8 @@ import torch
 from archbench.catalog import resolve
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
-from archbench.measure.cell_run import COLUMNS_OF, PERCENTILES, CellRun
+from archbench.measure.cell_run import CellRun
+from archbench.measure.columns import COLUMNS_OF, PERCENTILES
 from archbench.measure.sampling import Sampled, Stretch, WarmUp, quiet_gc, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload

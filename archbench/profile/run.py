@@ -14,8 +14,8 @@ from torch import nn
 from archbench.analyze import MemoryModel, predict
 from archbench.catalog.build import build, input_shape
 from archbench.measure.calibrate import calibrate
-from archbench.measure.cell_run import status_of
 from archbench.measure.clock import Clock, open_clock
+from archbench.measure.failures import status_of
 from archbench.measure.sampling import quiet_gc, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.workload import Workload

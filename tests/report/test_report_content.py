@@ -397,7 +397,7 @@ def test_the_noise_floor_is_told(tmp_path: Path) -> None:
     assert measured.floor is not None
     assert measured.drift is not None
     trust = texts(section(build_report(measured), "How far to trust this"))
-    assert "Noise floor: by its 3 measurements of the very same thing (resnet18, several times a round)" in trust
+    assert "Noise floor: by its 60 measurements of the very same thing (resnet18, several times a round)" in trust
     quiet: Measured = msgspec.structs.replace(measured, floor=None, drift=None, corrected=False)
     assert "Noise floor" not in texts(section(build_report(quiet), "How far to trust this"))
     assert len(phase_sections(quiet)) == 2

@@ -1,0 +1,40 @@
+"""Energy of steps over one long window: the device's counter moves too rarely for anything shorter."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import Struct
+
+from archbench.device.health import between
+from archbench.device.probe import Probe
+from archbench.measure.clock import Clock, Step
+from archbench.model.protocol import Protocol
+
+LONGER = 1.1
+"""The window is this many times the shortest that the counter is trusted over."""
+
+
+class Energy(Struct, frozen=True, kw_only=True):
+    """What so many steps took."""
+
+    steps: int
+    joules: float
+    mean_power_w: float | None
+
+
+def measure_energy(step: Step, clock: Clock, probe: Probe, protocol: Protocol, *, step_s: float) -> Energy | str:
+    """Run bursts of steps between two readings of the counter; where it cannot be read, the code of the reason why."""
+    before = probe.read()
+    if before.energy_mj is None:
+        return before.missing.get("energy_mj", "not_on_device")
+    clock.synchronize()
+    steps, burst = 0, max(1, int(protocol.burst_s / step_s))
+    start = time.perf_counter()
+    while time.perf_counter() - start < protocol.energy_window_s * LONGER:
+        clock.burst(step, burst)
+        steps += burst
+    health = between(before, probe.read(), energy_window_s=protocol.energy_window_s)
+    if health.energy_j is None:
+        return health.missing.get("energy_j", "monitor_gap")
+    return Energy(steps=steps, joules=health.energy_j, mean_power_w=health.mean_power_w)
