@@ -90,6 +90,7 @@ def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
+    """Everything in eval mode inside; afterwards each part as it was."""
     training = [child for child in module.modules() if child.training]
     module.eval()
     try:

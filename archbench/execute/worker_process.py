@@ -172,6 +172,7 @@ class WorkerProcess:
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a session, and all that it has started; nothing happens where it has been waited for."""
     if process.returncode is not None:
         return  # it has been waited for: its number may be someone else's by now
     if sys.platform == "win32":

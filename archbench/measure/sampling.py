@@ -71,6 +71,7 @@ class Sampled(Struct, frozen=True, kw_only=True):
 
     @property
     def rejected_share(self) -> float:
+        """Of the stretches, those that the monitor rejected."""
         return sum(not stretch.kept for stretch in self.stretches) / max(len(self.stretches), 1)
 
 

@@ -92,6 +92,7 @@ class Group(Struct, frozen=True, kw_only=True):
 
     @property
     def group_id(self) -> str:
+        """What all of its cells have in common, readable: see `Cell.group_id`."""
         return self.cells[0].group_id
 
 

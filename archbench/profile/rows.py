@@ -39,11 +39,13 @@ class Tally(Struct):
     """Least time of those that the bandwidth limits."""
 
     def add(self, other: Tally) -> None:
+        """Every figure of another one on top."""
         for field in self.__struct_fields__:
             setattr(self, field, getattr(self, field) + getattr(other, field))
 
     @property
     def total_s(self) -> float:
+        """Forward and backward."""
         return self.forward_s + self.backward_s
 
 

@@ -23,6 +23,7 @@ def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
 
 
 def bn_relu(channels: int) -> nn.Sequential:
+    """What follows a convolution: batch norm and an in-place relu."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
 

@@ -42,10 +42,12 @@ def projection_shortcut(in_channels: int, channels: int, stride: int) -> nn.Modu
 
 
 def plain_unit(in_channels: int, channels: int, stride: int) -> nn.Module:
+    """Two 3x3 convolutions without a shortcut: the plain nets that residual ones are compared with."""
     return nn.Sequential(basic_branch(in_channels, channels, stride), nn.ReLU(inplace=True))
 
 
 def basic_unit_a(in_channels: int, channels: int, stride: int) -> nn.Module:
+    """The same with the parameter-free shortcut (option A), as on CIFAR."""
     return Residual(
         basic_branch(in_channels, channels, stride), zero_pad_shortcut(in_channels, channels, stride)
     )  # fmt: skip

@@ -27,16 +27,20 @@ def worst(findings: Iterable[Finding]) -> Severity:
 
 
 def ok(code: str, what: str) -> Finding:
+    """As it should be."""
     return Finding(code=code, severity="ok", what=what)
 
 
 def note(code: str, what: str, remedy: str = "") -> Finding:
+    """Good to know; figures do not suffer."""
     return Finding(code=code, severity="note", what=what, remedy=remedy)
 
 
 def warn(code: str, what: str, remedy: str) -> Finding:
+    """Figures will scatter more widely than they could."""
     return Finding(code=code, severity="warn", what=what, remedy=remedy)
 
 
 def unfit(code: str, what: str, remedy: str) -> Finding:
+    """Figures from here would mislead."""
     return Finding(code=code, severity="unfit", what=what, remedy=remedy)

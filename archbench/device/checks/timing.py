@@ -44,6 +44,7 @@ def read_clock(clock: Callable[[], int] = time.perf_counter_ns, readings: int = 
 
 
 def judge_clock(clock: ClockQuality) -> Finding:
+    """Whether short steps can be timed by it."""
     what = f"the clock steps by {clock.step_ns} ns and costs {clock.cost_ns:.0f} ns a reading"
     if clock.backwards:
         return unfit("clock", f"the clock went backwards {clock.backwards} times", "check the kernel's clock source")
@@ -76,6 +77,7 @@ def spread(times: Sequence[float]) -> float:
 
 
 def judge_spread(share: float) -> Finding:
+    """What a spread of equal work, as `spread` gives it, says of the machine."""
     what = f"the same work took times that spread by {share:.1%} (10th to 90th percentile)"
     if share > JITTERY:
         return warn("jitter", what, "stop other work and fix the clock, or measure several rounds")
