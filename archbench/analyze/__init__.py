@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from archbench.analyze.figures import SecondOpinion as SecondOpinion
     from archbench.analyze.fvcore_counts import second_opinion as second_opinion
     from archbench.analyze.memory import predict as predict
+    from archbench.analyze.memory import predict_cell as predict_cell
 
 _HOMES = {
     "count": "counts",
@@ -26,6 +27,7 @@ _HOMES = {
     "MemoryModel": "figures",
     "measured_peak": "allocator",
     "predict": "memory",
+    "predict_cell": "memory",
     "second_opinion": "fvcore_counts",
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "count_module",
     "measured_peak",
     "predict",
+    "predict_cell",
     "second_opinion",
 ]
 

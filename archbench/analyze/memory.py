@@ -22,7 +22,7 @@ from archbench.analyze.figures import MemoryLine, MemoryModel
 from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
-from archbench.model.cell import Network
+from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 
 _PROBE_BATCH = 2**30
@@ -57,6 +57,24 @@ def predict(
             f"{network.label}: memory cannot be predicted, its {phase} step needs data "
             f"({type(error).__name__}: {first_line}); measure it instead"
         ) from error
+
+
+def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel | None:
+    """The memory model of a cell's network under its toggles, for any batch size; `None` where its step needs data.
+
+    Raises `UsageError` where the network cannot be built.
+    """
+    try:
+        return predict(
+            cell.network,
+            cell.phase,
+            cell.precision,
+            memory_format=cell.memory_format,
+            device=cell.device,
+            allow_code=allow_code,
+        )
+    except UnfitError:
+        return None
 
 
 def predict_module(

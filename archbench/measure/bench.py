@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from archbench.analyze import Counts, MemoryModel, count, predict
+from archbench.analyze import Counts, MemoryModel, count, predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
@@ -17,7 +17,6 @@ from archbench.measure.memory import resident_bytes
 from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
 from archbench.model.calibration import Calibration
-from archbench.model.errors import UnfitError
 from archbench.model.messages import Task
 
 CALIBRATION_BATCH = 2
@@ -95,18 +94,7 @@ class Bench:
     @cached_property
     def memory_model(self) -> MemoryModel | None:
         """Predicted memory at any batch size; `None` where the network's step cannot run without data."""
-        cell = self.task.group.cells[0]
-        try:
-            return predict(
-                self._network,
-                cell.phase,
-                cell.precision,
-                memory_format=cell.memory_format,
-                device=cell.device,
-                allow_code=self.task.allow_code,
-            )
-        except UnfitError:
-            return None
+        return predict_cell(self.task.group.cells[0], allow_code=self.task.allow_code)
 
     @cached_property
     def module(self) -> nn.Module:

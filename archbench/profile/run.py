@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.analyze import MemoryModel, predict
+from archbench.analyze import MemoryModel, predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.measure.calibrate import calibrate
 from archbench.measure.clock import Clock, open_clock
@@ -127,16 +127,8 @@ class _Run:
     def _refuse_if_too_large(self) -> MemoryModel | None:
         """The predicted memory, where it can be predicted; raises `UnfitError` where the device has not so much."""
         cell = self._cell
-        try:
-            model = predict(
-                cell.network,
-                cell.phase,
-                cell.precision,
-                memory_format=cell.memory_format,
-                device=cell.device,
-                allow_code=self._request.allow_code,
-            )
-        except UnfitError:
+        model = predict_cell(cell, allow_code=self._request.allow_code)
+        if model is None:
             return None  # its step looks at values: to be found out by running it
         need = model.peak_bytes(cell.batch_size, batches_held=RING)
         free = self._free_bytes()
