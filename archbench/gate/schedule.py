@@ -18,7 +18,7 @@ from msgspec import Struct
 from archbench.gate.books import CellLog, Stage
 from archbench.gate.noise import Threshold
 from archbench.stats.paired import EQUIVALENCE_MARGIN, paired
-from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
+from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS, may_hide
 
 FIRST_LOOK = SCREEN_PAIRS // 2 + 1
 """Pairs that can settle what the median of all screening pairs will say: three of five."""
@@ -43,8 +43,9 @@ class Move(Struct, frozen=True, order=True):
 def leaning(ratios: Sequence[float], effect: float) -> Leaning:
     """What the median of `SCREEN_PAIRS` log ratios says, or is bound to say: beyond `effect`, below -`effect`, between.
 
-    `open` as long as pairs to come can change it. Pairs after the screen's do not count: they would be looks at a cell
-    that has been judged already.
+    `open` as long as pairs to come can change it. A cell in between whose pairs `may_hide` a slowdown counts as slower
+    once all of them are there. Pairs after the screen's do not count: they would be looks at a cell that has been
+    judged already.
     """
     seen = ratios[:SCREEN_PAIRS]
     above = sum(ratio > effect for ratio in seen)
@@ -54,7 +55,9 @@ def leaning(ratios: Sequence[float], effect: float) -> Leaning:
         return "slower"
     if below >= FIRST_LOOK:
         return "faster"
-    return "open" if max(above, below) + left >= FIRST_LOOK else "level"
+    if max(above, below) + left >= FIRST_LOOK:
+        return "open"
+    return "slower" if left == 0 and may_hide(seen) else "level"
 
 
 def moves(

@@ -117,7 +117,7 @@ def _open(by: str, lean: str, threshold: Threshold, answer: Confirmation | None,
         if answer.p_adjusted <= CONFIRM_LEVEL:
             least = percent(math.expm1(threshold.confirm))
             return Why("small", f"{by}, certain, but below this cell's threshold of {least}")
-        return Why("not_confirmed", f"{lean} in the screen, {by} over fresh pairs, which does not show it: {could}")
+        return Why("not_confirmed", f"flagged as {lean}, but {by} over fresh pairs, which does not show it: {could}")
     if estimate.count < SCREEN_PAIRS:
         return Why("out_of_time", f"{by} over {estimate.count} of {SCREEN_PAIRS} pairs: give more with --max-time")
     return Why("not_shown", f"{by}, neither shown to differ nor to be the same: {could}")

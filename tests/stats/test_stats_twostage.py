@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from stats_simulations import script
 
-from archbench.stats.twostage import confirm, screen
+from archbench.stats.paired import paired
+from archbench.stats.twostage import CONFIRM_TRIM, confirm, may_hide, screen
 
 gate = script("simulated_gate")
 
@@ -17,6 +18,21 @@ def test_screen_flags_by_the_median_of_a_cells_pairs() -> None:
     assert screen([0.011, 0.012, 0.0, 0.013, 0.02])
     assert screen([one_bad_process, [0.02] * 5]).tolist() == [False, True]
     assert screen([[0.02] * 5, [0.02] * 5], effect=[0.01, 0.03]).tolist() == [True, False]
+
+
+def test_screen_flags_what_may_hide_a_slowdown() -> None:
+    scatter = [0.005, 0.008, 0.06, -0.03, 0.05]
+    assert may_hide(scatter)
+    assert screen(scatter)
+    assert not may_hide([-value for value in scatter])
+    assert not may_hide([0.001, 0.0, 0.002, -0.001, 0.2]), "one bad process"
+    assert not may_hide([0.1, 0.0])
+    estimate = paired(scatter, CONFIRM_TRIM)
+    ends = estimate.interval(0.8)
+    assert ends is not None
+    bound = math.log(ends[1])
+    assert may_hide(scatter, math.expm1(bound) - 1e-9)
+    assert not may_hide(scatter, math.expm1(bound) + 1e-9)
 
 
 @pytest.mark.parametrize("wrong", [[], [math.nan, 0.1], 0.1])
