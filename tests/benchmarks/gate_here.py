@@ -8,9 +8,9 @@
   every gate, and no other network blamed.
 - `spread`: the standard deviation of a pair's log ratio for identical processes, in turns and one after the other.
 
-A gate takes a minute and a half, and as much again where a network has to be confirmed. Every gate is a directory under DIR, and
-every pair of `spread` a file there: what is there is not measured again, so a killed script continues, and `--count 10`
-after `--count 2` plays eight more.
+A gate takes a minute and a half, and as much again where a network has to be confirmed. Every gate is a directory
+under DIR, and every pair of `spread` a file there: what is there is not measured again, so a killed script continues,
+and `--count 10` after `--count 2` plays eight more.
 """
 
 from __future__ import annotations
