@@ -41,7 +41,7 @@ DELAYED = "resnet18"
 SIZES = {"resnet18": 96, "squeezenet": 96, "mobilenet": 96}
 CONSTANTS = {"warmup_first_cell_s": 0.1, "warmup_cap_s": 1.0}
 """A shorter warm-up than usual, but the usual turns: with ten of 0.05 s a pair scattered by 4 % (blocks of five steps
-do by 9 %), and one 5 % delay in ten was not flagged."""
+do by 9 %), and 2 of 8 delays of 5 % were not flagged."""
 DELAYS = {"aa": 0.0, "delay5": 0.05, "delay3": 0.03}
 HERE = Path(__file__).parent
 ENVIRONMENT = {
