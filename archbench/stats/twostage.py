@@ -21,9 +21,9 @@ SCREEN_EFFECT = 0.01
 """A cell whose median log ratio over the screening pairs exceeds this is confirmed. The mean would let one bad process
 in five pairs decide: with 3 % of processes 5 % slow, 19 of 300 innocent cells are confirmed by means, 3 by medians."""
 HIDDEN_EFFECT = 0.03
-"""A cell whose screening pairs leave room for a slowdown of this size is confirmed too. Simulated with normal pairs that
-scatter by 4 %: the median of five alone passes 3.5 % of slowdowns of 5 %, the screen with this 1.4 %; of unchanged
-cells it has 39 % confirmed instead of 32 %."""
+"""A cell whose screening pairs leave room for a slowdown of this size is confirmed too. Simulated with normal pairs
+that scatter by 4 %: the median of five alone passes 3.5 % of slowdowns of 5 %, the screen with this 1.4 %; of
+unchanged cells it has 39 % confirmed instead of 32 %."""
 CONFIRM_PAIRS = 12
 CONFIRM_TRIM = 0.2
 """Share of the fresh pairs left out at each end: 2 of 12. With 3 % of processes bad, means and untrimmed tests find a
