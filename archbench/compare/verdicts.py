@@ -9,12 +9,10 @@ from msgspec import Struct
 
 from archbench.model.comparison import LEAST_EFFECT, CellVerdict, Floor, Why
 from archbench.report.units import change, percent
-from archbench.stats.paired import EQUIVALENCE_MARGIN, LogRatio, holm
+from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm
 
 LEVEL = 0.01
 """Chance of calling any cell slower that is not, over all cells of a comparison; and of faster."""
-VISIBLE = 0.03
-"""A cell in which a slowdown of this size would go unseen is noisy, and judged by a threshold of its own."""
 CLOCK_TOLERANCE = 0.01
 """SM clocks of the two sides may differ by this share: beyond, the time follows the clock and not the code."""
 
@@ -76,7 +74,7 @@ def _judged(estimate: LogRatio, clock: float | None, floor: Floor | None, shown:
     ends = estimate.interval()
     spread = floor.spread if floor else 0.0
     scatter = estimate.detectable(level)
-    noisy = scatter is not None and scatter > VISIBLE
+    noisy = scatter is not None and scatter > VISIBLE_EFFECT
     own = max(LEAST_EFFECT, scatter if noisy and scatter is not None else 0.0)
     detectable = None if scatter is None else (1 + scatter) * (1 + spread) - 1
     verdict, why = _decided(estimate, clock, floor, shown, own, detectable)

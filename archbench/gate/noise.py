@@ -21,7 +21,7 @@ from msgspec import Struct
 from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
 from archbench.model.pair import Pair
-from archbench.stats.paired import minimum_detectable_effect, paired
+from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired
 from archbench.stats.repeatability import repeatability_limit
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
 from archbench.store.files import write_bytes
@@ -31,8 +31,6 @@ MOST_KEPT = 48
 """A/A pairs of a cell that are kept: four gates' worth."""
 FEWEST = 8
 """A/A pairs below which a spread is not believed: its own standard error is a quarter of it there."""
-VISIBLE = 0.03
-"""A cell in which the confirming pairs would not show a slowdown of this size is noisy."""
 
 
 class Threshold(Struct, frozen=True, kw_only=True):
@@ -41,7 +39,7 @@ class Threshold(Struct, frozen=True, kw_only=True):
     screen: float = SCREEN_EFFECT
     confirm: float = CONFIRM_EFFECT
     noisy: bool = False
-    """Its A/A pairs scatter too widely to see `VISIBLE`, so the thresholds are its own."""
+    """Its A/A pairs scatter too widely to see `VISIBLE_EFFECT`, so the thresholds are its own."""
     spread: float | None = None
     """Standard deviation of its A/A pairs; `None` where there are none."""
 
@@ -103,11 +101,11 @@ class Noise(Struct, frozen=True, kw_only=True):
             if cell.cell_id != cell_id or (cell.turns, cell.turn_s) != (turns, turn_s) or cell.spread is None:
                 continue
             shown = minimum_detectable_effect(cell.spread, CONFIRM_PAIRS, CONFIRM_LEVEL)
-            if shown <= VISIBLE:
+            if shown <= VISIBLE_EFFECT:
                 return Threshold(spread=cell.spread)
             return Threshold(
-                screen=SCREEN_EFFECT * shown / VISIBLE,
-                confirm=CONFIRM_EFFECT * shown / VISIBLE,
+                screen=SCREEN_EFFECT * shown / VISIBLE_EFFECT,
+                confirm=CONFIRM_EFFECT * shown / VISIBLE_EFFECT,
                 noisy=True,
                 spread=cell.spread,
             )

@@ -18,6 +18,8 @@ from archbench.stats.intervals import finite
 
 EQUIVALENCE_MARGIN = 0.015
 """Two times within this of each other count as the same."""
+VISIBLE_EFFECT = 0.03
+"""A change of this size is not to go unseen: a cell whose pairs would not show it is noisy, and judged as such."""
 
 
 class LogRatio(Struct, frozen=True, kw_only=True):

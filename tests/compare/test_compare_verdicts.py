@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from archbench.compare.verdicts import VISIBLE, judge
+from archbench.compare.verdicts import judge
 from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
-from archbench.stats.paired import LogRatio, unpaired
+from archbench.stats.paired import VISIBLE_EFFECT, LogRatio, unpaired
 
 FLOOR = Floor(spread=0.01, origin="the twin")
 
@@ -46,7 +46,7 @@ def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> Non
     assert one(0.01, error=0.02) == ("undecided", "not_shown")
     (judged,) = judge([estimate(0.01, 0.02)], [None], FLOOR)
     assert judged.detectable is not None
-    assert judged.detectable > VISIBLE
+    assert judged.detectable > VISIBLE_EFFECT
     assert f"{100 * judged.detectable:.1f} %" in judged.why.sentence
     assert judged.noisy
     assert (1 + judged.threshold) * (1 + FLOOR.spread) == pytest.approx(1 + judged.detectable)
@@ -55,7 +55,7 @@ def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> Non
 def test_a_noisy_cell_is_slower_only_beyond_its_own_threshold() -> None:
     (judged,) = judge([estimate(0.40, 0.02)], [None], FLOOR)
     assert (judged.verdict, judged.noisy) == ("slower", True)
-    assert LEAST_EFFECT < VISIBLE < judged.threshold < 0.4
+    assert LEAST_EFFECT < VISIBLE_EFFECT < judged.threshold < 0.4
     (near,) = judge([estimate(0.062, 0.02)], [None], FLOOR)
     assert near.p is not None
     assert near.p < 0.01
