@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -97,7 +97,8 @@ class NetworkBenchmark:
             if reason := unsupported_toggle(cell):
                 pytest.skip(reason)
             self._config.stash[DEVICES].add(environment.device)
-            with lent_state(precision, default_threads(environment.cpu_count), seed):
+            threads = default_threads(environment.cpu_count)
+            with _current(environment.device), lent_state(precision, threads, seed):
                 return self._measure(cell, subject, environment, protocol_for(kind, protocol or {}), seed)
         except UnsupportedError as error:
             skip, message = True, str(error)
@@ -198,6 +199,11 @@ class _Bound(nn.Module):
 
     def forward(self, first: Tensor) -> Any:
         return self.module(first, *(getattr(self, name) for name in self._names))
+
+
+def _current(device: str) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one for a while: the clock's events, and what a network launches by itself, go there."""
+    return nullcontext() if device == "cpu" else torch.cuda.device(device)  # type: ignore[no-untyped-call]
 
 
 def _amount(protocol: Protocol, step_s: float, device: DeviceKind) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import ArchbenchError, UnfitError
 from archbench.model.messages import Calibrated, CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
-from archbench.model.record import FAILED, Record
+from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
 from archbench.plan import make_plan
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
@@ -33,7 +33,7 @@ FIGURES = (
 
 
 class CellFailedError(Exception):
-    """A cell ended as `oom`, `error`, `timeout` or `crashed`; the message is the row's."""
+    """A cell ended as `oom`, `error`, `timeout` or `crashed`, or without a time that counts; the message says why."""
 
 
 class SuiteFile(pytest.File):
@@ -183,16 +183,14 @@ def _keep_in_benchmark(request: pytest.FixtureRequest, benchmark: Any) -> None:
     """Measure the item's cell and hand its latencies to pytest-benchmark, as if it had taken them."""
     item = request.node
     finished = item.measured(once=benchmark.disabled)
-    if finished.record.status in FAILED:
+    row, samples = finished.record, _counting(finished.samples)
+    if row.status in FAILED or not (samples or benchmark.disabled):
         item.replay.load([0.0])
-        benchmark.pedantic(_fail, args=(finished.record,))
+        benchmark.pedantic(_fail, args=(row,))
     if benchmark.disabled:
         benchmark.pedantic(_nothing)
         return
-    samples = [sample for sample in finished.samples if sample.experiment == "latency" and sample.kept]
-    samples = samples or [sample for sample in finished.samples if sample.experiment == "throughput" and sample.kept]
     item.replay.load(sample.host_s for sample in samples)
-    row = finished.record
     benchmark.extra_info.update({"cell_id": row.cell_id, **{name: getattr(row, name) for name in FIGURES}})
     benchmark.pedantic(_nothing, rounds=len(samples), iterations=samples[0].steps)
 
@@ -210,7 +208,15 @@ def _nothing() -> None:
     """Takes the place of work that was done and timed elsewhere."""
 
 
+def _counting(samples: Sequence[Sample]) -> list[Sample]:
+    """The latencies that were kept; the bursts of the throughput only where no latency was taken at all."""
+    taken = {one: [sample for sample in samples if sample.experiment == one] for one in ("latency", "throughput")}
+    return [sample for sample in taken["latency"] or taken["throughput"] if sample.kept]
+
+
 def _fail(row: Record) -> NoReturn:
+    if row.status not in FAILED:
+        raise CellFailedError(f"every block was rejected: {', '.join(_codes(row))}")
     where = f" in {row.error_phase}" if row.error_phase else ""
     raise CellFailedError(f"{row.status}{where}: {row.error_message or 'no message'}")
 

@@ -40,7 +40,8 @@ class _Stamp:
 
         self._device = device
         self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self._event.record()
+        # Without a stream it would be that of the current device, which need not be this one.
+        self._event.record(torch.cuda.current_stream(device))
 
     def __sub__(self, earlier: _Stamp) -> float:
         """Seconds since `earlier`. Raises `ClockError` for stamps in the wrong order."""

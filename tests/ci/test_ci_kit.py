@@ -143,6 +143,18 @@ def test_what_cannot_be_judged_says_why_in_annotation_and_summary(tmp_path, proj
     assert "Traceback" not in done["Judge"].stderr
 
 
+def test_an_exception_is_no_regression(tmp_path, project):
+    """Python ends with 1 for what nobody foresaw, the same as the gate for a regression."""
+    fake = tmp_path / "python"
+    fake.write_text('#!/usr/bin/env bash\nprintf "Traceback\\nRuntimeError: out of luck\\n" >&2\nexit 1\n')
+    fake.chmod(0o755)
+    runner, done = act(tmp_path, project, suite="mine.yaml", python=str(fake))
+    assert runner.values["steps.judge.outputs.verdict"] == "unfit"
+    assert "::error title=archbench::RuntimeError: out of luck" in done["Judge"].stdout
+    assert "# archbench could not judge" in runner.summary.read_text()
+    assert done["Verdict"].returncode == 3
+
+
 def test_a_mode_that_is_none_is_refused_before_anything_runs(tmp_path, project):
     _, done = act(tmp_path, project, suite="mine.yaml", mode="fast")
     assert set(done) == {"Judge"}
@@ -181,8 +193,12 @@ def test_every_input_reaches_the_gate(tmp_path, project):
     assert done["Verdict"].returncode == 3
 
 
-def test_nights_are_added_to_a_branch_of_their_own(tmp_path, project):
-    """The nightly template's steps, twice, against a bare remote; the measuring itself is a script here."""
+@pytest.mark.parametrize("same_checkout", [False, True])
+def test_nights_are_added_to_a_branch_of_their_own(tmp_path, project, same_checkout):
+    """The nightly template's steps, twice, against a bare remote; the measuring itself is a script here.
+
+    A runner of one's own keeps its checkout from night to night, and actions/checkout cleans it.
+    """
     remote = tmp_path / "remote.git"
     git(tmp_path, "clone", "-q", "--bare", str(project), str(remote))
     tools = tmp_path / "tools"
@@ -196,8 +212,11 @@ def test_nights_are_added_to_a_branch_of_their_own(tmp_path, project):
     job = read(ROOT / "docs" / "ci" / "nightly.yml")["jobs"]["baseline"]
     steps = [step for step in job["steps"] if "run" in step and step["name"] != "Install"]
     for night in (1, 2):
-        checkout = tmp_path / f"checkout{night}"
-        git(tmp_path, "clone", "-q", str(remote), str(checkout))
+        checkout = tmp_path / ("checkout" if same_checkout else f"checkout{night}")
+        if checkout.exists():
+            git(checkout, "clean", "-q", "-ffdx")
+        else:
+            git(tmp_path, "clone", "-q", str(remote), str(checkout))
         env = {**job["env"], "PATH": f"{tools}:{os.environ['PATH']}"}
         runner = Runner(tmp_path / f"runner{night}", checkout, {}, env)
         for step in steps:

@@ -63,6 +63,13 @@ def test_all_steps_run_and_the_summary_has_them(tmp_path):
         assert "./gate/report.md" in runs.getnames()
 
 
+def test_the_steps_together_have_the_time_of_the_session(tmp_path):
+    done, _ = session(tmp_path)
+    limits = re.findall(r"^== \w+ \(at most (\d+) s\)$", done.stdout, re.MULTILINE)
+    assert len(limits) == 6
+    assert sum(map(int, limits)) <= 100
+
+
 def test_a_step_that_fails_fails_the_session_and_the_others_run(tmp_path):
     done, out = session(tmp_path, bare=1)
     assert done.returncode == 1

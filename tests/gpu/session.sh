@@ -27,8 +27,8 @@ failed=0
     printf '\n| Step | Result | Seconds | It ends |\n| --- | --- | --: | --- |\n'
 } > "$out/summary.md"
 
-# step NAME SHARE ACCEPTED COMMAND...: SHARE is the per cent of all seconds that it may take, ACCEPTED the exit codes
-# besides 0 that are no failure. It is interrupted, not killed, so that what is finished is kept.
+# step NAME SHARE ACCEPTED COMMAND...: SHARE is the per cent of all seconds that it may take (they make up 100), ACCEPTED the
+# exit codes besides 0 that are no failure. It is interrupted, not killed, so that what is finished is kept.
 step() {
     local name=$1 limit=$((seconds * $2 / 100)) accepted=$3 began=$SECONDS code=0 result=passed
     shift 3
@@ -48,11 +48,11 @@ step() {
 # 3: a shared machine is not fit to publish from, and still worth testing on. 124, 130: its time was up.
 step doctor 5 "3" "$python" -m archbench doctor
 step tests 35 "" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/gpu
-step smoke 15 "124 130" "$python" -m archbench run suites/smoke.yaml --device cuda --out "$runs/smoke" --force
+step smoke 10 "124 130" "$python" -m archbench run suites/smoke.yaml --device cuda --out "$runs/smoke" --force
 step gate 15 "" "$python" -m archbench gate suites/smoke.yaml --device cuda --aa --base "$(command -v "$python")" \
     --only 'resnet18@batch_size=32,phase=inference' --max-time $((seconds / 10))s --out "$runs/gate" --force
 step bare_loop 15 "" "$python" tests/benchmarks/bare_loop.py --device cuda --limit 0.02
-step imagenet 30 "124 130" "$python" -m archbench run suites/imagenet_backbones.yaml --device cuda \
+step imagenet 20 "124 130" "$python" -m archbench run suites/imagenet_backbones.yaml --device cuda \
     --out "$runs/imagenet" --force
 
 tar -C "$runs" -czf "$out/runs.tar.gz" .

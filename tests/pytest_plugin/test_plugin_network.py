@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from builders import make_environment
 
-import archbench.pytest_plugin.network  # the pytest inside forgets what it imports: a second a test  # noqa: F401
 from archbench.measure.clock import ClockError
+from archbench.model.errors import UsageError
+from archbench.pytest_plugin import DEVICES, network  # network: the pytest inside forgets it, a second a test
 from archbench.pytest_plugin.timer import DeviceTimer, ReplayTimer
 
 pytest_plugins = ["pytester"]
@@ -150,8 +154,6 @@ def test_another_gpu_is_refused_before_anything_is_measured(pytester):
 
 def test_two_gpus_of_one_machine_tell_each_other_apart(pytester, monkeypatch):
     """Both sides have CUDA here: only the names differ."""
-    from builders import make_environment
-
     from archbench.pytest_plugin import machine
 
     monkeypatch.setattr(machine, "resolve_device", lambda device: "cuda:0" if device in ("auto", "cuda") else device)
@@ -201,14 +203,15 @@ class FakeCuda:
     """Stands in for torch.cuda: a device on whose clock every event comes `apart_ms` after the last."""
 
     def __init__(self, monkeypatch, apart_ms):
-        self.diary = []
+        self.diary, self.streams = [], []
         fake = self
 
         class Event:
             def __init__(self, enable_timing):
                 assert enable_timing
 
-            def record(self):
+            def record(self, stream):
+                fake.streams.append(stream)
                 fake.diary.append("event")
                 self.at = len(fake.diary)
 
@@ -217,6 +220,7 @@ class FakeCuda:
                 return apart_ms if later.at > self.at else -apart_ms
 
         monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"{device}'s stream")
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device: self.diary.append("sync"))
 
 
@@ -232,6 +236,37 @@ def test_the_device_timer_subtracts_to_seconds(monkeypatch):
         start - end
     timer.use(torch.device("cpu"))
     assert isinstance(timer(), float)
+
+
+def test_the_device_timer_stamps_the_stream_of_its_own_device(monkeypatch):
+    cuda = FakeCuda(monkeypatch, 5.0)
+    timer = DeviceTimer()
+    timer.use(torch.device("cuda:1"))
+    timer()
+    assert cuda.streams == ["cuda:1's stream"]
+
+
+def test_a_second_gpu_is_the_current_one_while_its_network_is_measured(monkeypatch):
+    """Up to the opening of its clock, whose events go to the current device; there is no GPU to go on with."""
+    current = ["cuda:0"]
+
+    @contextlib.contextmanager
+    def device(chosen):
+        current.append(str(chosen))
+        yield
+        current.pop()
+
+    def open_clock(device):
+        raise UsageError(f"a clock of {device} on {current[-1]}")
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(network, "resolve_device", str)
+    monkeypatch.setattr(network, "collect_environment", make_environment)
+    monkeypatch.setattr(network, "open_clock", open_clock)
+    config = SimpleNamespace(stash={DEVICES: set()})
+    benchmark_network = network.NetworkBenchmark(None, DeviceTimer(), config)
+    with pytest.raises(pytest.fail.Exception, match="a clock of cuda:1 on cuda:1"):
+        benchmark_network("lenet5", device="cuda:1")
 
 
 def test_pytest_benchmark_takes_the_device_timers_seconds(pytester, monkeypatch):

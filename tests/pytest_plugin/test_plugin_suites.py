@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 
+import msgspec
 import pytest
+from builders import make_record, make_samples
 
-import archbench.pytest_plugin.suites  # the pytest inside forgets what it imports: a second a test  # noqa: F401
+import archbench.pytest_plugin.suites  # the pytest inside forgets what it imports: a second a test
+from archbench.model.messages import CellFinished
 
 pytest_plugins = ["pytester"]
 
@@ -98,6 +101,25 @@ def test_failures_are_one_line_and_the_next_cells_run(pytester, suite):
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     assert {batch for _, _, batch in steps(pytester)} == {"1"}
+
+
+@pytest.mark.parametrize("bursts", [0, 1])
+def test_a_cell_whose_blocks_were_all_rejected_fails_with_the_rows_reasons(pytester, suite, monkeypatch, bursts):
+    """As on a GPU that throttles all the while. A burst that was kept does not stand in for the latencies."""
+
+    def measure(runner, cell, *, once):
+        reasons = ("throttled", "few_samples", "latency_p99_s:too_few_samples")
+        row = make_record(cell_id=cell.cell_id, verdict="invalid", reasons=reasons)
+        rejected = [msgspec.structs.replace(sample, kept=False) for sample in make_samples(row)]
+        kept = [msgspec.structs.replace(rejected[0], experiment="throughput", kept=True)] * bursts
+        return CellFinished(record=row, samples=(*rejected, *kept))
+
+    monkeypatch.setattr(archbench.pytest_plugin.suites.GroupRunner, "measure", measure)
+    suite(TINY)
+    result = pytester.runpytest("tiny.yaml", "--archbench-only", "lenet5@batch_size=1,precision=fp32")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["lenet5@batch_size=1,*: every block was rejected: throttled, few_samples"])
+    result.stdout.no_fnmatch_line("*Error*")
 
 
 def test_what_is_deselected_is_not_measured(pytester, suite):
