@@ -24,7 +24,10 @@ def command(
         list[str] | None,
         typer.Option(metavar="COLUMN", help="Let torch_version, driver_version, suite or applied differ; repeatable."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid, or failed on both sides."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""

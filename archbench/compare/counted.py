@@ -6,18 +6,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from archbench.model.comparison import Finding
+from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
+from archbench.report.units import MIB, percent, whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
 EQUAL = ("params", "macs")
+"""Always countable: a head without them has a broken counter."""
 MEMORY = ("peak_allocated_bytes", "predicted_peak_bytes")
 RESERVED = "peak_reserved_bytes"
 """Judged where CUDA graphs hold memory that counts as freed; elsewhere the allocator's rounding would be."""
+BREAKS = "graph_breaks"
 MEMORY_SHARE = 0.005
 MEMORY_BYTES = 2 * 2**20
 """Memory may grow by this share and this much on top: the allocator hands out blocks of 2 MiB."""
+_MAY_GROW = f"may grow by {percent(MEMORY_SHARE)} and {whole(MEMORY_BYTES, MIB)} {MIB.symbol}"
 
 
 def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple[Finding, ...]:
@@ -36,33 +41,18 @@ def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple
         found.append(_one_sided(cell, None, str(head.loc[cell, "status"]), "is new: the base has no row", False))
     common = base.index.intersection(head.index, sort=False)
     base, head = base.loc[common], head.loc[common]
-    found += _statuses(base, head)
-    for column in EQUAL:
-        before, after = base[column].astype("Float64"), head[column].astype("Float64")
-        for cell in common[(before != after).fillna(False).to_numpy(dtype=bool)]:
-            found.append(_changed(cell, column, before[cell], after[cell], "must be equal"))
-    graphs = (head["cuda_graph_launches"].fillna(0) > 0).to_numpy()
-    for column in (*MEMORY, RESERVED):
-        before, after = base[column].astype("Float64"), head[column].astype("Float64")
-        grown = (after - before > MEMORY_SHARE * before + MEMORY_BYTES).fillna(False).to_numpy(dtype=bool)
-        for cell in common[grown & graphs if column == RESERVED else grown]:
-            found.append(_changed(cell, column, before[cell], after[cell], "may grow by 0.5 % and 2 MiB"))
-    before, after = base["graph_breaks"].astype("Float64"), head["graph_breaks"].astype("Float64")
-    for cell in common[(after > before).fillna(False).to_numpy(dtype=bool)]:
-        found.append(_changed(cell, "graph_breaks", before[cell], after[cell], "may not grow"))
-    return tuple(found)
+    return (*found, *_statuses(base, head), *_figures(base, head))
 
 
 def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
-    for cell in base.index[(base["status"] != head["status"]).to_numpy()]:
+    for cell in base.index[((base["status"] != head["status"]) | base["status"].isin(FAILED)).to_numpy()]:
         before, after = str(base.loc[cell, "status"]), str(head.loc[cell, "status"])
-        message = head["error_message"].notna()[cell] and head.loc[cell, "error_message"]
         yield Finding(
             cell_id=cell,
             column="status",
             base=before,
             head=after,
-            what=f"was {before}, is {after}" + (f": {message}" if after != "ok" and message else ""),
+            what=_ending(before, after, base.loc[cell, "error_message"], head.loc[cell, "error_message"]),
             fails=before == "ok" or (after in FAILED and before not in FAILED),
         )
     # Processes that failed beside others that did not: the figures stand, and the failure is worth a look.
@@ -72,6 +62,37 @@ def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(cell_id=str(cell), column="status", base="ok", head="ok", what=what, fails=False)
 
 
+def _ending(before: str, after: str, base_error: object, head_error: object) -> str:
+    """How a cell ended on each side, with the error that is the latest news of it."""
+    base_error, head_error = (error if isinstance(error, str) else "" for error in (base_error, head_error))
+    if after == "ok":
+        return f"was {before}{f' ({base_error})' if base_error else ''}, is ok"
+    how = f"ended with {after} on both sides" if before == after else f"was {before}, is {after}"
+    return f"{how}: {head_error}" if head_error else how
+
+
+def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
+    """Figures that changed beyond their rule, and those that the head no longer has."""
+    launches = [side["cuda_graph_launches"].astype("Float64") for side in (head, base)]
+    graphs = launches[0].fillna(launches[1]).fillna(0) > 0
+    ran = (base["status"] == "ok") & (head["status"] == "ok")
+    for column in (*EQUAL, *MEMORY, RESERVED, BREAKS):
+        before, after = base[column].astype("Float64"), head[column].astype("Float64")
+        lost = ran & before.notna() & after.isna()
+        if column in EQUAL:
+            broken, rule = before != after, "must be equal"
+        elif column == BREAKS:
+            broken, rule = after > before, "may not grow"
+        else:
+            broken, rule = after - before > MEMORY_SHARE * before + MEMORY_BYTES, _MAY_GROW
+        if column == RESERVED:
+            broken, lost = broken & graphs, lost & graphs
+        for cell in base.index[broken.fillna(False).to_numpy(dtype=bool)]:
+            yield _changed(cell, column, before[cell], after[cell], rule)
+        for cell in base.index[lost.to_numpy(dtype=bool)]:
+            yield from _lost(cell, column, before[cell], head.loc[cell, "reasons"])
+
+
 def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: bool) -> Finding:
     return Finding(cell_id=cell, column="cell_id", base=base, head=head, what=what, fails=fails)
 
@@ -79,3 +100,13 @@ def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: 
 def _changed(cell: str, column: str, base: float, head: float, rule: str) -> Finding:
     what = f"{column} {base:,.0f} → {head:,.0f} ({rule})"
     return Finding(cell_id=cell, column=column, base=float(base), head=float(head), what=what, fails=True)
+
+
+def _lost(cell: str, column: str, base: float, reasons: tuple[str, ...]) -> Iterator[Finding]:
+    """`reasons`: the head's. What its suite does not ask for was taken away on purpose, and is nothing lost."""
+    codes = [code.removeprefix(f"{column}:") for code in reasons if code.startswith(f"{column}:")]
+    if "not_requested" in codes:
+        return
+    why = next((REASONS[code].meaning for code in codes if code in REASONS), "its rows give no reason")
+    what = f"{column} {base:,.0f} → none: {why}"
+    yield Finding(cell_id=cell, column=column, base=float(base), head=None, what=what, fails=column in EQUAL)

@@ -44,8 +44,8 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the runs' own
     twins; the widest counts.
 
-    Raises `UnfitError` where the sides must not be compared (other hardware, protocol, torch, ...) or the head was
-    not finished, and `UsageError` for rows that are there twice, an unknown column, and sides without a common cell.
+    Raises `UnfitError` where the sides must not be compared (other hardware, protocol, torch, ...) or one was not
+    finished, and `UsageError` for rows that are there twice, an unknown column, and sides without a common cell.
     """
     check_allowed(allow)
     ours, theirs = side_of(base), side_of(head)
@@ -57,7 +57,8 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
             f"the second {after_ids[0]}"
         )
     if "suite" not in allow:
-        _refuse_unfinished(head, set(before_ids) - set(after_ids))
+        _refuse_unfinished("base", base, set(after_ids) - set(before_ids))
+        _refuse_unfinished("head", head, set(before_ids) - set(after_ids))
     flags = other_flags(*_applied(base.frame, head.frame), allow)
     shared = ours.torch_version == theirs.torch_version
     calm = [undisturbed(rows.frame) for rows in (base, head)]
@@ -82,24 +83,29 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         findings=findings(before.cells, after.cells, may_lack="suite" in allow),
         notes=tuple(notes),
         floor=floor,
+        comparable=len(_ended_ok(before.cells).intersection(_ended_ok(after.cells))),
         duration_s=float(base.frame["duration_s"].sum() + head.frame["duration_s"].sum()),
     )
 
 
-def _refuse_unfinished(head: Rows, missing: set[str]) -> None:
-    """Cells that the head's own suite asks for are not gone: the run stopped before it came to them."""
-    if not missing or head.suite is None:
+def _refuse_unfinished(name: str, side: Rows, missing: set[str]) -> None:
+    """Cells that the side's own suite asks for are neither gone nor new: the run stopped before it came to them."""
+    if not missing or side.suite is None:
         return
     from archbench.plan import make_plan
 
-    plan = make_plan(head.suite, "cpu" if head.frame["device"].iloc[0] == "cpu" else "cuda")
+    plan = make_plan(side.suite, "cpu" if side.frame["device"].iloc[0] == "cpu" else "cuda")
     waiting = [cell.cell_id for cell in plan.cells if cell.cell_id in missing]
     if waiting:
         raise UnfitError(
-            f"{head.label}: was killed, is still running, or was narrowed by --only: {len(waiting)} of the base's "
-            f"cells have no row yet, such as {waiting[0]}; the same `archbench run` finishes it, or "
+            f"{side.label}, the {name}: was killed, is still running, or was narrowed by --only: {len(waiting)} of the "
+            f"other side's cells have no row yet, such as {waiting[0]}; the same `archbench run` finishes it, or "
             "compare what both have with --allow-different suite"
         )
+
+
+def _ended_ok(cells: pd.DataFrame) -> pd.Index[Any]:
+    return cells.index[cells["status"] == "ok"]
 
 
 def _applied(base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 
 from msgspec import Struct
 
+from archbench.model.record import FAILED
+
 CellVerdict = Literal["slower", "faster", "undecided", "invalid", "same"]
 CELL_VERDICTS: tuple[str, ...] = get_args(CellVerdict)
 """In the order in which a reader wants to see them."""
@@ -116,6 +118,16 @@ class Finding(Struct, frozen=True, kw_only=True):
     fails: bool
     """Whether it fails the gate; else it is told and no more."""
 
+    @property
+    def failed(self) -> bool:
+        """It says that a side's every process of the cell failed."""
+        return self.column == "status" and (self.base in FAILED or self.head in FAILED)
+
+    @property
+    def failed_on_both(self) -> bool:
+        """Likewise of both sides, so that nothing of the cell can be judged."""
+        return self.column == "status" and self.base in FAILED and self.head in FAILED
+
 
 class Side(Struct, frozen=True, kw_only=True):
     """Where one side comes from. `None` = not known."""
@@ -158,6 +170,8 @@ class Comparison(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     """Sentences to read before believing: what differs between the sides, what was corrected, what was left out."""
     floor: Floor | None = None
+    comparable: int | None = None
+    """Common cells that ended `ok` on both sides; `None` in turns, where every cell that ran has a verdict."""
     duration_s: float | None = None
     """Time spent on measuring, both sides together."""
 
@@ -180,9 +194,21 @@ class Comparison(Struct, frozen=True, kw_only=True):
         """Cells that were not decided: `undecided` ones and `invalid` ones."""
         return self.having("undecided", "invalid")
 
+    @property
+    def failed_on_both(self) -> tuple[Finding, ...]:
+        """The findings about cells that failed on both sides and have no verdict that says so."""
+        judged = {cell.cell_id for cell in self.cells}
+        return tuple(one for one in self.findings if one.failed_on_both and one.cell_id not in judged)
+
+    @property
+    def blind(self) -> bool:
+        """Cells failed, and no other ended well on both sides: nothing could be compared."""
+        return self.comparable == 0 and any(finding.failed for finding in self.findings)
+
     def exit_code(self, strict: bool = False) -> int:
-        """1 for a regression; 3 where no timed cell is fit to be judged, or `strict` and any is undecided; else 0."""
+        """1 for a regression; 3 where nothing is fit to be judged, or `strict` and any cell was not decided; else 0."""
         if self.regressed:
             return 1
-        blind = bool(self.cells) and len(self.having("invalid")) == len(self.cells)
-        return 3 if blind or (strict and self.undecided) else 0
+        unfit = bool(self.cells) and len(self.having("invalid")) == len(self.cells)
+        unsure = bool(self.undecided or self.failed_on_both)
+        return 3 if self.blind or unfit or (strict and unsure) else 0

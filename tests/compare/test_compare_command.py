@@ -62,6 +62,18 @@ def test_itself_is_exit_0_and_strict_makes_undecided_3(tmp_path: Path, capsys) -
     assert "No regression: 1 undecided, 1 same of 2 timed cells." in out
 
 
+def test_sides_of_which_every_cell_failed_are_exit_3_in_one_line(tmp_path: Path, capsys) -> None:
+    broken = {"status": "error", "error_message": "No module named 'timm'"}
+    base = run(tmp_path / "base", [make_record(cell_id=cell(name), **broken) for name in ("vgg16", "resnet18")])
+    for options in ([], ["--strict"]):
+        code, out, _ = compare(capsys, base, base, *options)
+        assert code == 3
+        assert out.splitlines()[-1] == (
+            "Nothing could be compared: no common cell ended ok on both sides, and 2 failed, such as "
+            "resnet18@batch_size=1, which ended with error on both sides: No module named 'timm'."
+        )
+
+
 def test_the_other_way_round_is_faster(base: Path, head: Path, capsys) -> None:
     code, out, _ = compare(capsys, head, base)
     assert (code, "faster" in out) == (0, True)

@@ -15,7 +15,7 @@ from compare_sides import cell, compared, comparison, finding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archbench.model.comparison import CellComparison, Comparison, Floor, Why
+from archbench.model.comparison import CellComparison, Comparison, Finding, Floor, Why
 from archbench.model.errors import UsageError
 from archbench.report.comparison import FORMATS, render_comparison, write_comparison
 from archbench.report.comparison.step_summary import LIMIT_BYTES
@@ -49,6 +49,21 @@ def test_exit_codes() -> None:
     for cells, findings, usual, strict in table:
         answer = comparison(*cells, findings=findings)
         assert (answer.exit_code(), answer.exit_code(strict=True)) == (usual, strict)
+
+
+def test_cells_that_failed_on_both_sides_are_open_and_not_passed() -> None:
+    broken = Finding(cell_id=cell("x"), column="status", base="oom", head="oom", what="ended with oom", fails=False)
+    answer = comparison(compared("a", "same"), findings=[broken], comparable=1)
+    assert (answer.exit_code(), answer.exit_code(strict=True)) == (0, 3)
+    assert headline(answer) == "No regression: 1 same of 1 timed cells; 1 cell failed on both sides."
+    assert "::warning title=x@batch_size=1::ended with oom" in render_comparison(answer, "annotations")
+    (skipped,) = junit_of(answer).findall(".//testcase[@classname='x']/skipped")
+    assert skipped.get("message") == "ended with oom"
+    assert json.loads(render_comparison(answer, "json"))["comparable"] == 1
+    # In turns its verdict says so already.
+    judged = comparison(compared("a", "same"), compared("x", "invalid"), findings=[broken])
+    assert judged.failed_on_both == ()
+    assert render_comparison(judged, "annotations").count("::warning") == 1
 
 
 def test_headlines() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -134,17 +135,33 @@ def test_sides_without_a_common_cell_name_one_of_each(tmp_path: Path) -> None:
         both(tmp_path, measured(STEADY), measured(AGAIN, cell("vgg16")))
 
 
-def test_a_head_that_was_killed_is_not_a_head_whose_cells_are_gone(tmp_path: Path) -> None:
+def test_a_side_that_was_killed_is_not_one_whose_cells_are_gone_or_new(tmp_path: Path) -> None:
     suite = make_suite()
     rows = [row for row in make_rows(suite) if row.status == "ok"]
-    base = msgspec.structs.replace(rows_of(tmp_path, rows), suite=suite)
+    whole = msgspec.structs.replace(rows_of(tmp_path, rows), suite=suite)
     half = msgspec.structs.replace(rows_of(tmp_path, rows[: len(rows) // 6]), suite=suite)
-    with pytest.raises(UnfitError, match=r"was killed, is still running, or was narrowed.*have no row yet, such as"):
-        compare(base, half)
-    assert not compare(base, half, allow=["suite"]).regressed
+    for name, sides in (("base", (half, whole)), ("head", (whole, half))):
+        cause = f"{half.label}, the {name}: was killed, is still running, or was narrowed by --only"
+        remedy = r"have no row yet, such as .*; the same `archbench run` finishes it"
+        with pytest.raises(UnfitError, match=f"{re.escape(cause)}.*{remedy}"):
+            compare(*sides)
+        assert not compare(*sides, allow=["suite"]).regressed
     # Killed later, every cell has a process: fewer pairs, and nothing else.
     later = msgspec.structs.replace(rows_of(tmp_path, rows[: len(rows) // 2]), suite=suite)
-    assert {one.pairs for one in compare(base, later).cells} >= {1}
+    assert {one.pairs for one in compare(whole, later).cells} >= {1}
+
+
+def test_a_base_that_never_had_the_cells_is_finished(tmp_path: Path) -> None:
+    suite = make_suite()
+    shorter = make_suite(architectures=suite.architectures[:-1])
+    rows = [row for row in make_rows(suite) if row.status == "ok"]
+    kept = [row for row in rows if row.architecture != suite.architectures[-1].name]
+    head = msgspec.structs.replace(rows_of(tmp_path, rows), suite=suite)
+    travelling = rows_of(tmp_path, kept)  # a file alone, of which nothing tells what was planned
+    for base in (travelling, msgspec.structs.replace(travelling, suite=shorter)):
+        answer = compare(base, head)
+        assert {one.what for one in answer.findings} == {"is new: the base has no row"}
+        assert not answer.regressed
 
 
 def test_a_cell_that_left_the_suite_is_gone_and_fails(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ _Told = tuple[str, str]
 
 
 def workflow_commands(comparison: Comparison) -> tuple[Document, ...]:
-    """An error for each slower cell and failing finding, a warning for each undecided one, the verdict as a notice."""
+    """An error for each slower cell and failing finding, a warning for each undecided cell, the verdict as a notice."""
     errors = [
         (short_name(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"
     ]
     errors += [(short_name(finding.cell_id), finding.what) for finding in comparison.failures]
     doubts = [(short_name(cell.cell_id), cell.why.sentence) for cell in comparison.undecided]
+    doubts += [(short_name(finding.cell_id), finding.what) for finding in comparison.failed_on_both]
     lines = [*_lines("error", errors), *_lines("warning", doubts), _line("notice", "archbench", headline(comparison))]
     return (Document(text="".join(f"{line}\n" for line in lines)),)
 

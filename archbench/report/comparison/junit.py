@@ -65,6 +65,8 @@ def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings
         failure.text = _clean("\n".join(failing))
     elif cell and cell.verdict in ("undecided", "invalid"):
         ET.SubElement(case, "skipped", message=_clean(f"{cell.verdict}: {cell.why.sentence}"))
+    elif both := [finding.what for finding in findings if finding.failed_on_both]:
+        ET.SubElement(case, "skipped", message=_clean(both[0]))
     told = [finding.what for finding in findings if not finding.fails]
     if cell and cell.verdict in ("same", "faster"):
         told.insert(0, f"{cell.verdict}: {cell.why.sentence}")

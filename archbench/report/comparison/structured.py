@@ -23,6 +23,7 @@ class _Structured(msgspec.Struct, frozen=True, kw_only=True):
     base: Side
     head: Side
     floor: Floor | None
+    comparable: int | None
     duration_s: float | None
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -40,6 +41,7 @@ def structured(comparison: Comparison) -> tuple[Document, ...]:
         base=comparison.base,
         head=comparison.head,
         floor=comparison.floor,
+        comparable=comparison.comparable,
         duration_s=comparison.duration_s,
         notes=comparison.notes,
         findings=comparison.findings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Side
@@ -10,6 +11,9 @@ from archbench.report.units import MS, NULL, change, duration, figure, percent
 HEADINGS = ("Verdict", "Cell", "Base ms", "Head ms", "Change", "95 % interval", "Sees", "Pairs")
 NUMERIC = frozenset({2, 3, 4, 5, 6, 7})
 _DEFAULTS = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
+
+_LONGEST_ERROR = 200
+"""Characters of an error in a headline; the findings have it whole."""
 
 
 def short_name(cell_id: str) -> str:
@@ -47,13 +51,27 @@ def headline(comparison: Comparison) -> str:
     counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
     parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
     timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else "no timed cell"
-    failing = len(comparison.failures)
+    failing, both = len(comparison.failures), len(comparison.failed_on_both)
     counted = f"; {failing:,} failing finding{'s' if failing > 1 else ''}" if failing else ""
+    unseen = f"; {both:,} cell{'s' if both > 1 else ''} failed on both sides" if both else ""
     if comparison.regressed:
-        return f"Regressed: {timed}{counted}."
+        return f"Regressed: {timed}{counted}{unseen}."
+    if comparison.blind:
+        return f"Nothing could be compared: {_of_failures(comparison)}."
     if comparison.exit_code() == 3:
-        return f"Nothing could be judged: {timed}."
-    return f"No regression: {timed}."
+        return f"Nothing could be judged: {timed}{unseen}."
+    return f"No regression: {timed}{unseen}."
+
+
+def _of_failures(comparison: Comparison) -> str:
+    """Why a comparison is blind, with a cell of which the error is known where there is one."""
+    failed = [finding for finding in comparison.findings if finding.failed]
+    example = next((finding for finding in failed if finding.head != "ok"), failed[0])
+    what = textwrap.shorten(example.what, _LONGEST_ERROR, placeholder=" ...")
+    return (
+        f"no common cell ended ok on both sides, and {len(failed):,} failed, such as {short_name(example.cell_id)}, "
+        f"which {what}"
+    )
 
 
 def side_line(side: Side) -> str:
@@ -71,6 +89,8 @@ def side_line(side: Side) -> str:
 def method(comparison: Comparison) -> str:
     """How the two sides were measured, and what that is worth."""
     spent = f" Measuring took {duration(comparison.duration_s)}." if comparison.duration_s else ""
+    if comparison.blind:
+        return "No common cell ended ok on both sides, so nothing could be compared."
     if not comparison.cells:
         return "Only what is counted, predicted and traced was compared, to the letter; nothing was timed."
     how = (
