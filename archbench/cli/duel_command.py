@@ -161,7 +161,8 @@ def _lines(duel: Duel) -> Iterator[str]:
 
 
 def _said(rival: Rival, yardstick: str) -> str:
-    from archbench.report.units import change
+    from archbench.report.units import change, percent
+    from archbench.stats.paired import EQUIVALENCE_MARGIN
 
     interval = (
         "one pair, so no interval"
@@ -171,7 +172,7 @@ def _said(rival: Rival, yardstick: str) -> str:
     words = {
         "slower": f"slower than {yardstick}",
         "faster": f"faster than {yardstick}",
-        "same": f"the same as {yardstick} within ±1.5 %",
+        "same": f"the same as {yardstick} within ±{percent(EQUIVALENCE_MARGIN)}",
         "undecided": f"not told apart from {yardstick}: give more --pairs",
     }
     return f"x {rival.ratio:.4f} ({change(rival.ratio - 1)}, {interval}): {words[rival.outcome]}"

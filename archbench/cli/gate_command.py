@@ -52,7 +52,9 @@ def command(
     format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="text, md, json, junit, or another of `compare`.")
     ] = "text",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided, invalid, or failed on both sides.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
     force: Annotated[
@@ -299,16 +301,13 @@ def _conclude(
     strict: bool,
 ) -> int:
     from archbench.gate import conclude
-    from archbench.gate.books import fit
     from archbench.gate.noise import read_noise, write_noise
 
     notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
     if spec.learning:
-        noise = read_noise(spec.base_environment.hardware_class)
-        if not (books.path / "comparison.json").exists():  # learnt from already
-            pairs = {cell_id: [pair for pair in log.everything if fit(pair)] for cell_id, log in play.logs.items()}
-            noise = noise.learnt(pairs, turns=spec.turns, turn_s=spec.turn_s)
-            notes.append(f"Learnt how widely the cells scatter: {write_noise(noise)}.")
+        pairs = {cell_id: log.everything for cell_id, log in play.logs.items()}
+        noise = read_noise(spec.base_environment.hardware_class).learnt(pairs, spec)
+        notes.append(f"Learnt how widely the cells scatter: {write_noise(noise)}.")
         play.thresholds = {
             cell_id: noise.threshold(cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell_id in play.logs
         }

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from archbench.model.comparison import LEAST_EFFECT, CellVerdict, Floor, Why
+from archbench.model.comparison import CLOCK_TOLERANCE, LEAST_EFFECT, CellVerdict, Floor, Why
 from archbench.report.units import change, percent
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm
 
 LEVEL = 0.01
 """Chance of calling any cell slower that is not, over all cells of a comparison; and of faster."""
-CLOCK_TOLERANCE = 0.01
-"""SM clocks of the two sides may differ by this share: beyond, the time follows the clock and not the code."""
 
 
 class Judged(Struct, frozen=True, kw_only=True):

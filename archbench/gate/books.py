@@ -26,6 +26,7 @@ from archbench.model.cell import Cell
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.pair import Frozen, Pair
+from archbench.model.record import Record
 from archbench.store.files import sync_directory, write_bytes
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 Stage = Literal["screen", "confirm"]
 GATES = Path("results") / "gate"
 _GATE = "gate.json"
+MOST_WASTED = 2
+"""One failed or unfit pair is an accident; with this many, it is asked whether the next would be any better."""
 
 
 class GateSpec(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,12 @@ class GateSpec(Struct, frozen=True, kw_only=True):
             *(self.base.identity, self.head.identity),
             *(self.base_environment.fingerprint, self.head_environment.fingerprint),
         )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @property
+    def subject(self) -> str:
+        """Equal for gates whose bases' pairs may stand together: one code, one set of libraries, the same turns."""
+        parts = (self.base.identity, self.base_environment.fingerprint, self.turns, self.turn_s)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -105,6 +114,34 @@ class CellLog:
         return sum(not fit(pair) for pair in self.everything)
 
     @property
+    def failing(self) -> bool:
+        """Whether so many pairs failed that this is no accident."""
+        return sum(bool(pair.failed) for pair in self.everything) >= MOST_WASTED
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the next pair would be no better: it fails, or the device's monitor rejects every other pair."""
+        wasted = self.wasted
+        return self.failing or (wasted >= MOST_WASTED and 2 * wasted >= len(self.everything))
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether what is counted, and the memory, are known of both sides."""
+        return all(any(_counted(pair.rows[side]) for pair in self.everything) for side in (0, 1))
+
+    def standing_for(self, side: int) -> Record:
+        """The side's row that was surveyed, or the one that says why the cell was given up.
+
+        One bad process beside others that went well is told with the pairs; a cell given up is one that fails.
+        """
+        rows = [pair.rows[side] for pair in self.everything]
+        surveyed = [row for row in rows if _counted(row)]
+        failed = [row for row in rows if row.status != "ok"]
+        if failed and (self.failing or not surveyed):
+            return failed[-1]
+        return surveyed[0] if surveyed else rows[-1]
+
+    @property
     def frozen(self) -> Frozen | None:
         """The numbers that the first pair found out."""
         return next((pair.frozen for pair in self.everything if pair.frozen is not None and not pair.failed), None)
@@ -114,6 +151,10 @@ class CellLog:
         """How long a pair of this cell takes: the longest, but for the first, which surveys, where there are others."""
         seconds = [pair.duration_s for pair in self.everything]
         return max(seconds[1:] or seconds, default=None)
+
+
+def _counted(row: Record) -> bool:
+    return row.status == "ok" and row.params is not None
 
 
 def fit(pair: Pair) -> bool:
@@ -194,7 +235,7 @@ def new_gate_id(spec: GateSpec) -> str:
 
 
 def refuse_other(path: Path, spec: GateSpec) -> None:
-    """Raise `UnfitError` where the gate in a directory is about something else."""
+    """Raise `UsageError` where a directory's gate is about something else, `UnfitError` where of another machine."""
     theirs = GateBooks(path).spec()
     if theirs.identity == spec.identity:
         return

@@ -10,13 +10,11 @@ from archbench.compare.counted import findings
 from archbench.gate.books import CellLog, GateSpec
 from archbench.gate.noise import Threshold
 from archbench.gate.play import from_tree
-from archbench.gate.schedule import MOST_WASTED
 from archbench.gate.sides import SideRun, SideSpec
 from archbench.gate.verdicts import judge
 from archbench.model.comparison import Comparison, Finding, Side
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION
-from archbench.model.record import Record
 from archbench.report.units import percent
 
 _NAMED = 4
@@ -70,18 +68,9 @@ def _findings(logs: Sequence[CellLog]) -> tuple[Finding, ...]:
         return ()
     frames = []
     for side in (0, 1):
-        rows = [msgspec.structs.asdict(_standing_for(log, side)) for log in played]
+        rows = [msgspec.structs.asdict(log.standing_for(side)) for log in played]
         frames.append(pd.DataFrame(rows).set_index("cell_id"))
     return findings(*frames, may_lack=False)
-
-
-def _standing_for(log: CellLog, side: int) -> Record:
-    """The side's row of the pair that was surveyed, or the one that says why the cell was given up."""
-    rows = [pair.rows[side] for pair in log.everything]
-    surveyed = [row for row in rows if row.status == "ok" and row.params is not None]
-    failed = [row for row in rows if row.status != "ok"]
-    # One bad process beside others that went well is told with the pairs; a cell given up is one that fails.
-    return failed[-1] if failed and (log.wasted >= MOST_WASTED or not surveyed) else surveyed[0]
 
 
 def _notes(

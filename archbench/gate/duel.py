@@ -19,14 +19,13 @@ from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Pair
 from archbench.model.protocol import Protocol
-from archbench.stats.paired import EQUIVALENCE_MARGIN, holm, paired
-from archbench.stats.twostage import CONFIRM_TRIM
+from archbench.stats.paired import holm
+from archbench.stats.twostage import trimmed
 
 PAIRS = 8
 """Fresh pairs of a duel: on a noisy shared CPU, where a pair scatters by 1 %, they tell 1 % apart."""
 FEWEST_PAIRS = 3
 """Below, an interval is wider than anything one would want to know."""
-TRIM_FROM = 8
 LEVEL = 0.025
 """Of each one-sided test: 5 % that a cell is called faster or slower which is neither, over all rivals together."""
 MOST_FAILURES = 2
@@ -176,8 +175,7 @@ def _request(
 
 
 def _judged(cells: Sequence[Cell], pairs: Sequence[Pair]) -> tuple[Rival, ...]:
-    trim = CONFIRM_TRIM if len(pairs) >= TRIM_FROM else 0.0
-    estimates = [paired(_ratios(pairs, index), trim) for index in range(1, len(cells))]
+    estimates = [trimmed(_ratios(pairs, index)) for index in range(1, len(cells))]
     sides = [one.p_slower() if one.mean > 0 else one.p_faster() for one in estimates]
     adjusted = holm([1.0 if p is None else p for p in sides])
     rivals = []
@@ -185,7 +183,7 @@ def _judged(cells: Sequence[Cell], pairs: Sequence[Pair]) -> tuple[Rival, ...]:
         outcome: Outcome = "undecided"
         if p <= LEVEL:
             outcome = "slower" if estimate.mean > 0 else "faster"
-        elif estimate.equivalent(EQUIVALENCE_MARGIN):
+        elif estimate.equivalent():
             outcome = "same"
         low, high = estimate.interval() or (None, None)
         rivals.append(

@@ -1,9 +1,9 @@
 """What measuring the same thing against itself scatters by, learnt by `gate --aa` and kept a hardware class at a time.
 
-`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, the log
-ratios and the base's times of A/A pairs (the latest `MOST_KEPT`), the turns and the seconds of a block that they were
-taken with, and when. Pairs of other turns scatter otherwise, so a later `--aa` with other numbers replaces the entry
-instead of adding to it.
+`results/noise/<hardware class>.json`, one object: `hardware_class`, and `cells`, one entry a cell: its id, the turns
+and the seconds of a block, and by gate the log ratios and the base's times of its A/A pairs. Pairs of other turns,
+other code or other libraries scatter otherwise, or about another time: a gate of such replaces the entry instead of
+adding to it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from archbench.gate.books import GateSpec, fit
 from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
 from archbench.model.pair import Pair
@@ -27,8 +27,8 @@ from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIR
 from archbench.store.files import write_bytes
 
 NOISE = Path("results") / "noise"
-MOST_KEPT = 48
-"""A/A pairs of a cell that are kept: four gates' worth."""
+MOST_KEPT = 4
+"""Gates whose A/A pairs of a cell are kept: the latest."""
 FEWEST = 8
 """A/A pairs below which a spread is not believed: its own standard error is a quarter of it there."""
 
@@ -44,17 +44,35 @@ class Threshold(Struct, frozen=True, kw_only=True):
     """Standard deviation of its A/A pairs; `None` where there are none."""
 
 
-class CellNoise(Struct, frozen=True, kw_only=True):
-    """The A/A pairs of one cell."""
+class Learnt(Struct, frozen=True, kw_only=True):
+    """The A/A pairs of one cell in one gate."""
 
-    cell_id: str
+    began: str
+    """When its first pair of the cell began, ISO 8601: a gate that goes on takes the place of what it taught before."""
     log_ratios: tuple[float, ...]
     base_s: tuple[float, ...]
     """The base's time in each pair: how widely processes scatter that take no turns."""
+
+
+class CellNoise(Struct, frozen=True, kw_only=True):
+    """The A/A pairs of one cell: of one code under one set of libraries, in turns of one length."""
+
+    cell_id: str
+    subject: str
+    """`GateSpec.subject` of the gates that they are of."""
     turns: int
     turn_s: float
-    at: str
-    """When the last pair was added, UTC, ISO 8601."""
+    gates: tuple[Learnt, ...]
+
+    @property
+    def log_ratios(self) -> tuple[float, ...]:
+        """log(head / base) of all pairs."""
+        return tuple(ratio for gate in self.gates for ratio in gate.log_ratios)
+
+    @property
+    def base_s(self) -> tuple[float, ...]:
+        """The base's time in all pairs."""
+        return tuple(time for gate in self.gates for time in gate.base_s)
 
     @property
     def spread(self) -> float | None:
@@ -74,21 +92,28 @@ class Noise(Struct, frozen=True, kw_only=True):
     hardware_class: str
     cells: tuple[CellNoise, ...] = ()
 
-    def learnt(self, pairs: Mapping[str, Sequence[Pair]], *, turns: int, turn_s: float) -> Noise:
-        """This and the A/A pairs of one more gate, by cell id; a pair that gave no ratio teaches nothing."""
+    def learnt(self, pairs: Mapping[str, Sequence[Pair]], spec: GateSpec) -> Noise:
+        """This and the A/A pairs of a gate, by cell id; a pair that is not fit to be used teaches nothing.
+
+        To learn the same gate again, or more of it, changes nothing else.
+        """
         cells = {cell.cell_id: cell for cell in self.cells}
-        now = datetime.now(UTC).isoformat(timespec="seconds")
         for cell_id, played in pairs.items():
+            known = [(ratio, one.latency_s()) for one in played if fit(one) and (ratio := one.log_ratio()) is not None]
+            if not known:
+                continue
+            ratios, times = zip(*known, strict=True)
+            fresh = Learnt(began=min(one.started_at for one in played), log_ratios=ratios, base_s=times)
             before = cells.get(cell_id)
-            again = before is not None and (before.turns, before.turn_s) == (turns, turn_s)
-            fresh = [(ratio, pair.latency_s()) for pair in played if (ratio := pair.log_ratio()) is not None]
-            kept = list(zip(before.log_ratios, before.base_s, strict=True)) if before is not None and again else []
-            together = [*kept, *fresh][-MOST_KEPT:]
-            if together:
-                ratios, times = zip(*together, strict=True)
-                cells[cell_id] = CellNoise(
-                    cell_id=cell_id, log_ratios=ratios, base_s=times, turns=turns, turn_s=turn_s, at=now
-                )
+            again = before is not None and before.subject == spec.subject
+            kept = [one for one in before.gates if one.began != fresh.began] if before is not None and again else []
+            cells[cell_id] = CellNoise(
+                cell_id=cell_id,
+                subject=spec.subject,
+                turns=spec.turns,
+                turn_s=spec.turn_s,
+                gates=(*kept, fresh)[-MOST_KEPT:],
+            )
         return Noise(hardware_class=self.hardware_class, cells=tuple(cells[key] for key in sorted(cells)))
 
     def threshold(self, cell_id: str, *, turns: int, turn_s: float) -> Threshold:
@@ -144,11 +169,12 @@ def write_noise(noise: Noise, root: Path = NOISE) -> Path:
 def known_floor(hardware_class: str, root: Path = NOISE) -> Floor | None:
     """How far apart two processes of one cell lie on this hardware that take no turns; `None` where unknown.
 
-    From the base's times in the A/A pairs, which are some seconds to minutes apart. Within a pair two processes lie far
-    closer, but a stored baseline takes no turns with anybody.
+    From the base's times in the A/A pairs, which are seconds to minutes apart within a gate, and as far apart as the
+    gates of one code. Within a pair two processes lie far closer, but a stored baseline takes no turns with anybody.
     """
-    noise = read_noise(hardware_class, root)
-    limit = repeatability_limit(np.log(cell.base_s) for cell in noise.cells if len(cell.base_s) >= FEWEST)
+    cells = [cell for cell in read_noise(hardware_class, root).cells if len(cell.base_s) >= FEWEST]
+    limit = repeatability_limit(np.log(cell.base_s) for cell in cells)
     if limit is None:
         return None
-    return Floor(spread=math.expm1(limit), origin=f"gate --aa of {max(cell.at for cell in noise.cells)[:10]}")
+    latest = max(gate.began for cell in cells for gate in cell.gates)
+    return Floor(spread=math.expm1(limit), origin=f"gate --aa of {latest[:10]}")

@@ -114,7 +114,7 @@ class GatePlay:
 
     def _play_one(self, move: Move, log: CellLog, camps: Sequence[Camp], environments: Sequence[Environment]) -> Pair:
         number = log.next_number(move.stage)
-        frozen = log.frozen
+        survey = not log.surveyed
         requests = [
             TurnTask(
                 task=Task(
@@ -125,17 +125,19 @@ class GatePlay:
                         environment=environment,
                     ),
                     protocol=self._protocol,
-                    metrics=() if frozen else ("static", "memory"),
+                    metrics=("static", "memory") if survey else (),
                     percentiles=(),
                     seed=self._spec.seed,
                     allow_code=self._spec.allow_code,
                 ),
-                survey=frozen is None,
+                survey=survey,
             )
             for environment in environments
         ]
         rng = random.Random(f"{self._spec.seed}-{move.cell_id}-{move.stage}-{number}")
-        return take_turns(camps, requests, turns=self._spec.turns, block_s=self._spec.turn_s, rng=rng, frozen=frozen)
+        return take_turns(
+            camps, requests, turns=self._spec.turns, block_s=self._spec.turn_s, rng=rng, frozen=log.frozen
+        )
 
     def _told(self, move: Move, pair: Pair) -> Played:
         wanted = LEARNING_PAIRS if self._spec.learning else SCREEN_PAIRS

@@ -18,12 +18,10 @@ from msgspec import Struct
 from archbench.gate.books import CellLog, Stage
 from archbench.gate.noise import Threshold
 from archbench.stats.paired import EQUIVALENCE_MARGIN, paired
-from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS, may_hide
+from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS, screen
 
 FIRST_LOOK = SCREEN_PAIRS // 2 + 1
 """Pairs that can settle what the median of all screening pairs will say: three of five."""
-MOST_WASTED = 2
-"""A cell of which so many pairs failed or were unfit is given up: the next would be no better."""
 
 Leaning = Literal["slower", "faster", "level", "open"]
 
@@ -41,11 +39,10 @@ class Move(Struct, frozen=True, order=True):
 
 
 def leaning(ratios: Sequence[float], effect: float) -> Leaning:
-    """What the median of `SCREEN_PAIRS` log ratios says, or is bound to say: beyond `effect`, below -`effect`, between.
+    """What the screen says of `SCREEN_PAIRS` log ratios, or is bound to say: `slower` is what `screen` flags.
 
-    `open` as long as pairs to come can change it. A cell in between whose pairs `may_hide` a slowdown counts as slower
-    once all of them are there. Pairs after the screen's do not count: they would be looks at a cell that has been
-    judged already.
+    Three pairs beyond `effect` on one side settle the median; `open` as long as pairs to come can change it. Pairs
+    after the screen's do not count: they would be looks at a cell that has been judged already.
     """
     seen = ratios[:SCREEN_PAIRS]
     above = sum(ratio > effect for ratio in seen)
@@ -57,7 +54,7 @@ def leaning(ratios: Sequence[float], effect: float) -> Leaning:
         return "faster"
     if max(above, below) + left >= FIRST_LOOK:
         return "open"
-    return "slower" if left == 0 and may_hide(seen) else "level"
+    return "slower" if left == 0 and screen(seen, effect) else "level"
 
 
 def moves(
@@ -89,7 +86,7 @@ def outlook(
     """Pairs that each open cell will still need, going by how it leans so far; cells that need none are left out."""
     needed = {}
     for cell_id, log in logs.items():
-        if log.wasted >= MOST_WASTED:
+        if log.given_up:
             continue
         seen = log.ratios("screen")
         lean = leaning(seen, thresholds[cell_id].screen)
@@ -103,7 +100,7 @@ def outlook(
 
 
 def _urgency(log: CellLog, threshold: Threshold, screen_pairs: int, settle: bool) -> tuple[int, float, Stage] | None:
-    if log.wasted >= MOST_WASTED:
+    if log.given_up:
         return None
     screened, confirmed = log.ratios("screen"), log.ratios("confirm")
     seen = len(screened)

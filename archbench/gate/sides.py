@@ -115,7 +115,6 @@ def opened(spec: SideSpec, project: Project | None, folder: Path, python: str) -
             yield _run_in(tree, project, python, os.environ)
         finally:
             _git(project.root, "worktree", "remove", "--force", str(tree))
-            _git(project.root, "worktree", "prune")
 
 
 def _run_in(tree: Path, project: Project, python: str, env: Mapping[str, str]) -> SideRun:
@@ -128,14 +127,15 @@ def _run_in(tree: Path, project: Project, python: str, env: Mapping[str, str]) -
 
 
 def _check_out(project: Project, tree: Path, spec: SideSpec) -> None:
-    _git(project.root, "worktree", "prune")  # of a gate that was killed and whose directory is gone
     if tree.exists():
         _git(project.root, "worktree", "remove", "--force", str(tree))
         shutil.rmtree(tree, ignore_errors=True)
     done = subprocess.run(
+        # Forced: git may still know the place, of a gate that was killed and whose directory is gone.
         ["git", "-C", str(project.root), "worktree", "add", "--detach", "--force", str(tree), spec.identity],
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         check=False,
     )
     if done.returncode != 0:
@@ -154,11 +154,11 @@ def _working_tree(word: str, project: Project) -> SideSpec:
     commit = _commit("HEAD", project)
     digest = hashlib.sha256((commit or "").encode())
     difference = _git(project.root, "diff", "HEAD", "--binary") or ""
-    others = (_git(project.root, "ls-files", "--others", "--exclude-standard") or "").splitlines()
+    others = (_git(project.root, "ls-files", "-z", "--others", "--exclude-standard") or "").split("\0")
     code = [name for name in others if name.endswith(".py")]  # results of ours lie there too, and are no code
     digest.update(difference.encode(errors="surrogateescape"))
     for name in code:
-        digest.update(name.encode() + b"\0" + (project.root / name).read_bytes())
+        digest.update(os.fsencode(name) + b"\0" + _content(project.root / name))
     changed = bool(difference or code)
     state = f"{commit[:10] if commit else 'no commit yet'}{', changed' if changed else ''}"
     return SideSpec(
@@ -170,6 +170,14 @@ def _working_tree(word: str, project: Project) -> SideSpec:
     )
 
 
+def _content(path: Path) -> bytes:
+    """A file's bytes; where it is a link to nowhere (an editor's lock is one) or gone by now, where that leads."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return os.fsencode(os.readlink(path)) if path.is_symlink() else b""
+
+
 def _commit(word: str, project: Project) -> str | None:
     if word.startswith("-"):
         return None
@@ -179,7 +187,13 @@ def _commit(word: str, project: Project) -> str | None:
 def _git(directory: Path, *arguments: str) -> str | None:
     """What git answers, without the newline at its end; `None` where it refuses or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",  # a difference holds files of any encoding
+            check=False,
+        )
     except FileNotFoundError:
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from archbench.compare import Rows, compare, read_rows
-from archbench.gate.sides import Project, SideSpec, opened
+from archbench.gate.sides import Project, SideRun, SideSpec, opened
 from archbench.model.comparison import Comparison
 from archbench.model.errors import ArchbenchError, UnfitError, UsageError
 from archbench.store.run import RESULTS
@@ -37,27 +37,37 @@ def static_gate(
     `options` go with that command (`--device cpu`, `--only ...`). Leaves each side's rows in `out` as
     `base.parquet` and `head.parquet`. Raises `UsageError` or `UnfitError`, naming the side, where it cannot run.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot store a gate in {out}: {error.strerror}; give another with --out") from error
     rows = []
     with tempfile.TemporaryDirectory(prefix="archbench-static-") as folder:
         for name, side in zip(_SIDES, sides, strict=True):
             with opened(side, project, Path(folder), python) as run:
                 place = Path(folder) / name
-                command = [run.python, "-m", "archbench", "run", str(suite.absolute()), "--static", *options]
-                done = subprocess.run(
-                    [*command, "--out", str(place)],
-                    env=run.env,
-                    cwd=run.cwd,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    check=False,
-                )
-                if done.returncode not in _RAN or not place.exists():
-                    raise _refusal(f"--{name} {side.described}", done.returncode, done.stderr)
+                _measure(run, suite, [*options, "--out", str(place)], place, f"--{name} {side.described}")
                 rows.append(_rows(place, side))
                 shutil.copyfile(place / RESULTS, out / f"{name}.parquet")
     return compare(*rows, allow=_MAY_DIFFER)
+
+
+def _measure(run: SideRun, suite: Path, options: Sequence[str], place: Path, who: str) -> None:
+    """Have the side's own archbench leave its figures in `place`."""
+    try:
+        done = subprocess.run(
+            [run.python, "-m", "archbench", "run", str(suite.absolute()), "--static", *options],
+            env=run.env,
+            cwd=run.cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise UnfitError(f"{who}: cannot be started: {error.strerror}") from error
+    if done.returncode not in _RAN or not place.exists():
+        raise _refusal(who, done.returncode, done.stderr)
 
 
 def _rows(place: Path, side: SideSpec) -> Rows:

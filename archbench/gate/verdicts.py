@@ -8,20 +8,16 @@ from statistics import median
 
 from archbench.gate.books import CellLog, fit
 from archbench.gate.noise import Threshold
-from archbench.gate.schedule import MOST_WASTED, leaning
-from archbench.model.comparison import CellComparison, CellVerdict, Figures, Why
+from archbench.gate.schedule import leaning
+from archbench.model.comparison import CLOCK_TOLERANCE, CellComparison, CellVerdict, Figures, Why
 from archbench.model.pair import Pair
 from archbench.model.reasons import REASONS
 from archbench.model.record import Record
 from archbench.report.units import change, percent
 from archbench.stats import median_interval
-from archbench.stats.paired import EQUIVALENCE_MARGIN, LogRatio, paired
-from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_PAIRS, Confirmation, confirm
+from archbench.stats.paired import EQUIVALENCE_MARGIN, LogRatio
+from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, trimmed
 
-CLOCK_TOLERANCE = 0.01
-"""SM clocks of the two sides may differ by this share: beyond, the time follows the clock and not the code."""
-TRIM_FROM = 8
-"""From so many pairs on the estimate is a trimmed mean; of fewer, trimming would leave too little."""
 FEWEST_CONFIRMING = 6
 """Fresh pairs that may decide a cell when time ran out before all of them were played: trimming takes one at each
 end, and four tell."""
@@ -60,8 +56,10 @@ def _confirmed(
 def _judged(log: CellLog, lean: str, threshold: Threshold, answer: Confirmation | None) -> CellComparison:
     ratios = log.ratios("confirm") if answer else log.ratios("screen")
     rows = [[pair.rows[side] for pair in log.everything] for side in (0, 1)]
-    estimate = paired(ratios, CONFIRM_TRIM if len(ratios) >= TRIM_FROM else 0.0) if ratios else None
+    estimate = trimmed(ratios) if ratios else None
     verdict, why = _decided(log, lean, threshold, answer, estimate)
+    if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
+        verdict, why = "invalid", _unfit(log)
     ends = estimate.interval() if estimate else None
     return CellComparison(
         cell_id=log.cell.cell_id,
@@ -85,7 +83,7 @@ def _judged(log: CellLog, lean: str, threshold: Threshold, answer: Confirmation 
 def _decided(
     log: CellLog, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
 ) -> tuple[CellVerdict, Why]:
-    if log.wasted >= MOST_WASTED or (estimate is None and log.wasted):
+    if estimate is None and log.wasted:
         return "invalid", _unfit(log)
     if estimate is None:
         return "undecided", Why("out_of_time", "the time ran out before its first pair: give more with --max-time")
@@ -132,10 +130,12 @@ def _unfit(log: CellLog) -> Why:
                 return Why("failed", f"the {side} ended with {row.status}{where}: {row.error_message or 'no message'}")
     rows = [row for pair in log.everything if not fit(pair) for row in pair.rows]
     codes = sorted({code for row in rows for code in row.reasons if _invalidates(code)})
+    played = len(log.everything)
+    told = "no pair is fit" if log.wasted == played else f"{log.wasted} of {played} pairs are not fit"
     if not codes:
-        return Why("invalid_rows", "no pair is fit to be used: the device's monitor rejected every turn of it")
+        return Why("invalid_rows", f"{told} to be used: the device's monitor rejected every turn of it")
     remedy = next((REASONS[code].remedy for code in codes if REASONS[code].remedy), "measure it again")
-    return Why("invalid_rows", f"no pair is fit to be used ({', '.join(codes)}): {remedy}")
+    return Why("invalid_rows", f"{told} to be used ({', '.join(codes)}): {remedy}")
 
 
 def _invalidates(code: str) -> bool:

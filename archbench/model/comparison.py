@@ -22,6 +22,9 @@ Metric = Literal["latency", "throughput"]
 LEAST_EFFECT = 0.015
 """A smaller difference is neither `slower` nor `faster`, however certain: nobody's build should fail by it."""
 
+CLOCK_TOLERANCE = 0.01
+"""SM clocks of the two sides may differ by this share: beyond, the time follows the clock and not the code."""
+
 WHY: dict[str, str] = {
     "shown": "a difference was shown, beyond the least effect and the noise floor",
     "equivalent": "the 90 % interval of the ratio lies within the margin of equivalence",

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
-from archbench.stats.paired import VISIBLE_EFFECT, holm, paired
+from archbench.stats.paired import VISIBLE_EFFECT, LogRatio, holm, paired
 
 SCREEN_PAIRS = 5
 SCREEN_EFFECT = 0.01
@@ -25,6 +25,8 @@ CONFIRM_TRIM = 0.2
 """Share of the fresh pairs left out at each end: 2 of 12. With 3 % of processes bad, means and untrimmed tests find a
 true slowdown of 3 % in nine suites of ten where bad means 5 % slow, and in one of two where it means 10 %; medians and
 trimmed tests in 99 % of both, with no false alarm in 1000 suites. Trimming 3 of 12 costs power where noise is wide."""
+TRIM_FROM = 8
+"""From so many pairs on an estimate is a trimmed mean; of fewer, trimming would leave too little."""
 CONFIRM_LEVEL = 0.01
 """Chance of blaming any cell wrongly, over all cells confirmed together."""
 CONFIRM_EFFECT = 0.015
@@ -54,6 +56,11 @@ def screen(log_ratios: ArrayLike, effect: ArrayLike = SCREEN_EFFECT) -> NDArray[
         raise ValueError("needs at least one pair, all of them finite")
     exceeds = np.greater(np.median(array, axis=-1), np.asarray(effect, dtype=np.float64))
     return np.asarray(exceeds | may_hide(array))
+
+
+def trimmed(log_ratios: ArrayLike) -> LogRatio:
+    """What a cell's pairs say together, with `CONFIRM_TRIM` of them left out at each end where there are enough."""
+    return paired(log_ratios, CONFIRM_TRIM if np.size(log_ratios) >= TRIM_FROM else 0.0)
 
 
 def may_hide(log_ratios: ArrayLike, slowdown: float = VISIBLE_EFFECT) -> NDArray[np.bool_]:

@@ -112,14 +112,15 @@ def test_another_torch_is_exit_3_until_it_is_the_question(base: Path, tmp_path: 
 def test_what_the_gate_learnt_of_this_hardware_is_a_floor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archbench.gate.noise import CellNoise, Noise, write_noise
+    from archbench.gate.noise import CellNoise, Learnt, Noise, write_noise
 
     monkeypatch.chdir(tmp_path)
     sides = [run(tmp_path / name, measured(times(middle, 6, 0.002, seed))) for name, middle, seed in SIDES]
     assert "nothing tells how far apart" in " ".join(compare(capsys, *sides)[1].split())
     times_s = tuple(0.01 * math.exp(0.01 * (-1) ** number) for number in range(12))
-    learnt = CellNoise(cell_id="any", log_ratios=(0.0,) * 12, base_s=times_s, turns=30, turn_s=0.1, at="2026-03-01")
-    write_noise(Noise(hardware_class=make_environment().hardware_class, cells=(learnt,)))
+    learnt = Learnt(began="2026-03-01T10:00:00", log_ratios=(0.0,) * 12, base_s=times_s)
+    cell_noise = CellNoise(cell_id="any", subject="any", turns=30, turn_s=0.1, gates=(learnt,))
+    write_noise(Noise(hardware_class=make_environment().hardware_class, cells=(cell_noise,)))
     code, out, _ = compare(capsys, *sides)
     assert code == 1
     assert "beyond the noise floor of 3.3 % (gate --aa of 2026-03-01)" in " ".join(out.split())

@@ -149,6 +149,22 @@ def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, c
     assert GateBooks(tmp_path / "g").logs(cells)[cells[0].cell_id].next_number("screen") == 1
 
 
+def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, camps):
+    cells = [cell_of("a")]
+    play, _ = gate(tmp_path / "g", camps, *cells)
+    books = GateBooks(tmp_path / "g")
+    first = min((tmp_path / "g" / "pairs").iterdir())
+    first.write_bytes(b"{")
+    (log,) = books.logs(cells).values()
+    assert log.frozen is not None
+    assert not log.surveyed
+    again = GatePlay(books.spec(), books, cells, play.thresholds, Protocol())
+    again.play(camps, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
+    (log,) = again.logs.values()
+    assert log.surveyed
+    assert conclude(books.spec(), [log], play.thresholds).exit_code() == 0
+
+
 def test_only_the_same_command_continues_a_gate(tmp_path):
     cells = cells_of(tmp_path, slow=False)
     spec = make_spec(cells)

@@ -7,8 +7,9 @@ from gate_builders import make_cell, make_log, make_pair, usual
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archbench.gate.books import MOST_WASTED
 from archbench.gate.noise import Threshold
-from archbench.gate.schedule import MOST_WASTED, leaning, moves, outlook
+from archbench.gate.schedule import leaning, moves, outlook
 from archbench.stats.twostage import SCREEN_EFFECT, SCREEN_PAIRS, may_hide, screen
 
 ratios = st.lists(st.floats(-0.1, 0.1), min_size=SCREEN_PAIRS, max_size=SCREEN_PAIRS)
@@ -73,6 +74,15 @@ def test_a_confirmed_cell_is_done_and_so_is_one_that_keeps_failing():
         broken.add("screen", make_pair(head={"status": "crashed", "latency_median_s": None, "verdict": None}))
     assert next_of(broken) == []
     assert outlook({"x": broken}, {"x": Threshold()}) == {}
+
+
+def test_two_unfit_pairs_among_many_fit_ones_end_nothing():
+    log = make_log([0.0] * 3)
+    for _ in range(2):
+        log.add("screen", make_pair(head={"verdict": "invalid", "reasons": ("throttled",)}))
+    assert next_of(log) == [("resnet50", "screen")]
+    log.add("screen", make_pair(head={"verdict": "invalid", "reasons": ("throttled",)}))
+    assert next_of(log) == [], "every other pair is unfit"
 
 
 def test_time_to_spare_settles_the_nearest_first():

@@ -61,6 +61,27 @@ def test_the_working_tree_is_known_by_its_content(repository):
     assert side(".", repository).identity == side(".", repository).identity
 
 
+def test_the_working_tree_may_hold_anything(repository):
+    (repository / "nets.py").write_bytes("# Latin-1: \xe9\n".encode("latin-1"))
+    before = side(".", repository).identity
+    (repository / ".#f.py").symlink_to("somebody@host.4711")  # as Emacs marks a file with unsaved edits
+    (repository / "netz\u00e9.py").write_text("SPEED = 1\n")
+    between = side(".", repository).identity
+    (repository / "netz\u00e9.py").write_text("SPEED = 2\n")
+    assert len({before, between, side(".", repository).identity}) == 3
+
+
+def test_worktrees_of_the_project_that_are_out_of_reach_are_left_registered(repository, tmp_path):
+    away = tmp_path / "away"
+    git("worktree", "add", "-q", "--detach", str(away), cwd=repository)
+    away.rename(tmp_path / "unmounted")
+    spec = side("first", repository)
+    for _ in range(2):  # the second time git still knows the place of the first
+        with opened(spec, find_project(repository), tmp_path / "g", sys.executable) as run:
+            assert (run.tree / "nets.py").read_text() == "SPEED = 1\n"
+    assert str(away) in git("worktree", "list", cwd=repository)
+
+
 def test_changes_that_neither_side_has_are_told(repository):
     assert uncommitted(find_project(repository)) == ()
     (repository / "nets.py").write_text("SPEED = 3\n")

@@ -78,16 +78,28 @@ def test_sides_at_different_clocks_are_undecided():
     assert "-4.0 %" in cell.why.sentence
 
 
-def test_unfit_pairs_do_not_count_and_make_a_cell_invalid():
-    throttled = {"verdict": "invalid", "reasons": ("throttled",)}
-    log = make_log(noisy(0.0, 5))
-    log.add("screen", make_pair(0.5, head=throttled))
-    assert verdict_of(log).pairs == 5
-    log.add("screen", make_pair(0.5, head=throttled))
+THROTTLED = {"verdict": "invalid", "reasons": ("throttled",)}
+
+
+def test_unfit_pairs_do_not_count_and_as_many_as_fit_ones_make_a_cell_invalid():
+    log = make_log(noisy(0.0, 3, 8))
+    for _ in range(2):
+        log.add("screen", make_pair(0.5, head=THROTTLED))
+    assert verdict_of(log).verdict == "undecided"
+    assert verdict_of(log).pairs == 3
+    log.add("screen", make_pair(0.5, head=THROTTLED))
     cell = verdict_of(log)
     assert (cell.verdict, cell.why.code) == ("invalid", "invalid_rows")
-    assert "throttled" in cell.why.sentence
+    assert "3 of 6 pairs are not fit to be used (throttled)" in cell.why.sentence
     assert "cool the device" in cell.why.sentence
+
+
+@pytest.mark.parametrize("late", [{"head": THROTTLED}, {"head": {"status": "crashed", "latency_median_s": None}}])
+def test_a_slowdown_that_was_shown_stays_shown_whatever_comes_after(late):
+    log = make_log(noisy(0.1, 5), noisy(0.1, 11))
+    for _ in range(2):
+        log.add("confirm", make_pair(**late))
+    assert verdict_of(log).verdict == "slower"
 
 
 def failing(**columns):
@@ -112,6 +124,14 @@ def test_one_bad_process_beside_good_ones_fails_nothing():
     result = conclude(make_spec([log.cell]), [log], usual(log))
     assert result.exit_code() == 0
     assert not result.failures
+
+
+def test_a_gate_whose_surveyed_pair_was_lost_is_concluded_all_the_same():
+    log = make_log()
+    for _ in range(5):
+        log.add("screen", make_pair(base={"params": None}, head={"params": None}))
+    assert not log.surveyed
+    assert conclude(make_spec([log.cell]), [log], usual(log)).cells[0].verdict == "same"
 
 
 def test_counted_figures_fail_the_gate_whatever_the_times():
