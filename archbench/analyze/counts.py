@@ -31,9 +31,9 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     Raises `UsageError` where the network cannot be built or cannot take an input of this size.
     """
     shape = input_shape(network, allow_code=allow_code)
-    with without_data():
-        module = build(network, allow_code=allow_code)
     try:
+        with without_data():
+            module = build(network, allow_code=allow_code)
         return _count(module, shape)
     except Exception:  # the network's own code: it may look at values, which only a module with data has
         module = build(network, allow_code=allow_code)

@@ -44,12 +44,13 @@ def predict(
 ) -> MemoryModel:
     """Predict the memory of `network`'s step, eager, under the given toggles.
 
-    Raises `UsageError` where the network cannot be built, `UnfitError` where its step cannot run without data.
+    Raises `UsageError` where there is no such network, `UnfitError` where it cannot be built, or run its step, without
+    data.
     """
-    with without_data():
-        module = build(network, allow_code=allow_code)
+    shape = input_shape(network, allow_code=allow_code)
     try:
-        shape = input_shape(network, allow_code=allow_code)
+        with without_data():
+            module = build(network, allow_code=allow_code)
         return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device)
     except Exception as error:  # the network's own code
         first_line = (str(error).splitlines() or [""])[0]
@@ -62,7 +63,7 @@ def predict(
 def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel | None:
     """The memory model of a cell's network under its toggles, for any batch size; `None` where its step needs data.
 
-    Raises `UsageError` where the network cannot be built.
+    Raises `UsageError` where there is no such network.
     """
     try:
         return predict(

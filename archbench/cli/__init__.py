@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from archbench.model.errors import ArchbenchError
+from archbench.model.errors import ArchbenchError, UnfitError
 
 COMMANDS = (
     *("run", "plan", "list", "show", "report", "profile", "pick"),
@@ -51,3 +51,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output (`| head`) has gone; there is nobody left to complain to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a full disk, a file that may not be read: of the machine, and nothing to debug
+        print(f"archbench: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(UnfitError.exit_code)

@@ -78,9 +78,9 @@ def command(
     from archbench.execute import device_lock
     from archbench.gate import find_project
     from archbench.plan import make_plan
-    from archbench.suite import load_suite
+    from archbench.suite import read_suite
 
-    suite, text = load_suite(what, allow_code=allow_code), Path(what).read_text()
+    suite, text = read_suite(what, allow_code=allow_code)
     resolved = resolve_device(device)
     environment = collect_environment(resolved)
     plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=1)

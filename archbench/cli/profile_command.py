@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ def command(
     snapshot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CUDA's memory snapshot.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one object.")] = False,
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
@@ -59,6 +63,7 @@ def command(
         raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
     for option, path in (("--trace", trace), ("--html", html), ("--snapshot", snapshot)):
         _refuse_unwritable(option, path)
+    refuse_unfit(environment.device, force)
     request = ProfileRequest(
         cell=cells[0],
         environment=environment,

@@ -112,7 +112,7 @@ def _suite(words: list[str], axes: dict[str, str], metrics: str | None, allow_co
     """The suite that was named, or made of names, and its text as YAML."""
     import msgspec
 
-    from archbench.suite import is_suite_path, load_suite, suite_from_names
+    from archbench.suite import is_suite_path, read_suite, suite_from_names
 
     files = [word for word in words if is_suite_path(word)]
     if not files:
@@ -124,7 +124,7 @@ def _suite(words: list[str], axes: dict[str, str], metrics: str | None, allow_co
     if given:
         option = given[0].replace("_", "-")
         raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
-    return load_suite(files[0], allow_code=allow_code), Path(files[0]).read_text()
+    return read_suite(files[0], allow_code=allow_code)
 
 
 def _static(suite: Suite, environment: Environment) -> tuple[Suite, str, Environment]:
@@ -155,7 +155,7 @@ def _store(suite: Suite, text: str, environment: Environment, out: Path | None, 
         raise UsageError(f"{found} holds a run of suite {store.suite.suite!r}, not {suite.suite!r}; give another --out")
     if fresh:
         raise UsageError(f"{found} holds a run already; --fresh needs another --out")
-    if run_identity(store.suite, store.environment) != run_identity(suite, environment):
+    if store.identity != run_identity(suite, environment):
         raise UsageError(
             f"{found} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
         )

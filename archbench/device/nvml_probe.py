@@ -86,6 +86,7 @@ class NvmlProbe:
         rates = missing.note(
             "utilisation", nvml.ask("nvmlDeviceGetUtilizationRates", gpu) if whole else _NOT_OF_A_SLICE
         )
+        processes = missing.note("foreign", self._processes())
         return Reading(
             at_s=at_s,
             sm_clock_mhz=missing.note("sm_clock_mhz", nvml.ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM)),
@@ -95,7 +96,8 @@ class NvmlProbe:
             energy_mj=missing.note("energy_mj", energy),
             event_reasons=missing.note("event_reasons", _event_reasons(gpu)),
             slowdowns=missing.note("slowdowns", _slowdowns(gpu)) or SlowdownTimes(),
-            foreign=missing.note("foreign", self._foreign()),
+            foreign=None if processes is None else strangers(processes, self._ours, host_pids()),
+            own_bytes=next((one.memory_bytes for one in processes or () if one.pid == os.getpid()), None),
             utilisation=None if rates is None else rates.gpu / 100,
             missing=missing.reasons,
         )
@@ -104,11 +106,10 @@ class NvmlProbe:
         self._problem = self._problem or "monitor_error"
         self._held.close()
 
-    def _foreign(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
+    def _processes(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
         if self._shared and self._slice is None:
             return _NOT_OF_A_SLICE
-        processes, reason = compute_processes(self._gpu if self._slice is None else self._slice)
-        return (None, reason) if processes is None else (strangers(processes, self._ours, host_pids()), None)
+        return compute_processes(self._gpu if self._slice is None else self._slice)
 
 
 _Answer = tuple[Any, str | None]

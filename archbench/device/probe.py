@@ -58,6 +58,8 @@ class Reading(Struct, frozen=True, kw_only=True):
     slowdowns: SlowdownTimes = SlowdownTimes()
     foreign: tuple[GpuProcess, ...] | None = None
     """Compute processes that are not ours."""
+    own_bytes: int | None = None
+    """Memory of this process on the GPU, its context included; `None` where it is not among those that NVML names."""
     utilisation: float | None = None
     """Share of the last sampling period (1/6 s to 1 s) in which a kernel ran."""
 

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -50,7 +50,8 @@ def _held(path: Path, complaint: str, remedy: str) -> Iterator[None]:
     except OSError as error:
         raise UnfitError(f"cannot lock {path}: {error.strerror}") from None
     try:
-        holder.write_text(f"{os.getpid()}\n")
+        with suppress(OSError):  # the lock holds all the same; only its message will not name us
+            holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -66,12 +67,12 @@ def _holder_pid(holder: Path) -> str:
 
 def _lock_directory() -> Path:
     """A directory of this user's in the system's temporary one: the same for every session, unlike XDG's."""
-    if sys.platform == "win32":
-        directory = Path(tempfile.gettempdir()) / "archbench"
-        directory.mkdir(exist_ok=True)
-        return directory
-    directory = Path(tempfile.gettempdir()) / f"archbench-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    if directory.stat().st_uid != os.getuid():
+    on_windows = sys.platform == "win32"
+    try:
+        directory = Path(tempfile.gettempdir()) / ("archbench" if on_windows else f"archbench-{os.getuid()}")
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UnfitError(f"no place for a lock: {error}; set TMPDIR to a directory that can be written to") from None
+    if not on_windows and directory.stat().st_uid != os.getuid():
         raise UnfitError(f"{directory} belongs to someone else; set TMPDIR to a directory of your own")
     return directory

@@ -17,7 +17,7 @@ from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.breaks import traced_counts
 from archbench.measure.clock import ClockError
-from archbench.measure.columns import COLUMNS_OF, NEEDS_A_STEP, PERCENTILES
+from archbench.measure.columns import COLUMNS_OF, NEEDS_A_STEP
 from archbench.measure.draft import Draft
 from archbench.measure.energy import Energy, measure_energy
 from archbench.measure.failures import status_of
@@ -33,6 +33,7 @@ from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
 from archbench.model.record import Record, Sample, Status
+from archbench.model.suite import PERCENTILES
 from archbench.stats import drifting, minimum_samples, percentile
 
 TRAINING_PASSES = 3
@@ -140,7 +141,8 @@ class CellRun:
     def _count(self) -> None:
         with self._phase("count"):
             shape = self._bench.shape
-            self._draft.set(input_size=shape[-1])
+            if len(shape) == 3:  # of a vector nothing is a side in pixels
+                self._draft.set(input_size=shape[-1])
             if "static" in self._task.metrics:
                 counts = self._bench.counts
                 self._draft.set(
@@ -319,19 +321,18 @@ class CellRun:
     def _memory(self, workload: Workload) -> None:
         with self._phase("memory"):
             self._bench.put_canary_away()
-            reading = measure_memory(workload.step, self._bench.device, self._bench.baseline_rss)
+            reading = measure_memory(workload.step, self._bench.device, self._bench.baseline_rss, self._bench.probe)
             self._draft.set(
                 peak_allocated_bytes=reading.peak_allocated,
                 peak_reserved_bytes=reading.peak_reserved,
                 process_bytes=reading.process,
             )
             self._predict_memory()
-            for column, value in (
-                ("peak_reserved_bytes", reading.peak_reserved),
-                ("process_bytes", reading.process),
-            ):
-                if value is None:
-                    self._draft.null("not_on_device", column)
+            if reading.peak_reserved is None:
+                self._draft.null("not_on_device", "peak_reserved_bytes")
+            if reading.process is None:
+                on_gpu = self._cell.device == "cuda"
+                self._draft.null("process_unknown" if on_gpu else "not_on_device", "process_bytes")
 
     def _predict_memory(self) -> None:
         """Beside the measured peak, for eager steps: what a compiled one keeps is the compiler's choice."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from archbench.model.axes import Metric
+from archbench.model.suite import PERCENTILES
 
-PERCENTILES = (90, 95, 99)
 COLUMNS_OF: dict[Metric, tuple[str, ...]] = {
     "static": ("params", "macs", "flops", "activations", "weight_bytes"),
     "latency": (

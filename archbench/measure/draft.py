@@ -47,7 +47,8 @@ class Draft:
 
     def _row(self, status: Status, **more: object) -> Record:
         row = {**self._figures, **more}
-        reasons = (code for code in self._reasons if row.get(code.partition(":")[0]) is None)
+        # Why a column is null is dropped where it was filled after all; a label may be called as a column is.
+        reasons = (code for code in self._reasons if ":" not in code or row.get(code.partition(":")[0]) is None)
         return msgspec.structs.replace(
             self._blank,
             **row,

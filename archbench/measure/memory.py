@@ -11,6 +11,7 @@ import torch
 from msgspec import Struct
 
 from archbench.analyze.allocator import measured_peak
+from archbench.device.probe import Probe
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -33,11 +34,14 @@ def resident_bytes(field: str = "VmRSS") -> int | None:
     return None
 
 
-def measure_memory(step: Callable[[], object], device: torch.device, baseline_rss: int | None) -> MemoryReading:
+def measure_memory(
+    step: Callable[[], object], device: torch.device, baseline_rss: int | None, probe: Probe | None = None
+) -> MemoryReading:
     """Run `step` once more and return its peaks.
 
-    CUDA: the caching allocator's own peaks. CPU: live tensor bytes from the profiler's memory events, and the peak
-    of resident memory above `baseline_rss`, what this process held before it built the network.
+    CUDA: the caching allocator's own peaks, and what the driver says that this process holds, where `probe` can ask
+    it. CPU: live tensor bytes from the profiler's memory events, and the peak of resident memory above
+    `baseline_rss`, what this process held before it built the network.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -48,7 +52,7 @@ def measure_memory(step: Callable[[], object], device: torch.device, baseline_rs
         return MemoryReading(
             peak_allocated=torch.cuda.max_memory_allocated(device),
             peak_reserved=torch.cuda.max_memory_reserved(device),
-            process=None,
+            process=None if probe is None else probe.read().own_bytes,
         )
     return MemoryReading(
         peak_allocated=measured_peak(step), peak_reserved=None, process=_peak_resident(step, baseline_rss)

@@ -17,13 +17,14 @@ from archbench.catalog import resolve
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
-from archbench.measure.columns import COLUMNS_OF, PERCENTILES
+from archbench.measure.columns import COLUMNS_OF
 from archbench.measure.sampling import Sampled, Stretch, WarmUp, quiet_gc, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model import messages
 from archbench.model.cell import Network
 from archbench.model.messages import Build, Built, ChildEvent, Finish, Surveyed, TakeTurn, TurnTaken, TurnTask, TurnWord
+from archbench.model.suite import PERCENTILES
 from archbench.stats import median_interval
 
 STEP_HISTORY = 30

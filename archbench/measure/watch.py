@@ -108,6 +108,8 @@ _COLUMN_OF = {
 
 def _missing(healths: list[BlockHealth]) -> tuple[tuple[str, str], ...]:
     """For each column that no stretch could fill, why; on a device that never fills it, `not_on_device`."""
+    if not healths:
+        return tuple((column, "nothing_timed") for column in ("canary_s", *_COLUMN_OF.values()))
     found = []
     for field, column in _COLUMN_OF.items():
         if all(getattr(health, field) is None for health in healths):

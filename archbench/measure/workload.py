@@ -54,6 +54,7 @@ class Workload:
         drawn = _input_ring(cell, shape, ring, seed) if inputs is None else inputs
         self.inputs = [_placed(tensor, cell, device) for tensor in drawn]
         self._turn = cycle(range(len(self.inputs)))
+        self._labels: dict[int, list[Tensor]] = {}
         self._forward: Callable[..., Any] = self.module
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
@@ -81,7 +82,6 @@ class Workload:
             raise UnsupportedError("training needs parameters, and this network has none")
         self._optimizer = torch.optim.SGD(trainable, lr=LEARNING_RATE, momentum=MOMENTUM)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.cell.precision == "amp-fp16")
-        self._labels: list[Tensor] = []
 
     def _infer(self) -> object:
         if self._marks_steps:
@@ -126,13 +126,15 @@ class Workload:
         return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _labels_for(self, logits: Tensor) -> list[Tensor]:
-        """The ring of labels; made in the first step, which is kept out of every figure, when the classes are known."""
-        if not self._labels:
+        """The ring of labels for so many classes; made in the first step, which is kept out of every figure."""
+        classes = logits.shape[-1]
+        if classes not in self._labels:
             generator = torch.Generator().manual_seed(self._seed)
-            for _ in self.inputs:
-                labels = torch.randint(0, logits.shape[-1], (self.cell.batch_size,), generator=generator)
-                self._labels.append(labels.to(self.device))
-        return self._labels
+            self._labels[classes] = [
+                torch.randint(0, classes, (self.cell.batch_size,), generator=generator).to(self.device)
+                for _ in self.inputs
+            ]
+        return self._labels[classes]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -141,7 +143,7 @@ class Workload:
 
     def ready(self) -> list[tuple[str, Tensor]]:
         """What lies ready for the next steps: images, and in training labels, once the first step has made them."""
-        labels = self._labels if self.cell.phase == "training" else []
+        labels = [tensor for ring in self._labels.values() for tensor in ring]
         return [("input", tensor) for tensor in self.inputs] + [("labels", tensor) for tensor in labels]
 
     def optimizer_state(self) -> list[tuple[str, Tensor]]:

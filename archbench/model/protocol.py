@@ -22,7 +22,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one cell is measured. Seconds throughout; `for_device` gives each device kind its defaults."""
+    """How one cell is measured. Seconds throughout; `protocol_for` gives each device kind its defaults."""
 
     # Warm-up: counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
     warmup_min_calls: Count = 3
@@ -33,7 +33,7 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warmup_block: Count = 10
     """Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."""
     warmup_block_s: Seconds = 0.2
-    warmup_level_blocks: Count = 3
+    warmup_level_blocks: Annotated[int, Meta(ge=2, le=1_000_000)] = 3
     warmup_level_change: Share = 0.005
     """Three consecutive block medians may move this much, or 2 standard errors if that is more."""
     warmup_cap_s: Seconds = 30.0

@@ -95,6 +95,9 @@ REASONS: dict[str, Reason] = {
         effect="null", meaning="the suite does not ask for this metric", remedy="add it to `metrics:`"
     ),
     "not_on_device": Reason(effect="null", meaning="this device or system does not provide it"),
+    "process_unknown": Reason(
+        effect="null", meaning="the driver does not name this process, or names it by an id of outside its container"
+    ),
     "no_permission": Reason(
         effect="null", meaning="this user may not read it", remedy="ask whoever runs the machine for the right"
     ),
@@ -120,6 +123,7 @@ REASONS: dict[str, Reason] = {
     ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
     "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
+    "nothing_timed": Reason(effect="null", meaning="no metric was asked for that is timed"),
     "nothing_ran": Reason(effect="null", meaning="only static figures were asked for, which need no step"),
     "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
     "inference_only": Reason(effect="null", meaning="defined for inference only"),

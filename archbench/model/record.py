@@ -101,7 +101,7 @@ class Record(Struct, frozen=True, kw_only=True):
     peak_allocated_bytes: Annotated[Whole, C("peak of live tensor bytes in one step, weights included", "B")] = None
     peak_reserved_bytes: Annotated[Whole, C("peak held by the caching allocator; null on the CPU", "B")] = None
     process_bytes: Annotated[
-        Whole, C("memory of the process as driver or kernel sees it, less the host's share", "B")
+        Whole, C("on the CPU peak resident memory less what was held before; on a GPU all that the driver counts", "B")
     ] = None
     predicted_peak_bytes: Annotated[Whole, C("peak_allocated_bytes predicted without running", "B")] = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct
 
@@ -13,7 +13,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Pattern = Annotated[str, Meta(min_length=1)]
 SuiteName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]
 Rounds = Annotated[int, Meta(ge=1, le=100)]
-Percentile = Annotated[int, Meta(ge=1, le=99)]
+Percentile = Literal[90, 95, 99]
+PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
+"""Those that rows have a column for: `latency_p90_s` and so on."""
 
 
 class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -148,7 +148,7 @@ def write_reports(run_dir: Path) -> list[Path]:
 def get_ready() -> None:
     """Load what `write_reports` needs, which takes two seconds: for a moment at which nothing is being measured."""
     with suppress(ImportError):  # what is missing is told when it is needed
-        for name in ("pandas", "scipy.special", "archbench.report.plots"):
+        for name in ("pandas", "scipy.special", "archbench.report.charts"):
             import_module(name)
         load_scripts()
         load_converter()

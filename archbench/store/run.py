@@ -2,6 +2,7 @@
 
     results/<suite>/<run id>/
         suite.yaml, suite.json   the suite as run: for people and `archbench run`, and for reading back exactly
+        protocol.json            the constants of measuring, defaults of that day included
         environment.json         machine and libraries; written last, so a directory that has it is a run
         cells/                   the journal: one file of one row for each cell, round and visit
         samples/                 the raw timings of each of these, under the same name, written before the row
@@ -31,7 +32,7 @@ from archbench.model.derived import DISTURBED
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
-from archbench.model.protocol import PROTOCOL_VERSION
+from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.store.files import sync_directory, write_bytes
@@ -46,6 +47,7 @@ _ENVIRONMENT = "environment.json"
 _SUITE = "suite.json"
 _CALIBRATION = "calibration.json"
 _SUITE_TEXT = "suite.yaml"
+_PROTOCOL = "protocol.json"
 
 Key = tuple[str, int, int]
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -79,6 +81,7 @@ class RunStore:
         except OSError as error:
             raise UsageError(f"cannot store results in {path}: {error.strerror}; give another directory") from error
         store.adopt(suite, suite_text)
+        write_bytes(path / _PROTOCOL, _pretty(_protocol(suite, environment)))
         write_bytes(path / _ENVIRONMENT, _pretty(environment))
         sync_directory(path.parent)
         return store
@@ -114,6 +117,11 @@ class RunStore:
     def environment(self) -> Environment:
         """Where the run happened. Raises `UsageError` where that is missing or from another version."""
         return self._decode(_ENVIRONMENT, Environment)
+
+    @property
+    def identity(self) -> str:
+        """`run_identity` of what was run. Raises `UsageError` where a part of that is missing."""
+        return _identity(self.suite, self.environment, self._decode(_PROTOCOL, Protocol))
 
     def adopt(self, suite: Suite, suite_text: str) -> None:
         """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
@@ -195,6 +203,8 @@ class RunStore:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         except FileNotFoundError:
             raise UsageError(f"{self.path}: has no {name}, so it is not a whole run") from None
+        except OSError as error:
+            raise UsageError(f"{self.path / name}: cannot be read: {error.strerror}") from error
         except msgspec.MsgspecError as error:
             raise UsageError(f"{self.path / name}: cannot be read by this version of archbench: {error}") from error
 
@@ -207,8 +217,17 @@ def suite_hash(suite: Suite) -> str:
 
 def run_identity(suite: Suite, environment: Environment) -> str:
     """Equal for two runs that may be continued by each other: same suite, environment, protocol and columns."""
-    parts = f"{suite_hash(suite)} {environment.fingerprint} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
+    return _identity(suite, environment, _protocol(suite, environment))
+
+
+def _identity(suite: Suite, environment: Environment, protocol: Protocol) -> str:
+    constants = msgspec.json.encode(protocol, order="deterministic").decode()
+    parts = f"{suite_hash(suite)} {environment.fingerprint} {constants} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _protocol(suite: Suite, environment: Environment) -> Protocol:
+    return protocol_for("cpu" if environment.device == "cpu" else "cuda", suite.protocol)
 
 
 def new_run_id(suite: Suite, environment: Environment) -> str:
@@ -222,7 +241,7 @@ def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
     for marker in sorted((root / suite.suite).glob(f"*/{_ENVIRONMENT}"), reverse=True):
         store = RunStore(marker.parent)
         try:
-            if run_identity(store.suite, store.environment) == identity:
+            if store.identity == identity:
                 return store.path
         except UsageError:
             continue  # of another version, so not one to continue
@@ -237,7 +256,9 @@ def _file_name(record: Record) -> str:
 
 def _may_precede_a_run(name: str) -> bool:
     """A lock, or what a run leaves that was killed while it was created."""
-    return name.startswith(".") or name.endswith(".lock") or name in {"cells", "samples", _SUITE, _SUITE_TEXT}
+    return (
+        name.startswith(".") or name.endswith(".lock") or name in {"cells", "samples", _SUITE, _SUITE_TEXT, _PROTOCOL}
+    )
 
 
 def _pretty(value: msgspec.Struct) -> bytes:

@@ -15,15 +15,27 @@ __all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_
 
 
 def load_suite(path: str | Path, *, allow_code: bool = False) -> Suite:
+    """The suite alone of `read_suite`."""
+    return read_suite(path, allow_code=allow_code)[0]
+
+
+def read_suite(path: str | Path, *, allow_code: bool = False) -> tuple[Suite, str]:
     """Read and check a suite file; architectures come back resolved, families expanded, aliases as catalogue names.
+
+    With it comes the file's text, read once: a pipe has nothing for a second reader.
 
     `module:function` architectures are refused unless `allow_code`; no code runs here in either case.
     Raises `UsageError` for the first mistake.
     """
     document = read_document(path)
-    return checked(document.value, document, allow_code=allow_code)
+    return checked(document.value, document, allow_code=allow_code), document.text
 
 
 def is_suite_path(word: str) -> bool:
     """Whether a word of the command line means a suite file rather than a network."""
-    return word.endswith((".yaml", ".yml")) or "/" in word or Path(word).is_file()
+    if word.endswith((".yaml", ".yml")) or "/" in word:
+        return True
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # no file can have this name
+        return False

@@ -52,10 +52,11 @@ _SYNTAX_REMEDIES = {
 
 
 class Document:
-    """A parsed file: `value` holds plain dicts, lists and scalars; `error` makes the message for a place in it."""
+    """A parsed file: `value` holds plain dicts, lists and scalars; `error` makes the message for a place in `text`."""
 
-    def __init__(self, file: str, root: yaml.Node) -> None:
+    def __init__(self, file: str, text: str, root: yaml.Node) -> None:
         self.file = file
+        self.text = text
         self._root = root
         self.value = self._plain(root)
 
@@ -130,7 +131,7 @@ def read_document(path: str | Path) -> Document:
         kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single word or sentence"
         what = f"a suite is a mapping of keys to values, and this file holds {kind}; begin with 'suite: NAME'"
         raise _located(file, root.start_mark, what)
-    return Document(file, root)
+    return Document(file, text, root)
 
 
 def _text(path: Path, file: str) -> str:

@@ -122,12 +122,13 @@ def _leaf_problem(value: Any, kind: inspect.Type) -> str | None:
 
 
 def _choice_problem(value: Any, choices: tuple[Any, ...]) -> str | None:
-    if value in choices and isinstance(value, str):
+    if any(value == choice and type(value) is type(choice) for choice in choices):
         return None
     if value is False and "off" in choices:
         return "false is not a choice; write off"
-    near = did_you_mean(value, choices, limit=1) if isinstance(value, str) else ""
-    return f"{_shown(value)} is not a choice{near or '; choose from ' + ', '.join(choices)}"
+    words = [str(choice) for choice in choices]
+    near = did_you_mean(value, words, limit=1) if isinstance(value, str) else ""
+    return f"{_shown(value)} is not a choice{near or '; choose from ' + ', '.join(words)}"
 
 
 def _range_problem(value: float, kind: inspect.IntType | inspect.FloatType) -> str | None:

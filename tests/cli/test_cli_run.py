@@ -59,6 +59,7 @@ def suite(tmp_path):
         (["resnet50", "--only", "vgg*"], "vgg*"),
         (["resnet50", "--rounds", "0"], "--rounds"),
         (["nowhere:build"], "--allow-code"),
+        ([",".join(["resnet18"] * 40)], "the text has 359 characters"),  # no file name may be so long
         (["tiny.yaml", "--batch-size", "8"], "--only"),
         (["tiny.yaml", "resnet50"], "one suite"),
         (["resnet50", "--static", "--metrics", "latency"], "--metrics"),

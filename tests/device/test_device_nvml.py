@@ -203,9 +203,16 @@ from unittest.mock import patch
 from archbench.device import open_probe
 os.environ["STUB_PIDS"] = f"{os.getpid()},{OURS[0]},77"
 with patch("archbench.device.nvml_probe.host_pids", lambda: True):
-    answer = [process.pid for process in open_probe("cuda:0", ours=OURS).read().foreign]
+    reading = open_probe("cuda:0", ours=OURS).read()
+    answer = [[process.pid for process in reading.foreign], reading.own_bytes]
 """
-    assert ask(code, ours=(55,)) == [77]
+    assert ask(code, ours=(55,)) == [[77], 1 << 20]
+
+
+def test_a_process_that_nvml_does_not_name_has_no_known_memory(ask: Ask) -> None:
+    reading = ask('from archbench.device import open_probe\nanswer = open_probe("cuda:0").read()', STUB_PIDS="77")
+    assert reading["own_bytes"] is None
+    assert "foreign" not in reading["missing"]
 
 
 def test_the_environment_names_the_gpu_and_is_stable(ask: Ask) -> None:

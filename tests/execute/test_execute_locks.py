@@ -89,3 +89,9 @@ def test_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UnfitError, match=r"cannot lock .*file/run.*: Not a directory"), run_lock(tmp_path / "file/run"):
         pass
+
+
+def test_a_place_for_locks_that_is_a_file_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / f"archbench-{os.getuid()}").touch()
+    with pytest.raises(UnfitError, match=r"no place for a lock: .*set TMPDIR"), device_lock(UUID):
+        pass

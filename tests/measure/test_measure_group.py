@@ -14,8 +14,9 @@ from archbench.device.replay import ReplayProbe
 from archbench.measure import measure_group
 from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
+from archbench.measure.draft import Draft
 from archbench.measure.workload import Workload
-from archbench.model.blank import RunContext
+from archbench.model.blank import Facts, RunContext, blank_record
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
@@ -242,3 +243,35 @@ def test_a_calibration_that_fails_costs_no_cell(monkeypatch):
     events = measure(calibrate=True)
     assert rows(events)[0].status == "ok"
     assert not any(isinstance(event, Calibrated) for event in events)
+
+
+def test_a_network_that_reads_values_to_be_built_is_counted_with_data():
+    (row,) = rows(measure("reads_values_to_be_built", metrics=("static", "memory")))
+    assert row.status == "ok", row.error_message
+    assert row.params == rows(measure(metrics=("static",)))[0].params
+    assert row.predicted_peak_bytes is None
+    assert "predicted_peak_bytes:not_predicted" in row.reasons
+    assert "canary_s:nothing_timed" in row.reasons
+
+
+def test_a_network_of_vectors_has_no_side_in_pixels():
+    task = Task(
+        group=Group(cells=(Cell(network=Network(name="toy_residual_block"), batch_size=1),)),
+        context=RunContext(run_id="test", round=0, environment=collect_environment("cpu")),
+        protocol=protocol_for("cpu", QUICK),
+        metrics=("static",),
+    )
+    events = []
+    measure_group(task, events.append)
+    assert rows(events)[0].input_size is None
+    assert rows(measure(metrics=("static",)))[0].input_size == 16
+
+
+def test_a_label_may_be_called_as_a_column_is():
+    context = RunContext(run_id="test", round=0, environment=collect_environment("cpu"))
+    cell = Cell(network=Network(name="resnet18"), batch_size=1)
+    draft = Draft(blank_record(cell, context, Facts()))
+    draft.null("not_requested", "latency_median_s", "params")
+    draft.set(host_bound=True, latency_median_s=0.01)
+    draft.flag("host_bound")
+    assert draft.finish().reasons == ("params:not_requested", "host_bound")

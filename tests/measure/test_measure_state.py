@@ -119,6 +119,17 @@ def test_training_takes_networks_that_return_several_outputs():
     assert torch.isfinite(workload(TwoHeads(), phase="training").step())
 
 
+def test_training_takes_classifiers_of_different_width():
+    class Wide(Small):
+        def forward(self, image):
+            logits = super().forward(image)
+            return logits, logits[:, :2]
+
+    cell = workload(Wide(), phase="training")
+    assert torch.isfinite(cell.step())
+    assert {int(labels.max()) < 2 for name, labels in cell.ready() if name == "labels"} == {True, False}
+
+
 def test_a_network_without_parameters_cannot_train():
     with pytest.raises(UnsupportedError, match="parameters"):
         workload(nn.Identity(), phase="training")

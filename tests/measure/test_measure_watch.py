@@ -89,3 +89,9 @@ def test_the_canary_keeps_to_its_share():
     elapsed = time.perf_counter() - started
     assert 1 <= Bird.calls <= 1 + elapsed * Protocol().canary_share / 0.02 + 1
     assert watch.report().canary_s == 1e-3
+
+
+def test_where_nothing_was_timed_that_is_the_reason():
+    report = Watch(ReplayProbe(readings(0)), None, Protocol()).report()
+    assert report.canary_s is None
+    assert set(report.missing) >= {("canary_s", "nothing_timed"), ("sm_clock_mhz", "nothing_timed")}

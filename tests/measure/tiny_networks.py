@@ -75,3 +75,9 @@ class _Looks(_Breaks):
 
 def looks_at_values() -> nn.Module:
     return _Looks()
+
+
+def reads_values_to_be_built() -> nn.Module:
+    """As drop-path rates often are: `.item()` of a tensor, which one without data has not."""
+    rates = [rate.item() for rate in torch.linspace(0, 0.1, 2)]
+    return nn.Sequential(convolution(), *(nn.Dropout(rate) for rate in rates))

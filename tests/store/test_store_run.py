@@ -39,6 +39,7 @@ def test_rows_and_samples_come_back_exactly(tmp_path: Path) -> None:
     )
     assert sorted(path.name for path in run.iterdir() if path.is_file()) == [
         "environment.json",
+        "protocol.json",
         "results.parquet",
         "samples.parquet",
         "suite.json",
@@ -270,3 +271,14 @@ def test_storing_and_resuming_need_no_pandas(tmp_path: Path) -> None:
 def test_record_default_version_is_the_stored_one(tmp_path: Path) -> None:
     row: Record = make_record()
     assert read_table(make_run(tmp_path, [row]))["schema_version"].to_pylist() == [row.schema_version]
+
+
+def test_other_constants_are_another_run_even_where_only_a_default_changed(tmp_path: Path) -> None:
+    run = tmp_path / SUITE.suite / "20250101T000000Z-00000000"
+    store = RunStore.create(run, SUITE, MACHINE, "")
+    assert store.identity == run_identity(SUITE, MACHINE)
+    constants = msgspec.json.decode((run / "protocol.json").read_bytes())
+    (run / "protocol.json").write_bytes(msgspec.json.encode({**constants, "max_sampling_s": 4.5}))
+    assert find_run(tmp_path, SUITE, MACHINE) is None
+    (run / "protocol.json").unlink()  # of a version that did not keep them
+    assert find_run(tmp_path, SUITE, MACHINE) is None

@@ -66,7 +66,7 @@ MISTAKES = {
     ),
     "protocol as text": ("protocol: {min_samples: few}", "3:25", "'few' is not a whole number"),
     "rounds": ("rounds: 0", "3:9", "rounds: 0 is out of range"),
-    "percentile": ("percentiles: [90, 100]", "3:19", "100 is out of range"),
+    "percentile": ("percentiles: [90, 100]", "3:19", "100 is not a choice; choose from 90, 95, 99"),
     "metric": ("metrics: [latency, thruput]", "3:20", "'thruput' is not a choice; did you mean throughput?"),
     "settings alike": (
         "settings:\n  a: {precision: bf16}\n  b: {precision: bf16}",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import tempfile
+import threading
 from pathlib import Path
 
 import msgspec
@@ -18,7 +20,7 @@ from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
-from archbench.suite import is_suite_path, load_suite, selects, suite_from_names
+from archbench.suite import is_suite_path, load_suite, read_suite, selects, suite_from_names
 from archbench.suite.document import read_document
 from archbench.suite.from_words import QUICK_PROTOCOL
 
@@ -233,6 +235,8 @@ def test_which_words_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Path("resnet50").mkdir()
     Path("mysuite").write_text("")
     assert [is_suite_path(word) for word in ("a.yaml", "b.yml", "suites/c", "mysuite")] == [True] * 4
+    assert not is_suite_path("resnet18," * 40)
+    assert not is_suite_path("a\0b")
     assert [is_suite_path(word) for word in ("resnet50", "timm:resnet50.a1_in1k", "pkg.mod:net")] == [False] * 3
 
 
@@ -291,3 +295,13 @@ def load_again(suite: Suite, file: Path) -> Suite:
     """A suite as stored is a suite file."""
     file.write_bytes(msgspec.json.encode(suite))
     return load_suite(file)
+
+
+def test_a_suite_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "s.yaml"
+    os.mkfifo(pipe)
+    text = "suite: pipe\narchitectures: [resnet18]\n"
+    writer = threading.Thread(target=pipe.write_text, args=[text], daemon=True)
+    writer.start()
+    suite, read = read_suite(pipe)
+    assert (suite.suite, read) == ("pipe", text)
