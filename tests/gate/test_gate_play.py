@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from gate_builders import make_spec
 from gate_parent import cells_of
 from turn_fakes import make_camp
 
+from archbench.cli.gate_command import _conclude
 from archbench.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
-from archbench.gate.noise import Threshold
-from archbench.model.cell import Cell, Network
+from archbench.gate.noise import Threshold, read_noise
+from archbench.gate.play import LEARNING_PAIRS
+from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol
 
@@ -163,6 +166,37 @@ def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, ca
     (log,) = again.logs.values()
     assert log.surveyed
     assert conclude(books.spec(), [log], play.thresholds).exit_code() == 0
+
+
+def learning(folder, camps, cells, most=LEARNING_PAIRS):
+    """Begin a learning gate, or go on with it, and conclude it as the command does; give the pairs known since."""
+
+    def tell(played):
+        if played.pairs_done == most:
+            raise KeyboardInterrupt
+
+    spec = make_spec(cells, learning=True)
+    books = GateBooks(folder) if GateBooks.holds(folder) else GateBooks.create(folder, spec, "suite: tiny\n")
+    play = GatePlay(spec, books, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
+    sides = [SideRun(python=sys.executable, env={})] * 2
+    with contextlib.suppress(KeyboardInterrupt):
+        play.play(camps, sides, max_time_s=None, tell=tell)
+    plan = Plan(suite="tiny", device="cpu", seed=0, rounds=((Group(cells=tuple(cells)),),))
+    assert _conclude(play, spec, plan, books, sides, format="text", strict=False) == 0
+    noise = read_noise(spec.base_environment.hardware_class)
+    return {cell.cell_id: len(cell.log_ratios) for cell in noise.cells}
+
+
+def test_what_a_learning_gate_measured_after_it_was_concluded_is_learnt_too(tmp_path, camps, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cells = [cell_of("a")]
+    assert learning(tmp_path / "g", camps, cells, 3) == {cells[0].cell_id: 3}
+    assert "is not known" in capsys.readouterr().out
+    for _ in range(2):  # to conclude it once more teaches nothing twice
+        assert learning(tmp_path / "g", camps, cells) == {cells[0].cell_id: LEARNING_PAIRS}
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Learnt how widely the cells scatter: results/noise/" in out
+    assert "is not known" not in out
 
 
 def test_only_the_same_command_continues_a_gate(tmp_path):
