@@ -1,6 +1,6 @@
 """What can be said of a network without timing it: counts, a second opinion on them, predicted memory.
 
-Names load on first use: the figures' types need no torch, the second opinion alone needs fvcore.
+Names load on first use: the second opinion alone needs fvcore.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from archbench.analyze.allocator import measured_peak as measured_peak
     from archbench.analyze.counts import count as count
     from archbench.analyze.counts import count_module as count_module
-    from archbench.analyze.figures import Counts as Counts
-    from archbench.analyze.figures import MemoryModel as MemoryModel
-    from archbench.analyze.figures import SecondOpinion as SecondOpinion
     from archbench.analyze.fvcore_counts import second_opinion as second_opinion
     from archbench.analyze.memory import predict as predict
     from archbench.analyze.memory import predict_cell as predict_cell
@@ -22,9 +19,6 @@ if TYPE_CHECKING:
 _HOMES = {
     "count": "counts",
     "count_module": "counts",
-    "Counts": "figures",
-    "SecondOpinion": "figures",
-    "MemoryModel": "figures",
     "measured_peak": "allocator",
     "predict": "memory",
     "predict_cell": "memory",
@@ -32,9 +26,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "Counts",
-    "MemoryModel",
-    "SecondOpinion",
     "count",
     "count_module",
     "measured_peak",

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from archbench.analyze.dataless import copy_with, on_meta, without_data
-from archbench.analyze.figures import Counts, OperatorCalls
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
+from archbench.model.figures import Counts, OperatorCalls
 
 Shape = tuple[int, ...]
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from archbench.analyze.counts import decomposed_attention, evaluating, operator_calls
-from archbench.analyze.figures import Counts, SecondOpinion
 from archbench.catalog.build import build
 from archbench.model.cell import Network
+from archbench.model.figures import Counts, SecondOpinion
 
 with warnings.catch_warnings():
     # Importing fvcore calls torch.jit.script, which is deprecated.

@@ -18,12 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
 from archbench.analyze.cuda_autocast import CudaAutocast
 from archbench.analyze.dataless import copy_with, without_data
-from archbench.analyze.figures import MemoryLine, MemoryModel
 from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
+from archbench.model.figures import MemoryLine, MemoryModel
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from archbench.analyze.figures import Stage
 from archbench.catalog.accuracy import accuracies, default_weights, facts_of
 from archbench.catalog.entry import Accuracy, Entry, PublishedSize, Source
 from archbench.catalog.own_files import docstring_of
 from archbench.catalog.tables import Counted, counted_by_label
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
+from archbench.model.figures import Stage
 
 
 class Summary(Struct, frozen=True, kw_only=True):

@@ -16,12 +16,13 @@ import timm
 import torchvision
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
-from archbench.analyze import Counts, count
+from archbench.analyze import count
 from archbench.catalog.build import feature_width
 from archbench.catalog.entry import NEWER_RECIPE, SWAG
 from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, TIMM_WEIGHTS, entries, format_shape
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
+from archbench.model.figures import Counts
 
 Row = Mapping[str, object]
 

@@ -13,8 +13,8 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Struct
 
-from archbench.analyze.figures import Counts, OperatorCalls, Stage
 from archbench.catalog.entry import IMAGENET, UNUSUAL_RECIPES, Accuracy, Entry, PublishedSize
+from archbench.model.figures import Counts, OperatorCalls, Stage
 
 ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"

@@ -145,7 +145,7 @@ def _fight(
 
 def _lines(duel: Duel) -> Iterator[str]:
     from archbench.cli.progress import short
-    from archbench.report.units import MS, duration, percent, rounded
+    from archbench.model.units import MS, duration, percent, rounded
 
     yield f"{duel.hardware_class}, torch {duel.torch_version}: {duel.pairs} pairs of processes, {duel.turns} turns each"
     names = [short(duel.yardstick), *(short(rival.cell_id) for rival in duel.rivals)]
@@ -161,7 +161,7 @@ def _lines(duel: Duel) -> Iterator[str]:
 
 
 def _said(rival: Rival, yardstick: str) -> str:
-    from archbench.report.units import change, percent
+    from archbench.model.units import change, percent
     from archbench.stats.paired import EQUIVALENCE_MARGIN
 
     interval = (

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from archbench.cli.progress import short
 from archbench.model.pair import Pair
-from archbench.report.units import change, duration
+from archbench.model.units import change, duration
 
 
 class PairProgress:

@@ -13,7 +13,7 @@ from archbench.cli.roofline_sketch import sketch
 from archbench.decide.profile_difference import Aligned, difference
 from archbench.model.cell import Cell
 from archbench.model.profile import Finding, ModuleProfile, OperatorProfile, Profile
-from archbench.report.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
 
 PIPE_WIDTH = 150
 _BAR = 10

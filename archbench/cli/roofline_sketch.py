@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from archbench.model.profile import Roofline, RooflinePoint
-from archbench.report.units import GIGA, figure, percent
+from archbench.model.units import GIGA, figure, percent
 
 WIDTH, HEIGHT = 46, 9
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from archbench.analyze.figures import SecondOpinion
 from archbench.catalog.card import Card
 from archbench.cli.catalog_text import BILLION, MILLION, mib, scaled, shape, table
+from archbench.model.figures import SecondOpinion
 
 
 class Shown(Card, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from archbench.model.comparison import Finding
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
-from archbench.report.units import MIB, percent, whole
+from archbench.model.units import MIB, percent, whole
 
 if TYPE_CHECKING:
     import pandas as pd

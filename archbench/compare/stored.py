@@ -21,7 +21,7 @@ from archbench.compare.verdicts import judge
 from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.reasons import REASONS
-from archbench.report.units import percent
+from archbench.model.units import percent
 from archbench.stats.paired import unpaired
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from archbench.model.comparison import CLOCK_TOLERANCE, LEAST_EFFECT, CellVerdict, Floor, Why
-from archbench.report.units import change, percent
+from archbench.model.units import change, percent
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm
 
 LEVEL = 0.01

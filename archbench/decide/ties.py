@@ -1,4 +1,4 @@
-"""When two cells are too close to call, and which duel calls it (MEASUREMENT: comparing, rule 2)."""
+"""When two cells are too close to call, and which duel calls it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 
 from msgspec import Struct
 
+from archbench.model.cell import short_id
 from archbench.model.derived import judged_columns
 
 EXACT = frozenset(
@@ -25,8 +26,6 @@ INTERVALS = {
 """Columns that have an interval, and the columns of its ends."""
 _LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
-_USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
-"""Conditions of a cell's id that say nothing: they are what a cell has unless told otherwise."""
 
 
 class Figure(Struct, frozen=True, kw_only=True):
@@ -98,17 +97,10 @@ def settled_by(column: str, one: str, other: str) -> str | None:
 def duel(one: str, other: str) -> str:
     """The duel of two cells, given by their ids; what is usual in both is left out."""
     allowed = ["--allow-code"] if any(_is_code(cell_id) for cell_id in (one, other)) else []
-    return shlex.join(["archbench", "duel", _short(one), _short(other), *allowed])
+    return shlex.join(["archbench", "duel", short_id(one), short_id(other), *allowed])
 
 
 def _is_code(cell_id: str) -> bool:
     """Whether the network is a `module:function` of the user's, which the duel refuses unless told."""
     source, colon, _ = cell_id.rpartition("@")[0].partition("[")[0].partition(":")
     return bool(colon) and source not in ("torchvision", "timm")
-
-
-def _short(cell_id: str) -> str:
-    """`resnet50@batch_size=4` of a cell's whole id: every condition at its default says nothing."""
-    network, _, conditions = cell_id.rpartition("@")
-    kept = [one for one in conditions.split(",") if one not in _USUAL and not one.startswith("device=")]
-    return f"{network}@{','.join(kept)}"

@@ -28,7 +28,7 @@ HOST_GRACE_S = 60.0
 
 
 class LocalExecutor:
-    """Implements `Executor`. A context manager: leaving it ends every process that it started.
+    """Measures tasks on this machine. A context manager: leaving it ends every process that it started.
 
     - `device`: `cpu` or `cuda:N`; what the worker's greeting describes.
     - `python`, `arguments`: the interpreter that measures, any with archbench installed, and what it is to run.
@@ -76,8 +76,10 @@ class LocalExecutor:
         return self._worker.ready
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Event]:
-        """Measure the tasks one after the other; see `Executor.run`.
+        """Measure the tasks one after the other; give what happens while it happens.
 
+        Every cell of every task gets exactly one `CellFinished`, whether it was measured, failed, or took its process
+        with it.
         `KeyboardInterrupt` in here, or closing the iterator, ends the worker and its child at once. If this process
         is killed instead, they end by themselves. Raises `UnfitError` when no worker starts, or hosts keep dying.
         """

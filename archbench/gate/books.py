@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from archbench.gate.sides import SideSpec
-from archbench.model.cell import Cell
+from archbench.model.cell import Cell, file_stem
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.pair import Frozen, Pair
@@ -200,7 +200,7 @@ class GateBooks:
 
     def append(self, stored: StoredPair) -> None:
         """Store a finished pair; on return it survives a kill and a power cut. Raises `UnfitError` on a full disk."""
-        stem = hashlib.sha256(stored.cell_id.encode()).hexdigest()[:20]
+        stem = file_stem(stored.cell_id)
         write_bytes(
             self.path / "pairs" / f"{stem}-{stored.stage}-{stored.number:02d}.json", msgspec.json.encode(stored)
         )

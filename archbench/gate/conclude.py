@@ -15,7 +15,7 @@ from archbench.gate.verdicts import judge
 from archbench.model.comparison import Comparison, Finding, Side
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION
-from archbench.report.units import percent
+from archbench.model.units import percent
 
 _NAMED = 4
 """Cells that a note names before it only counts the rest."""

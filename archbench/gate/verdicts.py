@@ -13,7 +13,7 @@ from archbench.model.comparison import CLOCK_TOLERANCE, CellComparison, CellVerd
 from archbench.model.pair import Pair
 from archbench.model.reasons import REASONS
 from archbench.model.record import Record
-from archbench.report.units import change, percent
+from archbench.model.units import change, percent
 from archbench.stats import median_interval
 from archbench.stats.paired import EQUIVALENCE_MARGIN, LogRatio
 from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, trimmed

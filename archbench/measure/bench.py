@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from archbench.analyze import Counts, MemoryModel, count, predict_cell
+from archbench.analyze import count, predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
@@ -17,6 +17,7 @@ from archbench.measure.memory import resident_bytes
 from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
 from archbench.model.calibration import Calibration
+from archbench.model.figures import Counts, MemoryModel
 from archbench.model.messages import Task
 
 CALIBRATION_BATCH = 2

@@ -69,11 +69,6 @@ class Sampled(Struct, frozen=True, kw_only=True):
         """The timings that count."""
         return [timing for stretch in self.stretches if stretch.kept for timing in stretch.timings]
 
-    @property
-    def rejected_share(self) -> float:
-        """Of the stretches, those that the monitor rejected."""
-        return sum(not stretch.kept for stretch in self.stretches) / max(len(self.stretches), 1)
-
 
 @contextlib.contextmanager
 def quiet_gc() -> Iterator[None]:

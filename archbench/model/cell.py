@@ -75,10 +75,23 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
             f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"
         )
 
-    @property
-    def file_stem(self) -> str:
-        """A short name that is safe in any file system, whatever the network is called."""
-        return hashlib.sha256(self.cell_id.encode()).hexdigest()[:20]
+
+_USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
+"""Conditions of a cell's id that say nothing: they are what a cell has unless told otherwise."""
+
+
+def short_id(cell_id: str) -> str:
+    """`resnet50@batch_size=4` of a whole id: without its device and what is as usual; `--only` takes it, too."""
+    network, at, conditions = cell_id.rpartition("@")
+    if not at:
+        return cell_id
+    kept = [one for one in conditions.split(",") if one not in _USUAL and not one.startswith("device=")]
+    return f"{network}@{','.join(kept)}"
+
+
+def file_stem(cell_id: str) -> str:
+    """A short name for a cell's files, safe in any file system, whatever the network is called."""
+    return hashlib.sha256(cell_id.encode()).hexdigest()[:20]
 
 
 class Group(Struct, frozen=True, kw_only=True):

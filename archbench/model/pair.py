@@ -54,11 +54,6 @@ class Pair(Struct, frozen=True, kw_only=True):
         """The processes that gave no time."""
         return tuple(index for index, row in enumerate(self.rows) if row.status != "ok")
 
-    @property
-    def rejected_share(self) -> float:
-        """Of the turns, those that the device's monitor rejected."""
-        return sum(not turn.kept for turn in self.turns) / len(self.turns) if self.turns else 0.0
-
     def log_ratio(self, of: int = 1, to: int = 0) -> float | None:
         """Median over the turns of log(time of one process / time of another); `None` where one failed."""
         kept = [turn for turn in self.turns if turn.kept]

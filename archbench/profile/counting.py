@@ -10,11 +10,11 @@ from torch import nn
 
 from archbench.analyze.counts import decomposed_attention, evaluating
 from archbench.analyze.dataless import without_data
-from archbench.analyze.figures import Stage
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
+from archbench.model.figures import Stage
 from archbench.profile.boundaries import Boundaries, between
 
 

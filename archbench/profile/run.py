@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.analyze import MemoryModel, predict_cell
+from archbench.analyze import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.measure.calibrate import calibrate
 from archbench.measure.clock import Clock, open_clock
@@ -21,6 +21,7 @@ from archbench.measure.state import apply_state, default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.errors import UnfitError
+from archbench.model.figures import MemoryModel
 from archbench.model.gradient_health import GradientHealth
 from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
 from archbench.model.profile_memory import MemoryTimeline

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from archbench.decide.curves import BUDGETS, FEWEST_NETWORKS, KNEE, Correlation, Curve, correlations, curves, fits
 from archbench.decide.outcome import Outcome
+from archbench.model.units import GIB, IMAGES, MS, NULL, figure, fixed, percent, rounded
 from archbench.report.content import Paragraph, Section
 from archbench.report.figures import PHASES
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
-from archbench.report.units import GIB, IMAGES, MS, NULL, figure, fixed, percent, rounded
 
 _GOOD, _ROUGH = 0.9, 0.7
 """Rank correlations from which a predictor is called good, and rough: of normal figures, 14 % of the pairs are out of

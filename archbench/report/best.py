@@ -8,10 +8,10 @@ from archbench.decide.flips import Flip, Flips, rank_flips
 from archbench.decide.outcome import Outcome
 from archbench.decide.ties import duel
 from archbench.decide.toggles import Alike, Best, Gain, Step, best_setting
+from archbench.model.units import NULL, RATIO, figure, percent
 from archbench.report.content import Block, Code, Fold, Paragraph, Section
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
-from archbench.report.units import NULL, RATIO, figure, percent
 
 _MOST_DUELS = 10
 """Ties whose duel is spelled out; one shows how, ten are work enough for a day."""

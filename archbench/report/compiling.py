@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from archbench.decide.break_even import BreakEven, Images, break_evens
 from archbench.decide.toggles import Alike, Cost, costs
+from archbench.model.units import NULL, RATIO, SECOND, figure, fixed, images, scientific
 from archbench.report.content import Paragraph, Section
 from archbench.report.listing import listed
-from archbench.report.units import NULL, RATIO, SECOND, figure, fixed, images, scientific
 
 
 def compiling(groups: Sequence[Alike]) -> list[Section]:

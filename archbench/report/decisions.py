@@ -11,9 +11,9 @@ from archbench.decide.pick import Choice
 from archbench.decide.ties import settled_by
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.expression import show
+from archbench.model.units import NULL, percent
 from archbench.report.content import Block, Bullets, Code, Paragraph, Section, Table
 from archbench.report.measured import Measured
-from archbench.report.units import NULL, percent
 from archbench.report.values import difference, heading, number, quantity, why_left_out
 
 _MARK = "?"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from archbench.decide.outcome import Outcome
 from archbench.model.record import FAILED
+from archbench.model.units import NULL
 from archbench.report.content import Block, Paragraph, Section, Table
 from archbench.report.measured import Measured
-from archbench.report.units import NULL
 
 _MOST_ROWS = 100
 _LONGEST_MESSAGE = 160

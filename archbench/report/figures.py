@@ -8,10 +8,7 @@ from collections import Counter
 from msgspec import Struct
 
 from archbench.decide.outcome import Outcome, shortened
-from archbench.report.content import Block, Paragraph, Section
-from archbench.report.listing import listed
-from archbench.report.measured import Measured
-from archbench.report.units import (
+from archbench.model.units import (
     GIGA,
     IMAGES,
     MIB,
@@ -26,6 +23,9 @@ from archbench.report.units import (
     rounded,
     whole,
 )
+from archbench.report.content import Block, Paragraph, Section
+from archbench.report.listing import listed
+from archbench.report.measured import Measured
 
 PHASES = {"inference": "Inference", "training": "Training"}
 _ONE_TABLE = 30

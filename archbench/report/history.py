@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from archbench.compare.history import History, Run, Series, Step
-from archbench.report.comparison.words import short_name
+from archbench.model.cell import short_id
+from archbench.model.units import MS, change, figure
 from archbench.report.content import Block, Bullets, Paragraph, Picture, Report, Section, Table
-from archbench.report.units import MS, change, figure
 
 MOST_LINES = 8
 """Cells in the plot: more lines, and none can be followed."""
@@ -49,7 +49,7 @@ def _steps(history: History) -> tuple[Block, ...]:
 def _step(step: Step) -> tuple[Block, ...]:
     rows = tuple(
         (
-            short_name(one.cell_id),
+            short_id(one.cell_id),
             figure(one.before_s, MS),
             figure(one.after_s, MS),
             change(one.change),
@@ -73,7 +73,7 @@ def _trends(history: History) -> tuple[Block, ...]:
     ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
     rows = tuple(
         (
-            short_name(one.cell_id),
+            short_id(one.cell_id),
             one.hardware_class,
             str(len(one.points)),
             figure(one.points[0].time_s, MS),
@@ -117,7 +117,7 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
         middle = times[len(times) // 2]
         values += [
             {
-                "cell": short_name(one.cell_id) + (f" on {one.hardware_class}" if several else ""),
+                "cell": short_id(one.cell_id) + (f" on {one.hardware_class}" if several else ""),
                 "run": point.run_id,
                 "date": begun[point.run_id],
                 "change": point.time_s / middle - 1,

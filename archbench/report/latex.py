@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from archbench.decide.outcome import printable
+from archbench.model.units import NULL
 from archbench.report.content import Block, Fold, Report, Section, Table
 from archbench.report.inline import CODE
-from archbench.report.units import NULL
 
 ONE_PAGE = 40
 """Rows that fit a page; a longer table goes over several, with its head on each."""

@@ -7,10 +7,10 @@ from itertools import chain
 
 from archbench.decide.outcome import toggles_label
 from archbench.model.environment import Environment, Gpu
+from archbench.model.units import GIB, NULL, duration, whole
 from archbench.report.content import Block, Paragraph, Section, Table
 from archbench.report.measured import Measured
 from archbench.report.trust import in_short
-from archbench.report.units import GIB, NULL, duration, whole
 
 
 def lead(run: Measured) -> tuple[Block, ...]:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from archbench.decide.outcome import Outcome
 from archbench.decide.pareto import pareto_front
+from archbench.model.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
 from archbench.report.content import Block, Fold, Paragraph, Section
 from archbench.report.figures import PHASES
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
-from archbench.report.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
 
 _OBJECTIVES = ("latency", "img/s", "memory")
 _FEWEST = 3

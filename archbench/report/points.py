@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from archbench.decide.outcome import Outcome, setting_labels
 from archbench.decide.toggles import gain
+from archbench.model.units import GIGA, MIB, MILLION, MS
 from archbench.report.content import Dataset, Facet
-from archbench.report.units import GIGA, MIB, MILLION, MS
 
 NAME = "cells"
 MOST_CELLS = 2000

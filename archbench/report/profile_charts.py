@@ -10,6 +10,7 @@ import altair as alt
 from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.profile_memory import CATEGORIES, MemoryTimeline
+from archbench.model.units import GIGA, MIB, MS
 
 Chart: TypeAlias = alt.TopLevelMixin
 _Rows: TypeAlias = list[dict[str, Any]]
@@ -28,7 +29,7 @@ _LETTER = 0.0105
 """Width of a letter as a share of the picture's."""
 _HEADROOM = 1.1
 """Of the memory's axis over its peak: room for the peak's figure."""
-_MIB, _MS, _GIGA = 2.0**20, 1e-3, 1e9
+_MIB, _MS, _GIGA = MIB.size, MS.size, GIGA.size
 
 
 _WHOLE = alt.Scale(domain=[0, 1], nice=False)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from archbench.model.profile import Finding, ModuleProfile, Profile
 from archbench.model.profile_memory import CATEGORIES
+from archbench.model.units import GIGA, MIB, MS, figure, percent
 from archbench.report.profile_memory import EXPLODED, VANISHED
-from archbench.report.units import GIGA, MIB, MS, figure, percent
 
 MUCH = 0.10
 """Share of the step from which something is worth a line."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile_memory import CATEGORIES, MemoryCategory, MemoryTimeline
+from archbench.model.units import MIB, NULL, RATIO, figure, fixed, percent
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
-from archbench.report.units import MIB, NULL, RATIO, figure, fixed, percent
 
 MEANINGS: dict[MemoryCategory, str] = {
     "weights": "parameters and buffers",

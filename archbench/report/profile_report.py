@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from archbench.decide.profile_difference import difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
 from archbench.report.content import Block, Bullets, Fold, Paragraph, Picture, Report, Section, Table
 from archbench.report.profile_memory import gradient_section, memory_section
-from archbench.report.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
 
 if TYPE_CHECKING:
     from archbench.report.profile_charts import Chart

@@ -11,13 +11,13 @@ from msgspec import Struct
 from archbench.decide.outcome import Outcome, axes_order
 from archbench.decide.toggles import Measure, gain
 from archbench.model.environment import Environment
+from archbench.model.units import IMAGES, MIB, MS, NULL, figure, percent, rounded, whole
 from archbench.report.content import Block, Paragraph, Section, Table
 from archbench.report.figures import PHASES
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
 from archbench.report.toggles import ratio_text
 from archbench.report.trust import counted
-from archbench.report.units import IMAGES, MIB, MS, NULL, figure, percent, rounded, whole
 
 _WIDEST = 6
 """Columns of figures in one table, beside network, setting and batch."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from archbench.decide.outcome import Outcome
 from archbench.model.profile import StageProfile
+from archbench.model.units import MS, NULL, figure, percent
 from archbench.report.content import Paragraph, Section
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
-from archbench.report.units import MS, NULL, figure, percent
 
 _STAGES = 3
 Pair = tuple[Outcome, StageProfile]

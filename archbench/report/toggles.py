@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from archbench.decide.outcome import PLAIN, Outcome
 from archbench.decide.toggles import Alike, Gain, Step, alike, gain, steps
+from archbench.model.units import MS, NULL, RATIO, figure, rounded
 from archbench.report.best import best_sections
 from archbench.report.compiling import compiling, outputs
 from archbench.report.content import Block, Fold, Paragraph, Section, Table
 from archbench.report.figures import PHASES
 from archbench.report.listing import LONG_TABLE, MOST_ROWS, listed
 from archbench.report.measured import Measured
-from archbench.report.units import MS, NULL, RATIO, figure, rounded
 
 _WIDEST = 6
 """Ratios in one table; a full product of toggles takes several."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from archbench.decide.outcome import Outcome
+from archbench.model.units import MIB, RATIO, figure, whole
 from archbench.report.content import Paragraph, Section
 from archbench.report.listing import listed
 from archbench.report.measured import Measured
-from archbench.report.units import MIB, RATIO, figure, whole
 
 _STATE = 3
 """Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""

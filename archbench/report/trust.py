@@ -6,9 +6,9 @@ from collections import Counter
 
 from archbench.model.reasons import REASONS
 from archbench.model.record import VERDICTS
+from archbench.model.units import percent
 from archbench.report.content import Block, Bullets, Section, Table
 from archbench.report.measured import Measured
-from archbench.report.units import percent
 
 _VERDICT_MEANING = {
     "ok": "fit to be used",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archbench.decide.exclusion import Comparison, LeftOut, Miss
 from archbench.decide.ties import Figure, Margin
 from archbench.model.derived import judged_columns, without_unit
-from archbench.report.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
+from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
 
 _OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
 _LONG = frozenset({"first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"})

@@ -11,7 +11,6 @@ from archbench.stats.intervals import (
     blocked_interval,
     median_interval,
     minimum_samples,
-    outliers,
     percentile,
 )
 from archbench.stats.stopping import Stop, StoppingRule
@@ -28,6 +27,5 @@ __all__ = [
     "drifting",
     "median_interval",
     "minimum_samples",
-    "outliers",
     "percentile",
 ]

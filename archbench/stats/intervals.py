@@ -22,8 +22,6 @@ MOST_BLOCKS = 24
 """Beyond this many blocks, longer ones are worth more: few long blocks keep their coverage under correlation."""
 DESIGN_CORRELATION = 0.5
 """Correlation between consecutive samples that `blocked_interval` allows for (an AR(1) process)."""
-OUTLIER_FENCE = 3.0
-"""Tukey's outer fence, in interquartile ranges beyond the quartiles: 2 in a million of normal noise lie outside."""
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -42,12 +40,6 @@ class Interval(Struct, frozen=True, kw_only=True):
         if self.low is None or self.high is None or not self.median:
             return None
         return (self.high - self.low) / 2 / abs(self.median)
-
-    def overlaps(self, other: Interval) -> bool | None:
-        """Whether the two intervals share a value; `None` where either does not exist."""
-        if self.low is None or self.high is None or other.low is None or other.high is None:
-            return None
-        return self.low <= other.high and other.low <= self.high
 
 
 def median_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -140,14 +132,6 @@ def percentile(values: ArrayLike, percent: float) -> float | None:
     """The percentile, interpolated between order statistics; `None` below `minimum_samples`."""
     enough = np.size(values) >= minimum_samples(percent)
     return float(np.percentile(finite(values), percent)) if enough else None
-
-
-def outliers(values: ArrayLike) -> int:
-    """How many values lie more than three interquartile ranges outside the quartiles (Tukey's outer fences)."""
-    array = finite(values)
-    lower, upper = np.percentile(array, [25, 75])
-    reach = OUTLIER_FENCE * (upper - lower)
-    return int(np.count_nonzero((array < lower - reach) | (array > upper + reach)))
 
 
 def finite(values: ArrayLike) -> NDArray[np.float64]:

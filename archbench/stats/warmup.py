@@ -82,13 +82,6 @@ class WarmupDetector:
         """Steps seen."""
         return len(self._steps)
 
-    @property
-    def typical_s(self) -> float:
-        """Median of the latest steps: the step time to plan with. Raises `ValueError` before any step."""
-        if not self._steps:
-            raise ValueError("no steps yet")
-        return float(np.median(self._steps[-self._blocks * self._shortest :]))
-
     def _is_level(self) -> bool:
         length = self.calls // (LONGEST_SHARE * self._blocks)
         while length > self._shortest:

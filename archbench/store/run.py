@@ -28,6 +28,7 @@ import msgspec
 import pyarrow as pa
 
 from archbench.model.calibration import Calibration
+from archbench.model.cell import file_stem
 from archbench.model.derived import DISTURBED
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
@@ -249,9 +250,7 @@ def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
 
 
 def _file_name(record: Record) -> str:
-    """The same stem as `Cell.file_stem`: safe in any file system, whatever the network is called."""
-    stem = hashlib.sha256(record.cell_id.encode()).hexdigest()[:20]
-    return f"{stem}-r{record.round}-v{record.visit}.parquet"
+    return f"{file_stem(record.cell_id)}-r{record.round}-v{record.visit}.parquet"
 
 
 def _may_precede_a_run(name: str) -> bool:

@@ -6,18 +6,18 @@ import gc
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from archbench.analyze import MemoryModel, measured_peak, memory, predict
-from archbench.analyze.figures import MemoryLine
+from archbench.analyze import measured_peak, memory, predict
 from archbench.analyze.memory import FakeStep, predict_module, upper_envelope
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
+from archbench.model.figures import MemoryLine, MemoryModel
 
 lines = st.builds(
     MemoryLine, base_bytes=st.integers(-1000, 100_000), bytes_per_image=st.integers(0, 2_000)
@@ -35,6 +35,7 @@ def test_the_envelope_loses_no_peak(found: list[MemoryLine], batch_size: int) ->
 
 
 @given(st.lists(lines, min_size=1), st.integers(0, 200_000))
+@example([MemoryLine(base_bytes=0, bytes_per_image=1), MemoryLine(base_bytes=2, bytes_per_image=0)], 2)
 def test_the_largest_batch_fits_and_the_next_does_not(found: list[MemoryLine], limit: int) -> None:
     model = model_of(found)
     largest = model.largest_batch(limit)

@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from msgspec import Struct
 from torchvision import models
 
-from archbench.analyze import Counts, count
+from archbench.analyze import count
 from archbench.analyze.fvcore_counts import second_opinion_on
 from archbench.catalog.build import build
 from archbench.model.cell import Network
+from archbench.model.figures import Counts
 
 SECONDS, MEMORY, RATIO = 30.0, 1.5 * 2**30, 10.0
 

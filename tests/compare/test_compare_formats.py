@@ -15,12 +15,13 @@ from compare_sides import cell, compared, comparison, finding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, Finding, Floor, Why
 from archbench.model.errors import UsageError
 from archbench.report.comparison import FORMATS, render_comparison, write_comparison
 from archbench.report.comparison.step_summary import LIMIT_BYTES
 from archbench.report.comparison.terminal import ALL_SHOWN
-from archbench.report.comparison.words import headline, short_name
+from archbench.report.comparison.words import headline
 
 SOME = comparison(
     compared("a", "same", 1.001),
@@ -76,9 +77,9 @@ def test_headlines() -> None:
 
 
 def test_short_names_drop_what_is_usual_and_keep_the_network_whole() -> None:
-    assert short_name(cell("resnet50", 8)) == "resnet50@batch_size=8"
-    assert short_name(cell("n[a=1,b=2]", precision="amp-bf16")) == "n[a=1,b=2]@batch_size=1,precision=amp-bf16"
-    assert short_name("twin") == "twin"
+    assert short_id(cell("resnet50", 8)) == "resnet50@batch_size=8"
+    assert short_id(cell("n[a=1,b=2]", precision="amp-bf16")) == "n[a=1,b=2]@batch_size=1,precision=amp-bf16"
+    assert short_id("twin") == "twin"
 
 
 def test_text_lists_the_worst_first_with_its_reason() -> None:

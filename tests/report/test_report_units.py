@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.report.units import (
+from archbench.model.units import (
     GIB,
     IMAGES,
     MIB,

@@ -17,7 +17,6 @@ from archbench.stats.intervals import (
     blocked_interval,
     median_interval,
     minimum_samples,
-    outliers,
     percentile,
     stretch,
 )
@@ -84,7 +83,7 @@ def test_more_confidence_is_never_narrower(values: list[float], confidence: floa
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_no_values_and_values_not_finite_are_refused(values: list[float]) -> None:
-    for function in (median_interval, blocked_interval, outliers):
+    for function in (median_interval, blocked_interval):
         with pytest.raises(ValueError, match="value"):
             function(values)
 
@@ -93,14 +92,6 @@ def test_no_values_and_values_not_finite_are_refused(values: list[float]) -> Non
 def test_confidence_outside_0_to_1_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match="confidence"):
         median_interval([1, 2, 3], confidence)
-
-
-def test_intervals_overlap() -> None:
-    a, b, c = (Interval(median=m, low=m - 1, high=m + 1) for m in (1.0, 3.0, 3.1))
-    assert a.overlaps(b) is True
-    assert a.overlaps(c) is False
-    assert c.overlaps(a) is False
-    assert a.overlaps(Interval(median=1.0)) is None
 
 
 def test_block_medians_leave_out_the_oldest() -> None:
@@ -181,17 +172,3 @@ def test_percentiles_rise_and_stay_within_the_values(count: int, spread: float, 
     assert p90 is not None
     assert p99 is not None
     assert np.median(values) <= p90 <= p99 <= max(values)
-
-
-def test_outliers_lie_beyond_three_interquartile_ranges() -> None:
-    values = np.arange(101.0)  # quartiles 25 and 75: fences at -125 and 225
-    assert outliers(values) == 0
-    assert outliers([*values[:-1], 225.0]) == 0
-    assert outliers([*values[:-2], 226.0, -127.0]) == 2
-    assert outliers([1.0] * 50) == 0
-    assert outliers(np.random.default_rng(0).normal(size=10_000)) <= 2
-
-
-@given(times, st.integers(-10, 10))
-def test_outliers_do_not_depend_on_the_unit(values: list[float], power: int) -> None:
-    assert outliers(values) == outliers([value * 2.0**power for value in values])

@@ -97,16 +97,6 @@ def test_minimum_of_calls_and_seconds_and_the_cap() -> None:
     assert (detector.level, detector.done) == (False, "capped")
 
 
-def test_typical_step_is_a_recent_one() -> None:
-    detector = WarmupDetector()
-    with pytest.raises(ValueError, match="no steps"):
-        _ = detector.typical_s
-    for seconds in [5.0] * 20 + [1.0] * 40:
-        detector.add(seconds)
-    assert detector.typical_s == 1.0
-    assert detector.calls == 60
-
-
 @given(st.lists(st.floats(0.5, 2), min_size=1, max_size=120), st.integers(-10, 10))
 def test_the_unit_does_not_matter(steps: list[float], power: int) -> None:
     here, there = WarmupDetector(), WarmupDetector()

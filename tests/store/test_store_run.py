@@ -15,7 +15,7 @@ from builders import make_environment, make_record, make_rows, make_run, make_sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Network, file_stem
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample, columns
 from archbench.model.suite import Decision
@@ -101,8 +101,8 @@ def test_every_column_keeps_its_type_though_all_null(tmp_path: Path) -> None:
 def test_a_cell_is_stored_under_its_own_stem(tmp_path: Path) -> None:
     cell = Cell(network=Network(name="resnet50"), batch_size=1)
     run = make_run(tmp_path, [make_record(cell_id=cell.cell_id, round=2, visit=1)], merge=False)
-    assert [path.name for path in (run / "cells").iterdir()] == [f"{cell.file_stem}-r2-v1.parquet"]
-    assert [path.name for path in (run / "samples").iterdir()] == [f"{cell.file_stem}-r2-v1.parquet"]
+    assert [path.name for path in (run / "cells").iterdir()] == [f"{file_stem(cell.cell_id)}-r2-v1.parquet"]
+    assert [path.name for path in (run / "samples").iterdir()] == [f"{file_stem(cell.cell_id)}-r2-v1.parquet"]
 
 
 def test_fresh_cells_are_plain_parquet_for_other_readers(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison
+from archbench.model.units import MIB, MS, percent
 from archbench.report.comparison.document import Document
-from archbench.report.comparison.words import short_name
-from archbench.report.units import MIB, MS, percent
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,7 +28,7 @@ def action_benchmark(comparison: Comparison) -> tuple[Document, ...]:
     """`smaller`: latency and peak memory; `bigger`: throughput. One without entries is none: the action refuses it."""
     smaller, bigger = [], []
     for cell in comparison.cells:
-        name, head, extra = short_name(cell.cell_id), cell.head, _extra(cell)
+        name, head, extra = short_id(cell.cell_id), cell.head, _extra(cell)
         if head.latency_s is not None:
             spread = _range(head.latency_s, head.latency_low_s, head.latency_high_s)
             smaller.append(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import Comparison
 from archbench.report.comparison.document import Document
-from archbench.report.comparison.words import headline, in_order, short_name
+from archbench.report.comparison.words import headline, in_order
 
 LIMIT = 10
 """GitHub shows so many errors of a step, and so many warnings, and drops the rest in silence."""
@@ -16,12 +17,10 @@ _Told = tuple[str, str]
 
 def workflow_commands(comparison: Comparison) -> tuple[Document, ...]:
     """An error for each slower cell and failing finding, a warning for each undecided cell, the verdict as a notice."""
-    errors = [
-        (short_name(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"
-    ]
-    errors += [(short_name(finding.cell_id), finding.what) for finding in comparison.failures]
-    doubts = [(short_name(cell.cell_id), cell.why.sentence) for cell in comparison.undecided]
-    doubts += [(short_name(finding.cell_id), finding.what) for finding in comparison.failed_on_both]
+    errors = [(short_id(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"]
+    errors += [(short_id(finding.cell_id), finding.what) for finding in comparison.failures]
+    doubts = [(short_id(cell.cell_id), cell.why.sentence) for cell in comparison.undecided]
+    doubts += [(short_id(finding.cell_id), finding.what) for finding in comparison.failed_on_both]
     lines = [*_lines("error", errors), *_lines("warning", doubts), _line("notice", "archbench", headline(comparison))]
     return (Document(text="".join(f"{line}\n" for line in lines)),)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, Figures, Side
 from archbench.report.comparison.document import Document
-from archbench.report.comparison.words import short_name
 
 _NEVER = "1970-01-01T00:00:00"
 
@@ -48,7 +48,7 @@ def _file(comparison: Comparison, side: Side, name: str) -> dict[str, Any]:
 
 
 def _benchmark(cell: CellComparison, figures: Figures) -> dict[str, Any]:
-    name = short_name(cell.cell_id)
+    name = short_id(cell.cell_id)
     return {
         "group": None,
         "name": name,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison
 from archbench.report.comparison.document import Document
-from archbench.report.comparison.words import HEADINGS, NUMERIC, headline, in_order, method, row, short_name, side_line
+from archbench.report.comparison.words import HEADINGS, NUMERIC, headline, in_order, method, row, side_line
 from archbench.report.content import Block, Bullets, Fold, Paragraph, Report, Section, Table
 from archbench.report.markdown import render_markdown
 
@@ -49,7 +50,7 @@ def _report(comparison: Comparison, most: int) -> Report:
 
 
 def _cells(cells: Sequence[CellComparison], most: int) -> tuple[Block, ...]:
-    reasons = tuple(f"{cell.verdict}, {short_name(cell.cell_id)}: {cell.why.sentence}" for cell in cells[:most])
+    reasons = tuple(f"{cell.verdict}, {short_id(cell.cell_id)}: {cell.why.sentence}" for cell in cells[:most])
     return (*_table(cells, most), Fold(summary="Why", blocks=(Bullets(reasons),)))
 
 
@@ -61,7 +62,7 @@ def _table(cells: Sequence[CellComparison], most: int) -> tuple[Block, ...]:
 def _findings(comparison: Comparison, most: int) -> tuple[Block, ...]:
     ordered = sorted(comparison.findings, key=lambda finding: not finding.fails)
     rows = tuple(
-        ("fails" if finding.fails else "note", short_name(finding.cell_id), finding.what) for finding in ordered[:most]
+        ("fails" if finding.fails else "note", short_id(finding.cell_id), finding.what) for finding in ordered[:most]
     )
     return (Table(headings=("", "Cell", "What"), rows=rows), *_cut(len(ordered), most))
 

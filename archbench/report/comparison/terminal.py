@@ -5,9 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import Comparison
 from archbench.report.comparison.document import Document
-from archbench.report.comparison.words import HEADINGS, NUMERIC, headline, in_order, method, row, short_name, side_line
+from archbench.report.comparison.words import HEADINGS, NUMERIC, headline, in_order, method, row, side_line
 
 WIDTH = 120
 ALL_SHOWN = 40
@@ -34,11 +35,11 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     if told:
         yield ""
         for cell in told:
-            yield from _wrapped(f"{short_name(cell.cell_id)}: {cell.why.sentence}", cell.verdict)
+            yield from _wrapped(f"{short_id(cell.cell_id)}: {cell.why.sentence}", cell.verdict)
     if comparison.findings:
         yield ""
         for finding in comparison.findings:
-            yield from _wrapped(f"{short_name(finding.cell_id)}: {finding.what}", "FAILS" if finding.fails else "note")
+            yield from _wrapped(f"{short_id(finding.cell_id)}: {finding.what}", "FAILS" if finding.fails else "note")
     if comparison.notes:
         yield ""
         for note in comparison.notes:

@@ -5,31 +5,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Side
-from archbench.report.units import MS, NULL, change, duration, figure, percent
+from archbench.model.units import MS, NULL, change, duration, figure, percent
 
 HEADINGS = ("Verdict", "Cell", "Base ms", "Head ms", "Change", "95 % interval", "Sees", "Pairs")
 NUMERIC = frozenset({2, 3, 4, 5, 6, 7})
-_DEFAULTS = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
-
 _LONGEST_ERROR = 200
 """Characters of an error in a headline; the findings have it whole."""
-
-
-def short_name(cell_id: str) -> str:
-    """The id without the toggles that are as usual, and without its device; `--only` takes it all the same."""
-    network, at, toggles = cell_id.rpartition("@")
-    if not at:
-        return cell_id
-    kept = [one for one in toggles.split(",") if one not in _DEFAULTS and not one.startswith("device=")]
-    return f"{network}@{','.join(kept)}"
 
 
 def row(cell: CellComparison) -> tuple[str, ...]:
     """One cell's figures, in the order of `HEADINGS`."""
     return (
         f"{cell.verdict} (noisy)" if cell.noisy else cell.verdict,
-        short_name(cell.cell_id),
+        short_id(cell.cell_id),
         _time(cell, cell.base),
         _time(cell, cell.head),
         NULL if cell.change is None else change(cell.change),
@@ -69,7 +59,7 @@ def _of_failures(comparison: Comparison) -> str:
     example = next((finding for finding in failed if finding.head != "ok"), failed[0])
     what = textwrap.shorten(example.what, _LONGEST_ERROR, placeholder=" ...")
     return (
-        f"no common cell ended ok on both sides, and {len(failed):,} failed, such as {short_name(example.cell_id)}, "
+        f"no common cell ended ok on both sides, and {len(failed):,} failed, such as {short_id(example.cell_id)}, "
         f"which {what}"
     )
 

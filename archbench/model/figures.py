@@ -114,5 +114,10 @@ class MemoryModel(Struct, frozen=True, kw_only=True):
 
     def largest_batch(self, limit_bytes: int) -> int:
         """The largest batch size whose peak stays within `limit_bytes`; 0 where not even one image does."""
-        room = [(limit_bytes - line.base_bytes) // max(line.bytes_per_image, 1) for line in self.lines]
+        room = [
+            (limit_bytes - line.base_bytes) // line.bytes_per_image
+            if line.bytes_per_image
+            else (limit_bytes if line.base_bytes <= limit_bytes else 0)  # no image of it is less than a byte
+            for line in self.lines
+        ]
         return max(min(room), 0)
