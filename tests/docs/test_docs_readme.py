@@ -1,0 +1,16 @@
+"""The README's figures are those of the reference run that it links."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_shows_the_newest_reference_run():
+    spec = importlib.util.spec_from_file_location("readme_figures", ROOT / "docs" / "readme_figures.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (shown,) = module.BLOCK.findall((ROOT / "README.md").read_text())
+    assert shown == module.block(), "run: python docs/readme_figures.py"
