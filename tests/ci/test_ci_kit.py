@@ -119,6 +119,7 @@ def test_a_larger_network_fails_with_an_annotation_on_its_cell(tmp_path, project
     assert done["Verdict"].returncode == 1
     assert runner.values["steps.judge.outputs.verdict"] == "regressed"
     assert "::error title=mynets%3Agood@batch_size=1::params 314 → 618 (must be equal)" in done["Judge"].stdout
+    assert runner.summary.read_text().startswith("# Regressed: what is counted of 1 cell; 2 failing findings\n")
     assert "| fails | mynets:good@batch_size=1 | params 314 → 618 (must be equal) |" in runner.summary.read_text()
     assert (runner.home / "archbench" / "comparison.json").exists()
     assert {"base.parquet", "head.parquet"} <= set(os.listdir(runner.home / "archbench"))

@@ -74,6 +74,7 @@ def test_headlines() -> None:
     assert headline(comparison(compared("a", "same"))) == "No regression: 1 same of 1 timed cells."
     assert headline(comparison(compared("a", "invalid"))) == "Nothing could be judged: 1 invalid of 1 timed cells."
     assert headline(comparison(findings=[finding("a", fails=True)])) == ("Regressed: no timed cell; 1 failing finding.")
+    assert headline(comparison(comparable=84)) == "No regression: what is counted of 84 cells."
 
 
 def test_short_names_drop_what_is_usual_and_keep_the_network_whole() -> None:

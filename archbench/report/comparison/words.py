@@ -40,7 +40,9 @@ def headline(comparison: Comparison) -> str:
     """`Regressed: 2 slower, 3 undecided, 40 same of 45 timed cells; 1 failing finding.`"""
     counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
     parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
-    timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else "no timed cell"
+    cells = comparison.comparable
+    untimed = f"what is counted of {cells:,} cell{'s' if cells > 1 else ''}" if cells else "no timed cell"
+    timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else untimed
     failing, both = len(comparison.failures), len(comparison.failed_on_both)
     counted = f"; {failing:,} failing finding{'s' if failing > 1 else ''}" if failing else ""
     unseen = f"; {both:,} cell{'s' if both > 1 else ''} failed on both sides" if both else ""
