@@ -36,9 +36,6 @@ class Weights(Struct, frozen=True, kw_only=True):
 
     accuracy: Accuracy
     size: PublishedSize
-    min_size: int | None
-    """Side of the smallest image that the network takes, in pixels, as torchvision says."""
-    recipe_url: str
 
 
 @functools.cache
@@ -156,8 +153,6 @@ def _weights(row: dict[str, str]) -> Weights:
         size=PublishedSize(
             params=int(row["params"]), macs=_scaled(row["gmacs"], 1e9), origin=f"torchvision {row['tag']}"
         ),
-        min_size=int(row["min_size"]),
-        recipe_url=row["recipe_url"],
     )
 
 

@@ -17,7 +17,6 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE_MODES: tuple[str, ...] = get_args(CompileMode)
 MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
 DEVICE_KINDS: tuple[str, ...] = get_args(DeviceKind)
-METRICS: tuple[str, ...] = get_args(Metric)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
 

@@ -6,7 +6,33 @@ it, or the docstring must name it and say why not. `gmacs` are published or comm
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
+
+from torch import nn
+
+from archbench.catalog import networks
+
+Builder = Callable[..., nn.Module]
+
+
+@functools.cache
+def families() -> tuple[tuple[Builder, ...], ...]:
+    """The builders of each file of own networks."""
+    files = [
+        importlib.import_module(f"{networks.__name__}.{file.name}") for file in pkgutil.iter_modules(networks.__path__)
+    ]
+    return tuple(file.BUILDERS for file in files if hasattr(file, "BUILDERS"))
+
+
+@functools.cache
+def builders() -> Mapping[str, Builder]:
+    """Every builder by catalogue key."""
+    return MappingProxyType({builder.__name__: builder for family in families() for builder in family})
 
 
 class Truth(NamedTuple):

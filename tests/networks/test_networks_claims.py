@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks_truth import TRUTH
+from networks_truth import TRUTH, builders
 from test_networks_counts import build, built, counted, params, run
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from archbench.catalog.networks import builders
 from archbench.catalog.networks.capsule import squash
 from archbench.catalog.networks.lenet import C3_INPUTS
 from archbench.model.errors import UsageError

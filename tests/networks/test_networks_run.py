@@ -6,10 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from networks_truth import TRUTH
+from networks_truth import TRUTH, builders
 from torch import Tensor, nn
-
-from archbench.catalog.networks import builders
 
 QUICK = {"lenet5", "scse", "toy_residual_block"}
 OPTIONS: list[tuple[str, dict[str, object]]] = [

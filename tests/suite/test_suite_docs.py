@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
-from archbench.model.axes import COMPILE_MODES, METRICS
+from archbench.model.axes import COMPILE_MODES, Metric
 from archbench.model.suite import Axes, Filter, Suite
 from archbench.plan import make_plan
 from archbench.suite import json_schema, load_suite
 
+METRICS = get_args(Metric)
 PAGE = (Path(__file__).parents[2] / "docs" / "suites.md").read_text()
 
 
