@@ -19,6 +19,7 @@ from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
 from archbench.analyze.cuda_autocast import CudaAutocast
 from archbench.analyze.dataless import copy_with, without_data
 from archbench.analyze.live_bytes import Bytes, LiveBytes
+from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
@@ -27,8 +28,6 @@ from archbench.model.figures import MemoryLine, MemoryModel
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
-_AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
-_STORED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _GRANULE = {"cpu": 1, "cuda": 512}
 """What an allocation rounds up to. CUDA: kMinBlockSize of torch's caching allocator."""
 
@@ -113,8 +112,8 @@ class FakeStep:
         device: DeviceKind = "cpu",
     ) -> None:
         self._shape, self._phase, self._device = shape, phase, device
-        self._dtype = _STORED.get(precision, torch.float32)
-        self._autocast = _AUTOCAST.get(precision)
+        self._dtype = WHOLE_MODEL.get(precision, torch.float32)
+        self._autocast = AUTOCAST.get(precision)
         self._layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self._fake = FakeTensorMode()
         with self._fake:
@@ -122,7 +121,7 @@ class FakeStep:
             trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
             self._momentum = [torch.empty_like(parameter) for parameter in trained] if phase == "training" else []
         # The state after the first step: momentum exists, gradients do not.
-        self._optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.9, foreach=True)
+        self._optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=MOMENTUM, foreach=True)
         for parameter, buffer in zip(trained, self._momentum, strict=False):
             self._optimizer.state[parameter]["momentum_buffer"] = buffer
         self._weights: list[Tensor] = [*self._module.parameters(), *self._module.buffers()]

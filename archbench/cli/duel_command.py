@@ -144,11 +144,11 @@ def _fight(
 
 
 def _lines(duel: Duel) -> Iterator[str]:
-    from archbench.cli.progress import short
+    from archbench.model.cell import short_id
     from archbench.model.units import MS, duration, percent, rounded
 
     yield f"{duel.hardware_class}, torch {duel.torch_version}: {duel.pairs} pairs of processes, {duel.turns} turns each"
-    names = [short(duel.yardstick), *(short(rival.cell_id) for rival in duel.rivals)]
+    names = [short_id(duel.yardstick), *(short_id(rival.cell_id) for rival in duel.rivals)]
     width = max(len(name) for name in names)
     yield f"{names[0]:{width}}  {rounded(duel.yardstick_s, MS):>8} ms"
     for name, rival in zip(names[1:], duel.rivals, strict=True):

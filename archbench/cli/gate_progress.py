@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from archbench.cli.progress import short
+from archbench.model.cell import short_id
 from archbench.model.pair import Pair
 from archbench.model.units import change, duration
 
@@ -42,12 +42,12 @@ class PairProgress:
     def show(self, cell_id: str, pair: Pair, *, done: int, left: int, cells_open: int, seconds_left: float) -> None:
         """Take in a finished pair. `left`: pairs still to come as far as is known."""
         ratio = pair.log_ratio()
-        said = short(cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
+        said = short_id(cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
         outlook = f"{cells_open} open, ETA {duration(seconds_left)}" if cells_open else ""
         self._bar.update(self._pairs, completed=done, total=done + left, description=said, outlook=outlook)
         for index in pair.failed:
             row = pair.rows[index]
             where = f" in {row.error_phase}" if row.error_phase else ""
             side = ("base", "head")[index] if len(pair.rows) == 2 else f"cell {index + 1}"
-            what = f"{short(cell_id)} ({side}): {row.status}{where}: {row.error_message or 'no message'}"
+            what = f"{short_id(cell_id)} ({side}): {row.status}{where}: {row.error_message or 'no message'}"
             self._console.print(what, markup=False, soft_wrap=True)

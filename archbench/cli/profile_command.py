@@ -11,14 +11,13 @@ import typer
 
 from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
+from archbench.model.suite import AXES
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell
     from archbench.model.environment import Environment
     from archbench.model.profile import Profile
     from archbench.model.profile_messages import ProfileRequest
-
-AXES = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
 
 
 def command(
@@ -55,7 +54,7 @@ def command(
 
     if against and stage:
         raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
-    values = (batch_size, phase, precision, compile_mode, memory_format, input_size)
+    values = (batch_size, input_size, phase, precision, compile_mode, memory_format)
     axes = dict(zip(AXES, values, strict=True))
     environment = collect_environment(resolve_device(device))
     cells = _cells(name, axes, against, environment, allow_code)

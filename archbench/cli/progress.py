@@ -7,9 +7,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from archbench.model.cell import short_id
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
 from archbench.model.reasons import explain
 from archbench.model.record import Record
+from archbench.model.units import MS
 
 # A few long compilations among short cells: the remaining time is averaged over many cells, not the last ones.
 SPEED_WINDOW_S = 1800.0
@@ -50,7 +52,7 @@ class RunProgress:
             case Calibrated():
                 self._bar.update(self._cells, description="calibrated")
             case CellStarted():
-                self._cell = short(event.cell_id)
+                self._cell = short_id(event.cell_id)
                 self._bar.update(self._cells, description=self._cell)
             case PhaseStarted():
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
@@ -62,24 +64,16 @@ class RunProgress:
 
 def describe(record: Record) -> str:
     """One line on a finished cell."""
-    name = short(record.cell_id)
+    name = short_id(record.cell_id)
     if record.status != "ok":
         where = f" in {record.error_phase}" if record.error_phase else ""
         return f"{name}: {record.status}{where}: {record.error_message or 'no message'}"
     parts = []
     if record.latency_median_s is not None:
-        parts.append(f"{record.latency_median_s * 1e3:.4g} ms")
+        parts.append(f"{record.latency_median_s / MS.size:.4g} {MS.symbol}")
     if record.throughput_img_s is not None:
         parts.append(f"{record.throughput_img_s:.4g} img/s")
     if record.verdict != "ok":
         codes = [code for code in record.reasons if explain(code).effect in ("suspect", "invalid")]
         parts.append(f"{record.verdict}: {', '.join(codes)}")
     return f"{name}: {' · '.join(parts) or record.status}"
-
-
-def short(cell_id: str) -> str:
-    """The cell without what is at its default."""
-    name, _, toggles = cell_id.partition("@")
-    plain = {"phase=inference", "compile_mode=off", "memory_format=contiguous"}
-    kept = [word for word in toggles.split(",") if word not in plain and not word.startswith("device=")]
-    return f"{name} {' '.join(word.partition('=')[2] if '_size' not in word else word for word in kept)}"

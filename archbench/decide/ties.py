@@ -7,7 +7,7 @@ import shlex
 
 from msgspec import Struct
 
-from archbench.model.cell import short_id
+from archbench.model.cell import is_user_code, short_id
 from archbench.model.derived import judged_columns
 
 EXACT = frozenset(
@@ -24,7 +24,7 @@ INTERVALS = {
     "throughput_img_s": ("throughput_ci_low_img_s", "throughput_ci_high_img_s"),
 }
 """Columns that have an interval, and the columns of its ends."""
-_LONGEST_LOG = 700.0
+LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
 
 
@@ -68,7 +68,7 @@ def margin(better: Figure, worse: Figure, floor: float | None) -> Margin | None:
     if better.value <= 0 or worse.value <= 0:
         return None
     distance = abs(math.log(worse.value / better.value))
-    half = min(math.hypot(better.half, worse.half), _LONGEST_LOG)
+    half = min(math.hypot(better.half, worse.half), LONGEST_LOG)
     within = _least(better.column, half, floor)
     ratio = math.exp(distance)
     return Margin(
@@ -96,11 +96,9 @@ def settled_by(column: str, one: str, other: str) -> str | None:
 
 def duel(one: str, other: str) -> str:
     """The duel of two cells, given by their ids; what is usual in both is left out."""
-    allowed = ["--allow-code"] if any(_is_code(cell_id) for cell_id in (one, other)) else []
+    allowed = ["--allow-code"] if any(_runs_code(cell_id) for cell_id in (one, other)) else []
     return shlex.join(["archbench", "duel", short_id(one), short_id(other), *allowed])
 
 
-def _is_code(cell_id: str) -> bool:
-    """Whether the network is a `module:function` of the user's, which the duel refuses unless told."""
-    source, colon, _ = cell_id.rpartition("@")[0].partition("[")[0].partition(":")
-    return bool(colon) and source not in ("torchvision", "timm")
+def _runs_code(cell_id: str) -> bool:
+    return is_user_code(cell_id.rpartition("@")[0].partition("[")[0])

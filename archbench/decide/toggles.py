@@ -12,14 +12,13 @@ from typing import Literal
 from msgspec import Struct
 
 from archbench.decide.outcome import PLAIN, Outcome, axes_order
+from archbench.decide.ties import LONGEST_LOG
 
 Toggles = tuple[str, str, str]
 """Precision, memory format and mode of compilation."""
 Alike = dict[Toggles, Outcome]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
-_LONGEST_LOG = 700.0
-"""Beyond, `exp` leaves a float's range."""
 _LogTime = tuple[float, float | None] | None
 """The log of a time, and half the interval of that; `None` where nothing was timed."""
 
@@ -171,10 +170,10 @@ def _gain(base: _LogTime, head: _LogTime) -> Gain | None:
     if base is None or head is None:
         return None
     (one, one_half), (other, other_half) = base, head
-    ratio = math.exp(min(one - other, _LONGEST_LOG))
+    ratio = math.exp(min(one - other, LONGEST_LOG))
     if one_half is None or other_half is None:
         return Gain(ratio=ratio)
-    half = min(math.hypot(one_half, other_half), _LONGEST_LOG)
+    half = min(math.hypot(one_half, other_half), LONGEST_LOG)
     return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
 
 

@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 from msgspec import structs
 
 from archbench.execute.ledger import FactsOf
-from archbench.execute.local import DEFAULT_ISOLATION, HOST_GRACE_S, Isolation, catalogue_facts
+from archbench.execute.local import DEFAULT_ISOLATION, HOST_GRACE_S, Isolation, catalogue_facts, worker_command
 from archbench.execute.worker_process import WorkerLostError, WorkerProcess
 from archbench.model.blank import blank_record
 from archbench.model.messages import (
@@ -73,8 +73,7 @@ class Camp:
         isolation: Isolation = DEFAULT_ISOLATION,
         facts: FactsOf = catalogue_facts,
     ) -> None:
-        alone = () if isolation == "fork" else ("--alone",)
-        self._command = (python, *arguments, "--device", device, *alone)
+        self._command = worker_command(python, arguments, device, isolation)
         self._env = env
         self._cwd = cwd
         self._log = log

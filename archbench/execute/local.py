@@ -49,8 +49,7 @@ class LocalExecutor:
         isolation: Isolation = DEFAULT_ISOLATION,
         facts: FactsOf | None = None,
     ) -> None:
-        alone = () if isolation == "fork" else ("--alone",)
-        self._command = (python, *arguments, "--device", device, *alone)
+        self._command = worker_command(python, arguments, device, isolation)
         self._env = env
         self._log = log
         self._isolation = isolation
@@ -132,6 +131,12 @@ class LocalExecutor:
                 f"the worker host died {self._deaths_in_a_row} times in a row, the last time: {lost.message}; "
                 "what is finished is kept"
             )
+
+
+def worker_command(python: str, arguments: Sequence[str], device: str, isolation: Isolation) -> tuple[str, ...]:
+    """The command line of a worker: a host that forks, or one that measures a single group itself."""
+    alone = () if isolation == "fork" else ("--alone",)
+    return (python, *arguments, "--device", device, *alone)
 
 
 def catalogue_facts(network: Network) -> Facts:

@@ -16,7 +16,7 @@ from archbench.gate.noise import Threshold
 from archbench.gate.schedule import Move, moves, outlook
 from archbench.gate.sides import SideRun
 from archbench.model.blank import RunContext
-from archbench.model.cell import Cell, Group
+from archbench.model.cell import Cell, Group, is_user_code
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
@@ -174,9 +174,9 @@ def _refuse_unlike(environments: Sequence[Environment]) -> None:
 
 def _refuse_foreign_code(cell: Cell, pair: Pair, sides: Sequence[SideRun]) -> None:
     """A user's network must come from the side's own checkout, or both sides would be the same code."""
-    module, colon, _ = cell.network.name.partition(":")
-    if not colon or module in ("torchvision", "timm"):
+    if not is_user_code(cell.network.name):
         return
+    module = cell.network.name.partition(":")[0]
     for side, origin in zip(sides, pair.origins, strict=True):
         if side.tree is not None and origin is not None and not from_tree(origin, side):
             raise UnfitError(

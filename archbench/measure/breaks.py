@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from archbench.analyze.dataless import without_data
+from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog.build import build
 from archbench.measure import compiler
-from archbench.measure.state import WHOLE_MODEL, step_contexts
+from archbench.measure.state import step_contexts
 from archbench.model.cell import Cell
 
 

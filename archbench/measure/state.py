@@ -10,10 +10,8 @@ from contextlib import AbstractContextManager
 import torch
 from msgspec import Struct
 
+from archbench.analyze.step import AUTOCAST
 from archbench.model.axes import Phase, Precision
-
-AUTOCAST: dict[str, torch.dtype] = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
-WHOLE_MODEL: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Applied(Struct, frozen=True, kw_only=True):

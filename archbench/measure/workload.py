@@ -10,13 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL
 from archbench.measure import compiler
-from archbench.measure.state import AUTOCAST, WHOLE_MODEL, Applied, flushes_denormals, step_contexts
+from archbench.measure.state import Applied, flushes_denormals, step_contexts
 from archbench.model.cell import Cell
-
-LEARNING_RATE = 1e-4
-"""Small, so that weights stay finite over thousands of steps on random labels; no step's cost depends on it."""
-MOMENTUM = 0.9
 
 
 class UnsupportedError(RuntimeError):

@@ -89,6 +89,12 @@ def short_id(cell_id: str) -> str:
     return f"{network}@{','.join(kept)}"
 
 
+def is_user_code(name: str) -> bool:
+    """Whether a network's name is a `module:function` of the user's, which runs only where `--allow-code` says so."""
+    module, colon, _ = name.partition(":")
+    return bool(colon) and module not in ("torchvision", "timm")
+
+
 def file_stem(cell_id: str) -> str:
     """A short name for a cell's files, safe in any file system, whatever the network is called."""
     return hashlib.sha256(cell_id.encode()).hexdigest()[:20]

@@ -12,7 +12,8 @@ from archbench.model.cell import Network, PositiveInt
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Pattern = Annotated[str, Meta(min_length=1)]
 SuiteName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=80)]
-Rounds = Annotated[int, Meta(ge=1, le=100)]
+MAX_ROUNDS = 100
+Rounds = Annotated[int, Meta(ge=1, le=MAX_ROUNDS)]
 Percentile = Literal[90, 95, 99]
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 """Those that rows have a column for: `latency_p90_s` and so on."""
@@ -45,6 +46,10 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     precision: tuple[Precision, ...] | None = None
     compile_mode: tuple[CompileMode, ...] | None = None
     memory_format: tuple[MemoryFormat, ...] | None = None
+
+
+AXES = Axes.__struct_fields__
+"""Their names."""
 
 
 class Setting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

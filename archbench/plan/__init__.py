@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell, Plan, Skip
 from archbench.model.errors import UsageError
-from archbench.model.suite import Suite
+from archbench.model.suite import MAX_ROUNDS, Suite
 from archbench.plan.expand import expand
 from archbench.plan.match import select_only
 from archbench.plan.one_cell import parse_cell
@@ -15,8 +15,6 @@ from archbench.plan.order import CellVisit, grouped, ordered, remaining, twin_gr
 from archbench.plan.support import unsupported
 
 __all__ = ["CellVisit", "make_plan", "parse_cell", "remaining"]
-
-MAX_ROUNDS = 100
 
 
 def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rounds: int | None = None) -> Plan:

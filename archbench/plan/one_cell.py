@@ -10,11 +10,11 @@ import msgspec
 from archbench.model.axes import DeviceKind, Scalar
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.suite import AXES
 from archbench.plan.expand import expand
 from archbench.plan.support import unsupported
 from archbench.suite import suite_from_entry
 
-_AXES = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
 _OWN = ("num_classes", "in_channels", "head", "input_size")
 """What a label's brackets may hold besides the network's own options."""
 _LABEL = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<inside>[^\[\]]*)\])?")
@@ -35,9 +35,9 @@ def parse_cell(text: str, device: DeviceKind, *, allow_code: bool = False) -> Ce
     if wanted != device:
         raise UsageError(f"{text!r}: is a cell of {wanted}, and this duel is on {device}; see --device")
     for key in values:
-        if key not in _AXES:
+        if key not in AXES:
             raise UsageError(
-                f"{text!r}: unknown key {key!r}{did_you_mean(key, _AXES) or '; the keys are ' + ', '.join(_AXES)}"
+                f"{text!r}: unknown key {key!r}{did_you_mean(key, AXES) or '; the keys are ' + ', '.join(AXES)}"
             )
     entry: dict[str, Any] = {"name": found["name"]}
     for key, value in _conditions(found["inside"] or "", text).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from archbench.model.cell import is_user_code
 from archbench.report.content import Block, Bullets, Code, Fold, Paragraph, Section, Table
 from archbench.report.measured import Measured
 
@@ -52,14 +53,10 @@ def accuracy(run: Measured) -> Section | None:
 def reproduce(run: Measured) -> Section:
     """The one command, and what it leaves behind."""
     command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
-    if any(_is_code(network.name) for network in run.suite.architectures):
+    if any(is_user_code(network.name) for network in run.suite.architectures):
         command.append("--allow-code")
     note = Paragraph(
         f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every row "
         "(`archbench.load` reads them). There:"
     )
     return Section(title="Measure it again", blocks=(note, Code(shlex.join(command))))
-
-
-def _is_code(name: str) -> bool:
-    return ":" in name and name.partition(":")[0] not in ("torchvision", "timm")
