@@ -9,9 +9,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 
-MILLION = 1e6
-BILLION = 1e9
-MIB = 2.0**20
+from archbench.model.units import MIB, Unit
 
 _GAP = "  "
 
@@ -32,11 +30,11 @@ def table(headings: Sequence[str], numeric: Collection[str], rows: Sequence[Sequ
         yield line if room is None or len(line) <= room else line[: room - 1] + "…"
 
 
-def scaled(value: float | None, unit: float) -> str:
+def scaled(value: float | None, unit: Unit) -> str:
     """`value` in `unit`s with about three digits: 25.6, 7.98, 0.270, 6.5e-05; empty for None."""
     if value is None:
         return ""
-    number = value / unit
+    number = value / unit.size
     for least, digits in ((100, 0), (10, 1), (1, 2), (0.1, 3)):
         if number >= least:
             return f"{number:,.{digits}f}"
@@ -45,7 +43,7 @@ def scaled(value: float | None, unit: float) -> str:
 
 def mib(size: int | None) -> str:
     """Bytes as `30.8 MiB`."""
-    return "unknown" if size is None else f"{scaled(size, MIB)} MiB"
+    return "unknown" if size is None else f"{scaled(size, MIB)} {MIB.symbol}"
 
 
 def shape(sides: Sequence[int] | None) -> str:

@@ -36,7 +36,8 @@ def command(
 
 
 def _show(listed: list[Summary]) -> None:
-    from archbench.cli.catalog_text import BILLION, MILLION, scaled, shape, table
+    from archbench.cli.catalog_text import scaled, shape, table
+    from archbench.model.units import GIGA, MILLION
 
     numeric = ("year", "params M", "GMACs", "top-1 %")
     rows = [
@@ -45,7 +46,7 @@ def _show(listed: list[Summary]) -> None:
             network.family or "",
             str(network.year or ""),
             scaled(network.params, MILLION),
-            scaled(network.macs, BILLION),
+            scaled(network.macs, GIGA),
             "" if network.top1 is None else f"{network.top1:.2f}",
             network.dataset or "",
             shape(network.input_shape),

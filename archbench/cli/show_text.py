@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archbench.catalog.card import Card
-from archbench.cli.catalog_text import BILLION, MILLION, mib, scaled, shape, table
+from archbench.cli.catalog_text import mib, scaled, shape, table
 from archbench.model.figures import SecondOpinion
+from archbench.model.units import GIGA, MILLION
 
 
 class Shown(Card, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ def _sizes(card: Card) -> Iterator[str]:
     """Counted beside published, each column with its origin; then what is only counted."""
     headings = ("", "counted", *(size.origin for size in card.published))
     params = ("params M", scaled(card.params, MILLION), *(scaled(size.params, MILLION) for size in card.published))
-    macs = ("GMACs", scaled(card.macs, BILLION), *(scaled(size.macs, BILLION) for size in card.published))
+    macs = ("GMACs", scaled(card.macs, GIGA), *(scaled(size.macs, GIGA) for size in card.published))
     yield from table(headings, headings[1:], (params, macs))
     yield f"  {card.params:,} trainable parameters, {card.buffers:,} elements in buffers"
     if card.idle_params:
@@ -67,13 +68,13 @@ def _sizes(card: Card) -> Iterator[str]:
         yield f"  {card.feature_width} feature channels under the classifier"
     for variant in card.variants:
         options = ", ".join(f"{key}={value}" for key, value in variant.options.items())
-        yield f"  with {options}: {scaled(variant.params, MILLION)} M parameters, {scaled(variant.macs, BILLION)} GMACs"
+        yield f"  with {options}: {scaled(variant.params, MILLION)} M parameters, {scaled(variant.macs, GIGA)} GMACs"
 
 
 def _second_opinion(opinion: SecondOpinion) -> Iterator[str]:
     yield (
-        f"  second counter (fvcore): {scaled(opinion.macs, BILLION)} GMACs, {opinion.disagreement:+.2%}; "
-        f"with its estimates for normalisation and pooling {scaled(opinion.total, BILLION)}"
+        f"  second counter (fvcore): {scaled(opinion.macs, GIGA)} GMACs, {opinion.disagreement:+.2%}; "
+        f"with its estimates for normalisation and pooling {scaled(opinion.total, GIGA)}"
     )
     if opinion.uncounted:
         yield f"  which it does not count: {', '.join(f'{o.operator} x{o.calls}' for o in opinion.uncounted)}"
@@ -116,7 +117,7 @@ def _stages(card: Card) -> Iterator[str]:
             stage.name,
             shape(stage.output_shape),
             scaled(stage.params, MILLION) if stage.params else "",
-            scaled(stage.macs, BILLION) if stage.macs else "",
+            scaled(stage.macs, GIGA) if stage.macs else "",
             stage.kind,
         )
         for stage in card.stages

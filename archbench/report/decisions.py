@@ -11,7 +11,7 @@ from archbench.decide.pick import Choice
 from archbench.decide.ties import settled_by
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.expression import show
-from archbench.model.units import NULL, percent
+from archbench.model.units import GIGA, NULL, percent
 from archbench.report.content import Block, Bullets, Code, Paragraph, Section, Table
 from archbench.report.measured import Measured
 from archbench.report.values import difference, heading, number, quantity, why_left_out
@@ -207,7 +207,7 @@ def _change(column: str, base: Choice, one: Choice) -> str | None:
 def _per_gmac(base: Choice, one: Choice) -> str:
     top1, macs = ((one.figure(name).value or 0.0) - (base.figure(name).value or 0.0) for name in ("top1", "macs"))
     known = all(each.figure(name).value is not None for each in (base, one) for name in ("top1", "macs"))
-    return f" ({top1 / macs * 1e9:.2f} points a GMAC)" if known and top1 > 0 and macs > 0 else ""
+    return f" ({top1 / (macs / GIGA.size):.2f} points a GMAC)" if known and top1 > 0 and macs > 0 else ""
 
 
 def _batches(row: Row) -> Iterable[str]:
