@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from archbench.analyze import count, predict_cell
+from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
@@ -16,7 +17,9 @@ from archbench.measure.clock import Clock, open_clock
 from archbench.measure.memory import resident_bytes
 from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
+from archbench.model.blank import Facts
 from archbench.model.calibration import Calibration
+from archbench.model.errors import UsageError
 from archbench.model.figures import Counts, MemoryModel
 from archbench.model.messages import Task
 
@@ -87,6 +90,14 @@ class Bench:
     def shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
         return input_shape(self._network, allow_code=self.task.allow_code)
+
+    @cached_property
+    def facts(self) -> Facts:
+        """The catalogue's; none of a network that this interpreter's libraries lack, which fails when it is built."""
+        try:
+            return facts(self._network)
+        except UsageError:
+            return Facts()
 
     @cached_property
     def counts(self) -> Counts:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 import msgspec
 import torch
 
-from archbench.catalog import facts
 from archbench.device.peaks import peak_flops
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
@@ -23,16 +22,17 @@ from archbench.measure.energy import Energy, measure_energy
 from archbench.measure.failures import status_of
 from archbench.measure.memory import measure_memory
 from archbench.measure.numerics import compare
+from archbench.measure.sample_log import SampleLog
 from archbench.measure.sampling import Sampled, WarmUp, sample_latency, sample_throughput, warm_up
 from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import STATIC
-from archbench.model.blank import Facts, blank_record
+from archbench.model.blank import blank_record
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
-from archbench.model.record import Record, Sample, Status
+from archbench.model.record import Record, Status
 from archbench.model.suite import PERCENTILES
 from archbench.stats import drifting, minimum_samples, percentile
 
@@ -52,8 +52,8 @@ class CellRun:
         self._cell = cell
         self._first = first
         self._enter = enter
-        self._draft = Draft(blank_record(cell, bench.task.context, _known_of(cell)))
-        self._samples: list[Sample] = []
+        self._draft = Draft(blank_record(cell, bench.task.context, bench.facts))
+        self._samples = SampleLog(cell.cell_id, bench.task.context)
         self._stage_profile: StageProfile | None = None
         self.poisoned = False
         """Something failed on the way, so that this process should measure nothing more."""
@@ -78,7 +78,7 @@ class CellRun:
         return self._finished(self._draft.fail(status, message))
 
     def _finished(self, record: Record) -> CellFinished:
-        return CellFinished(record=record, samples=tuple(self._samples), profile=self._stage_profile)
+        return CellFinished(record=record, samples=self._samples.all(), profile=self._stage_profile)
 
     def _measure(self) -> None:
         metrics = self._task.metrics
@@ -219,7 +219,7 @@ class CellRun:
             sampled = sample_latency(
                 workload.step, self._bench.clock, self._task.protocol, watch, step_s=self._step_s, min_samples=needed
             )
-        self._keep(sampled, "latency")
+        self._samples.add(sampled, "latency")
         interval = sampled.interval
         self._draft.set(
             latency_median_s=interval.median,
@@ -261,7 +261,7 @@ class CellRun:
             sampled = sample_throughput(
                 workload.step, self._bench.clock, self._task.protocol, watch, step_s=self._step_s
             )
-        self._keep(sampled, "throughput")
+        self._samples.add(sampled, "throughput")
         images, interval = self._cell.batch_size, sampled.interval
         rate = images / interval.median
         self._draft.set(
@@ -314,9 +314,7 @@ class CellRun:
             self._draft.flag(code)
         for column, code in report.missing:
             self._draft.null(code, column)
-        self._samples += [
-            self._sample("canary", block, 1, seconds, None, True) for block, seconds in enumerate(report.canaries)
-        ]
+        self._samples.add_canaries(report.canaries)
 
     def _memory(self, workload: Workload) -> None:
         with self._phase("memory"):
@@ -398,34 +396,3 @@ class CellRun:
             workload.step()
             self._bench.clock.synchronize()
             self._draft.set(compile_warm_s=time.perf_counter() - start)
-
-    def _keep(self, sampled: Sampled, experiment: str) -> None:
-        for block, stretch in enumerate(sampled.stretches):
-            self._samples += [
-                self._sample(experiment, block, sampled.steps, timing.host_s, timing.device_s, stretch.kept)
-                for timing in stretch.timings
-            ]
-
-    def _sample(
-        self, experiment: str, block: int, steps: int, host_s: float, device_s: float | None, kept: bool
-    ) -> Sample:
-        context = self._task.context
-        return Sample(
-            cell_id=self._cell.cell_id,
-            round=context.round,
-            visit=context.visit,
-            experiment=experiment,  # type: ignore[arg-type]
-            block=block,
-            steps=steps,
-            host_s=host_s,
-            device_s=device_s,
-            kept=kept,
-        )
-
-
-def _known_of(cell: Cell) -> Facts:
-    """The catalogue's facts; none of a network that this interpreter's libraries lack, which fails when it is built."""
-    try:
-        return facts(cell.network)
-    except UsageError:
-        return Facts()

@@ -140,7 +140,7 @@ class TurnRun(CellRun):
         kept = [stretch for stretch in self._stretches if stretch.kept] or self._stretches
         interval = median_interval([stretch.timings[0].host_s / self._steps for stretch in kept])
         sampled = Sampled(stretches=tuple(self._stretches), steps=self._steps, interval=interval, stop=None)
-        self._keep(sampled, "latency")
+        self._samples.add(sampled, "latency")
         self._draft.set(
             latency_median_s=interval.median,
             latency_ci_low_s=interval.low,

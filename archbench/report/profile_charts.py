@@ -11,6 +11,7 @@ from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.profile_memory import CATEGORIES, MemoryTimeline
 from archbench.model.units import GIGA, MIB, MS
+from archbench.report.label_places import LETTER_WIDTH, Box, Place, places
 
 Chart: TypeAlias = alt.TopLevelMixin
 _Rows: TypeAlias = list[dict[str, Any]]
@@ -25,8 +26,8 @@ _NARROWEST = 0.002
 """Share of the step below which a module is a hair's breadth, and left out."""
 _LABELLED = 0.05
 """Share of the step from which a module's name fits on it."""
-_LETTER = 0.0105
-"""Width of a letter as a share of the picture's."""
+_LETTER_SHARE = 0.0105
+"""A letter's width as a share of the picture's."""
 _HEADROOM = 1.1
 """Of the memory's axis over its peak: room for the peak's figure."""
 _MIB, _MS, _GIGA = MIB.size, MS.size, GIGA.size
@@ -168,42 +169,19 @@ def _roof(found: Roofline, left: float, right: float, x: alt.X, y: alt.Y) -> lis
 
 
 _BESIDE = 6
-_Place: TypeAlias = tuple[Literal["left", "center", "right"], int, int]
-_AROUND: tuple[_Place, ...] = (
-    *(("left", 10, 0), ("right", -10, 0), ("center", 0, -14), ("center", 0, 16)),
-    *(("left", 8, -14), ("left", 8, 16), ("right", -8, -14), ("right", -8, 16), ("center", 0, -28), ("center", 0, 30)),
-)
-"""Places of a name around its point, in the order in which they are tried: alignment, and pixels from the point."""
-_USUAL_WIDTH, _TALL, _WIDE = 620, 14, 6.5
-"""Pixels: the plot's width where names are placed, a line of text, and a letter."""
+_USUAL_WIDTH = 620
+"""Pixels of the plot's width where names are placed."""
 
 
-def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[_Place]:
-    """Where each point's name lies on no other name and on no other point; beside its point where there is no room."""
+def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[Place]:
+    """Where each point's name stands in a plot of so many natural logs, clear of the name of the ceiling."""
 
     def pixels(intensity: float, flops: float) -> tuple[float, float]:
         return math.log(intensity) / across * _USUAL_WIDTH, -math.log(flops) / up * _HEIGHT
 
     at = [pixels(row["intensity"], row["flops"]) for row in points]
-    corner = pixels(*ridge)
-    taken = [(corner[0], corner[1] - 20, corner[0] + 30 * _WIDE, corner[1])]  # the ceiling's own name
-    taken += [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
-    chosen = []
-    for row, (x, y) in zip(points, at, strict=True):
-        long = len(row["name"]) * _WIDE
-        boxes = []
-        for align, dx, dy in _AROUND:
-            start = x + dx - (0 if align == "left" else long if align == "right" else long / 2)
-            boxes.append((start, y + dy - _TALL / 2, start + long, y + dy + _TALL / 2))
-        free = [place for place, box in enumerate(boxes) if not any(_overlap(box, other) for other in taken)]
-        place = free[0] if free else 0
-        taken.append(boxes[place])
-        chosen.append(_AROUND[place])
-    return chosen
-
-
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    x, y = pixels(*ridge)
+    return places([row["name"] for row in points], at, taken=[Box(x, y - 20, x + 30 * LETTER_WIDTH, y)])
 
 
 def _inline(rows: _Rows) -> alt.Chart:
@@ -391,7 +369,7 @@ def _part(part: StepPart, start: float, width: float) -> dict[str, Any]:
 
 
 def _fitting(name: str, width: float) -> str:
-    return name if width >= _LABELLED and len(name) * _LETTER < width else ""
+    return name if width >= _LABELLED and len(name) * _LETTER_SHARE < width else ""
 
 
 def _rectangle(module: ModuleProfile, start: float, width: float, network: str) -> dict[str, Any]:

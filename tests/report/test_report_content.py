@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
+from report_parts import part, section, tables, texts
 
 from archbench.decide.outcome import Outcome
 from archbench.model.cell import Network
@@ -16,7 +17,7 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
 from archbench.report import Report, build_report, read_measured, write_report
 from archbench.report.column_docs import SAMPLE_COLUMNS, columns_markdown
-from archbench.report.content import Block, Code, Fold, Paragraph, Section, Table
+from archbench.report.content import Fold, Section
 from archbench.report.failures import failures
 from archbench.report.figures import phase_sections
 from archbench.report.measured import Measured
@@ -28,39 +29,6 @@ ROOT = HERE.parent.parent
 
 def report_of(root: Path, *rows: Record, **suite: Any) -> Report:
     return build_report(read_measured(make_run(root, rows, suite=make_suite(**suite))))
-
-
-def tables(*blocks: Block) -> list[Table]:
-    """All tables in reading order."""
-    found = []
-    for block in blocks:
-        if isinstance(block, Table):
-            found.append(block)
-        elif isinstance(block, Section | Fold):
-            found += tables(*block.blocks)
-    return found
-
-
-def section(report: Report, title: str) -> Section:
-    return next(one for one in report.sections if one.title == title)
-
-
-def part(of: Section, title: str) -> Section:
-    return next(one for one in of.blocks if isinstance(one, Section) and one.title == title)
-
-
-def texts(*blocks: Block) -> str:
-    found = []
-    for block in blocks:
-        if isinstance(block, Section | Fold):
-            found.append(texts(*block.blocks))
-        elif isinstance(block, Paragraph | Code):
-            found.append(block.text)
-        elif isinstance(block, Table):
-            found += [" | ".join(row) for row in block.rows]
-        else:
-            found += block.items
-    return "\n".join(found)
 
 
 def outcome(**fields: Any) -> Outcome:

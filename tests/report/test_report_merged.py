@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from builders import make_environment, make_record, make_run, make_suite
-from test_report_content import section, tables, texts
+from report_parts import section, tables, texts
 
 from archbench.cli import main
 from archbench.model.environment import Environment
