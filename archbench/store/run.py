@@ -212,7 +212,9 @@ class RunStore:
 
 def suite_hash(suite: Suite) -> str:
     """Hash of all that decides which rows a suite asks for: neither of its description nor of its decisions."""
-    asked = msgspec.structs.replace(suite, description="", decisions=())
+    # Read back, a whole number of the protocol is a float: 5 and 5.0 are one constant.
+    constants = {name: float(value) for name, value in suite.protocol.items()}
+    asked = msgspec.structs.replace(suite, description="", decisions=(), protocol=constants)
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
 
 

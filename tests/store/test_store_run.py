@@ -22,6 +22,7 @@ from archbench.model.suite import Decision
 from archbench.store import RunStore, find_run, new_run_id, read_table, run_identity
 from archbench.store.journal import Journal
 from archbench.store.schema import RECORDS, SAMPLES
+from archbench.suite import suite_from_names
 
 SUITE, MACHINE = make_suite(), make_environment()
 
@@ -282,3 +283,13 @@ def test_other_constants_are_another_run_even_where_only_a_default_changed(tmp_p
     assert find_run(tmp_path, SUITE, MACHINE) is None
     (run / "protocol.json").unlink()  # of a version that did not keep them
     assert find_run(tmp_path, SUITE, MACHINE) is None
+
+
+def test_a_suite_with_whole_numbers_in_its_protocol_finds_its_run_again(tmp_path: Path) -> None:
+    """As every run of networks by name has them."""
+    suite = suite_from_names(["resnet18"], {"batch_size": "1,4"})
+    assert any(isinstance(value, int) for value in suite.protocol.values())
+    run = tmp_path / suite.suite / "20250101T000000Z-00000000"
+    RunStore.create(run, suite, MACHINE, "")
+    assert RunStore.open(run).identity == run_identity(suite, MACHINE)
+    assert find_run(tmp_path, suite, MACHINE) == run
