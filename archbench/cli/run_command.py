@@ -186,6 +186,7 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
 
     total, to_do = _visits(plan), _visits(left)
     if not to_do:
+        print(f"archbench: {store.path} is complete; --fresh measures anew", file=sys.stderr)
         return False
     if to_do < total:
         print(f"archbench: resuming {store.path}: {total - to_do} of {total} cells are done", file=sys.stderr)
@@ -273,11 +274,13 @@ def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
     import msgspec
 
     from archbench.report import write_reports
+    from archbench.store import load_frame
 
     reports = write_reports(store.path)
     records = store.records()
     statuses: Counter[str] = Counter(record.status for record in records)
-    verdicts: Counter[str] = Counter(record.verdict for record in records if record.verdict)
+    # As the report judges them: which rows were disturbed is only known beside all the others.
+    verdicts: Counter[str] = Counter(load_frame(store.path)["verdict"].dropna())
     if as_json:
         summary = RunSummary(
             run=str(store.path),
@@ -293,4 +296,9 @@ def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
     counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     print(f"{store.path}: {counts}" + (f" ({trust})" if trust else ""))
+    unsupported = [record.error_message for record in records if record.status == "unsupported"]
+    if len(unsupported) == len(records):
+        print(f"archbench: nothing could be measured here: {unsupported[0]}", file=sys.stderr)
+    if verdicts["invalid"]:
+        print("archbench: invalid rows are not to be used; --retry-failed measures them again", file=sys.stderr)
     print(f"report: {' and '.join(map(str, reports))}")
