@@ -185,6 +185,8 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
     from archbench.model.messages import Calibrated, CellFinished
 
     total, to_do = _visits(plan), _visits(left)
+    if not total:
+        return False
     if not to_do:
         print(f"archbench: {store.path} is complete; --fresh measures anew", file=sys.stderr)
         return False
