@@ -11,7 +11,6 @@ import typer
 
 from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
-from archbench.model.suite import AXES
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell
@@ -51,6 +50,7 @@ def command(
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.device import collect_environment, resolve_device
     from archbench.model.profile_messages import ProfileRequest
+    from archbench.model.suite import AXES
 
     if against and stage:
         raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
@@ -116,6 +116,7 @@ def _cell(name: str, axes: dict[str, str], environment: Environment, allow_code:
 def _other(name: str, axes: dict[str, str], against: str) -> tuple[str, dict[str, str]]:
     """`densenet121`, `densenet121@batch_size=4` or `@precision=amp-bf16`: what it does not say stays as it is."""
     from archbench.model.errors import did_you_mean
+    from archbench.model.suite import AXES
 
     other, _, settings = against.partition("@")
     changed = dict(axes)

@@ -299,7 +299,7 @@ def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     print(f"{store.path}: {counts}" + (f" ({trust})" if trust else ""))
     unsupported = [record.error_message for record in records if record.status == "unsupported"]
-    if len(unsupported) == len(records):
+    if unsupported and len(unsupported) == len(records):
         print(f"archbench: nothing could be measured here: {unsupported[0]}", file=sys.stderr)
     if verdicts["invalid"]:
         print("archbench: invalid rows are not to be used; --retry-failed measures them again", file=sys.stderr)

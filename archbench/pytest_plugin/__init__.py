@@ -26,6 +26,7 @@ _TOP_LEVEL_KEY = re.compile(r"^(suite|architectures)[ \t]*:", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `docs/pytest.md`."""
     group = parser.getgroup("archbench", "network benchmarks")
     group.addoption(
         "--archbench-suites",
@@ -48,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """The fixture that measures, or one that says what is missing where pytest-benchmark is not installed."""
     config.stash[DEVICES] = set()
     config.stash[ROWS] = []
     config.pluginmanager.register(_Fixture() if has_benchmark(config) else _NoFixture(), "archbench-fixture")
@@ -68,6 +70,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """A line for each cell of the suites that were collected, with its verdict."""
     rows = config.stash.get(ROWS, [])
     if rows:
         from archbench.cli.progress import describe

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 from torchvision.models import get_model_weights
 
+from archbench import catalog
 from archbench.analyze import count
 from archbench.catalog import counted_by_label, default_weights, entries
 from archbench.catalog.build import build, feature_width
@@ -17,6 +21,8 @@ from archbench.model.cell import Network
 
 TORCHVISION = sorted(families_by_name("torchvision"))
 REMEDY = "stale: run python -m archbench.catalog.generate"
+with Path(catalog.__file__).with_name("accuracy.csv").open(newline="") as _file:
+    ACCURACY_ROWS = {(row["network"], row["tag"]): row for row in csv.DictReader(_file)}
 SAMPLE = ("resnet18", "squeezenet1_1", "alexnet", "vgg11_bn", "mobilenet_v3_small", "regnet_y_400mf", "vit_b_32")
 COUNTED_SAMPLE = (
     "lenet5",
@@ -39,6 +45,7 @@ def test_accuracy_is_as_the_installed_torchvision_publishes_it(name: str) -> Non
         accuracy = weights.accuracy
         assert figures == (accuracy.top1, accuracy.top5, accuracy.crop, accuracy.resize, weights.size.params), REMEDY
         assert weights.size.macs == round(float(str(row["gmacs"])) * 1e9), REMEDY
+        assert ACCURACY_ROWS[name, published.name]["recipe_url"] == row["recipe_url"], REMEDY
 
 
 def test_all_eighty_are_there() -> None:

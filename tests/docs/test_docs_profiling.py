@@ -11,7 +11,8 @@ from builders import make_environment
 from typer.main import get_command
 
 from archbench.cli import app
-from archbench.cli.profile_command import AXES, _cell, _other
+from archbench.cli.profile_command import _cell, _other
+from archbench.model.suite import AXES
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiling.md"
 LINES = re.findall(r"^archbench profile .*$", PAGE.read_text(), re.MULTILINE)
