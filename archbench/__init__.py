@@ -19,6 +19,6 @@ def load(path: str | os.PathLike[str]) -> pd.DataFrame:
     One row per cell and round, columns as in `docs/columns.md`, times in seconds and sizes in bytes, plus
     `speed_index` and the figures corrected by it. Raises `archbench.model.errors.UsageError` for what is not a run.
     """
-    from archbench.store import load_frame
+    from archbench.results import load_frame
 
     return load_frame(path)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from archbench.catalog import counted_by_label, entries
-from archbench.store import read_table
+from archbench.results import read_table
 from archbench.suite import load_suite
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from archbench.decide.outcome import Outcome
+from archbench.choose.outcome import Outcome
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, figure, fixed, percent, rounded, whole
-from archbench.report import read_measured
+from archbench.rendering import read_measured
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from archbench.report import Report, build_report, read_measured, render_markdown
-from archbench.report.content import Block, Fold, Section, Table
+from archbench.rendering import Report, build_report, read_measured, render_markdown
+from archbench.rendering.content import Block, Fold, Section, Table
 
 ROOT = Path(__file__).parents[1]
 ROWS = 4

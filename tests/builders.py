@@ -16,9 +16,9 @@ from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Record, Sample
 from archbench.model.suite import Axes, Setting, Suite
-from archbench.store import RunStore
-from archbench.store.journal import Journal
-from archbench.store.schema import RECORDS, SAMPLES
+from archbench.results import RunStore
+from archbench.results.journal import Journal
+from archbench.results.schema import RECORDS, SAMPLES
 
 SETTINGS = {
     "fp32": Setting(),

@@ -7,7 +7,7 @@ from typing import Any
 
 from builders import make_record, make_run, make_suite
 
-from archbench.decide.candidates import Candidates, read_candidates
+from archbench.choose.candidates import Candidates, read_candidates
 from archbench.model.cell import Cell, Network
 from archbench.model.record import Record
 from archbench.model.suite import Suite

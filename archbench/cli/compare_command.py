@@ -31,13 +31,13 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
-    from archbench.report.comparison import check_format, render_comparison, write_comparison
+    from archbench.rendering.comparison import check_format, render_comparison, write_comparison
 
     format = "json" if as_json else format
     check_format(format, out)
 
-    from archbench.compare import compare, read_rows
-    from archbench.gate.noise import known_floor
+    from archbench.comparison import compare, read_rows
+    from archbench.comparison.gate.noise import known_floor
 
     before, after = read_rows(base), read_rows(head)
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))

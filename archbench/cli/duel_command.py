@@ -16,8 +16,8 @@ from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from archbench.gate.duel import Duel, Rival
-    from archbench.gate.duel_books import DuelBooks
+    from archbench.comparison.gate.duel import Duel, Rival
+    from archbench.comparison.gate.duel_books import DuelBooks
     from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell
     from archbench.model.pair import Pair
@@ -53,11 +53,11 @@ def command(
 
     import msgspec
 
+    from archbench.comparison.gate.duel import FEWEST_PAIRS, PAIRS
+    from archbench.comparison.gate.duel_books import DuelBooks
     from archbench.device import collect_environment, resolve_device
-    from archbench.execute import device_lock
-    from archbench.gate.duel import FEWEST_PAIRS, PAIRS
-    from archbench.gate.duel_books import DuelBooks
     from archbench.model.protocol import protocol_for
+    from archbench.worker import device_lock
 
     count = PAIRS if pairs is None else pairs
     if not FEWEST_PAIRS <= count <= MOST_PAIRS:
@@ -82,7 +82,7 @@ def command(
 
 
 def _cells(texts: list[str], kind: DeviceKind, allow_code: bool) -> list[Cell]:
-    from archbench.plan import parse_cell
+    from archbench.suite.plan import parse_cell
 
     found: dict[str, Cell] = {}
     for text in texts:
@@ -104,8 +104,8 @@ def _fight(
 ) -> Duel | None:
     """The duel's result, or `None` where it was interrupted."""
     from archbench.cli.gate_progress import PairProgress
-    from archbench.execute.contender import Camp
-    from archbench.gate.duel import play_duel
+    from archbench.comparison.gate.duel import play_duel
+    from archbench.worker.contender import Camp
 
     so_far = books.pairs()
     if so_far:

@@ -17,8 +17,8 @@ from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from archbench.gate import GateBooks, GatePlay, GateSpec, Project, SideRun, SideSpec
-    from archbench.gate.play import Played
+    from archbench.comparison.gate import GateBooks, GatePlay, GateSpec, Project, SideRun, SideSpec
+    from archbench.comparison.gate.play import Played
     from archbench.model.cell import Plan
     from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
@@ -62,7 +62,7 @@ def command(
     ] = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
-    from archbench.report.comparison import check_format
+    from archbench.rendering.comparison import check_format
 
     format = "json" if as_json else format
     check_format(format, Path())
@@ -74,11 +74,11 @@ def command(
     if head is None and not aa:
         raise UsageError("--head is missing; name what is to be compared with the base (or give --aa)")
 
+    from archbench.comparison.gate import find_project
     from archbench.device import collect_environment, resolve_device
-    from archbench.execute import device_lock
-    from archbench.gate import find_project
-    from archbench.plan import make_plan
     from archbench.suite import read_suite
+    from archbench.suite.plan import make_plan
+    from archbench.worker import device_lock
 
     suite, text = read_suite(what, allow_code=allow_code)
     resolved = resolve_device(device)
@@ -108,7 +108,7 @@ def seconds_of(text: str, option: str) -> float:
 
 
 def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, SideSpec]:
-    from archbench.gate import read_side, uncommitted
+    from archbench.comparison.gate import read_side, uncommitted
 
     one = read_side(base, "--base", project, sys.executable)
     other = read_side(head, "--head", project, sys.executable)
@@ -148,7 +148,7 @@ def _static(
     format: str,
     strict: bool,
 ) -> int:
-    from archbench.gate.static import static_gate
+    from archbench.comparison.gate.static import static_gate
 
     comparison = static_gate(suite, sides, project, place, python=sys.executable, options=options)
     _tell(comparison, place, format)
@@ -164,9 +164,9 @@ def _spec(
     learning: bool,
     allow_code: bool,
 ) -> GateSpec:
-    from archbench.gate import GateSpec
+    from archbench.comparison.gate import GateSpec
     from archbench.model.protocol import protocol_for
-    from archbench.store import suite_hash
+    from archbench.results import suite_hash
 
     protocol = protocol_for(plan.device, suite.protocol)
     environments = [_environment(side, environment) for side in sides]
@@ -189,7 +189,7 @@ def _spec(
 
 def _environment(side: SideSpec, here: Environment) -> Environment:
     """Revisions run in this very interpreter; another one is asked, which also shows whether it can measure at all."""
-    from archbench.execute.contender import Camp
+    from archbench.worker.contender import Camp
 
     if side.kind != "interpreter":
         return here
@@ -199,7 +199,7 @@ def _environment(side: SideSpec, here: Environment) -> Environment:
 
 def _books(spec: GateSpec, text: str, out: Path | None) -> GateBooks:
     """The gate to continue, or a new one."""
-    from archbench.gate import GATES, GateBooks, find_gates, new_gate_id, refuse_other
+    from archbench.comparison.gate import GATES, GateBooks, find_gates, new_gate_id, refuse_other
 
     if out is not None:
         if not GateBooks.holds(out):
@@ -224,10 +224,10 @@ def _run(
     format: str,
     strict: bool,
 ) -> int:
-    from archbench.execute import run_lock
-    from archbench.gate import GatePlay, opened
-    from archbench.gate.noise import read_noise
+    from archbench.comparison.gate import GatePlay, opened
+    from archbench.comparison.gate.noise import read_noise
     from archbench.model.protocol import protocol_for
+    from archbench.worker import run_lock
 
     noise = read_noise(spec.base_environment.hardware_class)
     thresholds = {
@@ -253,7 +253,7 @@ def _run(
 def _play(play: GatePlay, spec: GateSpec, books: GateBooks, sides: Sequence[SideRun], budget_s: float | None) -> bool:
     """Play what is left to play; return whether that was interrupted."""
     from archbench.cli.gate_progress import PairProgress
-    from archbench.execute.contender import Camp
+    from archbench.worker.contender import Camp
 
     if not play.moves(settle=budget_s is not None):
         return False
@@ -300,8 +300,8 @@ def _conclude(
     format: str,
     strict: bool,
 ) -> int:
-    from archbench.gate import conclude
-    from archbench.gate.noise import read_noise, write_noise
+    from archbench.comparison.gate import conclude
+    from archbench.comparison.gate.noise import read_noise, write_noise
 
     notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
     if spec.learning:
@@ -318,7 +318,7 @@ def _conclude(
 
 def _tell(comparison: Comparison, place: Path, format: str) -> None:
     """Leave the comparison in the gate's directory, and print it."""
-    from archbench.report.comparison import FORMATS, write_comparison
+    from archbench.rendering.comparison import FORMATS, write_comparison
 
     write_comparison(comparison, "md", place / "report.md")
     write_comparison(comparison, "json", place / "comparison.json")

@@ -10,7 +10,7 @@ import typer
 from archbench.model.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from archbench.compare import History
+    from archbench.comparison import History
 
 FORMATS = ("md", "json")
 
@@ -28,8 +28,8 @@ def command(
     if format not in FORMATS:
         raise UsageError(f"--format {format}: no such format, known: md, json{did_you_mean(format, FORMATS)}")
 
-    from archbench.compare import history, read_runs
-    from archbench.store.files import write_bytes
+    from archbench.comparison import history, read_runs
+    from archbench.results.files import write_bytes
 
     runs, left_out = read_runs(place)
     found = history(str(place), runs, left_out)
@@ -46,18 +46,18 @@ def _text(found: History, format: str) -> str:
         import msgspec
 
         return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
-    from archbench.report.history import history_report
-    from archbench.report.markdown import render_markdown
+    from archbench.rendering.history import history_report
+    from archbench.rendering.markdown import render_markdown
 
     return render_markdown(history_report(found, plot=False))
 
 
 def _with_plot(found: History, out: Path) -> str:
     """The markdown for `out`, whose plots are written into a folder beside it."""
-    from archbench.report.drawing import drawn
-    from archbench.report.history import history_report
-    from archbench.report.markdown import render_markdown
-    from archbench.store.files import write_bytes
+    from archbench.rendering.drawing import drawn
+    from archbench.rendering.history import history_report
+    from archbench.rendering.markdown import render_markdown
+    from archbench.results.files import write_bytes
 
     try:
         report = history_report(found, plot=True)

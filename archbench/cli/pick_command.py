@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from archbench.decide.pick import Question
+    from archbench.choose.pick import Question
 
 _TOP = 10
 
@@ -38,9 +38,9 @@ def command(
     """
     import msgspec
 
+    from archbench.choose.candidates import read_candidates
+    from archbench.choose.pick import pick
     from archbench.cli.pick_text import lines
-    from archbench.decide.candidates import read_candidates
-    from archbench.decide.pick import pick
 
     question = _question(where or (), minimize or (), maximize or (), across or ())
     picked = pick(read_candidates(runs), question)
@@ -57,10 +57,10 @@ def _question(
     across: list[str] | tuple[()],
 ) -> Question:
     """Raises `UsageError` that names the option at fault."""
-    from archbench.decide.pick import Goal, Question
+    from archbench.choose.pick import Goal, Question
     from archbench.model.errors import UsageError, did_you_mean
     from archbench.model.locked import LOCKED
-    from archbench.model.parsing import number_column, parse
+    from archbench.query.parsing import number_column, parse
 
     goals: list[Goal] = []
     for option, names in (("minimize", minimize), ("maximize", maximize)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from archbench.choose.outcome import toggles_label
+from archbench.choose.pick import Choice, Goal, Picked, Ranking
+from archbench.choose.ties import settled_by
 from archbench.cli.catalog_text import table
-from archbench.decide.outcome import toggles_label
-from archbench.decide.pick import Choice, Goal, Picked, Ranking
-from archbench.decide.ties import settled_by
 from archbench.model.derived import without_unit
-from archbench.report.values import difference, heading, number, why_left_out
+from archbench.rendering.values import difference, heading, number, why_left_out
 
 MOST_RANKINGS = 6
 """Rankings printed; more of them mean that the question is not narrow enough to read the answer."""

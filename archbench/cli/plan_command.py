@@ -59,8 +59,8 @@ def command(
     """Show what a run would measure: cells, groups, order, and what it would skip and why."""
     import msgspec
 
-    from archbench.plan import make_plan
     from archbench.suite import load_suite
+    from archbench.suite.plan import make_plan
 
     loaded = load_suite(suite, allow_code=allow_code)
     plan = make_plan(loaded, _kind(device), only=only or (), rounds=rounds)

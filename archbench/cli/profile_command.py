@@ -101,8 +101,8 @@ def _cells(
 
 def _cell(name: str, axes: dict[str, str], environment: Environment, allow_code: bool) -> Cell:
     """The one cell that these words name; every mistake in them is told as `archbench run` would."""
-    from archbench.plan import make_plan
     from archbench.suite import suite_from_names
+    from archbench.suite.plan import make_plan
 
     suite = suite_from_names([name], {axis: text for axis, text in axes.items() if text}, allow_code=allow_code)
     plan = make_plan(suite, "cpu" if environment.device == "cpu" else "cuda")
@@ -149,9 +149,9 @@ def _measure(first: ProfileRequest, others: Sequence[Cell]) -> list[Profile]:
     """Profile one cell after the other; trace and snapshot are of the first."""
     from msgspec.structs import replace
 
-    from archbench.execute import device_lock
-    from archbench.execute.profile_process import run_profile
-    from archbench.report.profile_findings import findings
+    from archbench.rendering.profile_findings import findings
+    from archbench.worker import device_lock
+    from archbench.worker.profile_process import run_profile
 
     profiles = []
     with device_lock(first.environment.device_key):
@@ -163,9 +163,9 @@ def _measure(first: ProfileRequest, others: Sequence[Cell]) -> list[Profile]:
 
 
 def _write_page(path: Path, profiles: Sequence[Profile]) -> None:
-    from archbench.report.html import render_html
-    from archbench.report.profile_report import profile_report
-    from archbench.store.files import write_bytes
+    from archbench.rendering.html import render_html
+    from archbench.rendering.profile_report import profile_report
+    from archbench.results.files import write_bytes
 
     write_bytes(path, render_html(profile_report(*profiles)).encode())
 
@@ -191,7 +191,7 @@ class _Phases:
 def _print_json(profiles: list[Profile]) -> None:
     import msgspec
 
-    from archbench.decide.profile_difference import Compared, difference
+    from archbench.choose.profile_difference import Compared, difference
 
     shown: Profile = profiles[0]
     if len(profiles) > 1:

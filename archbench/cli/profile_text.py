@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from archbench.choose.profile_difference import Aligned, difference
 from archbench.cli.roofline_sketch import sketch
-from archbench.decide.profile_difference import Aligned, difference
 from archbench.model.cell import Cell
 from archbench.model.profile import Finding, ModuleProfile, OperatorProfile, Profile
 from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent

@@ -26,7 +26,7 @@ def command(
     ] = "",
 ) -> None:
     """Render stored results as a report; prints where it is."""
-    from archbench.report import FORMATS
+    from archbench.rendering import FORMATS
 
     if format not in FORMATS:
         raise UsageError(
@@ -42,7 +42,7 @@ def command(
 
 def _rendered(runs: list[Path], format: str, out: str) -> str | Path:
     """The report itself where it goes to stdout, else where it lies."""
-    from archbench.report import (
+    from archbench.rendering import (
         FORMATS,
         build_merged,
         build_report,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from archbench.model.environment import Environment
     from archbench.model.messages import Task
     from archbench.model.suite import Suite
-    from archbench.store import RunStore
+    from archbench.results import RunStore
 
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended."""
@@ -71,8 +71,8 @@ def command(
 ) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
     from archbench.device import collect_environment, resolve_device
-    from archbench.execute import device_lock, run_lock
-    from archbench.plan import make_plan, remaining
+    from archbench.suite.plan import make_plan, remaining
+    from archbench.worker import device_lock, run_lock
 
     axes = {
         "batch_size": batch_size,
@@ -141,7 +141,7 @@ def _static(suite: Suite, environment: Environment) -> tuple[Suite, str, Environ
 
 def _store(suite: Suite, text: str, environment: Environment, out: Path | None, fresh: bool) -> RunStore:
     """The run to continue, or a new one."""
-    from archbench.store import RunStore, find_run, new_run_id, run_identity
+    from archbench.results import RunStore, find_run, new_run_id, run_identity
 
     results = Path("results")
     found = (
@@ -181,8 +181,8 @@ def _append_skipped(store: RunStore, plan: Plan, environment: Environment) -> No
 def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment: Environment, allow_code: bool) -> bool:
     """Run what is left; return whether it was interrupted. Every finished cell is on disk before the next begins."""
     from archbench.cli.progress import RunProgress
-    from archbench.execute import LocalExecutor
     from archbench.model.messages import Calibrated, CellFinished
+    from archbench.worker import LocalExecutor
 
     total, to_do = _visits(plan), _visits(left)
     if not total:
@@ -217,7 +217,7 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
 
 
 def _load_report() -> None:
-    from archbench.report import get_ready
+    from archbench.rendering import get_ready
 
     get_ready()
 
@@ -275,8 +275,8 @@ def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
     """Write the reports, and tell how it went."""
     import msgspec
 
-    from archbench.report import write_reports
-    from archbench.store import load_frame
+    from archbench.rendering import write_reports
+    from archbench.results import load_frame
 
     reports = write_reports(store.path)
     records = store.records()

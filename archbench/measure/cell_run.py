@@ -365,7 +365,7 @@ class CellRun:
 
     def _profile(self, workload: Workload) -> None:
         """Where the step's time goes, by stage. Of eager steps: a compiled one has no modules left to time."""
-        from archbench.profile.stage_profile import profile_stages
+        from archbench.profiler.stage_profile import profile_stages
 
         with self._phase("profile"):
             context = self._task.context

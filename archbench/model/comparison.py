@@ -1,6 +1,6 @@
 """What comparing two sides says: a verdict for each timed cell, findings about what is counted, and the exit code.
 
-Made by `archbench.compare` from two stored runs (`kind="stored"`) and by the gate and the duel from pairs of live
+Made by `archbench.comparison` from two stored runs (`kind="stored"`) and by the gate and the duel from pairs of live
 processes that took turns (`kind="turns"`); every format renders either. A ratio is head's time over base's: above 1,
 the head is slower.
 """

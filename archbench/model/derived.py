@@ -28,7 +28,7 @@ DERIVED = _by_name(
     ),
     _real("throughput_corrected_img_s", "img/s", "throughput_img_s x speed_index: the rate at the run's usual speed"),
 )
-"""What `archbench.store.load_frame` adds to the stored columns."""
+"""What `archbench.results.load_frame` adds to the stored columns."""
 
 DISTURBED = 2.0
 """A speed index this far from 1, either way, is no drift to be divided out: the row is invalid. Seen at 22 on two

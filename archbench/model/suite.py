@@ -81,7 +81,7 @@ Factor = Annotated[float, Meta(gt=0.0, le=1000.0)]
 class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One row of the decision matrix: a situation, how to judge it, and the usual advice to hold against it.
 
-    Columns may leave their unit's ending out; `where` is in the language of `archbench.model.parsing`.
+    Columns may leave their unit's ending out; `where` is in the language of `archbench.query.parsing`.
     """
 
     situation: Name

@@ -28,9 +28,9 @@ from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol, protocol_for
-from archbench.plan.support import unsupported_toggle
 from archbench.pytest_plugin import DEVICES
 from archbench.pytest_plugin.timer import DeviceTimer
+from archbench.suite.support import unsupported_toggle
 
 SAMPLING_S = 1.0
 """pytest-benchmark wants to know beforehand how many rounds: as many as fill this time, within the protocol's bounds.

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 import pytest
 
 from archbench.device import collect_environment, preflight, resolve_device
-from archbench.execute import LocalExecutor, device_lock
 from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group, Plan
@@ -19,10 +18,11 @@ from archbench.model.messages import Calibrated, CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
-from archbench.plan import make_plan
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
 from archbench.pytest_plugin.timer import ReplayTimer, mark_timer
 from archbench.suite import load_suite
+from archbench.suite.plan import make_plan
+from archbench.worker import LocalExecutor, device_lock
 
 FIGURES = (
     *("architecture", "batch_size", "phase", "precision", "compile_mode", "memory_format", "device"),

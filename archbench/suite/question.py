@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable
 from archbench import catalog
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.expression import Among, Leaf, leaves
 from archbench.model.locked import LOCKED
-from archbench.model.parsing import ExpressionError, column_named, number_column, parse
-from archbench.model.quantity import stored_value
 from archbench.model.suite import Decision
+from archbench.query.expression import Among, Leaf, leaves
+from archbench.query.parsing import ExpressionError, column_named, number_column, parse
+from archbench.query.quantity import stored_value
 from archbench.suite.document import ValuePath
 from archbench.suite.shape import Origin
 

@@ -29,13 +29,13 @@ import msgspec
 from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
-from archbench.execute.contender import Camp, start_afresh
-from archbench.execute.turns import take_turns
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import protocol_for
+from archbench.worker.contender import Camp, start_afresh
+from archbench.worker.turns import take_turns
 
 DELAYED = "resnet18"
 SIZES = {"resnet18": 96, "squeezenet": 96, "mobilenet": 96}

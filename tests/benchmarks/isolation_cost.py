@@ -18,11 +18,11 @@ from typing import Literal
 from msgspec import structs
 
 from archbench.device import collect_environment
-from archbench.execute import LocalExecutor
 from archbench.model.blank import Facts, RunContext, blank_record
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
+from archbench.worker import LocalExecutor
 from archbench.worker.child import Emit, Hear
 
 TARGET_S = 0.5

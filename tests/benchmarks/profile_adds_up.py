@@ -17,9 +17,9 @@ import time
 
 from archbench.analyze import count
 from archbench.device import collect_environment
-from archbench.execute.profile_process import run_profile
 from archbench.model.cell import Cell, Network
 from archbench.model.profile_messages import ProfileRequest
+from archbench.worker.profile_process import run_profile
 
 OFF, COST, COMMAND_S = 0.05, 0.05, 30.0
 

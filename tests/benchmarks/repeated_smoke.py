@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import archbench
-from archbench.decide.summary import noise_floor
+from archbench.choose.summary import noise_floor
 
 
 def one_run(path: Path) -> None:

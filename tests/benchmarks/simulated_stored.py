@@ -20,13 +20,13 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
-from archbench.compare import Rows, compare, read_rows
+from archbench.comparison import Rows, compare, read_rows
 from archbench.model.blank import Facts, RunContext, blank_record
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.environment import Environment
-from archbench.store.journal import to_table
-from archbench.store.schema import RECORDS
+from archbench.results.journal import to_table
+from archbench.results.schema import RECORDS
 
 CELLS = 100
 PROCESSES = 10

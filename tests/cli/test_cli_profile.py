@@ -12,10 +12,10 @@ import pytest
 from builders import make_environment
 
 from archbench.cli.profile_command import _other
-from archbench.execute.profile_process import run_profile
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.profile_messages import ProfileRequest
+from archbench.worker.profile_process import run_profile
 
 ODD = Path(__file__).parents[1] / "profile"
 

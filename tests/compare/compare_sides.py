@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from builders import make_record
 
-from archbench.compare import Rows, read_rows
+from archbench.comparison import Rows, read_rows
 from archbench.model.comparison import CellComparison, Comparison, Figures, Finding, Side, Why
 from archbench.model.record import Record
-from archbench.store.journal import to_table
-from archbench.store.schema import RECORDS
+from archbench.results.journal import to_table
+from archbench.results.schema import RECORDS
 
 CELL = "resnet50@batch_size=1,phase=inference,precision=fp32,compile_mode=off,memory_format=contiguous,device=cpu"
 _number = count()

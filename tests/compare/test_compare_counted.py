@@ -9,10 +9,10 @@ import pytest
 from builders import make_record
 from compare_sides import CELL, cell, rows_of
 
-from archbench.compare import compare
+from archbench.comparison import compare
 from archbench.model.comparison import Comparison
 from archbench.model.record import FAILED
-from archbench.report.comparison.words import headline, method
+from archbench.rendering.comparison.words import headline, method
 
 MIB = 2**20
 

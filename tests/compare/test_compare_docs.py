@@ -12,9 +12,9 @@ from builders import make_run, make_suite
 from compare_sides import cell, measured, times, twin
 
 from archbench.cli import main
-from archbench.compare import LOCKED, NEVER
+from archbench.comparison import LOCKED, NEVER
 from archbench.model.comparison import CELL_VERDICTS
-from archbench.report.comparison import FORMATS
+from archbench.rendering.comparison import FORMATS
 
 PAGE = Path(__file__).parents[2] / "docs" / "comparing.md"
 

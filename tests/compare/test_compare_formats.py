@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, Finding, Floor, Why
 from archbench.model.errors import UsageError
-from archbench.report.comparison import FORMATS, render_comparison, write_comparison
-from archbench.report.comparison.step_summary import LIMIT_BYTES
-from archbench.report.comparison.terminal import ALL_SHOWN
-from archbench.report.comparison.words import headline
+from archbench.rendering.comparison import FORMATS, render_comparison, write_comparison
+from archbench.rendering.comparison.step_summary import LIMIT_BYTES
+from archbench.rendering.comparison.terminal import ALL_SHOWN
+from archbench.rendering.comparison.words import headline
 
 SOME = comparison(
     compared("a", "same", 1.001),
@@ -248,7 +248,7 @@ def test_pytest_benchmark_compares_both_files(tmp_path: Path) -> None:
 
 def test_its_statistics_are_those_of_pytest_benchmark() -> None:
     module = pytest.importorskip("pytest_benchmark.stats")
-    from archbench.report.comparison.pytest_benchmark import _stats
+    from archbench.rendering.comparison.pytest_benchmark import _stats
 
     for times in ((0.01,), (0.01, 0.012), (0.01, 0.011, 0.0105, 0.02, 0.0103, 0.0104, 0.0102)):
         theirs = module.Stats()

@@ -15,10 +15,10 @@ from builders import make_environment, make_run
 from compare_sides import cell, measured, rows_of
 
 from archbench.cli import main
-from archbench.compare import Rows, history, read_runs
-from archbench.compare.history import FEWEST
+from archbench.comparison import Rows, history, read_runs
+from archbench.comparison.history import FEWEST
 from archbench.model.errors import UsageError
-from archbench.report.history import MOST_LINES, history_report
+from archbench.rendering.history import MOST_LINES, history_report
 
 LUCK = np.random.default_rng(3).normal(0, 0.004, (40, 4))
 

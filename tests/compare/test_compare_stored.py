@@ -11,7 +11,7 @@ import pytest
 from builders import make_environment, make_record, make_rows, make_suite
 from compare_sides import CELL, cell, measured, rows_of, times, twin
 
-from archbench.compare import LOCKED, NEVER, Rows, compare
+from archbench.comparison import LOCKED, NEVER, Rows, compare
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record

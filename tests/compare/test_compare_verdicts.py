@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from archbench.compare.verdicts import judge
+from archbench.comparison.verdicts import judge
 from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
 from archbench.stats.paired import VISIBLE_EFFECT, LogRatio, unpaired
 

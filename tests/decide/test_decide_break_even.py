@@ -10,10 +10,10 @@ import pytest
 from builders import make_record, make_run
 
 import archbench
-from archbench.decide.break_even import NEVER, BreakEven, break_evens
-from archbench.decide.outcome import outcomes
-from archbench.decide.summary import summarise
-from archbench.decide.toggles import alike
+from archbench.choose.break_even import NEVER, BreakEven, break_evens
+from archbench.choose.outcome import outcomes
+from archbench.choose.summary import summarise
+from archbench.choose.toggles import alike
 from archbench.model.record import Record
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.decide.curves import GIB, Curve, correlations, curves, fits
-from archbench.decide.outcome import Outcome
+from archbench.choose.curves import GIB, Curve, correlations, curves, fits
+from archbench.choose.outcome import Outcome
 
 
 def cell(batch_size: int, **fields: object) -> Outcome:

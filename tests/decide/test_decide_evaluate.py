@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from archbench.decide.evaluate import evaluate
-from archbench.model.parsing import parse
+from archbench.choose.evaluate import evaluate
+from archbench.query.parsing import parse
 
 FRAME = pd.DataFrame(
     {

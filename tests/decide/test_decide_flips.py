@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.decide import flips as module
-from archbench.decide.flips import rank_flips
-from archbench.decide.outcome import Outcome
+from archbench.choose import flips as module
+from archbench.choose.flips import rank_flips
+from archbench.choose.outcome import Outcome
 
 
 def timed(variant: str, setting: str, step: float | None, half: float | None = 0.0, **fields: object) -> Outcome:

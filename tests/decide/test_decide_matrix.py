@@ -9,9 +9,9 @@ import pytest
 from builders import make_suite
 from decision_cells import candidates_of, row
 
-from archbench.decide.advice import IN_PART_WITHIN
-from archbench.decide.candidates import read_candidates
-from archbench.decide.matrix import Row, decision_matrix
+from archbench.choose.advice import IN_PART_WITHIN
+from archbench.choose.candidates import read_candidates
+from archbench.choose.matrix import Row, decision_matrix
 from archbench.model.cell import Network
 from archbench.model.record import Record
 from archbench.model.suite import Decision

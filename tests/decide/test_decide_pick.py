@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from decision_cells import candidates_of, row
 
-from archbench.decide.candidates import Candidates, read_candidates
-from archbench.decide.pick import Goal, Picked, Question, Ranking, pick
+from archbench.choose.candidates import Candidates, read_candidates
+from archbench.choose.pick import Goal, Picked, Question, Ranking, pick
 from archbench.model.errors import UsageError
-from archbench.model.parsing import parse
+from archbench.query.parsing import parse
 
 LATENCY = Goal(column="latency_median_s")
 TOP1 = Goal(column="top1", larger=True)

@@ -12,8 +12,8 @@ import pytest
 from builders import GAIN, make_environment, make_record, make_rows, make_run, make_suite
 
 import archbench
-from archbench.decide.between import process_interval
-from archbench.decide.summary import noise_floor, summarise
+from archbench.choose.between import process_interval
+from archbench.choose.summary import noise_floor, summarise
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
 

@@ -7,10 +7,10 @@ import shlex
 
 import pytest
 
-from archbench.decide.ties import Figure, duel, margin
+from archbench.choose.ties import Figure, duel, margin
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
-from archbench.plan import parse_cell
+from archbench.suite.plan import parse_cell
 
 
 def latency(value: float, spread: float = 0.0) -> Figure:

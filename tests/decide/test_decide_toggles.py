@@ -10,9 +10,9 @@ import pytest
 from builders import GAIN, SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
 
 import archbench
-from archbench.decide.outcome import Outcome, outcomes
-from archbench.decide.summary import noise_floor, summarise
-from archbench.decide.toggles import Best, Gain, Measure, alike, best_setting, costs, gain, steps
+from archbench.choose.outcome import Outcome, outcomes
+from archbench.choose.summary import noise_floor, summarise
+from archbench.choose.toggles import Best, Gain, Measure, alike, best_setting, costs, gain, steps
 from archbench.model.record import Record
 
 LADDER = tuple(SETTINGS)

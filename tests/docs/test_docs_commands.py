@@ -78,7 +78,7 @@ def collect(words):
 def plan(words):
     """What `run` would do before it measures: the suite or the names are understood, and there is something to do."""
     from archbench.cli import run_command
-    from archbench.plan import make_plan
+    from archbench.suite.plan import make_plan
 
     axes = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
     given, names = {}, []
@@ -99,9 +99,9 @@ def gate_or_duel(command, words):
 
     from archbench.cli import app
     from archbench.cli.gate_command import seconds_of
-    from archbench.gate import Project, read_side
-    from archbench.plan import make_plan, parse_cell
+    from archbench.comparison.gate import Project, read_side
     from archbench.suite import load_suite
+    from archbench.suite.plan import make_plan, parse_cell
 
     options = get_command(app).commands[command].make_context(command, words).params
     if options["max_time"]:

@@ -19,7 +19,7 @@ from archbench.model.protocol import Protocol
 from archbench.model.record import Record
 
 if TYPE_CHECKING:
-    from archbench.execute import LocalExecutor
+    from archbench.worker import LocalExecutor
 
 MISBEHAVING_WORKER = str(Path(__file__).with_name("misbehaving_worker.py"))
 FACTS = Facts(family="fake", source="archbench", top1=12.5)
@@ -54,7 +54,7 @@ def make_task(*acts: str, name: str = "fake", deadline_s: float = 20.0, round: i
 
 def make_executor(**arguments: Any) -> LocalExecutor:
     """An executor whose workers misbehave as its tasks say."""
-    from archbench.execute import LocalExecutor  # here, since the worker imports this file too, and should start fast
+    from archbench.worker import LocalExecutor  # here, since the worker imports this file too, and should start fast
 
     arguments.setdefault("arguments", (MISBEHAVING_WORKER,))
     return LocalExecutor(python=sys.executable, facts=lambda network: FACTS, **arguments)

@@ -8,8 +8,8 @@ from typing import Any
 
 from execute_fakes import make_executor, make_task
 
-from archbench.execute import run_lock
 from archbench.model.messages import CellFinished, PhaseStarted
+from archbench.worker import run_lock
 
 
 def main(folder: Path, isolation: Any, deadline_s: float, acts: list[str]) -> None:

@@ -14,9 +14,9 @@ from execute_fakes import FACTS, is_running, make_executor, make_task, measure, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from archbench.execute import local
 from archbench.model.errors import UnfitError
 from archbench.model.messages import CellFinished, CellStarted, Event, PhaseStarted
+from archbench.worker import local
 
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from archbench.execute.ledger import Ledger, OutOfTurnError
 from archbench.model.blank import blank_record
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
 from archbench.model.record import Status
+from archbench.worker.ledger import Ledger, OutOfTurnError
 
 TASK = make_task("ok", "ok", "ok", "ok")
 CELLS = TASK.group.cells

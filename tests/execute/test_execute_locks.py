@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from archbench.execute import device_lock, run_lock
 from archbench.model.errors import UnfitError
+from archbench.worker import device_lock, run_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from archbench.execute import device_lock, run_lock
+from archbench.worker import device_lock, run_lock
 with run_lock(Path(sys.argv[1])), device_lock(sys.argv[2]):
     print("held", flush=True)
     sys.stdin.read()

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import pytest
 from execute_fakes import is_running, make_executor, make_task, rows_of, wait_until
 
-from archbench.execute import local
 from archbench.model.messages import CellFinished, CellStarted
-from archbench.worker import progress
+from archbench.worker import local, progress
 
 PARENT = str(Path(__file__).with_name("measuring_parent.py"))
 BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])

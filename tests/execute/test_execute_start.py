@@ -58,12 +58,12 @@ def test_anything_else_that_talks_is_no_worker(scripted: str, greeting: str) -> 
 
 @pytest.mark.parametrize(("python", "word"), [("/nowhere/python", "No such file"), ("/", "Permission denied")])
 def test_interpreter_that_does_not_exist_is_named(python: str, word: str) -> None:
-    from archbench.execute import LocalExecutor
+    from archbench.worker import LocalExecutor
 
     with pytest.raises(UnfitError, match=f"cannot start {python}: {word}"), LocalExecutor(python=python) as executor:
         executor.start()
 
 
 def test_parent_side_imports_no_torch() -> None:
-    check = "import sys, archbench.execute; sys.exit(bool({'torch', 'numpy', 'pandas'} & set(sys.modules)))"
+    check = "import sys, archbench.worker; sys.exit(bool({'torch', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

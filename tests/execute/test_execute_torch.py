@@ -11,11 +11,11 @@ import pytest
 from execute_fakes import FACTS, make_task, measure, rows_of
 from msgspec import structs
 
-from archbench.execute import LocalExecutor
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for
+from archbench.worker import LocalExecutor
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

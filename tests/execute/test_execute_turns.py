@@ -10,10 +10,10 @@ import pytest
 from execute_fakes import make_environment
 from turn_fakes import make_camp, make_request, play
 
-from archbench.execute import contender as engine
-from archbench.execute.contender import Contender
-from archbench.execute.turns import fit_together
 from archbench.model.pair import Frozen
+from archbench.worker import contender as engine
+from archbench.worker.contender import Contender
+from archbench.worker.turns import fit_together
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from typing import Any
 
 from execute_fakes import FACTS, make_environment
 
-from archbench.execute.contender import Camp
-from archbench.execute.turns import take_turns
 from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import Protocol
+from archbench.worker.contender import Camp
+from archbench.worker.turns import take_turns
 
 TURN_TAKING_WORKER = str(Path(__file__).with_name("turn_taking_worker.py"))
 

@@ -9,9 +9,9 @@ from typing import Any
 from builders import make_environment
 from msgspec import structs
 
-from archbench.gate.books import CellLog, GateSpec
-from archbench.gate.noise import Threshold
-from archbench.gate.sides import SideSpec
+from archbench.comparison.gate.books import CellLog, GateSpec
+from archbench.comparison.gate.noise import Threshold
+from archbench.comparison.gate.sides import SideSpec
 from archbench.model.blank import Facts, RunContext, blank_record
 from archbench.model.cell import Cell, Network
 from archbench.model.pair import Frozen, Pair, Turn

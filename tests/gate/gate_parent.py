@@ -8,11 +8,11 @@ from pathlib import Path
 from gate_builders import make_spec
 from turn_fakes import make_camp
 
-from archbench.execute import run_lock
-from archbench.gate import GateBooks, GatePlay, SideRun, conclude
-from archbench.gate.noise import Threshold
+from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude
+from archbench.comparison.gate.noise import Threshold
 from archbench.model.cell import Cell, Network
 from archbench.model.protocol import Protocol
+from archbench.worker import run_lock
 
 
 def cells_of(folder: Path, *, slow: bool) -> list[Cell]:

@@ -13,7 +13,7 @@ from test_gate_sides import git
 
 from archbench.cli import main
 from archbench.cli.gate_command import _sides
-from archbench.gate import find_project
+from archbench.comparison.gate import find_project
 from archbench.model.messages import MESSAGE_VERSION
 from archbench.model.protocol import PROTOCOL_VERSION
 

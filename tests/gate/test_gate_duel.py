@@ -7,8 +7,8 @@ from builders import make_environment
 from msgspec import structs
 from turn_fakes import make_camp
 
-from archbench.gate.duel import play_duel
-from archbench.gate.duel_books import DuelBooks
+from archbench.comparison.gate.duel import play_duel
+from archbench.comparison.gate.duel_books import DuelBooks
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.protocol import Protocol

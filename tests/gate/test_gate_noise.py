@@ -8,7 +8,16 @@ from builders import make_environment
 from gate_builders import make_cell, make_pair, make_spec
 from msgspec import structs
 
-from archbench.gate.noise import FEWEST, MOST_KEPT, Noise, Threshold, known_floor, noise_file, read_noise, write_noise
+from archbench.comparison.gate.noise import (
+    FEWEST,
+    MOST_KEPT,
+    Noise,
+    Threshold,
+    known_floor,
+    noise_file,
+    read_noise,
+    write_noise,
+)
 from archbench.model.errors import UsageError
 from archbench.stats.paired import minimum_detectable_effect
 

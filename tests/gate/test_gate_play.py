@@ -16,9 +16,9 @@ from gate_parent import cells_of
 from turn_fakes import make_camp
 
 from archbench.cli.gate_command import _conclude
-from archbench.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
-from archbench.gate.noise import Threshold, read_noise
-from archbench.gate.play import LEARNING_PAIRS
+from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
+from archbench.comparison.gate.noise import Threshold, read_noise
+from archbench.comparison.gate.play import LEARNING_PAIRS
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol

@@ -7,9 +7,9 @@ from gate_builders import make_cell, make_log, make_pair, usual
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.gate.books import MOST_WASTED
-from archbench.gate.noise import Threshold
-from archbench.gate.schedule import leaning, moves, outlook
+from archbench.comparison.gate.books import MOST_WASTED
+from archbench.comparison.gate.noise import Threshold
+from archbench.comparison.gate.schedule import leaning, moves, outlook
 from archbench.stats.twostage import SCREEN_EFFECT, SCREEN_PAIRS, may_hide, screen
 
 ratios = st.lists(st.floats(-0.1, 0.1), min_size=SCREEN_PAIRS, max_size=SCREEN_PAIRS)

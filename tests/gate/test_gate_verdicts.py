@@ -7,10 +7,10 @@ import pytest
 from gate_builders import make_cell, make_log, make_pair, make_spec, usual
 from msgspec import structs
 
-from archbench.gate.conclude import conclude
-from archbench.gate.noise import Threshold
-from archbench.gate.sides import SideRun
-from archbench.gate.verdicts import judge
+from archbench.comparison.gate.conclude import conclude
+from archbench.comparison.gate.noise import Threshold
+from archbench.comparison.gate.sides import SideRun
+from archbench.comparison.gate.verdicts import judge
 
 NOISE = np.random.default_rng(5).normal(0, 0.004, 12)
 

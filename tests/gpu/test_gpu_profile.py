@@ -24,7 +24,7 @@ def needs_a_gpu() -> None:
 
 
 def profile(trace: Path | None = None, **cell: str) -> Profile:
-    from archbench.profile.run import profile_cell
+    from archbench.profiler.run import profile_cell
 
     request = ProfileRequest(
         cell=Cell(network=Network(name="resnet18"), batch_size=32, phase="training", device="cuda", **cell),

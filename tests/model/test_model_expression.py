@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from archbench.model.derived import judged_columns, judged_names
 from archbench.model.errors import UsageError
-from archbench.model.expression import All, Among, Any, Compare, Expression, Not, conjuncts, leaves, show
-from archbench.model.parsing import ExpressionError, column_named, number_column, parse
+from archbench.query.expression import All, Among, Any, Compare, Expression, Not, conjuncts, leaves, show
+from archbench.query.parsing import ExpressionError, column_named, number_column, parse
 
 
 def test_the_examples_that_people_bring() -> None:

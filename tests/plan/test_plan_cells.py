@@ -10,8 +10,8 @@ from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
-from archbench.plan import make_plan
-from archbench.plan.expand import MAX_CELLS
+from archbench.suite.expand import MAX_CELLS
+from archbench.suite.plan import make_plan
 
 NETWORKS = (Network(name="resnet18"), Network(name="densenet121"))
 

@@ -7,7 +7,7 @@ import pytest
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.model.suite import Axes, Setting, Suite
-from archbench.plan import make_plan
+from archbench.suite.plan import make_plan
 
 SUITE = Suite(
     suite="s",

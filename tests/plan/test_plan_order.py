@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from archbench.model.cell import Cell, Network, Plan
 from archbench.model.suite import Axes, Suite
-from archbench.plan import make_plan, remaining
+from archbench.suite.plan import make_plan, remaining
 
 NAMES = ("resnet18", "resnet50", "densenet121", "vgg16", "mobilenet_v2", "alexnet")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from archbench.profile.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
+from archbench.profiler.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
 
 
 class Clock:

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_profiles import Leaf, make_profile
 
+from archbench.choose.profile_difference import difference
 from archbench.cli.profile_command import _show
 from archbench.cli.profile_text import lines
 from archbench.cli.roofline_sketch import HEIGHT, WIDTH, sketch
-from archbench.decide.profile_difference import difference
 from archbench.model.errors import UsageError
 from archbench.model.profile import Roofline, RooflinePoint
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile import Finding, KernelMap, OperatorProfile, Profile, Roofline
 from archbench.model.profile_memory import MemoryPoint, MemoryTimeline, SavedBytes
-from archbench.report.profile_findings import findings
+from archbench.rendering.profile_findings import findings
 
 CONV = Leaf(1.0, 2.0, macs=10**12, moved=10**9)
 

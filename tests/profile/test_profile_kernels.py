@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from archbench.profile.kernels import Ran, Written, attribute
-from archbench.profile.operators import _bound
+from archbench.profiler.kernels import Ran, Written, attribute
+from archbench.profiler.operators import _bound
 
 FORWARD = (
     Written("fused_0", ("stem",)),
@@ -47,7 +47,7 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     from archbench.measure.clock import open_clock
     from archbench.measure.workload import Workload
     from archbench.model.cell import Cell, Network
-    from archbench.profile.kernels import map_kernels
+    from archbench.profiler.kernels import map_kernels
 
     device = torch.device("cpu")
     cell = Cell(network=Network(name="lenet5"), batch_size=2, phase="training", compile_mode="default")

@@ -16,8 +16,8 @@ from archbench.model.axes import Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.profile_memory import CATEGORIES, MemoryPoint, MemoryTimeline
-from archbench.profile import memory_timeline as timeline_of
-from archbench.profile.memory_timeline import MOST_POINTS, memory_timeline, stage_of, write_snapshot
+from archbench.profiler import memory_timeline as timeline_of
+from archbench.profiler.memory_timeline import MOST_POINTS, memory_timeline, stage_of, write_snapshot
 
 CPU = torch.device("cpu")
 

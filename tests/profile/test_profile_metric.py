@@ -12,9 +12,9 @@ from builders import make_record, make_run, make_suite
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished, decode_event, encode
 from archbench.model.profile import ModuleProfile, StageProfile, StepPart
-from archbench.report import build_report, read_measured, render_markdown
-from archbench.report.content import Section
-from archbench.store import RunStore
+from archbench.rendering import build_report, read_measured, render_markdown
+from archbench.rendering.content import Section
+from archbench.results import RunStore
 
 
 def module(path: str, seconds: float, step_s: float = 0.1) -> ModuleProfile:

@@ -15,9 +15,9 @@ from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.profile import ModuleProfile, Profile
 from archbench.model.profile_messages import ProfileRequest
-from archbench.profile import run
-from archbench.profile.counting import count_by_module
-from archbench.profile.run import profile_cell
+from archbench.profiler import run
+from archbench.profiler.counting import count_by_module
+from archbench.profiler.run import profile_cell
 
 
 @cache

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from archbench.profile.operators import uses_tensor_cores
-from archbench.profile.trace_file import add_module_tracks
+from archbench.profiler.operators import uses_tensor_cores
+from archbench.profiler.trace_file import add_module_tracks
 
 
 def event(name: str, ts: float, dur: float, cat: str = "cpu_op", **args: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from archbench.profile.boundaries import LOSS, Boundaries, Owner
-from archbench.profile.traffic import Traffic
+from archbench.profiler.boundaries import LOSS, Boundaries, Owner
+from archbench.profiler.traffic import Traffic
 
 FLOAT = 4
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archbench.report.content import Block, Code, Fold, Paragraph, Report, Section, Table
+from archbench.rendering.content import Block, Code, Fold, Paragraph, Report, Section, Table
 
 
 def tables(*blocks: Block) -> list[Table]:

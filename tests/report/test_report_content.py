@@ -11,17 +11,17 @@ import pytest
 from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
 from report_parts import part, section, tables, texts
 
-from archbench.decide.outcome import Outcome
+from archbench.choose.outcome import Outcome
 from archbench.model.cell import Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
-from archbench.report import Report, build_report, read_measured, write_report
-from archbench.report.column_docs import SAMPLE_COLUMNS, columns_markdown
-from archbench.report.content import Fold, Section
-from archbench.report.failures import failures
-from archbench.report.figures import phase_sections
-from archbench.report.measured import Measured
-from archbench.report.toggles import toggles
+from archbench.rendering import Report, build_report, read_measured, write_report
+from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
+from archbench.rendering.content import Fold, Section
+from archbench.rendering.failures import failures
+from archbench.rendering.figures import phase_sections
+from archbench.rendering.measured import Measured
+from archbench.rendering.toggles import toggles
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -372,6 +372,6 @@ def test_the_noise_floor_is_told(tmp_path: Path) -> None:
 
 
 def test_the_page_on_columns_is_current() -> None:
-    """After a change of columns: python -m archbench.report.column_docs > docs/columns.md."""
+    """After a change of columns: python -m archbench.rendering.column_docs > docs/columns.md."""
     assert (ROOT / "docs" / "columns.md").read_text() == columns_markdown()
     assert tuple(SAMPLE_COLUMNS) == Sample.__struct_fields__

@@ -9,9 +9,9 @@ from decision_cells import row
 
 from archbench.model.cell import Network
 from archbench.model.suite import Decision
-from archbench.report.content import Bullets, Code, Paragraph, Section, Table
-from archbench.report.decisions import decisions
-from archbench.report.measured import read_measured
+from archbench.rendering.content import Bullets, Code, Paragraph, Section, Table
+from archbench.rendering.decisions import decisions
+from archbench.rendering.measured import read_measured
 
 ROWS = (
     row("resnet50", 0.020, top1=76.0, macs=4_000_000_000, peak_allocated_bytes=100 * 2**20),

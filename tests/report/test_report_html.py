@@ -15,9 +15,9 @@ from builders import make_record, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.report import build_report, html, read_measured, write_report
-from archbench.report.content import Bullets, Code, Dataset, Facet, Fold, Paragraph, Picture, Report, Section, Table
-from archbench.report.html import FIRST_ROWS, render_html
+from archbench.rendering import build_report, html, read_measured, write_report
+from archbench.rendering.content import Bullets, Code, Dataset, Facet, Fold, Paragraph, Picture, Report, Section, Table
+from archbench.rendering.html import FIRST_ROWS, render_html
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -177,7 +177,7 @@ def test_without_the_plotting_library_a_page_is_complete_but_for_its_plots(
 ) -> None:
     run = make_run(tmp_path)
     monkeypatch.setitem(sys.modules, "altair", None)
-    monkeypatch.delitem(sys.modules, "archbench.report.charts", raising=False)
+    monkeypatch.delitem(sys.modules, "archbench.rendering.charts", raising=False)
     page = Page(write_report(run, "html").read_text())
     assert "plots are left out" in caplog.text
     assert "figure" not in page.texts

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.report.content import Fold, Paragraph, Report, Section, Table
-from archbench.report.latex import ONE_PAGE, render_latex
+from archbench.rendering.content import Fold, Paragraph, Report, Section, Table
+from archbench.rendering.latex import ONE_PAGE, render_latex
 
 
 def latex_of(*tables: Table) -> str:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from archbench.report.content import Bullets, Code, Fold, Paragraph, Report, Section, Table
-from archbench.report.markdown import render_markdown
+from archbench.rendering.content import Bullets, Code, Fold, Paragraph, Report, Section, Table
+from archbench.rendering.markdown import render_markdown
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

@@ -14,9 +14,9 @@ from archbench.cli import main
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
-from archbench.report import build_merged, read_measured, read_several
-from archbench.report.measured import Measured
-from archbench.report.side_by_side import named
+from archbench.rendering import build_merged, read_measured, read_several
+from archbench.rendering.measured import Measured
+from archbench.rendering.side_by_side import named
 
 
 def timed(step: float, **fields: Any) -> Record:

@@ -13,15 +13,15 @@ import pytest
 import vl_convert
 from builders import NETWORKS, make_environment, make_record, make_rows, make_run, make_suite
 
-from archbench.decide.outcome import Outcome
-from archbench.decide.outcome import outcomes as summary_outcomes
+from archbench.choose.outcome import Outcome
+from archbench.choose.outcome import outcomes as summary_outcomes
 from archbench.model.suite import Axes
-from archbench.report import charts
-from archbench.report.content import Dataset
-from archbench.report.drawing import DARK, LIGHT
-from archbench.report.measured import read_measured
-from archbench.report.plots import _PLOTS, plots
-from archbench.report.points import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
+from archbench.rendering import charts
+from archbench.rendering.content import Dataset
+from archbench.rendering.drawing import DARK, LIGHT
+from archbench.rendering.measured import read_measured
+from archbench.rendering.plots import _PLOTS, plots
+from archbench.rendering.points import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def points_of(*records: Any) -> tuple[Outcome, ...]:
     """Outcomes of rows, by way of the summary and without a file."""
     import pandas as pd
 
-    from archbench.decide.summary import summarise
+    from archbench.choose.summary import summarise
     from archbench.model.record import columns
 
     table = pd.DataFrame([msgspec.structs.asdict(record) for record in records], columns=list(columns()))

@@ -19,12 +19,12 @@ from archbench.model.profile_memory import (
     SavedBytes,
     StageMemory,
 )
-from archbench.report import profile_charts
-from archbench.report.drawing import drawn, pictures
-from archbench.report.html import render_html
-from archbench.report.markdown import render_markdown
-from archbench.report.profile_memory import gradient_line, memory_line, saved_line
-from archbench.report.profile_report import profile_report
+from archbench.rendering import profile_charts
+from archbench.rendering.drawing import drawn, pictures
+from archbench.rendering.html import render_html
+from archbench.rendering.markdown import render_markdown
+from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
+from archbench.rendering.profile_report import profile_report
 
 MIB = 2**20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from builders import make_record, make_samples
 
-from archbench.store import RunStore
+from archbench.results import RunStore
 
 store = RunStore.open(Path(sys.argv[1]))
 if len(sys.argv) > 2:

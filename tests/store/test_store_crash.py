@@ -14,7 +14,7 @@ import pytest
 from builders import make_environment, make_record, make_run, make_samples, make_suite
 
 from archbench.model.errors import UnfitError, UsageError
-from archbench.store import RunStore, load_frame, read_table
+from archbench.results import RunStore, load_frame, read_table
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent

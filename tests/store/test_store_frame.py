@@ -17,8 +17,8 @@ import archbench
 from archbench.model.derived import DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.record import columns
-from archbench.store import RunStore
-from archbench.store.schema import RECORDS
+from archbench.results import RunStore
+from archbench.results.schema import RECORDS
 
 
 def test_columns_and_types(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from archbench.model.cell import Cell, Network, file_stem
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample, columns
 from archbench.model.suite import Decision
-from archbench.store import RunStore, find_run, new_run_id, read_table, run_identity
-from archbench.store.journal import Journal
-from archbench.store.schema import RECORDS, SAMPLES
+from archbench.results import RunStore, find_run, new_run_id, read_table, run_identity
+from archbench.results.journal import Journal
+from archbench.results.schema import RECORDS, SAMPLES
 from archbench.suite import suite_from_names
 
 SUITE, MACHINE = make_suite(), make_environment()
@@ -245,8 +245,8 @@ def test_versions_are_read_or_refused_by_name(tmp_path: Path, monkeypatch: pytes
     restamp(merged, b"1", drop=("mfu",))
     with pytest.raises(UsageError, match="has no column 'mfu'"):
         read_table(run)
-    monkeypatch.setattr("archbench.store.journal.SCHEMA_VERSION", 2)
-    monkeypatch.setattr("archbench.store.schema.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("archbench.results.journal.SCHEMA_VERSION", 2)
+    monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", 2)
     table = read_table(run)
     assert table.schema.equals(RECORDS)
     assert table["mfu"].null_count == 1
@@ -256,7 +256,7 @@ def test_storing_and_resuming_need_no_pandas(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record(round=number) for number in range(3)], merge=False)
     script = (
         "import sys, pathlib\n"
-        "from archbench.store import RunStore\n"
+        "from archbench.results import RunStore\n"
         f"store = RunStore.open(pathlib.Path({str(run)!r}))\n"
         "row = store.records()[0]\n"
         "store.append(row)\n"

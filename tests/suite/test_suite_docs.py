@@ -10,8 +10,8 @@ import msgspec
 
 from archbench.model.axes import COMPILE_MODES, Metric
 from archbench.model.suite import Axes, Filter, Suite
-from archbench.plan import make_plan
 from archbench.suite import json_schema, load_suite
+from archbench.suite.plan import make_plan
 
 METRICS = get_args(Metric)
 PAGE = (Path(__file__).parents[2] / "docs" / "suites.md").read_text()

@@ -9,8 +9,8 @@ import pytest
 
 from archbench.catalog import entries, facts
 from archbench.model.suite import Suite
-from archbench.plan import make_plan
 from archbench.suite import load_suite
+from archbench.suite.plan import make_plan
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
 

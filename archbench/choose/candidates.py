@@ -1,0 +1,120 @@
+"""The cells of one run or several as a decision sees them: one row a cell, with the figures to rank by in their places.
+
+Times and rates stand under their stored names, corrected for the machine's drift where the summary ranks by corrected
+figures, so that what is compared, ranked and printed is the same number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+
+from archbench.catalog import counted_by_label
+from archbench.catalog.pretrained import weights_tag
+from archbench.choose.summary import KEYS, NoiseFloor, noise_floor, summarise
+from archbench.model.errors import UsageError
+from archbench.model.record import FAILED
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_TOGGLES = ["precision", "compile_mode", "memory_format"]
+_RANKED = {
+    "latency_median_s": "rank_latency_s",
+    "latency_ci_low_s": "rank_latency_low_s",
+    "latency_ci_high_s": "rank_latency_high_s",
+    "throughput_img_s": "rank_throughput_img_s",
+    "throughput_ci_low_img_s": "rank_throughput_low_img_s",
+    "throughput_ci_high_img_s": "rank_throughput_high_img_s",
+}
+"""Stored columns and what a decision takes in their place."""
+_PERCENTILES = ("latency_p90_s", "latency_p95_s", "latency_p99_s")
+
+
+class Candidates(Struct, frozen=True, kw_only=True):
+    """What a decision chooses from."""
+
+    frame: pd.DataFrame
+    """One row a run and cell, columns as in `archbench.model.derived.judged_columns`."""
+    floors: dict[str, NoiseFloor]
+    """The noise floor of each run that has one, by run id."""
+
+
+def read_candidates(paths: Sequence[Path]) -> Candidates:
+    """The cells of the runs (directories or results files). Raises `UsageError` for what is none, or is named twice."""
+    import pandas as pd
+
+    from archbench.results import load_frame
+
+    frames, places = [], set()
+    for path in paths:
+        if path.resolve() in places:
+            raise UsageError(f"{path}: this run is named twice; name it once")
+        places.add(path.resolve())
+        frames.append(load_frame(path))
+    rows = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
+    return candidates(summarise(rows), dict(_floors(frames)))
+
+
+def candidates(summary: pd.DataFrame, floors: dict[str, NoiseFloor]) -> Candidates:
+    """The rows of a `summarise`d frame as a decision sees them. Of a cell measured in several like runs, the newest."""
+    summary = summary.reset_index(drop=True)
+    scale = (summary["rank_latency_s"] / summary["latency_median_s"]).fillna(1.0)
+    frame = summary.assign(
+        **{name: summary[ranked] for name, ranked in _RANKED.items()},
+        **{name: summary[name] * scale for name in _PERCENTILES},
+        **_known(summary),
+        **_settings(summary),
+    )
+    return Candidates(frame=_newest(frame), floors=floors)
+
+
+def _floors(frames: Iterable[pd.DataFrame]) -> Iterable[tuple[str, NoiseFloor]]:
+    for frame in frames:
+        for run, rows in frame.groupby("run_id", sort=False) if frame["run_id"].nunique() > 1 else ((None, frame),):
+            floor = noise_floor(rows)
+            if floor is not None:
+                yield str(rows["run_id"].iloc[0] if run is None else run), floor
+
+
+def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the catalogue knows of each network."""
+    import pandas as pd
+
+    counted = counted_by_label()
+    widths = {label: counted[label].feature_width for label in summary["variant"].unique() if label in counted}
+    tags = {name: weights_tag(name) for name in summary["architecture"].unique()}
+    weights = summary["architecture"].map(tags).astype(object)
+    return {
+        "feature_width": pd.to_numeric(summary["variant"].map(widths)).astype("Float64").astype(pd.Int64Dtype()),
+        "weights": weights.where(weights.notna(), None),
+        "pretrained": weights.notna(),
+    }
+
+
+def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
+    """Under how many bundles of toggles each network ran and failed, over all its cells of the run."""
+    network = summary.groupby(["run_id", "variant"], sort=False).ngroup().to_numpy()
+    setting = summary.groupby(_TOGGLES, sort=False, dropna=False).ngroup().to_numpy()
+    pair = network.astype(np.int64) * (setting.max(initial=0) + 1) + setting
+    status = summary["status"]
+    found: dict[str, NDArray[np.int64]] = {}
+    for name, which in (("settings_ok", status == "ok"), ("settings_failed", status.isin(FAILED))):
+        distinct = np.unique(pair[which.to_numpy()]) // (setting.max(initial=0) + 1)
+        found[name] = np.bincount(distinct, minlength=network.max(initial=0) + 1)[network]
+    return found
+
+
+def _newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Without the older of two runs' figures of one cell on one machine: the better of two would win by luck."""
+    if frame["run_id"].nunique() < 2:
+        return frame
+    like = ["cell_id", "hardware_class", "torch_version", "protocol_version"]
+    # Run ids begin with the time; a row with figures goes before one without.
+    order = frame.assign(measured=frame["status"] == "ok").sort_values(["measured", KEYS[0]], kind="stable")
+    return frame.loc[order.drop_duplicates(like, keep="last").index.sort_values()].reset_index(drop=True)

@@ -1,0 +1,174 @@
+"""What depends on the batch: where throughput saturates and what fits into a memory; and what predicts time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.choose.outcome import Outcome
+
+KNEE = 0.05
+"""How far below the best throughput the knee may lie: less is not worth a larger batch's latency and memory."""
+GIB = 2**30
+BUDGETS = tuple(size * GIB for size in (4, 8, 16, 24, 80))
+"""Bytes of the GPUs that people have."""
+FEWEST_NETWORKS = 5
+"""Below, a rank correlation says nothing: four networks are in perfect order by chance once in 24."""
+_ROUNDING = 1e-12
+"""How far perfect order may come out from 1; one swap among thousands of networks is a hundred times as far."""
+Predictor = Literal["macs", "activations", "params"]
+PREDICTORS: tuple[Predictor, ...] = ("macs", "activations", "params")
+
+
+class Curve(Struct, frozen=True, kw_only=True):
+    """One network under one setting in one phase, over batch sizes."""
+
+    points: tuple[Outcome, ...]
+    """Ascending in batch size; those that were measured and are not invalid."""
+    failed: tuple[Outcome, ...]
+    """Batch sizes that ran out of memory."""
+
+    @property
+    def best(self) -> Outcome | None:
+        """The batch size with the highest throughput."""
+        rated = [one for one in self.points if one.rank_throughput_img_s]
+        return max(rated, key=lambda one: one.rank_throughput_img_s or 0.0, default=None)
+
+    @property
+    def knee(self) -> Outcome | None:
+        """The smallest batch size whose throughput is within `KNEE` of the best."""
+        best = self.best
+        enough = (best.rank_throughput_img_s or 0.0) * (1 - KNEE) if best else math.inf
+        return next((one for one in self.points if (one.rank_throughput_img_s or 0.0) >= enough), None)
+
+    @property
+    def rising(self) -> bool | None:
+        """The largest batch size is the knee: a larger one may be faster still. `None` below two batch sizes."""
+        rated = [one for one in self.points if one.rank_throughput_img_s]
+        return None if len(rated) < 2 else self.knee is rated[-1]
+
+
+class Fit(Struct, frozen=True, kw_only=True):
+    """The largest batch of one curve that fits into one memory."""
+
+    budget_bytes: int
+    predicted: int | None
+    """From predicted peaks, 0 where not even one image fits; `None` where they do not tell."""
+    measured: int | None
+    """The largest batch measured whose peak is within the budget; `None` where none is."""
+    exceeded: int | None
+    """The smallest batch measured that is not: its peak is over the budget, or it ran out of no less memory."""
+
+
+class Correlation(Struct, frozen=True, kw_only=True):
+    """How well one count orders the networks' times under one setting: Spearman's rank correlation."""
+
+    phase: str
+    setting: str
+    batch_size: int
+    predictor: Predictor
+    networks: int
+    rho: float
+    low: float | None
+    """95 % interval; `None` in perfect order, where the transformation that gives it has no width."""
+    high: float | None
+
+
+def curves(cells: Iterable[Outcome]) -> list[Curve]:
+    """A curve for each network, image size, phase and setting in `cells`, in the order of first cells."""
+    together: dict[tuple[str, int | None, str, tuple[str, str, str]], list[Outcome]] = {}
+    for one in cells:
+        if one.is_usable or one.status == "oom":
+            together.setdefault((one.variant, one.input_size, one.phase, one.toggles), []).append(one)
+    found = []
+    for members in together.values():
+        members.sort(key=lambda one: one.batch_size)
+        failed = tuple(one for one in members if one.status == "oom")
+        found.append(Curve(points=tuple(one for one in members if one.status == "ok"), failed=failed))
+    return found
+
+
+def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | None = None) -> list[Fit]:
+    """The largest batch for each budget of bytes. `memory_bytes`: of the device on which the curve was measured.
+
+    Predicted: at each moment of a step the live bytes are a line over the batch, and the peak is the largest of these
+    lines. Between two batches with stored predictions the line through them is never below it; beyond the largest, the
+    line through the last two holds as long as the same moment stays the peak. One prediction gives no line. These are
+    live tensors: an allocator rounds up, and CUDA's context takes some hundred MiB more.
+    """
+    known = sorted({one.batch_size: one.predicted_peak_bytes for one in (*curve.points, *curve.failed)}.items())
+    peaks = [(batch, peak) for batch, peak in known if peak is not None]
+    found = []
+    for budget in budgets:
+        over = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes > budget]
+        if memory_bytes is not None and memory_bytes >= budget:
+            over += [one.batch_size for one in curve.failed]
+        within = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes <= budget]
+        found.append(
+            Fit(
+                budget_bytes=budget,
+                predicted=_largest(peaks, budget),
+                measured=max(within, default=None),
+                exceeded=min(over, default=None),
+            )
+        )
+    return found
+
+
+def correlations(cells: Iterable[Outcome]) -> list[Correlation]:
+    """Latency against each of `PREDICTORS` over the networks of each phase, setting and batch size.
+
+    Of networks for which all are known, at least `FEWEST_NETWORKS`. Ties share their mean rank. The interval is
+    Fisher's on atanh(rho) with the variance of Bonett and Wright (2000), (1 + rho^2 / 2) / (n - 3).
+    """
+    import pandas as pd
+
+    together: dict[tuple[str, str, int], list[Outcome]] = {}
+    for one in cells:
+        if one.is_usable and one.rank_latency_s and None not in (one.macs, one.activations, one.params):
+            together.setdefault((one.phase, one.setting_label, one.batch_size), []).append(one)
+    found = []
+    for (phase, setting, batch_size), members in together.items():
+        if len(members) < FEWEST_NETWORKS:
+            continue
+        figures = [[one.rank_latency_s, *(getattr(one, name) for name in PREDICTORS)] for one in members]
+        ranked = pd.DataFrame(figures, columns=["time", *PREDICTORS], dtype=float).corr(method="spearman")["time"]
+        for predictor in PREDICTORS:
+            rho = float(ranked[predictor])
+            if math.isnan(rho):
+                continue  # all alike, so there is no order
+            low, high = _interval(rho, len(members))
+            found.append(
+                Correlation(
+                    phase=phase,
+                    setting=setting,
+                    batch_size=batch_size,
+                    predictor=predictor,
+                    networks=len(members),
+                    rho=rho,
+                    low=low,
+                    high=high,
+                )
+            )
+    return found
+
+
+def _largest(known: Sequence[tuple[int, int]], budget: int) -> int | None:
+    """The largest batch whose peak is within the budget, by lines through neighbours among (batch, bytes)."""
+    lines = list(pairwise(known))
+    if not lines:
+        return None
+    (small, less), (large, more) = next((line for line in lines if line[1][1] >= budget), lines[-1])
+    slope = (more - less) / (large - small)
+    return max(0, math.floor(large + (budget - more) / slope)) if slope > 0 else None
+
+
+def _interval(rho: float, networks: int) -> tuple[float, float] | tuple[None, None]:
+    if abs(rho) > 1 - _ROUNDING:
+        return None, None
+    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (networks - 3))
+    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)

@@ -1,0 +1,241 @@
+"""The decision matrix: what a suite asks of a run, answered row by row, with the usual advice held against it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from archbench.catalog.pretrained import loading_line
+from archbench.choose.advice import Advised, Opinion, advised_in, opinion
+from archbench.choose.candidates import Candidates
+from archbench.choose.pick import Choice, Goal, Question, Ranking, cells_of, every_cell, pick
+from archbench.model.cell import Network
+from archbench.model.derived import judged_columns
+from archbench.model.suite import Bound, Decision, Suite
+from archbench.query.expression import Compare, Expression, conjuncts
+from archbench.query.parsing import column_named, parse
+from archbench.query.quantity import stored_value
+
+_FEW = 5
+"""Networks in a ranking up to which all of them are shown."""
+_FREE = ("precision",)
+"""Locked for `pick`, free here: the setting is part of the answer unless `where` fixes it."""
+
+
+class BatchWinner(Struct, frozen=True, kw_only=True):
+    """Who comes first at another batch size than the one judged at."""
+
+    batch_size: int
+    choice: Choice
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One situation and its answer."""
+
+    decision: Decision
+    goal: Goal
+    conditions: tuple[Expression, ...]
+    """Those of the decision, bounds included, but for those that follow from the baseline."""
+    opinion: Opinion
+    ranking: Ranking
+    """The one judged by: that of most networks; of equal ones that of the largest batch."""
+    batch_size: int | None
+    """That of the ranking; `None` where nothing satisfies the conditions."""
+    advised: tuple[Advised, ...]
+    beside: tuple[Choice, ...]
+    """The recommended network, the runner-up, the advised ones and the baseline, each with its figures; all networks
+    where there are few."""
+    every_setting: tuple[Choice, ...]
+    """The advised networks under every setting, where the decision asks for that."""
+    baseline: Choice | None
+    other_batches: tuple[BatchWinner, ...]
+    evidence: str | None
+    """The command that measures what is missing."""
+    loading: str | None
+    """The line of Python that loads the recommended network, or the advised one where none can be recommended."""
+
+    @property
+    def recommended(self) -> Choice | None:
+        """The first of the ranking; none where no measurement can tell."""
+        return self.ranking.choices[0] if self.ranking.choices and not self.decision.not_measurable else None
+
+    @property
+    def runner_up(self) -> Choice | None:
+        """The next network; its `behind` says by how much it loses, or that it ties."""
+        return self.ranking.choices[1] if self.recommended and len(self.ranking.choices) > 1 else None
+
+
+def decision_matrix(suite: Suite, candidates: Candidates) -> tuple[Row, ...]:
+    """Answer every decision of a suite from a run of it (or any other cells). Pure: the same in, the same out."""
+    networks = {network.label: network for network in suite.architectures}
+    return tuple(_row(decision, candidates, networks) for decision in suite.decisions)
+
+
+def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network]) -> Row:
+    asked = question = _question(decision)
+    rankings = pick(candidates, question).rankings
+    ranking = _judged_at(rankings)
+    others = tuple(
+        BatchWinner(batch_size=one.choices[0].batch_size, choice=one.choices[0])
+        for one in rankings
+        if one is not ranking and one.choices
+    )
+    baseline = _baseline(decision, candidates, question, ranking)
+    if decision.at_most_of_baseline:
+        question, ranking = _bounded_by(decision, candidates, question, ranking, baseline)
+        others = ()
+    advised = advised_in(ranking, decision.folklore)
+    judged = opinion(ranking, advised)
+    if decision.not_measurable:
+        judged = Opinion(holds="cannot be judged", reason="not measurable")
+    first = ranking.choices[0] if ranking.choices else None
+    return Row(
+        decision=decision,
+        goal=question.goals[0],
+        conditions=asked.conditions,
+        opinion=judged,
+        ranking=ranking,
+        batch_size=first.batch_size if first is not None else None,
+        advised=advised,
+        beside=_beside(candidates, question, ranking, advised, baseline),
+        every_setting=_every_setting(decision, candidates, question, ranking),
+        baseline=baseline,
+        other_batches=others,
+        evidence=_evidence(decision, question, ranking, advised),
+        loading=_loading(decision, first, networks),
+    )
+
+
+def _loading(decision: Decision, first: Choice | None, networks: dict[str, Network]) -> str | None:
+    if decision.not_measurable and decision.folklore:
+        return loading_line(Network(name=decision.folklore[0]))
+    return None if first is None else loading_line(networks.get(first.network, Network(name=first.architecture)))
+
+
+def _question(decision: Decision) -> Question:
+    conditions = [parse(text) for text in decision.where]
+    for sign, bounds in ((">=", decision.at_least), ("<=", decision.at_most)):
+        for name, bound in bounds.items():
+            column = column_named(name).name
+            conditions.append(Compare(column=column, operator=sign, value=_stored(bound, column)))  # type: ignore[arg-type]
+    goal = decision.minimize or decision.maximize or ""
+    return Question(
+        conditions=tuple(conditions),
+        goals=(Goal(column=column_named(goal).name, larger=decision.maximize is not None),),
+        across=(*_FREE, *decision.across),
+        show=tuple(column_named(name).name for name in (*decision.show, *decision.at_most_of_baseline)),
+    )
+
+
+def _stored(bound: Bound, column: str) -> float:
+    return stored_value(bound, judged_columns()[column]) if isinstance(bound, str) else float(bound)
+
+
+def _judged_at(rankings: Sequence[Ranking]) -> Ranking:
+    """The ranking of most networks, of equal ones that of the largest batch: where all candidates meet, if they do."""
+
+    def key(ranking: Ranking) -> tuple[int, int]:
+        return len(ranking.choices), max((one.batch_size for one in ranking.choices), default=0)
+
+    return max(rankings, key=key)
+
+
+def _circumstances(ranking: Ranking) -> list[Expression]:
+    """Conditions that keep to the circumstances of a ranking."""
+    kept: list[Expression] = []
+    for one in ranking.circumstances:
+        if one.column == "input_size":
+            continue  # "as published" is no number; the rows of a network that departs from it come out apart again
+        value = float(one.value) if isinstance(one.value, int) else one.value
+        kept.append(Compare(column=one.column, operator="==", value=value))
+    return kept
+
+
+def _baseline(decision: Decision, candidates: Candidates, question: Question, ranking: Ranking) -> Choice | None:
+    """The baseline's cell under the ranking's circumstances, bounds on figures aside; by the goal the best of them."""
+    if decision.baseline is None:
+        return None
+    same = [Compare(column="architecture", operator="==", value=decision.baseline), *_circumstances(ranking)]
+    about = [term for condition in question.conditions for term in conjuncts(condition) if _of_the_cell(term)]
+    if ranking.choices and all(one.column != "batch_size" for one in ranking.circumstances):
+        same.append(Compare(column="batch_size", operator="==", value=float(ranking.choices[0].batch_size)))
+    found = pick(candidates, replace(question, conditions=(*about, *same))).rankings
+    cell = next((one.choices[0].cell_id for one in found if one.choices), None)
+    return None if cell is None else next(iter(cells_of(candidates, question, [cell])))
+
+
+def _of_the_cell(term: Expression) -> bool:
+    """Whether a condition fixes the phase, batch, setting and the like, and neither figures nor the network."""
+    fixed = {"phase", "batch_size", "precision", "compile_mode", "memory_format", "setting", "device"}
+    return isinstance(term, Compare) and term.column in fixed
+
+
+def _bounded_by(
+    decision: Decision, candidates: Candidates, question: Question, ranking: Ranking, baseline: Choice | None
+) -> tuple[Question, Ranking]:
+    """The question with the bounds relative to the baseline, and its ranking under the same circumstances.
+
+    A bound on a time is no tighter than the noise floor: what ties with the baseline costs no more than it.
+    """
+    if baseline is None:
+        return question, replace(ranking, choices=())
+    bounds: list[Expression] = []
+    for name, factor in decision.at_most_of_baseline.items():
+        column = column_named(name).name
+        value = baseline.figure(column).value
+        if value is not None:
+            floor = candidates.floors.get(baseline.run_id)
+            timed = judged_columns()[column].unit in ("s", "img/s") and floor is not None
+            allowed = max(factor, 1 + floor.spread) if timed and floor is not None else factor
+            bounds.append(Compare(column=column, operator="<=", value=value * allowed))
+    bounded = replace(question, conditions=(*question.conditions, *bounds))
+    fixed = replace(bounded, conditions=(*bounded.conditions, *_circumstances(ranking)))
+    return bounded, _judged_at(pick(candidates, fixed).rankings)
+
+
+def _beside(
+    candidates: Candidates,
+    question: Question,
+    ranking: Ranking,
+    advised: Iterable[Advised],
+    baseline: Choice | None,
+) -> tuple[Choice, ...]:
+    """First, second, advised and baseline, each network once, also those that the conditions leave out."""
+    out = [one.left_out.cell_id for one in advised if one.left_out is not None and one.measured]
+    wanted = [
+        *ranking.choices[: len(ranking.choices) if len(ranking.choices) <= _FEW else 2],
+        *(one.choice for one in advised if one.choice is not None),
+        *cells_of(candidates, question, out),
+        *([baseline] if baseline is not None else []),
+    ]
+    return tuple(
+        {one.network: one for one in reversed(wanted)}[name] for name in dict.fromkeys(o.network for o in wanted)
+    )
+
+
+def _every_setting(
+    decision: Decision, candidates: Candidates, question: Question, ranking: Ranking
+) -> tuple[Choice, ...]:
+    if not decision.every_setting:
+        return ()
+    fixed = replace(question, conditions=(*question.conditions, *_circumstances(ranking)))
+    return every_cell(candidates, fixed)
+
+
+def _evidence(decision: Decision, question: Question, ranking: Ranking, advised: Sequence[Advised]) -> str | None:
+    """The command that measures the advised networks that have no figures; `None` where all have."""
+    missing = [one.name for one in advised if not one.measured]
+    if decision.not_measurable or not missing:
+        return None
+    words = ["archbench", "run", *missing]
+    terms = [term for condition in question.conditions for term in conjuncts(condition)]
+    known = {term.column: term.value for term in terms if isinstance(term, Compare) and term.operator == "=="}
+    if known.get("phase") == "training":
+        words += ["--phase", "training"]
+    batch = ranking.choices[0].batch_size if ranking.choices else known.get("batch_size")
+    if isinstance(batch, (int, float)):
+        words += ["--batch-size", str(int(batch))]
+    return shlex.join(words)

@@ -1,0 +1,169 @@
+"""What became of one cell, as a value: a row of the summary with the few things derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from archbench.choose.evaluate import plain_values
+from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
+from archbench.model.reasons import REASONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST_NAME = 48
+"""Characters of a name in a table; beyond, its middle gives way: both ends tell networks apart."""
+
+
+PLAIN = ("fp32", "contiguous", "off")
+"""The toggles that others are held against: precision, memory format and mode of compilation."""
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
+
+    Latency and throughput are the figures to rank by, p95 in the same terms: corrected for drift where those are.
+    Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
+    """
+
+    cell_id: str
+    variant: str
+    family: str | None
+    setting: str | None
+    device: str
+    hardware_class: str
+    phase: str
+    precision: str
+    memory_format: str
+    compile_mode: str
+    batch_size: int
+    input_size: int | None
+    params: int | None
+    macs: int | None
+    activations: int | None
+    weight_bytes: int | None
+    top1: float | None
+    accuracy_source: str | None
+    status: str
+    verdict: str | None
+    reasons: tuple[str, ...]
+    processes: int
+    processes_used: int
+    error_phase: str | None
+    error_message: str | None
+    rank_latency_s: float | None
+    rank_latency_low_s: float | None
+    rank_latency_high_s: float | None
+    latency_p95_s: float | None
+    rank_throughput_img_s: float | None
+    rank_throughput_low_img_s: float | None
+    rank_throughput_high_img_s: float | None
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    predicted_peak_bytes: int | None
+    compile_cold_s: float | None
+    compile_warm_s: float | None
+    output_rel_error: float | None
+    output_cosine: float | None
+    output_finite: bool | None
+    compile_error_ratio: float | None
+
+    @property
+    def network(self) -> str:
+        """The network's name, short enough for a table."""
+        return shortened(self.variant)
+
+    @property
+    def setting_label(self) -> str:
+        """The suite's name for the cell's toggles, or the toggles themselves where it has none."""
+        return self.setting or toggles_label(self.precision, self.memory_format, self.compile_mode)
+
+    @property
+    def toggles(self) -> tuple[str, str, str]:
+        """Precision, memory format and mode of compilation: what a setting consists of."""
+        return (self.precision, self.memory_format, self.compile_mode)
+
+    @property
+    def is_plain(self) -> bool:
+        """Measured under the setting that others are held against: fp32, contiguous, not compiled."""
+        return self.toggles == PLAIN
+
+    @property
+    def is_usable(self) -> bool:
+        """Measured, and fit to be held against others: neither failed nor invalid."""
+        return self.status == "ok" and self.verdict != "invalid"
+
+    @property
+    def asked_size(self) -> int | None:
+        """The image size where the suite asked for another than the network's own; networks at their own compare."""
+        return self.input_size if "input_size=" in self.variant else None
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """Peak memory of a step: what the caching allocator held, or live tensors where there is no such allocator."""
+        return self.peak_allocated_bytes if self.peak_reserved_bytes is None else self.peak_reserved_bytes
+
+    @property
+    def verdict_label(self) -> str:
+        """`ok`, `suspect: contended`, `oom`: the status of a cell that failed, else its verdict with its reasons."""
+        if self.status != "ok":
+            return self.status
+        # A code that this version does not know still has to be seen; those behind a column explain nulls.
+        codes = [code for code in self.reasons if ":" not in code and _effect(code) != "label"]
+        if self.processes_used < self.processes:
+            codes.append(f"{self.processes_used} of {self.processes} processes")
+        labels = [code for code in self.reasons if _effect(code) == "label"]
+        return "; ".join([f"{self.verdict}: {', '.join(codes)}" if codes else str(self.verdict), *labels])
+
+
+def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
+    """The rows of a summary, in its order."""
+    drift = cells["rank_latency_s"] / cells["latency_median_s"]
+    named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
+    columns = (plain_values(named[field]) for field in Outcome.__struct_fields__)
+    return tuple(Outcome(*values) for values in zip(*columns, strict=True))
+
+
+def shortened(name: str) -> str:
+    """A name as a table shows it: printable, and where it is long, its middle gives way."""
+    name = name if name.isprintable() else printable(name)
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def printable(text: str) -> str:
+    """On one line, with control and direction marks replaced: they could reorder what is read."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+def setting_labels(cells: Iterable[Outcome], named: Iterable[str]) -> list[str]:
+    """Every setting among `cells`: those `named` in that order, then the others as their axes are ordered."""
+    labels = {one.setting_label: one for one in cells}
+    first = [name for name in named if name in labels]
+    return [*first, *sorted(labels.keys() - set(first), key=lambda label: axes_order(labels[label].toggles))]
+
+
+def toggles_label(precision: str, memory_format: str, compile_mode: str) -> str:
+    """A bundle of toggles in words: `amp-bf16, channels_last, compile=default`."""
+    words = [precision]
+    if memory_format != "contiguous":
+        words.append(memory_format)
+    if compile_mode != "off":
+        words.append(f"compile={compile_mode}")
+    return ", ".join(words)
+
+
+def axes_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
+    """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
+    precision, memory_format, compile_mode = toggles
+    return (PRECISIONS.index(precision), MEMORY_FORMATS.index(memory_format), COMPILE_MODES.index(compile_mode))
+
+
+def _effect(code: str) -> str | None:
+    return REASONS[code].effect if code in REASONS else None

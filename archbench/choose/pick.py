@@ -1,0 +1,299 @@
+"""Which network: conditions and goals in; ranked shortlists, and why each other network is not in them, out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from archbench.choose.candidates import Candidates
+from archbench.choose.comparable import Circumstance, Footnote, Group, accuracies, comparable_groups, differences
+from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
+from archbench.choose.exclusion import IDENTITY, Beaten, Comparison, LeftOut, left_out
+from archbench.choose.pareto import dominating, pareto_front
+from archbench.choose.ties import INTERVALS, Figure, Margin, margin
+from archbench.model.derived import judged_columns
+from archbench.model.errors import did_you_mean
+from archbench.model.locked import LOCKED
+from archbench.model.record import Column
+from archbench.query.expression import Among, Expression, conjuncts, leaves, show
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+class Goal(Struct, frozen=True, kw_only=True):
+    """A column to make small, or large."""
+
+    column: str
+    larger: bool = False
+
+    def costs(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """The column so that smaller is better; NaN where it is null."""
+        return -numbers(frame[self.column]) if self.larger else numbers(frame[self.column])
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """What is asked of the candidates. Every condition has to be satisfied."""
+
+    conditions: tuple[Expression, ...] = ()
+    goals: tuple[Goal, ...]
+    """One for a ranking, several for a Pareto front."""
+    across: tuple[str, ...] = ()
+    """Locked columns in which rows may differ and be ranked against each other."""
+    show: tuple[str, ...] = ()
+    """Further columns whose figures are wanted."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of numbers that the question is about: goals, then conditions, then what is shown beside."""
+        named = [leaf.column for condition in self.conditions for leaf in leaves(condition)]
+        wanted = dict.fromkeys((*(goal.column for goal in self.goals), *named, *self.show))
+        return tuple(name for name in wanted if _is_figure(judged_columns()[name]))
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """One cell in a ranking: a network under the setting that serves the goal best."""
+
+    rank: int
+    """From 1; cells that tie with the first share its rank."""
+    network: str
+    architecture: str
+    setting: str | None
+    precision: str
+    memory_format: str
+    compile_mode: str
+    phase: str
+    batch_size: int
+    input_size: int | None
+    cell_id: str
+    run_id: str
+    hardware_class: str
+    torch_version: str | None
+    verdict: str | None
+    figures: tuple[Figure, ...]
+    accuracy_source: str | None
+    behind: Margin | None = None
+    """How far behind the first in the goal; `None` for the first, and on a Pareto front."""
+
+    def figure(self, column: str) -> Figure:
+        """Its figure of a column that the question named."""
+        return next((one for one in self.figures if one.column == column), Figure(column=column, value=None))
+
+
+class Ranking(Struct, frozen=True, kw_only=True):
+    """Cells that may be compared, best first; on a Pareto front by the first goal."""
+
+    circumstances: tuple[Circumstance, ...]
+    choices: tuple[Choice, ...]
+    left_out: tuple[LeftOut, ...]
+    footnotes: tuple[Footnote, ...]
+    """What the ranked cells differ in, though they are ranked together."""
+    accuracies: tuple[str, ...]
+    """Whose weights and protocol the accuracies are of, where the question is about any."""
+    networks: int
+    """How many were looked at."""
+
+
+class Picked(Struct, frozen=True, kw_only=True):
+    """The answer. One ranking where all rows that satisfy the conditions may be compared."""
+
+    conditions: tuple[str, ...]
+    goals: tuple[Goal, ...]
+    across: tuple[str, ...]
+    rankings: tuple[Ranking, ...]
+    warnings: tuple[str, ...] = ()
+    """What the question names and the runs do not have: names that match no row, columns that are null in all."""
+
+    @property
+    def found(self) -> bool:
+        """Whether anything satisfies the conditions."""
+        return any(ranking.choices for ranking in self.rankings)
+
+
+def pick(candidates: Candidates, question: Question) -> Picked:
+    """Answer `question` from `candidates`: only rows that were measured and are not `invalid` can be chosen."""
+    frame = candidates.frame[_needed(question)]
+    conditions = [term for condition in question.conditions for term in conjuncts(condition)]
+    truths = [evaluate(condition, frame) for condition in conditions]
+    wanted = _fit(frame)
+    for truth in truths:
+        wanted = wanted & truth.yes
+    for goal in question.goals:
+        wanted = wanted & ~np.isnan(numbers(frame[goal.column]))
+    groups = comparable_groups(frame, wanted, question.across)
+    return Picked(
+        conditions=tuple(show(condition) for condition in question.conditions),
+        goals=question.goals,
+        across=question.across,
+        rankings=tuple(_ranking(frame, candidates, question, group, wanted, conditions, truths) for group in groups),
+        warnings=(*_unmatched(frame, conditions), *_unmeasured(frame, question)),
+    )
+
+
+def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
+    """All cells that satisfy the conditions, not only each network's best: by network, the best of each first."""
+    frame = candidates.frame
+    wanted = _fit(frame)
+    for condition in question.conditions:
+        wanted = wanted & evaluate(condition, frame).yes
+    kept = frame[wanted]
+    order = np.argsort(question.goals[0].costs(kept), kind="stable")
+    return tuple(sorted(_choices(kept.iloc[order], question), key=lambda one: one.network))
+
+
+def cells_of(candidates: Candidates, question: Question, cell_ids: Collection[str]) -> tuple[Choice, ...]:
+    """The named cells with the figures that the question is about, whether or not they satisfy it."""
+    frame = candidates.frame
+    return _choices(frame[frame["cell_id"].isin(list(cell_ids))], question)
+
+
+def _fit(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose figures may be ranked."""
+    return ((frame["status"] == "ok") & (frame["verdict"] != "invalid")).to_numpy(dtype=bool)
+
+
+def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[str]:
+    """Texts that no row has: misspelt, most likely."""
+    notes: dict[str, None] = {}
+    for leaf in (leaf for condition in conditions for leaf in leaves(condition)):
+        if judged_columns()[leaf.column].kind != "text":
+            continue
+        there = set(frame[leaf.column].dropna().unique().tolist())
+        for value in leaf.values if isinstance(leaf, Among) else (leaf.value,):
+            if value not in there:
+                notes[f"No row has {leaf.column} {value!r}{did_you_mean(str(value), sorted(there)) or '.'}"] = None
+    return list(notes)
+
+
+def _unmeasured(frame: pd.DataFrame, question: Question) -> list[str]:
+    """Columns of the question that are null everywhere, with the one that is measured in their place."""
+    nothing = (name for name in question.columns if frame[name].isna().all())
+    return [f"{name} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
+
+
+_INSTEAD = {"peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes"}
+
+
+def _needed(question: Question) -> list[str]:
+    """Columns that the answer is made of: copying the others for every ranking would take most of the time."""
+    named = [leaf.column for condition in question.conditions for leaf in leaves(condition)]
+    fields = [name for name in Choice.__struct_fields__ if name in judged_columns()]
+    ends = [end for name in question.columns for end in INTERVALS.get(name, ())]
+    return list(dict.fromkeys((*IDENTITY, *LOCKED, *fields, *named, *question.columns, *ends)))
+
+
+def _ranking(
+    frame: pd.DataFrame,
+    candidates: Candidates,
+    question: Question,
+    group: Group,
+    wanted: NDArray[np.bool_],
+    conditions: Sequence[Expression],
+    truths: Sequence[Truth],
+) -> Ranking:
+    rows = group.rows
+    frame = frame.iloc[rows]
+    within = [Truth(truth.yes[rows], truth.no[rows]) for truth in truths]
+    ranked = wanted[rows]
+    goals = [goal.column for goal in question.goals]
+    out = left_out(frame, conditions, within, goals, ranked)
+    kept = frame[ranked]
+    costs = np.column_stack([goal.costs(kept) for goal in question.goals])
+    if len(goals) == 1:
+        chosen = kept.iloc[_best_of_each(kept, costs[:, 0])]
+        choices = _ranked(_choices(chosen, question), question.goals[0], candidates)
+    else:
+        front = pareto_front(costs)
+        chosen = kept[front].iloc[np.lexsort(costs[front].T[::-1])]
+        choices = _choices(chosen, question)
+        out = (*_beaten(kept, costs, front, question, candidates), *out)
+    by_accuracy = any(name in ("top1", "top5") for name in question.columns)
+    return Ranking(
+        circumstances=group.circumstances,
+        choices=choices,
+        left_out=out,
+        footnotes=differences(chosen, question.across),
+        accuracies=accuracies(chosen) if by_accuracy else (),
+        networks=int(frame["variant"].nunique()),
+    )
+
+
+def _best_of_each(frame: pd.DataFrame, costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of each network's best row, best first; of equal ones the first measured."""
+    order = np.argsort(costs, kind="stable")
+    return order[~frame["variant"].iloc[order].duplicated().to_numpy()]
+
+
+def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:
+    plain = [name for name in Choice.__struct_fields__ if name in frame]
+    columns = {name: plain_values(frame[name]) for name in plain}
+    columns["network"] = plain_values(frame["variant"])
+    figures = [_figures(frame, name) for name in question.columns]
+    names = list(columns)
+    return tuple(
+        Choice(rank=rank, figures=row, **dict(zip(names, values, strict=True)))
+        for rank, (row, *values) in enumerate(
+            zip(zip(*figures, strict=True) if figures else [()] * len(frame), *columns.values(), strict=True), 1
+        )
+    )
+
+
+def _figures(frame: pd.DataFrame, name: str) -> list[Figure]:
+    """One column's figures with their intervals, row by row."""
+    ends = [plain_values(frame[end]) for end in INTERVALS.get(name, ())] or [[None] * len(frame)] * 2
+    rows = zip(plain_values(frame[name].astype(float)), *ends, strict=True)
+    return [Figure(column=name, value=value, low=low, high=high) for value, low, high in rows]
+
+
+def _ranked(choices: tuple[Choice, ...], goal: Goal, candidates: Candidates) -> tuple[Choice, ...]:
+    """With the distance from the first, and its rank for those that tie with it."""
+    if not choices:
+        return ()
+    first = choices[0]
+    rest = []
+    for one in choices[1:]:
+        behind = margin(first.figure(goal.column), one.figure(goal.column), _floor(candidates, first, one))
+        rest.append(replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank))
+    return (first, *rest)
+
+
+def _floor(candidates: Candidates, *cells: Choice) -> float | None:
+    """The larger noise floor of the runs that the cells are from."""
+    spreads = [candidates.floors[one.run_id].spread for one in cells if one.run_id in candidates.floors]
+    return max(spreads, default=None)
+
+
+def _beaten(
+    frame: pd.DataFrame,
+    costs: NDArray[np.float64],
+    front: NDArray[np.bool_],
+    question: Question,
+    candidates: Candidates,
+) -> tuple[LeftOut, ...]:
+    """Every network that satisfies the conditions and has no row on the front: what beats its best row, by how much."""
+    variants = frame["variant"].to_numpy()
+    on_front = set(variants[front])
+    losers = [place for place in _best_of_each(frame, costs[:, 0]) if variants[place] not in on_front]
+    winners = np.flatnonzero(front)
+    winners = winners[np.lexsort(costs[winners].T[::-1])]
+    winning = _choices(frame.iloc[winners], question)
+    found = []
+    for place, loser in zip(losers, _choices(frame.iloc[losers], question), strict=True):
+        winner = winning[int(np.argmax(dominating(costs[winners], costs[place])))]
+        floor = _floor(candidates, winner, loser)
+        pairs = [(winner.figure(goal.column), loser.figure(goal.column)) for goal in question.goals]
+        comparisons = tuple(
+            Comparison(better=better, worse=worse, margin=margin(better, worse, floor)) for better, worse in pairs
+        )
+        beaten = Beaten(by=winner.network, comparisons=comparisons)
+        found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, beaten=beaten))
+    return tuple(found)
+
+
+def _is_figure(column: Column) -> bool:
+    return column.kind in ("real", "whole") and column.name not in ("batch_size", "input_size", "protocol_version")

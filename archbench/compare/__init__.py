@@ -1,7 +1,0 @@
-"""Is the head slower than the base? Two sets of rows in, verdicts out; and how cells changed over many runs."""
-
-from archbench.compare.history import History, history, read_runs
-from archbench.compare.rows import LOCKED, NEVER, NOTED, Rows, read_rows
-from archbench.compare.stored import compare
-
-__all__ = ["LOCKED", "NEVER", "NOTED", "History", "Rows", "compare", "history", "read_rows", "read_runs"]

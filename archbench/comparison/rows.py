@@ -1,0 +1,198 @@
+"""One side of a comparison as it is stored, what it says of itself, and whether two sides may be compared at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from archbench.model.comparison import Side
+from archbench.model.environment import Environment
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
+from archbench.model.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NEVER = ("hardware_class", "protocol_version")
+"""Where these differ, the times are of different experiments, and no flag makes a verdict of them."""
+LOCKED = {
+    "torch_version": "the libraries are part of what is timed",
+    "driver_version": "the driver is part of what is timed",
+    "suite": "other suites ask for other cells",
+    "applied": "the processes ran under other flags",
+}
+"""Where these differ, comparing is refused, unless the difference is the question: `--allow-different COLUMN`."""
+NOTED = ("torchvision_version", "timm_version", "cuda_version", "python_version", "archbench_version")
+"""Where these differ, the comparison says so: they follow from the above, or rarely change a time."""
+_FLAGS = (
+    "matmul_precision",
+    "cudnn_tf32",
+    "cudnn_benchmark",
+    "cudnn_deterministic",
+    "threads",
+    "interop_threads",
+    "flush_denormals",
+    "allocator",
+)
+"""Of what a process reads back at its timed step, that which belongs to the session and not to the cell."""
+
+
+class Rows(Struct, frozen=True, kw_only=True):
+    """Rows of one side, with the suite and the machine behind them where they are known."""
+
+    label: str
+    frame: pd.DataFrame
+    """As `load_frame` gives it; may hold several runs of the same thing."""
+    suite: Suite | None = None
+    environment: Environment | None = None
+
+
+def read_rows(path: Path) -> Rows:
+    """Read a run's directory, or one parquet file of results, which may hold several runs.
+
+    Raises `UsageError` for what is neither, for no finished cell, and for files that this version cannot read.
+    """
+    from archbench.results import RunStore, load_frame
+
+    frame = load_frame(path)
+    if not path.is_dir():
+        return Rows(label=str(path), frame=frame)
+    store = RunStore.open(path)
+    return Rows(label=str(path), frame=frame, suite=store.suite, environment=store.environment)
+
+
+def side_of(rows: Rows) -> Side:
+    """What the rows say of where they come from.
+
+    Raises `UnfitError` where one side mixes what must not be mixed, and `UsageError` for a row that is there twice or
+    lacks its hardware class.
+    """
+    frame = rows.frame
+    if frame.empty:
+        raise UsageError(f"{rows.label}: holds no finished cell")
+    _refuse_duplicates(rows)
+    known = {name: _only(rows, name) for name in (*NEVER, "torch_version", "driver_version")}
+    for name in NEVER:
+        if known[name] is None:
+            raise UsageError(f"{rows.label}: its rows lack {name}, so they cannot be compared with others")
+    started = frame["started_at"].dropna()
+    machine = rows.environment
+    return Side(
+        label=rows.label,
+        run_ids=tuple(str(one) for one in frame["run_id"].unique()),
+        hardware_class=str(known["hardware_class"]),
+        protocol_version=int(str(known["protocol_version"])),
+        suite=rows.suite.suite if rows.suite else None,
+        torch_version=known["torch_version"],
+        driver_version=known["driver_version"],
+        torchvision_version=_most(frame, "torchvision_version"),
+        timm_version=_most(frame, "timm_version"),
+        cuda_version=_most(frame, "cuda_version"),
+        python_version=machine.python_version if machine else None,
+        archbench_version=machine.archbench_version if machine else None,
+        started_at=None if started.empty else str(started.min()),
+    )
+
+
+def check_allowed(allow: Collection[str]) -> None:
+    """Raises `UsageError` for a column that is not locked, or that no flag unlocks."""
+    for name in allow:
+        if name in NEVER:
+            raise UsageError(
+                f"--allow-different {name}: times of another {name} are another experiment; never compared"
+            )
+        if name not in LOCKED:
+            raise UsageError(
+                f"--allow-different {name}: not a locked column; there are {', '.join(LOCKED)}"
+                f"{did_you_mean(name, LOCKED)}"
+            )
+
+
+def refuse_incomparable(base: Side, head: Side, allow: Collection[str]) -> None:
+    """Raises `UnfitError` naming the first difference that forbids comparing and is not among `allow`."""
+    for name in (*NEVER, "suite", "torch_version", "driver_version"):
+        ours, theirs = getattr(base, name), getattr(head, name)
+        if ours is None or theirs is None or ours == theirs or name in allow:
+            continue
+        raise UnfitError(
+            f"{name} differs: {ours} in {base.label}, {theirs} in {head.label}; "
+            + (
+                "measure both sides on the same hardware with the same archbench"
+                if name in NEVER
+                else f"{LOCKED[name]}. If that is the question: --allow-different {name}"
+            )
+        )
+
+
+def other_flags(base: pd.Series, head: pd.Series, allow: Collection[str]) -> tuple[str, ...]:
+    """`base`, `head`: each common cell's `applied`, in the same order. Returns the flags that differ, in words.
+
+    Raises `UnfitError` for the first of them unless `applied` is among `allow`.
+    """
+    known = (base.notna() & head.notna()).to_numpy()
+    found: dict[str, str] = {}
+    for ours, theirs in sorted(set(zip(base[known], head[known], strict=True))):
+        before, after = json.loads(ours), json.loads(theirs)
+        for flag in _FLAGS:
+            if flag in before and flag in after and before[flag] != after[flag]:
+                found.setdefault(flag, f"{flag} {before[flag]} in the base, {after[flag]} in the head")
+    if found and "applied" not in allow:
+        raise UnfitError(
+            f"{'; '.join(found.values())}: {LOCKED['applied']}. If that is the question: --allow-different applied"
+        )
+    return tuple(found.values())
+
+
+def differences(base: Rows, head: Rows, ours: Side, theirs: Side) -> Iterator[str]:
+    """Notes on everything that differs between the two sides and was not refused."""
+    names = [*LOCKED, *NOTED]
+    changed = [
+        f"{name.removesuffix('_version')} {before} → {after}"
+        for name in names
+        if (before := getattr(ours, name, None)) != (after := getattr(theirs, name, None)) and before and after
+    ]
+    if base.environment and head.environment:
+        for name in ("kernel", "governor", "turbo", "smt", "cpu_model"):
+            before, after = getattr(base.environment, name), getattr(head.environment, name)
+            changed += [f"{name} {before} → {after}"] if before != after else []
+        for group in ("libraries", "settings"):
+            before, after = getattr(base.environment, group), getattr(head.environment, group)
+            changed += [
+                f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
+                for name in sorted(before.keys() | after.keys())
+                if before.get(name) != after.get(name)
+            ]
+    if changed:
+        yield f"Besides the code, this changed: {', '.join(changed)}."
+    if base.suite and head.suite and base.suite.protocol != head.suite.protocol:
+        yield "The suites set different constants under `protocol:`, so the sides were measured with different care."
+
+
+def _refuse_duplicates(rows: Rows) -> None:
+    keys = ["run_id", "cell_id", "round", "visit"]
+    twice = rows.frame[rows.frame.duplicated(keys)]
+    if not twice.empty:
+        first = twice.iloc[0]
+        raise UsageError(
+            f"{rows.label}: holds {first['cell_id']} of round {first['round']} of run {first['run_id']} twice "
+            f"({len(twice)} such rows); give each run once"
+        )
+
+
+def _only(rows: Rows, name: str) -> str | None:
+    """The one value of a column, `None` where no row has any."""
+    values = rows.frame[name].dropna().unique()
+    if len(values) > 1:
+        raise UnfitError(
+            f"{rows.label}: mixes {name} {' and '.join(str(value) for value in values[:2])}; one side is one thing"
+        )
+    return str(values[0]) if len(values) else None
+
+
+def _most(frame: pd.DataFrame, name: str) -> str | None:
+    values = frame[name].dropna()
+    return None if values.empty else str(values.mode().iloc[0])

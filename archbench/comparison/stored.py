@@ -1,0 +1,294 @@
+"""Two stored runs against each other: a pure function from two sets of rows to a `Comparison`.
+
+Runs of different times differ by more than their code: the machine has good and bad days, and no statistic within the
+runs knows of it. So a comparison here says that its baseline is stored, and calls slower only what exceeds the noise
+floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from archbench.comparison.counted import findings
+from archbench.comparison.rows import Rows, check_allowed, differences, other_flags, refuse_incomparable, side_of
+from archbench.comparison.timed import Timed, timed, undisturbed, usable
+from archbench.comparison.verdicts import judge
+from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.reasons import REASONS
+from archbench.model.units import percent
+from archbench.stats.paired import unpaired
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+"""A cell's summary, by column."""
+_TAKEN = ["architecture", "variant", "status", "reasons", "batch_size", "latency_median_s", "throughput_img_s"]
+_TAKEN += [f"rank_{name}" for name in ("latency_s", "latency_low_s", "latency_high_s")]
+_TAKEN += [f"rank_throughput_{name}img_s" for name in ("", "low_", "high_")]
+_TAKEN += ["peak_allocated_bytes", "peak_reserved_bytes", "params", "macs", "sm_clock_mhz"]
+_SHIFT_CELLS = 5
+"""From this many cells on, what they share is worth a sentence."""
+
+
+def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequence[Floor] = ()) -> Comparison:
+    """Judge every cell that both sides have; nothing is read and nothing written.
+
+    `allow`: locked columns that may differ, since that is the question (`archbench.comparison.rows.LOCKED`); with
+    `suite` a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the runs' own
+    twins; the widest counts.
+
+    Raises `UnfitError` where the sides must not be compared (other hardware, protocol, torch, ...) or one was not
+    finished, and `UsageError` for rows that are there twice, an unknown column, and sides without a common cell.
+    """
+    check_allowed(allow)
+    ours, theirs = side_of(base), side_of(head)
+    refuse_incomparable(ours, theirs, allow)
+    before_ids, after_ids = base.frame["cell_id"].unique(), head.frame["cell_id"].unique()
+    if not set(before_ids) & set(after_ids):
+        raise UsageError(
+            f"{base.label} and {head.label} have no cell in common; the first has {before_ids[0]}, "
+            f"the second {after_ids[0]}"
+        )
+    if "suite" not in allow:
+        _refuse_unfinished("base", base, set(after_ids) - set(before_ids))
+        _refuse_unfinished("head", head, set(before_ids) - set(after_ids))
+    flags = other_flags(*_applied(base.frame, head.frame), allow)
+    shared = ours.torch_version == theirs.torch_version
+    calm = [undisturbed(rows.frame) for rows in (base, head)]
+    before, after, drift = timed(*calm, shared_canary=shared)
+    floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
+    cells, untimed = _cells(before, after, floor)
+    notes = [
+        *([_stored(ours, floor)] if cells else []),
+        *differences(base, head, ours, theirs),
+        *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
+        *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
+        *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
+        *_canary(before, drift, shared),
+        *_shift(cells),
+        *_untimed(untimed),
+    ]
+    return Comparison(
+        kind="stored",
+        base=ours,
+        head=theirs,
+        cells=cells,
+        findings=findings(before.cells, after.cells, may_lack="suite" in allow),
+        notes=tuple(notes),
+        floor=floor,
+        comparable=len(_ended_ok(before.cells).intersection(_ended_ok(after.cells))),
+        duration_s=float(base.frame["duration_s"].sum() + head.frame["duration_s"].sum()),
+    )
+
+
+def _refuse_unfinished(name: str, side: Rows, missing: set[str]) -> None:
+    """Cells that the side's own suite asks for are neither gone nor new: the run stopped before it came to them."""
+    if not missing or side.suite is None:
+        return
+    from archbench.suite.plan import make_plan
+
+    plan = make_plan(side.suite, "cpu" if side.frame["device"].iloc[0] == "cpu" else "cuda")
+    waiting = [cell.cell_id for cell in plan.cells if cell.cell_id in missing]
+    if waiting:
+        raise UnfitError(
+            f"{side.label}, the {name}: was killed, is still running, or was narrowed by --only: {len(waiting)} of the "
+            f"other side's cells have no row yet, such as {waiting[0]}; the same `archbench run` finishes it, or "
+            "compare what both have with --allow-different suite"
+        )
+
+
+def _ended_ok(cells: pd.DataFrame) -> pd.Index[Any]:
+    return cells.index[cells["status"] == "ok"]
+
+
+def _applied(base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:
+    """Each common cell's flags on both sides, in the same order."""
+    ours, theirs = (usable(frame).drop_duplicates("cell_id").set_index("cell_id")["applied"] for frame in (base, head))
+    both = ours.index.intersection(theirs.index)
+    return ours.loc[both], theirs.loc[both]
+
+
+def _twin_floors(base: Timed, head: Timed) -> Iterator[Floor]:
+    from archbench.choose.summary import noise_floor
+
+    for side, name in ((base, "base"), (head, "head")):
+        floor = noise_floor(side.rows)
+        if floor is not None:
+            yield Floor(spread=floor.spread, origin=f"the {name}'s twin {floor.variant}")
+
+
+class _Pair(Struct, frozen=True, kw_only=True):
+    """One cell that either side timed."""
+
+    cell_id: str
+    metric: Metric
+    base: Row
+    head: Row
+    base_times: tuple[float, ...]
+    head_times: tuple[float, ...]
+
+    @property
+    def clock(self) -> float | None:
+        """The head's SM clock over the base's, less 1."""
+        ours, theirs = self.base["sm_clock_mhz"], self.head["sm_clock_mhz"]
+        return theirs / ours - 1 if ours and theirs else None
+
+
+def _cells(base: Timed, head: Timed, floor: Floor | None) -> tuple[tuple[CellComparison, ...], int]:
+    """Every cell measured on both sides, in the base's order; and how many of these neither side timed."""
+    common = base.cells.index.intersection(head.cells.index, sort=False)
+    pairs, untimed = [], 0
+    for cell_id, ours, theirs in zip(
+        common, _plain(base.cells.loc[common]), _plain(head.cells.loc[common]), strict=True
+    ):
+        if (ours["status"], theirs["status"]) != ("ok", "ok"):
+            continue  # a finding
+        pair = _pair(cell_id, ours, theirs, base, head)
+        untimed += pair is None
+        pairs += [pair] if pair else []
+    return tuple(_compared(pairs, floor)), untimed
+
+
+def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pair | None:
+    """By latency, else by throughput; `None` where neither side has either."""
+    none = np.empty(0)
+    metrics: tuple[tuple[Metric, str], ...] = (("latency", "latency_median_s"), ("throughput", "throughput_img_s"))
+    for metric, column in metrics:
+        if ours[column] is None and theirs[column] is None:
+            continue
+        if metric == "latency":
+            times = [side.latencies.get(cell_id, none) for side in (base, head)]
+        else:
+            times = [row["batch_size"] / side.rates.get(cell_id, none) for row, side in ((ours, base), (theirs, head))]
+        return _Pair(
+            cell_id=cell_id,
+            metric=metric,
+            base=ours,
+            head=theirs,
+            base_times=tuple(times[0].tolist()),
+            head_times=tuple(times[1].tolist()),
+        )
+    return None
+
+
+def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellComparison]:
+    fit = [pair for pair in pairs if pair.base_times and pair.head_times]
+    estimates = [unpaired(pair.base_times, pair.head_times) for pair in fit]
+    judged = iter(judge(estimates, [pair.clock for pair in fit], floor))
+    for pair in pairs:
+        known: dict[str, Any] = {"verdict": "invalid", "why": _unfit(pair)}
+        if pair.base_times and pair.head_times:
+            known = msgspec.structs.asdict(next(judged))
+        yield CellComparison(
+            cell_id=pair.cell_id,
+            architecture=pair.base["architecture"],
+            variant=pair.base["variant"],
+            metric=pair.metric,
+            base=_figures(pair.base, pair.base_times),
+            head=_figures(pair.head, pair.head_times),
+            pairs=min(len(pair.base_times), len(pair.head_times)),
+            **known,
+        )
+
+
+def _figures(row: Row, times: tuple[float, ...]) -> Figures:
+    reserved = row["peak_reserved_bytes"]
+    return Figures(
+        latency_s=row["rank_latency_s"],
+        latency_low_s=row["rank_latency_low_s"],
+        latency_high_s=row["rank_latency_high_s"],
+        throughput_img_s=row["rank_throughput_img_s"],
+        throughput_low_img_s=row["rank_throughput_low_img_s"],
+        throughput_high_img_s=row["rank_throughput_high_img_s"],
+        peak_bytes=row["peak_allocated_bytes"] if reserved is None else reserved,
+        params=row["params"],
+        macs=row["macs"],
+        sm_clock_mhz=row["sm_clock_mhz"],
+        processes=len(times),
+        process_times_s=times,
+    )
+
+
+def _unfit(pair: _Pair) -> Why:
+    side, row = ("base", pair.base) if not pair.base_times else ("head", pair.head)
+    codes = [code for code in row["reasons"] if code in REASONS and REASONS[code].effect == "invalid"]
+    remedies = [REASONS[code].remedy for code in codes if REASONS[code].remedy]
+    cause = (
+        f"no measurement of the {side} is fit to be used ({', '.join(codes)})" if codes else f"the {side} has no time"
+    )
+    return Why("invalid_rows", f"{cause}: {remedies[0] if remedies else 'measure it again'}")
+
+
+def _plain(cells: pd.DataFrame) -> list[Row]:
+    """The rows with Python's own values, `None` for pandas' several kinds of nothing."""
+    columns = {name: cells[name].astype(object).where(cells[name].notna(), None).tolist() for name in _TAKEN}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _stored(base: Side, floor: Floor | None) -> str:
+    measured = f", from {base.started_at[:16].replace('T', ' ')} UTC" if base.started_at else ""
+    known = (
+        f"Its noise floor is {percent(floor.spread)} ({floor.origin}): a smaller difference means nothing."
+        if floor
+        else "No noise floor is known, so no cell is called slower or faster: give the suite a `twin:`, or run "
+        "`archbench gate --aa` once on this hardware."
+    )
+    return (
+        f"The baseline is stored{measured}: machines differ from day to day, which no statistic within the runs knows. "
+        f"{known} A gate takes turns on one machine: `archbench gate`."
+    )
+
+
+def _left_out(rows: Sequence[int]) -> Iterator[str]:
+    if any(rows):
+        yield (
+            f"Processes left out, since the fixed kernel beside them was far off its median (`drift`): {rows[0]:,} of "
+            f"the base, {rows[1]:,} of the head."
+        )
+
+
+def _invalid(rows: Sequence[int]) -> Iterator[str]:
+    if any(rows):
+        yield (
+            f"Processes left out as invalid (`archbench report` has the reasons): {rows[0]:,} of the base, "
+            f"{rows[1]:,} of the head."
+        )
+
+
+def _canary(base: Timed, drift: float | None, shared: bool) -> Iterator[str]:
+    """How the two sessions' machines differed, and what was done about it."""
+    if drift is None:
+        return
+    speed = f"The fixed kernel beside every cell took {_more(drift)} in the head"
+    if not base.corrected:
+        yield f"{speed}; times are not corrected for it."
+    elif shared:
+        yield f"{speed}; all times are divided by it, as machine and torch are the same on both sides."
+    else:
+        yield (
+            f"{speed}, which may be the machine or torch: times are corrected for drift within each side, not for this."
+        )
+
+
+def _untimed(count: int) -> Iterator[str]:
+    if count:
+        yield f"Common cells without a time on either side: {count:,}. Of these only what is counted is compared."
+
+
+def _shift(cells: Sequence[CellComparison]) -> Iterator[str]:
+    """What all cells share is the day's, or a change to all of them: worth knowing either way."""
+    ratios = [cell.ratio for cell in cells if cell.ratio is not None]
+    if len(ratios) >= _SHIFT_CELLS:
+        yield f"Over all {len(ratios):,} cells together: {_more(float(np.median(ratios)) - 1)} in the head."
+
+
+def _more(change: float) -> str:
+    size = f"{100 * abs(change):.1f} %"
+    return "the same time" if size == "0.0 %" else f"{size} {'more' if change > 0 else 'less'} time"

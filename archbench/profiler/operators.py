@@ -1,0 +1,230 @@
+"""Operators and kernels of a step, from `torch.profiler` over a scheduled window after warm-up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import Struct
+from torch.profiler import ProfilerActivity, profile, record_function, schedule
+
+from archbench.measure.workload import Workload
+from archbench.model.profile import Bound, OperatorProfile
+from archbench.profiler.rows import Ceilings
+from archbench.profiler.timing import observe, open_boundaries
+from archbench.profiler.traffic import Call, Traffic, Work
+
+ACTIVE_STEPS = 3
+"""Recorded, after one that only warms the profiler up."""
+SLOW_S = 2.0
+"""A step from which one recorded step must do."""
+MOST_OPERATORS = 60
+"""Rows that are kept; the rest of a network's operators and shapes takes no time worth a line."""
+RANGE = "module: "
+"""What the names of our ranges in a trace begin with."""
+_US = 1e-6
+# As libraries name kernels that run on matrix units: CUTLASS and cuBLAS by the instruction's shape (16816), `tensorop`,
+# `gmma` or, since Hopper, `nvjet`; cuDNN by `xmma`. Triton's and FlashAttention's names do not tell.
+_TENSOR_CORE = re.compile(
+    r"tensorop|tensor_op|[hiqd]mma|wgmma|gmma|xmma|nvjet|s\d*16816|s\d*1688|s\d*884|_mma_|cutlass_\d+_", re.I
+)
+_UNTOLD = re.compile(r"^triton_|flash|fmha", re.I)
+_PRODUCTS = {
+    # The operator in which the profiler sees the time, and the one that the dispatcher was called with.
+    "mkldnn_convolution": "convolution",
+    "cudnn_convolution": "convolution",
+    "_convolution": "convolution",
+    "thnn_conv2d": "convolution",
+    "_slow_conv2d_forward": "convolution",
+    "_conv_depthwise2d": "convolution",
+    "convolution": "convolution",
+    "convolution_backward": "convolution_backward",
+    "mm": "mm",
+    "addmm": "addmm",
+    "bmm": "bmm",
+    "baddbmm": "baddbmm",
+    "_scaled_dot_product_flash_attention_for_cpu": "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward": "_scaled_dot_product_flash_attention_for_cpu_backward",
+}
+
+_OTHER_PRODUCTS = re.compile(
+    r"attention|conv(?!ert)|gemm|matmul|einsum|(^|_)(b?add)?b?m[mv](_|$)|(^|_)(linear|lstm|gru)(_|$)"
+)
+"""Further operators with products, of which it is not known at which call the dispatcher saw them."""
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """What the profiler saw, per step."""
+
+    operators: tuple[OperatorProfile, ...]
+    kernels: tuple[OperatorProfile, ...]
+    operators_s: float
+    """Host time inside operators."""
+    busy_share: float | None
+    """Of the window: some kernel ran; `None` on the CPU."""
+    events: Sequence[Any]
+    """The profiler's own, for whoever maps kernels to modules."""
+    steps: int
+
+
+def watch_operators(
+    workload: Workload,
+    traffic: Traffic | None,
+    ceilings: Ceilings | None,
+    step_s: float,
+    *,
+    trace: Path | None = None,
+) -> Window:
+    """Profile the warmed-up `workload`; write what was seen as Chrome's JSON to `trace`.
+
+    Module ranges are only in an eager step's trace: a compiled step does not come past the modules.
+    """
+    cuda = workload.device.type == "cuda"
+    steps = 1 if step_s > SLOW_S else ACTIVE_STEPS
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with (
+        _quiet(),
+        _ranged(workload) as step,
+        profile(
+            activities=activities,
+            schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
+            record_shapes=True,
+            acc_events=True,
+        ) as profiler,
+    ):
+        for _ in range(steps + 1):
+            step()
+            if cuda:
+                torch.cuda.synchronize()
+            profiler.step()
+    if trace is not None:
+        profiler.export_chrome_trace(str(trace))
+    events = profiler.events()
+    assert events is not None
+    known = {} if traffic is None else traffic.by_call
+    averages = profiler.key_averages(group_by_input_shape=True)
+    operators = [event for event in averages if _is_operator(event)]
+    cpu_s = sum(event.self_cpu_time_total for event in operators) * _US
+    window_s = sum(event.cpu_time_total for event in events if event.name.startswith("ProfilerStep")) * _US
+    kernels = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
+    return Window(
+        operators=_operators(operators, steps, known, ceilings, cuda=cuda),
+        kernels=_kernels(kernels, steps),
+        operators_s=cpu_s / steps,
+        busy_share=_covered_us(kernels) * _US / window_s if cuda and window_s else None,
+        events=events,
+        steps=steps,
+    )
+
+
+@contextlib.contextmanager
+def _ranged(workload: Workload) -> Iterator[Callable[[], object]]:
+    """The step, with a range for each module where it runs eagerly."""
+    if workload.cell.compile_mode != "off":
+        yield workload.step
+        return
+    boundaries = open_boundaries(workload, lambda: None, ranges=lambda path: record_function(f"{RANGE}{path or '.'}"))
+    with boundaries:
+        yield lambda: observe(workload, boundaries)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Kineto reports its own start and end, and the absence of a GPU, on stderr."""
+    before = os.environ.get("KINETO_LOG_LEVEL")
+    os.environ["KINETO_LOG_LEVEL"] = "5"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KINETO_LOG_LEVEL"]
+        else:
+            os.environ["KINETO_LOG_LEVEL"] = before
+
+
+def _is_operator(event: Any) -> bool:
+    """Neither a range nor autograd's frame around an operator."""
+    return (
+        "::" in event.key
+        and not event.key.startswith(("autograd::", "torch::autograd::", "profiler::"))
+        and event.device_type.name == "CPU"
+    )
+
+
+def _operators(
+    events: Sequence[Any], steps: int, known: dict[Call, Work], ceilings: Ceilings | None, *, cuda: bool
+) -> tuple[OperatorProfile, ...]:
+    def own_s(event: Any) -> float:
+        return float(event.self_device_time_total if cuda else event.self_cpu_time_total) * _US / steps
+
+    total_s = sum(map(own_s, events)) or 1.0
+    longest = sorted(events, key=own_s, reverse=True)[:MOST_OPERATORS]
+    return tuple(
+        OperatorProfile(
+            name=event.key,
+            shapes=tuple("x".join(map(str, shape)) for shape in event.input_shapes if shape),
+            calls=event.count / steps,
+            self_s=own_s(event),
+            share=own_s(event) / total_s,
+            tensor_core=None,
+            bound=_bound(event, known, ceilings),
+        )
+        for event in longest
+        if own_s(event) > 0
+    )
+
+
+def _bound(event: Any, known: dict[Call, Work], ceilings: Ceilings | None) -> Bound | None:
+    """An operator without products has next to no arithmetic: memory. Of a product, its FLOP and bytes decide."""
+    name = event.key.rpartition("::")[2]
+    if name not in _PRODUCTS:
+        return None if _OTHER_PRODUCTS.search(name) else "memory"
+    shapes = tuple(tuple(shape) for shape in event.input_shapes if shape)
+    work = known.get(Call(_PRODUCTS[name], shapes))
+    if work is None or ceilings is None:
+        return None
+    return "compute" if work.flops / ceilings.flops > work.bytes_moved / ceilings.bandwidth else "memory"
+
+
+def _kernels(events: Sequence[Any], steps: int) -> tuple[OperatorProfile, ...]:
+    seconds: dict[str, float] = defaultdict(float)
+    calls: dict[str, int] = defaultdict(int)
+    for event in events:
+        seconds[event.name] += event.time_range.elapsed_us() * _US
+        calls[event.name] += 1
+    total_s = sum(seconds.values()) or 1.0
+    longest = sorted(seconds, key=lambda name: -seconds[name])[:MOST_OPERATORS]
+    return tuple(
+        OperatorProfile(
+            name=name,
+            shapes=(),
+            calls=calls[name] / steps,
+            self_s=seconds[name] / steps,
+            share=seconds[name] / total_s,
+            tensor_core=uses_tensor_cores(name),
+            bound=None,
+        )
+        for name in longest
+    )
+
+
+def uses_tensor_cores(kernel: str) -> bool | None:
+    """Whether a CUDA kernel's name says that it runs on matrix units; `None` where such names do not tell."""
+    if _TENSOR_CORE.search(kernel):
+        return True
+    return None if _UNTOLD.search(kernel) else False
+
+
+def _covered_us(events: Sequence[Any]) -> float:
+    """Length of the union of the events' time ranges."""
+    covered = end = 0.0
+    for start, stop in sorted((event.time_range.start, event.time_range.end) for event in events):
+        covered += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return covered

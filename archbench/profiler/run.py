@@ -1,0 +1,282 @@
+"""One profile from request to result: each part in a pass of its own, so that none disturbs another's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+from msgspec.structs import replace
+from torch import nn
+
+from archbench.analyze import predict_cell
+from archbench.catalog.build import build, input_shape
+from archbench.measure.calibrate import calibrate
+from archbench.measure.clock import Clock, open_clock
+from archbench.measure.failures import status_of
+from archbench.measure.sampling import quiet_gc, warm_up
+from archbench.measure.state import apply_state, default_threads
+from archbench.measure.workload import Workload
+from archbench.model.cell import Cell
+from archbench.model.errors import UnfitError
+from archbench.model.figures import MemoryModel
+from archbench.model.gradient_health import GradientHealth
+from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
+from archbench.model.profile_memory import MemoryTimeline
+from archbench.model.profile_messages import ProfileRequest
+from archbench.model.protocol import Protocol, protocol_for
+from archbench.profiler.counting import count_by_module
+from archbench.profiler.gradient_health import gradient_health
+from archbench.profiler.kernels import map_kernels
+from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
+from archbench.profiler.operators import Window, watch_operators
+from archbench.profiler.rows import Ceilings, module_rows, stage_rows, step_parts
+from archbench.profiler.timing import StepTimes, time_by_module
+from archbench.profiler.trace_file import add_module_tracks
+from archbench.profiler.traffic import Traffic, watch_traffic
+
+RING = 3
+WARMUP_CAP_S = 3.0
+"""A profile wants caches and allocators warm, not the last half per cent."""
+WHOLE = "all"
+Enter = Callable[[str], None]
+T = TypeVar("T")
+
+
+def profile_cell(request: ProfileRequest, enter: Enter = lambda phase: None) -> Profile:
+    """Profile the request's cell; `enter` is told each phase as it begins.
+
+    Raises `UnfitError` where the device has no room, and whatever the network's own code raises.
+    """
+    return _Run(request, enter).profile()
+
+
+class _Run:
+    """What the passes of one profile share."""
+
+    def __init__(self, request: ProfileRequest, enter: Enter) -> None:
+        self._request = request
+        self._cell = request.cell
+        self._eager = replace(request.cell, compile_mode="off")
+        self._enter = enter
+        self._device = torch.device(request.environment.device)
+        self._threads = request.threads or default_threads(request.environment.cpu_count)
+        self._missing: dict[str, str] = {}
+
+    def profile(self) -> Profile:
+        self._enter("count")
+        predicted = self._refuse_if_too_large()
+        counted = self._unless_impossible(
+            "macs", lambda: count_by_module(self._cell.network, allow_code=self._request.allow_code)
+        )
+        self._enter("ceilings")
+        clock = self._open()
+        ceilings = self._ceilings(clock)
+        self._enter("build")
+        module = self._build()
+        workload = self._workload(module, self._eager)
+        self._enter("first call")
+        workload.step()
+        self._enter("time")
+        times = self._times(workload, clock)
+        self._enter("traffic")
+        traffic = watch_traffic(workload)
+        self._enter("operators")
+        window = self._window(workload, traffic, ceilings, times.plain_s)
+        stages = tuple(stage.name for stage in counted.stages) if counted else ()
+        memory = self._memory(workload, stages, predicted)
+        if self._request.snapshot is not None:
+            self._enter("snapshot")
+            write_snapshot(workload, Path(self._request.snapshot))
+        gradients = self._gradients(stages)
+        compiled = self._compiled(module, times.plain_s) if self._cell.compile_mode != "off" else None
+        rows = module_rows(
+            module,
+            times,
+            counted,
+            traffic,
+            ceilings,
+            batch_size=self._cell.batch_size,
+            training=self._cell.phase == "training",
+        )
+        return Profile(
+            network=self._cell.network.label,
+            cell=self._cell,
+            device=self._cell.device,
+            environment=self._request.environment,
+            threads=self._threads,
+            params=rows[0].params,
+            macs=counted.macs if counted else None,
+            step_s=times.plain_s,
+            observed_step_s=times.observed_s,
+            observing_cost=times.observing_cost,
+            steps=times.steps,
+            modules=rows,
+            parts=step_parts(times, traffic, training=self._cell.phase == "training"),
+            stages=tuple(row.path for row in stage_rows(rows)),
+            operators=window.operators,
+            kernels=window.kernels,
+            roofline=_roofline(rows, ceilings, window, times),
+            compiled=compiled,
+            memory=memory,
+            gradients=gradients,
+            missing=self._missing,
+        )
+
+    def _refuse_if_too_large(self) -> MemoryModel | None:
+        """The predicted memory, where it can be predicted; raises `UnfitError` where the device has not so much."""
+        cell = self._cell
+        model = predict_cell(cell, allow_code=self._request.allow_code)
+        if model is None:
+            return None  # its step looks at values: to be found out by running it
+        need = model.peak_bytes(cell.batch_size, batches_held=RING)
+        free = self._free_bytes()
+        if need > free:
+            room = model.largest_batch(free)
+            remedy = f"batch size {room} would fit" if room else "not even one image would fit"
+            raise UnfitError(
+                f"{cell.network.label}: no room on {self._device}: a {cell.phase} step of {cell.batch_size} images "
+                f"needs about {_gib(need)}, {_gib(free)} are free; {remedy}"
+            )
+        return model
+
+    def _free_bytes(self) -> int:
+        if self._device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self._device)[0])
+        limit = self._request.environment.memory_bytes - psutil.Process().memory_info().rss
+        return min(int(psutil.virtual_memory().available), limit)
+
+    def _open(self) -> Clock:
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
+        self._set_state()
+        return open_clock(self._device)
+
+    def _set_state(self) -> None:
+        apply_state(self._cell.precision, self._threads, self._request.seed)
+
+    def _ceilings(self, clock: Clock) -> Ceilings | None:
+        """Measured here and now, at the threads of this profile; `None` where the arithmetic has no ceiling here."""
+        try:
+            found = self._request.calibration or calibrate(self._device, clock, self._threads, soak_s=0.0)
+        except Exception as error:  # a small GPU without room for the products
+            self._missing["roofline"] = f"the ceilings could not be measured ({_line(error)})"
+            return None
+        finally:
+            self._set_state()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        peak = found.peak(self._cell.precision)
+        if peak is None:
+            self._missing["roofline"] = f"no matrix product was measured at {self._cell.precision} on this device"
+            return None
+        return Ceilings(flops=peak, bandwidth=found.copy_bytes_per_s)
+
+    def _build(self) -> nn.Module:
+        torch.manual_seed(self._request.seed)
+        return build(self._cell.network, allow_code=self._request.allow_code)
+
+    def _workload(self, module: nn.Module, cell: Cell) -> Workload:
+        shape = input_shape(cell.network, allow_code=self._request.allow_code)
+        workload = Workload(cell, module, shape, self._device, ring=RING, seed=self._request.seed)
+        workload.require(workload.applied())
+        return workload
+
+    def _protocol(self) -> Protocol:
+        return protocol_for(self._cell.device, {"warmup_cap_s": WARMUP_CAP_S})
+
+    def _times(self, workload: Workload, clock: Clock) -> StepTimes:
+        with quiet_gc():
+            warm_up(workload.step, clock, self._protocol(), first_cell=True)
+            return time_by_module(workload, clock, self._request.timing_s)
+
+    def _window(self, workload: Workload, traffic: Traffic, ceilings: Ceilings | None, step_s: float) -> Window:
+        trace = None if self._request.trace is None else Path(self._request.trace)
+        window = watch_operators(workload, traffic, ceilings, step_s, trace=trace)
+        if trace is not None:
+            add_module_tracks(trace)
+        return window
+
+    def _memory(
+        self, workload: Workload, stages: tuple[str, ...], predicted: MemoryModel | None
+    ) -> MemoryTimeline | None:
+        if not self._request.memory:
+            self._missing["memory"] = "left out on request"
+            return None
+        self._enter("memory")
+        peak = None if predicted is None else predicted.peak_bytes(self._cell.batch_size, batches_held=RING)
+        return self._unless_impossible("memory", lambda: memory_timeline(workload, stages, peak))
+
+    def _gradients(self, stages: tuple[str, ...]) -> GradientHealth | None:
+        if self._cell.phase == "inference":
+            self._missing["gradients"] = "there are none at inference; profile a training step"
+            return None
+        if not self._request.gradients:
+            self._missing["gradients"] = "left out on request"
+            return None
+        self._enter("gradients")
+
+        def draw() -> nn.Module:
+            """New weights each time: the seed is set by whoever draws."""
+            return build(self._cell.network, allow_code=self._request.allow_code)
+
+        shape = input_shape(self._cell.network, allow_code=self._request.allow_code)
+        return self._unless_impossible(
+            "gradients", lambda: gradient_health(draw, self._eager, shape, self._device, stages=stages)
+        )
+
+    def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:
+        self._enter("compile")
+        return self._unless_impossible(
+            "compiled",
+            lambda: map_kernels(
+                lambda: self._workload(module, self._cell), open_clock(self._device), eager_s, self._request.timing_s
+            ),
+        )
+
+    def _unless_impossible(self, part: str, make: Callable[[], T]) -> T | None:
+        """The part, or why there is none: what fails here costs no more than itself, unless memory has run out."""
+        try:
+            return make()
+        except Exception as error:  # the network's own code, or a library's
+            if status_of(error) == "oom":
+                raise
+            self._missing[part] = _line(error)
+            return None
+
+
+def _roofline(
+    rows: Sequence[ModuleProfile], ceilings: Ceilings | None, window: Window, times: StepTimes
+) -> Roofline | None:
+    if ceilings is None:
+        return None
+    busy = window.busy_share
+    return Roofline(
+        peak_flops=ceilings.flops,
+        bandwidth=ceilings.bandwidth,
+        points=tuple(
+            RooflinePoint(
+                name=row.path or WHOLE,
+                intensity=row.intensity,
+                achieved_flops=row.achieved_flops,
+                share=row.achieved_flops / min(ceilings.flops, row.intensity * ceilings.bandwidth),
+                time_share=row.share,
+            )
+            for row in (*stage_rows(rows), rows[0])
+            if row.intensity and row.achieved_flops
+        ),
+        device_busy_s=None if busy is None else busy * times.plain_s,
+        launch_gap_s=None if busy is None else (1 - busy) * times.plain_s,
+        # The profiler slows the host, so its own window would overstate this; operators are slowed a little as well.
+        host_s=max(0.0, times.plain_s - window.operators_s) if busy is None else None,
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,156 @@
+"""Times a step by module, and what watching it costs: plain and observed steps take turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from msgspec import Struct
+
+from archbench.measure.clock import MS, Clock
+from archbench.measure.workload import Workload
+from archbench.profiler.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
+
+LEAST_PAIRS = 5
+LEAST_SLOW_PAIRS = 3
+SLOW_S = 1.0
+"""A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
+MOST_PAIRS = 40
+_NS = 1e-9
+T = TypeVar("T", float, "Observed")
+
+
+class StepTimes(Struct, frozen=True, kw_only=True):
+    """Means over the faster half of the steps: they add up as medians do not, and what disturbs a step slows it."""
+
+    plain_s: float
+    observed_s: float
+    """Without the time that looking for the graph's nodes takes, which stands between forward and backward."""
+    observing_cost: float
+    """Whole observed step over plain step, less 1."""
+    steps: int
+    by_owner: dict[Owner, float]
+    calls: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    kinds: dict[str, str]
+
+
+class Observed(Struct, frozen=True):
+    """One observed step; the faster one is the smaller."""
+
+    whole_s: float
+    by_owner: dict[Owner, float]
+
+    def __lt__(self, other: Observed) -> bool:
+        return self.whole_s < other.whole_s
+
+
+def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
+    """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
+    stopwatch = _Events() if workload.device.type == "cuda" else None
+    read: Callable[[], Any] = time.perf_counter_ns if stopwatch is None else stopwatch.record
+    plain: list[float] = []
+    observed: list[Observed] = []
+    boundaries = open_boundaries(workload, read)
+    begin = time.perf_counter()
+    while _more(len(plain), time.perf_counter() - begin, timing_s):
+        timing = clock.latency(workload.step)
+        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+        with boundaries:
+            clock.synchronize()
+            observe(workload, boundaries)
+            clock.synchronize()
+        observed.append(_durations(boundaries, stopwatch))
+    fast = _faster_half(observed)
+    plain_s = statistics.fmean(_faster_half(plain))
+    by_owner: dict[Owner, float] = defaultdict(float)
+    for step in fast:
+        for owner, seconds in step.by_owner.items():
+            by_owner[owner] += seconds / len(fast)
+    whole_s = sum(by_owner.values())
+    own_work_s = sum(by_owner.pop(owner) for owner in list(by_owner) if owner.path == OBSERVING)
+    return StepTimes(
+        plain_s=plain_s,
+        observed_s=whole_s - own_work_s,
+        observing_cost=whole_s / plain_s - 1.0,
+        steps=len(fast),
+        by_owner=dict(by_owner),
+        calls=dict(boundaries.calls),
+        shapes=dict(boundaries.shapes),
+        kinds=dict(boundaries.kinds),
+    )
+
+
+def time_plain(workload: Workload, clock: Clock, timing_s: float) -> float:
+    """Seconds of one step, as `StepTimes.plain_s`; of a workload that has been called."""
+    plain: list[float] = []
+    begin = time.perf_counter()
+    while _more(len(plain), time.perf_counter() - begin, timing_s):
+        timing = clock.latency(workload.step)
+        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+    return statistics.fmean(_faster_half(plain))
+
+
+def _more(pairs: int, spent_s: float, timing_s: float) -> bool:
+    slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
+    return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < timing_s)
+
+
+def open_boundaries(
+    workload: Workload, read: Callable[[], Any], ranges: Callable[[str], AbstractContextManager[Any]] | None = None
+) -> Boundaries[Any]:
+    """Boundaries fit for `observe`."""
+    afterwards = LOSS if workload.cell.phase == "training" else OTHER
+    return Boundaries(workload.module, read, afterwards=afterwards, ranges=ranges)
+
+
+def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
+    """Do one step and tell `boundaries` of its parts; the same work as `workload.step`."""
+    boundaries.start()
+    if workload.cell.phase == "inference":
+        workload.step()
+    else:
+        loss = workload.loss()
+        boundaries.follow_backward(loss)
+        workload.backward(loss)
+        boundaries.hand_over(OPTIMIZER)
+        workload.update()
+    boundaries.end()
+
+
+def _durations(boundaries: Boundaries[Any], stopwatch: _Events | None) -> Observed:
+    marks = boundaries.marks
+    if stopwatch is None:
+        by_owner = between(marks, lambda before, after: (after - before) * _NS)
+    else:
+        by_owner = between(marks, lambda before, after: before.elapsed_time(after) * MS)
+        stopwatch.take_back()
+    return Observed(sum(by_owner.values()), by_owner)
+
+
+def _faster_half(steps: Sequence[T]) -> list[T]:
+    return sorted(steps)[: (len(steps) + 1) // 2]
+
+
+class _Events:
+    """CUDA events, made once and used again in every step: making one takes as long as recording it."""
+
+    def __init__(self) -> None:
+        self._events: list[torch.cuda.Event] = []
+        self._used = 0
+
+    def record(self) -> torch.cuda.Event:
+        if self._used == len(self._events):
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
+        event = self._events[self._used]
+        self._used += 1
+        event.record()
+        return event
+
+    def take_back(self) -> None:
+        self._used = 0

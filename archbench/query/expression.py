@@ -1,0 +1,112 @@
+"""Conditions on rows of results, as frozen types: what `archbench.query.parsing` reads and `archbench.choose` judges.
+
+Columns stand under their stored names and numbers in stored units (seconds, bytes), whatever the user wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.model.derived import judged_columns, without_unit
+from archbench.query.quantity import written
+
+Operator = Literal["<", "<=", ">", ">=", "==", "!="]
+Value = float | str | bool
+
+
+class Compare(Struct, frozen=True, kw_only=True):
+    """One column against one value. Null satisfies no comparison, `!=` neither."""
+
+    column: str
+    operator: Operator
+    value: Value
+
+
+class Among(Struct, frozen=True, kw_only=True):
+    """One column among several values, or among none of them."""
+
+    column: str
+    values: tuple[Value, ...]
+    negated: bool = False
+
+
+class Not(Struct, frozen=True, kw_only=True):
+    """Satisfied where `term` is known not to be: what is null stays unsatisfied under `not`, too."""
+
+    term: Expression
+
+
+class All(Struct, frozen=True, kw_only=True):
+    """`and`; two terms or more."""
+
+    terms: tuple[Expression, ...]
+
+
+class Any(Struct, frozen=True, kw_only=True):
+    """`or`; two terms or more."""
+
+    terms: tuple[Expression, ...]
+
+
+Expression = Compare | Among | Not | All | Any
+Leaf = Compare | Among
+
+
+def conjuncts(expression: Expression) -> Iterator[Expression]:
+    """The parts that each have to be satisfied, in the order in which they were written."""
+    if isinstance(expression, All):
+        for term in expression.terms:
+            yield from conjuncts(term)
+    else:
+        yield expression
+
+
+def leaves(expression: Expression) -> Iterator[Leaf]:
+    """Every comparison in it, from left to right."""
+    match expression:
+        case Compare() | Among():
+            yield expression
+        case Not(term=term):
+            yield from leaves(term)
+        case All(terms=terms) | Any(terms=terms):
+            for term in terms:
+                yield from leaves(term)
+
+
+def show(expression: Expression) -> str:
+    """As a user would write it; `parse` gives the same expression again."""
+    match expression:
+        case Compare(column=column, operator="==", value=True) if judged_columns()[column].kind == "flag":
+            return column
+        case Compare(column=column, operator=operator, value=value):
+            return f"{without_unit(column)} {operator} {_value(value, column)}"
+        case Among(column=column, values=values, negated=negated):
+            inside = ", ".join(_value(value, column) for value in values)
+            return f"{without_unit(column)} {'not in' if negated else 'in'} ({inside})"
+        case Not(term=term):
+            return f"not {_inside(term, (Compare, Among, Not))}"
+        case All(terms=terms):
+            return " and ".join(_inside(term, (Compare, Among, Not)) for term in terms)
+        case Any(terms=terms):
+            return " or ".join(_inside(term, (Compare, Among, Not, All)) for term in terms)
+
+
+def _inside(term: Expression, bare: tuple[type, ...]) -> str:
+    """A term of a larger expression: in brackets where what joins it binds more tightly."""
+    return show(term) if isinstance(term, bare) else f"({show(term)})"
+
+
+def _value(value: Value, column: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return written(value, judged_columns()[column])
+    if value.replace("_", "").replace("-", "").isalnum() and value.lower() not in KEYWORDS:
+        return value
+    return f'"{value}"' if "'" in value else f"'{value}'"
+
+
+KEYWORDS = frozenset({"and", "or", "not", "in"})

@@ -1,0 +1,148 @@
+"""The measured figures: one table a phase, cells that may be compared standing together, fastest first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from msgspec import Struct
+
+from archbench.choose.outcome import Outcome, shortened
+from archbench.model.units import (
+    GIGA,
+    IMAGES,
+    MIB,
+    MILLION,
+    MS,
+    NULL,
+    RATIO,
+    Unit,
+    figure,
+    fixed,
+    memory_unit,
+    rounded,
+    whole,
+)
+from archbench.rendering.content import Block, Paragraph, Section
+from archbench.rendering.listing import listed
+from archbench.rendering.measured import Measured
+
+PHASES = {"inference": "Inference", "training": "Training"}
+_ONE_TABLE = 30
+"""Rows beyond which a phase has a table for each setting."""
+_STEPS = {"inference": "forward pass", "training": "training step"}
+
+
+class _Terms(Struct, frozen=True, kw_only=True):
+    """What the rows of one phase have in common."""
+
+    phase: str
+    reserved: bool
+    """Peak memory is what the allocator held, as on a GPU, and not the live tensors alone."""
+    memory: Unit
+    usual_size: int | None
+
+
+def networks(run: Measured) -> Section:
+    """What is known of each network without timing it: counted, or published."""
+    each = list({(one.variant, one.input_size): one for one in run.outcomes}.values())
+    each.sort(key=lambda one: (one.macs or 0, one.variant))
+    numbers = ("Image px", "Params M", "GMACs", "Activations M", "Weights MiB", "Top-1 %")
+    rows = listed(
+        each,
+        _network_row,
+        ("Network", "Family", *numbers),
+        numeric=numbers,
+        noun="networks",
+        caption="The networks",
+    )
+    return Section(title="Networks", blocks=tuple(rows))
+
+
+def _network_row(one: Outcome) -> tuple[str, ...]:
+    return (
+        one.network,
+        shortened(one.family or NULL),
+        NULL if one.input_size is None else str(one.input_size),
+        fixed(one.params, MILLION, 2),
+        fixed(one.macs, GIGA, 2),
+        fixed(one.activations, MILLION, 1),
+        fixed(one.weight_bytes, MIB, 1),
+        fixed(one.top1, RATIO, 1),
+    )
+
+
+def phase_sections(run: Measured) -> list[Section]:
+    """A section for each phase in which something was measured."""
+    sections = []
+    for phase in PHASES:
+        # What was switched off beforehand or cannot run here has no place among figures; `failures` lists it.
+        cells = [one for one in run.outcomes if one.phase == phase and one.status not in ("unsupported", "skipped")]
+        if cells:
+            sections.append(_phase_section(run, phase, cells))
+    return sections
+
+
+def _phase_section(run: Measured, phase: str, cells: list[Outcome]) -> Section:
+    terms = _terms(phase, cells)
+    notes = Paragraph(_caption(terms))
+    cells = sorted(
+        cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
+    )
+    by_setting: dict[str, list[Outcome]] = {label: [] for label in run.setting_labels()}
+    for one in cells:
+        by_setting[one.setting_label].append(one)
+    title = PHASES[phase]
+    if len(cells) <= _ONE_TABLE:
+        ranked = [one for members in by_setting.values() for one in members]
+        return Section(title=title, blocks=(notes, *_table(ranked, terms, title)), phase=phase)
+    parts = (
+        Section(title=f"{title}: {label}", blocks=tuple(_table(members, terms, f"{title}: {label}")), phase=phase)
+        for label, members in by_setting.items()
+        if members
+    )
+    return Section(title=title, blocks=(notes, *parts), phase=phase)
+
+
+def _terms(phase: str, cells: list[Outcome]) -> _Terms:
+    reserved = any(one.peak_reserved_bytes is not None for one in cells)
+    peaks = (one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells)
+    sizes = Counter(one.input_size for one in cells if one.input_size is not None)
+    return _Terms(
+        phase=phase,
+        reserved=reserved,
+        memory=memory_unit(peak for peak in peaks if peak is not None),
+        usual_size=sizes.most_common(1)[0][0] if sizes else None,
+    )
+
+
+def _caption(terms: _Terms) -> str:
+    kind = "held by the allocator" if terms.reserved else "of live tensors"
+    side = terms.usual_size
+    size = "" if side is None else f" Images are {side} x {side} unless the network's name says otherwise."
+    return (
+        f"One {_STEPS[terms.phase]} of the whole batch: synchronised for the latency, back to back for the rate. "
+        f"Among rows of equal setting and batch size the fastest stands first. Peak: memory {kind}.{size}"
+    )
+
+
+def _table(cells: list[Outcome], terms: _Terms, caption: str) -> list[Block]:
+    time = "Step ms" if terms.phase == "training" else "Latency ms"
+    numbers = ("Batch", time, "p95 ms", "img/s", f"Peak {terms.memory.symbol}")
+    headings = ("Network", "Setting", *numbers, "Verdict")
+    return listed(cells, lambda one: _row(one, terms), headings, numeric=numbers, noun="cells", caption=caption)
+
+
+def _row(one: Outcome, terms: _Terms) -> tuple[str, ...]:
+    odd_size = one.input_size not in (None, terms.usual_size) and f"input_size={one.input_size}" not in one.variant
+    peak = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
+    return (
+        f"{one.network} ({one.input_size} px)" if odd_size else one.network,
+        one.setting_label,
+        str(one.batch_size),
+        figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),
+        rounded(one.latency_p95_s, MS),
+        rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s),
+        whole(peak, MIB) if terms.memory is MIB else fixed(peak, terms.memory, 2),
+        one.verdict_label,
+    )

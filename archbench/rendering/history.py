@@ -1,0 +1,140 @@
+"""A history as something to read, and as a plot of the cells that changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from archbench.comparison.history import History, Run, Series, Step
+from archbench.model.cell import short_id
+from archbench.model.units import MS, change, figure
+from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, Table
+
+MOST_LINES = 8
+"""Cells in the plot: more lines, and none can be followed."""
+_MOST_ROWS = 500
+_HEIGHT = 360
+"""Pixels."""
+
+
+def history_report(history: History, *, plot: bool) -> Report:
+    """Where something changed first, then every cell's trend. `plot` needs altair; raises `ImportError` without."""
+    sections = [
+        Section(title="Changes", blocks=_steps(history)),
+        *([Section(title="Plot", blocks=(_picture(history),))] if plot and history.series else []),
+        *([Section(title="Known breaks", blocks=(_resets(history),))] if history.resets else []),
+        Section(title="Cells", blocks=_trends(history)),
+        Section(title="To know", blocks=(Bullets(history.notes),)),
+    ]
+    changed = len({change.cell_id for step in history.steps for change in step.changes})
+    first, last = (run.started_at[:10] for run in (history.runs[0], history.runs[-1]))
+    return Report(
+        title=f"History of {len(history.runs):,} runs",
+        lead=(
+            Paragraph(
+                f"{first} to {last}, {len(history.series):,} series of cells: "
+                f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody."
+            ),
+        ),
+        sections=tuple(sections),
+    )
+
+
+def _steps(history: History) -> tuple[Block, ...]:
+    if not history.steps:
+        return (Paragraph("No cell changed."),)
+    return tuple(block for step in history.steps for block in _step(step))
+
+
+def _step(step: Step) -> tuple[Block, ...]:
+    rows = tuple(
+        (
+            short_id(one.cell_id),
+            figure(one.before_s, MS),
+            figure(one.after_s, MS),
+            change(one.change),
+        )
+        for one in step.changes[:_MOST_ROWS]
+    )
+    between = f"Between {_named(step.before)} and {_named(step.after)}:"
+    table = Table(headings=("Cell", "Before ms", "After ms", "Change"), rows=rows, numeric=frozenset({1, 2, 3}))
+    return (Paragraph(between), table, *(Paragraph(sentence) for sentence in step.also))
+
+
+def _named(run: Run) -> str:
+    return f"`{run.run_id}` ({run.started_at[:16].replace('T', ' ')} UTC)"
+
+
+def _resets(history: History) -> Block:
+    return Bullets(tuple(f"`{reset.before_run}` to `{reset.after_run}`: {reset.what}" for reset in history.resets))
+
+
+def _trends(history: History) -> tuple[Block, ...]:
+    ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
+    rows = tuple(
+        (
+            short_id(one.cell_id),
+            one.hardware_class,
+            str(len(one.points)),
+            figure(one.points[0].time_s, MS),
+            figure(one.points[-1].time_s, MS),
+            change(one.points[-1].time_s / one.points[0].time_s - 1),
+            str(len(one.changes)),
+        )
+        for one in ordered[:_MOST_ROWS]
+    )
+    headings = ("Cell", "Hardware", "Runs", "First ms", "Last ms", "Last over first", "Changes")
+    table = Table(headings=headings, rows=rows, numeric=frozenset({2, 3, 4, 5, 6}))
+    left = len(ordered) - len(rows)
+    return (table, *([Paragraph(f"{left:,} more are in `--format json`.")] if left > 0 else []))
+
+
+def _moved(series: Series) -> float:
+    """The largest change of a series, as an absolute log; 0 for none."""
+    return max((abs(math.log(one.after_s / one.before_s)) for one in series.changes), default=0.0)
+
+
+def _picture(history: History) -> Picture:
+    chosen = sorted(history.series, key=lambda one: (-_moved(one), -len(one.points), one.cell_id))[:MOST_LINES]
+    return Picture(
+        name="history",
+        title="Time of a batch over the runs, against each cell's median",
+        alt=f"A line for each of {len(chosen)} cells, those that changed most; dotted lines where torch or the driver "
+        "changed.",
+        spec=_chart(history, chosen),
+    )
+
+
+def _chart(history: History, chosen: Sequence[Series]) -> str:
+    """Vega-Lite: relative time over the date of the run."""
+    import altair as alt
+
+    begun = {run.run_id: run.started_at for run in history.runs}
+    several = len({one.hardware_class for one in chosen}) > 1
+    values = []
+    for one in chosen:
+        times = sorted(point.time_s for point in one.points)
+        middle = times[len(times) // 2]
+        values += [
+            {
+                "cell": short_id(one.cell_id) + (f" on {one.hardware_class}" if several else ""),
+                "run": point.run_id,
+                "date": begun[point.run_id],
+                "change": point.time_s / middle - 1,
+            }
+            for point in one.points
+        ]
+    lines = (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("date:T", title="Run"),
+            y=alt.Y("change:Q", title="Time against the median", axis=alt.Axis(format="+.1%")),
+            color=alt.Color("cell:N", title="Cell", legend=alt.Legend(columns=1, labelLimit=600)),
+            tooltip=["cell:N", "run:N", alt.Tooltip("change:Q", format="+.2%")],
+        )
+    )
+    breaks = [{"date": begun[reset.after_run], "what": reset.what} for reset in history.resets]
+    rules = alt.Chart(alt.InlineData(values=breaks)).mark_rule(strokeDash=[2, 4]).encode(x="date:T", tooltip="what:N")
+    both = alt.layer(lines, rules) if breaks else alt.layer(lines)
+    return both.properties(width="container", height=_HEIGHT).to_json(indent=None)

@@ -1,0 +1,241 @@
+"""A report as one HTML file that works from a disk without a network: tables that sort, filters, live charts.
+
+Scripts run only where their hash stands in the page's content security policy, and nothing can be loaded: a name that
+broke out of its place could still do nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from html import escape
+from importlib.resources import files
+from itertools import groupby
+from string import Template
+
+import msgspec
+
+from archbench.choose.outcome import printable
+from archbench.rendering.content import (
+    SHOWN,
+    Block,
+    Bullets,
+    Code,
+    Dataset,
+    Fold,
+    Paragraph,
+    Picture,
+    Report,
+    Section,
+    Table,
+)
+from archbench.rendering.drawing import DARK, LIGHT, pictures, theme
+from archbench.rendering.inline import html
+
+FIRST_ROWS = 100
+"""Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
+MOST_ROWS = 25_000
+"""Rows of all long tables together, so that a run of 100,000 cells stays a page of 15 MiB."""
+
+_RIGHT = ' class="n"'
+_INK = {"light": ("#1f2328", "#dfe3e8"), "dark": ("#e3e7ec", "#343b45")}
+
+
+def render_html(report: Report) -> str:
+    """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
+    drawing = load_scripts() if any(pictures(report)) else ""
+    page = _Page(_rows_each(report))
+    lead = page.blocks(report.lead, 2)
+    sections = "\n".join(page.section(section, 2) for section in report.sections)
+    scripts = [script for script in (drawing, _own("page.js")) if script]
+    return Template(_own("page.html")).substitute(
+        title=html(report.title),
+        policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline'; "
+        "img-src data:; base-uri 'none'; form-action 'none'",
+        style=_own("page.css"),
+        lead=lead,
+        contents="".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in page.contents),
+        sections=sections,
+        data=_json(_for_page(report)),
+        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+    )
+
+
+class _Shared(msgspec.Struct, frozen=True):
+    """What the page's script needs: the figures behind the pictures, the filters, and the themes."""
+
+    dataset: Dataset | None
+    themes: dict[str, dict[str, object]]
+    layer: str
+
+
+def _for_page(report: Report) -> _Shared:
+    themes = {
+        name: theme(*_INK[name], palette, background="transparent")
+        for name, palette in (("light", LIGHT), ("dark", DARK))
+    }
+    return _Shared(dataset=report.dataset, themes=themes, layer=f"{SHOWN}_marks")
+
+
+class _Page:
+    """Turns blocks into HTML, and remembers the headings and which anchors are taken."""
+
+    def __init__(self, rows_each: int) -> None:
+        self.contents: list[tuple[str, str]] = []
+        """Anchor and title, as HTML, of each section of the first level."""
+        self._rows_each = rows_each
+        self._anchors: set[str] = set()
+        self._label = "Figures"
+
+    def blocks(self, blocks: Iterable[Block], level: int) -> str:
+        """The blocks in order; pictures that follow each other share a grid."""
+        parts = []
+        for drawn, members in groupby(blocks, lambda block: isinstance(block, Picture)):
+            inside = "\n".join(self._block(block, level) for block in members)
+            parts.append(f'<div class="plots">\n{inside}\n</div>' if drawn else inside)
+        return "\n".join(parts)
+
+    def section(self, section: Section, level: int) -> str:
+        """A section with its heading, `h2` for level 2, as a place that can be linked to."""
+        anchor, title = self._anchor(section.title), html(section.title)
+        if level == 2:
+            self.contents.append((anchor, title))
+        self._label = printable(section.title)
+        phase = f' data-phase="{html(section.phase)}"' if section.phase else ""
+        heading = f"h{min(level, 6)}"
+        return (
+            f'<section id="{anchor}" aria-labelledby="{anchor}-title"{phase}>\n'
+            f'<{heading} id="{anchor}-title">{title}</{heading}>\n{self.blocks(section.blocks, level + 1)}\n</section>'
+        )
+
+    def _block(self, block: Block, level: int) -> str:
+        match block:
+            case Paragraph():
+                return f"<p>{html(block.text)}</p>"
+            case Bullets():
+                return f"<ul>{''.join(f'<li>{html(item)}</li>' for item in block.items)}</ul>"
+            case Code():
+                return f'<pre tabindex="0"><code>{_escaped(block.text)}</code></pre>'
+            case Table():
+                return self._table(block)
+            case Fold():
+                inside = self.blocks(block.blocks, level)
+                return f"<details><summary>{html(block.summary)}</summary>\n{inside}\n</details>"
+            case Picture():
+                return self._picture(block, level)
+            case Section():
+                return self.section(block, level)
+
+    def _picture(self, picture: Picture, level: int) -> str:
+        heading = f"h{min(level, 6)}"
+        return (
+            f'<figure class="plot" id="{self._anchor(picture.name)}">\n'
+            f"<{heading}>{html(picture.title)}</{heading}>\n"
+            f'<div class="canvas"></div>\n<figcaption>{html(picture.alt)}</figcaption>\n'
+            '<details class="figures"><summary>The figures as a table</summary></details>\n'
+            f'<script type="application/json" class="spec">{_no_tags(picture.spec)}</script>\n</figure>'
+        )
+
+    def _table(self, table: Table) -> str:
+        numeric = f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else ""
+        if not any(table.headings):
+            head = ""
+        else:
+            head = "".join(
+                f'<th scope="col"{_RIGHT if place in table.numeric else ""}>{html(name)}</th>'
+                for place, name in enumerate(table.headings)
+            )
+            head = f"<thead><tr>{head}</tr></thead>"
+        kept = table.rows[: self._rows_each]
+        body = "\n".join(_row(row, table, plain=not head) for row in kept[:FIRST_ROWS])
+        later = ""
+        if len(kept) > FIRST_ROWS:
+            rest = [tuple(map(printable, row)) for row in kept[FIRST_ROWS:]]
+            later = f'<script type="application/json" class="later">{_json(rest)}</script>'
+        missing = ""
+        if len(table.rows) > len(kept):
+            missing = (
+                f'<p class="note">The first {len(kept):,} of {len(table.rows):,} rows are in this page, '
+                "so that it opens on every machine.</p>"
+            )
+        return (
+            f'<div class="table"><div class="scroll" role="region" tabindex="0" aria-label="Table: '
+            f'{_escaped(self._label)}"><table{numeric}>{head}<tbody>\n{body}\n</tbody></table></div>{later}{missing}</div>'
+        )
+
+    def _anchor(self, title: str) -> str:
+        """A name for a place, free of anything that a title could smuggle in."""
+        words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "part"
+        anchor, count = words, 1
+        while anchor in self._anchors:
+            count += 1
+            anchor = f"{words}-{count}"
+        self._anchors.add(anchor)
+        return anchor
+
+
+def _row(row: tuple[str, ...], table: Table, *, plain: bool) -> str:
+    cells = (f"<td{_RIGHT if place in table.numeric else ''}>{html(cell)}</td>" for place, cell in enumerate(row))
+    if plain:  # without headings above, the first cell is the row's
+        return f'<tr><th scope="row">{html(row[0])}</th>{"".join(list(cells)[1:])}</tr>'
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _rows_each(report: Report) -> int:
+    """Rows that each table may have, so that all long ones together have no more than `MOST_ROWS`."""
+
+    def tables(blocks: Iterable[Block]) -> Iterator[Table]:
+        for block in blocks:
+            if isinstance(block, Table):
+                yield block
+            elif isinstance(block, Fold | Section):
+                yield from tables(block.blocks)
+
+    left = MOST_ROWS
+    sizes = sorted(len(table.rows) for table in tables((*report.lead, *report.sections)))
+    for place, size in enumerate(sizes):  # what short tables do not use, long ones may
+        share = left // (len(sizes) - place)
+        if size > share:
+            return share
+        left -= size
+    return MOST_ROWS
+
+
+@cache
+def _own(name: str) -> str:
+    return (files("archbench.rendering") / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def load_scripts() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, put together once; empty where the plotting library is missing."""
+    try:
+        import vl_convert
+    except ImportError:
+        return ""
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # In a string or a regular expression this is the same; as it stands, it would end the script.
+    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _json(value: object) -> str:
+    return _no_tags(msgspec.json.encode(value).decode())
+
+
+def _no_tags(json: str) -> str:
+    """JSON that holds no character which could end the element around it."""
+    return json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _escaped(text: str) -> str:
+    """Text of several lines, or for an attribute, as it stands."""
+    return escape(
+        "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    )

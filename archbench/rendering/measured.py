@@ -1,0 +1,109 @@
+"""What a report is about: one run's outcomes, with the suite and the machine behind them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from archbench.choose.outcome import Outcome, outcomes, setting_labels
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
+from archbench.model.profile import StageProfile
+from archbench.model.suite import Suite
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from archbench.choose.candidates import Candidates
+    from archbench.choose.summary import NoiseFloor
+
+
+class Measured(Struct, frozen=True, kw_only=True, dict=True):
+    """One run, read and summarised."""
+
+    path: Path
+    run_id: str
+    suite: Suite
+    environment: Environment
+    outcomes: tuple[Outcome, ...]
+    candidates: Candidates
+    """The same cells as decisions see them."""
+    rounds: int
+    corrected: bool
+    """Some latencies are corrected for the machine's drift."""
+    drift: tuple[float, float] | None
+    """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
+    floor: NoiseFloor | None
+    """The twin's spread; `None` without a twin."""
+    profiles: tuple[StageProfile, ...]
+    """Tables of stages, where the suite asked for them."""
+    begun: str | None
+    """UTC, ISO 8601."""
+    spent_s: float
+    """Time spent on all rows together."""
+
+    def setting_labels(self) -> list[str]:
+        """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""
+        return list(self._labels)
+
+    @cached_property
+    def _labels(self) -> tuple[str, ...]:
+        return tuple(setting_labels(self.outcomes, self.suite.settings))
+
+
+def read_measured(path: Path) -> Measured:
+    """Read a run's directory. Raises `UsageError` for what is not a run, and for one without a row."""
+    from archbench.choose.candidates import candidates
+    from archbench.choose.summary import noise_floor, summarise
+    from archbench.results import RunStore, load_frame
+
+    store = RunStore.open(path)
+    rows = load_frame(store.path)
+    cells = summarise(rows)
+    speed = rows["speed_index"].dropna()
+    begun = rows["started_at"].dropna()
+    floor = noise_floor(rows)
+    return Measured(
+        path=store.path,
+        run_id=store.run_id,
+        suite=store.suite,
+        environment=store.environment,
+        outcomes=outcomes(cells),
+        candidates=candidates(cells, {} if floor is None else dict.fromkeys(map(str, cells["run_id"].unique()), floor)),
+        rounds=int(rows["round"].nunique()),
+        corrected=bool(cells["drift_corrected"].any()),
+        drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
+        floor=floor,
+        profiles=tuple(store.profiles()),
+        begun=None if begun.empty else str(begun.min()),
+        spent_s=float(rows["duration_s"].sum()),
+    )
+
+
+def read_several(paths: Sequence[Path]) -> list[Measured]:
+    """Read several runs. One that cannot be read is named in a warning and left out.
+
+    Raises `UsageError` where a place does not exist, a run is named twice, or none can be read.
+    """
+    runs: dict[Path, Measured] = {}
+    unreadable: list[UsageError] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or directory")
+        try:
+            run = read_measured(path)
+        except UsageError as error:
+            log.warning("left out: %s", error)
+            unreadable.append(error)
+            continue
+        if run.path.resolve() in runs:
+            raise UsageError(f"{path}: this run is named twice; name it once")
+        runs[run.path.resolve()] = run
+    if not runs:
+        raise unreadable[0]
+    return list(runs.values())

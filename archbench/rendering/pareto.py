@@ -1,0 +1,135 @@
+"""Accuracy against latency, throughput and memory: the networks that no other beats in one without losing the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from archbench.choose.outcome import Outcome
+from archbench.choose.pareto import pareto_front
+from archbench.model.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
+from archbench.rendering.content import Block, Fold, Paragraph, Section
+from archbench.rendering.figures import PHASES
+from archbench.rendering.listing import listed
+from archbench.rendering.measured import Measured
+
+_OBJECTIVES = ("latency", "img/s", "memory")
+_FEWEST = 3
+"""Networks with an accuracy below which a front says nothing."""
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A cell on a front of at least one objective, or within the noise of one."""
+
+    cell: Outcome
+    on: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+def pareto(run: Measured) -> Section | None:
+    """The fronts of every phase, setting and batch size that has enough networks; `None` where none has."""
+    floor = run.floor.spread if run.floor else 0.0
+    labels = run.setting_labels()
+    parts = []
+    for phase, title in PHASES.items():
+        ranked = [one for one in run.outcomes if one.phase == phase and one.is_usable and one.top1 is not None]
+        unit = memory_unit(one.peak_bytes for one in ranked if one.peak_bytes is not None)
+        blocks: list[Block] = []
+        by_setting: dict[str, list[Outcome]] = {label: [] for label in labels}
+        for one in ranked:
+            by_setting[one.setting_label].append(one)
+        for label, cells in by_setting.items():
+            members = _members(cells, floor)
+            table = _table(members, unit, f"{title}, {label}: accuracy against time and memory")
+            # The first setting is read by everybody, the others by who wants them.
+            blocks += table if not blocks else [Fold(summary=label, blocks=tuple(table))] if table else []
+        if blocks:
+            parts.append(Section(title=f"{title}: fronts", blocks=tuple(blocks), phase=phase))
+    if not parts:
+        return None
+    return Section(title="Accuracy against time and memory", blocks=(Paragraph(_note(run)), *parts))
+
+
+def _members(cells: Iterable[Outcome], floor: float) -> list[Member]:
+    """The fronts of one setting by batch, the most accurate first. Networks at their own image sizes stand together."""
+    alike: dict[tuple[int, int], list[Outcome]] = {}
+    for one in cells:
+        alike.setdefault((one.asked_size or 0, one.batch_size), []).append(one)
+    found = []
+    for _, members in sorted(alike.items()):
+        if len(members) < _FEWEST:
+            continue
+        marks = [_marks(members, objective, floor) for objective in _OBJECTIVES]
+        kept = [
+            Member(
+                cell=members[place],
+                on=tuple(name for name, (on, _) in zip(_OBJECTIVES, marks, strict=True) if on[place]),
+                near=tuple(name for name, (_, near) in zip(_OBJECTIVES, marks, strict=True) if near[place]),
+            )
+            for place in np.flatnonzero(np.any(marks, axis=(0, 1)))
+        ]
+        found += sorted(kept, key=lambda member: (-(member.cell.top1 or 0.0), member.cell.variant))
+    return found
+
+
+def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
+    costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
+    on = pareto_front(costs)
+    near = np.zeros(len(cells), dtype=bool)
+    if objective != "memory":  # which does not vary from one measurement to the next
+        lucky, front = (costs / np.array([1.0, 1.0 + floor]))[:, None], costs[on][None]
+        beaten = ((front <= lucky).all(axis=2) & (front < lucky).any(axis=2)).any(axis=1)
+        near = ~on & ~beaten & ~np.isnan(costs).any(axis=1)
+    return on, near
+
+
+def _cost(one: Outcome, objective: str) -> float:
+    """Smaller is better; NaN where it was not measured."""
+    if objective == "latency":
+        return one.rank_latency_s or np.nan
+    if objective == "memory":
+        return one.peak_bytes or np.nan
+    return 1 / one.rank_throughput_img_s if one.rank_throughput_img_s else np.nan
+
+
+def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
+    def row(member: Member) -> tuple[str, ...]:
+        one = member.cell
+        best = [*member.on, *(f"nearly {name}" for name in member.near)]
+        return (
+            one.network,
+            one.setting_label,
+            str(one.batch_size),
+            fixed(one.top1, RATIO, 1),
+            figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),
+            rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s),
+            fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
+            ", ".join(best),
+        )
+
+    peak = f"Peak {unit.symbol}"
+    headings = ("Network", "Setting", "Batch", "Top-1 %", "Latency ms", "img/s", peak, "On the front of")
+    numeric = {"Batch", "Top-1 %", "Latency ms", "img/s", peak}
+    return listed(members, row, headings, numeric=numeric, noun="cells on a front", caption=caption)
+
+
+def _note(run: Measured) -> str:
+    without = {one.variant for one in run.outcomes if one.top1 is None}
+    sizes = {one.input_size for one in run.outcomes if one.top1 is not None and one.input_size is not None}
+    note = (
+        "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
+        "setting and batch size. Nearly: would be on the front were it faster by the noise floor."
+    )
+    if len(sizes) > 1:
+        note += (
+            " Image sizes differ: each network is ranked at the size at which it was measured, and its accuracy is "
+            "that of its own size and recipe (see the sources below)."
+        )
+    if without:
+        plural = "network has" if len(without) == 1 else "networks have"
+        note += f" {len(without):,} {plural} no published accuracy and cannot be ranked here."
+    return note

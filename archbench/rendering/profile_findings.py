@@ -1,0 +1,279 @@
+"""Why a network takes the time and the memory that it takes, and what would help: rules over a profile's figures.
+
+No rule speaks without its figure, and a remedy says how much of the step it can touch, not how much it will save.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from archbench.model.profile import Finding, ModuleProfile, Profile
+from archbench.model.profile_memory import CATEGORIES
+from archbench.model.units import GIGA, MIB, MS, figure, percent
+from archbench.rendering.profile_memory import EXPLODED, VANISHED
+
+MUCH = 0.10
+"""Share of the step from which something is worth a line."""
+COSTLY_WATCHING = 0.05
+"""Observing cost from which the report says so."""
+POOR = 0.4
+"""Share of the roofline below which a large stage is said to leave room."""
+GOOD = 0.7
+UNBALANCED = 1.3
+"""A stage's share of the time over its share of the MACs from which it is called expensive for its arithmetic."""
+PREDICTION_OFF = 0.10
+_KINDS_NAMED = 3
+_MOVES = ("cat", "copy_", "clone", "contiguous", "_to_copy", "stack", "_cat")
+"""Operators that only put data elsewhere."""
+
+
+def findings(profile: Profile) -> tuple[Finding, ...]:
+    """All that the rules have to say, time first, the most telling first."""
+    return tuple(finding for rule in RULES for finding in rule(profile))
+
+
+def _largest_stage(profile: Profile) -> Iterator[Finding]:
+    stages = [row for row in profile.modules if row.path in profile.stages]
+    if not stages or not profile.macs:
+        return
+    top = max(stages, key=lambda row: row.total_s)
+    text = (
+        f"`{top.path}` takes most of the step: {percent(top.share)} ({figure(top.total_s, MS)} ms), "
+        f"{_with_macs(top, profile.macs)}"
+    )
+    yield Finding(code="largest_stage", text=text)
+    for row in stages:
+        of_macs = (row.macs or 0) / profile.macs
+        if row is not top and row.share > MUCH and of_macs and row.share / of_macs > UNBALANCED:
+            text = (
+                f"`{row.path}` is expensive for its arithmetic: {percent(row.share)} of the step for "
+                f"{percent(of_macs)} of the MACs{_reaches(row)}"
+            )
+            yield Finding(code="expensive_stage", text=text)
+
+
+def _kinds(profile: Profile) -> Iterator[Finding]:
+    """By the class of the module that does the work itself."""
+    seconds: dict[str, float] = defaultdict(float)
+    for row in profile.modules:
+        seconds[row.kind] += row.own_s
+    named = sorted(seconds, key=lambda kind: -seconds[kind])[:_KINDS_NAMED]
+    parts = (f"{kind} {percent(seconds[kind] / profile.observed_step_s)}" for kind in named)
+    yield Finding(code="kinds", text=f"By kind of module: {', '.join(parts)} of the step")
+
+
+def _reach(profile: Profile) -> Iterator[Finding]:
+    whole = profile.modules[0]
+    if whole.roofline_share is None or whole.achieved_flops is None or whole.intensity is None:
+        return
+    text = (
+        f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {whole.intensity:.3g} FLOP/byte: "
+        f"{percent(whole.roofline_share)} of what the measured ceilings allow"
+        f"{' (above 100 % where caches hold what counts as moved)' if whole.roofline_share > 1 else ''}"
+    )
+    poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
+    if whole.roofline_share > GOOD or not poor:
+        yield Finding(code="roofline", text=text)
+        return
+    worst = min(poor, key=lambda row: row.roofline_share or 1.0)
+    yield Finding(
+        code="roofline",
+        text=text,
+        remedy=f"most room: `{worst.path}`, {percent(worst.share)} of the step at "
+        f"{percent(worst.roofline_share or 0.0)} of its ceiling",
+    )
+
+
+def _memory_bound(profile: Profile) -> Iterator[Finding]:
+    """Modules that do next to no arithmetic for what they read and write."""
+    if profile.roofline is None:
+        return
+    bound = [row for row in _leaves(profile) if row.bound == "memory"]
+    share = sum(row.own_s for row in bound) / profile.observed_step_s
+    if share < MUCH:
+        return
+    by_kind: dict[str, float] = defaultdict(float)
+    for row in bound:
+        by_kind[row.kind] += row.own_s / profile.observed_step_s
+    named = sorted(by_kind, key=lambda kind: -by_kind[kind])[:_KINDS_NAMED]
+    moved = sum(row.own_bytes for row in bound)
+    cell = profile.cell
+    remedies = []
+    if cell.precision in ("fp32", "tf32"):
+        remedies.append(f"half the bytes (`amp-bf16`) can save up to half of these {percent(share)}")
+    if cell.compile_mode == "off":
+        remedies.append("`--compile-mode default` fuses them into their neighbours")
+    yield Finding(
+        code="memory_bound",
+        text=f"{percent(share)} of the step goes to modules that memory limits, not arithmetic "
+        f"({', '.join(f'{kind} {percent(by_kind[kind])}' for kind in named)}); they move {figure(moved, MIB)} MiB",
+        remedy="; ".join(remedies) or None,
+    )
+
+
+def _copies(profile: Profile) -> Iterator[Finding]:
+    share: dict[str, float] = defaultdict(float)
+    for operator in profile.operators:
+        name = operator.name.rpartition("::")[2]
+        if name in _MOVES:
+            share[name] += operator.share
+    total = sum(share.values())
+    if total < MUCH:
+        return
+    names = ", ".join(f"{name} {percent(share[name])}" for name in sorted(share, key=lambda name: -share[name]))
+    yield Finding(code="copies", text=f"{percent(total)} of the operators' time only moves data ({names})")
+
+
+def _waiting(profile: Profile) -> Iterator[Finding]:
+    roofline = profile.roofline
+    if roofline is None:
+        return
+    gap, host = roofline.launch_gap_s, roofline.host_s
+    if gap is not None and gap > MUCH * profile.step_s:
+        remedy = "a larger batch; `--compile-mode reduce-overhead` replays the launches as one CUDA graph"
+        text = f"The GPU stands idle for {percent(gap / profile.step_s)} of the step and waits for the host's launches"
+        yield Finding(code="launch_bound", text=text, remedy=remedy)
+    if host is not None and host > MUCH * profile.step_s:
+        text = f"{percent(host / profile.step_s)} of the step passes in Python, outside every operator"
+        compile = "; `--compile-mode default`" if profile.cell.compile_mode == "off" else ""
+        yield Finding(code="host_bound", text=text, remedy=f"a larger batch{compile}")
+
+
+def _matrix_units(profile: Profile) -> Iterator[Finding]:
+    known = [kernel for kernel in profile.kernels if kernel.tensor_core is not None]
+    if not known:
+        return
+    share = sum(kernel.share for kernel in known if kernel.tensor_core)
+    slow = profile.cell.precision == "fp32"
+    yield Finding(
+        code="tensor_cores",
+        text=f"{percent(share)} of the kernels' time is on tensor cores, by the kernels' names",
+        remedy="`--precision tf32` or `amp-bf16` uses them" if slow and share < MUCH else None,
+    )
+
+
+def _optimizer(profile: Profile) -> Iterator[Finding]:
+    part = next((part for part in profile.parts if part.name == "optimizer"), None)
+    if part is not None and part.share > MUCH:
+        text = f"The optimizer takes {percent(part.share)} of the step, whatever the batch size"
+        yield Finding(code="optimizer", text=text, remedy="a larger batch spreads it over more images")
+
+
+def _compiled(profile: Profile) -> Iterator[Finding]:
+    compiled = profile.compiled
+    if compiled is None:
+        return
+    ratio = compiled.eager_step_s / compiled.step_s
+    yield Finding(
+        code="compiled",
+        text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {ratio:.3g} times as fast as in eager "
+        f"({figure(compiled.eager_step_s, MS)} ms), for {compiled.compile_s:.3g} s of compilation; "
+        f"{percent(compiled.mapped_share)} of its kernels' time is mapped to modules",
+    )
+
+
+def _peak(profile: Profile) -> Iterator[Finding]:
+    memory = profile.memory
+    if memory is None:
+        return
+    peak = memory.peak
+    categories = sorted(zip(CATEGORIES, peak.by_category, strict=True), key=lambda pair: -pair[1])[:_KINDS_NAMED]
+    held = ", ".join(f"{name} {percent(size / peak.total)}" for name, size in categories if size)
+    where = f" in `{peak.module}` ({peak.section})" if peak.module else f" ({peak.section})"
+    text = f"Memory peaks at {figure(peak.total, MIB)} MiB{where}: {held}"
+    yield Finding(code="memory_peak", text=text)
+    predicted, measured = memory.predicted_peak_bytes, memory.measured_peak_bytes
+    if predicted is not None and measured and abs(predicted / measured - 1) > PREDICTION_OFF:
+        change = percent(predicted / measured - 1, signed=True)
+        yield Finding(code="prediction", text=f"The predicted peak is off by {change} of the measured one")
+
+
+def _saved(profile: Profile) -> Iterator[Finding]:
+    """What is kept for the backward pass, and by which operators."""
+    memory = profile.memory
+    if memory is None or not memory.saved_bytes:
+        return
+    by_maker: dict[str, int] = defaultdict(int)
+    for saved in memory.saved_by_operator:
+        by_maker[saved.made_by] += saved.bytes
+    named = sorted(by_maker, key=lambda maker: -by_maker[maker])[:_KINDS_NAMED]
+    parts = ", ".join(f"{maker} {percent(by_maker[maker] / memory.saved_bytes)}" for maker in named)
+    share = memory.saved_bytes / memory.peak.total
+    text = (
+        f"{figure(memory.saved_bytes, MIB)} MiB are kept for the backward pass, "
+        f"{figure(memory.saved_bytes / profile.cell.batch_size, MIB)} MiB an image: results of {parts}"
+    )
+    joined = by_maker.get("cat", 0) / memory.saved_bytes
+    remedies = []
+    if joined > MUCH:
+        remedies.append(
+            f"concatenations alone keep {percent(joined)}: each one copies all feature maps before it; "
+            "recompute them instead (torchvision's DenseNets: option `memory_efficient=true`)"
+        )
+    elif share > 0.5:
+        remedies.append("recompute in the backward pass (checkpointing), or a smaller batch")
+    if profile.cell.precision in ("fp32", "tf32") and share > 0.5:
+        remedies.append("`amp-bf16` keeps most of it in half the bytes")
+    yield Finding(code="saved_activations", text=text, remedy="; ".join(remedies) or None)
+
+
+def _gradients(profile: Profile) -> Iterator[Finding]:
+    health = profile.gradients
+    if health is None or health.first_to_last is None:
+        return
+    ratio = health.first_to_last.median
+    if VANISHED < ratio < EXPLODED:
+        yield Finding(
+            code="gradients", text=f"At initialisation the first layer's gradient is {ratio:.3g} times the last one's"
+        )
+        return
+    what = "explode" if ratio > 1 else "vanish"
+    yield Finding(
+        code="gradients",
+        text=f"At initialisation gradients {what}: the first layer's is {ratio:.3g} times the last one's",
+        remedy="shortcuts, normalisation, or an initialisation made for the activation",
+    )
+
+
+def _watching(profile: Profile) -> Iterator[Finding]:
+    if profile.observing_cost > COSTLY_WATCHING:
+        text = (
+            f"Observing made the step {percent(profile.observing_cost)} slower: small modules look longer than they are"
+        )
+        yield Finding(code="observing_cost", text=text, remedy="a larger batch makes the share smaller")
+
+
+RULES: tuple[Callable[[Profile], Iterable[Finding]], ...] = (
+    _largest_stage,
+    _kinds,
+    _reach,
+    _memory_bound,
+    _copies,
+    _waiting,
+    _matrix_units,
+    _optimizer,
+    _compiled,
+    _peak,
+    _saved,
+    _gradients,
+    _watching,
+)
+
+
+def _stages(profile: Profile) -> list[ModuleProfile]:
+    return [row for row in profile.modules if row.path in profile.stages]
+
+
+def _leaves(profile: Profile) -> list[ModuleProfile]:
+    """Rows with nothing inside."""
+    holders = {row.path.rpartition(".")[0] for row in profile.modules if row.path}
+    return [row for row in profile.modules if row.path not in holders and row.path]
+
+
+def _with_macs(row: ModuleProfile, macs: int) -> str:
+    return f"with {percent(row.macs / macs)} of the MACs" if row.macs else "without a single MAC"
+
+
+def _reaches(row: ModuleProfile) -> str:
+    return "" if row.roofline_share is None else f", at {percent(row.roofline_share)} of its roofline"

@@ -1,0 +1,216 @@
+"""Several runs in one report: which they are, in what they differ, and the cells that they share, column by column."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from archbench.choose.outcome import Outcome, axes_order
+from archbench.choose.toggles import Measure, gain
+from archbench.model.environment import Environment
+from archbench.model.units import IMAGES, MIB, MS, NULL, figure, percent, rounded, whole
+from archbench.rendering.content import Block, Paragraph, Section, Table
+from archbench.rendering.figures import PHASES
+from archbench.rendering.listing import listed
+from archbench.rendering.measured import Measured
+from archbench.rendering.toggles import ratio_text
+from archbench.rendering.trust import counted
+
+_WIDEST = 6
+"""Columns of figures in one table, beside network, setting and batch."""
+_Key = tuple[str, int, tuple[str, str, str], str, int]
+_DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
+    ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
+    ("System", lambda here: f"{here.os}, {here.kernel}"),
+    ("torch", lambda here: here.torch_version),
+    ("torchvision", lambda here: here.torchvision_version),
+    ("timm", lambda here: here.timm_version),
+    ("CUDA", lambda here: here.cuda_version),
+    ("Driver", lambda here: here.driver_version),
+    ("Python", lambda here: here.python_version),
+    ("Governor", lambda here: here.governor),
+    ("archbench", lambda here: " ".join(filter(None, (here.archbench_version, (here.git_commit or "")[:10])))),
+    ("Variables", lambda here: " ".join(f"{name}={value}" for name, value in here.settings.items())),
+)
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """A run with the letter that stands for it in headings, and a label that no other of the runs has."""
+
+    letter: str
+    label: str
+    run: Measured
+
+
+class _Column(Struct, frozen=True):
+    heading: str
+    text: Callable[[dict[str, Outcome]], str]
+    """From the cell of each run that has it, by letter."""
+
+
+def named(runs: Sequence[Measured]) -> list[Named]:
+    """The runs by hardware class, in the order in which classes come first, then by torch and time; with letters."""
+    classes = list(dict.fromkeys(run.environment.hardware_class for run in runs))
+    ordered = sorted(
+        runs,
+        key=lambda run: (
+            classes.index(run.environment.hardware_class),
+            run.environment.torch_version or "",
+            run.begun or "",
+        ),
+    )
+    labels = [
+        (run.environment.hardware_class, f"torch {run.environment.torch_version or NULL}", run.run_id)
+        for run in ordered
+    ]
+    letters = (*string.ascii_uppercase, *(f"R{number}" for number in range(27, len(runs) + 1)))
+    return [
+        Named(letter=letter, label=_shortest(label, labels), run=run)
+        for letter, label, run in zip(letters, labels, ordered, strict=False)
+    ]
+
+
+def together(runs: Sequence[Named]) -> tuple[Outcome, ...]:
+    """The outcomes of all runs, each under its run's label in place of the hardware class: what plots tell apart."""
+    return tuple(msgspec.structs.replace(one, hardware_class=each.label) for each in runs for one in each.run.outcomes)
+
+
+def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
+    """Which runs these are, how far to trust each, and in what their machines differ."""
+    headings = ("Run", "Hardware", "torch", "Suite", "Cells", "Measured", "Verdicts", "Noise floor")
+    rows = tuple(
+        (
+            each.letter,
+            each.run.environment.hardware_class,
+            each.run.environment.torch_version or NULL,
+            f"{each.run.suite.suite}, `{each.run.run_id}`",
+            f"{len(each.run.outcomes):,}",
+            f"{sum(one.status == 'ok' for one in each.run.outcomes):,}",
+            counted(each.run) or "none",
+            percent(each.run.floor.spread) if each.run.floor else NULL,
+        )
+        for each in runs
+    )
+    classes = {each.run.environment.hardware_class for each in runs}
+    note = (
+        "Rows of different hardware classes stand side by side and are never ranked against each other. "
+        if len(classes) > 1
+        else ""
+    )
+    ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
+    return (
+        Table(headings=headings, rows=rows, numeric=frozenset({4, 5, 7}), caption="The runs"),
+        Paragraph(f"{note}{ratios} `archbench compare` gives verdicts on two runs."),
+        *_differences(runs),
+    )
+
+
+def side_by_side(runs: Sequence[Named]) -> list[Section]:
+    """Latency, throughput and peak memory of every cell that two runs or more measured; a section for each phase."""
+    cells: dict[_Key, dict[str, Outcome]] = {}
+    for each in runs:
+        for one in each.run.outcomes:
+            key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0)
+            cells.setdefault(key, {})[each.letter] = one
+    sections = []
+    for phase, title in PHASES.items():
+        keys = sorted(cells, key=lambda key: (key[1], axes_order(key[2]), key[3:]))
+        shared = [cells[key] for key in keys if key[0] == phase and len(cells[key]) > 1]
+        if shared:
+            parts = (
+                Section(
+                    title=f"{title}: {what}", blocks=tuple(_tables(shared, columns, f"{title}: {what}")), phase=phase
+                )
+                for what, columns in _kinds(runs)
+            )
+            sections.append(Section(title=f"{title}, side by side", blocks=tuple(parts), phase=phase))
+    if sections:
+        return sections
+    nothing = Paragraph("No cell was measured in two of these runs; each stands by itself below.")
+    return [Section(title="Side by side", blocks=(nothing,))]
+
+
+def _kinds(runs: Sequence[Named]) -> list[tuple[str, list[_Column]]]:
+    """What is put side by side, with its columns: a figure a run, and a ratio to the first run on the same hardware."""
+    return [
+        ("latency", _columns(runs, " ms", _latency, "latency")),
+        ("throughput", _columns(runs, " img/s", _throughput, "throughput")),
+        ("peak memory", _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None)),
+    ]
+
+
+def _columns(
+    runs: Sequence[Named], unit: str, text: Callable[[Outcome], str], measure: Measure | None
+) -> list[_Column]:
+    columns = []
+    first: dict[str, str] = {}
+    for each in runs:
+        base = first.setdefault(each.run.environment.hardware_class, each.letter)
+        columns.append(_Column(f"{each.letter}{unit}", _figure(each.letter, text)))
+        if measure is not None and base != each.letter:
+            columns.append(_Column(f"{each.letter} over {base} ×", _ratio(base, each.letter, measure)))
+    return columns
+
+
+def _figure(letter: str, text: Callable[[Outcome], str]) -> Callable[[dict[str, Outcome]], str]:
+    def cell(found: dict[str, Outcome]) -> str:
+        one = found.get(letter)
+        return NULL if one is None else one.status if one.status != "ok" else text(one)
+
+    return cell
+
+
+def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, Outcome]], str]:
+    def cell(found: dict[str, Outcome]) -> str:
+        one, other = found.get(base), found.get(letter)
+        if one is None or other is None or not (one.is_usable and other.is_usable):
+            return NULL
+        ratio = gain(one, other, measure)
+        return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
+
+    return cell
+
+
+def _tables(shared: Sequence[dict[str, Outcome]], columns: Sequence[_Column], caption: str) -> list[Block]:
+    blocks: list[Block] = []
+    for start in range(0, len(columns), _WIDEST):
+        part = columns[start : start + _WIDEST]
+        headings = ("Network", "Setting", "Batch", *(column.heading for column in part))
+
+        def row(found: dict[str, Outcome], part: Sequence[_Column] = part) -> tuple[str, ...]:
+            one = next(iter(found.values()))
+            return (one.network, one.setting_label, f"{one.batch_size:,}", *(column.text(found) for column in part))
+
+        blocks += listed(shared, row, headings, numeric=headings[2:], noun="cells", caption=caption)
+    return blocks
+
+
+def _latency(one: Outcome) -> str:
+    return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
+
+
+def _throughput(one: Outcome) -> str:
+    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
+
+
+def _differences(runs: Sequence[Named]) -> list[Block]:
+    """A row for each thing in which the machines or their software differ."""
+    rows = []
+    for name, of in _DIFFERENCES:
+        values = [str(of(each.run.environment) or NULL) for each in runs]
+        if len(set(values)) > 1:
+            rows.append((name, *values))
+    if not rows:
+        return []
+    return [Table(headings=("They differ in", *(each.letter for each in runs)), rows=tuple(rows))]
+
+
+def _shortest(label: tuple[str, str, str], labels: Sequence[tuple[str, str, str]]) -> str:
+    """As much of the label as tells it from the others."""
+    for length in (1, 2):
+        if sum(other[:length] == label[:length] for other in labels) == 1:
+            return ", ".join(label[:length])
+    return ", ".join(label)

@@ -1,0 +1,107 @@
+"""Any column's figures as text, in the unit that people use for it."""
+
+from __future__ import annotations
+
+from archbench.choose.exclusion import Comparison, LeftOut, Miss
+from archbench.choose.ties import Figure, Margin
+from archbench.model.derived import judged_columns, without_unit
+from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
+
+_OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
+_LONG = frozenset({"first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"})
+"""Times that nobody thinks of in milliseconds."""
+_COUNTS = {"params": MILLION, "macs": GIGA, "flops": GIGA, "activations": MILLION}
+_TINY = 0.1
+"""Percentage points below which one decimal would round a miss away."""
+_DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "top5": 1}
+"""Columns whose figures have no error, with the decimals that tell them apart."""
+
+
+def heading(column: str) -> str:
+    """`latency_p99 ms`, `params M`, `top1 %`: a column's name without its unit's ending, and the unit shown."""
+    shown = "%" if judged_columns()[column].unit == "%" else _unit(column).symbol if _unit(column) is not RATIO else ""
+    return f"{without_unit(column)} {shown}".strip()
+
+
+def number(of: Figure) -> str:
+    """A figure with its interval, without its unit: `39 ±3`."""
+    if of.column in _DECIMALS:
+        return fixed(of.value, _unit(of.column), _DECIMALS[of.column])
+    if judged_columns()[of.column].kind == "whole" and judged_columns()[of.column].unit != "B":
+        return fixed(of.value, RATIO, 0)
+    return figure(of.value, _unit(of.column), of.low, of.high)
+
+
+def quantity(column: str, value: float) -> str:
+    """One value with its unit: `110 ms`, `74.8 %`."""
+    unit = heading(column).removeprefix(without_unit(column)).strip()
+    return f"{number(Figure(column=column, value=value))} {unit}".strip()
+
+
+def ratio(of: Margin) -> str:
+    """`1.64x`, with its interval where there is one."""
+    text = figure(of.ratio, RATIO, of.low, of.high)
+    value, _, interval = text.partition(" ")
+    return f"{value}x {interval}".strip()
+
+
+def difference(of: Margin, better: Figure, worse: Figure) -> str:
+    """How far `worse` is behind: a ratio, or points between two percentages."""
+    if judged_columns()[better.column].unit == "%" and better.value is not None and worse.value is not None:
+        return f"{abs(better.value - worse.value):.1f} points"
+    return ratio(of)
+
+
+def why_left_out(one: LeftOut) -> str:
+    """In one line: what the network lacks, each condition with its own figure and by how much it misses."""
+    parts = [one.failure] if one.failure else []
+    parts += [_missed(miss) for miss in one.misses]
+    if one.beaten is not None:
+        compared = ", ".join(f"{without_unit(each.better.column)} {_behind(each)}" for each in one.beaten.comparisons)
+        parts.append(f"{one.beaten.by} is nowhere worse: {compared}")
+    return "; ".join(parts)
+
+
+def _missed(miss: Miss) -> str:
+    column, value = miss.actual[0]
+    if value is None:
+        why = f" ({miss.unmeasured})" if miss.unmeasured else ""
+        return f"{miss.condition}: not known{why}"
+    if miss.bound is None or not isinstance(value, float):
+        shown = ", ".join(f"{without_unit(name)} is {_plain(name, there)}" for name, there in miss.actual)
+        return f"{miss.condition}: {shown}"
+    return f"{miss.condition}: {quantity(column, value)}{_by_how_much(miss, column, value)}"
+
+
+def _by_how_much(miss: Miss, column: str, value: float) -> str:
+    if judged_columns()[column].unit == "%" and miss.bound is not None:
+        return f" ({abs(value - miss.bound):{'.1f' if abs(value - miss.bound) >= _TINY else '.2g'}} points off)"
+    if miss.excess is None:
+        return ""
+    if miss.excess < 1:
+        return f" ({percent(miss.excess)} off)"
+    return f" ({ratio(Margin(ratio=1 + miss.excess, low=None, high=None, tie=False, within=0.0))} off)"
+
+
+def _behind(of: Comparison) -> str:
+    if of.margin is None:
+        return NULL
+    if of.margin.ratio == 1:
+        return "equal"
+    return f"{difference(of.margin, of.better, of.worse)}{' (a tie)' if of.margin.tie else ''}"
+
+
+def _plain(column: str, value: float | str | bool | None) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quantity(column, value) if isinstance(value, float) else value
+
+
+def _unit(column: str) -> Unit:
+    if column in _COUNTS:
+        return _COUNTS[column]
+    if column in _LONG:
+        return SECOND
+    return _OF_UNIT.get(judged_columns()[column].unit or "", RATIO)

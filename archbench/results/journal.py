@@ -1,0 +1,188 @@
+"""A table that grows row by row on disk: a folder of small parquet files, now and then folded into one large file.
+
+A file is written whole or not at all; a damaged one is named in a warning and left out. Rows in the folder win over
+rows in the large file, so a death in the middle of folding loses and doubles nothing. Reading writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from archbench.model.errors import UsageError
+from archbench.model.record import SCHEMA_VERSION, Record, Sample
+from archbench.results.files import replacing
+from archbench.results.schema import KEY_COLUMNS, check_version
+
+log = logging.getLogger(__name__)
+
+ROW_GROUP = 1 << 17
+LONG_FILE = 1 << 20
+"""Bytes."""
+
+
+class Journal:
+    """Rows of one schema, in `folder` as long as they are fresh and in `merged` after `fold`. One writer at a time.
+
+    `order`: columns by which rows are sorted.
+    """
+
+    def __init__(self, folder: Path, merged: Path, schema: pa.Schema, order: Sequence[str]) -> None:
+        self.folder = folder
+        self.merged = merged
+        self.schema = schema
+        self.order = order
+
+    def add(self, name: str, rows: Sequence[Record] | Sequence[Sample]) -> None:
+        """Store rows durably as the file `name`, in the place of an earlier one.
+
+        Raises `UnfitError` where the disk is full.
+        """
+        # Plain pages: with compression and statistics a row of 80 columns takes three times as long to write and read.
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        with replacing(self.folder / name) as file, pq.ParquetWriter(file, self.schema, **options) as writer:
+            writer.write_table(to_table(rows, self.schema))
+
+    def names(self) -> list[str]:
+        """The fresh files."""
+        return sorted(path.name for path in self.folder.glob("*.parquet"))
+
+    def read(self, columns: Sequence[str] | None = None, only: Collection[str] | None = None) -> pa.Table:
+        """All rows, of the fresh files those named in `only`; sorted where all columns are read.
+
+        Raises `UsageError` for a file of a newer version.
+        """
+        wanted = columns or self.schema.names
+        # The folder before the large file: what a fold takes out of the one meanwhile is found in the other.
+        fresh = self._fresh(wanted, only)
+        rows = _overlay(self._folded(wanted), fresh.values(), _columns_of(self.schema, wanted))
+        return rows if columns or not fresh else self._sorted(rows)  # the large file is sorted already
+
+    def fold(self, only: Collection[str] | None = None) -> None:
+        """Move the fresh rows into the large file. Damaged files are renamed to `*.damaged`, not deleted.
+
+        Raises `UnfitError` where the disk is full; nothing is lost then.
+        """
+        for leftover in (*self.folder.glob(".*.tmp"), *self.merged.parent.glob(f".{self.merged.name}.*.tmp")):
+            leftover.unlink()  # a writer was killed
+        fresh = self._fresh(self.schema.names, only)
+        if not fresh:
+            return
+        folded = self._folded(self.schema.names)
+        if folded is None and self.merged.exists():
+            self.merged.rename(f"{self.merged}.damaged")
+        rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
+        with replacing(self.merged) as file, pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
+            writer.write_table(rows, row_group_size=ROW_GROUP)
+        for name, table in fresh.items():
+            if table is None:
+                (self.folder / name).rename(self.folder / f"{name}.damaged")
+            else:
+                (self.folder / name).unlink()
+
+    def _sorted(self, rows: pa.Table) -> pa.Table:
+        return rows.sort_by([(name, "ascending") for name in self.order])
+
+    def _fresh(self, wanted: Sequence[str], only: Collection[str] | None) -> dict[str, pa.Table | None]:
+        tables: dict[str, pa.Table | None] = {}
+        for name in self.names():
+            if only is not None and name not in only:
+                continue
+            try:
+                tables[name] = _read_if_whole(self.folder / name, self.schema, wanted)
+            except FileNotFoundError:
+                continue  # folded meanwhile
+        return tables
+
+    def _folded(self, wanted: Sequence[str]) -> pa.Table | None:
+        try:
+            return _read_if_whole(self.merged, self.schema, wanted)
+        except FileNotFoundError:
+            return None
+
+
+def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa.Table:
+    """Rows as an arrow table of exactly `schema`. NaN and infinities become null: they are no measurements.
+
+    Goes through JSON because building arrow arrays from Python lists imports pandas (0.7 s), and this does not.
+    """
+    lines = msgspec.json.Encoder().encode_lines(rows)
+    return pj.read_json(
+        pa.BufferReader(lines),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(lines) + 1),
+        parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
+    ).replace_schema_metadata(schema.metadata)
+
+
+def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the columns of `schema`, or those named, from a file written by this or an older version.
+
+    Raises `OSError` where the disk fails, and `UsageError` for a damaged file (cut off, not parquet), for parquet that
+    is not archbench's, and for a newer version.
+    """
+    table = _read(path, schema, columns or schema.names)
+    if table is None:
+        raise UsageError(f"{path}: is not a parquet file, or a damaged one (cut off?)")
+    return table
+
+
+def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:
+    added = [table for table in fresh if table is not None]
+    if not added:
+        # Not `empty.empty_table()`, which goes through Python lists and so imports pandas.
+        return pa.Table.from_batches([], schema=empty) if folded is None else folded
+    if folded is not None:
+        replaced = pc.is_in(_keys(folded), value_set=_keys(pa.concat_tables(added)).combine_chunks())
+        added.insert(0, folded.filter(pc.invert(replaced)))
+    return pa.concat_tables(added)
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    parts = [table[name].cast(pa.string()) for name in KEY_COLUMNS]
+    return pc.binary_join_element_wise(*parts, "\n")
+
+
+def _read_if_whole(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | None:
+    table = _read(path, schema, wanted)
+    if table is None:
+        log.warning("%s is damaged (cut off?); it is left out, and what was in it counts as not measured", path)
+    return table
+
+
+def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | None:
+    """The columns, or `None` for a damaged file."""
+    kept = _columns_of(schema, wanted)
+    # Long files are read as dictionaries and decoded below, in a quarter of the time, as most texts repeat.
+    long = path.stat().st_size > LONG_FILE
+    texts = [field.name for field in kept if long and pa.types.is_string(field.type)]
+    try:
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            found = file.schema_arrow
+            version = check_version(path, found)
+            names = set(found.names)  # computed anew at every access
+            present = [name for name in wanted if name in names]
+            table = file.read(columns=present, use_threads=long)
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    except OSError as error:
+        if error.errno is not None:  # the disk's error; the parser's own have no number
+            raise
+        return None
+    for name in sorted(set(wanted).difference(present)):
+        if version == SCHEMA_VERSION:
+            raise UsageError(f"{path}: has no column {name!r}, so it is not a file of archbench's rows")
+        # A column younger than the file: null, like whatever was not measured.
+        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+    table = table.select(list(wanted))
+    return table.replace_schema_metadata(kept.metadata) if table.schema.equals(kept) else table.cast(kept)
+
+
+def _columns_of(schema: pa.Schema, wanted: Sequence[str]) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in wanted], metadata=schema.metadata)

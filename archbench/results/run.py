@@ -1,0 +1,266 @@
+"""One run on disk: every finished cell at once, whatever is killed; the same run found again and continued.
+
+    results/<suite>/<run id>/
+        suite.yaml, suite.json   the suite as run: for people and `archbench run`, and for reading back exactly
+        protocol.json            the constants of measuring, defaults of that day included
+        environment.json         machine and libraries; written last, so a directory that has it is a run
+        cells/                   the journal: one file of one row for each cell, round and visit
+        samples/                 the raw timings of each of these, under the same name, written before the row
+        profile/                 where the metric `profile` is asked for: a table of stages each, as JSON, likewise
+        results.parquet          rows folded in from the journal, which `merge` then empties
+        samples.parquet          their timings
+
+Rows in the journal win over rows in `results.parquet`, so a death anywhere inside `merge` loses and doubles nothing.
+Readers never write. Whoever appends or merges holds the run's lock, which is not this room's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from archbench.model.calibration import Calibration
+from archbench.model.cell import file_stem
+from archbench.model.derived import DISTURBED
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
+from archbench.model.profile import StageProfile
+from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
+from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
+from archbench.model.suite import Suite
+from archbench.results.files import sync_directory, write_bytes
+from archbench.results.journal import Journal
+from archbench.results.profiles import ProfileFolder
+from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
+
+RESULTS = "results.parquet"
+_ROW_ORDER = ("round", "started_at", "cell_id", "visit")
+_SAMPLE_ORDER = ("round", "visit", "cell_id", "experiment", "block")
+_ENVIRONMENT = "environment.json"
+_SUITE = "suite.json"
+_CALIBRATION = "calibration.json"
+_SUITE_TEXT = "suite.yaml"
+_PROTOCOL = "protocol.json"
+
+Key = tuple[str, int, int]
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+class RunStore:
+    """The rows and raw timings of one run. `create` a new one or `open` one; both check the place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows = Journal(path / "cells", path / RESULTS, RECORDS, order=_ROW_ORDER)
+        self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES, order=_SAMPLE_ORDER)
+        self._profiles = ProfileFolder(path / "profile")
+
+    @classmethod
+    def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:
+        """Begin a run in `path`, an empty or new directory. `suite_text` is YAML that gives `suite` again.
+
+        Raises `UsageError` where the directory cannot be made or holds something else.
+        """
+        store = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            foreign = sorted(entry.name for entry in path.iterdir() if not _may_precede_a_run(entry.name))
+            if _ENVIRONMENT in foreign:
+                raise UsageError(f"{path}: already holds a run, of suite {store.suite.suite!r}; give another directory")
+            if foreign:
+                raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory")
+            store._rows.folder.mkdir(exist_ok=True)
+            store._timings.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot store results in {path}: {error.strerror}; give another directory") from error
+        store.adopt(suite, suite_text)
+        write_bytes(path / _PROTOCOL, _pretty(_protocol(suite, environment)))
+        write_bytes(path / _ENVIRONMENT, _pretty(environment))
+        sync_directory(path.parent)
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> RunStore:
+        """The run in a directory: finished, running or killed. Its `results.parquet` stands for its directory, too.
+
+        Raises `UsageError` for what is not a run.
+        """
+        directory = path.parent if path.name == RESULTS and path.is_file() else path
+        if not directory.exists():
+            raise UsageError(f"{path}: no such file or directory")
+        if not directory.is_dir():
+            raise UsageError(f"{path}: is a file; name a run's directory or its {RESULTS}")
+        if not (directory / _ENVIRONMENT).exists() and not (directory / RESULTS).exists():
+            runs = sorted(found.parent for found in directory.glob(f"*/{_ENVIRONMENT}"))
+            remedy = f"name one of its {len(runs)} runs, such as {runs[-1]}" if runs else f"it has no {_ENVIRONMENT}"
+            raise UsageError(f"{path}: is not a run; {remedy}")
+        return cls(directory)
+
+    @property
+    def run_id(self) -> str:
+        """The directory's name."""
+        return self.path.resolve().name
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite as run. Raises `UsageError` where it is missing or from another version."""
+        return self._decode(_SUITE, Suite)
+
+    @cached_property
+    def environment(self) -> Environment:
+        """Where the run happened. Raises `UsageError` where that is missing or from another version."""
+        return self._decode(_ENVIRONMENT, Environment)
+
+    @property
+    def identity(self) -> str:
+        """`run_identity` of what was run. Raises `UsageError` where a part of that is missing."""
+        return _identity(self.suite, self.environment, self._decode(_PROTOCOL, Protocol))
+
+    def adopt(self, suite: Suite, suite_text: str) -> None:
+        """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
+        write_bytes(self.path / _SUITE_TEXT, suite_text.encode())
+        write_bytes(self.path / _SUITE, _pretty(suite))
+        self.__dict__.pop("suite", None)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The device's measured ceilings; `None` until a session has measured them."""
+        return self._decode(_CALIBRATION, Calibration) if (self.path / _CALIBRATION).exists() else None
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Store the device's ceilings; those of the last session stand."""
+        write_bytes(self.path / _CALIBRATION, _pretty(calibration))
+        self.__dict__.pop("calibration", None)
+
+    def append(self, record: Record, samples: Sequence[Sample] = (), profile: StageProfile | None = None) -> None:
+        """Store one finished cell; on return it survives a kill and a power cut. Replaces the same cell, round, visit.
+
+        Raises `UnfitError` where the disk is full; what was stored before is kept.
+        """
+        name = _file_name(record)
+        if samples:
+            self._timings.add(name, samples)
+        if profile is not None:
+            self._profiles.add(name, profile)
+        self._rows.add(name, [record])
+
+    def finished(self, *, retry_failed: bool = False) -> set[Key]:
+        """What a resumed run need not do again: (cell_id, round, visit) of every row, whatever became of the cell.
+
+        With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out.
+        """
+        names = (*KEY_COLUMNS, "status", "verdict", "canary_s")
+        table = self._rows.read(list(names))
+        rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+        canaries = [canary for *_, canary in rows if canary is not None]
+        usual = median(canaries) if canaries else None
+
+        def useless(status: str, verdict: str | None, canary: float | None) -> bool:
+            speed = canary / usual if canary and usual else 1.0
+            return status in FAILED or verdict == "invalid" or not 1 / DISTURBED <= speed <= DISTURBED
+
+        return {
+            (cell, round_, visit) for cell, round_, visit, *outcome in rows if not (retry_failed and useless(*outcome))
+        }
+
+    def table(self) -> pa.Table:
+        """All rows so far, by round and in the order in which they were measured."""
+        return self._rows.read()
+
+    def records(self) -> list[Record]:
+        """All rows so far, as `table` orders them."""
+        return msgspec.convert(self.table().to_pylist(), list[Record])
+
+    def samples(self) -> pa.Table:
+        """The raw timings of all rows so far, columns as in `archbench.model.record.Sample`."""
+        # Fresh timings without a fresh row belong to a cell that was being stored when the run died.
+        return self._timings.read(only=set(self._rows.names()))
+
+    def profiles(self) -> list[StageProfile]:
+        """The stored tables of stages, by cell, round and visit; none for a run that did not ask for them.
+
+        Damaged ones are named in a warning and left out. Raises `UsageError` for one of a newer version.
+        """
+        return self._profiles.read()
+
+    def merge(self) -> None:
+        """Fold all finished cells into `results.parquet` and `samples.parquet`.
+
+        Raises `UnfitError` where the disk is full; nothing is lost then.
+        """
+        self._timings.fold(only=set(self._rows.names()))
+        self._rows.fold()
+
+    def _decode(self, name: str, kind: type[_Struct]) -> _Struct:
+        try:
+            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
+        except FileNotFoundError:
+            raise UsageError(f"{self.path}: has no {name}, so it is not a whole run") from None
+        except OSError as error:
+            raise UsageError(f"{self.path / name}: cannot be read: {error.strerror}") from error
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"{self.path / name}: cannot be read by this version of archbench: {error}") from error
+
+
+def suite_hash(suite: Suite) -> str:
+    """Hash of all that decides which rows a suite asks for: neither of its description nor of its decisions."""
+    # Read back, a whole number of the protocol is a float: 5 and 5.0 are one constant.
+    constants = {name: float(value) for name, value in suite.protocol.items()}
+    asked = msgspec.structs.replace(suite, description="", decisions=(), protocol=constants)
+    return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
+
+
+def run_identity(suite: Suite, environment: Environment) -> str:
+    """Equal for two runs that may be continued by each other: same suite, environment, protocol and columns."""
+    return _identity(suite, environment, _protocol(suite, environment))
+
+
+def _identity(suite: Suite, environment: Environment, protocol: Protocol) -> str:
+    constants = msgspec.json.encode(protocol, order="deterministic").decode()
+    parts = f"{suite_hash(suite)} {environment.fingerprint} {constants} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:16]
+
+
+def _protocol(suite: Suite, environment: Environment) -> Protocol:
+    return protocol_for("cpu" if environment.device == "cpu" else "cuda", suite.protocol)
+
+
+def new_run_id(suite: Suite, environment: Environment) -> str:
+    """A name for a run that begins now: sorts by time, ends in the run's identity."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run_identity(suite, environment)[:8]}"
+
+
+def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
+    """The latest run under `root`/<suite>/ that the same command would continue, or `None`."""
+    identity = run_identity(suite, environment)
+    for marker in sorted((root / suite.suite).glob(f"*/{_ENVIRONMENT}"), reverse=True):
+        store = RunStore(marker.parent)
+        try:
+            if store.identity == identity:
+                return store.path
+        except UsageError:
+            continue  # of another version, so not one to continue
+    return None
+
+
+def _file_name(record: Record) -> str:
+    return f"{file_stem(record.cell_id)}-r{record.round}-v{record.visit}.parquet"
+
+
+def _may_precede_a_run(name: str) -> bool:
+    """A lock, or what a run leaves that was killed while it was created."""
+    return (
+        name.startswith(".") or name.endswith(".lock") or name in {"cells", "samples", _SUITE, _SUITE_TEXT, _PROTOCOL}
+    )
+
+
+def _pretty(value: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
