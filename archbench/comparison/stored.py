@@ -41,8 +41,8 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     """Judge every cell that both sides have; nothing is read and nothing written.
 
     `allow`: locked columns that may differ, since that is the question (`archbench.comparison.rows.LOCKED`); with
-    `suite` a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the runs' own
-    twins; the widest counts.
+    `suite` a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the
+    runs' own twins; the widest counts.
 
     Raises `UnfitError` where the sides must not be compared (other hardware, protocol, torch, ...) or one was not
     finished, and `UsageError` for rows that are there twice, an unknown column, and sides without a common cell.
