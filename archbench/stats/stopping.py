@@ -15,7 +15,7 @@ LOOK_GROWTH = 1.1
 """Each look at the interval waits for a tenth more samples: looking more often only stops at chance lows."""
 FIRST_LOOK_SHARE = 0.75
 """The first look converges only this far below the target; later ones take two in a row that meet it. In simulation
-(tests/benchmarks/simulated_coverage.py) stopping at any one look that meets the target leaves 90-92 % of the intervals
+(benchmarks/simulated_coverage.py) stopping at any one look that meets the target leaves 90-92 % of the intervals
 holding the median where the noise is 4 to 10 times the target: it picks the intervals that are short by chance."""
 PLATEAU_SHRINK = 0.9
 """Twice the samples should shrink an interval to 0.71; one that stays above this share has stopped shrinking."""

@@ -2,7 +2,7 @@
 
 Screening alone would alarm in most suites of hundreds of cells; confirming all of them would take a night. Confirming
 on fresh pairs undoes the screen's selection, Holm's correction the number of cells confirmed, and the least effect
-keeps a tiny but certain slowdown from failing anybody's build. Error rates: tests/benchmarks/simulated_gate.py.
+keeps a tiny but certain slowdown from failing anybody's build. Error rates: benchmarks/simulated_gate.py.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ step tests 35 "" "$python" -m pytest -q -m gpu -p no:cacheprovider tests/gpu
 step smoke 10 "124 130" "$python" -m archbench run suites/smoke.yaml --device cuda --out "$runs/smoke" --force
 step gate 15 "" "$python" -m archbench gate suites/smoke.yaml --device cuda --aa --base "$(command -v "$python")" \
     --only 'resnet18@batch_size=32,phase=inference' --max-time $((seconds / 10))s --out "$runs/gate" --force
-step bare_loop 15 "" "$python" tests/benchmarks/bare_loop.py --device cuda --limit 0.02
+step bare_loop 15 "" "$python" benchmarks/bare_loop.py --device cuda --limit 0.02
 step imagenet 20 "124 130" "$python" -m archbench run suites/imagenet_backbones.yaml --device cuda \
     --out "$runs/imagenet" --force
 

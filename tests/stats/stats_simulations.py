@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 
 def script(name: str) -> ModuleType:
-    """Load `tests/benchmarks/NAME.py`, so that a test runs a small share of what the script prints."""
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    """Load `benchmarks/NAME.py`, so that a test runs a small share of what the script prints."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,6 +1,6 @@
 """How often the stopping rule's nominal 95 % interval holds the true median, optional stopping included.
 
-    python tests/benchmarks/simulated_coverage.py [--trials 1000]
+    python benchmarks/simulated_coverage.py [--trials 1000]
 
 Steps are simulated with a known median: independent, autocorrelated (AR(1), rho 0.5), skewed, and both; their noise
 from far below to far above the rule's target; from 2 ms on a GPU to 400 ms on a CPU. Prints the coverage, the samples

@@ -1,6 +1,6 @@
 """How long the warm-up detector warms up, and how often the drift test flags, on steps whose truth is known.
 
-    python tests/benchmarks/simulated_warmup.py [--trials 100]
+    python benchmarks/simulated_warmup.py [--trials 100]
 
 First table: the time at which a GPU's detector finds the steps level (median, and the slowest twentieth), the share of
 trials that it calls level within 8 s, and what is left of the transient then. Second: how often samples are flagged as

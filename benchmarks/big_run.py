@@ -1,6 +1,6 @@
 """What reading a run of 100,000 rows costs: seconds, peak memory and size of every way to look at it.
 
-    python tests/benchmarks/big_run.py [--rows 100000] [--rounds 1] [--keep DIR]
+    python benchmarks/big_run.py [--rows 100000] [--rounds 1] [--keep DIR]
 
 Goals: pick within 2 s, markdown within 5 s, HTML within 10 s and 15 MiB, each below 2 GiB. Each command is a process of
 its own, so seconds hold its imports, and memory is the peak of that process. One round is the hardest case: as many
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from builders import NETWORKS, make_rows, make_run, make_suite
 
 from archbench.model.cell import Network

@@ -1,6 +1,6 @@
 """How long `archbench compare` takes for 2,000 cells of 17 processes on each side, whole process included.
 
-    python tests/benchmarks/compare_speed.py [--cells 2000] [--processes 17]
+    python benchmarks/compare_speed.py [--cells 2000] [--processes 17]
 
 Goal: 5 s, in any format.
 """

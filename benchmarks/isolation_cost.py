@@ -1,6 +1,6 @@
 """What a process of its own costs a group: forked from a host that has torch imported, and as a fresh interpreter.
 
-    python tests/benchmarks/isolation_cost.py [--groups 8]
+    python benchmarks/isolation_cost.py [--groups 8]
 
 Both build the same small network and take one step; the two take turns, group by group, since the machine's speed
 drifts. The cost is the group's wall time less the building and the step. Exits with 1 when forking costs more than

@@ -1,6 +1,6 @@
 """Holds predicted peak memory against the real CPU allocator and prints the table.
 
-    python tests/benchmarks/memory_prediction.py [--networks alexnet,vgg16] [--precision bf16] [--format channels_last]
+    python benchmarks/memory_prediction.py [--networks alexnet,vgg16] [--precision bf16] [--format channels_last]
 
 Each network is predicted from one probe without data, then a real step of archbench's own workload is measured at
 every batch size. Exits with 1 if a prediction is more than 10 % off. Takes a quarter of an hour on two cores.

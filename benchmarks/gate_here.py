@@ -1,6 +1,6 @@
 """Does the gate hold on a real machine, as noisy as it is? Real gates of three small networks on the CPU, one thread.
 
-    python tests/benchmarks/gate_here.py --out DIR [--only-part learn|aa|delay5|delay3|spread] [--count 10]
+    python benchmarks/gate_here.py --out DIR [--only-part learn|aa|delay5|delay3|spread] [--count 10]
 
 - `learn`: one `gate --aa`, so that noisy networks get thresholds of their own in the gates that follow.
 - `aa`: both sides are the same; goal: no gate fails.

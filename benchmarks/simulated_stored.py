@@ -1,6 +1,6 @@
 """What a stored baseline from another day costs: how often `compare` is wrong, and what it says with it.
 
-    python tests/benchmarks/simulated_stored.py [--suites 100]
+    python benchmarks/simulated_stored.py [--suites 100]
 
 Suites of 100 cells and 10 processes a side with a standard deviation of 0.5 %, and a twin that is visited three times a
 round. The head was measured on another day, on which everything took 1 % more. One cell is slower by what the line

@@ -1,6 +1,6 @@
 """Is a latency by archbench the latency of a plain hand-written loop? Both take turns, block by block, in one process.
 
-    python tests/benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4] [--limit 0.02]
+    python benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4] [--limit 0.02]
 
 Prints, for six networks at batch 1, the median over turns of archbench's block median over the bare loop's, with its
 95 % interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.

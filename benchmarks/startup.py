@@ -1,6 +1,6 @@
 """How soon the command line answers: medians of whole processes.
 
-    python tests/benchmarks/startup.py [--runs 7]
+    python benchmarks/startup.py [--runs 7]
 
 Goals: --help within 0.3 s; list, show and plan within 0.8 s.
 """

@@ -1,6 +1,6 @@
 """Do the figures hold? Runs the smoke suite several times and compares the runs with each other.
 
-    python tests/benchmarks/repeated_smoke.py [--runs 10] [--out DIR]
+    python benchmarks/repeated_smoke.py [--runs 10] [--out DIR]
 
 Prints wall time of each run and its share outside measuring, building and compiling (goal: at most 10 %), and for every
 pair of runs the share of cells whose medians disagree beyond the wider of the runs' noise floor and the cells' own

@@ -1,6 +1,6 @@
 """Whether a profile can be believed: modules' times against the whole step, their MACs against `show`, its own cost.
 
-    python tests/benchmarks/profile_adds_up.py [--batch-size 8] [--networks resnet50,densenet121,vit_b_16]
+    python benchmarks/profile_adds_up.py [--batch-size 8] [--networks resnet50,densenet121,vit_b_16]
 
 Each network in training on the CPU with one thread, through the same processes as `archbench profile`; then resnet50 at
 batch size 1 as a whole command, against the clock. Exits with 1 where times are more than 5 % off the unobserved step,

@@ -1,6 +1,6 @@
 """Is the reported median right, and are the right rows flagged? Fake steps of known cost through the real loops.
 
-    python tests/benchmarks/known_truth.py [--trials 200]
+    python benchmarks/known_truth.py [--trials 200]
 
 A fake device keeps its own time: every step moves its clock by what the step costs there and then, and its probe tells
 when it throttles. Warm-up, sampling, watch and drift test are archbench's own, with the GPU's protocol. Prints, for

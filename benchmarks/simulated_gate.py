@@ -1,6 +1,6 @@
 """How often the two-stage gate blames an innocent suite, and how often it finds a real slowdown.
 
-    python tests/benchmarks/simulated_gate.py [--suites 1000]
+    python benchmarks/simulated_gate.py [--suites 1000]
 
 Suites of 300 cells. A pair's d is log(head / base) of two fresh processes, each with a standard deviation of 0.5 %;
 3 % of the processes are bad: slower by a fixed share all through. The last block has d as noisy as the noisiest seen

@@ -1,6 +1,6 @@
 """Counts every torchvision classification model in one process, and holds the time against fvcore's.
 
-    python tests/benchmarks/count_speed.py [--sample 8 | --no-fvcore]
+    python benchmarks/count_speed.py [--sample 8 | --no-fvcore]
 
 From the name to parameters, MACs and activations at the native input size, imports done before. Ours: build on the
 meta device, one pass. fvcore: build on the CPU, one trace for MACs and one for activations; the time without building

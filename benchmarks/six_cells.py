@@ -1,6 +1,6 @@
 """Six networks at batch 1 in fp32 on the CPU: `archbench run` against a fresh interpreter a network.
 
-    python tests/benchmarks/six_cells.py [--pairs 2]
+    python benchmarks/six_cells.py [--pairs 2]
 
 The rival is what people write by hand: import torch, build, 10 warm-up steps, 40 timed ones. Prints whole-process wall
 times, their ratio, and each cell's median with its interval. Goal: at most half.

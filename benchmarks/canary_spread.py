@@ -1,6 +1,6 @@
 """How much the same network differs between processes, raw and divided by the canary.
 
-    python tests/benchmarks/canary_spread.py [--processes 10] [--out DIR]
+    python benchmarks/canary_spread.py [--processes 10] [--out DIR]
 
 Six networks at batch 1, the processes of all networks in random order, as in a suite of ten rounds. Prints the
 standard deviation of the processes' median latencies, as a share of their mean: of all processes, and of those that
