@@ -12,6 +12,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from reference_runs import reference_runs
+
 from archbench.catalog import counted_by_label, entries
 from archbench.results import read_table
 from archbench.suite import load_suite
@@ -22,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 def measured_on() -> dict[str, set[str]]:
     """For each architecture the hardware classes of the reference runs that measured it."""
     found: dict[str, set[str]] = defaultdict(set)
-    for results in sorted((ROOT / "results").glob("*/*/results.parquet")):
-        table = read_table(results.parent)
+    for run in reference_runs():
+        table = read_table(run)
         columns = (table[name].to_pylist() for name in ("architecture", "hardware_class", "status"))
         for architecture, hardware, status in zip(*columns, strict=True):
             if status == "ok":

@@ -13,9 +13,10 @@ import shlex
 import sys
 from pathlib import Path
 
-import msgspec
+from reference_runs import reference_runs
 
 from archbench.cli import app
+from archbench.results import RunStore
 
 ROOT = Path(__file__).parents[1]
 QUESTIONS = {
@@ -113,9 +114,8 @@ conditions; 2 for a question that cannot be read.
 
 def reference_run() -> Path:
     """The newest CPU run of the main suite."""
-    runs = sorted((ROOT / "results" / "imagenet_backbones").glob("*/environment.json"))
-    on_cpu = [path.parent for path in runs if msgspec.json.decode(path.read_bytes())["device"] == "cpu"]
-    return on_cpu[-1].relative_to(ROOT)
+    runs = reference_runs("imagenet_backbones")
+    return next(run for run in reversed(runs) if RunStore.open(run).environment.device == "cpu").relative_to(ROOT)
 
 
 def answer(words: list[str]) -> str:

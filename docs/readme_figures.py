@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from reference_runs import reference_runs
+
 from archbench.choose.outcome import Outcome
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, figure, fixed, percent, rounded, whole
 from archbench.rendering import read_measured
@@ -25,7 +27,7 @@ BLOCK = re.compile(r"(?<=<!-- reference run -->\n).*?(?=<!-- end of reference ru
 
 def block() -> str:
     """What stands between the README's two marks."""
-    run = read_measured(max((ROOT / "results" / "imagenet_backbones").iterdir()))
+    run = read_measured(reference_runs("imagenet_backbones")[-1])
     place = run.path.relative_to(ROOT)
     assert run.floor is not None
     found = {(one.network, one.batch_size): one for one in run.outcomes if one.phase == "inference" and one.is_plain}

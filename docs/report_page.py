@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
+from reference_runs import reference_runs
 
 from archbench.rendering import Report, build_report, read_measured, render_markdown
 from archbench.rendering.content import Block, Fold, Section, Table
+from archbench.results import RunStore
 
 ROOT = Path(__file__).parents[1]
 ROWS = 4
@@ -112,9 +114,8 @@ EXCERPTS = {
 
 def reference_run() -> Path:
     """The newest CPU run of the main suite."""
-    runs = sorted((ROOT / "results" / "imagenet_backbones").glob("*/environment.json"))
-    on_cpu = [path.parent for path in runs if msgspec.json.decode(path.read_bytes())["device"] == "cpu"]
-    return on_cpu[-1]
+    runs = reference_runs("imagenet_backbones")
+    return next(run for run in reversed(runs) if RunStore.open(run).environment.device == "cpu")
 
 
 def tables(blocks: Iterable[Block]) -> Iterator[Table]:

@@ -8,7 +8,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 SCHEMA_VERSION = 1
-"""Version of the columns below, stored in every file.
+"""Version of what the columns below mean, stored in every file.
+
+Raised where a column changes its meaning or type, or goes: readers of another version must not mistake it. A new column
+raises nothing as long as it may be null: in rows stored before it is, and readers that do not know it leave it out.
 
 1  first version.
 """

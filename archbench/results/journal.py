@@ -17,9 +17,9 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from archbench.model.errors import UsageError
-from archbench.model.record import SCHEMA_VERSION, Record, Sample
+from archbench.model.record import Record, Sample
 from archbench.results.files import replacing
-from archbench.results.schema import KEY_COLUMNS, check_version
+from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +122,11 @@ def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa
 
 
 def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the columns of `schema`, or those named, from a file written by this or an older version.
+    """Read the columns of `schema`, or those named, from a file that this archbench wrote, or an older or newer one.
 
+    Columns that the file lacks are null, like whatever was not measured; those that `schema` lacks are left out.
     Raises `OSError` where the disk fails, and `UsageError` for a damaged file (cut off, not parquet), for parquet that
-    is not archbench's, and for a newer version.
+    is not archbench's (it lacks what every row has), and for a newer schema version.
     """
     table = _read(path, schema, columns or schema.names)
     if table is None:
@@ -165,7 +166,7 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
     try:
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             found = file.schema_arrow
-            version = check_version(path, found)
+            check_version(path, found)
             names = set(found.names)  # computed anew at every access
             present = [name for name in wanted if name in names]
             table = file.read(columns=present, use_threads=long)
@@ -176,7 +177,7 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
             raise
         return None
     for name in sorted(set(wanted).difference(present)):
-        if version == SCHEMA_VERSION:
+        if name in REQUIRED:
             raise UsageError(f"{path}: has no column {name!r}, so it is not a file of archbench's rows")
         # A column younger than the file: null, like whatever was not measured.
         table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))

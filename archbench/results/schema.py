@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ KEY_COLUMNS = ("cell_id", "round", "visit")
 """What tells one row from another; the samples of a row carry the same three."""
 
 
-def check_version(path: Path, schema: pa.Schema) -> int:
-    """The schema version of a file, from its metadata. Raises `UsageError` for what this version cannot read."""
+def check_version(path: Path, schema: pa.Schema) -> None:
+    """Raises `UsageError` for a file whose schema version, in its metadata, this archbench cannot read."""
     text = (schema.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
     if not text:
         raise UsageError(f"{path}: is parquet, but not a file of archbench's results (it carries no schema version)")
@@ -26,7 +27,6 @@ def check_version(path: Path, schema: pa.Schema) -> int:
             f"{path}: has schema version {text}, and this archbench reads 1 to {SCHEMA_VERSION}; "
             "use the archbench that wrote it, or a newer one"
         )
-    return int(text)
 
 
 def _arrow_type(kind: msgspec.inspect.Type) -> pa.DataType:
@@ -67,5 +67,15 @@ def _schema_of(struct: type[msgspec.Struct]) -> pa.Schema:
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
 
 
+def _required(struct: type[msgspec.Struct]) -> Iterator[str]:
+    info: Any = msgspec.inspect.type_info(struct)
+    for field in info.fields:
+        kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+        if not isinstance(kind, msgspec.inspect.UnionType):
+            yield field.name
+
+
 RECORDS: pa.Schema = _schema_of(Record)
 SAMPLES: pa.Schema = _schema_of(Sample)
+REQUIRED = frozenset(_required(Record)) | frozenset(_required(Sample))
+"""Columns that are never null, and so are in every file of their kind; any other may be younger than a file."""

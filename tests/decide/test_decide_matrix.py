@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from builders import make_suite
 from decision_cells import candidates_of, row
+from reference_runs import reference_runs
 
 from archbench.choose.advice import IN_PART_WITHIN
 from archbench.choose.candidates import read_candidates
@@ -225,8 +226,8 @@ def test_of_several_variants_the_best_stands_for_the_advice(tmp_path: Path) -> N
 def test_the_reference_run_judges_the_shipped_decisions() -> None:
     """Every row of the main suite has an answer from the run that is committed, and at least six a verdict."""
     suite = load_suite(ROOT / "suites" / "imagenet_backbones.yaml")
-    on_cpu = sorted((ROOT / "results" / "imagenet_backbones").glob("*/results.parquet"))
-    rows = {row.decision.situation: row for row in decision_matrix(suite, read_candidates([on_cpu[-1]]))}
+    newest = reference_runs("imagenet_backbones")[-1]
+    rows = {row.decision.situation: row for row in decision_matrix(suite, read_candidates([newest]))}
     judged = [row for row in rows.values() if row.opinion.holds != "cannot be judged"]
     assert len(judged) >= 6
     assert all(row.loading for row in rows.values())

@@ -99,8 +99,7 @@ def test_a_run_of_an_older_schema_is_read_and_lacks_what_is_younger(
     run = make_run(tmp_path, [make_record()])
     younger = ("output_cosine", "activations", "predicted_peak_bytes", "latency_p95_s", "peak_allocated_bytes")
     with_version(run, SCHEMA_VERSION, without=younger)
-    for module in ("archbench.results.schema", "archbench.results.journal"):
-        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     assert report(run) == 0
     assert "| resnet50 | fp32 | 1 | 23.2 ±0.3 | - | 43.5 | - | ok |" in (run / "report.md").read_text()
 
