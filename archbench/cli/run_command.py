@@ -276,13 +276,11 @@ def _conclude(store: RunStore, plan: Plan, as_json: bool) -> None:
     import msgspec
 
     from archbench.rendering import write_reports
-    from archbench.results import load_frame
 
     reports = write_reports(store.path)
-    records = store.records()
+    records = store.judged_records()
     statuses: Counter[str] = Counter(record.status for record in records)
-    # As the report judges them: which rows were disturbed is only known beside all the others.
-    verdicts: Counter[str] = Counter(load_frame(store.path)["verdict"].dropna())
+    verdicts: Counter[str] = Counter(record.verdict for record in records if record.verdict is not None)
     if as_json:
         summary = RunSummary(
             run=str(store.path),

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import TypeVar
 
 import msgspec
@@ -29,13 +28,13 @@ import pyarrow as pa
 
 from archbench.model.calibration import Calibration
 from archbench.model.cell import file_stem
-from archbench.model.derived import DISTURBED
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
+from archbench.results.drift import JUDGED_BY, drift_limit, judge
 from archbench.results.files import sync_directory, write_bytes
 from archbench.results.journal import Journal
 from archbench.results.profiles import ProfileFolder
@@ -157,18 +156,13 @@ class RunStore:
 
         With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out.
         """
-        names = (*KEY_COLUMNS, "status", "verdict", "canary_s")
-        table = self._rows.read(list(names))
-        rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
-        canaries = [canary for *_, canary in rows if canary is not None]
-        usual = median(canaries) if canaries else None
-
-        def useless(status: str, verdict: str | None, canary: float | None) -> bool:
-            speed = canary / usual if canary and usual else 1.0
-            return status in FAILED or verdict == "invalid" or not 1 / DISTURBED <= speed <= DISTURBED
-
+        table = self._rows.read((*KEY_COLUMNS, "status", *JUDGED_BY))
+        keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
+        outcomes = zip(table["status"].to_pylist(), judge(table, drift_limit(self.path)), strict=True)
         return {
-            (cell, round_, visit) for cell, round_, visit, *outcome in rows if not (retry_failed and useless(*outcome))
+            key
+            for key, (status, row) in zip(keys, outcomes, strict=True)
+            if not (retry_failed and (status in FAILED or row.verdict == "invalid"))
         }
 
     def table(self) -> pa.Table:
@@ -176,8 +170,18 @@ class RunStore:
         return self._rows.read()
 
     def records(self) -> list[Record]:
-        """All rows so far, as `table` orders them."""
+        """All rows so far as they were stored, in the order of `table`."""
         return msgspec.convert(self.table().to_pylist(), list[Record])
+
+    def judged_records(self) -> list[Record]:
+        """All rows so far, with verdicts and reasons as the report has them: seen beside all others of the run."""
+        table = self.table()
+        return [
+            msgspec.structs.replace(record, verdict=row.verdict, reasons=row.reasons)
+            for record, row in zip(
+                msgspec.convert(table.to_pylist(), list[Record]), judge(table, drift_limit(self.path)), strict=True
+            )
+        ]
 
     def samples(self) -> pa.Table:
         """The raw timings of all rows so far, columns as in `archbench.model.record.Sample`."""

@@ -76,6 +76,18 @@ def test_a_row_too_far_off_to_be_corrected_is_invalid(tmp_path: Path) -> None:
     assert again == {(rows[0].cell_id, 4, 0), (rows[0].cell_id, 5, 0)}
 
 
+def test_rows_and_frame_judge_alike(tmp_path: Path) -> None:
+    canaries = [0.001, 0.001, 0.001, 0.00115, 0.00201, None, 0.0004]
+    rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate(canaries)]
+    run = make_run(tmp_path, [*rows, make_record(round=7, status="oom", verdict=None)])
+    frame, records = archbench.load(run), RunStore.open(run).judged_records()
+    assert [(one.verdict, one.reasons) for one in records] == [
+        (verdict if isinstance(verdict, str) else None, reasons)
+        for verdict, reasons in zip(frame["verdict"], frame["reasons"], strict=True)
+    ]
+    assert [one.verdict for one in records][3:] == ["suspect", "invalid", "ok", "invalid", None]
+
+
 def test_the_suites_own_drift_limit_counts(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate([0.001, 0.001, 0.00106])]
     run = make_run(tmp_path, rows, suite=make_suite(protocol={"drift_limit": 0.05}))

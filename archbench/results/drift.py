@@ -1,0 +1,74 @@
+"""What only a whole run can tell of a row: whether the machine was at its usual speed when the row was measured."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+
+from archbench.model.derived import DISTURBED
+from archbench.model.errors import UsageError
+from archbench.model.protocol import Protocol
+from archbench.model.record import Verdict
+
+JUDGED_BY = ("run_id", "canary_s", "verdict", "reasons")
+"""The columns that `judge` reads."""
+
+
+class Judgement(Struct, frozen=True):
+    """How far a row may be trusted, seen beside all others of its run."""
+
+    speed_index: float | None
+    """The canary's time over its median in the run; `None` for a row without a canary."""
+    verdict: Verdict | None
+    reasons: tuple[str, ...]
+
+
+def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
+    """The rows' verdicts and reasons, each seen beside all others; `rows` has `JUDGED_BY` and all rows of its runs.
+
+    A row whose canary left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where
+    it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
+    without a verdict keeps that.
+    """
+    columns = [rows[name].to_pylist() for name in JUDGED_BY]
+    canaries: dict[str, list[float]] = defaultdict(list)
+    for run_id, canary, *_ in zip(*columns, strict=True):
+        if canary is not None:
+            canaries[run_id].append(canary)
+    usual = {run_id: median(times) for run_id, times in canaries.items()}
+    return [
+        _judgement(canary and canary / usual[run_id], verdict, tuple(reasons or ()), drift_limit)
+        for run_id, canary, verdict, reasons in zip(*columns, strict=True)
+    ]
+
+
+def _judgement(speed: float | None, verdict: Verdict | None, reasons: tuple[str, ...], limit: float) -> Judgement:
+    if speed is None or verdict is None or abs(speed - 1) <= limit:
+        return Judgement(speed, verdict, reasons)
+    disturbed = not 1 / DISTURBED <= speed <= DISTURBED
+    worse: Verdict = "invalid" if disturbed else ("suspect" if verdict == "ok" else verdict)
+    code = "disturbed" if disturbed else "drift"
+    return Judgement(speed, worse, reasons if code in reasons else (*reasons, code))
+
+
+class _Judging(Struct):
+    """The part of a stored suite that says how rows are judged; readable in suites of other versions too."""
+
+    protocol: dict[str, float] = {}
+
+
+def drift_limit(run: Path) -> float:
+    """The limit that the suite in a run's directory sets, else the protocol's own. Raises `UsageError`."""
+    default = Protocol().drift_limit
+    stored = run / "suite.json"
+    try:
+        return msgspec.json.decode(stored.read_bytes(), type=_Judging).protocol.get("drift_limit", default)
+    except FileNotFoundError:
+        return default  # a results file that travels alone
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"{stored}: cannot be read: {error}") from error
