@@ -235,7 +235,8 @@ class CellRun:
             value = percentile(host, percent) if sampled.steps == 1 else None
             self._draft.set(**{column: value})
             if value is None:
-                self._draft.null("several_steps_per_sample" if sampled.steps > 1 else "too_few_samples", column)
+                code = "several_steps_per_sample" if sampled.steps > 1 else "too_few_samples"
+                self._draft.null(code if host else "all_rejected", column)
         device = sorted(timing.device_s / sampled.steps for timing in sampled.kept() if timing.device_s is not None)
         if device:
             device_time = device[len(device) // 2]
@@ -248,6 +249,8 @@ class CellRun:
 
     def _judge(self, sampled: Sampled) -> None:
         kept = [timing.host_s for timing in sampled.kept()]
+        if sampled.given_up is not None:
+            self._draft.flag(sampled.given_up)
         half_width = sampled.interval.half_width
         if half_width is None:
             self._draft.flag("few_samples")
@@ -262,6 +265,8 @@ class CellRun:
                 workload.step, self._bench.clock, self._task.protocol, watch, step_s=self._step_s
             )
         self._samples.add(sampled, "throughput")
+        if sampled.given_up is not None:
+            self._draft.flag(sampled.given_up)
         images, interval = self._cell.batch_size, sampled.interval
         rate = images / interval.median
         self._draft.set(

@@ -7,7 +7,7 @@ import gc
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Protocol as Interface
 
@@ -21,6 +21,8 @@ STRETCH_S = 0.2
 """Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""
 MOST_REPEATS = 2.0
 """Rejected stretches are repeated until the accepted and rejected ones together took this many times the cap."""
+PERSISTENT = 3
+"""So many stretches rejected in a row for one cause end the sampling: whatever it is will not go away by waiting."""
 FEWEST_IN_BLOCK = 2
 """A block of one step has no scatter of its own to tell noise from movement."""
 WARMUP_ROOM = 1.5
@@ -33,8 +35,8 @@ class Monitor(Interface):
     def begin(self) -> None:
         """A stretch follows."""
 
-    def end(self) -> bool:
-        """A stretch has ended; True if it may be kept."""
+    def end(self) -> str | None:
+        """A stretch has ended; None if it may be kept, else the code of the reason why not."""
 
 
 class WarmUp(Struct, frozen=True, kw_only=True):
@@ -51,7 +53,13 @@ class Stretch(Struct, frozen=True, kw_only=True):
     """Consecutive timings between two looks at the monitor."""
 
     timings: tuple[Timing, ...]
-    kept: bool
+    rejected: str | None = None
+    """Code of the reason why it does not count."""
+
+    @property
+    def kept(self) -> bool:
+        """It counts."""
+        return self.rejected is None
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
@@ -68,6 +76,11 @@ class Sampled(Struct, frozen=True, kw_only=True):
     def kept(self) -> list[Timing]:
         """The timings that count."""
         return [timing for stretch in self.stretches if stretch.kept for timing in stretch.timings]
+
+    @property
+    def given_up(self) -> str | None:
+        """Code of the cause for which sampling was given up."""
+        return persistent_cause(self.stretches)
 
 
 @contextlib.contextmanager
@@ -158,16 +171,22 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
 
 
 class Patience:
-    """Ends the repeating of rejected stretches on a device that never stops throttling."""
+    """Ends the repeating of rejected stretches on a device that never gets better."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._started = time.perf_counter()
 
-    def exhausted(self, stretches: list[Stretch]) -> bool:
-        """Whether time is up and at least one stretch was rejected; without rejections the rule alone decides."""
+    def exhausted(self, stretches: Sequence[Stretch]) -> bool:
+        """One cause persists, or time is up and a stretch was rejected; without rejections the rule alone decides."""
         late = time.perf_counter() - self._started > self._seconds
-        return late and any(not stretch.kept for stretch in stretches)
+        return persistent_cause(stretches) is not None or (late and any(not stretch.kept for stretch in stretches))
+
+
+def persistent_cause(stretches: Sequence[Stretch]) -> str | None:
+    """The one cause for which the last `PERSISTENT` stretches were all rejected, if there is one."""
+    last = {stretch.rejected for stretch in stretches[-PERSISTENT:]}
+    return last.pop() if len(stretches) >= PERSISTENT and len(last) == 1 else None
 
 
 def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -> Stretch:
@@ -178,7 +197,7 @@ def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -
         timing = take()
         timings.append(timing)
         taken_s += timing.host_s
-    return Stretch(timings=tuple(timings), kept=monitor.end())
+    return Stretch(timings=tuple(timings), rejected=monitor.end())
 
 
 def _enough_bursts(seconds: list[float], protocol: Protocol) -> Stop | None:

@@ -120,16 +120,16 @@ class TurnRun(CellRun):
             clock.latency(workload.step)
         watch.begin()
         timing = clock.latency(workload.step, steps)
-        kept = watch.end()
+        rejected = watch.end()
         if self._bench.device.type == "cpu" and torch.get_num_threads() > 1:
             time.sleep(SETTLE_S)
-        self._stretches.append(Stretch(timings=(timing,), kept=kept))
+        self._stretches.append(Stretch(timings=(timing,), rejected=rejected))
         self._emit(
             TurnTaken(
                 cell_id=self._cell.cell_id,
                 steps=steps,
                 seconds=timing.host_s / steps,
-                kept=kept,
+                kept=rejected is None,
                 contention=watch.latest.contention,
                 sm_clock_mhz=watch.latest.sm_clock_mhz,
             )

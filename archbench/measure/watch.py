@@ -52,12 +52,12 @@ class Watch:
                 self._canary_spent_s += time.perf_counter() - start
         self._before = self._probe.read()
 
-    def end(self) -> bool:
-        """Read and judge; False for a stretch that was throttled, shared, or not to be clocked."""
+    def end(self) -> str | None:
+        """Read and judge; the code of the reason where the stretch was throttled, shared, or not to be clocked."""
         assert self._before is not None, "a stretch ends that never began"
         health = between(self._before, self._probe.read())
         self._healths.append(health)
-        return not (health.throttled or health.foreign or health.lost or health.wall_s is None)
+        return rejection(health)
 
     @property
     def latest(self) -> BlockHealth:
@@ -94,6 +94,17 @@ class Watch:
             reasons=tuple(reasons),
             missing=_missing(healths),
         )
+
+
+def rejection(health: BlockHealth) -> str | None:
+    """Code of the reason why a stretch does not count, the gravest first; None for one that does."""
+    causes = (
+        ("device_lost", health.lost),
+        ("clock_error", health.wall_s is None),
+        ("foreign_process", health.foreign),
+        ("throttled", health.throttled),
+    )
+    return next((code for code, bad in causes if bad), None)
 
 
 _COLUMN_OF = {

@@ -121,6 +121,10 @@ REASONS: dict[str, Reason] = {
         meaning="too few samples for this percentile",
         remedy="name it under `percentiles:`, which raises the minimum, or raise `protocol: max_sampling_s`",
     ),
+    "all_rejected": Reason(
+        effect="null",
+        meaning="every block was rejected, for the reason that makes the row invalid; what it shows is of all of them",
+    ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
     "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
     "nothing_timed": Reason(effect="null", meaning="no metric was asked for that is timed"),

@@ -30,10 +30,10 @@ class ReplayClock:
 
 
 class ScriptedMonitor:
-    """Accepts or rejects stretches by a script; accepts what comes after its end."""
+    """Rejects stretches by a script of causes, None to accept; accepts what comes after its end."""
 
-    def __init__(self, verdicts: Iterable[bool] = ()) -> None:
-        self._verdicts = iter(verdicts)
+    def __init__(self, causes: Iterable[str | None] = ()) -> None:
+        self._causes = iter(causes)
         self.open = False
         self.stretches = 0
 
@@ -41,11 +41,11 @@ class ScriptedMonitor:
         assert not self.open
         self.open = True
 
-    def end(self) -> bool:
+    def end(self) -> str | None:
         assert self.open
         self.open = False
         self.stretches += 1
-        return next(self._verdicts, True)
+        return next(self._causes, None)
 
 
 def nothing() -> None:

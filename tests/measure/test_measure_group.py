@@ -9,7 +9,7 @@ import torch
 from msgspec import structs
 
 from archbench.device import collect_environment
-from archbench.device.probe import Reading
+from archbench.device.probe import GpuProcess, Reading
 from archbench.device.replay import ReplayProbe
 from archbench.measure import measure_group
 from archbench.measure.bench import Bench
@@ -205,6 +205,22 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
     row = rows(measure(batches=(2,), metrics=("latency", "energy"), protocol={"energy_window_s": 0.05}))[0]
     assert row.energy_j_per_img == pytest.approx(12.0 / (2 * sum(steps)))
     assert row.mean_power_w == pytest.approx(2.0)
+
+
+def test_a_cell_beside_a_stranger_is_given_up_soon_and_says_why_it_has_no_samples(monkeypatch):
+    stranger = (GpuProcess(pid=4711),)
+    readings = [Reading(at_s=float(i), event_reasons=0, foreign=stranger) for i in range(200)]
+    monkeypatch.setattr(Bench, "probe", ReplayProbe(readings))
+    patient = {"max_sampling_s": 60, "max_throughput_s": 60}
+    finished = measure(metrics=("latency", "throughput"), protocol=patient)[-1]
+    row = finished.record
+    assert (row.status, row.verdict, row.samples) == ("ok", "invalid", 0)
+    assert "foreign_process" in row.reasons
+    assert {"latency_p50_s:all_rejected", "latency_p99_s:all_rejected"} & set(row.reasons)
+    assert row.latency_median_s > 0
+    blocks = {(sample.experiment, sample.block) for sample in finished.samples if sample.experiment != "canary"}
+    assert len(blocks) == 6
+    assert not any(sample.kept for sample in finished.samples if sample.experiment != "canary")
 
 
 @pytest.mark.slow

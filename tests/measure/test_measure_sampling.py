@@ -63,19 +63,31 @@ def test_noise_is_capped_in_time():
 def test_rejected_stretches_are_dropped_and_repeated():
     # Stretches take 0.2 s = 40 steps of 5 ms; the first two, at twice the cost, are rejected.
     clock = ReplayClock(lambda i: 1e-2 if i < 40 else 5e-3)
-    sampled = latency(clock, monitor=ScriptedMonitor([False, False]))
+    sampled = latency(clock, monitor=ScriptedMonitor(["throttled", "throttled"]))
     assert sampled.interval.median == pytest.approx(5e-3)
     assert [stretch.kept for stretch in sampled.stretches[:3]] == [False, False, True]
     assert sampled.stretches[-1].kept
 
 
-def test_a_device_that_always_throttles_ends_and_shows_what_it_saw(monkeypatch):
-    monkeypatch.setattr("archbench.measure.sampling.MOST_REPEATS", 0.0)
-    sampled = latency([5e-3], monitor=ScriptedMonitor([False] * 10_000))
+def test_a_cause_that_persists_ends_sampling_after_three_and_shows_what_was_seen():
+    sampled = latency([5e-3], monitor=ScriptedMonitor(["throttled"] * 10_000))
+    assert [stretch.rejected for stretch in sampled.stretches] == ["throttled"] * 3
+    assert sampled.given_up == "throttled"
     assert sampled.stop is None
     assert sampled.kept() == []
-    assert not any(stretch.kept for stretch in sampled.stretches)
     assert sampled.interval.median == pytest.approx(5e-3)
+    bursts = sample_throughput(nothing, ReplayClock([1e-3]), GPU, ScriptedMonitor(["device_lost"] * 99), step_s=1e-3)
+    assert (len(bursts.stretches), bursts.given_up) == (3, "device_lost")
+
+
+def test_causes_that_come_and_go_are_repeated_until_time_is_up(monkeypatch):
+    script = ["throttled", "throttled", "foreign_process"] * 3_000
+    assert latency([5e-3], monitor=ScriptedMonitor([*script[:9], None])).stop is not None
+    monkeypatch.setattr("archbench.measure.sampling.MOST_REPEATS", 0.0)
+    sampled = latency([5e-3], monitor=ScriptedMonitor(script))
+    assert sampled.stop is None
+    assert sampled.given_up is None
+    assert not any(stretch.kept for stretch in sampled.stretches)
 
 
 def test_throughput_counts_bursts_and_not_samples():
