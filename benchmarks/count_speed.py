@@ -24,7 +24,7 @@ from archbench.analyze import count
 from archbench.analyze.fvcore_counts import second_opinion_on
 from archbench.catalog.build import build
 from archbench.model.cell import Network
-from archbench.model.figures import Counts
+from archbench.model.counts import Counts
 
 SECONDS, MEMORY, RATIO = 30.0, 1.5 * 2**30, 10.0
 

@@ -21,7 +21,7 @@ from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import PRECISIONS, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
-from archbench.model.figures import MemoryModel
+from archbench.model.counts import MemoryModel
 
 NETWORKS = """
     lenet5 resnet20_cifar densenetBC100_k12_cifar capsnet nin_cifar10 alexnet vgg11 googlenet inception_v3 resnet18

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from reference_runs import reference_runs
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, figure, fixed, percent, rounded, whole
-from archbench.rendering import read_measured
+from archbench.rendering import read_run
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -27,18 +27,18 @@ BLOCK = re.compile(r"(?<=<!-- reference run -->\n).*?(?=<!-- end of reference ru
 
 def block() -> str:
     """What stands between the README's two marks."""
-    run = read_measured(reference_runs("imagenet_backbones")[-1])
+    run = read_run(reference_runs("imagenet_backbones")[-1])
     place = run.path.relative_to(ROOT)
     assert run.floor is not None
-    found = {(one.network, one.batch_size): one for one in run.outcomes if one.phase == "inference" and one.is_plain}
+    found = {(one.network, one.batch_size): one for one in run.cells if one.phase == "inference" and one.is_plain}
     torch = ".".join(str(run.environment.torch_version).split(".")[:2])
     kept = [found[name, 1] for name in NETWORKS], [found[name, 4] for name in NETWORKS]
     spread = percent(run.floor.spread)
-    networks = len({one.network for one in run.outcomes})
+    networks = len({one.network for one in run.cells})
     alt = f"Top-1 accuracy over the latency of one image for {networks} networks; a stepped line joins those that no "
     lines = [
         f"Inference in fp32 on {run.environment.hardware_class} (a virtual machine), torch {torch}, from the",
-        f"[reference run]({place}/report.md) of {len(run.outcomes)} cells in {duration(run.spent_s)}, which begins",
+        f"[reference run]({place}/report.md) of {len(run.cells)} cells in {duration(run.spent_s)}, which begins",
         f"with the decision matrix. Two measurements of one thing differ by up to {spread} there, and the report says",
         "so; `?` marks suspect figures, `-` what a neighbour spoiled.",
         "",
@@ -52,7 +52,7 @@ def block() -> str:
     return "\n".join(lines)
 
 
-def row(one: Outcome, four: Outcome) -> Sequence[str]:
+def row(one: CellSummary, four: CellSummary) -> Sequence[str]:
     """A network's line, from its cells at batch 1 and 4."""
     latency = one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s
     rate = four.rank_throughput_img_s, IMAGES, four.rank_throughput_low_img_s, four.rank_throughput_high_img_s
@@ -67,7 +67,7 @@ def row(one: Outcome, four: Outcome) -> Sequence[str]:
     )
 
 
-def marked(text: str, cell: Outcome) -> str:
+def marked(text: str, cell: CellSummary) -> str:
     """A figure with what its cell's verdict says of it."""
     return {"suspect": f"{text} ?", "invalid": "-"}.get(str(cell.verdict), text)
 

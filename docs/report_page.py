@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from reference_runs import reference_runs
 
-from archbench.rendering import Report, build_report, read_measured, render_markdown
+from archbench.rendering import Report, build_report, read_run, render_markdown
 from archbench.rendering.content import Block, Fold, Section, Table
 from archbench.results import RunStore
 
@@ -137,7 +137,7 @@ def page() -> str:
     """The whole page."""
     run = reference_run()
     by_caption: dict[str, Table] = {}
-    for table in tables(build_report(read_measured(run)).sections):
+    for table in tables(build_report(read_run(run)).sections):
         by_caption.setdefault(table.caption, table)
     filled = {place: excerpt(by_caption[caption]) for place, caption in EXCERPTS.items()}
     return PAGE.format(run=run.relative_to(ROOT), **filled)

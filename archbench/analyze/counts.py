@@ -19,8 +19,8 @@ from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
+from archbench.model.counts import Counts, OperatorCalls
 from archbench.model.errors import UsageError
-from archbench.model.figures import Counts, OperatorCalls
 
 Shape = tuple[int, ...]
 

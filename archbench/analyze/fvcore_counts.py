@@ -12,7 +12,7 @@ from torch import nn
 from archbench.analyze.counts import decomposed_attention, evaluating, operator_calls
 from archbench.catalog.build import build
 from archbench.model.cell import Network
-from archbench.model.figures import Counts, SecondOpinion
+from archbench.model.counts import Counts, SecondOpinion
 
 with warnings.catch_warnings():
     # Importing fvcore calls torch.jit.script, which is deprecated.

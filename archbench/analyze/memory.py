@@ -23,8 +23,8 @@ from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODE
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
+from archbench.model.counts import MemoryLine, MemoryModel
 from archbench.model.errors import UnfitError
-from archbench.model.figures import MemoryLine, MemoryModel
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from archbench.model.figures import Stage
+from archbench.model.counts import Stage
 
 # A Sequential that works at this many resolutions or more is a trunk (VGG's or MobileNet's `features`): its children
 # are the stages. With fewer it is itself a stage (ResNet's `layer3`) or a head.

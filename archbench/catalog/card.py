@@ -11,7 +11,7 @@ from archbench.catalog.own_files import docstring_of
 from archbench.catalog.tables import Counted, counted_by_label
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-from archbench.model.figures import Stage
+from archbench.model.counts import Stage
 
 
 class Summary(Struct, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from archbench.catalog.build import feature_width
 from archbench.catalog.entry import NEWER_RECIPE, SWAG
 from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, TIMM_WEIGHTS, entries, format_shape
 from archbench.model.cell import Network
+from archbench.model.counts import Counts
 from archbench.model.errors import UsageError
-from archbench.model.figures import Counts
 
 Row = Mapping[str, object]
 

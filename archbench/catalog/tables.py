@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from archbench.catalog.entry import IMAGENET, UNUSUAL_RECIPES, Accuracy, Entry, PublishedSize
-from archbench.model.figures import Counts, OperatorCalls, Stage
+from archbench.model.counts import Counts, OperatorCalls, Stage
 
 ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"

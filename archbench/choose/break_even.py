@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Alike, Gain, gain
 
 NEVER = math.inf
@@ -25,8 +25,8 @@ class Images(Struct, frozen=True, kw_only=True):
 class BreakEven(Struct, frozen=True, kw_only=True):
     """One compiled cell against the same cell in eager mode."""
 
-    eager: Outcome
-    compiled: Outcome
+    eager: CellSummary
+    compiled: CellSummary
     gain: Gain
     """By throughput, of which the saved time is the difference."""
     cold: Images | None
@@ -61,7 +61,7 @@ def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
     return found
 
 
-def _images(seconds: float | None, eager: Outcome, compiled: Outcome) -> Images | None:
+def _images(seconds: float | None, eager: CellSummary, compiled: CellSummary) -> Images | None:
     """The images that repay `seconds`, the interval from those of both rates as independent ones add up."""
     if seconds is None or not eager.rank_throughput_img_s or not compiled.rank_throughput_img_s:
         return None
@@ -75,7 +75,7 @@ def _images(seconds: float | None, eager: Outcome, compiled: Outcome) -> Images 
     return Images(value=value, low=seconds / most if most > 0 else NEVER, high=seconds / least if least > 0 else NEVER)
 
 
-def _half(one: Outcome) -> float | None:
+def _half(one: CellSummary) -> float | None:
     """Half the interval of the seconds per image."""
     low, high = one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
     return (1 / low - 1 / high) / 2 if low and high else None

@@ -1,6 +1,6 @@
 """The comparability lock: which rows may be ranked against each other, and what a reader has to know of those that are.
 
-Rows that differ in a column of `LOCKED` are split into groups, each ranked by itself, unless that column was named
+Rows that differ in a column of `RANKING_KEYS` are split into groups, each ranked by itself, unless it was named
 (`across`); then they are ranked together, and the difference is a footnote.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from archbench.model.locked import LOCKED
+from archbench.model.derived import RANKING_KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Co
     import pandas as pd
 
     keys: dict[str, pd.Series[Any]] = {}
-    for column in LOCKED:
+    for column in RANKING_KEYS:
         values = _sizes(frame, wanted) if column == "input_size" else frame[column].astype(object)
         if column not in across and values[wanted].nunique(dropna=False) > 1:
             keys[column] = values.where(values.notna(), "unknown")
@@ -73,7 +73,7 @@ def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Co
 def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote, ...]:
     """What rows that stand in one ranking differ in, one sentence a difference."""
     notes = []
-    for column, why in LOCKED.items():
+    for column, why in RANKING_KEYS.items():
         values = ranked[column].dropna().unique()
         if column in across and len(values) > 1:
             shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))

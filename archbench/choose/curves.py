@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 
 KNEE = 0.05
 """How far below the best throughput the knee may lie: less is not worth a larger batch's latency and memory."""
@@ -27,19 +27,19 @@ PREDICTORS: tuple[Predictor, ...] = ("macs", "activations", "params")
 class Curve(Struct, frozen=True, kw_only=True):
     """One network under one setting in one phase, over batch sizes."""
 
-    points: tuple[Outcome, ...]
+    points: tuple[CellSummary, ...]
     """Ascending in batch size; those that were measured and are not invalid."""
-    failed: tuple[Outcome, ...]
+    failed: tuple[CellSummary, ...]
     """Batch sizes that ran out of memory."""
 
     @property
-    def best(self) -> Outcome | None:
+    def best(self) -> CellSummary | None:
         """The batch size with the highest throughput."""
         rated = [one for one in self.points if one.rank_throughput_img_s]
         return max(rated, key=lambda one: one.rank_throughput_img_s or 0.0, default=None)
 
     @property
-    def knee(self) -> Outcome | None:
+    def knee(self) -> CellSummary | None:
         """The smallest batch size whose throughput is within `KNEE` of the best."""
         best = self.best
         enough = (best.rank_throughput_img_s or 0.0) * (1 - KNEE) if best else math.inf
@@ -78,9 +78,9 @@ class Correlation(Struct, frozen=True, kw_only=True):
     high: float | None
 
 
-def curves(cells: Iterable[Outcome]) -> list[Curve]:
+def curves(cells: Iterable[CellSummary]) -> list[Curve]:
     """A curve for each network, image size, phase and setting in `cells`, in the order of first cells."""
-    together: dict[tuple[str, int | None, str, tuple[str, str, str]], list[Outcome]] = {}
+    together: dict[tuple[str, int | None, str, tuple[str, str, str]], list[CellSummary]] = {}
     for one in cells:
         if one.is_usable or one.status == "oom":
             together.setdefault((one.variant, one.input_size, one.phase, one.toggles), []).append(one)
@@ -119,7 +119,7 @@ def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | Non
     return found
 
 
-def correlations(cells: Iterable[Outcome]) -> list[Correlation]:
+def correlations(cells: Iterable[CellSummary]) -> list[Correlation]:
     """Latency against each of `PREDICTORS` over the networks of each phase, setting and batch size.
 
     Of networks for which all are known, at least `FEWEST_NETWORKS`. Ties share their mean rank. The interval is
@@ -127,7 +127,7 @@ def correlations(cells: Iterable[Outcome]) -> list[Correlation]:
     """
     import pandas as pd
 
-    together: dict[tuple[str, str, int], list[Outcome]] = {}
+    together: dict[tuple[str, str, int], list[CellSummary]] = {}
     for one in cells:
         if one.is_usable and one.rank_latency_s and None not in (one.macs, one.activations, one.params):
             together.setdefault((one.phase, one.setting_label, one.batch_size), []).append(one)

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.choose.evaluate import Truth, numbers, plain_values
-from archbench.choose.ties import Figure, Margin
+from archbench.choose.ties import Estimate, Margin
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.reasons import REASONS
 from archbench.query.expression import Compare, Expression, Value, leaves, show
@@ -42,8 +42,8 @@ class Miss(Struct, frozen=True, kw_only=True):
 class Comparison(Struct, frozen=True, kw_only=True):
     """Two cells in one goal."""
 
-    better: Figure
-    worse: Figure
+    better: Estimate
+    worse: Estimate
     margin: Margin | None
     """`None` where no ratio can be formed."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Gain, gain
 
 if TYPE_CHECKING:
@@ -21,15 +21,15 @@ _MOST_NAMED = 200
 """Flips of one comparison that are named; all are counted."""
 
 
-_Timed = tuple[Outcome, float, float]
+_Timed = tuple[CellSummary, float, float]
 """A cell, the log of its latency, and half the interval of that."""
 
 
 class Flip(Struct, frozen=True, kw_only=True):
     """Two networks of which one is faster before, the other after."""
 
-    faster_before: Outcome
-    faster_after: Outcome
+    faster_before: CellSummary
+    faster_after: CellSummary
     """The other network, as measured before, too."""
     before: Gain
     """How many times faster the first is before."""
@@ -52,7 +52,7 @@ class Flips(Struct, frozen=True, kw_only=True):
     """The largest first: by the smaller of its two ratios."""
 
 
-def rank_flips(cells: Iterable[Outcome], changes: Sequence[tuple[str, str]], floor: float | None) -> list[Flips]:
+def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]], floor: float | None) -> list[Flips]:
     """The flips for each phase, batch size and change of setting (labels, before and after) that has two networks.
 
     A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
@@ -134,7 +134,7 @@ def _inversions(
         yield np.column_stack([i, j, np.minimum(lead, loss)])[told]
 
 
-def _timed(one: Outcome) -> _Timed:
+def _timed(one: CellSummary) -> _Timed:
     low, high = one.rank_latency_low_s, one.rank_latency_high_s
     half = math.log(high / low) / 2 if low and high else math.nan
     return one, math.log(one.rank_latency_s or math.nan), half

@@ -185,7 +185,7 @@ def _bounded_by(
     bounds: list[Expression] = []
     for name, factor in decision.at_most_of_baseline.items():
         column = column_named(name).name
-        value = baseline.figure(column).value
+        value = baseline.estimate(column).value
         if value is not None:
             floor = candidates.floors.get(baseline.run_id)
             timed = judged_columns()[column].unit in ("s", "img/s") and floor is not None

@@ -14,10 +14,9 @@ from archbench.choose.comparable import Circumstance, Footnote, Group, accuracie
 from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.choose.exclusion import IDENTITY, Beaten, Comparison, LeftOut, left_out
 from archbench.choose.pareto import dominating, pareto_front
-from archbench.choose.ties import INTERVALS, Figure, Margin, margin
-from archbench.model.derived import judged_columns
+from archbench.choose.ties import INTERVALS, Estimate, Margin, margin
+from archbench.model.derived import RANKING_KEYS, judged_columns
 from archbench.model.errors import did_you_mean
-from archbench.model.locked import LOCKED
 from archbench.model.record import Column
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
 
@@ -75,14 +74,14 @@ class Choice(Struct, frozen=True, kw_only=True):
     hardware_class: str
     torch_version: str | None
     verdict: str | None
-    figures: tuple[Figure, ...]
+    figures: tuple[Estimate, ...]
     accuracy_source: str | None
     behind: Margin | None = None
     """How far behind the first in the goal; `None` for the first, and on a Pareto front."""
 
-    def figure(self, column: str) -> Figure:
+    def estimate(self, column: str) -> Estimate:
         """Its figure of a column that the question named."""
-        return next((one for one in self.figures if one.column == column), Figure(column=column, value=None))
+        return next((one for one in self.figures if one.column == column), Estimate(column=column, value=None))
 
 
 class Ranking(Struct, frozen=True, kw_only=True):
@@ -184,7 +183,7 @@ def _needed(question: Question) -> list[str]:
     named = [leaf.column for condition in question.conditions for leaf in leaves(condition)]
     fields = [name for name in Choice.__struct_fields__ if name in judged_columns()]
     ends = [end for name in question.columns for end in INTERVALS.get(name, ())]
-    return list(dict.fromkeys((*IDENTITY, *LOCKED, *fields, *named, *question.columns, *ends)))
+    return list(dict.fromkeys((*IDENTITY, *RANKING_KEYS, *fields, *named, *question.columns, *ends)))
 
 
 def _ranking(
@@ -243,11 +242,11 @@ def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:
     )
 
 
-def _figures(frame: pd.DataFrame, name: str) -> list[Figure]:
+def _figures(frame: pd.DataFrame, name: str) -> list[Estimate]:
     """One column's figures with their intervals, row by row."""
     ends = [plain_values(frame[end]) for end in INTERVALS.get(name, ())] or [[None] * len(frame)] * 2
     rows = zip(plain_values(frame[name].astype(float)), *ends, strict=True)
-    return [Figure(column=name, value=value, low=low, high=high) for value, low, high in rows]
+    return [Estimate(column=name, value=value, low=low, high=high) for value, low, high in rows]
 
 
 def _ranked(choices: tuple[Choice, ...], goal: Goal, candidates: Candidates) -> tuple[Choice, ...]:
@@ -257,7 +256,7 @@ def _ranked(choices: tuple[Choice, ...], goal: Goal, candidates: Candidates) -> 
     first = choices[0]
     rest = []
     for one in choices[1:]:
-        behind = margin(first.figure(goal.column), one.figure(goal.column), _floor(candidates, first, one))
+        behind = margin(first.estimate(goal.column), one.estimate(goal.column), _floor(candidates, first, one))
         rest.append(replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank))
     return (first, *rest)
 
@@ -286,7 +285,7 @@ def _beaten(
     for place, loser in zip(losers, _choices(frame.iloc[losers], question), strict=True):
         winner = winning[int(np.argmax(dominating(costs[winners], costs[place])))]
         floor = _floor(candidates, winner, loser)
-        pairs = [(winner.figure(goal.column), loser.figure(goal.column)) for goal in question.goals]
+        pairs = [(winner.estimate(goal.column), loser.estimate(goal.column)) for goal in question.goals]
         comparisons = tuple(
             Comparison(better=better, worse=worse, margin=margin(better, worse, floor)) for better, worse in pairs
         )

@@ -28,7 +28,7 @@ LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
 
 
-class Figure(Struct, frozen=True, kw_only=True):
+class Estimate(Struct, frozen=True, kw_only=True):
     """One number of one cell in stored units, with its 95 % interval where it has one."""
 
     column: str
@@ -55,7 +55,7 @@ class Margin(Struct, frozen=True, kw_only=True):
     """What a ratio has to exceed to be told from 1, less 1."""
 
 
-def margin(better: Figure, worse: Figure, floor: float | None) -> Margin | None:
+def margin(better: Estimate, worse: Estimate, floor: float | None) -> Margin | None:
     """How far `worse` is behind `better`, two figures of one column; `None` where no ratio can be formed.
 
     `floor` is the spread of the run's twin, as a ratio less 1; `None` without a twin. Counted and published figures

@@ -11,12 +11,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from archbench.choose.outcome import PLAIN, Outcome, axes_order
+from archbench.choose.cell_summary import PLAIN, CellSummary, axes_order
 from archbench.choose.ties import LONGEST_LOG
 
 Toggles = tuple[str, str, str]
 """Precision, memory format and mode of compilation."""
-Alike = dict[Toggles, Outcome]
+Alike = dict[Toggles, CellSummary]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
 _LogTime = tuple[float, float | None] | None
@@ -45,8 +45,8 @@ class Step(Struct, frozen=True, kw_only=True, gc=False):
 
     toggle: str
     """`tf32`, `amp-bf16`, `channels_last`, `compile=default`, ..."""
-    before: Outcome
-    after: Outcome
+    before: CellSummary
+    after: CellSummary
     gain: Gain
 
     @property
@@ -63,21 +63,21 @@ class Step(Struct, frozen=True, kw_only=True, gc=False):
 class Best(Struct, frozen=True, kw_only=True):
     """The setting under which one network does best at one batch size, and how sure that is."""
 
-    cell: Outcome
+    cell: CellSummary
     gain: Gain | None
     """Over plain fp32; `None` where that was not measured, or is the best."""
-    tied: tuple[Outcome, ...]
+    tied: tuple[CellSummary, ...]
     """Other settings that cannot be told from it, nearest first."""
 
 
 class Cost(Struct, frozen=True, kw_only=True):
     """What a setting does to the output of a network, beside what it gains over plain fp32."""
 
-    cell: Outcome
+    cell: CellSummary
     gain: Gain | None
 
 
-def gain(base: Outcome, head: Outcome, measure: Measure = "latency") -> Gain | None:
+def gain(base: CellSummary, head: CellSummary, measure: Measure = "latency") -> Gain | None:
     """How many times faster `head` is than `base`; `None` where either was not measured.
 
     Their intervals add up as those of independent logs do.
@@ -85,9 +85,9 @@ def gain(base: Outcome, head: Outcome, measure: Measure = "latency") -> Gain | N
     return _gain(_log_time(base, measure), _log_time(head, measure))
 
 
-def alike(cells: Iterable[Outcome]) -> list[Alike]:
+def alike(cells: Iterable[CellSummary]) -> list[Alike]:
     """The cells that differ in nothing but toggles together, by toggles; smallest batch first, then by name."""
-    together: dict[tuple[str, int, str, int], dict[tuple[str, str, str], Outcome]] = {}
+    together: dict[tuple[str, int, str, int], dict[tuple[str, str, str], CellSummary]] = {}
     for one in cells:
         together.setdefault((one.phase, one.batch_size, one.variant, one.input_size or 0), {})[one.toggles] = one
     return [together[key] for key in sorted(together)]
@@ -177,7 +177,7 @@ def _gain(base: _LogTime, head: _LogTime) -> Gain | None:
     return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
 
 
-def _log_time(one: Outcome, measure: Measure) -> _LogTime:
+def _log_time(one: CellSummary, measure: Measure) -> _LogTime:
     """Log of the time that a step or an image takes."""
     if measure == "latency":
         value, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s

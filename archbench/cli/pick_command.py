@@ -58,8 +58,8 @@ def _question(
 ) -> Question:
     """Raises `UsageError` that names the option at fault."""
     from archbench.choose.pick import Goal, Question
+    from archbench.model.derived import RANKING_KEYS
     from archbench.model.errors import UsageError, did_you_mean
-    from archbench.model.locked import LOCKED
     from archbench.query.parsing import number_column, parse
 
     goals: list[Goal] = []
@@ -73,8 +73,8 @@ def _question(
     if twice is not None:
         raise UsageError(f"{twice} is a goal twice; name it once, after --minimize or --maximize")
     for column in across:
-        if column not in LOCKED:
-            near = did_you_mean(column, LOCKED) or f"; it can be {', '.join(LOCKED)}"
+        if column not in RANKING_KEYS:
+            near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
             raise UsageError(f"--across {column}: rows may always differ in it, or it is no column{near}")
     return Question(
         conditions=tuple(parse(text) for text in where),

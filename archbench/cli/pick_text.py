@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from archbench.choose.outcome import toggles_label
+from archbench.choose.cell_summary import toggles_label
 from archbench.choose.pick import Choice, Goal, Picked, Ranking
 from archbench.choose.ties import settled_by
 from archbench.cli.catalog_text import table
@@ -86,7 +86,7 @@ def _behind(one: Choice, first: Choice) -> str:
     if one.behind is None:
         return ""
     goal = first.figures[0].column
-    far = difference(one.behind, first.figure(goal), one.figure(goal))
+    far = difference(one.behind, first.estimate(goal), one.estimate(goal))
     return f"tie ({far})" if one.behind.tie else far
 
 

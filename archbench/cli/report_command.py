@@ -46,15 +46,13 @@ def _rendered(runs: list[Path], format: str, out: str) -> str | Path:
         FORMATS,
         build_merged,
         build_report,
-        read_measured,
+        read_run,
         read_several,
         write_merged,
         write_report,
     )
 
     if out == "-":
-        return FORMATS[format](
-            build_report(read_measured(runs[0])) if len(runs) == 1 else build_merged(read_several(runs))
-        )
+        return FORMATS[format](build_report(read_run(runs[0])) if len(runs) == 1 else build_merged(read_several(runs)))
     place = Path(out) if out else None
     return write_report(runs[0], format, place) if len(runs) == 1 else write_merged(runs, format, place)

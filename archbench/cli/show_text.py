@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from archbench.catalog.card import Card
 from archbench.cli.catalog_text import mib, scaled, shape, table
-from archbench.model.figures import SecondOpinion
+from archbench.model.counts import SecondOpinion
 from archbench.model.units import GIGA, MILLION
 
 

@@ -19,8 +19,8 @@ from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
 from archbench.model.blank import Facts
 from archbench.model.calibration import Calibration
+from archbench.model.counts import Counts, MemoryModel
 from archbench.model.errors import UsageError
-from archbench.model.figures import Counts, MemoryModel
 from archbench.model.messages import Task
 
 CALIBRATION_BATCH = 2

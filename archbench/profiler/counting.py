@@ -14,7 +14,7 @@ from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
-from archbench.model.figures import Stage
+from archbench.model.counts import Stage
 from archbench.profiler.boundaries import Boundaries, between
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from torch import nn
 
-from archbench.model.figures import Stage
+from archbench.model.counts import Stage
 from archbench.model.profile import Bound, ModuleProfile, StepPart
 from archbench.profiler.boundaries import PARTS, Owner
 from archbench.profiler.counting import Counted

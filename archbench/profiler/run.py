@@ -20,8 +20,8 @@ from archbench.measure.sampling import quiet_gc, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
+from archbench.model.counts import MemoryModel
 from archbench.model.errors import UnfitError
-from archbench.model.figures import MemoryModel
 from archbench.model.gradient_health import GradientHealth
 from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
 from archbench.model.profile_memory import MemoryTimeline

@@ -21,10 +21,10 @@ from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.latex import render_latex
 from archbench.rendering.machine import lead, machine
 from archbench.rendering.markdown import render_markdown
-from archbench.rendering.measured import Measured, read_measured, read_several
 from archbench.rendering.notes import accuracy, reproduce, scope
 from archbench.rendering.pareto import pareto
 from archbench.rendering.points import plotted
+from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named, overview, side_by_side, together
 from archbench.rendering.stage_times import stage_times
 from archbench.rendering.toggles import toggles
@@ -33,12 +33,12 @@ from archbench.rendering.trust import trust
 
 __all__ = [
     "FORMATS",
-    "Measured",
     "Report",
+    "RunData",
     "build_merged",
     "build_report",
     "get_ready",
-    "read_measured",
+    "read_run",
     "read_several",
     "render_markdown",
     "write_merged",
@@ -53,9 +53,9 @@ _SUFFIXES = {"latex": "tex"}
 """Of formats whose files do not end in the format's name."""
 
 
-def build_report(run: Measured) -> Report:
+def build_report(run: RunData) -> Report:
     """All that a report says of one run, in the order in which it is read."""
-    cells = plotted(run.outcomes, run.suite.settings)
+    cells = plotted(run.cells, run.suite.settings)
     return Report(
         title=f"{run.suite.suite} on {run.environment.hardware_class}",
         lead=lead(run),
@@ -64,7 +64,7 @@ def build_report(run: Measured) -> Report:
     )
 
 
-def build_merged(runs: Sequence[Measured]) -> Report:
+def build_merged(runs: Sequence[RunData]) -> Report:
     """Two runs or more in one report: side by side by hardware class, then each by itself."""
     each = named(runs)
     settings = dict.fromkeys(name for one in each for name in one.run.suite.settings)
@@ -85,7 +85,7 @@ def build_merged(runs: Sequence[Measured]) -> Report:
     )
 
 
-def _figures(run: Measured) -> tuple[Section | None, ...]:
+def _figures(run: RunData) -> tuple[Section | None, ...]:
     return (
         pareto(run),
         toggles(run),
@@ -99,7 +99,7 @@ def _figures(run: Measured) -> tuple[Section | None, ...]:
     )
 
 
-def _footnotes(run: Measured) -> tuple[Section | None, ...]:
+def _footnotes(run: RunData) -> tuple[Section | None, ...]:
     return (trust(run), machine(run), scope(run), accuracy(run), reproduce(run))
 
 
@@ -124,7 +124,7 @@ def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> 
     Markdown's plots lie in a folder beside it. Raises `UsageError` for what is not a run, and `UnfitError` where the
     place cannot be written.
     """
-    run = read_measured(run_dir)
+    run = read_run(run_dir)
     return _write(build_report(run), format, out or run.path / file_name(format))
 
 
@@ -140,7 +140,7 @@ def write_merged(runs: Sequence[Path], format: str, out: Path | None = None) -> 
 
 def write_reports(run_dir: Path) -> list[Path]:
     """What a run leaves when it ends: `report.md` with its plots, and `report.html`. Errors as for `write_report`."""
-    run = read_measured(run_dir)
+    run = read_run(run_dir)
     report = build_report(run)
     return [_write(report, format, run.path / f"report.{format}") for format in ("md", "html")]
 

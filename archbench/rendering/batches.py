@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.curves import BUDGETS, FEWEST_NETWORKS, KNEE, Correlation, Curve, correlations, curves, fits
-from archbench.choose.outcome import Outcome
 from archbench.model.units import GIB, IMAGES, MS, NULL, figure, fixed, percent, rounded
 from archbench.rendering.content import Paragraph, Section
 from archbench.rendering.figures import PHASES
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _GOOD, _ROUGH = 0.9, 0.7
 """Rank correlations from which a predictor is called good, and rough: of normal figures, 14 % of the pairs are out of
@@ -18,16 +18,16 @@ order at 0.9 and a quarter at 0.7 (1/2 - asin(2 sin(pi rho / 6)) / pi)."""
 _NAMES = {"macs": "MACs", "activations": "activations", "params": "parameters"}
 
 
-def batches(run: Measured) -> Section | None:
+def batches(run: RunData) -> Section | None:
     """All about batch sizes and memory; `None` where there is nothing to tell."""
-    found = curves(run.outcomes)
+    found = curves(run.cells)
     parts = [*_knees(found, run), *_largest(found, run)]
     return Section(title="Batch sizes", blocks=tuple(parts)) if parts else None
 
 
-def predictors(run: Measured) -> Section | None:
+def predictors(run: RunData) -> Section | None:
     """Time against counts; `None` below `FEWEST_NETWORKS` networks."""
-    found = correlations(run.outcomes)
+    found = correlations(run.cells)
     together: dict[tuple[str, str, int], dict[str, Correlation]] = {}
     for one in found:
         together.setdefault((one.phase, one.setting, one.batch_size), {})[one.predictor] = one
@@ -56,7 +56,7 @@ def predictors(run: Measured) -> Section | None:
     return Section(title="Are MACs a good predictor here?", blocks=(note, *blocks))
 
 
-def _knees(found: Sequence[Curve], run: Measured) -> list[Section]:
+def _knees(found: Sequence[Curve], run: RunData) -> list[Section]:
     note = "The knee is the smallest batch whose throughput is within 5 % of the best. An arrow: still rising there."
     if run.floor is not None and run.floor.spread > KNEE:
         note += (
@@ -69,7 +69,7 @@ def _knees(found: Sequence[Curve], run: Measured) -> list[Section]:
 
 def _by_phase(
     told: Sequence[Curve],
-    run: Measured,
+    run: RunData,
     row: Callable[[Curve], tuple[str, ...]],
     headings: tuple[str, ...],
     what: str,
@@ -106,11 +106,11 @@ def _knee_row(curve: Curve) -> tuple[str, ...]:
     )
 
 
-def _rate(one: Outcome) -> str:
+def _rate(one: CellSummary) -> str:
     return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 
-def _largest(found: Sequence[Curve], run: Measured) -> list[Section]:
+def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
     gpus = run.environment.gpus
     memory = gpus[0].memory_bytes if gpus else run.environment.memory_bytes
     note = (
@@ -127,7 +127,7 @@ def _largest(found: Sequence[Curve], run: Measured) -> list[Section]:
     )
 
 
-def _ends(curve: Curve) -> tuple[Outcome, Outcome]:
+def _ends(curve: Curve) -> tuple[CellSummary, CellSummary]:
     cells = (*curve.points, *curve.failed)
     return cells[0], (curve.points or curve.failed)[-1]
 

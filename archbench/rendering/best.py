@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.flips import Flip, Flips, rank_flips
-from archbench.choose.outcome import Outcome
 from archbench.choose.ties import duel
 from archbench.choose.toggles import Alike, Best, Gain, Step, best_setting
 from archbench.model.units import NULL, RATIO, figure, percent
 from archbench.rendering.content import Block, Code, Fold, Paragraph, Section
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _MOST_DUELS = 10
 """Ties whose duel is spelled out; one shows how, ten are work enough for a day."""
 _MOST_FLIPS = 200
 
 
-def best_sections(groups: Sequence[Alike], taken: Sequence[Step], run: Measured) -> list[Section]:
+def best_sections(groups: Sequence[Alike], taken: Sequence[Step], run: RunData) -> list[Section]:
     """The best setting of every network, and the rank flips; each where there is one to tell."""
     return [*_best(groups, run), *_flips(run, taken)]
 
 
-def _best(groups: Sequence[Alike], run: Measured) -> list[Section]:
+def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
     floor = run.floor.spread if run.floor else None
     ranked = [
         group for group in groups if sum(one.is_usable and one.rank_latency_s is not None for one in group.values()) > 1
     ]
-    ties: list[tuple[Outcome, Outcome]] = []
+    ties: list[tuple[CellSummary, CellSummary]] = []
 
     def row(group: Alike) -> tuple[str, ...]:
         best, rate = best_setting(group, floor), best_setting(group, floor, "throughput")
@@ -63,7 +63,7 @@ def _best(groups: Sequence[Alike], run: Measured) -> list[Section]:
     return [Section(title="The best setting of each network", blocks=(note, *blocks, *_duels(ties)))]
 
 
-def _duels(ties: Sequence[tuple[Outcome, Outcome]]) -> list[Block]:
+def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> list[Block]:
     # A name that is not one line of plain text is none to copy from a page.
     ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
     if not ties:
@@ -73,13 +73,13 @@ def _duels(ties: Sequence[tuple[Outcome, Outcome]]) -> list[Block]:
     return [Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))]
 
 
-def _flips(run: Measured, taken: Sequence[Step]) -> list[Section]:
-    plain = next((one.setting_label for one in run.outcomes if one.is_plain), None)
+def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
+    plain = next((one.setting_label for one in run.cells if one.is_plain), None)
     others = [label for label in run.setting_labels() if label != plain]
     changes = [(plain, label) for label in others] if plain is not None else []
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
     floor = run.floor.spread if run.floor else None
-    found = rank_flips(run.outcomes, list(dict.fromkeys(changes)), floor)
+    found = rank_flips(run.cells, list(dict.fromkeys(changes)), floor)
     if not found:
         return []
     blocks = listed(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archbench.choose.advice import Advised
+from archbench.choose.cell_summary import toggles_label
 from archbench.choose.matrix import Row, decision_matrix
-from archbench.choose.outcome import toggles_label
 from archbench.choose.pick import Choice
 from archbench.choose.ties import settled_by
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
 from archbench.query.expression import show
 from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 from archbench.rendering.values import difference, heading, number, quantity, why_left_out
 
 _MARK = "?"
@@ -29,7 +29,7 @@ _GAINS = ("top1", "macs", "latency_median_s", "throughput_img_s", "peak_allocate
 """Figures of a network that are told as differences from the baseline, accuracy first."""
 
 
-def decisions(run: Measured) -> Section | None:
+def decisions(run: RunData) -> Section | None:
     """The matrix, then each situation with its figures; `None` for a suite without decisions."""
     rows = decision_matrix(run.suite, run.candidates)
     if not rows:
@@ -61,7 +61,7 @@ def _behind(row: Row, one: Choice) -> str:
     if one.behind is None:
         return "not comparable"
     column = row.goal.column
-    far = difference(one.behind, first.figure(column), one.figure(column))
+    far = difference(one.behind, first.estimate(column), one.estimate(column))
     points = judged_columns()[column].unit == "%"
     return f"a tie ({far})" if one.behind.tie else f"{far} {'lower' if points else 'behind'}"
 
@@ -144,12 +144,12 @@ def _falls_short(one: Advised) -> str:
 
 def _table(row: Row, choices: tuple[Choice, ...], *, roles: bool) -> Table:
     columns = [one.column for one in choices[0].figures]
-    columns = [name for name in columns if any(one.figure(name).value is not None for one in choices)]
+    columns = [name for name in columns if any(one.estimate(name).value is not None for one in choices)]
     lead = ("Network", "Role", "Best under") if roles else ("Network", "Under")
     rows = []
     for one in choices:
         words = (_name(one), _role(row, one), _setting(one)) if roles else (_name(one), _setting(one))
-        rows.append((*words, *(number(one.figure(name)) for name in columns)))
+        rows.append((*words, *(number(one.estimate(name)) for name in columns)))
     headings = (*lead, *(heading(name) for name in columns))
     return Table(headings=headings, rows=tuple(rows), numeric=frozenset(range(len(lead), len(headings))))
 
@@ -195,7 +195,7 @@ def _gains(row: Row) -> Iterable[str]:
 
 
 def _change(column: str, base: Choice, one: Choice) -> str | None:
-    before, after = base.figure(column).value, one.figure(column).value
+    before, after = base.estimate(column).value, one.estimate(column).value
     if before is None or after is None:
         return None
     sign = "-" if after < before else "+"
@@ -205,8 +205,8 @@ def _change(column: str, base: Choice, one: Choice) -> str | None:
 
 
 def _per_gmac(base: Choice, one: Choice) -> str:
-    top1, macs = ((one.figure(name).value or 0.0) - (base.figure(name).value or 0.0) for name in ("top1", "macs"))
-    known = all(each.figure(name).value is not None for each in (base, one) for name in ("top1", "macs"))
+    top1, macs = ((one.estimate(name).value or 0.0) - (base.estimate(name).value or 0.0) for name in ("top1", "macs"))
+    known = all(each.estimate(name).value is not None for each in (base, one) for name in ("top1", "macs"))
     return f" ({top1 / (macs / GIGA.size):.2f} points a GMAC)" if known and top1 > 0 and macs > 0 else ""
 
 

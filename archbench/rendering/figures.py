@@ -7,7 +7,7 @@ from collections import Counter
 
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome, shortened
+from archbench.choose.cell_summary import CellSummary, shortened
 from archbench.model.units import (
     GIGA,
     IMAGES,
@@ -25,7 +25,7 @@ from archbench.model.units import (
 )
 from archbench.rendering.content import Block, Paragraph, Section
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 PHASES = {"inference": "Inference", "training": "Training"}
 _ONE_TABLE = 30
@@ -43,9 +43,9 @@ class _Terms(Struct, frozen=True, kw_only=True):
     usual_size: int | None
 
 
-def networks(run: Measured) -> Section:
+def networks(run: RunData) -> Section:
     """What is known of each network without timing it: counted, or published."""
-    each = list({(one.variant, one.input_size): one for one in run.outcomes}.values())
+    each = list({(one.variant, one.input_size): one for one in run.cells}.values())
     each.sort(key=lambda one: (one.macs or 0, one.variant))
     numbers = ("Image px", "Params M", "GMACs", "Activations M", "Weights MiB", "Top-1 %")
     rows = listed(
@@ -59,7 +59,7 @@ def networks(run: Measured) -> Section:
     return Section(title="Networks", blocks=tuple(rows))
 
 
-def _network_row(one: Outcome) -> tuple[str, ...]:
+def _network_row(one: CellSummary) -> tuple[str, ...]:
     return (
         one.network,
         shortened(one.family or NULL),
@@ -72,24 +72,24 @@ def _network_row(one: Outcome) -> tuple[str, ...]:
     )
 
 
-def phase_sections(run: Measured) -> list[Section]:
+def phase_sections(run: RunData) -> list[Section]:
     """A section for each phase in which something was measured."""
     sections = []
     for phase in PHASES:
         # What was switched off beforehand or cannot run here has no place among figures; `failures` lists it.
-        cells = [one for one in run.outcomes if one.phase == phase and one.status not in ("unsupported", "skipped")]
+        cells = [one for one in run.cells if one.phase == phase and one.status not in ("unsupported", "skipped")]
         if cells:
             sections.append(_phase_section(run, phase, cells))
     return sections
 
 
-def _phase_section(run: Measured, phase: str, cells: list[Outcome]) -> Section:
+def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Section:
     terms = _terms(phase, cells)
     notes = Paragraph(_caption(terms))
     cells = sorted(
         cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
     )
-    by_setting: dict[str, list[Outcome]] = {label: [] for label in run.setting_labels()}
+    by_setting: dict[str, list[CellSummary]] = {label: [] for label in run.setting_labels()}
     for one in cells:
         by_setting[one.setting_label].append(one)
     title = PHASES[phase]
@@ -104,7 +104,7 @@ def _phase_section(run: Measured, phase: str, cells: list[Outcome]) -> Section:
     return Section(title=title, blocks=(notes, *parts), phase=phase)
 
 
-def _terms(phase: str, cells: list[Outcome]) -> _Terms:
+def _terms(phase: str, cells: list[CellSummary]) -> _Terms:
     reserved = any(one.peak_reserved_bytes is not None for one in cells)
     peaks = (one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells)
     sizes = Counter(one.input_size for one in cells if one.input_size is not None)
@@ -126,14 +126,14 @@ def _caption(terms: _Terms) -> str:
     )
 
 
-def _table(cells: list[Outcome], terms: _Terms, caption: str) -> list[Block]:
+def _table(cells: list[CellSummary], terms: _Terms, caption: str) -> list[Block]:
     time = "Step ms" if terms.phase == "training" else "Latency ms"
     numbers = ("Batch", time, "p95 ms", "img/s", f"Peak {terms.memory.symbol}")
     headings = ("Network", "Setting", *numbers, "Verdict")
     return listed(cells, lambda one: _row(one, terms), headings, numeric=numbers, noun="cells", caption=caption)
 
 
-def _row(one: Outcome, terms: _Terms) -> tuple[str, ...]:
+def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
     odd_size = one.input_size not in (None, terms.usual_size) and f"input_size={one.input_size}" not in one.variant
     peak = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
     return (

@@ -18,7 +18,7 @@ from string import Template
 
 import msgspec
 
-from archbench.choose.outcome import printable
+from archbench.choose.cell_summary import printable
 from archbench.rendering.content import (
     SHOWN,
     Block,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from archbench.choose.outcome import printable
+from archbench.choose.cell_summary import printable
 
 CODE = re.compile(r"`([^`]+)`")
 """Splits a text into what stands outside and, at odd places, inside of backticks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from archbench.choose.outcome import printable
+from archbench.choose.cell_summary import printable
 from archbench.model.units import NULL
 from archbench.rendering.content import Block, Fold, Report, Section, Table
 from archbench.rendering.inline import CODE

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import chain
 
-from archbench.choose.outcome import toggles_label
+from archbench.choose.cell_summary import toggles_label
 from archbench.model.environment import Environment, Gpu
 from archbench.model.units import GIB, NULL, duration, whole
 from archbench.rendering.content import Block, Paragraph, Section, Table
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 from archbench.rendering.trust import in_short
 
 
-def lead(run: Measured) -> tuple[Block, ...]:
+def lead(run: RunData) -> tuple[Block, ...]:
     """The question that the suite answers, the size of the answer, and what the settings stand for."""
     question = run.suite.description.strip() or "Which network, with which settings, on this machine?"
-    every = run.outcomes
+    every = run.cells
     phases = " and ".join(dict.fromkeys(one.phase for one in every))
     batches = sorted({one.batch_size for one in every})
     measured = sum(one.status == "ok" for one in every)
@@ -31,7 +31,7 @@ def lead(run: Measured) -> tuple[Block, ...]:
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 
-def machine(run: Measured) -> Section:
+def machine(run: RunData) -> Section:
     """The machine and its software, in a few lines."""
     here = run.environment
     memory = f"{whole(here.memory_bytes, GIB)} GiB"
@@ -49,7 +49,7 @@ def machine(run: Measured) -> Section:
     return Section(title="Machine", blocks=(Table(headings=("", ""), rows=tuple(rows)),))
 
 
-def _where(run: Measured) -> str:
+def _where(run: RunData) -> str:
     here = run.environment
     return f"Measured on {here.hardware_class} with torch {here.torch_version or 'of unknown version'}."
 
@@ -73,8 +73,8 @@ def _cpu_state(here: Environment) -> str:
     return governor + turbo
 
 
-def _legend(run: Measured) -> tuple[Block, ...]:
-    used = {one.setting for one in run.outcomes}
+def _legend(run: RunData) -> tuple[Block, ...]:
+    used = {one.setting for one in run.cells}
     rows = tuple(
         (name, toggles_label(setting.precision, setting.memory_format, setting.compile_mode))
         for name, setting in run.suite.settings.items()
@@ -83,7 +83,7 @@ def _legend(run: Measured) -> tuple[Block, ...]:
     return (Table(headings=("Setting", "stands for"), rows=rows),) if rows else ()
 
 
-def _when(run: Measured) -> str:
+def _when(run: RunData) -> str:
     if run.begun is None:
         return ""
     begun = datetime.fromisoformat(run.begun)

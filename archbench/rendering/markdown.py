@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from archbench.choose.outcome import printable
+from archbench.choose.cell_summary import printable
 from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
 from archbench.rendering.inline import CODE, html
 

@@ -6,7 +6,7 @@ import shlex
 
 from archbench.model.cell import is_user_code
 from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Section, Table
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _SHORT_LIST = 6
 _SCOPE = [
@@ -25,16 +25,16 @@ _TRAINING = (
 )
 
 
-def scope(run: Measured) -> Section:
+def scope(run: RunData) -> Section:
     """What is and what is not in the figures."""
-    training = [_TRAINING] if any(one.phase == "training" for one in run.outcomes) else []
+    training = [_TRAINING] if any(one.phase == "training" for one in run.cells) else []
     return Section(title="What is not included", blocks=(Bullets((*training, *_SCOPE)),))
 
 
-def accuracy(run: Measured) -> Section | None:
+def accuracy(run: RunData) -> Section | None:
     """The origin of every published accuracy; `None` where no network has one."""
     by_source: dict[str, dict[str, None]] = {}
-    for one in run.outcomes:
+    for one in run.cells:
         if one.top1 is not None:
             by_source.setdefault(one.accuracy_source or "source not recorded", {})[one.network] = None
     if not by_source:
@@ -50,7 +50,7 @@ def accuracy(run: Measured) -> Section | None:
     return Section(title="Where the accuracies come from", blocks=(note, table))
 
 
-def reproduce(run: Measured) -> Section:
+def reproduce(run: RunData) -> Section:
     """The one command, and what it leaves behind."""
     command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
     if any(is_user_code(network.name) for network in run.suite.architectures):

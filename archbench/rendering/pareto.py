@@ -8,13 +8,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.pareto import pareto_front
 from archbench.model.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
 from archbench.rendering.content import Block, Fold, Paragraph, Section
 from archbench.rendering.figures import PHASES
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _OBJECTIVES = ("latency", "img/s", "memory")
 _FEWEST = 3
@@ -24,21 +24,21 @@ _FEWEST = 3
 class Member(Struct, frozen=True, kw_only=True):
     """A cell on a front of at least one objective, or within the noise of one."""
 
-    cell: Outcome
+    cell: CellSummary
     on: tuple[str, ...]
     near: tuple[str, ...]
 
 
-def pareto(run: Measured) -> Section | None:
+def pareto(run: RunData) -> Section | None:
     """The fronts of every phase, setting and batch size that has enough networks; `None` where none has."""
     floor = run.floor.spread if run.floor else 0.0
     labels = run.setting_labels()
     parts = []
     for phase, title in PHASES.items():
-        ranked = [one for one in run.outcomes if one.phase == phase and one.is_usable and one.top1 is not None]
+        ranked = [one for one in run.cells if one.phase == phase and one.is_usable and one.top1 is not None]
         unit = memory_unit(one.peak_bytes for one in ranked if one.peak_bytes is not None)
         blocks: list[Block] = []
-        by_setting: dict[str, list[Outcome]] = {label: [] for label in labels}
+        by_setting: dict[str, list[CellSummary]] = {label: [] for label in labels}
         for one in ranked:
             by_setting[one.setting_label].append(one)
         for label, cells in by_setting.items():
@@ -53,9 +53,9 @@ def pareto(run: Measured) -> Section | None:
     return Section(title="Accuracy against time and memory", blocks=(Paragraph(_note(run)), *parts))
 
 
-def _members(cells: Iterable[Outcome], floor: float) -> list[Member]:
+def _members(cells: Iterable[CellSummary], floor: float) -> list[Member]:
     """The fronts of one setting by batch, the most accurate first. Networks at their own image sizes stand together."""
-    alike: dict[tuple[int, int], list[Outcome]] = {}
+    alike: dict[tuple[int, int], list[CellSummary]] = {}
     for one in cells:
         alike.setdefault((one.asked_size or 0, one.batch_size), []).append(one)
     found = []
@@ -75,7 +75,7 @@ def _members(cells: Iterable[Outcome], floor: float) -> list[Member]:
     return found
 
 
-def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _marks(cells: Sequence[CellSummary], objective: str, floor: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
     costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
     on = pareto_front(costs)
@@ -87,7 +87,7 @@ def _marks(cells: Sequence[Outcome], objective: str, floor: float) -> tuple[NDAr
     return on, near
 
 
-def _cost(one: Outcome, objective: str) -> float:
+def _cost(one: CellSummary, objective: str) -> float:
     """Smaller is better; NaN where it was not measured."""
     if objective == "latency":
         return one.rank_latency_s or np.nan
@@ -117,9 +117,9 @@ def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
     return listed(members, row, headings, numeric=numeric, noun="cells on a front", caption=caption)
 
 
-def _note(run: Measured) -> str:
-    without = {one.variant for one in run.outcomes if one.top1 is None}
-    sizes = {one.input_size for one in run.outcomes if one.top1 is not None and one.input_size is not None}
+def _note(run: RunData) -> str:
+    without = {one.variant for one in run.cells if one.top1 is None}
+    sizes = {one.input_size for one in run.cells if one.top1 is not None and one.input_size is not None}
     note = (
         "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
         "setting and batch size. Nearly: would be on the front were it faster by the noise floor."

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome, setting_labels
+from archbench.choose.cell_summary import CellSummary, setting_labels
 from archbench.choose.toggles import gain
 from archbench.model.units import GIGA, MIB, MILLION, MS
 from archbench.rendering.content import Dataset, Facet
@@ -54,7 +54,7 @@ class Point(Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-def plotted(cells: Sequence[Outcome], settings: Iterable[str]) -> Dataset | None:
+def plotted(cells: Sequence[CellSummary], settings: Iterable[str]) -> Dataset | None:
     """The cells that were measured and are not invalid; `None` where there are none.
 
     `settings`: the suite's own names, in its order. Beyond `MOST_CELLS`, whole networks are left out: every one on the
@@ -84,7 +84,7 @@ def plotted(cells: Sequence[Outcome], settings: Iterable[str]) -> Dataset | None
     )
 
 
-def _facets(cells: Sequence[Outcome], settings: list[str]) -> list[Facet]:
+def _facets(cells: Sequence[CellSummary], settings: list[str]) -> list[Facet]:
     """Filters for all cells: tables hold failed ones too, and those that no plot has room for."""
     families = {one.network: one.family or _NO_FAMILY for one in cells}
     phases, machines = (sorted({getattr(one, name) for one in cells}) for name in ("phase", "hardware_class"))
@@ -104,7 +104,7 @@ def _facets(cells: Sequence[Outcome], settings: list[str]) -> list[Facet]:
     ]
 
 
-def _some_networks(cells: Sequence[Outcome]) -> list[Outcome]:
+def _some_networks(cells: Sequence[CellSummary]) -> list[CellSummary]:
     """About `MOST_CELLS` of the cells, all of a network or none."""
     names = dict.fromkeys(one.variant for one in cells)
     # One cell stands for a network: that of the phase, batch size and setting which most of them have.
@@ -119,7 +119,7 @@ def _some_networks(cells: Sequence[Outcome]) -> list[Outcome]:
     return [one for one in cells if one.variant in kept][: 2 * MOST_CELLS]
 
 
-def _front(by_time: Iterable[Outcome]) -> set[str]:
+def _front(by_time: Iterable[CellSummary]) -> set[str]:
     """The networks that are more accurate than every faster one."""
     front, best = set(), 0.0
     for one in by_time:
@@ -129,12 +129,12 @@ def _front(by_time: Iterable[Outcome]) -> set[str]:
     return front
 
 
-def _identity(one: Outcome) -> tuple[object, ...]:
+def _identity(one: CellSummary) -> tuple[object, ...]:
     """All that two settings of one network must share for one to be held against the other."""
     return (one.variant, one.phase, one.batch_size, one.input_size, one.hardware_class)
 
 
-def _point(one: Outcome, plain: Outcome | None, order: dict[str, int], coloured: set[str]) -> Point:
+def _point(one: CellSummary, plain: CellSummary | None, order: dict[str, int], coloured: set[str]) -> Point:
     found = gain(plain, one) if plain is not None and not one.is_plain else None
     family = one.family or _NO_FAMILY
     return Point(

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome, axes_order
+from archbench.choose.cell_summary import CellSummary, axes_order
 from archbench.choose.toggles import Measure, gain
 from archbench.model.environment import Environment
 from archbench.model.units import IMAGES, MIB, MS, NULL, figure, percent, rounded, whole
 from archbench.rendering.content import Block, Paragraph, Section, Table
 from archbench.rendering.figures import PHASES
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 from archbench.rendering.trust import counted
 
@@ -42,16 +42,16 @@ class Named(Struct, frozen=True, kw_only=True):
 
     letter: str
     label: str
-    run: Measured
+    run: RunData
 
 
 class _Column(Struct, frozen=True):
     heading: str
-    text: Callable[[dict[str, Outcome]], str]
+    text: Callable[[dict[str, CellSummary]], str]
     """From the cell of each run that has it, by letter."""
 
 
-def named(runs: Sequence[Measured]) -> list[Named]:
+def named(runs: Sequence[RunData]) -> list[Named]:
     """The runs by hardware class, in the order in which classes come first, then by torch and time; with letters."""
     classes = list(dict.fromkeys(run.environment.hardware_class for run in runs))
     ordered = sorted(
@@ -73,9 +73,9 @@ def named(runs: Sequence[Measured]) -> list[Named]:
     ]
 
 
-def together(runs: Sequence[Named]) -> tuple[Outcome, ...]:
-    """The outcomes of all runs, each under its run's label in place of the hardware class: what plots tell apart."""
-    return tuple(msgspec.structs.replace(one, hardware_class=each.label) for each in runs for one in each.run.outcomes)
+def together(runs: Sequence[Named]) -> tuple[CellSummary, ...]:
+    """The cells of all runs, each under its run's label in place of the hardware class: what plots tell apart."""
+    return tuple(msgspec.structs.replace(one, hardware_class=each.label) for each in runs for one in each.run.cells)
 
 
 def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
@@ -87,8 +87,8 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
             each.run.environment.hardware_class,
             each.run.environment.torch_version or NULL,
             f"{each.run.suite.suite}, `{each.run.run_id}`",
-            f"{len(each.run.outcomes):,}",
-            f"{sum(one.status == 'ok' for one in each.run.outcomes):,}",
+            f"{len(each.run.cells):,}",
+            f"{sum(one.status == 'ok' for one in each.run.cells):,}",
             counted(each.run) or "none",
             percent(each.run.floor.spread) if each.run.floor else NULL,
         )
@@ -110,9 +110,9 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
 
 def side_by_side(runs: Sequence[Named]) -> list[Section]:
     """Latency, throughput and peak memory of every cell that two runs or more measured; a section for each phase."""
-    cells: dict[_Key, dict[str, Outcome]] = {}
+    cells: dict[_Key, dict[str, CellSummary]] = {}
     for each in runs:
-        for one in each.run.outcomes:
+        for one in each.run.cells:
             key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0)
             cells.setdefault(key, {})[each.letter] = one
     sections = []
@@ -143,7 +143,7 @@ def _kinds(runs: Sequence[Named]) -> list[tuple[str, list[_Column]]]:
 
 
 def _columns(
-    runs: Sequence[Named], unit: str, text: Callable[[Outcome], str], measure: Measure | None
+    runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None
 ) -> list[_Column]:
     columns = []
     first: dict[str, str] = {}
@@ -155,16 +155,16 @@ def _columns(
     return columns
 
 
-def _figure(letter: str, text: Callable[[Outcome], str]) -> Callable[[dict[str, Outcome]], str]:
-    def cell(found: dict[str, Outcome]) -> str:
+def _figure(letter: str, text: Callable[[CellSummary], str]) -> Callable[[dict[str, CellSummary]], str]:
+    def cell(found: dict[str, CellSummary]) -> str:
         one = found.get(letter)
         return NULL if one is None else one.status if one.status != "ok" else text(one)
 
     return cell
 
 
-def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, Outcome]], str]:
-    def cell(found: dict[str, Outcome]) -> str:
+def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, CellSummary]], str]:
+    def cell(found: dict[str, CellSummary]) -> str:
         one, other = found.get(base), found.get(letter)
         if one is None or other is None or not (one.is_usable and other.is_usable):
             return NULL
@@ -174,13 +174,13 @@ def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, Outc
     return cell
 
 
-def _tables(shared: Sequence[dict[str, Outcome]], columns: Sequence[_Column], caption: str) -> list[Block]:
+def _tables(shared: Sequence[dict[str, CellSummary]], columns: Sequence[_Column], caption: str) -> list[Block]:
     blocks: list[Block] = []
     for start in range(0, len(columns), _WIDEST):
         part = columns[start : start + _WIDEST]
         headings = ("Network", "Setting", "Batch", *(column.heading for column in part))
 
-        def row(found: dict[str, Outcome], part: Sequence[_Column] = part) -> tuple[str, ...]:
+        def row(found: dict[str, CellSummary], part: Sequence[_Column] = part) -> tuple[str, ...]:
             one = next(iter(found.values()))
             return (one.network, one.setting_label, f"{one.batch_size:,}", *(column.text(found) for column in part))
 
@@ -188,11 +188,11 @@ def _tables(shared: Sequence[dict[str, Outcome]], columns: Sequence[_Column], ca
     return blocks
 
 
-def _latency(one: Outcome) -> str:
+def _latency(one: CellSummary) -> str:
     return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
 
 
-def _throughput(one: Outcome) -> str:
+def _throughput(one: CellSummary) -> str:
     return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.model.profile import StageProfile
 from archbench.model.units import MS, NULL, figure, percent
 from archbench.rendering.content import Paragraph, Section
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _STAGES = 3
-Pair = tuple[Outcome, StageProfile]
+Pair = tuple[CellSummary, StageProfile]
 
 
-def stage_times(run: Measured) -> Section | None:
+def stage_times(run: RunData) -> Section | None:
     """The largest stages of each profiled cell; `None` where none was profiled."""
     tables: dict[str, StageProfile] = {}
     for one in run.profiles:
         tables.setdefault(one.cell_id, one)
-    pairs: list[Pair] = [(one, tables[one.cell_id]) for one in run.outcomes if one.cell_id in tables]
+    pairs: list[Pair] = [(one, tables[one.cell_id]) for one in run.cells if one.cell_id in tables]
     numbers = ("Batch", "Step ms", "Of roofline")
     blocks = listed(
         pairs,

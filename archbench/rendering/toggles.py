@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from archbench.choose.outcome import PLAIN, Outcome
+from archbench.choose.cell_summary import PLAIN, CellSummary
 from archbench.choose.toggles import Alike, Gain, Step, alike, gain, steps
 from archbench.model.units import MS, NULL, RATIO, figure, rounded
 from archbench.rendering.best import best_sections
@@ -13,16 +13,16 @@ from archbench.rendering.compiling import compiling, outputs
 from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
 from archbench.rendering.figures import PHASES
 from archbench.rendering.listing import LONG_TABLE, MOST_ROWS, listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _WIDEST = 6
 """Ratios in one table; a full product of toggles takes several."""
 _MARK = "?"
 
 
-def toggles(run: Measured) -> Section | None:
+def toggles(run: RunData) -> Section | None:
     """All about toggles; `None` where no cell was measured under two settings."""
-    groups = alike(run.outcomes)
+    groups = alike(run.cells)
     taken = steps(groups, run.setting_labels())
     parts = [
         *_contributions(taken, run),
@@ -41,7 +41,7 @@ def toggles(run: Measured) -> Section | None:
     return Section(title="Toggles", blocks=(note, *parts))
 
 
-def _contributions(taken: Sequence[Step], run: Measured) -> list[Section]:
+def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
     """What a toggle does to the networks together."""
     together: dict[tuple[str, str, str, int], list[Step]] = {}
     for step in taken:
@@ -85,9 +85,9 @@ def _contributions(taken: Sequence[Step], run: Measured) -> list[Section]:
     return [Section(title="What each toggle contributes", blocks=(note, *blocks))]
 
 
-def _against_fp32(groups: Sequence[Alike], run: Measured) -> list[Section]:
+def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
-    plain = {one.setting_label for one in run.outcomes if one.is_plain}
+    plain = {one.setting_label for one in run.cells if one.is_plain}
     others = [label for label in run.setting_labels() if label not in plain]
     parts = []
     for phase, title in PHASES.items():
@@ -115,7 +115,7 @@ def _gain_rows(groups: Iterable[Alike], phase: str, others: list[str]) -> list[t
     return rows
 
 
-def _ratio(plain: Outcome, other: Outcome | None) -> str:
+def _ratio(plain: CellSummary, other: CellSummary | None) -> str:
     if other is None:
         return NULL
     if other.status != "ok":

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.model.units import MIB, RATIO, figure, whole
 from archbench.rendering.content import Paragraph, Section
 from archbench.rendering.listing import listed
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _STATE = 3
 """Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""
 _HALVED = ("bf16", "fp16")
 """Precisions to which a whole model is converted, its state with it; `weight_bytes` is that of fp32."""
-Pair = tuple[Outcome, Outcome | None]
+Pair = tuple[CellSummary, CellSummary | None]
 
 
-def training_memory(run: Measured) -> Section | None:
+def training_memory(run: RunData) -> Section | None:
     """Peaks of training, the least first among equal settings and batches; `None` where no training was measured."""
-    inference = {_place(one): one for one in run.outcomes if one.phase == "inference" and one.status == "ok"}
+    inference = {_place(one): one for one in run.cells if one.phase == "inference" and one.status == "ok"}
     place = {label: number for number, label in enumerate(run.setting_labels())}
-    trained = [one for one in run.outcomes if one.phase == "training" and (one.peak_bytes or one.status == "oom")]
+    trained = [one for one in run.cells if one.phase == "training" and (one.peak_bytes or one.status == "oom")]
     # Out of memory is more than any peak.
     trained.sort(key=lambda one: (place[one.setting_label], one.batch_size, one.peak_bytes or math.inf, one.variant))
     pairs: list[Pair] = [(one, inference.get(_place(one))) for one in trained]
@@ -63,5 +63,5 @@ def _row(pair: Pair) -> tuple[str, ...]:
     )
 
 
-def _place(one: Outcome) -> tuple[str, int | None, int, tuple[str, str, str]]:
+def _place(one: CellSummary) -> tuple[str, int | None, int, tuple[str, str, str]]:
     return (one.variant, one.input_size, one.batch_size, one.toggles)

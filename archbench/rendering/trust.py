@@ -8,7 +8,7 @@ from archbench.model.reasons import REASONS
 from archbench.model.record import VERDICTS
 from archbench.model.units import percent
 from archbench.rendering.content import Block, Bullets, Section, Table
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 
 _VERDICT_MEANING = {
     "ok": "fit to be used",
@@ -17,7 +17,7 @@ _VERDICT_MEANING = {
 }
 
 
-def in_short(run: Measured) -> str:
+def in_short(run: RunData) -> str:
     """How far to trust the figures, in a sentence for the top of a report."""
     said = counted(run)
     verdicts = f"Verdicts: {said}" if said else "Nothing was measured"
@@ -26,17 +26,17 @@ def in_short(run: Measured) -> str:
     return f"{verdicts}; the noise floor is {percent(run.floor.spread)}: smaller differences mean nothing."
 
 
-def counted(run: Measured) -> str:
+def counted(run: RunData) -> str:
     """`22 ok, 6 suspect`; empty where nothing was measured."""
-    counts = Counter(one.verdict for one in run.outcomes if one.status == "ok")
+    counts = Counter(one.verdict for one in run.cells if one.status == "ok")
     return ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
-def trust(run: Measured) -> Section:
+def trust(run: RunData) -> Section:
     """Verdicts counted, the noise floor, and each reason with its remedy."""
-    counts = Counter(one.verdict for one in run.outcomes if one.status == "ok")
+    counts = Counter(one.verdict for one in run.cells if one.status == "ok")
     rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
-    failed = Counter(one.status for one in run.outcomes if one.status != "ok")
+    failed = Counter(one.status for one in run.cells if one.status != "ok")
     rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
     verdicts = Table(headings=("Verdict", "Cells", "Meaning"), rows=tuple(rows), numeric=frozenset({1}))
     return Section(
@@ -44,8 +44,8 @@ def trust(run: Measured) -> Section:
     )
 
 
-def _intervals(run: Measured) -> str:
-    most = max(one.processes_used for one in run.outcomes)
+def _intervals(run: RunData) -> str:
+    most = max(one.processes_used for one in run.cells)
     if most < 2:
         return (
             "Every cell was measured by one process, and ± is the 95 % interval within it. "
@@ -58,7 +58,7 @@ def _intervals(run: Measured) -> str:
     return f"{between} Two make it wide: a third round narrows it much." if run.rounds == 2 else between
 
 
-def _noise(run: Measured) -> list[str]:
+def _noise(run: RunData) -> list[str]:
     notes = []
     if run.floor is not None:
         notes.append(
@@ -77,8 +77,8 @@ def _noise(run: Measured) -> list[str]:
     return notes
 
 
-def _reasons(run: Measured) -> list[Block]:
-    counts = Counter(code for one in run.outcomes if one.status == "ok" for code in one.reasons if ":" not in code)
+def _reasons(run: RunData) -> list[Block]:
+    counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
     order = {"invalid": 0, "suspect": 1, "label": 2}
     known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
     rows = tuple(

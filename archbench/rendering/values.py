@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archbench.choose.exclusion import Comparison, LeftOut, Miss
-from archbench.choose.ties import Figure, Margin
+from archbench.choose.ties import Estimate, Margin
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
 
@@ -23,7 +23,7 @@ def heading(column: str) -> str:
     return f"{without_unit(column)} {shown}".strip()
 
 
-def number(of: Figure) -> str:
+def number(of: Estimate) -> str:
     """A figure with its interval, without its unit: `39 ±3`."""
     if of.column in _DECIMALS:
         return fixed(of.value, _unit(of.column), _DECIMALS[of.column])
@@ -35,7 +35,7 @@ def number(of: Figure) -> str:
 def quantity(column: str, value: float) -> str:
     """One value with its unit: `110 ms`, `74.8 %`."""
     unit = heading(column).removeprefix(without_unit(column)).strip()
-    return f"{number(Figure(column=column, value=value))} {unit}".strip()
+    return f"{number(Estimate(column=column, value=value))} {unit}".strip()
 
 
 def ratio(of: Margin) -> str:
@@ -45,7 +45,7 @@ def ratio(of: Margin) -> str:
     return f"{value}x {interval}".strip()
 
 
-def difference(of: Margin, better: Figure, worse: Figure) -> str:
+def difference(of: Margin, better: Estimate, worse: Estimate) -> str:
     """How far `worse` is behind: a ratio, or points between two percentages."""
     if judged_columns()[better.column].unit == "%" and better.value is not None and worse.value is not None:
         return f"{abs(better.value - worse.value):.1f} points"

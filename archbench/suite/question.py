@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 
 from archbench import catalog
 from archbench.model.cell import Network
+from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.locked import LOCKED
 from archbench.model.suite import Decision
 from archbench.query.expression import Among, Leaf, leaves
 from archbench.query.parsing import ExpressionError, column_named, number_column, parse
@@ -42,8 +42,8 @@ def check_question(decision: Decision, path: ValuePath, origin: Origin, networks
         except UsageError as error:
             raise origin.error((*path, "show", number), str(error)) from None
     for number, column in enumerate(decision.across):
-        if column not in LOCKED:
-            near = did_you_mean(column, LOCKED) or f"; it can be {', '.join(LOCKED)}"
+        if column not in RANKING_KEYS:
+            near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
             raise origin.error((*path, "across", number), f"{column!r} locks nothing{near}")
 
 

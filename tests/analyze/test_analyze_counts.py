@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from archbench.analyze import count, count_module
 from archbench.model.cell import Network
+from archbench.model.counts import Counts
 from archbench.model.errors import UsageError
-from archbench.model.figures import Counts
 
 
 def macs(module: nn.Module, *shape: int) -> int:
@@ -253,5 +253,5 @@ def test_count_follows_the_networks_departures() -> None:
 
 
 def test_the_figures_can_be_read_without_torch() -> None:
-    script = "import sys, archbench.model.figures as f; f.Counts; sys.exit('torch' in sys.modules)"
+    script = "import sys, archbench.model.counts as f; f.Counts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -16,8 +16,8 @@ from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
+from archbench.model.counts import MemoryLine, MemoryModel
 from archbench.model.errors import UnfitError
-from archbench.model.figures import MemoryLine, MemoryModel
 
 lines = st.builds(
     MemoryLine, base_bytes=st.integers(-1000, 100_000), bytes_per_image=st.integers(0, 2_000)

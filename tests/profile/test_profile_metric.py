@@ -12,7 +12,7 @@ from builders import make_record, make_run, make_suite
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished, decode_event, encode
 from archbench.model.profile import ModuleProfile, StageProfile, StepPart
-from archbench.rendering import build_report, read_measured, render_markdown
+from archbench.rendering import build_report, read_run, render_markdown
 from archbench.rendering.content import Section
 from archbench.results import RunStore
 
@@ -80,8 +80,8 @@ def test_a_run_without_tables_is_read_as_before(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record()])
     assert RunStore.open(run).profiles() == []
     assert not (run / "profile").exists()
-    assert read_measured(run).profiles == ()
-    assert "Where the time goes" not in render_markdown(build_report(read_measured(run)))
+    assert read_run(run).profiles == ()
+    assert "Where the time goes" not in render_markdown(build_report(read_run(run)))
 
 
 def test_a_damaged_table_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -106,7 +106,7 @@ def test_the_report_names_the_largest_stages(tmp_path: Path) -> None:
     run = make_run(tmp_path, [row], suite=make_suite(rounds=1, twin=None))
     store = RunStore.open(run)
     store.append(row, profile=table(row.cell_id))
-    sections = {section.title: section for section in build_report(read_measured(run)).sections}
+    sections = {section.title: section for section in build_report(read_run(run)).sections}
     text = msgspec.json.encode(sections["Where the time goes"]).decode()
     assert isinstance(sections["Where the time goes"], Section)
     assert "layer1 50 %, layer2 30 %, stem 10 %" in text

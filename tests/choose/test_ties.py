@@ -7,15 +7,15 @@ import shlex
 
 import pytest
 
-from archbench.choose.ties import Figure, duel, margin
+from archbench.choose.ties import Estimate, duel, margin
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
 from archbench.suite.plan import parse_cell
 
 
-def latency(value: float, spread: float = 0.0) -> Figure:
+def latency(value: float, spread: float = 0.0) -> Estimate:
     ends = {"low": value * math.exp(-spread), "high": value * math.exp(spread)} if spread else {}
-    return Figure(column="latency_median_s", value=value, **ends)
+    return Estimate(column="latency_median_s", value=value, **ends)
 
 
 def test_the_noise_floor_decides_where_intervals_are_narrow() -> None:
@@ -34,7 +34,7 @@ def test_the_interval_decides_where_it_is_wider_than_the_floor() -> None:
 
 
 def test_the_ratio_is_of_the_worse_to_the_better_whichever_is_larger() -> None:
-    fast, slow = (Figure(column="throughput_img_s", value=value) for value in (200.0, 100.0))
+    fast, slow = (Estimate(column="throughput_img_s", value=value) for value in (200.0, 100.0))
     assert margin(fast, slow, None).ratio == margin(latency(1.0), latency(2.0), None).ratio == 2.0
 
 
@@ -44,18 +44,19 @@ def test_without_floor_and_intervals_only_equal_figures_tie() -> None:
 
 
 def test_counted_figures_tie_only_where_equal_and_bytes_within_half_a_percent() -> None:
-    one, other = (Figure(column="params", value=value) for value in (1e6, 1.001e6))
+    one, other = (Estimate(column="params", value=value) for value in (1e6, 1.001e6))
     assert not margin(one, other, 0.5).tie
-    near, far = (Figure(column="peak_allocated_bytes", value=value) for value in (1.004e9, 1.006e9))
-    base = Figure(column="peak_allocated_bytes", value=1e9)
+    near, far = (Estimate(column="peak_allocated_bytes", value=value) for value in (1.004e9, 1.006e9))
+    base = Estimate(column="peak_allocated_bytes", value=1e9)
     assert margin(base, near, 0.5).tie
     assert not margin(base, far, 0.5).tie
 
 
 def test_no_ratio_of_nothing() -> None:
-    assert margin(latency(1.0), Figure(column="latency_median_s", value=None), None) is None
+    assert margin(latency(1.0), Estimate(column="latency_median_s", value=None), None) is None
     assert (
-        margin(Figure(column="settings_failed", value=0.0), Figure(column="settings_failed", value=2.0), None) is None
+        margin(Estimate(column="settings_failed", value=0.0), Estimate(column="settings_failed", value=2.0), None)
+        is None
     )
     assert margin(latency(0.0), latency(0.0), None).tie
 

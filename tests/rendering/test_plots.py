@@ -13,33 +13,32 @@ import pytest
 import vl_convert
 from builders import NETWORKS, make_environment, make_record, make_rows, make_run, make_suite
 
-from archbench.choose.outcome import Outcome
-from archbench.choose.outcome import outcomes as summary_outcomes
+from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.model.suite import Axes
 from archbench.rendering import charts
 from archbench.rendering.content import Dataset
 from archbench.rendering.drawing import DARK, LIGHT
-from archbench.rendering.measured import read_measured
 from archbench.rendering.plots import _PLOTS, plots
 from archbench.rendering.points import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
+from archbench.rendering.run_data import read_run
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, ...]:
+def summaries(tmp_path_factory: pytest.TempPathFactory) -> tuple[CellSummary, ...]:
     """On a GPU: two batch sizes, both phases, four settings; no noise, so that the truth is exact."""
     suite, environment = make_suite(rounds=1, twin=None), make_environment("cuda:0")
     records = list(make_rows(suite, environment, noise=0.0, drift=0.0))
     run = make_run(tmp_path_factory.mktemp("plots"), records, suite=suite, environment=environment, timings=False)
-    return read_measured(run).outcomes
+    return read_run(run).cells
 
 
-def cells(found: tuple[Outcome, ...]) -> Dataset:
+def cells(found: tuple[CellSummary, ...]) -> Dataset:
     data = plotted(found, make_suite().settings)
     assert data is not None
     return data
 
 
-def points(found: tuple[Outcome, ...]) -> list[Point]:
+def points(found: tuple[CellSummary, ...]) -> list[Point]:
     data = cells(found)
     return [Point(**dict(zip(data.columns, row, strict=True))) for row in data.rows]
 
@@ -75,19 +74,19 @@ def texts(chart: charts.Chart, data: Dataset) -> list[str]:
     ]
 
 
-def test_every_chart_is_valid_vega_lite(outcomes: tuple[Outcome, ...]) -> None:
-    shown = points(outcomes)
+def test_every_chart_is_valid_vega_lite(summaries: tuple[CellSummary, ...]) -> None:
+    shown = points(summaries)
     for plot in _PLOTS:
         assert plot.drawable(shown)
         charts.CHARTS[plot.name](shown).to_dict(validate=True)  # raises where the schema forbids something
-    section = plots(cells(outcomes))
+    section = plots(cells(summaries))
     assert section is not None
     names = [plot.name for plot in _PLOTS]
     assert sorted(names) == sorted(charts.CHARTS), "each is shown once"
 
 
-def test_the_front_is_what_no_other_network_beats(outcomes: tuple[Outcome, ...]) -> None:
-    same = [one for one in outcomes if (one.phase, one.batch_size, one.setting) == ("inference", 1, "fp32")]
+def test_the_front_is_what_no_other_network_beats(summaries: tuple[CellSummary, ...]) -> None:
+    same = [one for one in summaries if (one.phase, one.batch_size, one.setting) == ("inference", 1, "fp32")]
     front = {
         one.network
         for one in same
@@ -97,24 +96,24 @@ def test_the_front_is_what_no_other_network_beats(outcomes: tuple[Outcome, ...])
         )
     }
     assert front == {"mobilenet_v2", "densenet121", "resnet50"}
-    named = texts(charts.accuracy_over_latency(points(outcomes)), cells(outcomes))
+    named = texts(charts.accuracy_over_latency(points(summaries)), cells(summaries))
     assert front == {text for text in named if text in NETWORKS}
     assert "inference, batch size 1, NVIDIA H200" in named
 
 
-def test_the_rate_is_compared_at_the_largest_batch_that_most_ran(outcomes: tuple[Outcome, ...]) -> None:
+def test_the_rate_is_compared_at_the_largest_batch_that_most_ran(summaries: tuple[CellSummary, ...]) -> None:
     few = tuple(
         msgspec.structs.replace(one, batch_size=512)
-        for one in outcomes
+        for one in summaries
         if one.variant == "resnet18" and one.setting == "fp32" and one.batch_size == 8
     )
-    named = texts(charts.accuracy_over_throughput(points((*outcomes, *few))), cells((*outcomes, *few)))
+    named = texts(charts.accuracy_over_throughput(points((*summaries, *few))), cells((*summaries, *few)))
     assert "inference, batch size 8, NVIDIA H200" in named
 
 
-def test_a_filtered_chart_chooses_anew(outcomes: tuple[Outcome, ...]) -> None:
-    chart = charts.accuracy_over_latency(points(outcomes))
-    data = cells(outcomes)
+def test_a_filtered_chart_chooses_anew(summaries: tuple[CellSummary, ...]) -> None:
+    chart = charts.accuracy_over_latency(points(summaries))
+    data = cells(summaries)
     phase, batch = data.columns.index("phase"), data.columns.index("batch")
     training = msgspec.structs.replace(
         data, rows=tuple(row for row in data.rows if row[phase] == "training" and row[batch] == 8)
@@ -124,27 +123,27 @@ def test_a_filtered_chart_chooses_anew(outcomes: tuple[Outcome, ...]) -> None:
     assert not [text for text in texts(chart, nothing) if text in NETWORKS]
 
 
-def test_gains_are_bars_from_one_in_the_order_of_their_best(outcomes: tuple[Outcome, ...]) -> None:
+def test_gains_are_bars_from_one_in_the_order_of_their_best(summaries: tuple[CellSummary, ...]) -> None:
     gains = {
-        (one.setting, one.network): one.gain for one in points(outcomes) if one.phase == "inference" and one.batch == 1
+        (one.setting, one.network): one.gain for one in points(summaries) if one.phase == "inference" and one.batch == 1
     }
     assert gains["compiled", "resnet50"] == pytest.approx(2.1, rel=1e-4)
     assert gains["amp", "vgg16"] == pytest.approx(1.4, rel=1e-4)
     assert gains["fp32", "vgg16"] is None
     bars = [
         item
-        for item in drawn(charts.gains(points(outcomes)), cells(outcomes))
+        for item in drawn(charts.gains(points(summaries)), cells(summaries))
         if item["set"] == "shown_marks" and item["mark"] == "rect"
     ]
     bars = [item for item in bars if "width" in item and "items" not in item]
     assert len(bars) == 3 * len(NETWORKS)
 
 
-def test_training_memory_is_bars_where_there_is_one_batch_size(outcomes: tuple[Outcome, ...]) -> None:
-    one_size = tuple(one for one in outcomes if one.batch_size == 1)
+def test_training_memory_is_bars_where_there_is_one_batch_size(summaries: tuple[CellSummary, ...]) -> None:
+    one_size = tuple(one for one in summaries if one.batch_size == 1)
     kinds = [layer["mark"]["type"] for layer in charts.training_memory(points(one_size)).to_dict()["layer"]]
     assert kinds == ["bar", "text"]
-    kinds = [layer["mark"]["type"] for layer in charts.training_memory(points(outcomes)).to_dict()["layer"]]
+    kinds = [layer["mark"]["type"] for layer in charts.training_memory(points(summaries)).to_dict()["layer"]]
     assert kinds == ["line", "point", "text"]
 
 
@@ -190,7 +189,7 @@ def test_a_large_run_keeps_whole_networks_and_the_front() -> None:
     assert len(cells(one_network).rows) == 2 * MOST_CELLS
 
 
-def points_of(*records: Any) -> tuple[Outcome, ...]:
+def points_of(*records: Any) -> tuple[CellSummary, ...]:
     """Outcomes of rows, by way of the summary and without a file."""
     import pandas as pd
 
@@ -206,7 +205,7 @@ def points_of(*records: Any) -> tuple[Outcome, ...]:
         "latency_median_corrected_s": table["latency_median_s"] / speed,
         "throughput_corrected_img_s": table["throughput_img_s"] * speed,
     }
-    return summary_outcomes(summarise(pd.concat([table, pd.DataFrame(derived)], axis=1)))
+    return cell_summaries(summarise(pd.concat([table, pd.DataFrame(derived)], axis=1)))
 
 
 def test_rare_families_share_a_colour() -> None:
@@ -245,8 +244,8 @@ def test_other_commands_do_not_import_the_plotting_library(tmp_path: Path, words
     assert done.stderr.splitlines()[-1] == "[]"
 
 
-def test_specs_name_their_data_and_hold_none_of_it(outcomes: tuple[Outcome, ...]) -> None:
-    section = plots(cells(outcomes))
+def test_specs_name_their_data_and_hold_none_of_it(summaries: tuple[CellSummary, ...]) -> None:
+    section = plots(cells(summaries))
     assert section is not None
     found = [block for block in section.blocks if hasattr(block, "spec")]
     assert len(found) >= 5

@@ -11,7 +11,7 @@ from builders import make_record, make_run
 
 import archbench
 from archbench.choose.break_even import NEVER, BreakEven, break_evens
-from archbench.choose.outcome import outcomes
+from archbench.choose.cell_summary import cell_summaries
 from archbench.choose.summary import summarise
 from archbench.choose.toggles import alike
 from archbench.model.record import Record
@@ -23,7 +23,7 @@ def cell(rate: float | None, **fields: Any) -> Record:
 
 
 def of(root: Path, *rows: Record) -> list[BreakEven]:
-    return break_evens(alike(outcomes(summarise(archbench.load(make_run(root, rows))))))
+    return break_evens(alike(cell_summaries(summarise(archbench.load(make_run(root, rows))))))
 
 
 def test_seconds_over_the_time_saved_for_an_image(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ PLAIN = ("fp32", "contiguous", "off")
 """The toggles that others are held against: precision, memory format and mode of compilation."""
 
 
-class Outcome(Struct, frozen=True, gc=False):
+class CellSummary(Struct, frozen=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
     Latency and throughput are the figures to rank by, p95 in the same terms: corrected for drift where those are.
@@ -119,12 +119,12 @@ class Outcome(Struct, frozen=True, gc=False):
         return "; ".join([f"{self.verdict}: {', '.join(codes)}" if codes else str(self.verdict), *labels])
 
 
-def outcomes(cells: pd.DataFrame) -> tuple[Outcome, ...]:
+def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
     """The rows of a summary, in its order."""
     drift = cells["rank_latency_s"] / cells["latency_median_s"]
     named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
-    columns = (plain_values(named[field]) for field in Outcome.__struct_fields__)
-    return tuple(Outcome(*values) for values in zip(*columns, strict=True))
+    columns = (plain_values(named[field]) for field in CellSummary.__struct_fields__)
+    return tuple(CellSummary(*values) for values in zip(*columns, strict=True))
 
 
 def shortened(name: str) -> str:
@@ -142,7 +142,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-def setting_labels(cells: Iterable[Outcome], named: Iterable[str]) -> list[str]:
+def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[str]:
     """Every setting among `cells`: those `named` in that order, then the others as their axes are ordered."""
     labels = {one.setting_label: one for one in cells}
     first = [name for name in named if name in labels]

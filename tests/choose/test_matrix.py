@@ -170,7 +170,7 @@ def test_the_baseline_stands_beside_with_its_figures_though_it_falls_short(tmp_p
         baseline="resnet50",
         folklore=("resnet101",),
     )
-    assert found.baseline.figure("top1").value == 76.0
+    assert found.baseline.estimate("top1").value == 76.0
     assert [one.network for one in found.beside] == ["resnet101", "vgg16", "resnet50"]
 
 
@@ -237,7 +237,7 @@ def test_the_reference_run_judges_the_shipped_decisions() -> None:
     transfer = rows["ImageNet-based transfer learning"]
     assert transfer in judged
     for one in transfer.beside:
-        assert one.figure("feature_width").value in (1024.0, 1280.0, 2048.0)
-        assert one.figure("throughput_img_s").value is not None
+        assert one.estimate("feature_width").value in (1024.0, 1280.0, 2048.0)
+        assert one.estimate("throughput_img_s").value is not None
     medical = rows["Small data, medical imaging"]
     assert medical.opinion.reason == "not measurable"

@@ -10,7 +10,7 @@ import pytest
 from builders import GAIN, SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
 
 import archbench
-from archbench.choose.outcome import Outcome, outcomes
+from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.choose.summary import noise_floor, summarise
 from archbench.choose.toggles import Best, Gain, Measure, alike, best_setting, costs, gain, steps
 from archbench.model.record import Record
@@ -18,11 +18,11 @@ from archbench.model.record import Record
 LADDER = tuple(SETTINGS)
 
 
-def outcomes_of(root: Path, *rows: Record) -> tuple[Outcome, ...]:
-    return outcomes(summarise(archbench.load(make_run(root, rows))))
+def outcomes_of(root: Path, *rows: Record) -> tuple[CellSummary, ...]:
+    return cell_summaries(summarise(archbench.load(make_run(root, rows))))
 
 
-def bests(cells: tuple[Outcome, ...], floor: float | None, measure: Measure = "latency") -> list[Best]:
+def bests(cells: tuple[CellSummary, ...], floor: float | None, measure: Measure = "latency") -> list[Best]:
     return [best for group in alike(cells) if (best := best_setting(group, floor, measure))]
 
 
@@ -143,8 +143,8 @@ def test_throughput_has_a_best_of_its_own(tmp_path: Path) -> None:
 
 
 def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
-    def cell(**fields: Any) -> Outcome:
-        return Outcome(**{**dict.fromkeys(Outcome.__struct_fields__), **fields})
+    def cell(**fields: Any) -> CellSummary:
+        return CellSummary(**{**dict.fromkeys(CellSummary.__struct_fields__), **fields})
 
     base = cell(rank_latency_s=0.02, rank_latency_low_s=0.02 / 1.03, rank_latency_high_s=0.02 * 1.03)
     head = cell(rank_latency_s=0.01, rank_latency_low_s=0.01 / 1.04, rank_latency_high_s=0.01 * 1.04)
@@ -196,5 +196,5 @@ def test_a_run_on_a_gpu_with_a_floor_of_its_twin(tmp_path: Path) -> None:
     run = archbench.load(make_run(tmp_path, list(make_rows(suite, gpu)), suite=suite, environment=gpu))
     floor = noise_floor(run)
     assert floor is not None
-    found = bests(outcomes(summarise(run)), floor.spread)
+    found = bests(cell_summaries(summarise(run)), floor.spread)
     assert {one.cell.setting_label for one in found if one.cell.phase == "inference"} == {"compiled"}

@@ -14,8 +14,8 @@ from archbench.cli import main
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
-from archbench.rendering import build_merged, read_measured, read_several
-from archbench.rendering.measured import Measured
+from archbench.rendering import build_merged, read_run, read_several
+from archbench.rendering.run_data import RunData
 from archbench.rendering.side_by_side import named
 
 
@@ -30,14 +30,14 @@ def a_run(root: Path, *rows: Record, run_id: str = "20250102T030405Z-0123abcd", 
     return path.rename(path.with_name(run_id))
 
 
-def three(root: Path) -> list[Measured]:
+def three(root: Path) -> list[RunData]:
     """A GPU's run between two of one CPU with different torch; times 10, 4 and 8 ms."""
     paths = [
         a_run(root / "a", timed(0.010), timed(0.1, cell_id="alone", variant="alone"), torch_version="2.14.0"),
         a_run(root / "b", timed(0.004, device="cuda"), device="cuda:0"),
         a_run(root / "c", timed(0.008), torch_version="2.15.0"),
     ]
-    return [read_measured(path) for path in paths]
+    return [read_run(path) for path in paths]
 
 
 def report(*arguments: object) -> int:
@@ -54,7 +54,7 @@ def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Pat
         ("C", "NVIDIA H200"),
     ]
     twins = [a_run(tmp_path / name, timed(0.01), run_id=f"20250102T030405Z-0000000{name}") for name in "xy"]
-    assert [one.label.rpartition(", ")[2] for one in named([read_measured(path) for path in twins])] == [
+    assert [one.label.rpartition(", ")[2] for one in named([read_run(path) for path in twins])] == [
         "20250102T030405Z-0000000x",
         "20250102T030405Z-0000000y",
     ]
@@ -82,24 +82,24 @@ def test_each_run_has_its_own_part_too(tmp_path: Path) -> None:
 
 def test_failed_and_unfit_cells_are_words_and_never_ratios(tmp_path: Path) -> None:
     runs = [
-        read_measured(a_run(tmp_path / "a", timed(0.010), torch_version="1")),
-        read_measured(a_run(tmp_path / "b", timed(0.008, verdict="invalid"), torch_version="2")),
-        read_measured(a_run(tmp_path / "c", make_record(status="oom"), torch_version="3")),
+        read_run(a_run(tmp_path / "a", timed(0.010), torch_version="1")),
+        read_run(a_run(tmp_path / "b", timed(0.008, verdict="invalid"), torch_version="2")),
+        read_run(a_run(tmp_path / "c", make_record(status="oom"), torch_version="3")),
     ]
     (row,) = tables(section(build_merged(runs), "Inference, side by side"))[0].rows
     assert row[3:] == ("10.00 ±0.10", "8.00 ±0.08", "-", "oom", "-")
 
 
 def test_many_runs_take_several_tables(tmp_path: Path) -> None:
-    runs = [read_measured(a_run(tmp_path / str(n), timed(0.01), torch_version=f"2.{n}")) for n in range(4)]
+    runs = [read_run(a_run(tmp_path / str(n), timed(0.01), torch_version=f"2.{n}")) for n in range(4)]
     found = tables(section(build_merged(runs), "Inference, side by side"))
     assert [len(table.headings) for table in found] == [9, 4, 9, 4, 7]
 
 
 def test_runs_without_a_common_cell_say_so(tmp_path: Path) -> None:
     runs = [
-        read_measured(a_run(tmp_path / "a", timed(0.01))),
-        read_measured(a_run(tmp_path / "b", timed(0.01, variant="other"), torch_version="2")),
+        read_run(a_run(tmp_path / "a", timed(0.01))),
+        read_run(a_run(tmp_path / "b", timed(0.01, variant="other"), torch_version="2")),
     ]
     assert "No cell was measured in two of these runs" in texts(section(build_merged(runs), "Side by side"))
 
@@ -146,8 +146,6 @@ def test_mistakes_are_errors(tmp_path: Path) -> None:
 
 
 def test_environments_that_differ_in_nothing_have_no_table_of_differences(tmp_path: Path) -> None:
-    runs = [
-        read_measured(a_run(tmp_path / name, timed(0.01), run_id=f"20250102T030405Z-0000000{name}")) for name in "xy"
-    ]
+    runs = [read_run(a_run(tmp_path / name, timed(0.01), run_id=f"20250102T030405Z-0000000{name}")) for name in "xy"]
     assert isinstance(runs[0].environment, Environment)
     assert [table.headings[0] for table in tables(*build_merged(runs).lead)] == ["Run"]

@@ -11,7 +11,7 @@ from archbench.model.cell import Network
 from archbench.model.suite import Decision
 from archbench.rendering.content import Bullets, Code, Paragraph, Section, Table
 from archbench.rendering.decisions import decisions
-from archbench.rendering.measured import read_measured
+from archbench.rendering.run_data import read_run
 
 ROWS = (
     row("resnet50", 0.020, top1=76.0, macs=4_000_000_000, peak_allocated_bytes=100 * 2**20),
@@ -23,7 +23,7 @@ ROWS = (
 
 def section(root: Path, *asked: Decision) -> Section:
     suite = make_suite(architectures=tuple(Network(name=one.architecture) for one in ROWS), decisions=asked)
-    found = decisions(read_measured(make_run(root, ROWS, suite=suite)))
+    found = decisions(read_run(make_run(root, ROWS, suite=suite)))
     assert found is not None
     return found
 
@@ -100,4 +100,4 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
 
 
 def test_no_decisions_no_section(tmp_path: Path) -> None:
-    assert decisions(read_measured(make_run(tmp_path, ROWS, suite=make_suite()))) is None
+    assert decisions(read_run(make_run(tmp_path, ROWS, suite=make_suite()))) is None

@@ -15,7 +15,7 @@ from builders import make_record, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.rendering import build_report, html, read_measured, write_report
+from archbench.rendering import build_report, html, read_run, write_report
 from archbench.rendering.content import Bullets, Code, Dataset, Facet, Fold, Paragraph, Picture, Report, Section, Table
 from archbench.rendering.html import FIRST_ROWS, render_html
 
@@ -137,7 +137,7 @@ def test_long_tables_keep_their_later_rows_as_data_and_very_long_ones_say_what_i
 
 
 def test_only_the_pages_own_scripts_may_run_and_nothing_may_be_loaded(tmp_path: Path) -> None:
-    text = render_html(build_report(read_measured(make_run(tmp_path))))
+    text = render_html(build_report(read_run(make_run(tmp_path))))
     page = Page(text)
     policy = next(attrs["content"] or "" for tag, attrs in page.elements if attrs.get("http-equiv"))
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
@@ -163,7 +163,7 @@ def test_hostile_networks_pass_through_a_whole_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, rows)
     page = Page(write_report(run, "html").read_text())
     shown = set(page.texts["td"])
-    for row in read_measured(run).outcomes:
+    for row in read_run(run).cells:
         assert row.network in shown
     assert {tag for tag, _ in page.elements} & {"img", "iframe", "object", "link"} == set()
     write_report(run)

@@ -13,7 +13,7 @@ from builders import make_environment, make_record, make_rows, make_run, make_su
 
 from archbench.cli import main
 from archbench.model.record import SCHEMA_VERSION, columns
-from archbench.rendering import FORMATS, build_report, read_measured
+from archbench.rendering import FORMATS, build_report, read_run
 from archbench.results.schema import VERSION_KEY
 
 HOSTILE = (
@@ -130,7 +130,7 @@ def test_all_that_may_be_null_is_null(tmp_path: Path, format: str, device: str) 
     for number, row in enumerate(rows):
         rows[number] = _renamed(row, f"c{number}")
     run = make_run(tmp_path, rows, environment=make_environment(device))
-    assert FORMATS[format](build_report(read_measured(run)))
+    assert FORMATS[format](build_report(read_run(run)))
 
 
 def _renamed(row: Any, cell_id: str) -> Any:
@@ -150,7 +150,7 @@ def test_hostile_names_and_messages(tmp_path: Path, format: str) -> None:
         for setting, precision, status in (("a", "fp32", "ok"), (HOSTILE[0], "amp-bf16", "ok"), ("x", "fp16", "error"))
     ]  # fmt: skip
     run = make_run(tmp_path, rows, suite=make_suite(description=HOSTILE[0]))
-    text = FORMATS[format](build_report(read_measured(run)))
+    text = FORMATS[format](build_report(read_run(run)))
     shown = re.sub(r"^```sh\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)  # commands have to be what they are
     assert "<script>alert" not in shown
     assert "中文" in shown
@@ -168,7 +168,7 @@ def test_every_command_in_a_report_is_safe_to_paste(tmp_path: Path) -> None:
         )
         for precision in ("fp32", "amp-bf16")
     ]
-    markdown = FORMATS["md"](build_report(read_measured(make_run(tmp_path, rows))))
+    markdown = FORMATS["md"](build_report(read_run(make_run(tmp_path, rows))))
     (command,) = [line for line in markdown.splitlines() if line.startswith("archbench duel")]
     echo = command.replace("archbench duel", "printf '%s\\n'", 1)
     done = subprocess.run(["sh", "-c", echo], capture_output=True, text=True, timeout=10, cwd=tmp_path, check=True)

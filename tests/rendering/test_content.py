@@ -11,16 +11,16 @@ import pytest
 from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
 from report_parts import part, section, tables, texts
 
-from archbench.choose.outcome import Outcome
+from archbench.choose.cell_summary import CellSummary
 from archbench.model.cell import Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
-from archbench.rendering import Report, build_report, read_measured, write_report
+from archbench.rendering import Report, build_report, read_run, write_report
 from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
 from archbench.rendering.content import Fold, Section
 from archbench.rendering.failures import failures
 from archbench.rendering.figures import phase_sections
-from archbench.rendering.measured import Measured
+from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import toggles
 
 HERE = Path(__file__).parent
@@ -28,13 +28,13 @@ ROOT = HERE.parent.parent
 
 
 def report_of(root: Path, *rows: Record, **suite: Any) -> Report:
-    return build_report(read_measured(make_run(root, rows, suite=make_suite(**suite))))
+    return build_report(read_run(make_run(root, rows, suite=make_suite(**suite))))
 
 
-def outcome(**fields: Any) -> Outcome:
-    blank = dict.fromkeys(Outcome.__struct_fields__)
+def summary(**fields: Any) -> CellSummary:
+    blank = dict.fromkeys(CellSummary.__struct_fields__)
     plain = {"precision": "fp32", "memory_format": "contiguous", "compile_mode": "off", "status": "ok", "verdict": "ok"}
-    return Outcome(**{**blank, **plain, **fields})
+    return CellSummary(**{**blank, **plain, **fields})
 
 
 def small_run(root: Path) -> Path:
@@ -48,7 +48,7 @@ def small_run(root: Path) -> Path:
 
 
 def test_a_small_report_reads_as_it_did(tmp_path: Path) -> None:
-    """After a wanted change: ARCHBENCH_UPDATE_GOLDEN=1 pytest tests/report, and read the difference."""
+    """After a wanted change: ARCHBENCH_UPDATE_GOLDEN=1 pytest tests/rendering, and read the difference."""
     golden = HERE / "small_report.md"
     written = write_report(small_run(tmp_path))
     assert written.name == "report.md"
@@ -130,13 +130,13 @@ def test_settings_without_a_name_stand_in_the_order_of_their_axes(tmp_path: Path
         for precision in ("amp-bf16", "fp32")
         for layout in ("channels_last", "contiguous")
     ]
-    measured = read_measured(make_run(tmp_path, rows))
+    measured = read_run(make_run(tmp_path, rows))
     assert measured.setting_labels() == ["fp32", "fp32, channels_last", "amp-bf16", "amp-bf16, channels_last"]
 
 
 def test_the_commit_is_short_and_tells_changes(tmp_path: Path) -> None:
     dirty = make_environment(git_commit="c2e8f2ba3b7cb6df6e8d2fec5831f50d6a30c65b+dirty")
-    report = build_report(read_measured(make_run(tmp_path, [make_record()], environment=dirty)))
+    report = build_report(read_run(make_run(tmp_path, [make_record()], environment=dirty)))
     assert "archbench | 0.1.0 commit c2e8f2ba3b with changes" in texts(section(report, "Machine"))
 
 
@@ -149,7 +149,7 @@ def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
 
 def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
     def label(**fields: Any) -> str:
-        return outcome(**{"reasons": (), "processes": 3, "processes_used": 3, **fields}).verdict_label
+        return summary(**{"reasons": (), "processes": 3, "processes_used": 3, **fields}).verdict_label
 
     assert label() == "ok"
     assert label(reasons=("latency_p99_s:too_few_samples", "host_bound")) == "ok; host_bound"
@@ -162,7 +162,7 @@ def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
 
 def test_long_names_keep_both_ends() -> None:
     name = "mypkg.nets:build[" + ",".join(f"option{number}=1" for number in range(40)) + "]"
-    shown = outcome(variant=name).network
+    shown = summary(variant=name).network
     assert len(shown) == 48
     assert shown.startswith("mypkg.nets:build[option")
     assert shown.endswith("option39=1]")
@@ -185,7 +185,7 @@ def test_gpu_runs_show_reserved_memory_labels_and_raw_times(tmp_path: Path) -> N
     suite = make_suite(rounds=1)
     gpu = make_environment("cuda:0")
     run = make_run(tmp_path, list(make_rows(suite, gpu, networks=["vgg16"])), suite=suite, environment=gpu)
-    report = build_report(read_measured(run))
+    report = build_report(read_run(run))
     inference = tables(section(report, "Inference"))[0]
     assert inference.rows[0][6:] == ("1,154", "ok; host_bound")
     assert "held by the allocator" in texts(section(report, "Inference"))
@@ -230,12 +230,12 @@ def test_settings_stand_side_by_side(tmp_path: Path) -> None:
         row("amp", variant="lonely"),
         row("fp32", batch_size=8),
     ]
-    found = toggles(read_measured(make_run(tmp_path, rows)))
+    found = toggles(read_run(make_run(tmp_path, rows)))
     assert found is not None
     (table,) = tables(part(found, "Inference: gains over fp32"))
     assert table.headings == ("Network", "Batch", "fp32 ms", "amp ×", "amp-nhwc ×", "compiled ×")
     assert table.rows == (("resnet50", "1", "20.00", "2.00 ±0.02 ?", "invalid", "timeout"),)
-    assert toggles(read_measured(make_run(tmp_path / "alone", rows[:1]))) is None
+    assert toggles(read_run(make_run(tmp_path / "alone", rows[:1]))) is None
 
 
 def test_a_full_product_of_toggles_takes_several_tables(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_full_product_of_toggles_takes_several_tables(tmp_path: Path) -> None:
         for precision in precisions
         for layout in ("contiguous", "channels_last")
     ]
-    found = toggles(read_measured(make_run(tmp_path, rows)))
+    found = toggles(read_run(make_run(tmp_path, rows)))
     assert found is not None
     over_fp32 = tables(part(found, "Inference: gains over fp32"))
     assert [len(table.headings) for table in over_fp32] == [3 + 6, 3 + 5]
@@ -266,7 +266,7 @@ def test_failures_are_listed_and_what_was_not_run_is_grouped(tmp_path: Path) -> 
         ),
         make_record(cell_id="d", variant="d", status="unsupported", reasons=("not_on_device", "mfu:unknown_peak")),
     ]
-    found = failures(read_measured(make_run(tmp_path, rows)))
+    found = failures(read_run(make_run(tmp_path, rows)))
     assert found is not None
     failed, not_run = tables(found)
     assert failed.rows == (
@@ -277,12 +277,12 @@ def test_failures_are_listed_and_what_was_not_run_is_grouped(tmp_path: Path) -> 
         ("skipped", "5", "too large", "c0, c1, c2, …"),
         ("unsupported", "1", "not_on_device", "d"),
     )
-    assert failures(read_measured(make_run(tmp_path / "fine", [make_record()]))) is None
+    assert failures(read_run(make_run(tmp_path / "fine", [make_record()]))) is None
 
 
 def test_many_failures_are_cut_short(tmp_path: Path) -> None:
     rows = [make_record(cell_id=str(number), status="error", error_message=str(number)) for number in range(130)]
-    found = failures(read_measured(make_run(tmp_path, rows)))
+    found = failures(read_run(make_run(tmp_path, rows)))
     assert found is not None
     assert len(tables(found)[0].rows) == 100
     assert "And 30 more cells in `results.parquet`." in texts(found)
@@ -361,12 +361,12 @@ def test_a_merged_file_stands_for_its_run(tmp_path: Path) -> None:
 
 
 def test_the_noise_floor_is_told(tmp_path: Path) -> None:
-    measured = read_measured(small_run(tmp_path))
+    measured = read_run(small_run(tmp_path))
     assert measured.floor is not None
     assert measured.drift is not None
     trust = texts(section(build_report(measured), "How far to trust this"))
     assert "Noise floor: by its 60 measurements of the very same thing (resnet18, several times a round)" in trust
-    quiet: Measured = msgspec.structs.replace(measured, floor=None, drift=None, corrected=False)
+    quiet: RunData = msgspec.structs.replace(measured, floor=None, drift=None, corrected=False)
     assert "Noise floor" not in texts(section(build_report(quiet), "How far to trust this"))
     assert len(phase_sections(quiet)) == 2
 

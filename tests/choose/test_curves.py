@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.curves import GIB, Curve, correlations, curves, fits
-from archbench.choose.outcome import Outcome
 
 
-def cell(batch_size: int, **fields: object) -> Outcome:
-    blank = dict.fromkeys(Outcome.__struct_fields__)
+def cell(batch_size: int, **fields: object) -> CellSummary:
+    blank = dict.fromkeys(CellSummary.__struct_fields__)
     usual = {
         "variant": "net",
         "phase": "inference",
@@ -25,7 +25,7 @@ def cell(batch_size: int, **fields: object) -> Outcome:
         "status": "ok",
         "verdict": "ok",
     }
-    return Outcome(**{**blank, **usual, "batch_size": batch_size, **fields})  # type: ignore[arg-type]
+    return CellSummary(**{**blank, **usual, "batch_size": batch_size, **fields})  # type: ignore[arg-type]
 
 
 def curve_of(rates: dict[int, float | None]) -> Curve:
@@ -154,7 +154,7 @@ def test_rho_and_its_interval_by_hand() -> None:
 
 
 def test_few_networks_and_unlike_cells_have_no_correlation() -> None:
-    def some(count: int, **fields: object) -> list[Outcome]:
+    def some(count: int, **fields: object) -> list[CellSummary]:
         return [
             cell(
                 1, **{"variant": f"n{k}", "rank_latency_s": k + 1.0, "macs": k, "activations": k, "params": k, **fields}

@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archbench.choose import flips as module
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.flips import rank_flips
-from archbench.choose.outcome import Outcome
 
 
-def timed(variant: str, setting: str, step: float | None, half: float | None = 0.0, **fields: object) -> Outcome:
-    blank = dict.fromkeys(Outcome.__struct_fields__)
+def timed(variant: str, setting: str, step: float | None, half: float | None = 0.0, **fields: object) -> CellSummary:
+    blank = dict.fromkeys(CellSummary.__struct_fields__)
     usual = {"phase": "inference", "batch_size": 1, "input_size": 224, "status": "ok", "verdict": "ok"}
     ends = {}
     if step is not None and half is not None:
         ends = {"rank_latency_low_s": step * math.exp(-half), "rank_latency_high_s": step * math.exp(half)}
     mine = {"variant": variant, "setting": setting, "rank_latency_s": step, **ends}
-    return Outcome(**{**blank, **usual, **mine, **fields})  # type: ignore[arg-type]
+    return CellSummary(**{**blank, **usual, **mine, **fields})  # type: ignore[arg-type]
 
 
-def run(before: dict[str, float], after: dict[str, float], half: float | None = 0.0) -> list[Outcome]:
+def run(before: dict[str, float], after: dict[str, float], half: float | None = 0.0) -> list[CellSummary]:
     return [
         timed(name, setting, step, half)
         for setting, steps in (("fp32", before), ("compiled", after))

@@ -1,4 +1,4 @@
-"""What a report is about: one run's outcomes, with the suite and the machine behind them."""
+"""What a report is about: one run's cells, with the suite and the machine behind them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from archbench.choose.outcome import Outcome, outcomes, setting_labels
+from archbench.choose.cell_summary import CellSummary, cell_summaries, setting_labels
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from archbench.choose.summary import NoiseFloor
 
 
-class Measured(Struct, frozen=True, kw_only=True, dict=True):
+class RunData(Struct, frozen=True, kw_only=True, dict=True):
     """One run, read and summarised."""
 
     path: Path
     run_id: str
     suite: Suite
     environment: Environment
-    outcomes: tuple[Outcome, ...]
+    cells: tuple[CellSummary, ...]
     candidates: Candidates
     """The same cells as decisions see them."""
     rounds: int
@@ -53,10 +53,10 @@ class Measured(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _labels(self) -> tuple[str, ...]:
-        return tuple(setting_labels(self.outcomes, self.suite.settings))
+        return tuple(setting_labels(self.cells, self.suite.settings))
 
 
-def read_measured(path: Path) -> Measured:
+def read_run(path: Path) -> RunData:
     """Read a run's directory. Raises `UsageError` for what is not a run, and for one without a row."""
     from archbench.choose.candidates import candidates
     from archbench.choose.summary import noise_floor, summarise
@@ -68,12 +68,12 @@ def read_measured(path: Path) -> Measured:
     speed = rows["speed_index"].dropna()
     begun = rows["started_at"].dropna()
     floor = noise_floor(rows)
-    return Measured(
+    return RunData(
         path=store.path,
         run_id=store.run_id,
         suite=store.suite,
         environment=store.environment,
-        outcomes=outcomes(cells),
+        cells=cell_summaries(cells),
         candidates=candidates(cells, {} if floor is None else dict.fromkeys(map(str, cells["run_id"].unique()), floor)),
         rounds=int(rows["round"].nunique()),
         corrected=bool(cells["drift_corrected"].any()),
@@ -85,18 +85,18 @@ def read_measured(path: Path) -> Measured:
     )
 
 
-def read_several(paths: Sequence[Path]) -> list[Measured]:
+def read_several(paths: Sequence[Path]) -> list[RunData]:
     """Read several runs. One that cannot be read is named in a warning and left out.
 
     Raises `UsageError` where a place does not exist, a run is named twice, or none can be read.
     """
-    runs: dict[Path, Measured] = {}
+    runs: dict[Path, RunData] = {}
     unreadable: list[UsageError] = []
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or directory")
         try:
-            run = read_measured(path)
+            run = read_run(path)
         except UsageError as error:
             log.warning("left out: %s", error)
             unreadable.append(error)
