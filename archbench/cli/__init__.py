@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from archbench.cli.console import warnings_in_one_line
 from archbench.model.errors import ArchbenchError, UnfitError
 
 COMMANDS = (
@@ -43,7 +44,8 @@ for _name in COMMANDS:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 fine, 1 a regression or failed cells, 2 bad input, 3 machine unfit."""
     try:
-        app(args=None if argv is None else list(argv), prog_name="archbench")
+        with warnings_in_one_line():
+            app(args=None if argv is None else list(argv), prog_name="archbench")
     except ArchbenchError as error:
         print(f"archbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

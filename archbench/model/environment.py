@@ -7,6 +7,8 @@ import hashlib
 import msgspec
 from msgspec import Struct
 
+from archbench.model.axes import DeviceKind
+
 ANY_HARDWARE = "any"
 """The hardware class of figures that no hardware decides: those of `archbench run --static`."""
 
@@ -79,6 +81,11 @@ class Environment(Struct, frozen=True, kw_only=True):
     """archbench's own commit where it runs from a checkout, with `+dirty` where it has changes."""
     settings: dict[str, str] = {}
     """Environment variables that change a figure (`OMP_NUM_THREADS`, `PYTORCH_*`, `CUDA_VISIBLE_DEVICES`, ...)."""
+
+    @property
+    def kind(self) -> DeviceKind:
+        """The kind of device, for which cells are planned and constants of measuring differ."""
+        return "cpu" if self.device == "cpu" else "cuda"
 
     @property
     def device_key(self) -> str:

@@ -24,6 +24,10 @@ class UnfitError(ArchbenchError):
     exit_code = 3
 
 
+class FitnessWarning(UserWarning):
+    """The machine can be measured on, but something about it spoils figures; commands print it on stderr."""
+
+
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
     """Return `"; did you mean a, b?"` for the nearest of `known`, or `""` when nothing is near."""
     by_folded = {name.lower(): name for name in known}

@@ -1,0 +1,86 @@
+"""What everything that measures does first: name the device, see whether it is fit, and hold it against other runs.
+
+    environment = describe(device)             # the machine and its libraries; nothing is held yet
+    with held(environment, force=force):       # preflight, then the device's lock, until the block ends
+        ...
+
+`run`, `gate`, `duel`, `profile` and the pytest plugin begin so; whatever the user may have got wrong (names, suites,
+places to write to) is best looked at between the two lines. Never imports torch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from archbench.device import collect_environment, preflight, resolve_device
+from archbench.model.blank import RunContext
+from archbench.model.calibration import Calibration
+from archbench.model.cell import Group
+from archbench.model.environment import Environment
+from archbench.model.errors import FitnessWarning, UnfitError
+from archbench.model.messages import Task
+from archbench.model.protocol import protocol_for
+from archbench.model.suite import Suite
+from archbench.worker import device_lock
+
+
+def describe(device: str) -> Environment:
+    """The machine as it is for a run on `device` (`auto`, `cpu`, `cuda` or `cuda:N`).
+
+    Raises `UsageError` for a device that is none, or is not in this machine.
+    """
+    return collect_environment(resolve_device(device))
+
+
+@contextmanager
+def held(environment: Environment, *, force: bool = False, timed: bool = True) -> Iterator[None]:
+    """Hold the device of `environment` for the block, once the preflight has found it fit.
+
+    What the preflight finds is a `FitnessWarning` each. Raises `UnfitError` where the device is unfit, unless `force`,
+    and where another run of this user holds it. Without `timed` the preflight is left out: counting needs no quiet.
+    """
+    if timed:
+        refuse_unfit(environment.device, force=force)
+    with device_lock(environment.device_key):
+        yield
+
+
+def refuse_unfit(device: str, *, force: bool = False) -> None:
+    """Warn of what the preflight finds. Raises `UnfitError` where the device is unfit, unless `force`."""
+    for finding in preflight(device):
+        line = f"{finding.what}; {finding.remedy}" if finding.remedy else finding.what
+        if finding.severity == "unfit" and not force:
+            raise UnfitError(f"{line} (--force measures all the same)")
+        if finding.severity in ("warn", "unfit"):
+            warnings.warn(line, FitnessWarning, stacklevel=4)
+
+
+def task_for(
+    suite: Suite,
+    group: Group,
+    environment: Environment,
+    *,
+    run_id: str,
+    round: int = 0,
+    calibration: Calibration | None = None,
+    calibrate: bool = False,
+    allow_code: bool = False,
+) -> Task:
+    """What a worker is told in order to measure one group of a suite's cells.
+
+    `calibration` is what an earlier task found out of the device; with `calibrate` this one is to find it out.
+    """
+    return Task(
+        group=group,
+        context=RunContext(
+            run_id=run_id, round=round, visit=group.visit, environment=environment, calibration=calibration
+        ),
+        protocol=protocol_for(environment.kind, suite.protocol),
+        metrics=suite.metrics,
+        percentiles=suite.percentiles,
+        seed=suite.seed,
+        allow_code=allow_code,
+        calibrate=calibrate,
+    )
