@@ -19,7 +19,8 @@ from statistics import median
 import torch
 
 from archbench.catalog.build import build, input_shape
-from archbench.measure.clock import HostClock, open_clock
+from archbench.device.cpu import HostClock
+from archbench.device.kind import open_clock
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
 from archbench.measure.workload import Workload

@@ -10,10 +10,11 @@ from torch import nn
 from archbench.analyze import count, predict_cell
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
+from archbench.device.clock import Clock
+from archbench.device.kind import kind_of
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
-from archbench.measure.clock import Clock, open_clock
 from archbench.measure.memory import resident_bytes
 from archbench.measure.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
@@ -43,22 +44,20 @@ class Bench:
         cell = self.task.group.cells[0]
         environment = self.task.context.environment
         device = torch.device(environment.device)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        kind_of(device).use(device)
         apply_state(cell.precision, default_threads(environment.cpu_count), self.task.seed)
         return device
 
     @cached_property
     def clock(self) -> Clock:
-        return open_clock(self.device)
+        return kind_of(self.device).clock(self.device)
 
     def calibrate(self) -> Calibration:
         """Measure the device's ceilings, and set the state again that doing so changed."""
         environment = self.task.context.environment
         threads = default_threads(environment.cpu_count)
         self.calibration = calibrate(self.device, self.clock, threads, self.task.protocol.soak_s)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # or the network would be laid into these blocks, and reserve them all
+        kind_of(self.device).empty_cache()  # or the network would be laid into these blocks, and reserve them all
         apply_state(self.task.group.cells[0].precision, threads, self.task.seed)
         return self.calibration
 
@@ -76,9 +75,7 @@ class Bench:
 
     @cached_property
     def probe(self) -> Probe:
-        uuid = None
-        if self.device.type == "cuda":
-            uuid = str(torch.cuda.get_device_properties(self.device).uuid)
+        uuid = kind_of(self.device).uuid(self.device)
         return open_probe(self.task.context.environment.device, uuid=uuid, ours=self._rivals)
 
     def admit(self, rivals: tuple[int, ...]) -> None:

@@ -6,25 +6,13 @@ import time
 from statistics import median
 
 import torch
-from msgspec import Struct
 from torch import Tensor
 
-from archbench.measure.clock import Clock, Step, Timing
+from archbench.device.clock import Clock, Step, Timing
+from archbench.device.kind import CalibrationSizes, kind_of
 from archbench.measure.state import apply_state
 from archbench.model.axes import Precision
 from archbench.model.calibration import Calibration
-
-
-class Sizes(Struct, frozen=True, kw_only=True):
-    """How large the calibration's work is: long enough to time, several times the caches, a second in all."""
-
-    matrix: int
-    copy_bytes: int
-    repeats: int
-
-
-CPU_SIZES = Sizes(matrix=512, copy_bytes=128 << 20, repeats=10)
-CUDA_SIZES = Sizes(matrix=8192, copy_bytes=2 << 30, repeats=10)
 
 MOST_S = 0.5
 """No single ceiling is worth more time than this."""
@@ -35,7 +23,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-_ON_CPU: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 def calibrate(device: torch.device, clock: Clock, threads: int, soak_s: float) -> Calibration:
@@ -43,11 +30,10 @@ def calibrate(device: torch.device, clock: Clock, threads: int, soak_s: float) -
 
     Changes the process-wide TF32 state: set it again before anything is timed.
     """
-    sizes = CUDA_SIZES if device.type == "cuda" else CPU_SIZES
-    precisions = tuple(_DTYPES) if device.type == "cuda" else _ON_CPU
+    sizes = kind_of(device).calibration
     _soak(device, clock, sizes.matrix, soak_s)
     flops: dict[str, float] = {}
-    for precision in precisions:
+    for precision in sizes.precisions:
         apply_state(precision, threads, seed=0)
         flops[precision] = 2 * sizes.matrix**3 / _product_s(device, clock, sizes, _DTYPES[precision])
     return Calibration(matmul_flops=flops, copy_bytes_per_s=2 * sizes.copy_bytes / _copy_s(device, clock, sizes))
@@ -62,12 +48,12 @@ def _soak(device: torch.device, clock: Clock, matrix: int, soak_s: float) -> Non
         clock.burst(lambda: torch.mm(left, right), 10)
 
 
-def _product_s(device: torch.device, clock: Clock, sizes: Sizes, dtype: torch.dtype) -> float:
+def _product_s(device: torch.device, clock: Clock, sizes: CalibrationSizes, dtype: torch.dtype) -> float:
     left, right = _random(device, sizes.matrix, dtype), _random(device, sizes.matrix, dtype)
     return _median_s(clock, sizes.repeats, lambda: torch.mm(left, right))
 
 
-def _copy_s(device: torch.device, clock: Clock, sizes: Sizes) -> float:
+def _copy_s(device: torch.device, clock: Clock, sizes: CalibrationSizes) -> float:
     source = torch.ones(sizes.copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return _median_s(clock, sizes.repeats, lambda: target.copy_(source))

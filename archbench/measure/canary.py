@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from archbench.measure.clock import Clock
+from archbench.device.clock import Clock
+from archbench.device.kind import kind_of
 from archbench.measure.state import plain_fp32
-
-CPU_BATCH = 1
-CUDA_BATCH = 64
 
 
 class Canary:
@@ -21,10 +19,11 @@ class Canary:
 
     def __init__(self, device: torch.device, clock: Clock) -> None:
         generator = torch.Generator().manual_seed(0)
-        batch = CUDA_BATCH if device.type == "cuda" else CPU_BATCH
-        self._image = torch.randn(batch, 64, 56, 56, generator=generator).to(device)
-        self._kernel = torch.randn(64, 64, 3, 3, generator=generator).to(device)
-        self._matrix = torch.randn(384, 384, generator=generator).to(device)
+        sizes = kind_of(device).canary
+        channels, side = sizes.image[1], sizes.matrix
+        self._image = torch.randn(sizes.image, generator=generator).to(device)
+        self._kernel = torch.randn(channels, channels, 3, 3, generator=generator).to(device)
+        self._matrix = torch.randn(side, side, generator=generator).to(device)
         self._clock = clock
         with plain_fp32():
             for _ in range(3):

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 import torch
 
+from archbench.device.clock import ClockError
 from archbench.device.peaks import peak_flops
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.breaks import traced_counts
-from archbench.measure.clock import ClockError
 from archbench.measure.columns import COLUMNS_OF, NEEDS_A_STEP
 from archbench.measure.draft import Draft
 from archbench.measure.energy import Energy, measure_energy

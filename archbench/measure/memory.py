@@ -11,6 +11,7 @@ import torch
 from msgspec import Struct
 
 from archbench.analyze.allocator import measured_peak
+from archbench.device.kind import kind_of
 from archbench.device.probe import Probe
 
 _STATUS = Path("/proc/self/status")
@@ -43,15 +44,17 @@ def measure_memory(
     it. CPU: live tensor bytes from the profiler's memory events, and the peak of resident memory above
     `baseline_rss`, what this process held before it built the network.
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    kind = kind_of(device)
+    allocator = kind.allocator(device)
+    if allocator is not None:
+        kind.synchronize(device)
+        kind.empty_cache()
+        allocator.reset_peaks()
         step()
-        torch.cuda.synchronize(device)
+        kind.synchronize(device)
         return MemoryReading(
-            peak_allocated=torch.cuda.max_memory_allocated(device),
-            peak_reserved=torch.cuda.max_memory_reserved(device),
+            peak_allocated=allocator.peak_allocated(),
+            peak_reserved=allocator.peak_reserved(),
             process=None if probe is None else probe.read().own_bytes,
         )
     return MemoryReading(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
 from statistics import median
 from typing import TypeVar
 
-import torch
-
 from archbench.catalog import resolve
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
@@ -32,9 +30,6 @@ STEP_HISTORY = 30
 LEAD_FROM = 4
 """Blocks of this many steps begin with one more that is not timed: the rival has emptied the caches. In shorter blocks
 it would cost more time than it saves noise."""
-SETTLE_S = 0.02
-"""OpenMP's threads spin on for up to about 15 ms after their work (libgomp: 300,000 rounds). The rival must not feel
-it, so a turn is given back only then."""
 
 _Word = TypeVar("_Word", bound=TurnWord)
 
@@ -121,8 +116,7 @@ class TurnRun(CellRun):
         watch.begin()
         timing = clock.latency(workload.step, steps)
         rejected = watch.end()
-        if self._bench.device.type == "cpu" and torch.get_num_threads() > 1:
-            time.sleep(SETTLE_S)
+        kind_of(self._bench.device).settle()  # the rival must not feel what is left of this turn
         self._stretches.append(Stretch(timings=(timing,), rejected=rejected))
         self._emit(
             TurnTaken(

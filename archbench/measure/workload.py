@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.state import Applied, flushes_denormals, step_contexts
 from archbench.model.cell import Cell
@@ -55,7 +56,7 @@ class Workload:
         self._forward: Callable[..., Any] = self.module
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
-        self._marks_steps = cell.compile_mode in compiler.CUDA_GRAPH_MODES and device.type == "cuda"
+        self._marks_steps = cell.compile_mode in compiler.CUDA_GRAPH_MODES and kind_of(device).records_graphs
         if cell.phase == "training":
             self._prepare_training()
 
@@ -172,6 +173,7 @@ class Workload:
             autocast = torch.is_autocast_enabled(self.device.type)
             autocast_dtype = _name(torch.get_autocast_dtype(self.device.type)) if autocast else None
         weights = [weight for weight in self.module.parameters() if weight.is_floating_point()]
+        allocator = kind_of(self.device).allocator(self.device)
         return Applied(
             matmul_precision=torch.get_float32_matmul_precision(),
             cudnn_tf32=torch.backends.cudnn.allow_tf32,
@@ -187,7 +189,7 @@ class Workload:
             input_format=_format_of([tensor for tensor in self.inputs if tensor.dim() == 4]),
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
-            allocator=torch.cuda.get_allocator_backend() if self.device.type == "cuda" else None,
+            allocator=None if allocator is None else allocator.backend,
         )
 
     def require(self, applied: Applied) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from archbench.device.clock import Clock
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
-from archbench.measure.clock import Clock
 from archbench.measure.workload import Workload
 from archbench.model.profile import KernelMap, OperatorProfile
 from archbench.profiler.operators import MOST_OPERATORS, watch_operators
@@ -60,7 +61,7 @@ def map_kernels(make: Callable[[], Workload], clock: Clock, eager_step_s: float,
     window = watch_operators(workload, None, None, step_s)
     known = {path for path, _ in workload.module.named_modules()}
     graphs = [[Written(one.name, tuple(p for p in one.modules if p in known)) for one in graph] for graph in written]
-    if workload.device.type == "cuda":
+    if kind_of(workload.device).activity is not None:
         by_name = {one.name: one.modules for graph in graphs for one in graph}
         ran = [
             Ran(kernel.name, kernel.self_s * window.steps, by_name.get(kernel.name, ())) for kernel in window.kernels

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-import torch
 from msgspec import structs
 
 from archbench.analyze.allocator import MEMORY, memory_events, peak_rise
+from archbench.device.kind import Allocator, kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
 from archbench.model.profile_memory import (
@@ -34,8 +34,6 @@ MOST_POINTS = 400
 """As many as a chart can show."""
 MOST_HOLDERS = 40
 """Allocations that are named one by one."""
-SNAPSHOT_EVENTS = 200_000
-"""Allocations and frees: several times those of the deepest network's step."""
 COMPILED = (
     "A compiled step does not say what its memory is for: beside weights, optimizer state and inputs all of it is "
     "unattributed. Profile it with compile mode off for the categories."
@@ -78,13 +76,19 @@ def memory_timeline(
 
 def _measured_peak(workload: Workload, standing: int) -> int:
     """Peak bytes of a step that nobody watches. CPU: above `standing`, the bytes alive before it."""
-    if workload.device.type == "cpu":
+    allocator = _allocator(workload)
+    if allocator is None:
         return standing + peak_rise(workload.step)
-    torch.cuda.synchronize(workload.device)
-    torch.cuda.reset_peak_memory_stats(workload.device)
+    kind = kind_of(workload.device)
+    kind.synchronize(workload.device)
+    allocator.reset_peaks()
     workload.step()
-    torch.cuda.synchronize(workload.device)
-    return torch.cuda.max_memory_allocated(workload.device)
+    kind.synchronize(workload.device)
+    return allocator.peak_allocated()
+
+
+def _allocator(workload: Workload) -> Allocator | None:
+    return kind_of(workload.device).allocator(workload.device)
 
 
 def _watch(log: StorageLog, workload: Workload, standing: int) -> list[int]:
@@ -97,7 +101,7 @@ def _watch(log: StorageLog, workload: Workload, standing: int) -> list[int]:
         with log.watching():
             workload.step()
 
-    if workload.device.type != "cpu":
+    if _allocator(workload) is not None:
         step()
         return [operator.inside or 0 for operator in log.operators]
     live = standing
@@ -149,7 +153,7 @@ def _unattributed(log: StorageLog, workload: Workload) -> list[MemoryPoint]:
     for block in log.blocks:
         held[block.category] += block.bytes
     start = MemoryPoint(section="compiled", module="", operator="", **held)
-    if workload.device.type != "cpu":
+    if _allocator(workload) is not None:
         extra = [_measured_peak(workload, 0) - start.total]
     else:
         extra = list(accumulate(e.nbytes() for e in memory_events(workload.step) if e.name() == MEMORY))
@@ -209,15 +213,10 @@ def write_snapshot(workload: Workload, path: Path) -> None:
 
     Raises `UnfitError` on other devices, and where `path` cannot be written.
     """
-    if workload.device.type != "cuda":
+    allocator = _allocator(workload)
+    if allocator is None:
         raise UnfitError("a memory snapshot is CUDA's; the memory timeline says the same of the CPU")
-    torch.cuda.memory._record_memory_history(max_entries=SNAPSHOT_EVENTS)
-    try:
-        workload.step()
-        torch.cuda.synchronize(workload.device)
-        snapshot = torch.cuda.memory._snapshot(workload.device)
-    finally:
-        torch.cuda.memory._record_memory_history(enabled=None)
+    snapshot = allocator.snapshot(workload.step)
     try:
         path.write_bytes(pickle.dumps(snapshot))
     except OSError as error:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from msgspec import Struct
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.profile import Bound, OperatorProfile
 from archbench.profiler.rows import Ceilings
@@ -85,9 +85,10 @@ def watch_operators(
 
     Module ranges are only in an eager step's trace: a compiled step does not come past the modules.
     """
-    cuda = workload.device.type == "cuda"
+    kind = kind_of(workload.device)
+    own = kind.activity
     steps = 1 if step_s > SLOW_S else ACTIVE_STEPS
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    activities = [ProfilerActivity.CPU, *([] if own is None else [getattr(ProfilerActivity, own)])]
     with (
         _quiet(),
         _ranged(workload) as step,
@@ -100,8 +101,7 @@ def watch_operators(
     ):
         for _ in range(steps + 1):
             step()
-            if cuda:
-                torch.cuda.synchronize()
+            kind.synchronize(workload.device)
             profiler.step()
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
@@ -112,12 +112,12 @@ def watch_operators(
     operators = [event for event in averages if _is_operator(event)]
     cpu_s = sum(event.self_cpu_time_total for event in operators) * _US
     window_s = sum(event.cpu_time_total for event in events if event.name.startswith("ProfilerStep")) * _US
-    kernels = [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
+    kernels = [event for event in events if event.device_type.name == own and not event.is_user_annotation]
     return Window(
-        operators=_operators(operators, steps, known, ceilings, cuda=cuda),
+        operators=_operators(operators, steps, known, ceilings, on_device=own is not None),
         kernels=_kernels(kernels, steps),
         operators_s=cpu_s / steps,
-        busy_share=_covered_us(kernels) * _US / window_s if cuda and window_s else None,
+        busy_share=_covered_us(kernels) * _US / window_s if own is not None and window_s else None,
         events=events,
         steps=steps,
     )
@@ -158,10 +158,10 @@ def _is_operator(event: Any) -> bool:
 
 
 def _operators(
-    events: Sequence[Any], steps: int, known: dict[Call, Work], ceilings: Ceilings | None, *, cuda: bool
+    events: Sequence[Any], steps: int, known: dict[Call, Work], ceilings: Ceilings | None, *, on_device: bool
 ) -> tuple[OperatorProfile, ...]:
     def own_s(event: Any) -> float:
-        return float(event.self_device_time_total if cuda else event.self_cpu_time_total) * _US / steps
+        return float(event.self_device_time_total if on_device else event.self_cpu_time_total) * _US / steps
 
     total_s = sum(map(own_s, events)) or 1.0
     longest = sorted(events, key=own_s, reverse=True)[:MOST_OPERATORS]

@@ -13,8 +13,9 @@ from torch import nn
 
 from archbench.analyze import predict_cell
 from archbench.catalog.build import build, input_shape
+from archbench.device.clock import Clock
+from archbench.device.kind import kind_of, open_clock
 from archbench.measure.calibrate import calibrate
-from archbench.measure.clock import Clock, open_clock
 from archbench.measure.failures import status_of
 from archbench.measure.sampling import quiet_gc, warm_up
 from archbench.measure.state import apply_state, default_threads
@@ -143,14 +144,14 @@ class _Run:
         return model
 
     def _free_bytes(self) -> int:
-        if self._device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self._device)[0])
+        allocator = kind_of(self._device).allocator(self._device)
+        if allocator is not None:
+            return allocator.free()
         limit = self._request.environment.memory_bytes - psutil.Process().memory_info().rss
         return min(int(psutil.virtual_memory().available), limit)
 
     def _open(self) -> Clock:
-        if self._device.type == "cuda":
-            torch.cuda.set_device(self._device)
+        kind_of(self._device).use(self._device)
         self._set_state()
         return open_clock(self._device)
 
@@ -166,8 +167,7 @@ class _Run:
             return None
         finally:
             self._set_state()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        kind_of(self._device).empty_cache()
         peak = found.peak(self._cell.precision)
         if peak is None:
             self._missing["roofline"] = f"no matrix product was measured at {self._cell.precision} on this device"

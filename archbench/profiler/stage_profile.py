@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archbench.measure.clock import Clock
+from archbench.device.clock import Clock
 from archbench.measure.workload import Workload
 from archbench.model.calibration import Calibration
 from archbench.model.profile import StageProfile

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
+from archbench.device.kind import kind_of
 from archbench.model.profile_memory import MemoryCategory, StepSection
 
 _CONVOLUTIONS = re.compile(r"^conv(olution|[123]d)(?=$|_backward)")
@@ -71,6 +72,7 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operators: list[Operator] = []
         self._module = module
         self._device = device
+        self._allocator = kind_of(device).allocator(device)
         self._alive: dict[int, Block] = {}
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._section: StepSection = "forward"
@@ -101,12 +103,12 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = len(self.operators)
         operator = Operator(plain_name(func.overloadpacket.__name__), *self._place())
         self.operators.append(operator)
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
+        if self._allocator is not None:
+            self._allocator.reset_peaks()
         with record_function(f"{MARK}{number}"):
             out = func(*args, **(kwargs or {}))
-        if self._device.type == "cuda":
-            operator.inside = torch.cuda.max_memory_allocated(self._device)
+        if self._allocator is not None:
+            operator.inside = self._allocator.peak_allocated()
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):
                 self._enter(tensor, "temporaries", operator.module, operator.name, born=number)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from msgspec import Struct
 
-from archbench.measure.clock import MS, Clock
+from archbench.device.clock import MS, Clock
 from archbench.measure.workload import Workload
 from archbench.profiler.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
 

@@ -17,8 +17,8 @@ from archbench.analyze import count, count_module, measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, input_shape
 from archbench.device import collect_environment, resolve_device
+from archbench.device.kind import kind_of, open_clock
 from archbench.measure import compiler
-from archbench.measure.clock import open_clock
 from archbench.measure.memory import measure_memory
 from archbench.measure.sampling import quiet_gc, warm_up
 from archbench.measure.state import default_threads, lent_state
@@ -216,7 +216,8 @@ def _amount(protocol: Protocol, step_s: float, device: DeviceKind) -> tuple[int,
 
 def _standing_bytes(device: torch.device) -> int:
     """What lives on the device already and is not this benchmark's."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else measured_peak(lambda: None)
+    allocator = kind_of(device).allocator(device)
+    return measured_peak(lambda: None) if allocator is None else allocator.allocated()
 
 
 def _identity(cell: Cell, environment: Environment) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class _Stamp:
         """Seconds since `earlier`. Raises `ClockError` for stamps in the wrong order."""
         import torch
 
-        from archbench.measure.clock import MS, checked
+        from archbench.device.clock import MS, checked
 
         torch.cuda.synchronize(self._device)
         return checked(earlier._event.elapsed_time(self._event) * MS)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from archbench.device import between, open_probe
+from archbench.device.kind import open_clock
 from archbench.device.nvml import session
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
-from archbench.measure.clock import open_clock
 from archbench.measure.memory import measure_memory
 from archbench.measure.state import apply_state, lent_state, plain_fp32
 from archbench.measure.workload import Workload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.measure.clock import Timing
+from archbench.device.clock import Timing
 
 
 class ReplayClock:

@@ -7,7 +7,9 @@ import time
 import pytest
 import torch
 
-from archbench.measure.clock import ClockError, CudaClock, HostClock, checked
+from archbench.device.clock import ClockError, checked
+from archbench.device.cpu import HostClock
+from archbench.device.cuda import CudaClock
 
 
 class Diary:

@@ -7,7 +7,7 @@ import tiny_networks
 import torch
 from test_measure_group import measure
 
-from archbench.measure.clock import open_clock
+from archbench.device.kind import open_clock
 from archbench.measure.workload import Workload
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network

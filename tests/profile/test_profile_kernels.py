@@ -44,7 +44,7 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     import odd_networks
     import torch
 
-    from archbench.measure.clock import open_clock
+    from archbench.device.kind import open_clock
     from archbench.measure.workload import Workload
     from archbench.model.cell import Cell, Network
     from archbench.profiler.kernels import map_kernels

@@ -10,7 +10,7 @@ import pytest
 import torch
 from builders import make_environment
 
-from archbench.measure.clock import ClockError
+from archbench.device.clock import ClockError
 from archbench.model.errors import UsageError
 from archbench.pytest_plugin import DEVICES, network  # network: the pytest inside forgets it, a second a test
 from archbench.pytest_plugin.timer import DeviceTimer, ReplayTimer
