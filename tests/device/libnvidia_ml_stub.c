@@ -7,14 +7,21 @@
  *   STUB_LOST_AFTER=1                             the GPU is lost after so many readings of its clock
  *   STUB_REASONS=64  STUB_THERMAL_NS=10,20        event reasons; thermal counter, one value a call
  *   STUB_PIDS=11,12                               compute processes
+ *   STUB_CONTEXTS=/folder                         compute processes too: those alive of the files there, named by id
+ *   STUB_WATTS=350                                the energy counter runs at this power, by the clock
+ *   STUB_NAME="NVIDIA H100 80GB HBM3"             the model, in place of "NVIDIA Stub 0"
+ *   STUB_MEMORY=85899345920                       bytes of memory (default 1000)
  *   STUB_MIG=1                                    the first GPU is cut into two slices
  *   STUB_MARGIN=5                                 degrees below slowdown
  * Compiled with -DOLD_DRIVER it lacks the symbols that came after driver 450.
  */
+#include <dirent.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 
@@ -81,7 +88,9 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, device **d) {
 
 int nvmlDeviceGetName(device *d, char *text, unsigned size) {
     BEGIN(d);
-    snprintf(text, size, d->slice < 0 ? "NVIDIA Stub %d" : "NVIDIA Stub %d MIG 1g.5gb", d->gpu);
+    const char *name = getenv("STUB_NAME");
+    if (name && d->slice < 0) snprintf(text, size, "%s", name);
+    else snprintf(text, size, d->slice < 0 ? "NVIDIA Stub %d" : "NVIDIA Stub %d MIG 1g.5gb", d->gpu);
     return OK;
 }
 
@@ -118,7 +127,7 @@ int nvmlDeviceGetCudaComputeCapability(device *d, int *major, int *minor) { BEGI
 int nvmlDeviceGetUtilizationRates(device *d, unsigned rates[2]) { BEGIN(d); rates[0] = 3; rates[1] = 1; return OK; }
 int nvmlDeviceGetMemoryInfo(device *d, unsigned long long m[3]) {
     BEGIN(d);
-    m[0] = d->slice < 0 ? 1000 : 100;
+    m[0] = d->slice < 0 ? (unsigned long long)number("STUB_MEMORY", 1000) : 100;
     m[1] = m[0] - 10;
     m[2] = 10;
     return OK;
@@ -131,6 +140,14 @@ static int processes(process *list, unsigned *room) {
         if (list && count < *room) list[count] = (process){(uint32_t)atoi(text), 1 << 20, 0, 0};
         count++;
     }
+    DIR *contexts = getenv("STUB_CONTEXTS") ? opendir(getenv("STUB_CONTEXTS")) : NULL;
+    for (struct dirent *one; contexts && (one = readdir(contexts));) {
+        int pid = atoi(one->d_name);
+        if (pid <= 0 || kill(pid, 0)) continue;
+        if (list && count < *room) list[count] = (process){(uint32_t)pid, 1 << 20, 0, 0};
+        count++;
+    }
+    if (contexts) closedir(contexts);
     int small = count > *room;
     *room = count;
     return small ? TOO_SMALL : OK;
@@ -152,7 +169,10 @@ int nvmlDeviceGetTemperatureV(device *d, int query[3]) { BEGIN(d); query[2] = 42
 int nvmlDeviceGetMarginTemperature(device *d, int query[2]) { BEGIN(d); query[1] = (int)number("STUB_MARGIN", 45); return OK; }
 int nvmlDeviceGetTotalEnergyConsumption(device *d, unsigned long long *mj) {
     BEGIN(d);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
     *mj = entry("STUB_ENERGY", energy_calls++, 1000);
+    *mj += (unsigned long long)((double)number("STUB_WATTS", 0) * ((double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6));
     return OK;
 }
 int nvmlDeviceGetFieldValues(device *d, int count, field *fields) {

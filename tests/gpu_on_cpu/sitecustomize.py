@@ -1,0 +1,92 @@
+"""Loaded by every Python that finds this folder first: sends `cuda` to the CPU once torch is imported.
+
+Nothing is imported before it is asked for, so that a process that does without torch still does without it.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+
+def _torch(module: ModuleType) -> None:
+    import on_card
+
+    on_card.install()
+
+
+def _measure(module: ModuleType) -> None:
+    """The card hears which phase is being measured: faults are told by it."""
+    from card import CARD
+
+    measure = module.measure
+
+    def told(request: object, emit: Callable[[object], None], hear: object) -> None:
+        def telling(event: object) -> None:
+            emit(event)
+            if type(event).__name__ == "PhaseStarted":
+                CARD.enter(event.cell_id, event.phase)  # type: ignore[attr-defined]
+
+        measure(request, telling, hear)
+
+    module.measure = told  # type: ignore[attr-defined]
+
+
+def _calibrate(module: ModuleType) -> None:
+    """What takes a card a second would take this one minutes."""
+    module.CUDA_SIZES = type(module.CUDA_SIZES)(matrix=192, copy_bytes=4 << 20, repeats=3)  # type: ignore[attr-defined]
+
+
+def _canary(module: ModuleType) -> None:
+    assert module.CUDA_BATCH
+    module.CUDA_BATCH = 1  # type: ignore[attr-defined]
+
+
+AFTER = {
+    "torch": _torch,
+    "archbench.measure": _measure,
+    "archbench.measure.calibrate": _calibrate,
+    "archbench.measure.canary": _canary,
+}
+
+
+class _Then(importlib.abc.Loader):
+    """Loads as the loader does that it stands for, and then does something to the module."""
+
+    def __init__(self, loader: importlib.abc.Loader, then: Callable[[ModuleType], None]) -> None:
+        self._loader = loader
+        self._then = then
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._then(module)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loader, name)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self) -> None:
+        self._looking = False
+
+    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if name not in AFTER or self._looking:
+            return None
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Then(spec.loader, AFTER[name])
+        return spec
+
+
+sys.meta_path.insert(0, _Finder())
