@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from card import CAPABILITY, CARD, MEMORY_BYTES, SEGMENT, CYCLES_PER_S, Capture, Event, Graph, Stream
+from card import CAPABILITY, CARD, CYCLES_PER_S, MEMORY_BYTES, SEGMENT, Capture, Event, Graph, Stream
 
 CPU = torch.device("cpu")
 NAME = os.environ.get("STUB_NAME", "NVIDIA Stub 0")
@@ -20,6 +20,15 @@ FACTORIES = (
     *("arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full", "full_like", "linspace", "ones"),
     *("ones_like", "rand", "rand_like", "randint", "randn", "randn_like", "randperm", "tensor", "zeros", "zeros_like"),
 )
+
+NO_KERNEL = {
+    f"aten::{name}"
+    for name in (
+        *("as_strided", "convolution", "_convolution", "conv2d", "detach", "empty", "empty_like", "empty_strided"),
+        *("expand", "flatten", "linear", "batch_norm", "relu", "reshape", "resize_", "t", "transpose", "view"),
+    )
+}
+"""Operators that only call others, or only make a view."""
 
 
 def install() -> None:
@@ -172,7 +181,7 @@ def _cuda() -> dict[str, Any]:
 
 
 def _compile() -> None:
-    """What inductor would compile for the card is traced and then runs eagerly; a replayed graph shows as one launch."""
+    """What inductor would compile for the card is traced and then runs eagerly; a graph's replay shows as a launch."""
     compiled_by = torch.compile
 
     @functools.wraps(compiled_by)
@@ -223,11 +232,12 @@ def _add_kernels(events: Any) -> None:
     events._use_device = "cuda"
     number = itertools.count(1 << 30)
     blank = {"stack": [], "input_shapes": [], "use_device": "cuda"}
-    ran = [event for event in events if event.name.startswith("aten::") and not event.cpu_children]
+    ran = [event for event in events if event.name.startswith("aten::") and event.name not in NO_KERNEL]
     for event in ran:
         kernel = f"void on_cpu::{event.name.removeprefix('aten::')}_kernel"
-        event.append_kernel(kernel, 0, event.time_range.elapsed_us())
-        times = event.time_range.start, event.time_range.end
+        own_us = event.self_cpu_time_total
+        event.append_kernel(kernel, 0, own_us)
+        times = event.time_range.end - own_us, event.time_range.end
         events.append(FunctionEvent(next(number), kernel, 0, *times, device_type=DeviceType.CUDA, **blank))
         launch = FunctionEvent(next(number), "cudaLaunchKernel", event.thread, times[0], times[0], **blank)
         events.append(launch)

@@ -36,21 +36,19 @@ def _measure(module: ModuleType) -> None:
     module.measure = told  # type: ignore[attr-defined]
 
 
-def _calibrate(module: ModuleType) -> None:
+def _cuda(module: ModuleType) -> None:
     """What takes a card a second would take this one minutes."""
-    module.CUDA_SIZES = type(module.CUDA_SIZES)(matrix=192, copy_bytes=4 << 20, repeats=3)  # type: ignore[attr-defined]
+    from msgspec import structs
 
-
-def _canary(module: ModuleType) -> None:
-    assert module.CUDA_BATCH
-    module.CUDA_BATCH = 1  # type: ignore[attr-defined]
+    kind = module.Cuda
+    kind.canary = structs.replace(kind.canary, image=(1, 64, 56, 56))
+    kind.calibration = structs.replace(kind.calibration, matrix=192, copy_bytes=4 << 20, repeats=3)
 
 
 AFTER = {
     "torch": _torch,
     "archbench.measure": _measure,
-    "archbench.measure.calibrate": _calibrate,
-    "archbench.measure.canary": _canary,
+    "archbench.device.cuda": _cuda,
 }
 
 
