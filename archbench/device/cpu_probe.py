@@ -26,15 +26,18 @@ class CpuProbe:
         self._tick_s = 1 / os.sysconf("SC_CLK_TCK")
 
     def read(self) -> Reading:
+        return Reading(at_s=time.perf_counter(), cpu=self.times(), host_only=True)
+
+    def times(self) -> CpuTimes:
+        """The CPU times alone, for the probe of another device."""
         busy_s, stolen_s = self._machine_times()
-        cpu = CpuTimes(
+        return CpuTimes(
             cores=len(self._cores) or os.cpu_count() or 1,
             own_s=time.process_time(),
             waited_s=self._waits(),
             busy_s=busy_s,
             stolen_s=stolen_s,
         )
-        return Reading(at_s=time.perf_counter(), cpu=cpu)
 
     def close(self) -> None:
         """Nothing is held open."""

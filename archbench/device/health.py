@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archbench.device.probe import CpuTimes, Reading, SlowdownTimes
 
@@ -75,9 +75,8 @@ def between(before: Reading, after: Reading, *, energy_window_s: float = ENERGY_
     wall_s = after.at_s - before.at_s
     if not (math.isfinite(wall_s) and wall_s > 0):
         return BlockHealth(wall_s=None, missing={"wall_s": "clock_error"})
-    if before.cpu is not None and after.cpu is not None:
-        return _cpu_health(wall_s, before.cpu, after.cpu)
-    return _gpu_health(wall_s, before, after, energy_window_s)
+    health = BlockHealth(wall_s=wall_s) if after.host_only else _gpu_health(wall_s, before, after, energy_window_s)
+    return health if before.cpu is None or after.cpu is None else _with_cpu(health, wall_s, before.cpu, after.cpu)
 
 
 def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s: float) -> BlockHealth:
@@ -165,8 +164,8 @@ def _why(before: Reading, after: Reading, field: str) -> str:
     return after.missing.get(field) or before.missing.get(field) or "not_on_device"
 
 
-def _cpu_health(wall_s: float, before: CpuTimes, after: CpuTimes) -> BlockHealth:
-    missing: dict[str, str] = {}
+def _with_cpu(health: BlockHealth, wall_s: float, before: CpuTimes, after: CpuTimes) -> BlockHealth:
+    missing = dict(health.missing)
     own_s = after.own_s - before.own_s
     busy_s = _elapsed(before.busy_s, after.busy_s, "others", missing)
     stolen_s = _elapsed(before.stolen_s, after.stolen_s, "contention", missing)
@@ -183,7 +182,7 @@ def _cpu_health(wall_s: float, before: CpuTimes, after: CpuTimes) -> BlockHealth
             contention = (waited_s + ours) / wanted_s
         else:
             missing["contention"] = "too_short"
-    return BlockHealth(wall_s=wall_s, contention=contention, others=others, missing=missing)
+    return structs.replace(health, contention=contention, others=others, missing=missing)
 
 
 def _waited(before: CpuTimes, after: CpuTimes, missing: dict[str, str]) -> float | None:

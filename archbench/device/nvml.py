@@ -49,14 +49,20 @@ def session() -> Iterator[None]:
         ask("nvmlShutdown")  # A driver that died meanwhile has nothing left to shut down.
 
 
-def ask(function: str, *arguments: Any) -> tuple[Any, str | None]:
-    """Call a function of the binding: `(value, None)`, or `(None, reason)` where NVML does not answer."""
+def ask(function: str, *arguments: Any, nothing: Any = None) -> tuple[Any, str | None]:
+    """Call a function of the binding: `(value, None)`, or `(None, reason)` where NVML does not answer.
+
+    With `nothing`, that is the value where NVML says that it has found nothing.
+    """
     call = getattr(pynvml, function, None)
     if call is None:
         return None, "driver_too_old"
     try:
         return call(*arguments), None
     except pynvml.NVMLError as error:
+        # The binding raises a success, too, where it expected NVML to ask for more room than none.
+        if nothing is not None and error.value in (pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND):
+            return nothing, None
         return None, _REASONS.get(error.value, "monitor_error")
 
 

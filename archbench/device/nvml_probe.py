@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvml
 
 from archbench.device import nvml
-from archbench.device.probe import GpuProcess, Reading, SlowdownTimes
+from archbench.device.cpu_probe import CpuProbe
+from archbench.device.probe import CpuTimes, GpuProcess, Reading, SlowdownTimes
 
 _FIELDS = {
     "sw_power_cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
@@ -33,6 +35,13 @@ _EXPECTED = (
     "foreign",
     "utilisation",
 )
+SLOW_S = 0.1
+"""A reading that takes longer costs more than the block of samples that it judges may."""
+SLOW_SHARE = 0.05
+"""The share of the time that a slow NVML may take."""
+FOREIGN_SHARE = 0.05
+"""Share of a sampling period in which a process must have run kernels to count as a neighbour: a desktop's compositor
+stays below. As for the CPU, what costs us less is noise."""
 _FIRST_PID_NAMESPACE = 4026531836
 """Inode of the namespace in which process ids are the host's (PROC_PID_INIT_INO of the kernel)."""
 
@@ -41,21 +50,29 @@ class NvmlProbe:
     """Reads one GPU, or the GPU under a MIG slice, found by UUID: NVML's order is not CUDA's.
 
     Of a slice, power, energy and utilisation are `None`: they are the whole GPU's, other slices included.
+    An NVML that takes seconds a call is not waited for: a reading asks for `SLOW_S` at most, and after one that took
+    longer NVML is left alone for as long as keeps it within `SLOW_SHARE` of the time.
     """
 
     def __init__(self, uuid: str | None, *, ours: Collection[int] = ()) -> None:
         self._ours = frozenset(ours) | {os.getpid()}
+        self._cpu = CpuProbe()
         self._held = ExitStack()
         self._gpu: Any = None
         self._slice: Any = None
         self._shared = False
         self._problem: str | None = None
+        self._silent_until_s = 0.0
+        self._seen_us = 0
         try:
             self._held.enter_context(nvml.session())
         except nvml.NvmlError as error:
             self._problem = error.reason
             return
         self._find(uuid)
+        if self._problem is None:
+            users, _ = sm_users(self._gpu)
+            self._seen_us = newest(users or (), self._seen_us)
 
     def _find(self, uuid: str | None) -> None:
         reason: str | None = "device_lost"
@@ -77,67 +94,112 @@ class NvmlProbe:
 
     def read(self) -> Reading:
         at_s = time.perf_counter()
-        if self._problem is not None:
-            return Reading(at_s=at_s, missing=dict.fromkeys(_EXPECTED, self._problem))
-        gpu, missing = self._gpu, _Missing()
-        whole = not self._shared
-        power_mw = missing.note("power_w", nvml.ask("nvmlDeviceGetPowerUsage", gpu) if whole else _NOT_OF_A_SLICE)
-        energy = nvml.ask("nvmlDeviceGetTotalEnergyConsumption", gpu) if whole else _NOT_OF_A_SLICE
-        rates = missing.note(
-            "utilisation", nvml.ask("nvmlDeviceGetUtilizationRates", gpu) if whole else _NOT_OF_A_SLICE
-        )
-        processes = missing.note("foreign", self._processes())
+        cpu = self._cpu.times()
+        problem = self._problem or ("monitor_slow" if at_s < self._silent_until_s else None)
+        if problem is not None:
+            return Reading(at_s=at_s, cpu=cpu, missing=dict.fromkeys(_EXPECTED, problem))
+        reading = self._ask(at_s, cpu)
+        took_s = time.perf_counter() - at_s
+        if took_s > SLOW_S:
+            self._silent_until_s = at_s + took_s / SLOW_SHARE
+        return reading
+
+    def _ask(self, at_s: float, cpu: CpuTimes) -> Reading:
+        gpu, told = self._gpu, _Told(at_s + SLOW_S)
+        event_reasons = told("event_reasons", lambda: _event_reasons(gpu))
+        power_mw = told("power_w", self._of_the_whole("nvmlDeviceGetPowerUsage"))
+        rates = told("utilisation", self._of_the_whole("nvmlDeviceGetUtilizationRates"))
+        contexts, hidden = self._contexts()
+        foreign = told("foreign", lambda: self._foreign(contexts, hidden))
         return Reading(
             at_s=at_s,
-            sm_clock_mhz=missing.note("sm_clock_mhz", nvml.ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM)),
-            mem_clock_mhz=missing.note("mem_clock_mhz", nvml.ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM)),
-            temperature_c=missing.note("temperature_c", temperature(gpu)),
+            cpu=cpu,
+            sm_clock_mhz=told("sm_clock_mhz", lambda: nvml.ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM)),
+            mem_clock_mhz=told("mem_clock_mhz", lambda: nvml.ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM)),
+            temperature_c=told("temperature_c", lambda: temperature(gpu)),
             power_w=None if power_mw is None else power_mw / 1e3,
-            energy_mj=missing.note("energy_mj", energy),
-            event_reasons=missing.note("event_reasons", _event_reasons(gpu)),
-            slowdowns=missing.note("slowdowns", _slowdowns(gpu)) or SlowdownTimes(),
-            foreign=None if processes is None else strangers(processes, self._ours, host_pids()),
-            own_bytes=next((one.memory_bytes for one in processes or () if one.pid == os.getpid()), None),
+            energy_mj=told("energy_mj", self._of_the_whole("nvmlDeviceGetTotalEnergyConsumption")),
+            event_reasons=event_reasons,
+            slowdowns=told("slowdowns", lambda: _slowdowns(gpu)) or SlowdownTimes(),
+            foreign=foreign,
+            own_bytes=next((one.memory_bytes for one in contexts or () if one.pid == os.getpid()), None),
             utilisation=None if rates is None else rates.gpu / 100,
-            missing=missing.reasons,
+            missing=told.missing,
         )
 
     def close(self) -> None:
         self._problem = self._problem or "monitor_error"
         self._held.close()
 
-    def _processes(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
+    def _of_the_whole(self, function: str) -> Callable[[], _Answer]:
+        """A question about the whole GPU, which has no answer for a slice."""
+        return lambda: _NOT_OF_A_SLICE if self._shared else nvml.ask(function, self._gpu)
+
+    def _contexts(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
         if self._shared and self._slice is None:
             return _NOT_OF_A_SLICE
         return compute_processes(self._gpu if self._slice is None else self._slice)
+
+    def _foreign(self, contexts: Sequence[GpuProcess] | None, hidden: str | None) -> _Answer:
+        """Who else used the SMs since the last reading, and why that is not known."""
+        users, reason = _NOT_OF_A_SLICE if self._shared else sm_users(self._gpu, self._seen_us)
+        if users is None:
+            # Without a context nobody computes; who has one may, or may not.
+            alone = contexts is not None and self._shows_us(contexts) and not self._strangers(contexts)
+            return ((), None) if alone else (None, reason)
+        self._seen_us = newest(users, self._seen_us)
+        if not self._shows_us(users) and not self._shows_us(contexts or ()):
+            return None, hidden or "process_unknown"
+        return self._strangers([user for user in users if (user.sm_share or 0.0) >= FOREIGN_SHARE]), None
+
+    def _shows_us(self, processes: Sequence[GpuProcess]) -> bool:
+        """We are among them, by whatever id: a list that leaves us out may leave out others, too."""
+        return any(process.pid in self._ours for process in processes) or (bool(processes) and not host_pids())
+
+    def _strangers(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
+        if all(process.pid in self._ours for process in processes):
+            return ()
+        relatives = family()
+        return strangers([one for one in processes if one.pid not in relatives - self._ours], self._ours, host_pids())
 
 
 _Answer = tuple[Any, str | None]
 _NOT_OF_A_SLICE: _Answer = (None, "not_on_device")
 
 
-class _Missing:
-    """Unpacks answers and keeps the reasons of those that hold nothing."""
+class _Told:
+    """Puts questions until it is too late, unpacks the answers, and keeps the reasons of those that hold nothing."""
 
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
+    def __init__(self, until_s: float) -> None:
+        self._until_s = until_s
+        self.missing: dict[str, str] = {}
 
-    def note(self, field: str, answer: _Answer) -> Any:
-        value, reason = answer
+    def __call__(self, field: str, question: Callable[[], _Answer]) -> Any:
+        value, reason = question() if time.perf_counter() < self._until_s else (None, "monitor_slow")
         if reason is not None:
-            self.reasons[field] = reason
+            self.missing[field] = reason
         return value
 
 
 def strangers(processes: Sequence[GpuProcess], ours: Collection[int], host_ids: bool) -> tuple[GpuProcess, ...]:
     """The processes that are not ours.
 
-    In a container NVML may give the host's ids, which no process inside can tell from its own. There, as many unknown
-    ones are taken for ours as we miss: a neighbour is then still one too many.
+    In a container NVML may give the host's ids, which no process inside can tell from its own; a driver may even list
+    contexts by the one and users of the SMs by the other. There, as many unknown ones are taken for ours as we miss: a
+    neighbour is then still one too many.
     """
     unknown = [process for process in processes if process.pid not in ours]
     known = len(processes) - len(unknown)
     return tuple(unknown if host_ids else unknown[len(ours) - known :])
+
+
+def family() -> frozenset[int]:
+    """This process, those that it descends from, and those that descend from it."""
+    try:
+        me = psutil.Process()
+        return frozenset(process.pid for process in (me, *me.parents(), *me.children(recursive=True)))
+    except psutil.Error:
+        return frozenset((os.getpid(),))
 
 
 def host_pids() -> bool:
@@ -156,6 +218,35 @@ def compute_processes(handle: Any) -> tuple[tuple[GpuProcess, ...] | None, str |
     if found is None:
         return None, reason
     return tuple(GpuProcess(pid=process.pid, memory_bytes=process.usedGpuMemory) for process in found), None
+
+
+class SmUser(GpuProcess, frozen=True, kw_only=True):
+    """A process that used the SMs, as of the driver's latest sample of it."""
+
+    at_us: int
+    """The driver's clock."""
+
+
+def sm_users(handle: Any, since_us: int = 0) -> tuple[tuple[SmUser, ...] | None, str | None]:
+    """Processes that ran kernels after `since_us` on the driver's clock, or the reason why they are not known.
+
+    NVML gives the latest sample of each process, keeps old ones unless told since when, and knows of none on a GPU in
+    MIG mode (nvmlDeviceGetProcessUtilization). What cannot be a share of time, or is not newer, is not believed: such
+    samples have been seen.
+    """
+    samples, reason = nvml.ask("nvmlDeviceGetProcessUtilization", handle, since_us, nothing=())
+    if samples is None:
+        return None, reason
+    return tuple(
+        SmUser(pid=sample.pid, sm_share=sample.smUtil / 100, at_us=sample.timeStamp)
+        for sample in samples
+        if sample.timeStamp > since_us and 0 < sample.smUtil <= 100
+    ), None
+
+
+def newest(users: Sequence[SmUser], otherwise: int) -> int:
+    """When the latest of the samples was taken."""
+    return max((user.at_us for user in users), default=otherwise)
 
 
 def temperature(handle: Any) -> tuple[int | None, str | None]:

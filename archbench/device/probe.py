@@ -9,10 +9,15 @@ from msgspec import Struct
 
 
 class GpuProcess(Struct, frozen=True, kw_only=True):
-    """A process with a compute context on the GPU. Inside a container `pid` may be the host's."""
+    """A process on the GPU: one that holds a context, or one that used the SMs. In a container `pid` may be the host's.
+
+    Who holds a context need not compute: a notebook, a parent, a compile worker keep theirs for hours.
+    """
 
     pid: int
     memory_bytes: int | None = None
+    sm_share: float | None = None
+    """Share of the driver's last sampling period (1/6 s to 1 s) in which a kernel of it ran."""
 
 
 class SlowdownTimes(Struct, frozen=True, kw_only=True):
@@ -57,21 +62,23 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Bit mask of NVML's clock event reasons: what holds the clock down at this moment."""
     slowdowns: SlowdownTimes = SlowdownTimes()
     foreign: tuple[GpuProcess, ...] | None = None
-    """Compute processes that are not ours."""
+    """Processes that used the SMs since the last reading and are neither ours, nor our ancestors or descendants."""
     own_bytes: int | None = None
     """Memory of this process on the GPU, its context included; `None` where it is not among those that NVML names."""
     utilisation: float | None = None
     """Share of the last sampling period (1/6 s to 1 s) in which a kernel ran."""
 
     cpu: CpuTimes | None = None
-    """On the CPU; `None` on a GPU."""
+    """On a GPU, too: latency is the host's clock."""
+    host_only: bool = False
+    """Of a CPU: there is no GPU whose silence would be missing."""
 
     missing: dict[str, str] = {}
     """Field -> reason code (`archbench.model.reasons`) of every field that should be there and is not."""
 
 
 class Probe(Protocol):
-    """Reads a device. One reading costs 0.1 to 2 ms: take it at the edges of a block, never inside."""
+    """Reads a device. One reading costs 0.1 to 3 ms: take it at the edges of a block, never inside."""
 
     def read(self) -> Reading:
         """Read now. Never raises for what a device cannot say."""

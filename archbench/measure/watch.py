@@ -68,12 +68,13 @@ class Watch:
         """Sum up all stretches so far."""
         healths = self._healths
         throttled = _share([h.throttled for h in healths])
+        foreign = _share([h.foreign for h in healths])
         contention = _median([h.contention for h in healths])
+        limit = self._protocol.rejected_block_limit
         reasons = []
-        if throttled is not None and throttled > self._protocol.rejected_block_limit:
-            reasons.append("throttled")
         for code, bad in (
-            ("foreign_process", any(h.foreign for h in healths)),
+            ("throttled", (throttled or 0.0) > limit),
+            ("foreign_process", (foreign or 0.0) > limit),
             ("device_lost", any(h.lost for h in healths)),
             ("clock_error", any(h.wall_s is None for h in healths)),
             ("monitor_blind", any("throttled" in h.missing or "foreign" in h.missing for h in healths)),

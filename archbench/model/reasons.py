@@ -27,13 +27,13 @@ REASONS: dict[str, Reason] = {
     # invalid: the figure is not of this network on this machine
     "throttled": Reason(
         effect="invalid",
-        meaning="more than 20 % of the blocks ran under a thermal, power-brake or hardware slowdown",
+        meaning="more than 20 % of the blocks, or three in a row, ran under a thermal, power-brake or hardware slowdown",
         remedy="cool the device, or wait, and measure again",
     ),
     "foreign_process": Reason(
         effect="invalid",
-        meaning="another process computed on the device while it was timed",
-        remedy="stop it (`nvidia-smi` names it) and measure again",
+        meaning="another process computed on the device during more than 20 % of the blocks, or three in a row",
+        remedy="stop it (`nvidia-smi pmon` names it) and measure again",
     ),
     "device_lost": Reason(
         effect="invalid", meaning="the device stopped answering its monitor", remedy="check the driver's log"
@@ -70,11 +70,6 @@ REASONS: dict[str, Reason] = {
         meaning="other work took CPU time while this cell was timed",
         remedy="close it, or measure again; `archbench doctor` shows the load",
     ),
-    "monitor_blind": Reason(
-        effect="suspect",
-        meaning="nothing told whether the device was throttled or shared while it was timed",
-        remedy="let the process read NVML; `archbench doctor` says what is missing",
-    ),
     "monitor_gap": Reason(
         effect="suspect",
         meaning="a monitor's counter went backwards or vanished while timing",
@@ -86,6 +81,11 @@ REASONS: dict[str, Reason] = {
     ),
     "power_capped": Reason(
         effect="label", meaning="the device ran at its software power limit, which is normal under load"
+    ),
+    "monitor_blind": Reason(
+        effect="label",
+        meaning="nothing told, at least at times, whether the device was throttled or shared while it was timed",
+        remedy="let the process read NVML; `archbench doctor` says what is missing",
     ),
     "eager_frames": Reason(
         effect="label", meaning="torch.compile left part of the network to run eagerly", remedy="see `graph_breaks`"
@@ -115,6 +115,11 @@ REASONS: dict[str, Reason] = {
     ),
     "monitor_error": Reason(
         effect="null", meaning="the device's monitor answered with an error", remedy="run `archbench doctor`"
+    ),
+    "monitor_slow": Reason(
+        effect="null",
+        meaning="the device's monitor takes so long to answer that it was not asked",
+        remedy="see whether another tool keeps NVML busy; `archbench doctor` times it",
     ),
     "too_few_samples": Reason(
         effect="null",

@@ -6,8 +6,13 @@
  *   STUB_ENERGY=100,200,50                        energy counter in mJ, one value a call, the last one for ever
  *   STUB_LOST_AFTER=1                             the GPU is lost after so many readings of its clock
  *   STUB_REASONS=64  STUB_THERMAL_NS=10,20        event reasons; thermal counter, one value a call
- *   STUB_PIDS=11,12                               compute processes
- *   STUB_CONTEXTS=/folder                         compute processes too: those alive of the files there, named by id
+ *   STUB_PIDS=11,self,parent                      processes with a context (default: self, who asks)
+ *   STUB_SM=self:90;self:90,77:40,12:5:-2000000   who used the SMs, per cent, and when (us from now, default 0): what the
+ *                                                 driver sampled before its first question, before its second, ... and
+ *                                                 from the last one on; the default is self:50
+ *   STUB_SM_STALE=1                               samples older than asked for come back, too
+ *   STUB_SLOW_MS=500                              how long every question takes
+ *   STUB_CONTEXTS=/folder                         more of them: those alive of the files there, named by id
  *   STUB_WATTS=350                                the energy counter runs at this power, by the clock
  *   STUB_NAME="NVIDIA H100 80GB HBM3"             the model, in place of "NVIDIA Stub 0"
  *   STUB_MEMORY=85899345920                       bytes of memory (default 1000)
@@ -22,18 +27,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, TOO_SMALL = 7, LOST = 15 };
 
 typedef struct { int gpu; int slice; } device;           /* slice -1: the whole GPU */
 typedef struct { uint32_t pid; unsigned long long used; uint32_t gi, ci; } process;
+typedef struct { uint32_t pid; unsigned long long at; uint32_t sm, memory, encoder, decoder; } use;
 typedef struct { uint32_t id, scope; int64_t at, latency; int type, status; unsigned long long value; } field;
 
 static device whole[8] = {{0, -1}, {1, -1}, {2, -1}, {3, -1}, {4, -1}, {5, -1}, {6, -1}, {7, -1}};
 static device slices[2] = {{0, 0}, {0, 1}};
-static int clock_reads = 0, energy_calls = 0, field_calls = 0;
+static int clock_reads = 0, energy_calls = 0, field_calls = 0, sm_calls = 0;
 
-void stub_reset(void) { clock_reads = energy_calls = field_calls = 0; }
+void stub_reset(void) { clock_reads = energy_calls = field_calls = sm_calls = 0; }
 
 static long number(const char *name, long otherwise) {
     const char *text = getenv(name);
@@ -48,7 +55,14 @@ static unsigned long long entry(const char *name, int call, unsigned long long o
     return strtoull(text, NULL, 10);
 }
 
+static long pid_of(const char *word) {
+    return !strncmp(word, "self", 4) ? getpid() : !strncmp(word, "parent", 6) ? getppid() : atol(word);
+}
+
 static int status(const char *function, const device *d) {
+    long ms = number("STUB_SLOW_MS", 0);
+    struct timespec nap = {ms / 1000, ms % 1000 * 1000000};
+    if (ms) nanosleep(&nap, NULL);
     const char *text = getenv("STUB_FAIL"), *found = text ? strstr(text, function) : NULL;
     if (found && found[strlen(function)] == '=') return atoi(found + strlen(function) + 1);
     if (d && clock_reads >= number("STUB_LOST_AFTER", 1 << 30)) return LOST;
@@ -59,7 +73,7 @@ static int status(const char *function, const device *d) {
 #define PLAIN do { int s = status(__func__, NULL); if (s) return s; } while (0)
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; PLAIN; return OK; }
-int nvmlShutdown(void) { return OK; }
+int nvmlShutdown(void) { PLAIN; return OK; }
 const char *nvmlErrorString(int code) { (void)code; return "stub"; }
 int nvmlSystemGetDriverVersion(char *text, unsigned size) { snprintf(text, size, "999.1"); return OK; }
 int nvmlSystemGetCudaDriverVersion(int *version) { *version = (int)number("STUB_CUDA", 13020); return OK; }
@@ -134,10 +148,10 @@ int nvmlDeviceGetMemoryInfo(device *d, unsigned long long m[3]) {
 }
 
 static int processes(process *list, unsigned *room) {
-    const char *text = getenv("STUB_PIDS");
+    const char *text = getenv("STUB_PIDS") ? getenv("STUB_PIDS") : getenv("STUB_CONTEXTS") ? "" : "self";
     unsigned count = 0;
     for (; text && *text; text = strchr(text, ',') ? strchr(text, ',') + 1 : "") {
-        if (list && count < *room) list[count] = (process){(uint32_t)atoi(text), 1 << 20, 0, 0};
+        if (list && count < *room) list[count] = (process){(uint32_t)pid_of(text), 1 << 20, 0, 0};
         count++;
     }
     DIR *contexts = getenv("STUB_CONTEXTS") ? opendir(getenv("STUB_CONTEXTS")) : NULL;
@@ -153,6 +167,26 @@ static int processes(process *list, unsigned *room) {
     return small ? TOO_SMALL : OK;
 }
 int nvmlDeviceGetComputeRunningProcesses_v2(device *d, unsigned *room, process *list) { BEGIN(d); return processes(list, room); }
+
+/* As the driver does: asked without room it says how much it needs, whether or not there is anything to tell. */
+int nvmlDeviceGetProcessUtilization(device *d, use *list, unsigned *room, unsigned long long since) {
+    BEGIN(d);
+    if (d->slice >= 0 || (d->gpu == 0 && number("STUB_MIG", 0))) return NOT_SUPPORTED;
+    if (!list) { *room = 100; return TOO_SMALL; }
+    const char *text = getenv("STUB_SM") ? getenv("STUB_SM") : "self:50";
+    for (int call = sm_calls++; call > 0 && strchr(text, ';'); call--) text = strchr(text, ';') + 1;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned count = 0;
+    for (; *text && *text != ';' && count < *room; text += strcspn(text, ",;"), text += *text == ',') {
+        const char *share = strchr(text, ':') + 1, *when = share + strcspn(share, ":,;");
+        unsigned long long at = now.tv_sec * 1000000ull + now.tv_nsec / 1000 + (*when == ':' ? atol(when + 1) : 0);
+        if (at > since || number("STUB_SM_STALE", 0))
+            list[count++] = (use){(uint32_t)pid_of(text), at, (uint32_t)atol(share), 0, 0, 0};
+    }
+    *room = count;
+    return count ? OK : NOT_FOUND;
+}
 int nvmlDeviceGetCurrentClocksThrottleReasons(device *d, unsigned long long *mask) {
     BEGIN(d);
     *mask = entry("STUB_REASONS", 0, 1);

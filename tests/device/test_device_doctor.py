@@ -27,8 +27,17 @@ from archbench.model.errors import UnfitError, UsageError
 
 GIB = 2**30
 QUIET = GpuState(
-    temperature_c=40, margin_c=50, processes=(), memory_used_bytes=0, utilisation=0.0, event_reasons=1, compute_mode=0
+    temperature_c=40,
+    margin_c=50,
+    contexts=(),
+    users=(),
+    memory_used_bytes=0,
+    utilisation=0.0,
+    event_reasons=1,
+    compute_mode=0,
 )
+IDLE = (GpuProcess(pid=4711, memory_bytes=2**20),)
+BUSY = (GpuProcess(pid=4711, sm_share=0.6),)
 
 
 def severities(findings: Iterable[Finding]) -> dict[str, str]:
@@ -211,10 +220,15 @@ def test_spread() -> None:
     ("change", "code", "severity"),
     [
         ({}, "foreign-process", "ok"),
-        ({"processes": (GpuProcess(pid=4711),)}, "foreign-process", "unfit"),
+        ({"contexts": IDLE, "users": BUSY}, "foreign-process", "unfit"),
+        ({"contexts": IDLE}, "foreign-process", "note"),
+        ({"contexts": (GpuProcess(pid=4711, memory_bytes=9 * GIB),)}, "foreign-process", "warn"),
+        ({"contexts": IDLE, "users": None, "no_users": "not_on_device"}, "foreign-process", "warn"),
         ({"utilisation": 0.8}, "foreign-process", "warn"),
-        ({"processes": None, "memory_used_bytes": 9 * GIB}, "foreign-process", "warn"),
-        ({"processes": None, "no_processes": "no_permission"}, "foreign-process", "note"),
+        ({"contexts": None, "users": None, "memory_used_bytes": 9 * GIB}, "foreign-process", "warn"),
+        ({"contexts": None, "users": None, "no_users": "no_permission"}, "foreign-process", "note"),
+        ({"users": None, "no_users": "not_on_device"}, "foreign-process", "ok"),  # nobody else holds a context
+        ({"asking_s": 20.0}, "nvml-slow", "warn"),
         ({"margin_c": 11}, "temperature", "ok"),
         ({"margin_c": 10}, "temperature", "unfit"),
         ({"margin_c": None}, "temperature", "ok"),

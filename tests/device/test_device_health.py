@@ -25,7 +25,8 @@ def gpu(at_s: float, **fields: Any) -> Reading:
 
 def cpu(at_s: float, own_s: float, waited_s: float | None = 0.0, busy_s: float = 0.0, stolen_s: float = 0.0) -> Reading:
     waits = None if waited_s is None else ((1, waited_s),)
-    return Reading(at_s=at_s, cpu=CpuTimes(cores=2, own_s=own_s, waited_s=waits, busy_s=busy_s, stolen_s=stolen_s))
+    times = CpuTimes(cores=2, own_s=own_s, waited_s=waits, busy_s=busy_s, stolen_s=stolen_s)
+    return Reading(at_s=at_s, cpu=times, host_only=True)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,17 @@ def test_foreign_processes() -> None:
 def test_strangers(pids: tuple[int, ...], ours: set[int], host_ids: bool, expected: tuple[int, ...]) -> None:
     found = strangers([GpuProcess(pid=pid) for pid in pids], ours, host_ids)
     assert tuple(process.pid for process in found) == expected
+
+
+def test_a_neighbour_on_the_hosts_cores_is_seen_from_a_gpu_too() -> None:
+    quiet, crowded = (cpu(2.0, 3.0, waited, busy_s=4.0).cpu for waited in (0.0, 1.0))
+    start = gpu(0.0, cpu=cpu(0.0, 0.0).cpu)
+    health = between(start, gpu(2.0, cpu=crowded))
+    assert health.contention == pytest.approx(0.25)
+    assert health.contended is True
+    assert (health.throttled, health.foreign, health.sm_clock_mhz) == (False, False, 1980)
+    assert between(start, gpu(2.0, cpu=quiet)).contention == 0.0
+    assert between(gpu(0.0), gpu(2.0)).contention is None
 
 
 def test_alone_on_the_cpu() -> None:

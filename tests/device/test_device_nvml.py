@@ -196,23 +196,127 @@ answer = open_probe("cuda:0", uuid="0").read()
     assert reading["missing"] == dict.fromkeys(unknown, "not_on_device")
 
 
-def test_foreign_processes_are_those_that_are_not_ours(ask: Ask) -> None:
-    code = """
-import os
+HOST_IDS = """
 from unittest.mock import patch
-from archbench.device import open_probe
-os.environ["STUB_PIDS"] = f"{os.getpid()},{OURS[0]},77"
-with patch("archbench.device.nvml_probe.host_pids", lambda: True):
-    reading = open_probe("cuda:0", ours=OURS).read()
-    answer = [[process.pid for process in reading.foreign], reading.own_bytes]
+patch.stopall()
+for module in ("nvml_probe", "checks.gpu"):
+    patch(f"archbench.device.{module}.host_pids", lambda: True).start()
 """
-    assert ask(code, ours=(55,)) == [[77], 1 << 20]
+CONTAINER = HOST_IDS.replace("True", "False")
+WATCH = """
+from archbench.device import between, open_probe
+probe = open_probe("cuda:0", ours=OURS)
+readings = [probe.read() for _ in range(3)]
+answer = {
+    "foreign": [reading.foreign and [one.pid for one in reading.foreign] for reading in readings],
+    "judged": [between(*pair).foreign for pair in zip(readings, readings[1:])],
+    "missing": between(*readings[:2]).missing,
+    "own": readings[0].own_bytes,
+}
+"""
+
+
+def test_who_computes_is_foreign_and_who_only_holds_a_context_is_not(ask: Ask) -> None:
+    """An idle notebook, a parent and a helper are listed; of those who compute, one is ours and one a rival."""
+    answer = ask(
+        HOST_IDS + WATCH, ours=(55,), STUB_PIDS="self,parent,55,77,4711", STUB_SM="self:80;self:80;self:80,55:60;77:40"
+    )
+    assert answer["foreign"] == [[], [], [77]]
+    assert answer["judged"] == [False, True]
+    assert answer["own"] == 1 << 20
+
+
+def test_parents_and_helpers_that_compute_are_not_foreign(ask: Ask) -> None:
+    code = """
+import os, subprocess
+helper = subprocess.Popen(["sleep", "60"])
+os.environ["STUB_SM"] = f"self:80;self:80,parent:70,{helper.pid}:60,{stranger}:9"
+"""
+    stop = "helper.kill(); helper.wait()\n"
+    assert ask(f"stranger = 4000001\n{code}" + HOST_IDS + WATCH + stop)["foreign"] == [[4000001]] * 3
+    assert ask("stranger = 'self'\n" + code + HOST_IDS + WATCH + stop)["foreign"] == [[]] * 3
+
+
+@pytest.mark.parametrize(
+    ("sm", "foreign"),
+    [
+        ("self:80;self:80,77:4", []),  # a desktop's compositor
+        ("self:80;self:80,77:5", [77]),
+        ("self:80;self:80,77:4000", []),  # no share of time: such samples have been seen
+        ("self:80;self:80,77:60:-9000000", []),  # the driver's memory of somebody long gone
+        ("self:80,77:60", [77]),
+        (";", []),  # nobody ran anything
+    ],
+)
+def test_samples_of_the_sms(ask: Ask, sm: str, foreign: list[int]) -> None:
+    for stale in (0, 1):
+        answer = ask(HOST_IDS + WATCH, STUB_SM=sm, STUB_SM_STALE=stale)
+        assert answer["foreign"] == [foreign] * 3
+        assert answer["missing"] == {"energy_j": "too_short"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "sm", "foreign"),
+    [
+        ((), "900:80", []),  # we, by an id that only the host knows
+        ((), "900:80,901:20", [901]),  # one too many
+        ((55,), "900:80,901:20", []),  # the rival of a duel
+        ((), "self:80,901:20", [901]),  # ids agree after all
+    ],
+)
+def test_in_a_container_ids_may_be_the_hosts(ask: Ask, ours: tuple[int, ...], sm: str, foreign: list[int]) -> None:
+    """Contexts are listed by our id here, and users of the SMs by the host's: some drivers do so."""
+    assert ask(CONTAINER + WATCH, ours=ours, STUB_SM=sm)["foreign"] == [foreign] * 3
+
+
+@pytest.mark.parametrize("script", [{"STUB_PIDS": "", "STUB_SM": ";"}, {"STUB_PIDS": "77", "STUB_SM": "77:50"}])
+def test_an_nvml_that_does_not_show_us_is_not_believed(ask: Ask, script: dict[str, str]) -> None:
+    answer = ask(HOST_IDS + WATCH, **script)
+    assert answer["judged"] == [None, None]
+    assert answer["missing"]["foreign"] == "process_unknown"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(3, "not_on_device"), (4, "no_permission"), (999, "monitor_error")])
+def test_without_the_users_of_the_sms_a_list_of_contexts_accuses_nobody(ask: Ask, status: int, reason: str) -> None:
+    fail = f"nvmlDeviceGetProcessUtilization={status}"
+    answer = ask(HOST_IDS + WATCH, STUB_FAIL=fail, STUB_PIDS="self,77")
+    assert (answer["judged"], answer["missing"]["foreign"]) == ([None, None], reason)
+    # Nobody else holds a context: nobody else computes.
+    assert ask(HOST_IDS + WATCH, STUB_FAIL=fail)["judged"] == [False, False]
+
+
+def test_on_a_slice_a_neighbour_with_a_context_leaves_it_open(ask: Ask) -> None:
+    answer = ask(HOST_IDS + WATCH, STUB_MIG=1, STUB_PIDS="self,77", STUB_SM="77:90")
+    assert (answer["judged"], answer["missing"]["foreign"]) == ([None, None], "not_on_device")
+    assert ask(HOST_IDS + WATCH, STUB_MIG=1)["judged"] == [False, False]
+
+
+def test_a_slow_nvml_is_asked_seldom_and_the_host_is_watched_all_the_same(ask: Ask) -> None:
+    code = """
+import os, time
+from archbench.device import open_probe
+probe = open_probe("cuda:0")
+os.environ["STUB_SLOW_MS"] = "150"
+start = time.perf_counter()
+readings = [probe.read() for _ in range(20)]
+took_s = time.perf_counter() - start
+probe._silent_until_s = 0.0  # much later
+os.environ["STUB_SLOW_MS"] = "0"
+answer = [took_s, readings[0], readings[-1], probe.read().missing]
+"""
+    took_s, first, last, later = ask(code)
+    assert took_s < 1.0  # a dozen questions of 0.15 s a reading would take half a minute
+    assert first["event_reasons"] == 1
+    assert first["missing"]["energy_mj"] == "monitor_slow"
+    assert set(last["missing"].values()) == {"monitor_slow"}
+    assert last["cpu"]["own_s"] >= first["cpu"]["own_s"] > 0
+    assert later == {}
 
 
 def test_a_process_that_nvml_does_not_name_has_no_known_memory(ask: Ask) -> None:
     reading = ask('from archbench.device import open_probe\nanswer = open_probe("cuda:0").read()', STUB_PIDS="77")
     assert reading["own_bytes"] is None
-    assert "foreign" not in reading["missing"]
+    assert "own_bytes" not in reading["missing"]
 
 
 def test_the_environment_names_the_gpu_and_is_stable(ask: Ask) -> None:
@@ -258,12 +362,20 @@ from archbench.device import preflight
 answer = {finding.code: finding.severity for finding in preflight("cuda:0")}
 """
     assert ask(code) == {"foreign-process": "ok", "temperature": "ok"}
-    assert ask(code, STUB_PIDS="4711", STUB_MARGIN=9, STUB_REASONS=0x80, STUB_MODE=2) == {
+    quiet = {"STUB_PIDS": "self,4711", "STUB_SM": "self:90"}
+    assert ask(code, **quiet) == {"foreign-process": "note", "temperature": "ok"}
+    assert ask(code, **quiet, STUB_MIG=1)["foreign-process"] == "warn"  # who computes on a slice is not told
+    with subprocess.Popen(["sleep", "60"]) as stranger:  # no relative of the process that is asked
+        busy = quiet | {"STUB_SM": f"{stranger.pid}:60"}
+        findings = ask(HOST_IDS + code, **busy, STUB_MARGIN=9, STUB_REASONS=0x80, STUB_MODE=2)
+        stranger.kill()
+    assert findings == {
         "foreign-process": "unfit",
         "temperature": "unfit",
         "throttled": "unfit",
         "compute-mode": "unfit",
     }
+    assert ask(HOST_IDS + code, **busy)["foreign-process"] == "note"  # it has ended since
 
 
 def test_a_closed_probe_reads_nothing(ask: Ask) -> None:

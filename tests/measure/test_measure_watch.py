@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from archbench.device.health import HW_THERMAL, SW_POWER_CAP
-from archbench.device.probe import GpuProcess, Reading
+from archbench.device.probe import CpuTimes, GpuProcess, Reading
 from archbench.device.replay import ReplayProbe
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol
@@ -50,6 +51,33 @@ def test_a_foreign_process_invalidates():
     kept, report = watch_over(ReplayProbe(readings(*[0] * 10, foreign=(GpuProcess(pid=1),))))
     assert not any(kept)
     assert verdict_of(report.reasons) == "invalid"
+
+
+def test_a_stranger_that_passes_by_costs_a_stretch_and_no_verdict():
+    passing = readings(*[0] * 10)
+    passing[5] = readings(*[0] * 6, foreign=(GpuProcess(pid=1),))[5]
+    kept, report = watch_over(ReplayProbe(passing))
+    assert kept == [True, True, False, True, True]
+    assert verdict_of(report.reasons) == "ok"
+
+
+def test_a_monitor_that_says_nothing_is_a_label_and_no_verdict():
+    silent = [Reading(at_s=float(i), missing={"foreign": "nvml_missing"}) for i in range(10)]
+    kept, report = watch_over(ReplayProbe(silent))
+    assert all(kept)
+    assert report.reasons == ("monitor_blind",)
+    assert verdict_of(report.reasons) == "ok"
+
+
+def test_a_neighbour_on_the_hosts_cores_makes_a_gpus_row_suspect():
+    def times(at):
+        return CpuTimes(cores=2, own_s=at, waited_s=((1, 0.2 * at),), busy_s=2 * at, stolen_s=0.0)
+
+    watched = [structs.replace(reading, cpu=times(reading.at_s)) for reading in readings(*[0] * 10)]
+    _, report = watch_over(ReplayProbe(watched))
+    assert report.contention == pytest.approx(0.2 / 1.2)
+    assert report.reasons == ("contended",)
+    assert verdict_of(report.reasons) == "suspect"
 
 
 def test_a_clock_that_stands_still_is_no_measurement():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvml
 from msgspec import Struct
 
@@ -13,7 +15,15 @@ from archbench.device import nvml
 from archbench.device.checks import Finding, note, ok, unfit, warn
 from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL
 from archbench.device.host import ROOT
-from archbench.device.nvml_probe import compute_processes, temperature
+from archbench.device.nvml_probe import (
+    FOREIGN_SHARE,
+    SLOW_S,
+    compute_processes,
+    family,
+    host_pids,
+    sm_users,
+    temperature,
+)
 from archbench.device.probe import GpuProcess
 from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
 from archbench.model.environment import Gpu
@@ -23,6 +33,9 @@ SAFE_MARGIN_C = 10
 BUSY_UTILISATION = 0.10
 STRAY_BYTES = 2**30
 """Memory in use on an idle GPU above which there is somebody whom NVML does not name; drivers keep up to 0.6 GiB."""
+RECENT_S = 1.5
+"""A little more than the longest sampling period of the driver (1 s)."""
+_QUESTIONS = 10
 _MARGIN_UNKNOWN = "its slowdown temperature is not told"
 
 
@@ -32,7 +45,10 @@ class GpuState(Struct, frozen=True, kw_only=True):
     temperature_c: int | None = None
     margin_c: int | None = None
     """Degrees left to the slowdown temperature."""
-    processes: tuple[GpuProcess, ...] | None = None
+    contexts: tuple[GpuProcess, ...] | None = None
+    """Processes that hold a context, but for us and our relatives."""
+    users: tuple[GpuProcess, ...] | None = None
+    """Those that still run and used the SMs in the last `RECENT_S`."""
     memory_used_bytes: int | None = None
     utilisation: float | None = None
     event_reasons: int | None = None
@@ -41,8 +57,10 @@ class GpuState(Struct, frozen=True, kw_only=True):
     pcie_width_max: int | None = None
     cuda_driver: int | None = None
     """Newest CUDA that the driver runs: 12040 is 12.4."""
-    no_processes: str | None = None
-    """Reason code where `processes` is `None`."""
+    no_users: str | None = None
+    """Reason code where `users` is `None`."""
+    asking_s: float = 0.0
+    """How long NVML took for all of this."""
 
 
 def read_state(seen: VisibleGpu) -> GpuState:
@@ -55,8 +73,9 @@ def read_state(seen: VisibleGpu) -> GpuState:
         part = whole if seen.mig_uuid is None else nvml.value("nvmlDeviceGetHandleByUUID", seen.mig_uuid)
         if whole is None or part is None:
             raise nvml.NvmlError("device_lost")
+        started_s = time.perf_counter()
         celsius, _ = temperature(whole)
-        processes, no_processes = compute_processes(part)
+        contexts, users, no_users = _company_of(whole, part)
         # Version 2 does not count what the driver keeps for itself.
         memory = nvml.value("nvmlDeviceGetMemoryInfo", part, pynvml.nvmlMemory_v2)
         memory = memory or nvml.value("nvmlDeviceGetMemoryInfo", part)
@@ -64,8 +83,9 @@ def read_state(seen: VisibleGpu) -> GpuState:
         return GpuState(
             temperature_c=celsius,
             margin_c=_margin(whole, celsius),
-            processes=processes,
-            no_processes=no_processes,
+            contexts=contexts,
+            users=users,
+            no_users=no_users,
             memory_used_bytes=None if memory is None else memory.used,
             utilisation=None if rates is None else rates.gpu / 100,
             event_reasons=nvml.value("nvmlDeviceGetCurrentClocksEventReasons", whole),
@@ -73,7 +93,26 @@ def read_state(seen: VisibleGpu) -> GpuState:
             pcie_width=nvml.value("nvmlDeviceGetCurrPcieLinkWidth", whole),
             pcie_width_max=nvml.value("nvmlDeviceGetMaxPcieLinkWidth", whole),
             cuda_driver=nvml.value("nvmlSystemGetCudaDriverVersion"),
+            asking_s=time.perf_counter() - started_s,
         )
+
+
+_Processes = tuple[GpuProcess, ...] | None
+
+
+def _company_of(whole: Any, part: Any) -> tuple[_Processes, _Processes, str | None]:
+    """Who else holds a context, who of them computes, and why that is not known."""
+    relatives = family()
+    contexts, _ = compute_processes(part)
+    if contexts is not None:
+        contexts = tuple(process for process in contexts if process.pid not in relatives)
+    users, no_users = sm_users(whole, time.time_ns() // 1000 - int(RECENT_S * 1e6))
+    if users is None:
+        return contexts, None, no_users
+    # The samples of a process outlive it. Where its id is only the host's, its context tells.
+    alive = psutil.pid_exists if host_pids() else lambda _: contexts is None or bool(contexts)
+    busy = [user for user in users if (user.sm_share or 0.0) >= FOREIGN_SHARE and user.pid not in relatives]
+    return contexts, tuple(user for user in busy if alive(user.pid)), None
 
 
 def _margin(handle: Any, celsius: int | None) -> int | None:
@@ -88,6 +127,12 @@ def _margin(handle: Any, celsius: int | None) -> int | None:
 def urgent_findings(state: GpuState) -> Iterator[Finding]:
     """What must be right at this very moment, before every run."""
     yield from _company(state)
+    if state.asking_s > SLOW_S * _QUESTIONS:
+        yield warn(
+            "nvml-slow",
+            f"NVML took {state.asking_s:.1f} s for {_QUESTIONS} answers: it will be asked seldom, and rows be labelled so",
+            "see whether a monitoring tool keeps it busy, and whether persistence mode is on (nvidia-smi -pm 1)",
+        )
     yield _temperature(state)
     held = (state.event_reasons or 0) & (HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE)
     if held:
@@ -101,26 +146,37 @@ def urgent_findings(state: GpuState) -> Iterator[Finding]:
 
 
 def _company(state: GpuState) -> Iterator[Finding]:
-    busy = (state.utilisation or 0.0) > BUSY_UTILISATION
-    stray = (state.memory_used_bytes or 0) > STRAY_BYTES
-    if state.processes:
-        pids = ", ".join(str(process.pid) for process in state.processes)
-        yield unfit("foreign-process", f"other processes compute on the GPU: {pids}", "stop them, or wait")
-    elif busy:
+    """Who computes spoils every block; who only holds a context takes memory, and nothing else."""
+    if state.users:
+        names = ", ".join(f"{user.pid} ({user.sm_share or 0.0:.0%} of the time)" for user in state.users)
+        yield unfit("foreign-process", f"other processes compute on the GPU: {names}", "stop them, or wait")
+        return
+    if state.contexts:
+        pids = ", ".join(str(process.pid) for process in state.contexts)
+        held = sum(process.memory_bytes or 0 for process in state.contexts)
+        what = f"other processes hold {held / 2**30:.1f} GiB of the GPU: {pids}; "
+        if state.users is None:
+            what += f"whether they compute NVML does not tell ({state.no_users})"
+            yield warn("foreign-process", what, "stop them: a neighbour would spoil figures unseen")
+        elif held > STRAY_BYTES:
+            yield warn("foreign-process", f"{what}they do not compute", "stop them if cells run out of memory")
+        else:
+            yield note("foreign-process", f"{what}they do not compute")
+    elif (state.utilisation or 0.0) > BUSY_UTILISATION:
         # Not unfit: the figure looks back up to a second, perhaps on our own last run.
         yield warn(
             "foreign-process",
-            f"the GPU was busy {state.utilisation:.0%} of the last second, with what NVML does not say",
-            "look on the host with nvidia-smi: from inside a container others are invisible",
+            f"the GPU was busy {state.utilisation or 0.0:.0%} of the last second, with whose work NVML does not say",
+            "if it stays so, look on the host with nvidia-smi: from inside a container others are invisible",
         )
-    elif stray:
+    elif (state.memory_used_bytes or 0) > STRAY_BYTES:
         yield warn(
             "foreign-process",
             f"{(state.memory_used_bytes or 0) / 2**30:.1f} GiB of the GPU are taken, by whom NVML does not say",
             "look on the host with nvidia-smi: from inside a container others are invisible",
         )
-    elif state.processes is None:
-        yield note("foreign-process", f"NVML does not list the GPU's processes ({state.no_processes})")
+    elif state.users is None and state.contexts is None:
+        yield note("foreign-process", f"NVML does not tell who uses the GPU ({state.no_users}): rows are labelled so")
     else:
         yield ok("foreign-process", "nobody else computes on the GPU")
 
