@@ -27,7 +27,7 @@ REASONS: dict[str, Reason] = {
     # invalid: the figure is not of this network on this machine
     "throttled": Reason(
         effect="invalid",
-        meaning="more than 20 % of the blocks, or three in a row, ran under a thermal, power-brake or hardware slowdown",
+        meaning="over 20 % of the blocks, or three in a row, ran under a thermal, power-brake or hardware slowdown",
         remedy="cool the device, or wait, and measure again",
     ),
     "foreign_process": Reason(

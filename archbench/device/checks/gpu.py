@@ -130,7 +130,7 @@ def urgent_findings(state: GpuState) -> Iterator[Finding]:
     if state.asking_s > SLOW_S * _QUESTIONS:
         yield warn(
             "nvml-slow",
-            f"NVML took {state.asking_s:.1f} s for {_QUESTIONS} answers: it will be asked seldom, and rows be labelled so",
+            f"NVML took {state.asking_s:.1f} s for {_QUESTIONS} answers: it is asked seldom, and rows say so",
             "see whether a monitoring tool keeps it busy, and whether persistence mode is on (nvidia-smi -pm 1)",
         )
     yield _temperature(state)
