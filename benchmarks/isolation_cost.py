@@ -18,7 +18,7 @@ from typing import Literal
 from msgspec import structs
 
 from archbench.device import collect_environment
-from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
@@ -39,7 +39,7 @@ def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
     network = torchvision.models.get_model(cell.network.name, weights=None)
     with torch.inference_mode():
         network.eval()(torch.randn(1, 3, 64, 64))
-    row = blank_record(cell, task.context, Facts())
+    row = empty_record(cell, task.context, Facts())
     emit(CellFinished(record=structs.replace(row, status="ok", duration_s=time.perf_counter() - began)))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from archbench.comparison import Rows, compare, read_rows
-from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.environment import Environment
@@ -78,7 +78,7 @@ def rows(place: Path, cells: int) -> Rows:
         for round_ in range(PROCESSES):
             for visit in range(3 if name == "twin" else 1):
                 context = RunContext(run_id="simulated", round=round_, visit=visit, environment=_MACHINE)
-                blank = blank_record(cell, context, _FACTS)
+                blank = empty_record(cell, context, _FACTS)
                 records.append(msgspec.structs.replace(blank, status="ok", verdict="ok", latency_median_s=1.0))
     path = place / "side.parquet"
     pq.write_table(to_table(records, RECORDS), path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Record, Sample
@@ -109,7 +109,7 @@ def make_record(**overrides: Any) -> Record:
     }
     context = RunContext(run_id="20250102T030405Z-0123abcd", round=0, environment=make_environment())
     facts = Facts(family="resnet", source="torchvision", input_size=224, top1=80.858, top5=95.434, accuracy_source=_V2)
-    blank = blank_record(cell, context, facts)
+    blank = empty_record(cell, context, facts)
     if overrides.get("status", "ok") != "ok":
         measured = {}
     return msgspec.structs.replace(blank, **{"status": "ok", **measured, **overrides})
@@ -215,7 +215,7 @@ def _cells(name: str, suite: Suite, environment: Environment) -> Iterator[Cell]:
 def _row(cell: Cell, context: RunContext, luck: float, speed: float) -> Record:
     family, params, macs, activations, top1, weights, second_per_image, byte_per_image = NETWORKS[cell.network.name]
     facts = Facts(family=family, source="torchvision", input_size=224, top1=top1, top5=None, accuracy_source=weights)
-    row = blank_record(cell, context, facts)
+    row = empty_record(cell, context, facts)
     counted = {
         "params": params,
         "macs": macs,

@@ -168,13 +168,13 @@ def _append_skipped(store: RunStore, plan: Plan, environment: Environment) -> No
     import msgspec
 
     from archbench.catalog import facts
-    from archbench.model.blank import RunContext, blank_record
+    from archbench.model.blank import RunContext, empty_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=environment)
     for skip in plan.skipped:
         if (skip.cell.cell_id, 0, 0) not in finished:
-            blank = blank_record(skip.cell, context, facts(skip.cell.network))
+            blank = empty_record(skip.cell, context, facts(skip.cell.network))
             store.append(msgspec.structs.replace(blank, status="unsupported", error_message=skip.reason))
 
 

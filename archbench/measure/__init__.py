@@ -6,8 +6,8 @@ import gc
 import sys
 from collections.abc import Callable
 
-from archbench.measure.bench import Bench
-from archbench.measure.cell_run import CellRun
+from archbench.measure.cell_run import CellRun, measure_cell
+from archbench.measure.group import GroupContext
 from archbench.measure.turns import TurnRun
 from archbench.model.cell import Cell
 from archbench.model.messages import (
@@ -44,7 +44,9 @@ def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Call
     def enter(phase: str) -> None:
         emit(PhaseStarted(cell_id=cell.cell_id, phase=phase))
 
-    emit(TurnRun(Bench(request.task), request, enter=enter, emit=emit, hear=hear).run())
+    metrics = (*request.task.metrics, "latency")
+    run = CellRun(GroupContext(request.task), cell, first=True, enter=enter, metrics=metrics)
+    emit(TurnRun(run, survey=request.survey, emit=emit, hear=hear).measure())
 
 
 def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
@@ -54,10 +56,10 @@ def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
     OOM), so that whatever is left of the group belongs in a fresh one.
     """
     gc.freeze()  # everything imported stays: without this each collection before an experiment takes 0.3 s
-    bench = Bench(task)
+    group = GroupContext(task)
     if task.calibrate:
         try:
-            emit(Calibrated(calibration=bench.calibrate()))
+            emit(Calibrated(calibration=group.calibrate()))
         except Exception as error:  # a small GPU, a broken clock: shares of the peak are null then, and no more is lost
             print(f"calibration failed: {error}", file=sys.stderr)
     for position, cell in enumerate(task.group.cells):
@@ -66,8 +68,8 @@ def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
         def enter(phase: str, cell_id: str = cell.cell_id) -> None:
             emit(PhaseStarted(cell_id=cell_id, phase=phase))
 
-        run = CellRun(bench, cell, first=position == 0, enter=enter)
-        emit(run.run())
+        run = CellRun(group, cell, first=position == 0, enter=enter)
+        emit(measure_cell(run))
         if run.poisoned:
             return
 

@@ -84,7 +84,7 @@ class Sampled(Struct, frozen=True, kw_only=True):
 
 
 @contextlib.contextmanager
-def quiet_gc() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Collect now, and not at all inside: a collection in the middle of a step shows up in p99.
 
     What was alive when measuring began should have been frozen (`gc.freeze`): each collection would walk all of torch.
@@ -141,7 +141,7 @@ def sample_latency(
     )
     stretches: list[Stretch] = []
     patience = Patience(MOST_REPEATS * protocol.max_sampling_s)
-    with quiet_gc():
+    with gc_paused():
         while rule.done is None and not patience.exhausted(stretches):
             stretch = _take_stretch(lambda: clock.latency(step, steps), monitor, rule.block_length)
             stretches.append(stretch)
@@ -159,7 +159,7 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
     patience = Patience(MOST_REPEATS * protocol.max_throughput_s)
     seconds: list[float] = []
     stop: Stop | None = None
-    with quiet_gc():
+    with gc_paused():
         while stop is None and not patience.exhausted(stretches):
             stretch = _take_stretch(lambda: clock.burst(step, steps), monitor, 1)
             stretches.append(stretch)

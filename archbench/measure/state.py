@@ -59,7 +59,7 @@ def _set_switches(precision: Precision, threads: int, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def lent_state(precision: Precision, threads: int, seed: int) -> Iterator[None]:
+def restored_state(precision: Precision, threads: int, seed: int) -> Iterator[None]:
     """The state of `apply_state` for a while, in a process that others go on using: all is put back at the end.
 
     Inter-op threads stay as they are, since they can be set only once.

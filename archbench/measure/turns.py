@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections import deque
@@ -12,16 +11,25 @@ from typing import TypeVar
 
 from archbench.catalog import resolve
 from archbench.device.kind import kind_of
-from archbench.measure import compiler
-from archbench.measure.bench import Bench
 from archbench.measure.cell_run import CellRun
-from archbench.measure.columns import COLUMNS_OF
-from archbench.measure.sampling import Sampled, Stretch, WarmUp, quiet_gc, warm_up
+from archbench.measure.metrics.memory import MEMORY
+from archbench.measure.metrics.static import STATIC
+from archbench.measure.sampling import Sampled, Stretch, WarmUp, gc_paused, warm_up
 from archbench.measure.watch import Watch
-from archbench.measure.workload import UnsupportedError, Workload
+from archbench.measure.workload import UnsupportedError
 from archbench.model import messages
 from archbench.model.cell import Network
-from archbench.model.messages import Build, Built, ChildEvent, Finish, Surveyed, TakeTurn, TurnTaken, TurnTask, TurnWord
+from archbench.model.messages import (
+    Build,
+    Built,
+    CellFinished,
+    ChildEvent,
+    Finish,
+    Surveyed,
+    TakeTurn,
+    TurnTaken,
+    TurnWord,
+)
 from archbench.model.suite import PERCENTILES
 from archbench.stats import median_interval
 
@@ -34,93 +42,97 @@ it would cost more time than it saves noise."""
 _Word = TypeVar("_Word", bound=TurnWord)
 
 
-class TurnRun(CellRun):
-    """Measures one cell as `CellRun` does, but for the timing: blocks of a given number of steps, on demand."""
+class TurnRun:
+    """Takes a cell the way that `measure_cell` takes it, but for the timing: blocks of given length, on demand."""
 
     def __init__(
-        self,
-        bench: Bench,
-        request: TurnTask,
-        *,
-        enter: Callable[[str], None],
-        emit: Callable[[ChildEvent], None],
-        hear: Callable[[], TurnWord | None],
+        self, cell: CellRun, *, survey: bool, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]
     ) -> None:
-        super().__init__(bench, request.cell, first=True, enter=enter)
-        self._request = request
+        self._run = cell
+        self._survey = survey
         self._emit = emit
         self._hear = hear
         self._warmup_steps = 0
+        self._steps = 0
         self._stretches: list[Stretch] = []
 
+    def measure(self) -> CellFinished:
+        """Do what one is told until there is nothing more to do, or until something fails."""
+        return self._run.finish(self._measure)
+
     def _measure(self) -> None:
-        for metric, columns in COLUMNS_OF.items():
-            if metric not in (*self._task.metrics, "latency"):
-                self._draft.null("not_requested", *(name for name in columns if name != "predicted_peak_bytes"))
-        self._survey()
+        run = self._run
+        run.explain_unasked()
+        self._look_ahead()
         self._expect(Build)
-        workload = self._build()
-        self._emit(Built(cell_id=self._cell.cell_id, origin=origin_of(self._cell.network)))
+        run.build()
+        self._emit(Built(cell_id=run.cell.cell_id, origin=origin_of(run.cell.network)))
         word = self._expect(messages.WarmUp)
-        self._bench.admit(word.rivals)
-        self._first_call(workload)
-        self._warm_up_as_told(workload, word)
-        watch = Watch(self._bench.probe, None, self._task.protocol)
-        guard = compiler.no_recompiles() if self._compiles else contextlib.nullcontext()
-        with guard, quiet_gc(), self._phase("turns"):
-            self._take_turns(workload, watch)
+        run.group.admit(word.rivals)
+        run.first_call()
+        self._warm_up_as_told(word)
+        run.watch = Watch(run.group.probe, None, run.task.protocol)
+        with run.no_recompiles(), gc_paused(), run.phase("turns"):
+            self._take_turns()
         if self._stretches:
-            self._sum_up(watch)
-        if "memory" in self._task.metrics:
-            self._aside(self._memory, workload, *COLUMNS_OF["memory"])
+            self._sum_up()
+        if run.asks_for("memory"):
+            run.fill(MEMORY)
 
-    def _survey(self) -> None:
-        self._count()
-        model = self._bench.memory_model if self._request.survey and not self._compiles else None
-        held = self._task.protocol.input_ring
-        peak = None if model is None else model.peak_bytes(self._cell.batch_size, batches_held=held)
-        self._draft.set(predicted_peak_bytes=peak)
-        if peak is None:
-            self._draft.null("not_predicted" if self._request.survey else "not_requested", "predicted_peak_bytes")
-        self._emit(Surveyed(cell_id=self._cell.cell_id, pid=os.getpid(), predicted_peak_bytes=peak))
+    def _look_ahead(self) -> None:
+        """Say what is known before anything is built."""
+        run = self._run
+        with run.phase("count"):
+            run.name_inputs()
+            if run.asks_for("static"):
+                STATIC.prepare(run)
+            model = run.group.memory_model if self._survey and not run.compiles else None
+            held = run.task.protocol.input_ring
+            peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
+        run.row.set(predicted_peak_bytes=peak)
+        if peak is None and self._survey:
+            run.row.null("not_predicted", "predicted_peak_bytes")
+        self._emit(Surveyed(cell_id=run.cell.cell_id, pid=os.getpid(), predicted_peak_bytes=peak))
 
-    def _warm_up_as_told(self, workload: Workload, word: messages.WarmUp) -> None:
+    def _warm_up_as_told(self, word: messages.WarmUp) -> None:
         """Warm up for the steps given, or until level, and say how it went."""
-        clock = self._bench.clock
-        with self._phase("warmup"):
+        run = self._run
+        clock, step = run.group.clock, run.workload.step
+        with run.phase("warmup"):
             if word.steps is None:
-                warm = warm_up(workload.step, clock, self._task.protocol, first_cell=True)
+                warm = warm_up(step, clock, run.task.protocol, first_cell=True)
             else:
-                recent = deque((clock.latency(workload.step).host_s for _ in range(word.steps)), maxlen=STEP_HISTORY)
+                recent = deque((clock.latency(step).host_s for _ in range(word.steps)), maxlen=STEP_HISTORY)
                 warm = WarmUp(calls=word.steps, step_s=median(recent), level=True)
             self._warmup_steps += warm.calls
-            self._note(WarmUp(calls=self._warmup_steps, step_s=warm.step_s, level=warm.level))
+            run.note_warm_up(WarmUp(calls=self._warmup_steps, step_s=warm.step_s, level=warm.level))
         self._emit(
-            messages.Warmed(cell_id=self._cell.cell_id, steps=self._warmup_steps, step_s=warm.step_s, level=warm.level)
+            messages.Warmed(cell_id=run.cell.cell_id, steps=self._warmup_steps, step_s=warm.step_s, level=warm.level)
         )
 
-    def _take_turns(self, workload: Workload, watch: Watch) -> None:
+    def _take_turns(self) -> None:
         while not isinstance(word := self._listen(), Finish):
             if isinstance(word, messages.WarmUp):
-                self._warm_up_as_told(workload, word)
+                self._warm_up_as_told(word)
             elif isinstance(word, TakeTurn):
-                self._take_turn(workload, watch, word.steps)
+                self._take_turn(word.steps)
             else:
                 raise UnsupportedError(f"told to {type(word).__name__} while taking turns")
 
-    def _take_turn(self, workload: Workload, watch: Watch, steps: int) -> None:
-        clock = self._bench.clock
+    def _take_turn(self, steps: int) -> None:
+        run = self._run
+        clock, step, watch = run.group.clock, run.workload.step, run.watch
         self._steps = steps
         if steps >= LEAD_FROM:
-            clock.latency(workload.step)
+            clock.latency(step)
         watch.begin()
-        timing = clock.latency(workload.step, steps)
+        timing = clock.latency(step, steps)
         rejected = watch.end()
-        kind_of(self._bench.device).settle()  # the rival must not feel what is left of this turn
+        kind_of(run.group.device).settle()  # the rival must not feel what is left of this turn
         self._stretches.append(Stretch(timings=(timing,), rejected=rejected))
         self._emit(
             TurnTaken(
-                cell_id=self._cell.cell_id,
+                cell_id=run.cell.cell_id,
                 steps=steps,
                 seconds=timing.host_s / steps,
                 kept=rejected is None,
@@ -129,13 +141,14 @@ class TurnRun(CellRun):
             )
         )
 
-    def _sum_up(self, watch: Watch) -> None:
+    def _sum_up(self) -> None:
         """The row's latency: the median over the turns."""
+        row = self._run.row
         kept = [stretch for stretch in self._stretches if stretch.kept] or self._stretches
         interval = median_interval([stretch.timings[0].host_s / self._steps for stretch in kept])
         sampled = Sampled(stretches=tuple(self._stretches), steps=self._steps, interval=interval, stop=None)
-        self._samples.add(sampled, "latency")
-        self._draft.set(
+        row.add_timings(sampled, "latency")
+        row.set(
             latency_median_s=interval.median,
             latency_ci_low_s=interval.low,
             latency_ci_high_s=interval.high,
@@ -143,8 +156,9 @@ class TurnRun(CellRun):
             steps_per_sample=self._steps,
         )
         code = "several_steps_per_sample" if self._steps > 1 else "too_few_samples"
-        self._draft.null(code, *(f"latency_p{percent}_s" for percent in PERCENTILES))
-        self._conclude(watch)
+        row.null(code, *(f"latency_p{percent}_s" for percent in PERCENTILES))
+        row.null("in_turns", "device_time_median_s", "host_bound")
+        self._run.conclude()
 
     def _listen(self) -> TurnWord:
         word = self._hear()

@@ -33,7 +33,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     accuracy_source: str | None = None
 
 
-def blank_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
+def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
     """The row of a cell of which nothing has been measured yet: identity, circumstances, published accuracy."""
     environment = context.environment
     return Record(

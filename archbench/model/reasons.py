@@ -131,6 +131,7 @@ REASONS: dict[str, Reason] = {
         meaning="every block was rejected, for the reason that makes the row invalid; what it shows is of all of them",
     ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
+    "in_turns": Reason(effect="null", meaning="not measured where two sides take turns"),
     "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
     "nothing_timed": Reason(effect="null", meaning="no metric was asked for that is timed"),
     "nothing_ran": Reason(effect="null", meaning="only static figures were asked for, which need no step"),

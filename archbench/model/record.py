@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
+from archbench.model.axes import Metric
+
 SCHEMA_VERSION = 1
 """Version of what the columns below mean, stored in every file.
 
@@ -24,9 +26,9 @@ FAILED: frozenset[str] = frozenset({"oom", "error", "timeout", "crashed"})
 """Statuses that make `archbench run` exit with 1."""
 
 
-def C(description: str, unit: str | None = None) -> Meta:  # noqa: N802 - stands in every annotation below
-    """What a column means and the unit of its values."""
-    return Meta(description=description, extra={"unit": unit})
+def C(description: str, unit: str | None = None, metric: Metric | None = None) -> Meta:  # noqa: N802 - see below
+    """What a column means, the unit of its values, and the metric that fills it; `None` for what every row has."""
+    return Meta(description=description, extra={"unit": unit, "metric": metric})
 
 
 Text = str | None
@@ -63,28 +65,36 @@ class Record(Struct, frozen=True, kw_only=True):
     hardware_class: Annotated[str, C("rows of different hardware classes are never compared")]
 
     # Counted, not timed
-    params: Annotated[Whole, C("trainable parameters")] = None
-    macs: Annotated[Whole, C("multiply-accumulates of one forward pass, per image")] = None
-    flops: Annotated[Whole, C("2 x macs, per image")] = None
-    activations: Annotated[Whole, C("elements in the outputs of conv and linear layers, per image")] = None
-    weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B")] = None
+    params: Annotated[Whole, C("trainable parameters", metric="static")] = None
+    macs: Annotated[Whole, C("multiply-accumulates of one forward pass, per image", metric="static")] = None
+    flops: Annotated[Whole, C("2 x macs, per image", metric="static")] = None
+    activations: Annotated[
+        Whole, C("elements in the outputs of conv and linear layers, per image", metric="static")
+    ] = None
+    weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B", metric="static")] = None
 
     # Latency: one batch in flight, synchronised
-    latency_median_s: Annotated[Real, C("median time of one synchronised step", "s")] = None
-    latency_ci_low_s: Annotated[Real, C("95 % interval of the median within this process, low end", "s")] = None
-    latency_ci_high_s: Annotated[Real, C("95 % interval of the median within this process, high end", "s")] = None
-    latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s")] = None
-    latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s")] = None
-    latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s")] = None
-    device_time_median_s: Annotated[Real, C("the same step between device events; null on the CPU", "s")] = None
-    host_bound: Annotated[bool | None, C("host time exceeds device time by more than 10 %")] = None
-    samples: Annotated[Whole, C("latency samples")] = None
-    steps_per_sample: Annotated[Whole, C("steps timed together, above 1 for very short steps")] = None
+    latency_median_s: Annotated[Real, C("median time of one synchronised step", "s", metric="latency")] = None
+    latency_ci_low_s: Annotated[
+        Real, C("95 % interval of the median within this process, low end", "s", metric="latency")
+    ] = None
+    latency_ci_high_s: Annotated[
+        Real, C("95 % interval of the median within this process, high end", "s", metric="latency")
+    ] = None
+    latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s", metric="latency")] = None
+    latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s", metric="latency")] = None
+    latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s", metric="latency")] = None
+    device_time_median_s: Annotated[
+        Real, C("the same step between device events; null on the CPU", "s", metric="latency")
+    ] = None
+    host_bound: Annotated[bool | None, C("host time exceeds device time by more than 10 %", metric="latency")] = None
+    samples: Annotated[Whole, C("latency samples", metric="latency")] = None
+    steps_per_sample: Annotated[Whole, C("steps timed together, above 1 for very short steps", metric="latency")] = None
 
     # Throughput: pipelined, no synchronisation inside
-    throughput_img_s: Annotated[Real, C("images per second, median over bursts", "img/s")] = None
-    throughput_ci_low_img_s: Annotated[Real, C("95 % interval, low end", "img/s")] = None
-    throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s")] = None
+    throughput_img_s: Annotated[Real, C("images per second, median over bursts", "img/s", metric="throughput")] = None
+    throughput_ci_low_img_s: Annotated[Real, C("95 % interval, low end", "img/s", metric="throughput")] = None
+    throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s", metric="throughput")] = None
 
     # How the measuring went
     canary_s: Annotated[Real, C("median time of the fixed canary kernel during this cell", "s")] = None
@@ -93,40 +103,62 @@ class Record(Struct, frozen=True, kw_only=True):
     contention: Annotated[Real, C("share of CPU time that others took while timing; CPU only")] = None
 
     # torch.compile
-    compile_cold_s: Annotated[Real, C("first step with an empty compile cache", "s")] = None
-    compile_warm_s: Annotated[Real, C("first step with the cache filled", "s")] = None
-    compile_neighbours: Annotated[Whole, C("compilations that ran beside this one")] = None
+    compile_cold_s: Annotated[Real, C("first step with an empty compile cache", "s", metric="compile")] = None
+    compile_warm_s: Annotated[Real, C("first step with the cache filled", "s", metric="compile")] = None
+    compile_neighbours: Annotated[Whole, C("compilations that ran beside this one", metric="compile")] = None
     graph_breaks: Annotated[Whole, C("graph breaks in the compiled step")] = None
     recompiles: Annotated[Whole, C("recompilations after the first")] = None
-    cuda_graph_launches: Annotated[Whole, C("CUDA graph launches seen in one step; null on the CPU")] = None
+    cuda_graph_launches: Annotated[
+        Whole, C("CUDA graph launches seen in one step; null on the CPU", metric="compile")
+    ] = None
 
     # Memory, in a pass of its own
-    peak_allocated_bytes: Annotated[Whole, C("peak of live tensor bytes in one step, weights included", "B")] = None
-    peak_reserved_bytes: Annotated[Whole, C("peak held by the caching allocator; null on the CPU", "B")] = None
-    process_bytes: Annotated[
-        Whole, C("on the CPU peak resident memory less what was held before; on a GPU all that the driver counts", "B")
+    peak_allocated_bytes: Annotated[
+        Whole, C("peak of live tensor bytes in one step, weights included", "B", metric="memory")
     ] = None
-    predicted_peak_bytes: Annotated[Whole, C("peak_allocated_bytes predicted without running", "B")] = None
+    peak_reserved_bytes: Annotated[
+        Whole, C("peak held by the caching allocator; null on the CPU", "B", metric="memory")
+    ] = None
+    process_bytes: Annotated[
+        Whole,
+        C(
+            "on the CPU peak resident memory less what was held before; on a GPU all that the driver counts",
+            "B",
+            metric="memory",
+        ),
+    ] = None
+    predicted_peak_bytes: Annotated[
+        Whole, C("peak_allocated_bytes predicted without running", "B", metric="memory")
+    ] = None
 
     # Energy and clocks
-    energy_j_per_img: Annotated[Real, C("energy per image", "J")] = None
+    energy_j_per_img: Annotated[Real, C("energy per image", "J", metric="energy")] = None
     mean_power_w: Annotated[Real, C("mean power of the device while timing", "W")] = None
     sm_clock_mhz: Annotated[Real, C("median SM clock at block edges", "MHz")] = None
     throttled_fraction: Annotated[Real, C("share of blocks under a thermal or power-brake throttle")] = None
     power_capped_fraction: Annotated[Real, C("share of blocks under a software power cap")] = None
 
     # Numerics against fp32 eager, random weights
-    output_rel_error: Annotated[Real, C("relative L2 error of the output against fp32 eager")] = None
-    output_cosine: Annotated[Real, C("cosine between the output and fp32 eager's")] = None
-    output_finite: Annotated[bool | None, C("every output element is finite")] = None
-    compile_error_ratio: Annotated[Real, C("error against fp64, compiled over eager at the same precision")] = None
+    output_rel_error: Annotated[Real, C("relative L2 error of the output against fp32 eager", metric="numerics")] = None
+    output_cosine: Annotated[Real, C("cosine between the output and fp32 eager's", metric="numerics")] = None
+    output_finite: Annotated[bool | None, C("every output element is finite", metric="numerics")] = None
+    compile_error_ratio: Annotated[
+        Real, C("error against fp64, compiled over eager at the same precision", metric="numerics")
+    ] = None
 
     # Efficiency
     achieved_flops: Annotated[
-        Real, C("FLOP/s while timing throughput; a training step counts as three forward passes", "FLOP/s")
+        Real,
+        C(
+            "FLOP/s while timing throughput; a training step counts as three forward passes",
+            "FLOP/s",
+            metric="throughput",
+        ),
     ] = None
-    mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known")] = None
-    measured_peak_share: Annotated[Real, C("achieved_flops over this machine's measured matmul peak")] = None
+    mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known", metric="throughput")] = None
+    measured_peak_share: Annotated[
+        Real, C("achieved_flops over this machine's measured matmul peak", metric="throughput")
+    ] = None
 
     # Published accuracy, never measured here
     top1: Annotated[Real, C("published top-1 accuracy", "%")] = None
@@ -175,6 +207,8 @@ class Column(Struct, frozen=True, kw_only=True):
     kind: Literal["text", "real", "whole", "flag", "texts"]
     unit: str | None
     description: str
+    metric: Metric | None = None
+    """What fills it; `None`: every row has it."""
 
 
 def columns() -> dict[str, Column]:
@@ -184,14 +218,25 @@ def columns() -> dict[str, Column]:
     def describe(field: msgspec.inspect.Field) -> Column:
         kind: Any = field.type
         meta = kind.extra_json_schema or {}
-        unit = (kind.extra or {}).get("unit")
+        extra = kind.extra or {}
         inner = kind.type
         options = inner.types if isinstance(inner, msgspec.inspect.UnionType) else (inner,)
         first = next(o for o in options if not isinstance(o, msgspec.inspect.NoneType))
         word = type(first).__name__.removesuffix("Type").lower()
         word = {"literal": "str", "vartuple": "tuple"}.get(word, word)
-        return Column(name=field.name, kind=kinds[word], unit=unit, description=meta.get("description", ""))  # type: ignore[arg-type]
+        return Column(
+            name=field.name,
+            kind=kinds[word],  # type: ignore[arg-type]
+            unit=extra.get("unit"),
+            description=meta.get("description", ""),
+            metric=extra.get("metric"),
+        )
 
     info = msgspec.inspect.type_info(Record)
     assert isinstance(info, msgspec.inspect.StructType)
     return {field.name: describe(field) for field in info.fields}
+
+
+def columns_of(metric: Metric) -> tuple[str, ...]:
+    """The columns that a metric fills: null, and explained, in the rows of a suite that does not ask for it."""
+    return tuple(column.name for column in columns().values() if column.metric == metric)

@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _failure(request: ProfileRequest, phase: str, error: Exception) -> ProfileFailed:
-    from archbench.measure.failures import status_of
+    from archbench.measure.cell_run import status_of
     from archbench.measure.workload import UnsupportedError
 
     cell = request.cell

@@ -16,8 +16,8 @@ from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
 from archbench.device.kind import kind_of, open_clock
 from archbench.measure.calibrate import calibrate
-from archbench.measure.failures import status_of
-from archbench.measure.sampling import quiet_gc, warm_up
+from archbench.measure.cell_run import status_of
+from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
@@ -188,7 +188,7 @@ class _Run:
         return protocol_for(self._cell.device, {"warmup_cap_s": WARMUP_CAP_S})
 
     def _times(self, workload: Workload, clock: Clock) -> StepTimes:
-        with quiet_gc():
+        with gc_paused():
             warm_up(workload.step, clock, self._protocol(), first_cell=True)
             return time_by_module(workload, clock, self._request.timing_s)
 

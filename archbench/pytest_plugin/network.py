@@ -19,9 +19,9 @@ from archbench.catalog.build import build, input_shape
 from archbench.device import collect_environment, resolve_device
 from archbench.device.kind import kind_of, open_clock
 from archbench.measure import compiler
-from archbench.measure.memory import measure_memory
-from archbench.measure.sampling import quiet_gc, warm_up
-from archbench.measure.state import default_threads, lent_state
+from archbench.measure.metrics.memory import measure_memory
+from archbench.measure.sampling import gc_paused, warm_up
+from archbench.measure.state import default_threads, restored_state
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Phase, Precision, Scalar
 from archbench.model.cell import Cell, Network
@@ -98,7 +98,7 @@ class NetworkBenchmark:
                 pytest.skip(reason)
             self._config.stash[DEVICES].add(environment.device)
             threads = default_threads(environment.cpu_count)
-            with _current(environment.device), lent_state(precision, threads, seed):
+            with _current(environment.device), restored_state(precision, threads, seed):
                 return self._measure(cell, subject, environment, protocol_for(kind, protocol or {}), seed)
         except UnsupportedError as error:
             skip, message = True, str(error)
@@ -129,7 +129,7 @@ class NetworkBenchmark:
         rounds, steps = _amount(protocol, warm.step_s, cell.device)
         guard = compiler.no_recompiles() if compiles else nullcontext()
         clock.synchronize()
-        with guard, quiet_gc():
+        with guard, gc_paused():
             result = self._benchmark.pedantic(workload.step, rounds=rounds, iterations=steps)
         peak = measure_memory(workload.step, device, None).peak_allocated
         self._benchmark.extra_info.update(

@@ -53,8 +53,9 @@ def columns_markdown() -> str:
     sections = (
         _section(
             "results.parquet",
-            "One row a cell, round and visit: what one process measured of one cell.",
-            _columns(columns().values()),
+            "One row a cell, round and visit: what one process measured of one cell. A column that belongs to a "
+            "metric is null in a suite that does not ask for it; the others are in every row that got so far.",
+            _columns(columns().values(), metrics=True),
         ),
         _section(
             "Added by archbench.load",
@@ -107,9 +108,12 @@ def _section(title: str, text: str, table: Table) -> Section:
     return Section(title=title, blocks=(Paragraph(text), table))
 
 
-def _columns(known: Iterable[Column]) -> Table:
-    rows = tuple((f"`{one.name}`", _TYPES[one.kind], one.unit or "", one.description) for one in known)
-    return Table(headings=("Column", "Type", "Unit", "Meaning"), rows=rows)
+def _columns(known: Iterable[Column], *, metrics: bool = False) -> Table:
+    rows = tuple(
+        (f"`{one.name}`", _TYPES[one.kind], one.unit or "", *([one.metric or ""] if metrics else []), one.description)
+        for one in known
+    )
+    return Table(headings=("Column", "Type", "Unit", *(["Metric"] if metrics else []), "Meaning"), rows=rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.messages import (
     Build,
     Built,
@@ -237,7 +237,7 @@ class Contender:
     def _obituary(self, status: Status, message: str) -> Record:
         cell, context = self._request.cell, self._request.task.context
         return structs.replace(
-            blank_record(cell, context, self._camp.facts(cell.network)),
+            empty_record(cell, context, self._camp.facts(cell.network)),
             status=status,
             error_phase=self._phase,
             error_message=message,

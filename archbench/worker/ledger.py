@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from archbench.model.blank import Facts, blank_record
+from archbench.model.blank import Facts, empty_record
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import (
     Calibrated,
@@ -112,7 +112,7 @@ class Ledger:
 
     def _failed(self, cell: Cell, status: Status, message: str, phase: str | None) -> CellFinished:
         row = structs.replace(
-            blank_record(cell, self._task.context, self._facts(cell.network)),
+            empty_record(cell, self._task.context, self._facts(cell.network)),
             status=status,
             error_phase=phase,
             error_message=message,

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
 from archbench.model.pair import Frozen, Pair, Turn
@@ -248,4 +248,4 @@ class _Match:
 
 
 def _blank(camp: Camp, request: TurnTask) -> Record:
-    return blank_record(request.cell, request.task.context, camp.facts(request.cell.network))
+    return empty_record(request.cell, request.task.context, camp.facts(request.cell.network))

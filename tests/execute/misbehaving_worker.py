@@ -16,7 +16,7 @@ import time
 from execute_fakes import FACTS, make_environment
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.cell import Cell
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.record import Sample, Status
@@ -34,7 +34,7 @@ def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
         emit(CellStarted(cell_id=cell.cell_id, deadline_s=task.protocol.cell_deadline_s))
         emit(PhaseStarted(cell_id=cell.cell_id, phase="latency"))
         status, samples = misbehave(str(act), cell)
-        row = structs.replace(blank_record(cell, task.context, FACTS), status=status, params=os.getpid())
+        row = structs.replace(empty_record(cell, task.context, FACTS), status=status, params=os.getpid())
         emit(CellFinished(record=row, samples=samples))
         if act == "twice":
             emit(CellFinished(record=row))

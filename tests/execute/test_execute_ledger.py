@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
@@ -22,7 +22,7 @@ CELLS = TASK.group.cells
 
 
 def finished(cell: Cell, status: Status = "ok") -> CellFinished:
-    row = structs.replace(blank_record(cell, TASK.context, FACTS), status=status)
+    row = structs.replace(empty_record(cell, TASK.context, FACTS), status=status)
     return CellFinished(record=row)
 
 

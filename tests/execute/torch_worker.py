@@ -9,7 +9,7 @@ from pathlib import Path
 from execute_fakes import FACTS, make_environment
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.worker.child import Emit, Hear
 from archbench.worker.preload import import_for, import_torch
@@ -43,7 +43,7 @@ def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
             emit(PhaseStarted(cell_id=cell.cell_id, phase="compile"))
             with torch.inference_mode():
                 torch.testing.assert_close(torch.compile(model)(batch), expected, rtol=1e-3, atol=1e-4)
-        row = blank_record(cell, task.context, FACTS)
+        row = empty_record(cell, task.context, FACTS)
         emit(CellFinished(record=structs.replace(row, status="ok", params=torch.get_num_threads())))
 
 

@@ -15,7 +15,7 @@ import time
 from execute_fakes import FACTS, make_environment
 from msgspec import structs
 
-from archbench.model.blank import blank_record
+from archbench.model.blank import empty_record
 from archbench.model.messages import (
     Build,
     Built,
@@ -51,7 +51,7 @@ class Child:
         self.warmed = 0
 
     def row(self, status: Status = "ok", **columns: object) -> CellFinished:
-        row = blank_record(self.cell, self.request.task.context, FACTS)
+        row = empty_record(self.cell, self.request.task.context, FACTS)
         middle = sorted(self.times)[len(self.times) // 2] if self.times else None
         counted = {"params": int(self.options.get("params", 1000)), "macs": 1} if self.request.survey else {}
         verdict = self.options.get("verdict", "ok") if status == "ok" else None

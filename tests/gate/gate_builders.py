@@ -12,7 +12,7 @@ from msgspec import structs
 from archbench.comparison.gate.books import CellLog, GateSpec
 from archbench.comparison.gate.noise import Threshold
 from archbench.comparison.gate.sides import SideSpec
-from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
 from archbench.model.pair import Frozen, Pair, Turn
 
@@ -36,7 +36,7 @@ def make_pair(
     """A pair whose log(head / base) is this; `base` and `head` are columns of the rows."""
     times = (base_s, base_s * math.exp(log_ratio))
     context = RunContext(run_id="gate", round=0, environment=make_environment())
-    blank = blank_record(cell or make_cell(), context, Facts())
+    blank = empty_record(cell or make_cell(), context, Facts())
     rows = tuple(
         structs.replace(
             blank, **{"status": "ok", "verdict": "ok", "latency_median_s": time, "params": 10, **(columns or {})}

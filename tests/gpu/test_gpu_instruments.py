@@ -14,8 +14,8 @@ from archbench.device.nvml import session
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
-from archbench.measure.memory import measure_memory
-from archbench.measure.state import apply_state, lent_state, plain_fp32
+from archbench.measure.metrics.memory import measure_memory
+from archbench.measure.state import apply_state, plain_fp32, restored_state
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Network
 
@@ -100,7 +100,7 @@ def test_tf32_is_on_where_asked_for_and_nowhere_else(device):
 
 def test_lent_state_gives_the_devices_random_numbers_back(device):
     before = torch.cuda.get_rng_state(device)
-    with lent_state("tf32", threads=1, seed=7):
+    with restored_state("tf32", threads=1, seed=7):
         torch.randn(8, device=device)
     assert torch.equal(torch.cuda.get_rng_state(device), before)
 

@@ -12,11 +12,11 @@ from archbench.device import collect_environment
 from archbench.device.probe import GpuProcess, Reading
 from archbench.device.replay import ReplayProbe
 from archbench.measure import measure_group
-from archbench.measure.bench import Bench
-from archbench.measure.cell_run import CellRun
-from archbench.measure.draft import Draft
+from archbench.measure.group import GroupContext
+from archbench.measure.metrics import energy as energy_metric
+from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.workload import Workload
-from archbench.model.blank import Facts, RunContext, blank_record
+from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
@@ -100,16 +100,7 @@ def test_figures_are_there_and_consistent(phase):
 
 IDENTITY = {"family", "setting", "top1", "top5", "accuracy_source", "cuda_version", "driver_version"}
 NO_FAILURE = {"error_phase", "error_message"}
-LIKE_ANOTHER = {  # null for the reason that another column bears
-    "host_bound",  # device_time_median_s
-    "samples",  # latency_median_s
-    "steps_per_sample",  # latency_median_s
-    "canary_s",  # nothing was timed
-    "compile_neighbours",  # compile_cold_s
-    "compile_error_ratio",  # compile_cold_s
-    "cuda_graph_launches",  # compile_cold_s
-}
-UNEXPLAINED = IDENTITY | NO_FAILURE | LIKE_ANOTHER
+UNEXPLAINED = IDENTITY | NO_FAILURE
 
 
 @pytest.mark.parametrize("metrics", [ALL, *((metric,) for metric in ALL)], ids=lambda metrics: "+".join(metrics))
@@ -190,15 +181,16 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
             return None
 
     both = Both()
-    monkeypatch.setattr(Bench, "probe", both)
-    energy = CellRun._energy
+    monkeypatch.setattr(GroupContext, "probe", both)
+    measure_energy = energy_metric.measure_energy
 
-    def measured(self, workload):
+    def measured(*arguments, **options):
         both.energy = True
-        energy(self, workload)
+        reading = measure_energy(*arguments, **options)
         both.energy = False
+        return reading
 
-    monkeypatch.setattr(CellRun, "_energy", measured)
+    monkeypatch.setattr(energy_metric, "measure_energy", measured)
     steps = []
     infer = Workload._infer
     monkeypatch.setattr(Workload, "_infer", lambda self: (steps.append(both.energy), infer(self))[1])
@@ -210,7 +202,7 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
 def test_a_cell_beside_a_stranger_is_given_up_soon_and_says_why_it_has_no_samples(monkeypatch):
     stranger = (GpuProcess(pid=4711),)
     readings = [Reading(at_s=float(i), event_reasons=0, foreign=stranger) for i in range(200)]
-    monkeypatch.setattr(Bench, "probe", ReplayProbe(readings))
+    monkeypatch.setattr(GroupContext, "probe", ReplayProbe(readings))
     patient = {"max_sampling_s": 60, "max_throughput_s": 60}
     finished = measure(metrics=("latency", "throughput"), protocol=patient)[-1]
     row = finished.record
@@ -244,7 +236,7 @@ def test_a_failing_pass_beside_the_timings_costs_its_columns_and_not_the_row(mon
     def fail(*arguments):
         raise RuntimeError("no memory events")
 
-    monkeypatch.setattr("archbench.measure.cell_run.measure_memory", fail)
+    monkeypatch.setattr("archbench.measure.metrics.memory.measure_memory", fail)
     found = rows(measure(batches=(1, 2), metrics=("latency", "memory")))
     assert [row.status for row in found] == ["ok"]  # the second cell is left to a fresh process
     assert found[0].latency_median_s > 0
@@ -255,7 +247,7 @@ def test_a_calibration_that_fails_costs_no_cell(monkeypatch):
     def fail(self):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Bench, "calibrate", fail)
+    monkeypatch.setattr(GroupContext, "calibrate", fail)
     events = measure(calibrate=True)
     assert rows(events)[0].status == "ok"
     assert not any(isinstance(event, Calibrated) for event in events)
@@ -286,7 +278,7 @@ def test_a_network_of_vectors_has_no_side_in_pixels():
 def test_a_label_may_be_called_as_a_column_is():
     context = RunContext(run_id="test", round=0, environment=collect_environment("cpu"))
     cell = Cell(network=Network(name="resnet18"), batch_size=1)
-    draft = Draft(blank_record(cell, context, Facts()))
+    draft = RecordBuilder(empty_record(cell, context, Facts()))
     draft.null("not_requested", "latency_median_s", "params")
     draft.set(host_bound=True, latency_median_s=0.01)
     draft.flag("host_bound")

@@ -6,7 +6,7 @@ import random
 import pytest
 from fakes import ReplayClock, ScriptedMonitor, nothing
 
-from archbench.measure.sampling import quiet_gc, sample_latency, sample_throughput, warm_up
+from archbench.measure.sampling import gc_paused, sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import Protocol, protocol_for
 
 GPU = Protocol()
@@ -131,7 +131,7 @@ def test_gc_is_off_inside_and_back_on_after_an_error():
     seen = []
 
     def fails():
-        with quiet_gc():
+        with gc_paused():
             seen.append(gc.isenabled())
             raise ZeroDivisionError
 

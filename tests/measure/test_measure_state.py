@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from archbench.measure.state import apply_state, default_threads, flushes_denormals, lent_state, plain_fp32
+from archbench.measure.state import apply_state, default_threads, flushes_denormals, plain_fp32, restored_state
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
 from archbench.model.cell import Cell, Network
@@ -174,7 +174,7 @@ def test_lent_state_is_given_back_also_after_an_exception():
 
 
 def fail_in_lent_state():
-    with lent_state("tf32", threads=1, seed=7):
+    with restored_state("tf32", threads=1, seed=7):
         assert torch.get_float32_matmul_precision() == "high"
         assert torch.backends.cudnn.allow_tf32
         assert torch.get_num_threads() == 1

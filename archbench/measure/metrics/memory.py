@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from msgspec import Struct
@@ -13,10 +14,44 @@ from msgspec import Struct
 from archbench.analyze.allocator import measured_peak
 from archbench.device.kind import kind_of
 from archbench.device.probe import Probe
+from archbench.measure.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from archbench.measure.cell_run import CellRun
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _RESET_PEAK_RSS = "5"
+
+
+def _fill(run: CellRun) -> None:
+    with run.phase("memory"):
+        group = run.group
+        group.put_canary_away()
+        reading = measure_memory(run.workload.step, group.device, group.baseline_rss, group.probe)
+        run.row.set(
+            peak_allocated_bytes=reading.peak_allocated,
+            peak_reserved_bytes=reading.peak_reserved,
+            process_bytes=reading.process,
+        )
+        predict(run)
+    if reading.peak_reserved is None:
+        run.row.null("not_on_device", "peak_reserved_bytes")
+    if reading.process is None:
+        run.row.null("process_unknown" if run.cell.device == "cuda" else "not_on_device", "process_bytes")
+
+
+MEMORY = Metric(name="memory", fill=_fill)
+
+
+def predict(run: CellRun) -> None:
+    """Enter the predicted peak of an eager step: what a compiled one keeps is the compiler's choice."""
+    model = None if run.compiles else run.group.memory_model
+    if model is None:
+        run.row.null("not_predicted", "predicted_peak_bytes")
+    else:
+        held = run.task.protocol.input_ring
+        run.row.set(predicted_peak_bytes=model.peak_bytes(run.cell.batch_size, batches_held=held))
 
 
 class MemoryReading(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,8 @@
-"""Graph breaks without generating any code: the network is traced as torch.compile traces it, and that is all."""
+"""What is counted, and, where nothing else is asked for, what can be predicted and traced without a step."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -9,13 +11,42 @@ from archbench.analyze.dataless import without_data
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog.build import build
 from archbench.measure import compiler
+from archbench.measure.metrics.memory import predict
+from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import step_contexts
 from archbench.model.cell import Cell
+
+if TYPE_CHECKING:
+    from archbench.measure.cell_run import CellRun
+
+
+def _count(run: CellRun) -> None:
+    counts = run.group.counts
+    run.row.set(
+        params=counts.params,
+        macs=counts.macs,
+        flops=counts.flops,
+        activations=counts.activations,
+        weight_bytes=counts.weight_bytes,
+    )
+
+
+STATIC = Metric(name="static", prepare=_count)
+
+
+def foresee(run: CellRun) -> None:
+    """The further figures that need no step, for the rows of a suite that asks for nothing else."""
+    with run.phase("predict"):
+        predict(run)
+    if run.compiles:
+        with run.phase("trace"):
+            run.note_compiled(traced_counts(run.cell, run.group.shape, allow_code=run.task.allow_code))
 
 
 def traced_counts(cell: Cell, shape: tuple[int, ...], *, allow_code: bool = False) -> compiler.CompileCounts:
     """Trace one forward pass of `cell` on inputs of `shape` (without batch) and return what dynamo counted.
 
+    Graph breaks without generating any code: the network is traced as torch.compile traces it, and that is all.
     Tracing is the same on every device, so this needs none: tensors have no data, unless the network looks at values;
     then it runs once on the CPU. A second or two a network. Raises what the network, or dynamo over it, raises.
     """

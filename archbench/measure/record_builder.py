@@ -1,23 +1,27 @@
-"""A row while it is being filled."""
+"""A row while it is being filled, and the raw timings behind it."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
+from archbench.measure.sampling import Sampled
 from archbench.model.reasons import explain, verdict_of
-from archbench.model.record import Record, Status
+from archbench.model.record import Record, Sample, Status
 
 
-class Draft:
-    """Collects a cell's figures, labels and the reasons of its nulls; `finish` makes the frozen row."""
+class RecordBuilder:
+    """Collects a cell's figures, labels, the reasons of its nulls, and its timings; `finish` makes the frozen row."""
 
-    def __init__(self, blank: Record) -> None:
-        self._blank = blank
+    def __init__(self, empty: Record) -> None:
+        self._empty = empty
         self._figures: dict[str, object] = {}
         self._reasons: dict[str, None] = {}  # a set that keeps the order in which reasons arose
+        self._samples: list[Sample] = []
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.phase = "build"
@@ -36,6 +40,22 @@ class Draft:
         explain(code)
         self._reasons[code] = None
 
+    def add_timings(self, sampled: Sampled, experiment: Literal["latency", "throughput"]) -> None:
+        """Take in every timing of an experiment, those that the monitor rejected included."""
+        for block, stretch in enumerate(sampled.stretches):
+            for timing in stretch.timings:
+                self._sample(experiment, block, timing.host_s, timing.device_s, steps=sampled.steps, kept=stretch.kept)
+
+    def add_canaries(self, seconds: Sequence[float]) -> None:
+        """Take in the canary's times, in seconds."""
+        for block, one in enumerate(seconds):
+            self._sample("canary", block, one)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The timings so far, in the order in which they were taken in: every statistic can be computed again."""
+        return tuple(self._samples)
+
     def finish(self) -> Record:
         """The row of a cell that was measured, with its verdict."""
         return self._row("ok", verdict=verdict_of(self._reasons))
@@ -50,10 +70,33 @@ class Draft:
         # Why a column is null is dropped where it was filled after all; a label may be called as a column is.
         reasons = (code for code in self._reasons if ":" not in code or row.get(code.partition(":")[0]) is None)
         return msgspec.structs.replace(
-            self._blank,
+            self._empty,
             **row,
             status=status,
             reasons=tuple(reasons),
             started_at=self._started_at,
             duration_s=time.perf_counter() - self._started,
         )
+
+    def _sample(
+        self,
+        experiment: Literal["latency", "throughput", "canary"],
+        block: int,
+        host_s: float,
+        device_s: float | None = None,
+        *,
+        steps: int = 1,
+        kept: bool = True,
+    ) -> None:
+        sample = Sample(
+            cell_id=self._empty.cell_id,
+            round=self._empty.round,
+            visit=self._empty.visit,
+            experiment=experiment,
+            block=block,
+            steps=steps,
+            host_s=host_s,
+            device_s=device_s,
+            kept=kept,
+        )
+        self._samples.append(sample)

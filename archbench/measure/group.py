@@ -15,8 +15,8 @@ from archbench.device.kind import kind_of
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
-from archbench.measure.memory import resident_bytes
-from archbench.measure.numerics import make_comparable
+from archbench.measure.metrics.memory import resident_bytes
+from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
 from archbench.model.blank import Facts
 from archbench.model.calibration import Calibration
@@ -28,8 +28,8 @@ CALIBRATION_BATCH = 2
 """Images that set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""
 
 
-class Bench:
-    """One process's workplace. Everything is made on first use, so that a failure lands in the cell that needed it."""
+class GroupContext:
+    """What one process measures with, made on first use, so that a failure lands in the cell that needed it."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

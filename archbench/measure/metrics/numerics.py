@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
+from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import plain_fp32
 from archbench.measure.workload import Workload, first_tensor
 
+if TYPE_CHECKING:
+    from archbench.measure.cell_run import CellRun
+
 HEAD_STD = 0.02
 """Standard deviation for a head that its library starts at zero (torchvision's ViT): zeros have no relative error."""
+
+
+def _cannot(run: CellRun) -> str | None:
+    if not run.group.judges_numerics:
+        return "inference_only"
+    if run.group.is_reference:
+        return "is_reference"
+    return None if run.first else "first_batch_only"
+
+
+def _fill(run: CellRun) -> None:
+    with run.phase("numerics"):
+        found = compare(run.workload, run.group.build().eval())
+    run.row.set(
+        output_rel_error=found.rel_error,
+        output_cosine=found.cosine,
+        output_finite=found.finite,
+        compile_error_ratio=found.compile_error_ratio,
+    )
+    if found.rel_error is None:
+        run.row.null("not_finite", "output_rel_error", "output_cosine")
+    if found.compile_error_ratio is None:
+        run.row.null("not_finite" if run.compiles else "not_compiled", "compile_error_ratio")
+
+
+NUMERICS = Metric(name="numerics", fill=_fill, cannot=_cannot)
 
 
 class Numerics(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,75 @@
+"""The time of one synchronised step: one batch in flight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from archbench.measure.metrics.metric import Metric
+from archbench.measure.sampling import Sampled, sample_latency
+from archbench.model.suite import PERCENTILES
+from archbench.stats import drifting, minimum_samples, percentile
+
+if TYPE_CHECKING:
+    from archbench.measure.cell_run import CellRun
+
+WIDE = 2.0
+"""An interval this many times wider than the target makes a row suspect."""
+
+
+def _time(run: CellRun) -> None:
+    with run.phase("latency"):
+        needed = max((minimum_samples(p) for p in run.task.percentiles), default=0)
+        sampled = sample_latency(
+            run.workload.step, run.group.clock, run.task.protocol, run.watch, step_s=run.step_s, min_samples=needed
+        )
+    run.row.add_timings(sampled, "latency")
+    interval = sampled.interval
+    run.row.set(
+        latency_median_s=interval.median,
+        latency_ci_low_s=interval.low,
+        latency_ci_high_s=interval.high,
+        samples=len(sampled.kept()),
+        steps_per_sample=sampled.steps,
+    )
+    _judge(run, sampled)
+    _percentiles(run, sampled)
+    _device_time(run, sampled)
+
+
+LATENCY = Metric(name="latency", timed=True, fill=_time)
+
+
+def _judge(run: CellRun, sampled: Sampled) -> None:
+    kept = [timing.host_s for timing in sampled.kept()]
+    if sampled.given_up is not None:
+        run.row.flag(sampled.given_up)
+    half_width = sampled.interval.half_width
+    if half_width is None:
+        run.row.flag("few_samples")
+    elif half_width > WIDE * run.task.protocol.target_half_width:
+        run.row.flag("wide_interval")
+    if len(kept) > 1 and drifting(kept, run.task.protocol.warmup_level_change).drifting:
+        run.row.flag("nonstationary")
+
+
+def _percentiles(run: CellRun, sampled: Sampled) -> None:
+    host = [timing.host_s for timing in sampled.kept()]
+    for percent in PERCENTILES:
+        column = f"latency_p{percent}_s"
+        value = percentile(host, percent) if sampled.steps == 1 else None
+        run.row.set(**{column: value})
+        if value is None:
+            code = "several_steps_per_sample" if sampled.steps > 1 else "too_few_samples"
+            run.row.null(code if host else "all_rejected", column)
+
+
+def _device_time(run: CellRun, sampled: Sampled) -> None:
+    device = sorted(timing.device_s / sampled.steps for timing in sampled.kept() if timing.device_s is not None)
+    if not device:
+        run.row.null("not_on_device", "device_time_median_s", "host_bound")
+        return
+    device_time = device[len(device) // 2]
+    host_bound = sampled.interval.median / device_time > run.task.protocol.host_bound_ratio
+    run.row.set(device_time_median_s=device_time, host_bound=host_bound)
+    if host_bound:
+        run.row.flag("host_bound")
