@@ -44,7 +44,7 @@ machine's own drift. What each verdict and reason means stands under *How far to
 
 ## Which network
 
-The decision matrix: what comes first in each situation, and whether the usual advice holds. [picking.md](picking.md)
+The decision matrix: what comes first in each situation, and whether the usual choice holds. [picking.md](picking.md)
 has the language of its conditions.
 
 {decisions}

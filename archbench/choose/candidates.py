@@ -1,8 +1,4 @@
-"""The cells of one run or several as a decision sees them: one row a cell, with the figures to rank by in their places.
-
-Times and rates stand under their stored names, corrected for the machine's drift where the summary ranks by corrected
-figures, so that what is compared, ranked and printed is the same number.
-"""
+"""The cells of one run or several as a decision sees them: a summary with what the catalogue knows, one row a cell."""
 
 from __future__ import annotations
 
@@ -24,16 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TOGGLES = ["precision", "compile_mode", "memory_format"]
-_RANKED = {
-    "latency_median_s": "rank_latency_s",
-    "latency_ci_low_s": "rank_latency_low_s",
-    "latency_ci_high_s": "rank_latency_high_s",
-    "throughput_img_s": "rank_throughput_img_s",
-    "throughput_ci_low_img_s": "rank_throughput_low_img_s",
-    "throughput_ci_high_img_s": "rank_throughput_high_img_s",
-}
-"""Stored columns and what a decision takes in their place."""
-_PERCENTILES = ("latency_p90_s", "latency_p95_s", "latency_p99_s")
 
 
 class Candidates(Struct, frozen=True, kw_only=True):
@@ -64,13 +50,7 @@ def read_candidates(paths: Sequence[Path]) -> Candidates:
 def candidates(summary: pd.DataFrame, floors: dict[str, NoiseFloor]) -> Candidates:
     """The rows of a `summarise`d frame as a decision sees them. Of a cell measured in several like runs, the newest."""
     summary = summary.reset_index(drop=True)
-    scale = (summary["rank_latency_s"] / summary["latency_median_s"]).fillna(1.0)
-    frame = summary.assign(
-        **{name: summary[ranked] for name, ranked in _RANKED.items()},
-        **{name: summary[name] * scale for name in _PERCENTILES},
-        **_known(summary),
-        **_settings(summary),
-    )
+    frame = summary.assign(**_known(summary), **_settings(summary))
     return Candidates(frame=_newest(frame), floors=floors)
 
 

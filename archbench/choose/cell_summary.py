@@ -57,7 +57,7 @@ class CellSummary(Struct, frozen=True, gc=False):
     rank_latency_s: float | None
     rank_latency_low_s: float | None
     rank_latency_high_s: float | None
-    latency_p95_s: float | None
+    rank_latency_p95_s: float | None
     rank_throughput_img_s: float | None
     rank_throughput_low_img_s: float | None
     rank_throughput_high_img_s: float | None
@@ -121,9 +121,7 @@ class CellSummary(Struct, frozen=True, gc=False):
 
 def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
     """The rows of a summary, in its order."""
-    drift = cells["rank_latency_s"] / cells["latency_median_s"]
-    named = cells.assign(latency_p95_s=cells["latency_p95_s"] * drift)
-    columns = (plain_values(named[field]) for field in CellSummary.__struct_fields__)
+    columns = (plain_values(cells[field]) for field in CellSummary.__struct_fields__)
     return tuple(CellSummary(*values) for values in zip(*columns, strict=True))
 
 
@@ -167,3 +165,13 @@ def axes_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
 
 def _effect(code: str) -> str | None:
     return REASONS[code].effect if code in REASONS else None
+
+
+def failure_line(status: str, verdict: str | None, message: str | None, reasons: Iterable[str]) -> str | None:
+    """Why a cell has no figures to be compared by, `oom: out of memory` or `invalid: drift`; `None` where it has."""
+    if status != "ok":
+        return f"{status}: {message}" if message else status
+    if verdict != "invalid":
+        return None
+    codes = [code for code in reasons if _effect(code) == "invalid"]
+    return f"invalid: {', '.join(codes)}" if codes else "invalid"

@@ -37,7 +37,7 @@ class Footnote(Struct, frozen=True):
     text: str
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class Comparables(Struct, frozen=True, kw_only=True):
     """Rows that may be ranked against each other."""
 
     circumstances: tuple[Circumstance, ...]
@@ -46,7 +46,9 @@ class Group(Struct, frozen=True, kw_only=True):
     """Positions in the frame: of the rows that were asked about, and of the others under the same circumstances."""
 
 
-def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Collection[str]) -> tuple[Group, ...]:
+def comparable_groups(
+    frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Collection[str]
+) -> tuple[Comparables, ...]:
     """Split the frame's rows by every locked column in which the `wanted` ones differ, but for those in `across`.
 
     One group of all rows where nothing is wanted. Groups come in the order of their circumstances, numbers ascending.
@@ -59,14 +61,16 @@ def comparable_groups(frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Co
         if column not in across and values[wanted].nunique(dropna=False) > 1:
             keys[column] = values.where(values.notna(), "unknown")
     if not keys:
-        return (Group(circumstances=(), rows=np.arange(len(frame))),)
+        return (Comparables(circumstances=(), rows=np.arange(len(frame))),)
     key_frame = pd.DataFrame(keys)
     number = key_frame.groupby(list(keys), sort=False).ngroup().to_numpy()
     groups = []
     for one in np.unique(number[wanted]):
         rows = np.flatnonzero(number == one)
         first = key_frame.iloc[rows[0]]
-        groups.append(Group(circumstances=tuple(Circumstance(name, _plain(first[name])) for name in keys), rows=rows))
+        groups.append(
+            Comparables(circumstances=tuple(Circumstance(name, _plain(first[name])) for name in keys), rows=rows)
+        )
     return tuple(sorted(groups, key=lambda group: [_order(one.value) for one in group.circumstances]))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from archbench.model.derived import judged_columns
+from archbench.model.derived import judged_columns, ranked_by
 from archbench.query.expression import All, Among, Compare, Expression, Not, Value
 from archbench.query.expression import Any as Either
 
@@ -42,9 +42,9 @@ def evaluate(expression: Expression, frame: pd.DataFrame) -> Truth:
     """Judge `expression` on every row of `frame`, which has the columns that it names."""
     match expression:
         case Compare(column=column, operator=sign, value=value):
-            return _compare(frame[column], column, sign, value)
+            return _compare(frame[ranked_by(column)], column, sign, value)
         case Among(column=column, values=values, negated=negated):
-            found = [_compare(frame[column], column, "==", value) for value in values]
+            found = [_compare(frame[ranked_by(column)], column, "==", value) for value in values]
             truth = Truth(_any(one.yes for one in found), _all(one.no for one in found))
             return Truth(truth.no, truth.yes) if negated else truth
         case Not(term=term):

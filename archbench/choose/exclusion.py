@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from archbench.choose.cell_summary import failure_line
 from archbench.choose.evaluate import Truth, numbers, plain_values
-from archbench.choose.ties import Estimate, Margin
-from archbench.model.derived import judged_columns, without_unit
+from archbench.choose.margins import Estimate, Margin
+from archbench.choose.summary import fit_rows
+from archbench.model.derived import judged_columns, ranked_by, without_unit
 from archbench.model.reasons import REASONS
 from archbench.query.expression import Compare, Expression, Value, leaves, show
 
@@ -39,7 +41,7 @@ class Miss(Struct, frozen=True, kw_only=True):
     """Why the column is null, where the row says so."""
 
 
-class Comparison(Struct, frozen=True, kw_only=True):
+class GoalMargin(Struct, frozen=True, kw_only=True):
     """Two cells in one goal."""
 
     better: Estimate
@@ -52,7 +54,7 @@ class Beaten(Struct, frozen=True, kw_only=True):
     """A cell off the Pareto front: another that is nowhere worse, and by how much it is better in each goal."""
 
     by: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[GoalMargin, ...]
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
@@ -87,11 +89,12 @@ def left_out(
     _, first = np.unique(network[order], return_index=True)
     nearest = order[np.sort(first)]
     terms = [_term(condition) for condition in conditions]
-    cells = _Cells(frame, nearest, (*IDENTITY, *(name for term in terms for name in term.columns), *goals))
+    named = (*IDENTITY, *(ranked_by(name) for term in terms for name in term.columns), *map(ranked_by, goals))
+    rows = _plain_rows(frame.iloc[nearest], named)
     satisfied = zip(*(truth.yes[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
     return tuple(
-        cells.explained(place, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
-        for place, fine in enumerate(satisfied)
+        _explained(row, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
+        for row, fine in zip(rows, satisfied, strict=True)
     )
 
 
@@ -101,7 +104,9 @@ class _Term(Struct, frozen=True, kw_only=True):
     text: str
     columns: tuple[str, ...]
     bound: float | None
+    """What one number is compared with."""
     chooses_cells: bool
+    """It says which cell is meant, and nothing of how well it does."""
 
 
 def _term(condition: Expression) -> _Term:
@@ -111,13 +116,8 @@ def _term(condition: Expression) -> _Term:
         text=show(condition),
         columns=columns,
         bound=float(condition.value) if isinstance(condition, Compare) and compared else None,
-        chooses_cells=_chooses_cells(columns),
+        chooses_cells=all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns),
     )
-
-
-def _chooses_cells(columns: Iterable[str]) -> bool:
-    """Whether a condition on these says which cell is meant, and nothing of how well it does."""
-    return all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns)
 
 
 def _nearness(
@@ -125,86 +125,68 @@ def _nearness(
 ) -> list[NDArray[np.float64]]:
     """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
     wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
-    for condition, truth in zip(conditions, truths, strict=True):
-        if _chooses_cells(leaf.column for leaf in leaves(condition)):
+    for term, truth in zip(map(_term, conditions), truths, strict=True):
+        if term.chooses_cells:
             wrong_cell += ~truth.yes
-        else:
-            missed += ~truth.yes
-            excess = np.maximum(excess, np.where(truth.yes, 0.0, _excess(condition, frame)))
-    unfit = ((frame["status"] != "ok") | (frame["verdict"] == "invalid")).to_numpy(dtype=bool)
-    return [excess, missed, unfit.astype(float), wrong_cell]
+            continue
+        missed += ~truth.yes
+        far = np.full(len(frame), np.inf)  # where a distance from the bound has no meaning
+        if term.bound is not None and term.bound > 0:
+            figures = numbers(frame[ranked_by(term.columns[0])])
+            known = figures > 0
+            far[known] = np.abs(np.log(figures[known] / term.bound))
+        excess = np.maximum(excess, np.where(truth.yes, 0.0, far))
+    return [excess, missed, (~fit_rows(frame)).astype(float), wrong_cell]
 
 
-def _excess(condition: Expression, frame: pd.DataFrame) -> NDArray[np.float64]:
-    """How far each row is from a single bound, in logs; infinite where that has no meaning."""
-    far = np.full(len(frame), np.inf)
-    if not isinstance(condition, Compare) or isinstance(condition.value, (str, bool)) or condition.value <= 0:
-        return far
-    figures = numbers(frame[condition.column])
-    known = figures > 0
-    far[known] = np.abs(np.log(figures[known] / condition.value))
-    return far
+def _plain_rows(frame: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows as plain values, numbers as floats, to be looked at one by one."""
+    columns = {}
+    for name in dict.fromkeys(names):
+        number = judged_columns()[name].kind in ("real", "whole")
+        columns[name] = plain_values(frame[name].astype(float) if number else frame[name])
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-class _Cells:
-    """Some rows of the frame as plain values, to be looked at one by one."""
+def _explained(row: dict[str, Any], unsatisfied: Sequence[_Term], goals: Sequence[str]) -> LeftOut:
+    """Why the network of this row is left out."""
+    misses = [_miss(row, term) for term in unsatisfied]
+    failure = failure_line(row["status"], row["verdict"], row["error_message"], row["reasons"])
+    if failure is not None:
+        # Most figures are missing because it failed; conditions on them would only say so again.
+        misses = [miss for miss in misses if any(value is not None for _, value in miss.actual)]
+    elif not misses:
+        misses = [
+            Miss(condition=without_unit(goal), actual=((ranked_by(goal), None),), unmeasured=_why_null(row, goal))
+            for goal in goals
+            if row[ranked_by(goal)] is None
+        ]
+    return LeftOut(
+        network=str(row["variant"]),
+        cell_id=str(row["cell_id"]),
+        elsewhere=any(term.chooses_cells for term in unsatisfied),
+        misses=tuple(misses),
+        failure=failure,
+    )
 
-    def __init__(self, frame: pd.DataFrame, places: NDArray[np.int64], names: Iterable[str]) -> None:
-        self._columns: dict[str, list[Any]] = {}
-        for name in dict.fromkeys(names):
-            values = frame[name].iloc[places]
-            kind = judged_columns()[name].kind
-            self._columns[name] = plain_values(values.astype(float) if kind in ("real", "whole") else values)
 
-    def explained(self, place: int, unsatisfied: Sequence[_Term], goals: Sequence[str]) -> LeftOut:
-        """Why the network of this row is left out."""
-        misses = [self._miss(place, term) for term in unsatisfied]
-        failure = self._failure(place)
-        if failure is not None:
-            # Most figures are missing because it failed; conditions on them would only say so again.
-            misses = [miss for miss in misses if any(value is not None for _, value in miss.actual)]
-        elif not misses:
-            misses = [
-                Miss(condition=without_unit(goal), actual=((goal, None),), unmeasured=self._why_null(place, goal))
-                for goal in goals
-                if self._value(place, goal) is None
-            ]
-        return LeftOut(
-            network=str(self._columns["variant"][place]),
-            cell_id=str(self._columns["cell_id"][place]),
-            elsewhere=any(term.chooses_cells for term in unsatisfied),
-            misses=tuple(misses),
-            failure=failure,
-        )
+def _miss(row: dict[str, Any], term: _Term) -> Miss:
+    values = {name: row[ranked_by(name)] for name in term.columns}
+    actual = tuple(
+        (ranked_by(name), ", ".join(value) or None if isinstance(value, tuple) else value)
+        for name, value in values.items()
+    )
+    value, bound, excess = actual[0][1], term.bound, None
+    if bound is not None and isinstance(value, float) and value > 0 and bound > 0:
+        excess = math.expm1(abs(math.log(value / bound)))
+    nothing = next((name for name, (_, known) in zip(values, actual, strict=True) if known is None), None)
+    why = None if nothing is None else _why_null(row, nothing)
+    return Miss(condition=term.text, actual=actual, bound=bound, excess=excess, unmeasured=why)
 
-    def _failure(self, place: int) -> str | None:
-        status, verdict, message, reasons = (
-            self._columns[name][place] for name in ("status", "verdict", "error_message", "reasons")
-        )
-        if status != "ok":
-            return f"{status}: {message}" if message else str(status)
-        if verdict == "invalid":
-            codes = [code for code in reasons if code in REASONS and REASONS[code].effect == "invalid"]
-            return f"invalid: {', '.join(codes)}" if codes else "invalid"
-        return None
 
-    def _miss(self, place: int, term: _Term) -> Miss:
-        actual = tuple((name, self._value(place, name)) for name in term.columns)
-        value, bound, excess = actual[0][1], term.bound, None
-        if bound is not None and isinstance(value, float) and value > 0 and bound > 0:
-            excess = math.expm1(abs(math.log(value / bound)))
-        nothing = next((name for name, known in actual if known is None), None)
-        why = None if nothing is None else self._why_null(place, nothing)
-        return Miss(condition=term.text, actual=actual, bound=bound, excess=excess, unmeasured=why)
-
-    def _value(self, place: int, column: str) -> Value | None:
-        value = self._columns[column][place]
-        return ", ".join(value) or None if isinstance(value, tuple) else value
-
-    def _why_null(self, place: int, column: str) -> str | None:
-        """What the row's reasons say of a column that is null."""
-        reasons = self._columns["reasons"][place]
-        codes = [code.rpartition(":")[2] for code in reasons if code.startswith(f"{column}:")]
-        if not codes:
-            return "nobody has published it" if column in ("top1", "top5") else None
-        return REASONS[codes[0]].meaning if codes[0] in REASONS else codes[0]
+def _why_null(row: dict[str, Any], column: str) -> str | None:
+    """What the row's reasons say of a column that is null."""
+    codes = [code.rpartition(":")[2] for code in row["reasons"] if code.startswith(f"{column}:")]
+    if not codes:
+        return "nobody has published it" if column in ("top1", "top5") else None
+    return REASONS[codes[0]].meaning if codes[0] in REASONS else codes[0]

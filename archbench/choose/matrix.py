@@ -1,16 +1,17 @@
-"""The decision matrix: what a suite asks of a run, answered row by row, with the usual advice held against it."""
+"""The decision matrix: what a suite asks of a run, answered row by row, and whether the usual choice holds here."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.catalog.pretrained import loading_line
-from archbench.choose.advice import Advised, Opinion, advised_in, opinion
 from archbench.choose.candidates import Candidates
+from archbench.choose.exclusion import LeftOut
 from archbench.choose.pick import Choice, Goal, Question, Ranking, cells_of, every_cell, pick
 from archbench.model.cell import Network
 from archbench.model.derived import judged_columns
@@ -23,6 +24,37 @@ _FEW = 5
 """Networks in a ranking up to which all of them are shown."""
 _FREE = ("precision",)
 """Locked for `pick`, free here: the setting is part of the answer unless `where` fixes it."""
+
+Holds = Literal["holds", "holds in part", "does not hold", "cannot be judged"]
+Reason = Literal[
+    "first", "tie", "some fail", "close", "behind", "none satisfies", "not measurable", "none measured", "no rival",
+]  # fmt: skip
+IN_PART_WITHIN = 1.25
+"""A usual network that is behind the best by no more than a quarter still does the job: the choice holds in part.
+Neighbouring depths of one family (ResNet-50 and 101) differ by more, and so do the networks that tutorials choose from.
+"""
+
+
+class UsualChoice(Struct, frozen=True, kw_only=True):
+    """One network that people usually take."""
+
+    name: str
+    choice: Choice | None = None
+    """Its place in the ranking."""
+    left_out: LeftOut | None = None
+    """Why it has none, though it was measured; neither is set where it was not measured under these circumstances."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to judge it by."""
+        return self.choice is not None or (self.left_out is not None and not self.left_out.elsewhere)
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """What has become of the usual choice."""
+
+    holds: Holds
+    reason: Reason
 
 
 class BatchWinner(Struct, frozen=True, kw_only=True):
@@ -39,23 +71,23 @@ class Row(Struct, frozen=True, kw_only=True):
     goal: Goal
     conditions: tuple[Expression, ...]
     """Those of the decision, bounds included, but for those that follow from the baseline."""
-    opinion: Opinion
+    standing: Standing
     ranking: Ranking
     """The one judged by: that of most networks; of equal ones that of the largest batch."""
     batch_size: int | None
     """That of the ranking; `None` where nothing satisfies the conditions."""
-    advised: tuple[Advised, ...]
+    usual: tuple[UsualChoice, ...]
     beside: tuple[Choice, ...]
-    """The recommended network, the runner-up, the advised ones and the baseline, each with its figures; all networks
+    """The recommended network, the runner-up, the usual ones and the baseline, each with its figures; all networks
     where there are few."""
     every_setting: tuple[Choice, ...]
-    """The advised networks under every setting, where the decision asks for that."""
+    """The usual networks under every setting, where the decision asks for that."""
     baseline: Choice | None
     other_batches: tuple[BatchWinner, ...]
     evidence: str | None
     """The command that measures what is missing."""
     loading: str | None
-    """The line of Python that loads the recommended network, or the advised one where none can be recommended."""
+    """The line of Python that loads the recommended network, or the usual one where none can be recommended."""
 
     @property
     def recommended(self) -> Choice | None:
@@ -87,31 +119,31 @@ def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network
     if decision.at_most_of_baseline:
         question, ranking = _bounded_by(decision, candidates, question, ranking, baseline)
         others = ()
-    advised = advised_in(ranking, decision.folklore)
-    judged = opinion(ranking, advised)
+    usual = usual_choices(ranking, decision.usual_choice)
+    judged = standing(ranking, usual)
     if decision.not_measurable:
-        judged = Opinion(holds="cannot be judged", reason="not measurable")
+        judged = Standing(holds="cannot be judged", reason="not measurable")
     first = ranking.choices[0] if ranking.choices else None
     return Row(
         decision=decision,
         goal=question.goals[0],
         conditions=asked.conditions,
-        opinion=judged,
+        standing=judged,
         ranking=ranking,
         batch_size=first.batch_size if first is not None else None,
-        advised=advised,
-        beside=_beside(candidates, question, ranking, advised, baseline),
+        usual=usual,
+        beside=_beside(candidates, question, ranking, usual, baseline),
         every_setting=_every_setting(decision, candidates, question, ranking),
         baseline=baseline,
         other_batches=others,
-        evidence=_evidence(decision, question, ranking, advised),
+        evidence=_evidence(decision, question, ranking, usual),
         loading=_loading(decision, first, networks),
     )
 
 
 def _loading(decision: Decision, first: Choice | None, networks: dict[str, Network]) -> str | None:
-    if decision.not_measurable and decision.folklore:
-        return loading_line(Network(name=decision.folklore[0]))
+    if decision.not_measurable and decision.usual_choice:
+        return loading_line(Network(name=decision.usual_choice[0]))
     return None if first is None else loading_line(networks.get(first.network, Network(name=first.architecture)))
 
 
@@ -200,14 +232,14 @@ def _beside(
     candidates: Candidates,
     question: Question,
     ranking: Ranking,
-    advised: Iterable[Advised],
+    usual: Iterable[UsualChoice],
     baseline: Choice | None,
 ) -> tuple[Choice, ...]:
-    """First, second, advised and baseline, each network once, also those that the conditions leave out."""
-    out = [one.left_out.cell_id for one in advised if one.left_out is not None and one.measured]
+    """First, second, usual and baseline, each network once, also those that the conditions leave out."""
+    out = [one.left_out.cell_id for one in usual if one.left_out is not None and one.measured]
     wanted = [
         *ranking.choices[: len(ranking.choices) if len(ranking.choices) <= _FEW else 2],
-        *(one.choice for one in advised if one.choice is not None),
+        *(one.choice for one in usual if one.choice is not None),
         *cells_of(candidates, question, out),
         *([baseline] if baseline is not None else []),
     ]
@@ -225,9 +257,9 @@ def _every_setting(
     return every_cell(candidates, fixed)
 
 
-def _evidence(decision: Decision, question: Question, ranking: Ranking, advised: Sequence[Advised]) -> str | None:
-    """The command that measures the advised networks that have no figures; `None` where all have."""
-    missing = [one.name for one in advised if not one.measured]
+def _evidence(decision: Decision, question: Question, ranking: Ranking, usual: Sequence[UsualChoice]) -> str | None:
+    """The command that measures the usual networks that have no figures; `None` where all have."""
+    missing = [one.name for one in usual if not one.measured]
     if decision.not_measurable or not missing:
         return None
     words = ["archbench", "run", *missing]
@@ -239,3 +271,40 @@ def _evidence(decision: Decision, question: Question, ranking: Ranking, advised:
     if isinstance(batch, (int, float)):
         words += ["--batch-size", str(int(batch))]
     return shlex.join(words)
+
+
+def usual_choices(ranking: Ranking, names: Sequence[str]) -> tuple[UsualChoice, ...]:
+    """Each name's place in a ranking or why it has none. Of several variants of a network, the best one."""
+    out = {one.cell_id.partition("@")[0].partition("[")[0]: one for one in reversed(ranking.left_out)}
+    found = []
+    for name in names:
+        choice = next((one for one in ranking.choices if one.architecture == name), None)
+        found.append(UsualChoice(name=name, choice=choice, left_out=None if choice else out.get(name)))
+    return tuple(found)
+
+
+def standing(ranking: Ranking, usual: Sequence[UsualChoice]) -> Standing:
+    """Judge the usual choice by a ranking.
+
+    It holds where a usual network comes first or ties with the first, and every usual one that was measured
+    satisfies the conditions; in part where others of them do not, or where the best of them is behind by at most
+    `IN_PART_WITHIN`; it does not where none satisfies the conditions, or the best is further behind. It cannot be
+    judged where none of them was measured, or nothing else was.
+    """
+    measured = [one for one in usual if one.measured]
+    placed = [one.choice for one in measured if one.choice is not None]
+    if not measured:
+        return Standing(holds="cannot be judged", reason="none measured")
+    looked_at = {one.network for one in ranking.choices} | {o.network for o in ranking.left_out if not o.elsewhere}
+    if len(looked_at) < 2:
+        return Standing(holds="cannot be judged", reason="no rival")
+    if not placed:
+        return Standing(holds="does not hold", reason="none satisfies")
+    best = min(placed, key=lambda one: (one.rank, one.behind.ratio if one.behind else 1.0))
+    if best.rank == 1:
+        if len(placed) < len(measured):
+            return Standing(holds="holds in part", reason="some fail")
+        return Standing(holds="holds", reason="tie" if best.behind else "first")
+    if best.behind is not None and best.behind.ratio <= IN_PART_WITHIN:
+        return Standing(holds="holds in part", reason="close")
+    return Standing(holds="does not hold", reason="behind")

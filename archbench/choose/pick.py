@@ -10,12 +10,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.choose.candidates import Candidates
-from archbench.choose.comparable import Circumstance, Footnote, Group, accuracies, comparable_groups, differences
+from archbench.choose.comparable import Circumstance, Comparables, Footnote, accuracies, comparable_groups, differences
 from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
-from archbench.choose.exclusion import IDENTITY, Beaten, Comparison, LeftOut, left_out
-from archbench.choose.pareto import dominating, pareto_front
-from archbench.choose.ties import INTERVALS, Estimate, Margin, margin
-from archbench.model.derived import RANKING_KEYS, judged_columns
+from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
+from archbench.choose.margins import INTERVALS, Estimate, Margin, dominating, margin, pareto_front
+from archbench.choose.summary import fit_rows
+from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import did_you_mean
 from archbench.model.record import Column
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
@@ -33,7 +33,8 @@ class Goal(Struct, frozen=True, kw_only=True):
 
     def costs(self, frame: pd.DataFrame) -> NDArray[np.float64]:
         """The column so that smaller is better; NaN where it is null."""
-        return -numbers(frame[self.column]) if self.larger else numbers(frame[self.column])
+        found = numbers(frame[ranked_by(self.column)])
+        return -found if self.larger else found
 
 
 class Question(Struct, frozen=True, kw_only=True):
@@ -49,10 +50,10 @@ class Question(Struct, frozen=True, kw_only=True):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of numbers that the question is about: goals, then conditions, then what is shown beside."""
+        """Columns of numbers that the question is about, as they are judged: goals, conditions, what stands beside."""
         named = [leaf.column for condition in self.conditions for leaf in leaves(condition)]
         wanted = dict.fromkeys((*(goal.column for goal in self.goals), *named, *self.show))
-        return tuple(name for name in wanted if _is_figure(judged_columns()[name]))
+        return tuple(dict.fromkeys(ranked_by(name) for name in wanted if _is_figure(judged_columns()[name])))
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -81,6 +82,7 @@ class Choice(Struct, frozen=True, kw_only=True):
 
     def estimate(self, column: str) -> Estimate:
         """Its figure of a column that the question named."""
+        column = ranked_by(column)
         return next((one for one in self.figures if one.column == column), Estimate(column=column, value=None))
 
 
@@ -119,11 +121,11 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     frame = candidates.frame[_needed(question)]
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
     truths = [evaluate(condition, frame) for condition in conditions]
-    wanted = _fit(frame)
+    wanted = fit_rows(frame)
     for truth in truths:
         wanted = wanted & truth.yes
     for goal in question.goals:
-        wanted = wanted & ~np.isnan(numbers(frame[goal.column]))
+        wanted = wanted & ~np.isnan(goal.costs(frame))
     groups = comparable_groups(frame, wanted, question.across)
     return Picked(
         conditions=tuple(show(condition) for condition in question.conditions),
@@ -137,7 +139,7 @@ def pick(candidates: Candidates, question: Question) -> Picked:
 def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
     """All cells that satisfy the conditions, not only each network's best: by network, the best of each first."""
     frame = candidates.frame
-    wanted = _fit(frame)
+    wanted = fit_rows(frame)
     for condition in question.conditions:
         wanted = wanted & evaluate(condition, frame).yes
     kept = frame[wanted]
@@ -149,11 +151,6 @@ def cells_of(candidates: Candidates, question: Question, cell_ids: Collection[st
     """The named cells with the figures that the question is about, whether or not they satisfy it."""
     frame = candidates.frame
     return _choices(frame[frame["cell_id"].isin(list(cell_ids))], question)
-
-
-def _fit(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows whose figures may be ranked."""
-    return ((frame["status"] == "ok") & (frame["verdict"] != "invalid")).to_numpy(dtype=bool)
 
 
 def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[str]:
@@ -172,7 +169,7 @@ def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[st
 def _unmeasured(frame: pd.DataFrame, question: Question) -> list[str]:
     """Columns of the question that are null everywhere, with the one that is measured in their place."""
     nothing = (name for name in question.columns if frame[name].isna().all())
-    return [f"{name} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
+    return [f"{name.removeprefix('rank_')} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
 
 
 _INSTEAD = {"peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes"}
@@ -180,7 +177,7 @@ _INSTEAD = {"peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes"}
 
 def _needed(question: Question) -> list[str]:
     """Columns that the answer is made of: copying the others for every ranking would take most of the time."""
-    named = [leaf.column for condition in question.conditions for leaf in leaves(condition)]
+    named = [ranked_by(leaf.column) for condition in question.conditions for leaf in leaves(condition)]
     fields = [name for name in Choice.__struct_fields__ if name in judged_columns()]
     ends = [end for name in question.columns for end in INTERVALS.get(name, ())]
     return list(dict.fromkeys((*IDENTITY, *RANKING_KEYS, *fields, *named, *question.columns, *ends)))
@@ -190,7 +187,7 @@ def _ranking(
     frame: pd.DataFrame,
     candidates: Candidates,
     question: Question,
-    group: Group,
+    group: Comparables,
     wanted: NDArray[np.bool_],
     conditions: Sequence[Expression],
     truths: Sequence[Truth],
@@ -287,7 +284,7 @@ def _beaten(
         floor = _floor(candidates, winner, loser)
         pairs = [(winner.estimate(goal.column), loser.estimate(goal.column)) for goal in question.goals]
         comparisons = tuple(
-            Comparison(better=better, worse=worse, margin=margin(better, worse, floor)) for better, worse in pairs
+            GoalMargin(better=better, worse=worse, margin=margin(better, worse, floor)) for better, worse in pairs
         )
         beaten = Beaten(by=winner.network, comparisons=comparisons)
         found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, beaten=beaten))

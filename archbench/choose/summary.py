@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.between import process_interval
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
 from archbench.stats.repeatability import repeatability_limit
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+CONFIDENCE = 0.95
 KEYS = ["run_id", "cell_id"]
 _ROW_ONLY = {"round", "visit"}
 _CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_size"}
@@ -48,6 +48,11 @@ class NoiseFloor(Struct, frozen=True, kw_only=True):
     drift_corrected: bool
 
 
+def fit_rows(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows were measured and are fit to be compared: `ok` and not `invalid`; a mask of shape (rows,)."""
+    return ((frame["status"] == "ok") & (frame["verdict"] != "invalid")).to_numpy(dtype=bool)
+
+
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a run and cell, in the order of first rows: `load_frame`'s columns less round and visit, plus `ADDED`.
 
@@ -61,8 +66,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)
     # Groups by number: grouping by two columns of text again for every figure would take most of the time.
     group = np.asarray(frame.groupby(KEYS, sort=False).ngroup(), dtype=np.int64)
-    measured = (frame["status"] == "ok").to_numpy()
-    valid = measured & (frame["verdict"] != "invalid").to_numpy()
+    measured, valid = (frame["status"] == "ok").to_numpy(), fit_rows(frame)
     used = measured & (valid | ~np.bincount(group, weights=valid).astype(bool)[group])
 
     first = frame.loc[~pd.Series(group).duplicated().to_numpy()].reset_index(drop=True)
@@ -82,7 +86,7 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
     Corrected figures are compared where the summary would rank by them.
     """
     wanted = [*KEYS, "round", "visit", "device", "variant", "speed_index", "latency_median_s", _CORRECTED]
-    fit = (frame["status"] == "ok") & (frame["verdict"] != "invalid") & frame["latency_median_s"].notna()
+    fit = fit_rows(frame) & frame["latency_median_s"].notna()
     rows = frame.loc[fit, wanted]
     visited = rows.groupby([*KEYS, "round"])["visit"].transform("nunique") > 1
     rows = rows[visited]
@@ -175,4 +179,47 @@ def _rank_figures(
         new[f"rank_{name}_{unit}"] = np.where(corrected, middle_usual, middle)
         for end, index in (("low", 0), ("high", 1)):
             new[f"rank_{name}_{end}_{unit}"] = np.where(corrected, ranked[index], raw[index])
+    for percentile in ("p90", "p95", "p99"):
+        scale = new["rank_latency_s"] / figures["latency_median_s"].to_numpy(dtype=float)
+        new[f"rank_latency_{percentile}_s"] = figures[f"latency_{percentile}_s"].to_numpy(dtype=float) * scale
     return new
+
+
+def process_interval(
+    value: NDArray[np.float64],
+    below: NDArray[np.float64],
+    above: NDArray[np.float64],
+    group: NDArray[np.int64],
+    middle: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both ends of the 95 % interval of each group's figure, shape (groups,); NaN where nothing gives one.
+
+    `value`, `below`, `above`, `group`: shape (processes,): the log of each process's own median, the ends of its own
+    interval relative to that (logs, NaN where it has none), and its group's number. `middle`: shape (groups,), the log
+    of the group's figure, the median over its processes.
+
+    With two processes or more: Student's t about the mean of the logs, at least as wide as their own intervals would
+    make that of a mean, and widened where need be to hold the figure. With one process: its own interval, which knows
+    nothing of how processes differ.
+    """
+    from scipy.special import stdtrit
+
+    cells = len(middle)
+    keep = np.isfinite(value)
+    value, below, above, group = value[keep], below[keep], above[keep], group[keep]
+
+    def mean(of: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(group, weights=of, minlength=cells) / np.maximum(count, 1)
+
+    count = np.bincount(group, minlength=cells)
+    centre, own_below, own_above = mean(value), mean(below), mean(above)
+    several = count > 1
+    freedom = np.where(several, count - 1, 1)
+    variance = np.bincount(group, weights=(value - centre[group]) ** 2, minlength=cells) / freedom
+    half = stdtrit(freedom, 0.5 + CONFIDENCE / 2) * np.sqrt(variance / np.maximum(count, 1))
+    half = np.fmax(half, (own_above - own_below) / 2 / np.sqrt(np.maximum(count, 1)))
+    low = np.where(several, np.minimum(centre - half, middle), middle + own_below)
+    high = np.where(several, np.maximum(centre + half, middle), middle + own_above)
+    low[count == 0] = high[count == 0] = np.nan
+    with np.errstate(over="ignore"):  # two wild processes have an endless interval
+        return np.exp(low), np.exp(high)

@@ -1,4 +1,4 @@
-"""What each toggle contributes, alone and on top of others, and under which setting a network is best.
+"""What toggles do: what each contributes, which setting is best, when compiling pays, which networks change places.
 
 Compared are cells of one run that differ in nothing but their toggles: same network, phase, batch and image size.
 """
@@ -6,14 +6,23 @@ Compared are cells of one run that differ in nothing but their toggles: same net
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from msgspec import Struct
 
 from archbench.choose.cell_summary import PLAIN, CellSummary, axes_order
-from archbench.choose.ties import LONGEST_LOG
+from archbench.choose.margins import LONGEST_LOG
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BLOCK = 256
+"""Networks held against all others at a time: thousands of networks have millions of pairs."""
+_MOST_NAMED = 200
+"""Flips of one comparison that are named; all are counted."""
+NEVER = math.inf
 Toggles = tuple[str, str, str]
 """Precision, memory format and mode of compilation."""
 Alike = dict[Toggles, CellSummary]
@@ -204,3 +213,179 @@ def _changed(before: Toggles, after: Toggles) -> list[str]:
     """The toggles of `after` that `before` lacks, in words."""
     pairs = zip(before, after, ("{}", "{}", "compile={}"), strict=True)
     return [words.format(now) for then, now, words in pairs if then != now]
+
+
+class Images(Struct, frozen=True, kw_only=True):
+    """A number of images with its 95 % interval, whose upper end may be never; no interval where a side has none."""
+
+    value: float
+    """`NEVER` where compiled is not faster."""
+    low: float | None = None
+    high: float | None = None
+
+
+class BreakEven(Struct, frozen=True, kw_only=True):
+    """One compiled cell against the same cell in eager mode."""
+
+    eager: CellSummary
+    compiled: CellSummary
+    gain: Gain
+    """By throughput, of which the saved time is the difference."""
+    cold: Images | None
+    """With an empty compile cache; `None` where that compilation was not timed."""
+    warm: Images | None
+    """With a cache filled by an earlier process."""
+
+
+def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
+    """Every compiled cell that has its eager counterpart, the same in all other toggles; both fit to be compared.
+
+    images = compile time / (time per image eager - time per image compiled), with the time per image of the pipelined
+    rate: images by the thousand are not waited for one by one. The first step's own time is part of the compile time.
+    """
+    found = []
+    for settings in groups:
+        for (precision, memory_format, compile_mode), compiled in settings.items():
+            eager = settings.get((precision, memory_format, "off"))
+            if compile_mode == "off" or eager is None or not (eager.is_usable and compiled.is_usable):
+                continue
+            ratio = gain(eager, compiled, "throughput")
+            if ratio is not None:
+                cold, warm = (
+                    _images(one, eager, compiled) for one in (compiled.compile_cold_s, compiled.compile_warm_s)
+                )
+                found.append(BreakEven(eager=eager, compiled=compiled, gain=ratio, cold=cold, warm=warm))
+    return found
+
+
+def _images(seconds: float | None, eager: CellSummary, compiled: CellSummary) -> Images | None:
+    """The images that repay `seconds`, the interval from those of both rates as independent ones add up."""
+    if seconds is None or not eager.rank_throughput_img_s or not compiled.rank_throughput_img_s:
+        return None
+    saved = 1 / eager.rank_throughput_img_s - 1 / compiled.rank_throughput_img_s
+    halves = (_half(eager), _half(compiled))
+    value = seconds / saved if saved > 0 else NEVER
+    if halves[0] is None or halves[1] is None:
+        return Images(value=value)
+    half = math.hypot(halves[0], halves[1])
+    most, least = saved + half, saved - half
+    return Images(value=value, low=seconds / most if most > 0 else NEVER, high=seconds / least if least > 0 else NEVER)
+
+
+def _half(one: CellSummary) -> float | None:
+    """Half the interval of the seconds per image."""
+    low, high = one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
+    return (1 / low - 1 / high) / 2 if low and high else None
+
+
+_Timed = tuple[CellSummary, float, float]
+"""A cell, the log of its latency, and half the interval of that."""
+
+
+class Flip(Struct, frozen=True, kw_only=True):
+    """Two networks of which one is faster before, the other after."""
+
+    faster_before: CellSummary
+    faster_after: CellSummary
+    """The other network, as measured before, too."""
+    before: Gain
+    """How many times faster the first is before."""
+    after: Gain
+    """How many times faster the other is after."""
+
+
+class Flips(Struct, frozen=True, kw_only=True):
+    """One setting's ranking held against another's, at one phase and batch size."""
+
+    phase: str
+    batch_size: int
+    before: str
+    """Labels of the two settings."""
+    after: str
+    pairs: int
+    """Pairs of networks fit to be compared under both settings, each at its own image size or both at one asked for."""
+    flipped: int
+    named: tuple[Flip, ...]
+    """The largest first: by the smaller of its two ratios."""
+
+
+def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]], floor: float | None) -> list[Flips]:
+    """The flips for each phase, batch size and change of setting (labels, before and after) that has two networks.
+
+    A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
+    noise floor (a ratio less 1) and by more than their intervals together.
+    """
+    by_place: dict[tuple[str, int, int], dict[str, dict[str, _Timed]]] = {}
+    for one in cells:
+        time = _log_time(one, "latency")
+        if one.is_usable and time is not None:
+            place = by_place.setdefault((one.phase, one.batch_size, one.asked_size or 0), {})
+            half = math.nan if time[1] is None else time[1]
+            place.setdefault(one.setting_label, {})[one.variant] = (one, time[0], half)
+    counts: dict[tuple[str, int, str, str], list[int]] = {}
+    flips: dict[tuple[str, int, str, str], list[Flip]] = {}
+    for (phase, batch_size, _), settings in sorted(by_place.items()):  # image sizes of one batch count together
+        for before, after in changes:
+            then, now = settings.get(before, {}), settings.get(after, {})
+            ranked = sorted((then[name][1], name) for name in then.keys() & now.keys())
+            if len(ranked) > 1:
+                count, named = _flips([then[name] for _, name in ranked], [now[name] for _, name in ranked], floor)
+                key = (phase, batch_size, before, after)
+                sofar = counts.setdefault(key, [0, 0])
+                sofar[0] += math.comb(len(ranked), 2)
+                sofar[1] += count
+                flips.setdefault(key, []).extend(named)
+    for named in flips.values():
+        named.sort(key=lambda flip: -min(flip.before.ratio, flip.after.ratio))
+    return [
+        Flips(
+            phase=phase,
+            batch_size=batch_size,
+            before=before,
+            after=after,
+            pairs=pairs,
+            flipped=flipped,
+            named=tuple(flips[phase, batch_size, before, after][:_MOST_NAMED]),
+        )
+        for (phase, batch_size, before, after), (pairs, flipped) in counts.items()
+    ]
+
+
+def _flips(then: list[_Timed], now: list[_Timed], floor: float | None) -> tuple[int, list[Flip]]:
+    """How many pairs flip, and the strongest of them. Both lists: the same networks, fastest before first."""
+    before, after = (np.array([(log, half) for _, log, half in cells]) for cells in (then, now))
+    found = np.concatenate([np.empty((0, 3)), *_inversions(before, after, floor)])
+    flips = []
+    for fast, slow, _ in found[np.argsort(-found[:, 2], kind="stable")[:_MOST_NAMED]]:
+        i, j = int(fast), int(slow)
+        lead, loss = gain(then[j][0], then[i][0]), gain(now[i][0], now[j][0])
+        if lead is not None and loss is not None:
+            flips.append(Flip(faster_before=then[i][0], faster_after=then[j][0], before=lead, after=loss))
+    return len(found), flips
+
+
+def _inversions(
+    before: NDArray[np.float64], after: NDArray[np.float64], floor: float | None
+) -> Iterator[NDArray[np.float64]]:
+    """Rows (i, j, strength): i is faster before and j after, both by more than noise and intervals.
+
+    `before`, `after`: log time and half its interval, shape (networks, 2), ascending in `before[:, 0]`. The strength is
+    the smaller of the two differences of logs.
+    """
+    least = math.nan if floor is None else math.log1p(floor)
+    time, half = before.T
+    gained = time - after[:, 0]
+    # A pair further apart before than any two gains differ cannot have changed places.
+    reach = np.searchsorted(time, time + (gained.max(initial=-math.inf) - gained.min(initial=math.inf)), side="right")
+    for start in range(0, len(time), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        columns = slice(start, int(reach[rows].max()))
+        lead = time[None, columns] - time[rows, None]
+        loss = after[rows, None, 0] - after[None, columns, 0]
+        i, j = np.nonzero((lead > 0) & (loss > 0))
+        lead, loss = lead[i, j], loss[i, j]
+        i, j = i + start, j + start
+        # fmax: without a noise floor the intervals decide, without intervals the floor, without either nothing.
+        told = lead > np.fmax(least, np.hypot(half[i], half[j]))
+        told &= loss > np.fmax(least, np.hypot(after[i, 1], after[j, 1]))
+        yield np.column_stack([i, j, np.minimum(lead, loss)])[told]

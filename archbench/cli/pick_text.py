@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator
 
 from archbench.choose.cell_summary import toggles_label
+from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Picked, Ranking
-from archbench.choose.ties import settled_by
 from archbench.cli.catalog_text import table
 from archbench.model.derived import without_unit
 from archbench.rendering.values import difference, heading, number, why_left_out

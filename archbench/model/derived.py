@@ -1,4 +1,4 @@
-"""Columns that are not stored but made when results are read: their names, units and meanings."""
+"""Columns that are not stored but made when results are read, and those that keep rows from being ranked together."""
 
 from __future__ import annotations
 
@@ -47,11 +47,25 @@ ADDED = _by_name(
     _real("rank_latency_s", "s", "latency to compare cells by: the median of the processes' medians"),
     _real("rank_latency_low_s", "s", "95 % interval of rank_latency_s, low end"),
     _real("rank_latency_high_s", "s", "95 % interval of rank_latency_s, high end"),
+    *(
+        _real(f"rank_latency_{p}_s", "s", f"latency_{p}_s in the terms of rank_latency_s: scaled as the median is")
+        for p in ("p90", "p95", "p99")
+    ),
     _real("rank_throughput_img_s", "img/s", "throughput to compare cells by: the median of the processes' medians"),
     _real("rank_throughput_low_img_s", "img/s", "95 % interval of rank_throughput_img_s, low end"),
     _real("rank_throughput_high_img_s", "img/s", "95 % interval of rank_throughput_img_s, high end"),
 )
 """What a summary over rounds has beside the columns of `load_frame`."""
+
+_RANKED_BY = {
+    "latency_median_s": "rank_latency_s",
+    "latency_ci_low_s": "rank_latency_low_s",
+    "latency_ci_high_s": "rank_latency_high_s",
+    **{f"latency_{p}_s": f"rank_latency_{p}_s" for p in ("p90", "p95", "p99")},
+    "throughput_img_s": "rank_throughput_img_s",
+    "throughput_ci_low_img_s": "rank_throughput_low_img_s",
+    "throughput_ci_high_img_s": "rank_throughput_high_img_s",
+}
 
 CANDIDATE = _by_name(
     _whole("feature_width", "channels of the features under the classifier, from the catalogue"),
@@ -103,6 +117,16 @@ def judged_names() -> dict[str, Column]:
     """`judged_columns` by every name that a user may write: in full, and with the unit's ending left out."""
     full = judged_columns()
     return {without_unit(name): column for name, column in full.items()} | full
+
+
+def ranked_by(name: str) -> str:
+    """The column that a decision judges where `name` is asked for: of a time or a rate the one to compare cells by."""
+    return _RANKED_BY.get(name, name)
+
+
+def column_label(name: str) -> str:
+    """`latency_p99` of `rank_latency_p99_s`: what a reader calls a column, without its unit."""
+    return without_unit(name).removeprefix("rank_")
 
 
 def without_unit(name: str) -> str:

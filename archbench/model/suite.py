@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision
 from archbench.model.cell import Network, PositiveInt
@@ -99,8 +99,9 @@ class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     show: tuple[str, ...] = ()
     """Columns whose figures stand beside the answer."""
     every_setting: bool = False
-    """Show the networks that the advice names under every setting, and not only under their best."""
-    folklore: tuple[Name, ...] = ()
+    """Show the usual networks under every setting, and not only under their best."""
+    usual_choice: tuple[Name, ...] = field(default=(), name="folklore")
+    """The networks that people usually take; `folklore` in a suite's file."""
     not_measurable: str = ""
     """Why no measurement of speed and size can judge this; figures are then shown without a verdict."""
     note: str = ""

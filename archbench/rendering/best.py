@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.flips import Flip, Flips, rank_flips
-from archbench.choose.ties import duel
-from archbench.choose.toggles import Alike, Best, Gain, Step, best_setting
+from archbench.choose.margins import duel
+from archbench.choose.toggles import Alike, Best, Flip, Flips, Gain, Step, best_setting, rank_flips
 from archbench.model.units import NULL, RATIO, figure, percent
 from archbench.rendering.content import Block, Code, Fold, Paragraph, Section
 from archbench.rendering.listing import listed

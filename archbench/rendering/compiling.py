@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archbench.choose.break_even import BreakEven, Images, break_evens
-from archbench.choose.toggles import Alike, Cost, costs
+from archbench.choose.toggles import Alike, BreakEven, Cost, Images, break_evens, costs
 from archbench.model.units import NULL, RATIO, SECOND, figure, fixed, images, scientific
 from archbench.rendering.content import Paragraph, Section
 from archbench.rendering.listing import listed

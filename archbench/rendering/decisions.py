@@ -1,14 +1,13 @@
-"""The decision matrix: which network in which situation, and whether the usual advice holds on this machine."""
+"""The decision matrix: which network in which situation, and whether the usual choice holds on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archbench.choose.advice import Advised
 from archbench.choose.cell_summary import toggles_label
-from archbench.choose.matrix import Row, decision_matrix
+from archbench.choose.margins import settled_by
+from archbench.choose.matrix import Row, UsualChoice, decision_matrix
 from archbench.choose.pick import Choice
-from archbench.choose.ties import settled_by
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
 from archbench.query.expression import show
@@ -22,9 +21,9 @@ _USUAL_SIZE = 224
 """Side of the images of ImageNet networks, in pixels, unless their names say otherwise."""
 _INTRODUCTION = (
     "Each situation is judged by one column under conditions; a network stands with the setting that serves it best. "
-    "The advice *holds* where a network that it names comes first or ties with the first; *in part* where it is behind "
-    "by a quarter at most, or another that it names falls short of the conditions."
-).replace("*", "")
+    "The usual choice holds where one of its networks comes first or ties with the first; in part where it is "
+    "behind by a quarter at most, or another of its networks falls short of the conditions."
+)
 _GAINS = ("top1", "macs", "latency_median_s", "throughput_img_s", "peak_allocated_bytes", "peak_reserved_bytes")
 """Figures of a network that are told as differences from the baseline, accuracy first."""
 
@@ -40,7 +39,7 @@ def decisions(run: RunData) -> Section | None:
 
 
 def _matrix(rows: Iterable[Row]) -> Table:
-    headings = ("Situation", "Recommended", "Runner-up", "Usual advice", "Holds here")
+    headings = ("Situation", "Recommended", "Runner-up", "Usual choice", "Holds here")
     return Table(headings=headings, rows=tuple(_matrix_row(row) for row in rows), caption="The decision matrix")
 
 
@@ -50,8 +49,8 @@ def _matrix_row(row: Row) -> tuple[str, ...]:
         row.decision.situation,
         f"{_name(first)}, {_setting(first)}" if first else NULL,
         f"{_name(second)}: {_behind(row, second)}" if second else NULL,
-        ", ".join(row.decision.folklore) or NULL,
-        row.opinion.holds if row.decision.folklore else NULL,
+        ", ".join(row.decision.usual_choice) or NULL,
+        row.standing.holds if row.decision.usual_choice else NULL,
     )
 
 
@@ -68,7 +67,7 @@ def _behind(row: Row, one: Choice) -> str:
 
 def _situation(row: Row) -> Section:
     blocks: list[Block] = [Paragraph(_asked(row))]
-    if row.decision.folklore:
+    if row.decision.usual_choice:
         blocks.append(Paragraph(_verdict(row)))
     if row.beside:
         blocks.append(_table(row, row.beside, roles=True))
@@ -81,7 +80,7 @@ def _situation(row: Row) -> Section:
     if notes:
         blocks.append(Bullets(tuple(notes)))
     if row.evidence is not None:
-        missing = ", ".join(one.name for one in row.advised if not one.measured)
+        missing = ", ".join(one.name for one in row.usual if not one.measured)
         blocks += [
             Paragraph(f"Not measured under these conditions: {missing}. To have them judged, too:"),
             Code(row.evidence),
@@ -113,32 +112,32 @@ def _why_this_batch(row: Row) -> str:
 
 def _verdict(row: Row) -> str:
     first = row.recommended
-    placed = [one.choice for one in row.advised if one.choice is not None]
+    placed = [one.choice for one in row.usual if one.choice is not None]
     best = min(placed, key=lambda one: (one.rank, one.behind.ratio if one.behind else 1.0), default=None)
-    word = row.opinion.holds.capitalize()
-    advised = ", ".join(row.decision.folklore)
-    match row.opinion.reason:
+    word = row.standing.holds.capitalize()
+    usual = ", ".join(row.decision.usual_choice)
+    match row.standing.reason:
         case "not measurable":
             return f"{word}: {row.decision.not_measurable}"
         case "none measured":
-            return f"{word}: of {advised} none was measured under these conditions."
+            return f"{word}: of {usual} none was measured under these conditions."
         case "no rival":
-            return f"{word}: nothing else was measured under these conditions to hold {advised} against."
+            return f"{word}: nothing else was measured under these conditions to hold {usual} against."
         case "none satisfies":
-            return f"{word}: {'; '.join(_falls_short(one) for one in row.advised if one.measured)}."
+            return f"{word}: {'; '.join(_falls_short(one) for one in row.usual if one.measured)}."
     assert best is not None
     assert first is not None
-    if row.opinion.reason == "first":
+    if row.standing.reason == "first":
         return f"{word}: {best.network} comes first."
-    if row.opinion.reason == "tie":
+    if row.standing.reason == "tie":
         return f"{word}: {best.network} and {first.network} tie{_settled(row, first, best)}."
-    if row.opinion.reason == "some fail":
-        short = "; ".join(_falls_short(one) for one in row.advised if one.measured and one.choice is None)
+    if row.standing.reason == "some fail":
+        short = "; ".join(_falls_short(one) for one in row.usual if one.measured and one.choice is None)
         return f"{word}: {best.network} comes first or ties with it, but {short}."
     return f"{word}: {best.network} is {_behind(row, best)} ({first.network} comes first)."
 
 
-def _falls_short(one: Advised) -> str:
+def _falls_short(one: UsualChoice) -> str:
     return f"{one.name} falls short ({why_left_out(one.left_out)})" if one.left_out else one.name
 
 
@@ -155,14 +154,14 @@ def _table(row: Row, choices: tuple[Choice, ...], *, roles: bool) -> Table:
 
 
 def _role(row: Row, one: Choice) -> str:
-    """What brings a network into the table; an advised one has its rank with it."""
+    """What brings a network into the table; a usual one has its rank with it."""
     roles = []
     ranks = {choice.cell_id: place for place, choice in enumerate(row.ranking.choices, 1)}
     place = ranks.get(one.cell_id)
     if place in (1, 2):
         roles.append(("recommended" if row.recommended else "first") if place == 1 else "runner-up")
-    if one.architecture in row.decision.folklore:
-        roles.append("advised" if place in (1, 2) else f"advised, place {place}" if place else "advised, falls short")
+    if one.architecture in row.decision.usual_choice:
+        roles.append("usual" if place in (1, 2) else f"usual, place {place}" if place else "usual, falls short")
     if row.baseline is not None and one.network == row.baseline.network:
         roles.append("baseline")
     return ", ".join(roles)
@@ -218,8 +217,8 @@ def _batches(row: Row) -> Iterable[str]:
 
 def _near(row: Row) -> Iterable[str]:
     """Who came nearest to the conditions without satisfying them."""
-    advised = {one.name for one in row.advised}
-    out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in advised]
+    usual = {one.name for one in row.usual}
+    out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in usual]
     if out:
         named = "; ".join(f"{one.network} ({why_left_out(one)})" for one in out[:_NEAREST])
         more = f"; and {len(out) - _NEAREST} more" if len(out) > _NEAREST else ""

@@ -141,7 +141,7 @@ def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
         one.setting_label,
         str(one.batch_size),
         figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),
-        rounded(one.latency_p95_s, MS),
+        rounded(one.rank_latency_p95_s, MS),
         rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s),
         whole(peak, MIB) if terms.memory is MIB else fixed(peak, terms.memory, 2),
         one.verdict_label,

@@ -9,7 +9,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.pareto import pareto_front
+from archbench.choose.margins import pareto_front
 from archbench.model.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
 from archbench.rendering.content import Block, Fold, Paragraph, Section
 from archbench.rendering.figures import PHASES

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from archbench.choose.exclusion import Comparison, LeftOut, Miss
-from archbench.choose.ties import Estimate, Margin
-from archbench.model.derived import judged_columns, without_unit
+from archbench.choose.exclusion import GoalMargin, LeftOut, Miss
+from archbench.choose.margins import Estimate, Margin
+from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
 
 _OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
@@ -20,7 +20,7 @@ _DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "t
 def heading(column: str) -> str:
     """`latency_p99 ms`, `params M`, `top1 %`: a column's name without its unit's ending, and the unit shown."""
     shown = "%" if judged_columns()[column].unit == "%" else _unit(column).symbol if _unit(column) is not RATIO else ""
-    return f"{without_unit(column)} {shown}".strip()
+    return f"{column_label(column)} {shown}".strip()
 
 
 def number(of: Estimate) -> str:
@@ -34,7 +34,7 @@ def number(of: Estimate) -> str:
 
 def quantity(column: str, value: float) -> str:
     """One value with its unit: `110 ms`, `74.8 %`."""
-    unit = heading(column).removeprefix(without_unit(column)).strip()
+    unit = heading(column).removeprefix(column_label(column)).strip()
     return f"{number(Estimate(column=column, value=value))} {unit}".strip()
 
 
@@ -57,7 +57,7 @@ def why_left_out(one: LeftOut) -> str:
     parts = [one.failure] if one.failure else []
     parts += [_missed(miss) for miss in one.misses]
     if one.beaten is not None:
-        compared = ", ".join(f"{without_unit(each.better.column)} {_behind(each)}" for each in one.beaten.comparisons)
+        compared = ", ".join(f"{column_label(each.better.column)} {_behind(each)}" for each in one.beaten.comparisons)
         parts.append(f"{one.beaten.by} is nowhere worse: {compared}")
     return "; ".join(parts)
 
@@ -68,7 +68,7 @@ def _missed(miss: Miss) -> str:
         why = f" ({miss.unmeasured})" if miss.unmeasured else ""
         return f"{miss.condition}: not known{why}"
     if miss.bound is None or not isinstance(value, float):
-        shown = ", ".join(f"{without_unit(name)} is {_plain(name, there)}" for name, there in miss.actual)
+        shown = ", ".join(f"{column_label(name)} is {_plain(name, there)}" for name, there in miss.actual)
         return f"{miss.condition}: {shown}"
     return f"{miss.condition}: {quantity(column, value)}{_by_how_much(miss, column, value)}"
 
@@ -83,7 +83,7 @@ def _by_how_much(miss: Miss, column: str, value: float) -> str:
     return f" ({ratio(Margin(ratio=1 + miss.excess, low=None, high=None, tie=False, within=0.0))} off)"
 
 
-def _behind(of: Comparison) -> str:
+def _behind(of: GoalMargin) -> str:
     if of.margin is None:
         return NULL
     if of.margin.ratio == 1:

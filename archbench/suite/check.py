@@ -203,11 +203,11 @@ class _Check:
 
     def _read_decision(self, decision: Decision, path: ValuePath) -> Decision:
         check_question(decision, path, self._origin, self._networks)
-        folklore = [self._read_folklore(name, (*path, "folklore", n)) for n, name in enumerate(decision.folklore)]
-        baseline = decision.baseline and self._read_folklore(decision.baseline, (*path, "baseline"))
-        return msgspec.structs.replace(decision, folklore=tuple(folklore), baseline=baseline)
+        usual = [self._network_named(name, (*path, "folklore", n)) for n, name in enumerate(decision.usual_choice)]
+        baseline = decision.baseline and self._network_named(decision.baseline, (*path, "baseline"))
+        return msgspec.structs.replace(decision, usual_choice=tuple(usual), baseline=baseline)
 
-    def _read_folklore(self, name: str, path: ValuePath) -> str:
+    def _network_named(self, name: str, path: ValuePath) -> str:
         try:
             return catalog.resolve(name, allow_code=True).name
         except UsageError as error:

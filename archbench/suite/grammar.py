@@ -90,9 +90,9 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("Decision", "at_most_of_baseline"): "Largest values relative to the baseline's: {macs: 1.05} is 5 % more at most.",
     ("Decision", "across"): "Columns in which rows may differ and be ranked against each other all the same.",
     ("Decision", "show"): "Columns whose figures stand beside the answer.",
-    ("Decision", "every_setting"): "Show what the advice names under every setting, and not only under its best.",
+    ("Decision", "every_setting"): "Show the usual networks under every setting, and not only under their best.",
     ("Decision", "not_measurable"): "Why measurements cannot judge this; figures are then shown without a verdict.",
-    ("Decision", "folklore"): "The networks that the usual advice names.",
+    ("Decision", "folklore"): "The networks that people usually take.",
     ("Decision", "note"): "What the reader should know beside the answer.",
 }
 """What each key means, for editors. A key of `Axes` means the same in sections, settings and filters."""

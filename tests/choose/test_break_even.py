@@ -10,10 +10,9 @@ import pytest
 from builders import make_record, make_run
 
 import archbench
-from archbench.choose.break_even import NEVER, BreakEven, break_evens
 from archbench.choose.cell_summary import cell_summaries
 from archbench.choose.summary import summarise
-from archbench.choose.toggles import alike
+from archbench.choose.toggles import NEVER, BreakEven, alike, break_evens
 from archbench.model.record import Record
 
 

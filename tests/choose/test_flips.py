@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.choose import flips as module
+from archbench.choose import toggles as module
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.flips import rank_flips
+from archbench.choose.toggles import rank_flips
 
 
 def timed(variant: str, setting: str, step: float | None, half: float | None = 0.0, **fields: object) -> CellSummary:

@@ -10,9 +10,8 @@ from builders import make_suite
 from decision_cells import candidates_of, row
 from reference_runs import reference_runs
 
-from archbench.choose.advice import IN_PART_WITHIN
 from archbench.choose.candidates import read_candidates
-from archbench.choose.matrix import Row, decision_matrix
+from archbench.choose.matrix import IN_PART_WITHIN, Row, decision_matrix
 from archbench.model.cell import Network
 from archbench.model.record import Record
 from archbench.model.suite import Decision
@@ -25,14 +24,14 @@ NAMES = ("resnet50", "resnet101", "vgg16", "alexnet", "densenet121")
 
 def judge(root: Path, *rows: Record, **decision: Any) -> Row:
     goal = {} if decision.keys() & {"minimize", "maximize"} else {"minimize": "latency_median"}
-    asked = Decision(**{"situation": "X", "folklore": ("resnet50",), **goal, **decision})
+    asked = Decision(**{"situation": "X", "usual_choice": ("resnet50",), **goal, **decision})
     suite = make_suite(architectures=tuple(Network(name=name) for name in NAMES), decisions=(asked,))
     (found,) = decision_matrix(suite, candidates_of(root, *rows, suite=suite))
     return found
 
 
 def verdict(found: Row) -> tuple[str, str]:
-    return found.opinion.holds, found.opinion.reason
+    return found.standing.holds, found.standing.reason
 
 
 def test_the_advised_network_comes_first(tmp_path: Path) -> None:
@@ -62,10 +61,10 @@ def test_another_advised_network_that_falls_short_makes_it_hold_in_part(tmp_path
         row("resnet101", 0.02, top1=70.0),
         row("vgg16", 0.03),
         at_least={"top1": 75},
-        folklore=("resnet50", "resnet101"),
+        usual_choice=("resnet50", "resnet101"),
     )
     assert verdict(found) == ("holds in part", "some fail")
-    assert [(one.name, one.choice is None) for one in found.advised] == [("resnet50", False), ("resnet101", True)]
+    assert [(one.name, one.choice is None) for one in found.usual] == [("resnet50", False), ("resnet101", True)]
     assert [one.network for one in found.beside] == ["resnet50", "vgg16", "resnet101"]
 
 
@@ -139,7 +138,7 @@ def test_bounds_relative_to_the_baseline(tmp_path: Path) -> None:
         maximize="top1",
         baseline="resnet50",
         at_most_of_baseline={"latency_median": 1.05},
-        folklore=("resnet101",),
+        usual_choice=("resnet101",),
     )
     assert verdict(found) == ("holds", "first")
     assert found.baseline.network == "resnet50"
@@ -155,7 +154,7 @@ def test_the_baselines_bound_on_time_is_no_tighter_than_the_noise(tmp_path: Path
         maximize="top1",
         baseline="resnet50",
         at_most_of_baseline={"latency_median": 1.05},
-        folklore=("resnet101",),
+        usual_choice=("resnet101",),
     )
     assert found.recommended.network == "resnet101"
 
@@ -168,7 +167,7 @@ def test_the_baseline_stands_beside_with_its_figures_though_it_falls_short(tmp_p
         row("vgg16", 0.03, top1=77.0),
         at_least={"top1": 77},
         baseline="resnet50",
-        folklore=("resnet101",),
+        usual_choice=("resnet101",),
     )
     assert found.baseline.estimate("top1").value == 76.0
     assert [one.network for one in found.beside] == ["resnet101", "vgg16", "resnet50"]
@@ -217,7 +216,7 @@ def test_of_several_variants_the_best_stands_for_the_advice(tmp_path: Path) -> N
         row("densenet121", 0.03),
         row("densenet121", 0.01, network=lean),
         row("vgg16", 0.02),
-        folklore=("densenet121",),
+        usual_choice=("densenet121",),
     )
     assert verdict(found) == ("holds", "first")
     assert found.loading.endswith("weights='IMAGENET1K_V1')")
@@ -228,7 +227,7 @@ def test_the_reference_run_judges_the_shipped_decisions() -> None:
     suite = load_suite(ROOT / "suites" / "imagenet_backbones.yaml")
     newest = reference_runs("imagenet_backbones")[-1]
     rows = {row.decision.situation: row for row in decision_matrix(suite, read_candidates([newest]))}
-    judged = [row for row in rows.values() if row.opinion.holds != "cannot be judged"]
+    judged = [row for row in rows.values() if row.standing.holds != "cannot be judged"]
     assert len(judged) >= 6
     assert all(row.loading for row in rows.values())
     start = rows["Where to start"]
@@ -240,4 +239,4 @@ def test_the_reference_run_judges_the_shipped_decisions() -> None:
         assert one.estimate("feature_width").value in (1024.0, 1280.0, 2048.0)
         assert one.estimate("throughput_img_s").value is not None
     medical = rows["Small data, medical imaging"]
-    assert medical.opinion.reason == "not measurable"
+    assert medical.standing.reason == "not measurable"

@@ -133,7 +133,7 @@ def test_a_network_is_left_out_by_its_nearest_cell_with_every_miss_and_by_how_mu
     vgg = by_name["vgg16"]
     assert "compile_mode=default" in vgg.cell_id
     assert [miss.condition for miss in vgg.misses] == ["latency_median <= 10ms", "top1 >= 76"]
-    assert vgg.misses[0].actual == (("latency_median_s", 0.011),)
+    assert vgg.misses[0].actual == (("rank_latency_s", 0.011),)
     assert vgg.misses[0].excess == pytest.approx(0.1)
     (miss,) = by_name["alexnet"].misses
     assert (miss.condition, miss.actual, miss.unmeasured) == (
@@ -245,3 +245,19 @@ def test_what_the_catalogue_and_the_run_add(tmp_path: Path) -> None:
     ]
     assert known["pretrained"].to_dict() == {"resnet50": True, "plain34": False, "unheard.of:net": False}
     assert known.loc["unheard.of:net", ["feature_width", "weights"]].isna().all()
+
+
+def test_a_stored_column_keeps_its_figure_and_the_corrected_one_has_its_own_name(tmp_path: Path) -> None:
+    """The machine was at half its usual speed for one of three rows: what is ranked by stands under `rank_` alone."""
+    rows = [
+        row(name, 0.02, latency_p95_s=0.024, canary_s=canary)
+        for name, canary in zip("abc", (1.0, 1.0, 1.5), strict=True)
+    ]
+    found = candidates_of(tmp_path, *rows)
+    figures = found.frame.set_index("architecture").loc["c"]
+    assert (figures["latency_median_s"], figures["latency_p95_s"]) == (0.02, 0.024)
+    assert figures["rank_latency_s"] == pytest.approx(0.02 / 1.5)
+    assert figures["rank_latency_p95_s"] == pytest.approx(0.024 / 1.5)
+    first = pick(found, Question(goals=(Goal(column="latency_median_s"),))).rankings[0].choices[0]
+    assert (first.network, first.figures[0].column) == ("c", "rank_latency_s")
+    assert first.estimate("latency_median_s").value == pytest.approx(0.02 / 1.5)

@@ -12,8 +12,7 @@ import pytest
 from builders import GAIN, make_environment, make_record, make_rows, make_run, make_suite
 
 import archbench
-from archbench.choose.between import process_interval
-from archbench.choose.summary import noise_floor, summarise
+from archbench.choose.summary import noise_floor, process_interval, summarise
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
 

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from archbench.choose.ties import Estimate, duel, margin
+from archbench.choose.margins import Estimate, duel, margin
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
 from archbench.suite.plan import parse_cell

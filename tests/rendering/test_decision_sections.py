@@ -35,7 +35,7 @@ def test_the_matrix_and_a_situation(tmp_path: Path) -> None:
         at_least={"top1": 76.5},
         baseline="resnet50",
         show=("macs", "peak_allocated"),
-        folklore=("resnet101", "densenet121"),
+        usual_choice=("resnet101", "densenet121"),
         note="Depth costs.",
     )
     found = section(tmp_path, asked)
@@ -57,7 +57,7 @@ def test_the_matrix_and_a_situation(tmp_path: Path) -> None:
     (figures,) = (block for block in part.blocks if isinstance(block, Table))
     assert figures.headings[:3] == ("Network", "Role", "Best under")
     assert [line[:2] for line in figures.rows] == [
-        ("resnet101 ?", "recommended, advised"),
+        ("resnet101 ?", "recommended, usual"),
         ("efficientnet_b4 (380 px)", "runner-up"),
         ("resnet50", "baseline"),
     ]
@@ -76,12 +76,12 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     goal = {"minimize": "latency_median"}
     found = section(
         tmp_path,
-        Decision(situation="tie", folklore=("vgg16",), **goal),
-        Decision(situation="tie in bytes", folklore=("vgg16",), maximize="peak_allocated"),
-        Decision(situation="behind", folklore=("resnet101",), **goal),
-        Decision(situation="short", folklore=("vgg16",), at_least={"top1": 75}, **goal),
-        Decision(situation="none", folklore=("alexnet",), **goal),
-        Decision(situation="unmeasurable", folklore=("vgg16",), not_measurable="it depends.", **goal),
+        Decision(situation="tie", usual_choice=("vgg16",), **goal),
+        Decision(situation="tie in bytes", usual_choice=("vgg16",), maximize="peak_allocated"),
+        Decision(situation="behind", usual_choice=("resnet101",), **goal),
+        Decision(situation="short", usual_choice=("vgg16",), at_least={"top1": 75}, **goal),
+        Decision(situation="none", usual_choice=("alexnet",), **goal),
+        Decision(situation="unmeasurable", usual_choice=("vgg16",), not_measurable="it depends.", **goal),
         Decision(situation="no advice", **goal),
     )
     words = {part.title: part.blocks[1] for part in found.blocks if isinstance(part, Section)}

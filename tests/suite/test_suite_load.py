@@ -173,7 +173,7 @@ decisions: {situation: X, minimize: latency_p95, folklore: legacy_xception}
     assert suite.twin == "nin_imagenet"
     assert suite.devices["cpu"][0].architectures == ("xception", "nin*")
     assert suite.exclude[0].architecture == ("nin_imagenet",)
-    assert suite.decisions[0].folklore == ("xception",)
+    assert suite.decisions[0].usual_choice == ("xception",)
 
 
 def test_a_variant_is_named_by_its_label(tmp_path: Path) -> None:

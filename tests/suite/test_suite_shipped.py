@@ -62,8 +62,8 @@ def test_folklore_can_be_judged(path: Path) -> None:
     suite = load_suite(path)
     names = {network.name: network for network in suite.architectures}
     for decision in suite.decisions:
-        assert decision.folklore
-        assert set(decision.folklore) <= set(names), decision.situation
+        assert decision.usual_choice
+        assert set(decision.usual_choice) <= set(names), decision.situation
 
 
 def test_the_main_suite_has_the_points_that_it_promises() -> None:

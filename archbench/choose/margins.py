@@ -1,14 +1,16 @@
-"""When two cells are too close to call, and which duel calls it."""
+"""By how much one cell loses against another, when two are too close to call, and which no other beats."""
 
 from __future__ import annotations
 
 import math
 import shlex
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from archbench.model.cell import is_user_code, short_id
-from archbench.model.derived import judged_columns
+from archbench.model.derived import judged_columns, ranked_by
 
 EXACT = frozenset(
     {
@@ -20,8 +22,8 @@ EXACT = frozenset(
 BYTES_TOLERANCE = 0.005
 """Peaks that differ by less are one: as much as a comparison of two runs lets memory grow."""
 INTERVALS = {
-    "latency_median_s": ("latency_ci_low_s", "latency_ci_high_s"),
-    "throughput_img_s": ("throughput_ci_low_img_s", "throughput_ci_high_img_s"),
+    "rank_latency_s": ("rank_latency_low_s", "rank_latency_high_s"),
+    "rank_throughput_img_s": ("rank_throughput_low_img_s", "rank_throughput_high_img_s"),
 }
 """Columns that have an interval, and the columns of its ends."""
 LONGEST_LOG = 700.0
@@ -91,7 +93,7 @@ def _least(column: str, half: float, floor: float | None) -> float:
 
 def settled_by(column: str, one: str, other: str) -> str | None:
     """The command that settles a tie in `column`; `None` where no duel can: duels are about times and rates."""
-    return duel(one, other) if column in INTERVALS else None
+    return duel(one, other) if ranked_by(column) in INTERVALS else None
 
 
 def duel(one: str, other: str) -> str:
@@ -102,3 +104,28 @@ def duel(one: str, other: str) -> str:
 
 def _runs_code(cell_id: str) -> bool:
     return is_user_code(cell_id.rpartition("@")[0].partition("[")[0])
+
+
+def pareto_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of `costs`, shape (rows, figures), smaller is better, no row dominates; a mask of shape (rows,).
+
+    A row dominates another that is nowhere better and somewhere worse; equal rows stay together. A row with a NaN is
+    on no front and dominates nothing.
+    """
+    front = np.zeros(len(costs), dtype=bool)
+    left = np.flatnonzero(~np.isnan(costs).any(axis=1))
+    # In lexical order no row is dominated by a later one, so the first of what is left always belongs to the front.
+    left = left[np.lexsort(costs[left].T[::-1])]
+    while left.size:
+        first = costs[left[0]]
+        equal = (costs[left] == first).all(axis=1)
+        front[left[equal]] = True
+        left = left[~equal & (costs[left] < first).any(axis=1)]
+    return front
+
+
+def dominating(costs: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows of `costs` dominate `row`, shape (figures,)."""
+    nowhere_worse: NDArray[np.bool_] = np.all(costs <= row, axis=1)
+    somewhere_better: NDArray[np.bool_] = np.any(costs < row, axis=1)
+    return nowhere_worse & somewhere_better
