@@ -11,7 +11,7 @@ from archbench.analyze import count, predict_cell
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.kind import kind_of
+from archbench.device.kind import find_device, kind_of
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
@@ -43,7 +43,7 @@ class GroupContext:
         """The device, made current, with all process-wide state set."""
         cell = self.task.group.cells[0]
         environment = self.task.context.environment
-        device = torch.device(environment.device)
+        device = find_device(environment)
         kind_of(device).use(device)
         apply_state(cell.precision, default_threads(environment.cpu_count), self.task.seed)
         return device
