@@ -165,24 +165,21 @@ def _store(suite: Suite, text: str, environment: Environment, out: Path | None, 
 
 def _append_skipped(store: RunStore, plan: Plan, environment: Environment) -> None:
     """A cell that cannot be measured here is a row too, with the reason."""
-    import msgspec
-
     from archbench.catalog import facts
-    from archbench.model.blank import RunContext, empty_record
+    from archbench.model.blank import RunContext, failed_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=environment)
     for skip in plan.skipped:
         if (skip.cell.cell_id, 0, 0) not in finished:
-            blank = empty_record(skip.cell, context, facts(skip.cell.network))
-            store.append(msgspec.structs.replace(blank, status="unsupported", error_message=skip.reason))
+            store.append(failed_record(skip.cell, context, facts(skip.cell.network), "unsupported", skip.reason))
 
 
 def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment: Environment, allow_code: bool) -> bool:
     """Run what is left; return whether it was interrupted. Every finished cell is on disk before the next begins."""
     from archbench.cli.progress import RunProgress
     from archbench.model.messages import Calibrated, CellFinished
-    from archbench.worker import LocalExecutor
+    from archbench.worker import WorkerClient, run_tasks
 
     total, to_do = _visits(plan), _visits(left)
     if not total:
@@ -196,15 +193,15 @@ def _measure(store: RunStore, suite: Suite, plan: Plan, left: Plan, environment:
     queue = _TaskQueue(store, suite, left, environment, allow_code)
     try:
         with (
-            LocalExecutor(device=environment.device, log=store.path / "worker.log") as executor,
+            WorkerClient(device=environment.device, log=store.path / "worker.log") as worker,
             RunProgress(total, total - to_do) as progress,
         ):
             # The worker's imports take longer than these, and nothing is measured before they are done.
             getting_ready = Thread(target=_load_report, daemon=True)
             getting_ready.start()
-            executor.start()
+            worker.start()
             getting_ready.join()
-            for event in executor.run(queue.tasks()):
+            for event in run_tasks(worker, queue.tasks()):
                 progress.show(event)
                 if isinstance(event, CellFinished):
                     store.append(event.record, event.samples, event.profile)
