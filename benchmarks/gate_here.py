@@ -29,8 +29,8 @@ import msgspec
 from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import protocol_for

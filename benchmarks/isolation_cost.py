@@ -17,8 +17,8 @@ import time
 from msgspec import structs
 
 from archbench.device import collect_environment
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
 from archbench.worker import WorkerClient, run_tasks

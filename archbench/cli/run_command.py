@@ -166,7 +166,7 @@ def _store(suite: Suite, text: str, environment: Environment, out: Path | None, 
 def _append_skipped(store: RunStore, plan: Plan, environment: Environment) -> None:
     """A cell that cannot be measured here is a row too, with the reason."""
     from archbench.catalog import facts
-    from archbench.model.blank import RunContext, failed_record
+    from archbench.model.empty_record import RunContext, failed_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=environment)
@@ -231,7 +231,7 @@ class _TaskQueue:
         self.calibration: Calibration | None = store.calibration
 
     def tasks(self) -> Iterator[Task]:
-        from archbench.model.blank import RunContext
+        from archbench.model.empty_record import RunContext
         from archbench.model.messages import Task
         from archbench.model.protocol import protocol_for
 

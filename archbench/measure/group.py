@@ -18,9 +18,9 @@ from archbench.measure.canary import Canary
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
-from archbench.model.blank import Facts
 from archbench.model.calibration import Calibration
 from archbench.model.counts import Counts, MemoryModel
+from archbench.model.empty_record import Facts
 from archbench.model.errors import UsageError
 from archbench.model.messages import Task
 

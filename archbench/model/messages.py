@@ -20,9 +20,9 @@ import msgspec
 from msgspec import Struct
 
 from archbench.model.axes import Metric
-from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.profile import Profile, StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol

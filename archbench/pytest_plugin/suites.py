@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from archbench.device import collect_environment, preflight, resolve_device
-from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group, Plan
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import ArchbenchError, UnfitError
 from archbench.model.messages import Calibrated, CellFinished, Event, Task

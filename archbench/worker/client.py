@@ -19,8 +19,8 @@ from typing import BinaryIO, Self
 import msgspec
 
 from archbench import __version__
-from archbench.model.blank import Facts
 from archbench.model.cell import Network
+from archbench.model.empty_record import Facts
 from archbench.model.errors import UnfitError
 from archbench.model.messages import MESSAGE_VERSION, FromParent, Ready, Reply, decode_reply, encode
 from archbench.model.protocol import PROTOCOL_VERSION

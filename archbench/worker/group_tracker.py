@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from archbench.model.blank import Facts, failed_record
 from archbench.model.cell import Cell, Network
+from archbench.model.empty_record import Facts, failed_record
 from archbench.model.messages import (
     Calibrated,
     CellFinished,

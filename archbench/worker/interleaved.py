@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from archbench.model.blank import failed_record
+from archbench.model.empty_record import failed_record
 from archbench.model.messages import (
     Build,
     Built,

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from archbench.model.blank import empty_record
+from archbench.model.empty_record import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
 from archbench.model.pair import Frozen, Pair, Turn

@@ -16,8 +16,8 @@ import time
 from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import empty_record
 from archbench.model.cell import Cell
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.record import Sample, Status
 from archbench.worker.child import Receive, Send

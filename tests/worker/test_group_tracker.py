@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from msgspec import structs
 from worker_fakes import FACTS, make_task
 
-from archbench.model.blank import empty_record
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
 from archbench.model.record import Status
 from archbench.worker.group_tracker import GroupTracker, OutOfTurnError

@@ -10,8 +10,8 @@ import pytest
 from msgspec import structs
 from worker_fakes import FACTS, make_task, measure, rows_of
 
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for
 from archbench.worker import WorkerClient, run_tasks

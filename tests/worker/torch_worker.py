@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import empty_record
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.worker.child import Receive, Send
 from archbench.worker.host import serve

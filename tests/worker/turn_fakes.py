@@ -8,8 +8,8 @@ from typing import Any
 
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import Protocol

@@ -15,7 +15,7 @@ import time
 from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import empty_record
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import (
     Build,
     Built,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from archbench.model.blank import Facts, RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import Facts, RunContext
 from archbench.model.environment import Environment
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.protocol import Protocol

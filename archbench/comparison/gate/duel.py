@@ -11,8 +11,8 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from archbench.comparison.gate.books import fit
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group
+from archbench.model.empty_record import RunContext
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Pair

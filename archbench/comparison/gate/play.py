@@ -13,8 +13,8 @@ from archbench.comparison.gate.books import CellLog, GateBooks, GateSpec, Stage,
 from archbench.comparison.gate.noise import Threshold
 from archbench.comparison.gate.schedule import Move, moves, outlook
 from archbench.comparison.gate.sides import SideRun
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, is_user_code
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
