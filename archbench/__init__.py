@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
-
-    import pandas as pd
+    from archbench.api import Interrupted, Run, compare, load, pick, plan, report, run, show
+    from archbench.model.errors import FitnessWarning, UnfitError, UsageError
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = [
+    "FitnessWarning",
+    "Interrupted",
+    "Run",
+    "UnfitError",
+    "UsageError",
+    "compare",
+    "load",
+    "pick",
+    "plan",
+    "report",
+    "run",
+    "show",
+]
+_ERRORS = frozenset({"FitnessWarning", "UnfitError", "UsageError"})
 
 
-def load(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read a run (finished, running or killed) or one parquet file of results into a pandas DataFrame.
+def __getattr__(name: str) -> Any:
+    # Looked up when it is first used: every worker and every command imports this file.
+    if name not in __all__:
+        raise AttributeError(f"module 'archbench' has no attribute {name!r}")
+    from importlib import import_module
 
-    One row per cell and round, columns as in `docs/columns.md`, times in seconds and sizes in bytes, plus
-    `speed_index` and the figures corrected by it. Raises `archbench.model.errors.UsageError` for what is not a run.
-    """
-    from archbench.results import load_frame
+    found = getattr(import_module("archbench.model.errors" if name in _ERRORS else "archbench.api"), name)
+    globals()[name] = found
+    return found
 
-    return load_frame(path)
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

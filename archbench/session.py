@@ -10,14 +10,15 @@ places to write to) is best looked at between the two lines. Never imports torch
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from archbench.device import collect_environment, preflight, resolve_device
+from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Group
-from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, UnfitError
 from archbench.model.messages import Task
@@ -54,7 +55,18 @@ def refuse_unfit(device: str, *, force: bool = False) -> None:
         if finding.severity == "unfit" and not force:
             raise UnfitError(f"{line} (--force measures all the same)")
         if finding.severity in ("warn", "unfit"):
-            warnings.warn(line, FitnessWarning, stacklevel=4)
+            warnings.warn(line, FitnessWarning, stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """How far up the stack whoever called archbench is, so that a warning names the caller's line."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_OURS = ("archbench", "contextlib")
 
 
 def task_for(

@@ -18,9 +18,8 @@ import time
 from archbench.analyze import count
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Network
-from archbench.model.messages import ProfileRequest
-from archbench.profiler.client import run_profile
-from archbench.worker import WorkerClient
+from archbench.model.profile_messages import ProfileRequest
+from archbench.worker.profile_process import run_profile
 
 OFF, COST, COMMAND_S = 0.05, 0.05, 30.0
 
@@ -36,8 +35,7 @@ def adds_up(name: str, batch_size: int, timing_s: float) -> bool:
         memory=False,
         gradients=False,
     )
-    with WorkerClient() as worker:
-        profile = run_profile(worker, request)
+    profile = run_profile(request)
     off = profile.attributed_s / profile.step_s - 1
     macs = sum(row.own_macs for row in profile.modules)
     shown = count(network).macs

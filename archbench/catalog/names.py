@@ -14,6 +14,7 @@ from archbench.catalog.accuracy import default_weights
 from archbench.catalog.entry import NEUTRAL_OPTIONS, Entry
 from archbench.catalog.libraries import LIBRARIES, Library, families_by_name
 from archbench.catalog.tables import entries
+from archbench.model.cell import is_passed
 from archbench.model.errors import UsageError, did_you_mean
 
 _USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -38,6 +39,8 @@ def resolve(name: str, *, allow_code: bool = False) -> Entry:
     for library in LIBRARIES:
         if colon and prefix == library:
             return _of_library(library, rest)
+    if is_passed(name):
+        return Entry(name=name, source="user code", constructor=name)
     if _USER_CODE.fullmatch(name):
         if not allow_code:
             raise UsageError(f"architecture {name!r} runs code of yours: say --allow-code if you trust it")

@@ -1,4 +1,4 @@
-"""Builds a network by calling the user's own function, `module:function`."""
+"""Builds a network by calling the user's own function, `module:function`, or from an object passed by Python code."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from archbench.catalog.construct import one_line
+from archbench.catalog.construct import keywords, one_line
 from archbench.catalog.entry import Entry
-from archbench.model.cell import Network
+from archbench.catalog.passed import load
+from archbench.model.cell import Network, is_passed
 from archbench.model.errors import UsageError, did_you_mean
 
 
 def make(entry: Entry, network: Network) -> nn.Module:
     """Call the function that `entry` names, with the options of `network` and whatever else it sets.
 
-    `num_classes`, `in_channels` and `head` are passed only where they are set, so that a function without them works.
+    `num_classes`, `in_channels` and `head` are passed only where they are set, so that a function without them works;
+    one that was passed as an object need not know of `in_channels`, which then is said of its input alone.
     A class that is a module will do as a function. Raises `UsageError`, one line, for everything that can go wrong.
     """
-    function = _function(entry.constructor)
+    function = load(entry.name) if is_passed(entry.name) else _function(entry.constructor)
+    if isinstance(function, nn.Module):
+        return _as_it_is(function, network)
     arguments: dict[str, object] = dict(network.options)
     if network.num_classes is not None:
         arguments["num_classes"] = network.num_classes
-    if network.in_channels is not None:
+    if network.in_channels is not None and not (is_passed(entry.name) and "in_channels" not in keywords(function)):
         arguments["in_channels"] = network.in_channels
     if network.head != "classifier":
         arguments["head"] = network.head
@@ -37,6 +42,13 @@ def make(entry: Entry, network: Network) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise UsageError(f"{entry.name} returned a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def _as_it_is(module: nn.Module, network: Network) -> nn.Module:
+    """A network that was passed with its weights: they are kept, but where only shapes are asked for."""
+    if network.options or network.num_classes is not None or network.head != "classifier":
+        raise UsageError(f"{network.label} was passed as a module, and has no options; pass one that is as you want it")
+    return module.to("meta") if torch.get_default_device().type == "meta" else module.train()
 
 
 def _function(constructor: str) -> Callable[..., object]:

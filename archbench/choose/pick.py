@@ -16,9 +16,10 @@ from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, le
 from archbench.choose.margins import INTERVALS, Estimate, Margin, dominating, margin, pareto_front
 from archbench.choose.summary import fit_rows
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
-from archbench.model.errors import did_you_mean
+from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.record import Column
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
+from archbench.query.parsing import number_column, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,38 @@ class Question(Struct, frozen=True, kw_only=True):
         named = [leaf.column for condition in self.conditions for leaf in leaves(condition)]
         wanted = dict.fromkeys((*(goal.column for goal in self.goals), *named, *self.show))
         return tuple(dict.fromkeys(ranked_by(name) for name in wanted if _is_figure(judged_columns()[name])))
+
+
+def asked(
+    *,
+    where: Sequence[str] = (),
+    minimize: Sequence[str] = (),
+    maximize: Sequence[str] = (),
+    across: Sequence[str] = (),
+) -> Question:
+    """The question in a user's words; without a goal, the smallest latency_median comes first.
+
+    Raises `UsageError` that names the option at fault.
+    """
+    goals: list[Goal] = []
+    for option, names in (("minimize", minimize), ("maximize", maximize)):
+        for name in names:
+            try:
+                goals.append(Goal(column=number_column(name).name, larger=option == "maximize"))
+            except UsageError as error:
+                raise UsageError(f"--{option} {name}: {error}") from None
+    twice = next((one.column for n, one in enumerate(goals) if one.column in {g.column for g in goals[:n]}), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is a goal twice; name it once, after --minimize or --maximize")
+    for column in across:
+        if column not in RANKING_KEYS:
+            near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
+            raise UsageError(f"--across {column}: rows may always differ in it, or it is no column{near}")
+    return Question(
+        conditions=tuple(parse(text) for text in where),
+        goals=tuple(goals) or (Goal(column="latency_median_s"),),
+        across=tuple(dict.fromkeys(across)),
+    )
 
 
 class Choice(Struct, frozen=True, kw_only=True):

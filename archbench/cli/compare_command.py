@@ -36,12 +36,9 @@ def command(
     format = "json" if as_json else format
     check_format(format, out)
 
-    from archbench.comparison import compare, read_rows
-    from archbench.comparison.gate.noise import known_floor
+    from archbench.api import compare
 
-    before, after = read_rows(base), read_rows(head)
-    learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
-    comparison = compare(before, after, allow=allow_different or (), floors=() if learnt is None else (learnt,))
+    comparison = compare(base, head, allow_different=allow_different or ())
     if out is None:
         print(render_comparison(comparison, format), end="")
     else:

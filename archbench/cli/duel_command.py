@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archbench.cli.console import INTERRUPTED
 from archbench.cli.gate_command import seconds_of
-from archbench.cli.run_command import INTERRUPTED
 from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
 
@@ -105,7 +105,7 @@ def _fight(
     """The duel's result, or `None` where it was interrupted."""
     from archbench.cli.gate_progress import PairProgress
     from archbench.comparison.gate.duel import play_duel
-    from archbench.worker import WorkerClient
+    from archbench.worker.contender import Camp
 
     so_far = books.pairs()
     if so_far:
@@ -113,7 +113,7 @@ def _fight(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ExitStack() as stack:
-            workers = [stack.enter_context(WorkerClient(sys.executable, device=device)) for _ in cells]
+            camps = [stack.enter_context(Camp(sys.executable, device=device)) for _ in cells]
             progress = stack.enter_context(PairProgress())
 
             def tell(pair: Pair, done: int) -> None:
@@ -130,7 +130,7 @@ def _fight(
 
             return play_duel(
                 cells,
-                workers,
+                camps,
                 protocol,
                 pairs=pairs,
                 max_time_s=budget_s,

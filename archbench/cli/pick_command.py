@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from archbench.choose.pick import Question
+from archbench.cli.console import print_json
 
 _TOP = 10
 
@@ -36,48 +35,11 @@ def command(
 
     Without a goal the smallest latency_median comes first. Exits with 0 also where nothing satisfies the conditions.
     """
-    import msgspec
-
-    from archbench.choose.candidates import read_candidates
-    from archbench.choose.pick import pick
+    from archbench.api import pick
     from archbench.cli.pick_text import lines
 
-    question = _question(where or (), minimize or (), maximize or (), across or ())
-    picked = pick(read_candidates(runs), question)
+    picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(picked), indent=2).decode())
+        print_json(picked)
     else:
         print("\n".join(lines(picked, top)))
-
-
-def _question(
-    where: list[str] | tuple[()],
-    minimize: list[str] | tuple[()],
-    maximize: list[str] | tuple[()],
-    across: list[str] | tuple[()],
-) -> Question:
-    """Raises `UsageError` that names the option at fault."""
-    from archbench.choose.pick import Goal, Question
-    from archbench.model.derived import RANKING_KEYS
-    from archbench.model.errors import UsageError, did_you_mean
-    from archbench.query.parsing import number_column, parse
-
-    goals: list[Goal] = []
-    for option, names in (("minimize", minimize), ("maximize", maximize)):
-        for name in names:
-            try:
-                goals.append(Goal(column=number_column(name).name, larger=option == "maximize"))
-            except UsageError as error:
-                raise UsageError(f"--{option} {name}: {error}") from None
-    twice = next((one.column for n, one in enumerate(goals) if one.column in {g.column for g in goals[:n]}), None)
-    if twice is not None:
-        raise UsageError(f"{twice} is a goal twice; name it once, after --minimize or --maximize")
-    for column in across:
-        if column not in RANKING_KEYS:
-            near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
-            raise UsageError(f"--across {column}: rows may always differ in it, or it is no column{near}")
-    return Question(
-        conditions=tuple(parse(text) for text in where),
-        goals=tuple(goals) or (Goal(column="latency_median_s"),),
-        across=tuple(dict.fromkeys(across)),
-    )

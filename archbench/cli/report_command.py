@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from archbench.model.errors import UsageError, did_you_mean
-
 
 def command(
     runs: Annotated[
@@ -26,33 +24,18 @@ def command(
     ] = "",
 ) -> None:
     """Render stored results as a report; prints where it is."""
-    from archbench.rendering import FORMATS
+    from archbench.api import Run, report
+    from archbench.rendering import check_format, file_name
 
-    if format not in FORMATS:
-        raise UsageError(
-            f"--format {format}: no such format, known: {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
-        )
+    check_format(format)
     # Hardly anything is thrown away before the end, and looking for it takes a tenth of a large run's time.
     gc.disable()
     try:
-        print(_rendered(runs, format, out), end="" if out == "-" else "\n")
+        if out == "-":
+            print(report(runs, format=format), end="")
+            return
+        own = Run(runs[0]).path if len(runs) == 1 else None
+        name = file_name(format)
+        print(report(runs, format=format, out=out or (own / name if own else f"archbench-{name}")))
     finally:
         gc.enable()
-
-
-def _rendered(runs: list[Path], format: str, out: str) -> str | Path:
-    """The report itself where it goes to stdout, else where it lies."""
-    from archbench.rendering import (
-        FORMATS,
-        build_merged,
-        build_report,
-        read_run,
-        read_several,
-        write_merged,
-        write_report,
-    )
-
-    if out == "-":
-        return FORMATS[format](build_report(read_run(runs[0])) if len(runs) == 1 else build_merged(read_several(runs)))
-    place = Path(out) if out else None
-    return write_report(runs[0], format, place) if len(runs) == 1 else write_merged(runs, format, place)

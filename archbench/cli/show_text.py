@@ -6,21 +6,9 @@ from collections.abc import Iterator
 
 from archbench.catalog.card import Card
 from archbench.cli.catalog_text import mib, scaled, shape, table
+from archbench.known import Shown
 from archbench.model.counts import SecondOpinion
 from archbench.model.units import GIGA, MILLION
-
-
-class Shown(Card, frozen=True, kw_only=True):
-    """What `--json` prints: a card, and what is known only of a network that was built."""
-
-    batch_size: int | None = None
-    """For which memory is predicted."""
-    predicted_inference_peak_bytes: int | None = None
-    """Live tensor bytes of one fp32 step on the CPU, weights and input included."""
-    predicted_training_peak_bytes: int | None = None
-    unpredicted: str | None = None
-    """Why a prediction is missing."""
-    second_opinion: SecondOpinion | None = None
 
 
 def lines(shown: Shown) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated
 
 import msgspec
@@ -93,6 +94,14 @@ def is_user_code(name: str) -> bool:
     """Whether a network's name is a `module:function` of the user's, which runs only where `--allow-code` says so."""
     module, colon, _ = name.partition(":")
     return bool(colon) and module not in ("torchvision", "timm")
+
+
+def is_passed(name: str) -> bool:
+    """Whether a network's name (`TinyNet#3f2a91bc`) is that of an object that Python code passed to `archbench.run`."""
+    return _PASSED.fullmatch(name) is not None
+
+
+_PASSED = re.compile(r"[^\W\d]\w*#[0-9a-f]{8}")
 
 
 def file_stem(cell_id: str) -> str:

@@ -73,7 +73,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """A line for each cell of the suites that were collected, with its verdict."""
     rows = config.stash.get(ROWS, [])
     if rows:
-        from archbench.cli.progress import describe
+        from archbench.progress import describe
 
         terminalreporter.section("archbench")
         for row in rows:

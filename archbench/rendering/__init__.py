@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from archbench.model.errors import UsageError, did_you_mean
 from archbench.rendering.batches import batches, predictors
 from archbench.rendering.content import Dataset, Report, Section
 from archbench.rendering.decisions import decisions
@@ -37,6 +38,8 @@ __all__ = [
     "RunData",
     "build_merged",
     "build_report",
+    "check_format",
+    "file_name",
     "get_ready",
     "read_run",
     "read_several",
@@ -51,6 +54,14 @@ log = logging.getLogger(__name__)
 FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
 _SUFFIXES = {"latex": "tex"}
 """Of formats whose files do not end in the format's name."""
+
+
+def check_format(format: str) -> None:
+    """Raises `UsageError` for a format that is none of `FORMATS`."""
+    if format not in FORMATS:
+        raise UsageError(
+            f"--format {format}: no such format, known: {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
+        )
 
 
 def build_report(run: RunData) -> Report:

@@ -26,7 +26,7 @@ QUICK_PROTOCOL = {
 
 
 def suite_from_names(
-    names: Iterable[str],
+    names: Iterable[str | Mapping[str, Any]],
     axes: Mapping[str, str] | None = None,
     *,
     metrics: str | None = None,
@@ -34,6 +34,7 @@ def suite_from_names(
 ) -> Suite:
     """Build the suite that `archbench run resnet50 densenet121 --batch-size 1,8` means.
 
+    A network may also be what a suite file says of one: `{"name": "lenet5", "num_classes": 100}`.
     `axes` maps names of `archbench.model.suite.Axes` to comma-separated values as typed (`{"batch_size": "1,8"}`);
     an absent axis has its default. Raises `UsageError` naming the option at fault.
     """

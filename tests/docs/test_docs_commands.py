@@ -77,8 +77,7 @@ def collect(words):
 
 def plan(words):
     """What `run` would do before it measures: the suite or the names are understood, and there is something to do."""
-    from archbench.cli import run_command
-    from archbench.suite.plan import make_plan
+    import archbench
 
     axes = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
     given, names = {}, []
@@ -88,8 +87,7 @@ def plan(words):
             given[word.removeprefix("--").replace("-", "_")] = next(rest)
         else:
             names.append(str(ROOT / word) if word.startswith("suites/") else word)
-    suite, _ = run_command._suite(names, {k: v for k, v in given.items() if k in axes}, None, False)
-    assert make_plan(suite, "cpu").cells
+    assert archbench.plan(names, **{k: v for k, v in given.items() if k in axes}, device="cpu").cells
     assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics"}
 
 

@@ -1,7 +1,9 @@
-"""Live progress of a run on stderr: what is done, what is being measured, how long it will take."""
+"""Live progress of a run in a terminal or a notebook: what is done, what is being measured, how long it will take."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -18,10 +20,18 @@ SPEED_WINDOW_S = 1800.0
 
 
 class RunProgress:
-    """Shows the messages of a run. Silent where stderr is not a terminal, but for rows that failed."""
+    """Shows the messages of a run of `total` cells, of which some are `left`.
 
-    def __init__(self, total: int, done: int) -> None:
-        self._console = Console(stderr=True, highlight=False)
+    Silent where stderr is not a terminal and there is no notebook, but for rows that failed; with `shown` false, silent
+    altogether; with `shown` true, a line for every row in any case.
+    """
+
+    def __init__(self, run: Path, *, total: int, left: int, shown: bool | None = None) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=shown is False)
+        # In a notebook rich draws a bar by ipywidgets alone; where they are missing, there are lines without a bar.
+        live = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
+        self._verbose = shown or self._console.is_terminal or self._console.is_jupyter
+        self._note = _note(run, total, left)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -30,14 +40,16 @@ class RunProgress:
             TextColumn("ETA"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not live or not left,
             speed_estimate_period=SPEED_WINDOW_S,
             transient=True,
         )
-        self._cells = self._bar.add_task("cells", total=total, completed=done)
+        self._cells = self._bar.add_task("cells", total=total, completed=total - left)
         self._cell = ""
 
     def __enter__(self) -> RunProgress:
+        if self._note:
+            self._say(self._note)
         self._bar.start()
         return self
 
@@ -58,8 +70,18 @@ class RunProgress:
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
             case CellFinished():
                 self._bar.advance(self._cells)
-                if self._console.is_terminal or event.record.status not in ("ok", "skipped"):
-                    self._console.print(describe(event.record), markup=False, soft_wrap=True)
+                if self._verbose or event.record.status not in ("ok", "skipped"):
+                    self._say(describe(event.record))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+def _note(run: Path, total: int, left: int) -> str:
+    """What there is to say before the first cell of a run that was begun before."""
+    if total and not left:
+        return f"archbench: {run} is complete; --fresh measures anew"
+    return f"archbench: resuming {run}: {total - left} of {total} cells are done" if left < total else ""
 
 
 def describe(record: Record) -> str:

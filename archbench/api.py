@@ -1,0 +1,375 @@
+"""archbench from Python: what the commands do, with the same words, as functions that return what they found.
+
+A mistake of the caller's raises `UsageError` and a machine that is not fit `UnfitError`, with the text that the command
+prints; a network that fails is a row with its reason, not an exception. Every function imports what it needs when it
+is called, so that `import archbench` costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from archbench.choose.pick import Picked
+    from archbench.known import Shown
+    from archbench.model.cell import Plan
+    from archbench.model.comparison import Comparison
+    from archbench.model.environment import Environment
+    from archbench.model.record import Record
+
+_T = TypeVar("_T")
+OneOrMore: TypeAlias = _T | Sequence[_T]
+"""One value, or several in a list; `"1,8"`, as one types it for the command, does too."""
+PathOrText: TypeAlias = str | os.PathLike[str]
+Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
+"""A name, a `torch.nn.Module` with its weights, a function that makes one, or what a suite says of one
+(`{"name": "lenet5", "num_classes": 100}`, in which the name may be such an object as well)."""
+
+_SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": "{:.4g}".format}
+"""How a run displays itself."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Measuring was interrupted; what was finished is kept in `run`, and the same call goes on from there."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"interrupted; the same command resumes {run.path}")
+        self.run = run
+
+
+class Run:
+    """A run on disk: finished, running, or killed. Displays itself as a table.
+
+    `path`: its directory. Raises `UsageError` for a directory that holds none.
+    """
+
+    def __init__(self, path: PathOrText) -> None:
+        from archbench.results import RunStore
+
+        self._store = RunStore.open(Path(path))
+        self.path: Path = self._store.path
+
+    @cached_property
+    def rows(self) -> list[Record]:
+        """One row for each cell, round and visit, judged beside the others, as `archbench run --json` prints them."""
+        return self._store.judged_records()
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as `archbench.load` gives them: times in seconds, sizes in bytes, columns as in docs/columns.md."""
+        return load(self.path)
+
+    @property
+    def environment(self) -> Environment:
+        """The machine and the libraries."""
+        return self._store.environment
+
+    @property
+    def suite(self) -> str:
+        """The suite's name; `quick` where networks were named."""
+        return self._store.suite.suite
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many rows ended how: `{"ok": 83, "oom": 1}`."""
+        return dict(Counter(row.status for row in self.rows))
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many of the measured rows are `ok`, `suspect` or `invalid`."""
+        return dict(Counter(row.verdict for row in self.rows if row.verdict is not None))
+
+    def report(self, format: str = "md", out: PathOrText | None = None) -> str | Path:
+        """As `archbench.report` of this run."""
+        return report(self.path, format=format, out=out)
+
+    def pick(
+        self,
+        where: OneOrMore[str] = (),
+        *,
+        minimize: OneOrMore[str] = (),
+        maximize: OneOrMore[str] = (),
+        across: OneOrMore[str] = (),
+    ) -> Picked:
+        """As `archbench.pick` from this run."""
+        return pick(self.path, where=where, minimize=minimize, maximize=maximize, across=across)
+
+    def table(self) -> pd.DataFrame:
+        """The cells in the units in which people read them: milliseconds, images per second, MiB."""
+        import pandas as pd
+
+        from archbench.model.units import MIB, MS
+        from archbench.rendering import read_run
+
+        cells = read_run(self.path).cells
+        return pd.DataFrame(
+            {
+                "network": [cell.network for cell in cells],
+                "phase": [cell.phase for cell in cells],
+                "batch": [cell.batch_size for cell in cells],
+                "setting": [cell.setting_label for cell in cells],
+                "latency ms": [_in(cell.rank_latency_s, MS.size) for cell in cells],
+                "img/s": [_in(cell.rank_throughput_img_s, 1) for cell in cells],
+                "peak MiB": [_in(cell.peak_bytes, MIB.size) for cell in cells],
+                "verdict": [cell.verdict or cell.status for cell in cells],
+            }
+        )
+
+    def __repr__(self) -> str:
+        table = self.table().to_string(**_SHOWN) if self.rows else ""
+        return f"{self._headline()}\n{table}".rstrip()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        table = self.table().to_html(**_SHOWN, border=0) if self.rows else ""
+        return f"<p>{escape(self._headline())}</p>\n{table}"
+
+    def _headline(self) -> str:
+        counts = ", ".join(f"{number} {status}" for status, number in sorted(self.statuses.items()))
+        return f"{self.path} on {self.environment.hardware_class}: {counts or 'nothing finished yet'}"
+
+
+def run(
+    what: PathOrText | Network | Sequence[Network],
+    *,
+    batch_size: OneOrMore[int] | str | None = None,
+    phase: OneOrMore[str] | None = None,
+    precision: OneOrMore[str] | None = None,
+    compile_mode: OneOrMore[str] | None = None,
+    memory_format: OneOrMore[str] | None = None,
+    input_size: OneOrMore[int] | str | None = None,
+    metrics: OneOrMore[str] | None = None,
+    device: str = "auto",
+    out: PathOrText | None = None,
+    rounds: int | None = None,
+    only: OneOrMore[str] = (),
+    static: bool = False,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Run:
+    """Measure a suite, or a few networks; a second call resumes. What `archbench run` does.
+
+    Each group of cells is measured by a process of its own, so the call is safe in a notebook and in a script without
+    `if __name__ == "__main__"`, whatever a network does to its process. A network that is passed as an object is sent
+    there: a module is measured with the weights that it has, a function is called to make one, and what was passed is
+    named by its class or function and a hash of its content (`TinyNet#3f2a91bc`).
+
+    - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`).
+    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `input_size` (pixels): one value or
+      a list each, crossed with each other, for networks that are named or passed; a suite has its own.
+    - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
+    - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+    - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
+    - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
+    - `static`: only what is counted, predicted and traced; nothing is run or timed.
+    - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again.
+    - `allow_code`: accept `module:function` names. Passing an object needs no permission.
+    - `force`: measure on a machine that the preflight calls unfit.
+    - `progress`: by default a bar in terminals and notebooks, and elsewhere a line for each cell that fails; False:
+      nothing is printed.
+
+    Raises `UsageError` and `UnfitError`; warns of what may spoil figures by `FitnessWarning`; and where
+    `KeyboardInterrupt` ends it, `Interrupted`, which is one and has the run so far.
+    """
+    from archbench.pipeline import carry_out, prepare
+
+    axes = _given(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    job = prepare(
+        what,
+        axes,
+        metrics=metrics,
+        device=device,
+        only=_several(only),
+        rounds=rounds,
+        static=static,
+        allow_code=allow_code,
+    )
+    path, interrupted = carry_out(
+        job,
+        out=None if out is None else Path(out),
+        fresh=fresh,
+        retry_failed=retry_failed,
+        force=force,
+        progress=progress,
+    )
+    if interrupted:
+        raise Interrupted(Run(path))
+    return Run(path)
+
+
+def plan(
+    what: PathOrText | Network | Sequence[Network],
+    *,
+    batch_size: OneOrMore[int] | str | None = None,
+    phase: OneOrMore[str] | None = None,
+    precision: OneOrMore[str] | None = None,
+    compile_mode: OneOrMore[str] | None = None,
+    memory_format: OneOrMore[str] | None = None,
+    input_size: OneOrMore[int] | str | None = None,
+    device: str = "auto",
+    only: OneOrMore[str] = (),
+    rounds: int | None = None,
+    allow_code: bool = False,
+) -> Plan:
+    """What `run` would measure: its cells in the order of each round, and those it would skip, with the reason.
+
+    Parameters as of `run`; cells may be planned for `cuda` where there is none. Raises `UsageError`.
+    """
+    from archbench.pipeline import planned_kind, read_what
+    from archbench.suite.plan import make_plan
+
+    axes = _given(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    suite, *_ = read_what(what, axes, allow_code=allow_code)
+    return make_plan(suite, planned_kind(device), only=_several(only), rounds=rounds)
+
+
+def load(path: PathOrText) -> pd.DataFrame:
+    """Read a run (finished, running or killed) or one parquet file of results into a pandas DataFrame.
+
+    One row per cell and round, columns as in `docs/columns.md`, times in seconds and sizes in bytes, plus
+    `speed_index` and the figures corrected by it. Raises `UsageError` for what is not a run.
+    """
+    from archbench.results import load_frame
+
+    return load_frame(path)
+
+
+def report(runs: PathOrText | Sequence[PathOrText], *, format: str = "md", out: PathOrText | None = None) -> str | Path:
+    """Render stored results, of one run or of several side by side: the report as text, or where `out` now holds it.
+
+    `format`: `md`, `html` (one page that works offline) or `latex`; markdown that is written to `out` has its plots in
+    a folder beside it. Raises `UsageError` for what is not a run and for an unknown format, and `UnfitError` where
+    `out` cannot be written.
+    """
+    from archbench.rendering import (
+        FORMATS,
+        build_merged,
+        build_report,
+        check_format,
+        read_run,
+        read_several,
+        write_merged,
+        write_report,
+    )
+
+    check_format(format)
+    paths = _paths(runs)
+    place = None if out is None else Path(out)
+    if place is not None:
+        return write_report(paths[0], format, place) if len(paths) == 1 else write_merged(paths, format, place)
+    return FORMATS[format](build_report(read_run(paths[0])) if len(paths) == 1 else build_merged(read_several(paths)))
+
+
+def pick(
+    runs: PathOrText | Sequence[PathOrText],
+    *,
+    where: OneOrMore[str] = (),
+    minimize: OneOrMore[str] = (),
+    maximize: OneOrMore[str] = (),
+    across: OneOrMore[str] = (),
+) -> Picked:
+    """Which network satisfies these conditions: rankings with margins and intervals, and why each other is left out.
+
+    `where`: conditions, `latency_p99 <= 5ms` or `family in (resnet, densenet)`, all of which have to hold. `minimize`,
+    `maximize`: columns; several goals give the Pareto front, none the smallest latency_median. `across`: columns in
+    which rows may differ and be ranked together. Raises `UsageError`; where nothing satisfies the conditions, `found`
+    is false.
+    """
+    from archbench.choose.candidates import read_candidates
+    from archbench.choose.pick import asked
+    from archbench.choose.pick import pick as choose
+
+    question = asked(
+        where=_several(where), minimize=_several(minimize), maximize=_several(maximize), across=_several(across)
+    )
+    return choose(read_candidates(_paths(runs)), question)
+
+
+def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[str] = ()) -> Comparison:
+    """Say of every cell whether `head` is slower than `base`, and of what is counted whether it grew.
+
+    Both are stored runs, or parquet files of results. `allow_different`: columns that may differ since that is the
+    question: `torch_version`, `driver_version`, `suite`, `applied`. Raises `UsageError`, and `UnfitError` for sides
+    that must not be compared (other hardware, another protocol).
+    """
+    from archbench.comparison import compare as judge
+    from archbench.comparison import read_rows
+    from archbench.comparison.gate.noise import known_floor
+
+    before, after = read_rows(Path(base)), read_rows(Path(head))
+    learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
+    return judge(before, after, allow=_several(allow_different), floors=() if learnt is None else (learnt,))
+
+
+def show(
+    name: str,
+    *,
+    input_size: int | None = None,
+    batch_size: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    head: str = "classifier",
+    option: Mapping[str, Any] | OneOrMore[str] = (),
+    build: bool = False,
+    allow_code: bool = False,
+) -> Shown:
+    """All that is known of one network without timing it, each figure with its source.
+
+    - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
+    - `input_size`: side of the image, pixels; `in_channels`: its channels; `num_classes`; `head`: `classifier`, or
+      `none` for the feature maps; `option`: options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
+    - `batch_size`: predict memory at this many images; `build`: build it, for a second counter's opinion.
+
+    Raises `UsageError`.
+    """
+    from archbench.known import known
+
+    options = [f"{key}={_json(value)}" for key, value in option.items()] if isinstance(option, Mapping) else option
+    return known(
+        name,
+        input_size=input_size,
+        batch_size=batch_size,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        head=head,
+        options=_several(options),
+        build=build,
+        allow_code=allow_code,
+    )
+
+
+def _given(*values: object) -> dict[str, object]:
+    """The axes that were given, by name, of their values in the order in which functions have them."""
+    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
+    return {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
+
+
+def _several(value: OneOrMore[_T]) -> list[_T]:
+    """The values in a list, of which one may stand alone."""
+    return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+
+
+def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
+    return [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+
+
+def _json(value: object) -> str:
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
+
+
+def _in(value: float | None, unit: float) -> float:
+    """A figure in a unit; NaN where there is none."""
+    return float("nan") if value is None else value / unit

@@ -1,0 +1,190 @@
+"""Networks that Python code passes as objects: a module with its weights, or a callable that makes one.
+
+The parent packs each under a name that says what it is (`TinyNet#3f2a91bc`: the class's or function's name, and a hash
+of its content), the worker unpacks it afresh for every group of cells. Passing an object is consent to run its code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import cloudpickle
+from msgspec import Struct
+
+from archbench.model.errors import UsageError
+
+FOLDER = "ARCHBENCH_NETWORKS"
+"""The environment variable that tells a worker in which directory its parent has put the packed networks."""
+
+_LIBRARIES = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+"""What lies in here changes with a version, not from one run to the next."""
+
+
+class Packed(Struct, frozen=True):
+    """One network on its way to the worker."""
+
+    name: str
+    content: bytes
+
+    def put(self, folder: Path) -> None:
+        """Write it to where the worker looks for it, given this folder."""
+        from archbench.results.files import write_bytes
+
+        folder.mkdir(exist_ok=True)
+        write_bytes(folder / f"{self.name}.pickle", self.content)
+
+
+def pack(network: object) -> Packed:
+    """Name an object and make it ready to travel.
+
+    Two objects have the same name where their code, the values that the code refers to and their weights are the same,
+    also in another session. Raises `UsageError` for what is neither a module nor callable, and for what cannot travel.
+    """
+    word = _word(network)
+    if not callable(network):
+        raise UsageError(f"{network!r} is no network: give a name, a torch.nn.Module, or a function that makes one")
+    try:
+        name = f"{word}#{_Digest().of(network)[:8]}"
+        content = pickle.dumps((sys.path, "torch" in sys.modules, _dumped(network)))
+    except Exception as error:  # whatever the objects' own ways to be pickled raise
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"{word} cannot be sent to the process that measures: {why}; pass a function that makes the network, "
+            "and let it open by itself what it needs"
+        ) from error
+    return Packed(name, content)
+
+
+def load(name: str) -> Callable[..., object]:
+    """In the worker: the object of that name, made anew. Raises `UsageError` where it was not sent along."""
+    import torch
+
+    path = Path(os.environ.get(FOLDER, os.devnull)) / f"{name}.pickle"
+    if not path.is_file():
+        raise UsageError(f"{name} was passed as an object, and only the Python code that has it can pass it again")
+    try:
+        search, with_torch, content = pickle.loads(path.read_bytes())
+        # The caller's own modules, after all that is found here anyway.
+        sys.path.extend(place for place in search if place not in sys.path)
+        if not with_torch:
+            return pickle.loads(content)  # type: ignore[no-any-return]
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # type: ignore[no-any-return]
+    except Exception as error:  # so may their ways back
+        raise UsageError(f"{name} cannot be made again here: {type(error).__name__}: {error}") from error
+
+
+def _dumped(network: object) -> bytes:
+    """The object as bytes; tensors by torch's own way, which keeps shared storage shared and moves them to the host."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return bytes(cloudpickle.dumps(network))
+    file = io.BytesIO()
+    torch.save(network, file, pickle_module=cloudpickle)
+    return file.getvalue()
+
+
+def _word(network: object) -> str:
+    """The name by which people know it."""
+    function = network
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return re.sub(r"\W", "", name) or "network"
+
+
+class _Digest(cloudpickle.Pickler):  # type: ignore[misc]
+    """Hashes an object by what it does: line numbers, file names and addresses do not count, weights and code do."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        super().__init__(self)
+
+    def write(self, part: bytes) -> int:
+        """What a pickler writes to: here, the hash itself."""
+        self._hash.update(part)
+        return len(part)
+
+    def of(self, network: object) -> str:
+        """The hash in hexadecimal."""
+        self.dump(network)
+        return self._hash.hexdigest()
+
+    def reducer_override(self, thing: Any) -> Any:
+        """How a thing is taken apart: `(repr, (what it is,), its parts)`; the parts come last, so that cycles end."""
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(thing, torch.Tensor):
+            return repr, ("tensor",), _tensor(thing)
+        if torch is not None and isinstance(thing, torch.nn.Module):
+            return repr, ("module",), (type(thing), _ordered(vars(thing)))
+        if isinstance(thing, CodeType):
+            return repr, ("code",), _code(thing)
+        if isinstance(thing, ModuleType):
+            return repr, (thing.__name__,), _source(thing)
+        if not isinstance(thing, (type, FunctionType)):
+            return NotImplemented
+        home = _home(thing)
+        if home is not None:
+            return repr, (f"{home.__name__}:{thing.__qualname__}",), _source(home)
+        return repr, (thing.__qualname__,), _class(thing) if isinstance(thing, type) else _function(thing)
+
+
+_NOT_CONTENT = frozenset({"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"})
+
+
+def _tensor(tensor: Any) -> tuple[object, ...]:
+    byte = sys.modules["torch"].uint8
+    content = b"" if tensor.is_meta else tensor.detach().cpu().contiguous().flatten().view(byte).numpy().tobytes()
+    return tuple(tensor.shape), str(tensor.dtype), tensor.requires_grad, content
+
+
+def _code(code: CodeType) -> tuple[object, ...]:
+    constants = [sorted(map(repr, one)) if isinstance(one, frozenset) else one for one in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
+
+
+def _class(one: type) -> tuple[object, ...]:
+    return one.__bases__, sorted((name, value) for name, value in vars(one).items() if name not in _NOT_CONTENT)
+
+
+def _function(function: FunctionType) -> tuple[object, ...]:
+    used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    closure = [cell.cell_contents for cell in function.__closure__ or ()]
+    return function.__code__, function.__defaults__, function.__kwdefaults__, closure, _ordered(used)
+
+
+def _names(code: CodeType) -> set[str]:
+    """Every name that the code looks up, in functions inside it too."""
+    inside = [_names(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*inside)
+
+
+def _ordered(values: Mapping[str, object]) -> list[tuple[str, object]]:
+    """By name; sets of names as lists, since each process has another order of theirs."""
+    return [(name, sorted(map(repr, one)) if isinstance(one, set) else one) for name, one in sorted(values.items())]
+
+
+def _home(thing: type | FunctionType) -> ModuleType | None:
+    """The module from which a worker can import it; `None` where it exists in this session alone."""
+    module = sys.modules.get(thing.__module__ or "")
+    found: object = module
+    for part in thing.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return module if found is thing and thing.__module__ != "__main__" else None
+
+
+def _source(module: ModuleType) -> bytes | None:
+    """The text of a module of the user's; `None` for one of Python's or of an installed library."""
+    path = getattr(module, "__file__", None)
+    if path is None or path.startswith(_LIBRARIES) or not Path(path).is_file():
+        return None
+    return Path(path).read_bytes()

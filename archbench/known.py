@@ -1,0 +1,105 @@
+"""All that is known of one network without timing it: from the catalogue's tables, or by counting it here and now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import msgspec
+from msgspec.structs import asdict
+
+from archbench.catalog import Counted, resolve
+from archbench.catalog.card import Card, card, stored
+from archbench.model.axes import Head, Phase, Scalar
+from archbench.model.cell import Network
+from archbench.model.counts import SecondOpinion
+from archbench.model.errors import UnfitError, UsageError
+
+_SECOND_COUNT_LIMIT_BYTES = 2**30
+"""Heavier networks are not put into memory for a second count unless that is asked for."""
+
+
+class Shown(Card, frozen=True, kw_only=True):
+    """A network's card, and what is known only of a network that was built."""
+
+    batch_size: int | None = None
+    """For which memory is predicted."""
+    predicted_inference_peak_bytes: int | None = None
+    """Live tensor bytes of one fp32 step on the CPU, weights and input included."""
+    predicted_training_peak_bytes: int | None = None
+    unpredicted: str | None = None
+    """Why a prediction is missing."""
+    second_opinion: SecondOpinion | None = None
+
+
+def known(
+    name: str,
+    *,
+    input_size: int | None,
+    batch_size: int | None,
+    num_classes: int | None,
+    in_channels: int | None,
+    head: str,
+    options: Sequence[str],
+    build: bool,
+    allow_code: bool,
+) -> Shown:
+    """Parameters as of `archbench.show`; `options` as `KEY=VALUE`. Raises `UsageError`.
+
+    A network that no table knows, or whose memory is asked for, is built on tensors without data.
+    """
+    if head not in get_args(Head):
+        raise UsageError(f"--head {head}: must be {' or '.join(get_args(Head))}")
+    entry = resolve(name, allow_code=allow_code)
+    network = Network(
+        name=entry.name,
+        options=dict(_option(text) for text in options),
+        num_classes=num_classes,
+        in_channels=in_channels,
+        head=head,  # type: ignore[arg-type]
+        input_size=None if input_size == entry.input_size else input_size,
+    )
+    if build or batch_size is not None or stored(network) is None:
+        return _built(network, batch_size or 1, even_if_heavy=build, allow_code=allow_code)
+    return Shown(**asdict(card(entry, network, stored(network))))
+
+
+def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
+    """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
+    from archbench.analyze import count, second_opinion
+    from archbench.catalog.build import feature_width
+
+    counts = count(network, allow_code=allow_code)
+    counted = Counted(counts=counts, feature_width=feature_width(network, allow_code=allow_code))
+    heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
+    inference, inference_note = _peak(network, "inference", batch_size, allow_code=allow_code)
+    training, training_note = _peak(network, "training", batch_size, allow_code=allow_code)
+    return Shown(
+        **asdict(card(resolve(network.name, allow_code=allow_code), network, counted)),
+        batch_size=batch_size,
+        predicted_inference_peak_bytes=inference,
+        predicted_training_peak_bytes=training,
+        unpredicted=inference_note or training_note,
+        second_opinion=None if heavy else second_opinion(network, counts, allow_code=allow_code),
+    )
+
+
+def _peak(network: Network, phase: Phase, batch_size: int, *, allow_code: bool) -> tuple[int | None, str | None]:
+    """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
+    from archbench.analyze import predict
+
+    try:
+        return predict(network, phase, "fp32", allow_code=allow_code).peak_bytes(batch_size), None
+    except UnfitError as error:
+        return None, str(error)
+
+
+def _option(text: str) -> tuple[str, Scalar]:
+    """`aux_logits=true` as ("aux_logits", True): numbers, true, false and null as in a suite, all else as text."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"--option {text}: must be KEY=VALUE, as in --option aux_logits=true")
+    try:
+        return key, msgspec.json.decode(value, type=Scalar)
+    except msgspec.DecodeError:
+        return key, value

@@ -1,0 +1,270 @@
+"""The whole way of a run, from what a user says to the report: suite -> plan -> execute -> store -> report.
+
+`prepare` finds every mistake before anything is measured; `carry_out` is the way itself. The command, `archbench.run`
+and whatever else measures a suite from end to end go through these two.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from archbench.model.axes import STATIC, DeviceKind
+from archbench.model.cell import Plan
+from archbench.model.environment import ANY_HARDWARE, Environment
+from archbench.model.errors import UsageError
+from archbench.model.messages import Calibrated, CellFinished, Event, Task
+from archbench.model.suite import Suite
+from archbench.progress import RunProgress
+from archbench.results import RunStore, find_run, new_run_id, run_identity
+from archbench.session import describe, held, task_for
+from archbench.suite import is_suite_path, read_suite, suite_from_names
+from archbench.suite.plan import make_plan, remaining
+from archbench.worker import LocalExecutor, run_lock
+
+if TYPE_CHECKING:
+    from archbench.catalog.passed import Packed
+
+NETWORKS = "networks"
+"""The folder of a run's directory with the networks that were passed as objects."""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A run that has been thought through, and not begun."""
+
+    suite: Suite
+    text: str
+    """The suite as YAML."""
+    environment: Environment
+    plan: Plan
+    networks: tuple[Packed, ...] = ()
+    allow_code: bool = False
+    timed: bool = True
+    """False: only what is counted, predicted and traced."""
+
+
+def prepare(
+    what: object,
+    axes: Mapping[str, object],
+    *,
+    metrics: object = None,
+    device: str = "auto",
+    only: Sequence[str] = (),
+    rounds: int | None = None,
+    static: bool = False,
+    allow_code: bool = False,
+) -> Job:
+    """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
+
+    Parameters as of `archbench.run`; `axes` holds the values of the axes that were given, by name.
+    """
+    if static and metrics is not None:
+        raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
+    suite, text, networks = read_what(what, axes, metrics=metrics, allow_code=allow_code)
+    environment = describe(device)
+    if static:
+        suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
+        text = msgspec.json.encode(suite).decode()  # JSON is YAML
+        environment = msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
+    return Job(
+        suite=suite,
+        text=text,
+        environment=environment,
+        plan=make_plan(suite, environment.kind, only=only, rounds=rounds),
+        networks=networks,
+        allow_code=allow_code,
+        timed=not static,
+    )
+
+
+def carry_out(
+    job: Job,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> tuple[Path, bool]:
+    """Measure what is not measured yet, and leave a report. Returns where it is, and whether that was interrupted.
+
+    Every finished cell is on disk before the next begins. `KeyboardInterrupt` ends the measuring; what is finished is
+    reported all the same. Raises `UsageError` for an `out` that cannot be this run's, and `UnfitError` for a machine
+    that is not fit or is busy.
+    """
+    with held(job.environment, force=force, timed=job.timed), _opened(job, out, fresh) as store:
+        _store_skipped(store, job)
+        left = remaining(job.plan, store.finished(retry_failed=retry_failed))
+        interrupted = False
+        try:
+            with RunProgress(store.path, total=_visits(job.plan), left=_visits(left), shown=progress) as shown:
+                for event in _executed(store, job, left):
+                    _take(store, event)
+                    shown.show(event)
+        except KeyboardInterrupt:
+            interrupted = True
+        store.merge()
+        if store.finished():
+            _report(store.path)
+    return store.path, interrupted
+
+
+def read_what(
+    what: object, axes: Mapping[str, object], *, metrics: object = None, allow_code: bool = False
+) -> tuple[Suite, str, tuple[Packed, ...]]:
+    """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
+    passed: list[Packed] = []
+    words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
+    given = {axis: _typed(value) for axis, value in axes.items()}
+    files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
+    if not files:
+        wanted = None if metrics is None else _typed(metrics)
+        suite = suite_from_names(words, given, metrics=wanted, allow_code=allow_code)
+        return suite, msgspec.json.encode(suite).decode(), tuple(passed)
+    if len(words) > 1:
+        raise UsageError(f"{files[0]} is a suite file; run one suite at a time, or networks by name")
+    for option in (*given, *(["metrics"] if metrics is not None else [])):
+        option = option.replace("_", "-")
+        raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
+    return *read_suite(files[0], allow_code=allow_code), ()
+
+
+def planned_kind(device: str) -> DeviceKind:
+    """The kind of device that cells are planned for, which need not be in this machine; only `auto` looks."""
+    word = device.strip().lower()
+    if word == "cuda" or (word.startswith("cuda:") and word[5:].isdecimal()):
+        return "cuda"
+    return describe(word).kind
+
+
+def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
+    """A network or suite as a suite would write it; objects join those `passed`, and go by the name they get there."""
+    if isinstance(one, str | os.PathLike):
+        return os.fspath(one)
+    if isinstance(one, Mapping):
+        return {**one, "name": _word(one["name"], passed)} if "name" in one else dict(one)
+    from archbench.catalog.passed import pack
+
+    packed = pack(one)
+    passed.append(packed)
+    return packed.name
+
+
+def _typed(value: object) -> str:
+    """Values of an axis as one would type them: `8`, `[1, 8]` and `"1,8"` are the same to whoever checks them."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@contextmanager
+def _opened(job: Job, out: Path | None, fresh: bool) -> Iterator[RunStore]:
+    """The run to continue, or a new one, held against other writers."""
+    store = _store(job, out, fresh)
+    with run_lock(store.path):
+        for network in job.networks:
+            network.put(store.path / NETWORKS)
+        yield store
+
+
+def _store(job: Job, out: Path | None, fresh: bool) -> RunStore:
+    suite, environment = job.suite, job.environment
+    results = Path("results")
+    if out is None:
+        found = None if fresh else find_run(results, suite, environment)
+    else:
+        found = out if (out / "environment.json").exists() else None
+    if found is None:
+        path = out or results / suite.suite / new_run_id(suite, environment)
+        return RunStore.create(path, suite, environment, job.text)
+    store = RunStore.open(found)
+    if store.suite.suite != suite.suite:
+        raise UsageError(f"{found} holds a run of suite {store.suite.suite!r}, not {suite.suite!r}; give another --out")
+    if fresh:
+        raise UsageError(f"{found} holds a run already; --fresh needs another --out")
+    if store.identity != run_identity(suite, environment):
+        raise UsageError(
+            f"{found} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
+        )
+    store.adopt(suite, job.text)
+    return store
+
+
+def _store_skipped(store: RunStore, job: Job) -> None:
+    """A cell that cannot be measured here is a row too, with the reason."""
+    from archbench.catalog import facts
+    from archbench.model.blank import RunContext, empty_record
+
+    finished = store.finished()
+    context = RunContext(run_id=store.run_id, round=0, environment=job.environment)
+    for skip in job.plan.skipped:
+        if (skip.cell.cell_id, 0, 0) not in finished:
+            row = empty_record(skip.cell, context, facts(skip.cell.network))
+            store.append(msgspec.structs.replace(row, status="unsupported", error_message=skip.reason))
+
+
+def _executed(store: RunStore, job: Job, left: Plan) -> Iterator[Event]:
+    """Have a worker measure what is left, and give what happens while it happens."""
+    if not _visits(left):
+        return
+    env = None
+    if job.networks:
+        from archbench.catalog.passed import FOLDER
+
+        env = {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
+    with LocalExecutor(device=job.environment.device, env=env, log=store.path / "worker.log") as executor:
+        # The worker's imports take longer than these, and nothing is measured before they are done.
+        getting_ready = Thread(target=_get_ready, daemon=True)
+        getting_ready.start()
+        executor.start()
+        getting_ready.join()
+        yield from executor.run(_tasks(store, job, left))
+
+
+def _tasks(store: RunStore, job: Job, left: Plan) -> Iterator[Task]:
+    """Made as they are needed, so that later ones carry what the first one found out about the device."""
+    wanted = set(job.suite.metrics)
+    # Worth it for a figure, or, in a resumed session too, for a GPU to settle.
+    calibrate = bool(wanted & {"throughput", "profile"}) or (left.device == "cuda" and wanted != set(STATIC))
+    for number, groups in enumerate(left.rounds):
+        for group in groups:
+            yield task_for(
+                job.suite,
+                group,
+                job.environment,
+                run_id=store.run_id,
+                round=number,
+                calibration=store.calibration,
+                calibrate=calibrate,
+                allow_code=job.allow_code,
+            )
+            calibrate = False
+
+
+def _take(store: RunStore, event: Event) -> None:
+    """Store what came out of it."""
+    if isinstance(event, CellFinished):
+        store.append(event.record, event.samples, event.profile)
+    elif isinstance(event, Calibrated):
+        store.calibrate(event.calibration)
+
+
+def _report(run: Path) -> None:
+    from archbench.rendering import write_reports
+
+    write_reports(run)
+
+
+def _get_ready() -> None:
+    from archbench.rendering import get_ready
+
+    get_ready()
+
+
+def _visits(plan: Plan) -> int:
+    return sum(len(group.cells) for groups in plan.rounds for group in groups)
