@@ -27,7 +27,7 @@ from archbench.results import RunStore, find_run, new_run_id, run_identity
 from archbench.session import describe, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.plan import make_plan, remaining
-from archbench.worker import LocalExecutor, run_lock
+from archbench.worker import WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
@@ -198,7 +198,7 @@ def _store(job: Job, out: Path | None, fresh: bool) -> RunStore:
 def _store_skipped(store: RunStore, job: Job) -> None:
     """A cell that cannot be measured here is a row too, with the reason."""
     from archbench.catalog import facts
-    from archbench.model.blank import RunContext, empty_record
+    from archbench.model.empty_record import RunContext, empty_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=job.environment)
@@ -217,13 +217,13 @@ def _executed(store: RunStore, job: Job, left: Plan) -> Iterator[Event]:
         from archbench.catalog.passed import FOLDER
 
         env = {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
-    with LocalExecutor(device=job.environment.device, env=env, log=store.path / "worker.log") as executor:
+    with WorkerClient(device=job.environment.device, env=env, log=store.path / "worker.log") as worker:
         # The worker's imports take longer than these, and nothing is measured before they are done.
         getting_ready = Thread(target=_get_ready, daemon=True)
         getting_ready.start()
-        executor.start()
+        worker.start()
         getting_ready.join()
-        yield from executor.run(_tasks(store, job, left))
+        yield from run_tasks(worker, _tasks(store, job, left))
 
 
 def _tasks(store: RunStore, job: Job, left: Plan) -> Iterator[Task]:

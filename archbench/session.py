@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from archbench.device import collect_environment, preflight, resolve_device
-from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Group
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, UnfitError
 from archbench.model.messages import Task

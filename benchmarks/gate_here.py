@@ -29,12 +29,13 @@ import msgspec
 from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import protocol_for
-from archbench.worker.contender import Camp, start_afresh
+from archbench.worker.client import WorkerClient
+from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns
 
 DELAYED = "resnet18"
@@ -118,7 +119,7 @@ def play_spread(folder: Path, count: int) -> None:
     environment = collect_environment("cpu")
     protocol = protocol_for("cpu", CONSTANTS)
     ratios: dict[tuple[str, bool], list[float]] = {}
-    with Camp(sys.executable, env=ENVIRONMENT) as base, Camp(sys.executable, env=ENVIRONMENT) as head:
+    with WorkerClient(sys.executable, env=ENVIRONMENT) as base, WorkerClient(sys.executable, env=ENVIRONMENT) as head:
         for name, size in SIZES.items():
             cell = Cell(network=Network(name=f"gate_networks:{name}", input_size=size), batch_size=1)
             frozen: Frozen | None = None

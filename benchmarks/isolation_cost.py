@@ -13,25 +13,24 @@ import argparse
 import statistics
 import sys
 import time
-from typing import Literal
 
 from msgspec import structs
 
 from archbench.device import collect_environment
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
-from archbench.worker import LocalExecutor
-from archbench.worker.child import Emit, Hear
+from archbench.worker import WorkerClient, run_tasks
+from archbench.worker.child import Receive, Send
 
 TARGET_S = 0.5
 
 
-def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
+def measure_group(task: Task, send: Send, receive: Receive) -> None:
     """Build the network, take one step, and say how long these two took."""
     (cell,) = task.group.cells
-    emit(CellStarted(cell_id=cell.cell_id, deadline_s=300.0))
+    send(CellStarted(cell_id=cell.cell_id, deadline_s=300.0))
     import torch
     import torchvision
 
@@ -40,24 +39,24 @@ def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
     with torch.inference_mode():
         network.eval()(torch.randn(1, 3, 64, 64))
     row = empty_record(cell, task.context, Facts())
-    emit(CellFinished(record=structs.replace(row, status="ok", duration_s=time.perf_counter() - began)))
+    send(CellFinished(record=structs.replace(row, status="ok", duration_s=time.perf_counter() - began)))
 
 
-def serve_as_worker(alone: bool) -> None:
+def serve_as_worker() -> None:
     """Be the worker of this benchmark: the real one around `measure_group`."""
+    from archbench.worker.host import serve
     from archbench.worker.preload import import_for, import_torch
-    from archbench.worker.serve import serve
     from archbench.worker.wire import Wire
 
     wire = Wire()
     import_torch()
-    serve(wire, measure_group, environment=collect_environment("cpu"), alone=alone, before_fork=import_for)
+    serve(wire, measure_group, environment=collect_environment("cpu"), before_fork=import_for)
 
 
-def cost_of_one_group(executor: LocalExecutor, task: Task) -> float:
+def cost_of_one_group(worker: WorkerClient, task: Task) -> float:
     """Seconds from handing over the task to the end of its group, less building and step."""
     began = time.perf_counter()
-    (row,) = [event.record for event in executor.run([task]) if isinstance(event, CellFinished)]
+    (row,) = [event.record for event in run_tasks(worker, [task]) if isinstance(event, CellFinished)]
     wall_s = time.perf_counter() - began
     assert row.status == "ok", row.error_message
     assert row.duration_s is not None
@@ -73,10 +72,10 @@ def main(groups: int) -> int:
         metrics=("latency",),
     )
 
-    def executor(isolation: Literal["fork", "spawn"]) -> LocalExecutor:
-        return LocalExecutor(arguments=(__file__, "--worker"), isolation=isolation)
-
-    with executor("fork") as fork, executor("spawn") as spawn:
+    with (
+        WorkerClient(arguments=(__file__, "--worker")) as fork,
+        WorkerClient(arguments=(__file__, "--worker")) as spawn,
+    ):
         began = time.perf_counter()
         fork.start()
         print(f"host ready after {time.perf_counter() - began:.2f} s, once a run")
@@ -85,6 +84,7 @@ def main(groups: int) -> int:
         for number in range(groups):
             forked.append(cost_of_one_group(fork, task))
             spawned.append(cost_of_one_group(spawn, task))
+            spawn.close()
             print(f"group {number + 1}: fork {forked[-1]:.3f} s, fresh interpreter {spawned[-1]:.3f} s", flush=True)
     median, worst, fresh = statistics.median(forked), max(forked), statistics.median(spawned)
     print(
@@ -97,10 +97,9 @@ def main(groups: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", type=int, default=8, help="groups a side")
-    for internal in ("--worker", "--alone"):
-        parser.add_argument(internal, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        serve_as_worker(arguments.alone)
+        serve_as_worker()
     sys.exit(main(arguments.groups))

@@ -18,8 +18,9 @@ import time
 from archbench.analyze import count
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Network
-from archbench.model.profile_messages import ProfileRequest
-from archbench.worker.profile_process import run_profile
+from archbench.model.messages import ProfileRequest
+from archbench.profiler.client import run_profile
+from archbench.worker import WorkerClient
 
 OFF, COST, COMMAND_S = 0.05, 0.05, 30.0
 
@@ -35,7 +36,8 @@ def adds_up(name: str, batch_size: int, timing_s: float) -> bool:
         memory=False,
         gradients=False,
     )
-    profile = run_profile(request)
+    with WorkerClient() as worker:
+        profile = run_profile(worker, request)
     off = profile.attributed_s / profile.step_s - 1
     macs = sum(row.own_macs for row in profile.modules)
     shown = count(network).macs

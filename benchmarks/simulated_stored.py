@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from archbench.comparison import Rows, compare, read_rows
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.environment import Environment
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS

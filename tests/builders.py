@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Record, Sample
 from archbench.model.suite import Axes, Setting, Suite

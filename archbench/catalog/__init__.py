@@ -10,8 +10,8 @@ from archbench.catalog.entry import SOURCES, Accuracy, Entry, PublishedSize, Sou
 from archbench.catalog.libraries import LIBRARIES
 from archbench.catalog.names import family, resolve
 from archbench.catalog.tables import Counted, counted_by_label, entries
-from archbench.model.blank import Facts
 from archbench.model.cell import Network
+from archbench.model.empty_record import Facts
 
 __all__ = [
     "LIBRARIES",

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 
 from archbench.catalog.entry import NEUTRAL_OPTIONS, Accuracy, Entry
 from archbench.catalog.tables import Weights, weights_by_constructor
-from archbench.model.blank import Facts
 from archbench.model.cell import Network
+from archbench.model.empty_record import Facts
 
 DEFAULT_TAG = "IMAGENET1K_V1"
 """The weights that stand for a torchvision network.

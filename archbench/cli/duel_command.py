@@ -105,7 +105,7 @@ def _fight(
     """The duel's result, or `None` where it was interrupted."""
     from archbench.cli.gate_progress import PairProgress
     from archbench.comparison.gate.duel import play_duel
-    from archbench.worker.contender import Camp
+    from archbench.worker import WorkerClient
 
     so_far = books.pairs()
     if so_far:
@@ -113,7 +113,7 @@ def _fight(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ExitStack() as stack:
-            camps = [stack.enter_context(Camp(sys.executable, device=device)) for _ in cells]
+            workers = [stack.enter_context(WorkerClient(sys.executable, device=device)) for _ in cells]
             progress = stack.enter_context(PairProgress())
 
             def tell(pair: Pair, done: int) -> None:
@@ -130,7 +130,7 @@ def _fight(
 
             return play_duel(
                 cells,
-                camps,
+                workers,
                 protocol,
                 pairs=pairs,
                 max_time_s=budget_s,

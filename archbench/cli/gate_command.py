@@ -189,12 +189,12 @@ def _spec(
 
 def _environment(side: SideSpec, here: Environment) -> Environment:
     """Revisions run in this very interpreter; another one is asked, which also shows whether it can measure at all."""
-    from archbench.worker.contender import Camp
+    from archbench.worker import WorkerClient
 
     if side.kind != "interpreter":
         return here
-    with Camp(side.identity, device=here.device) as camp:
-        return camp.start().environment
+    with WorkerClient(side.identity, device=here.device) as worker:
+        return worker.start().environment
 
 
 def _books(spec: GateSpec, text: str, out: Path | None) -> GateBooks:
@@ -253,16 +253,16 @@ def _run(
 def _play(play: GatePlay, spec: GateSpec, books: GateBooks, sides: Sequence[SideRun], budget_s: float | None) -> bool:
     """Play what is left to play; return whether that was interrupted."""
     from archbench.cli.gate_progress import PairProgress
-    from archbench.worker.contender import Camp
+    from archbench.worker import WorkerClient
 
     if not play.moves(settle=budget_s is not None):
         return False
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is as good as Ctrl-C
     try:
         with ExitStack() as stack:
-            camps = [
+            workers = [
                 stack.enter_context(
-                    Camp(
+                    WorkerClient(
                         side.python,
                         device=spec.device,
                         env=side.env,
@@ -284,7 +284,7 @@ def _play(play: GatePlay, spec: GateSpec, books: GateBooks, sides: Sequence[Side
                     seconds_left=played.seconds_left,
                 )
 
-            play.play(camps, sides, max_time_s=budget_s, tell=tell)
+            play.play(workers, sides, max_time_s=budget_s, tell=tell)
     except KeyboardInterrupt:
         return True
     return False

@@ -15,8 +15,8 @@ from archbench.model.errors import UsageError
 if TYPE_CHECKING:
     from archbench.model.cell import Cell
     from archbench.model.environment import Environment
+    from archbench.model.messages import ProfileRequest
     from archbench.model.profile import Profile
-    from archbench.model.profile_messages import ProfileRequest
 
 
 def command(
@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.device import collect_environment, resolve_device
-    from archbench.model.profile_messages import ProfileRequest
+    from archbench.model.messages import ProfileRequest
     from archbench.model.suite import AXES
 
     if against and stage:
@@ -149,15 +149,16 @@ def _measure(first: ProfileRequest, others: Sequence[Cell]) -> list[Profile]:
     """Profile one cell after the other; trace and snapshot are of the first."""
     from msgspec.structs import replace
 
+    from archbench.profiler.client import run_profile
     from archbench.rendering.profile_findings import findings
-    from archbench.worker import device_lock
-    from archbench.worker.profile_process import run_profile
+    from archbench.worker import WorkerClient, device_lock
 
     profiles = []
-    with device_lock(first.environment.device_key):
+    environment = first.environment
+    with device_lock(environment.device_key), WorkerClient(device=environment.device) as worker:
         for request in (first, *(replace(first, cell=cell, trace=None, snapshot=None) for cell in others)):
             with _Phases(request.cell.network.label) as phases:
-                profile = run_profile(request, entered=phases.show)
+                profile = run_profile(worker, request, phases.show)
             profiles.append(replace(profile, findings=findings(profile)))
     return profiles
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from archbench.device.clock import Step, Timing, checked
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.model.axes import DeviceKind
+from archbench.model.environment import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,11 @@ class Cpu:
     calibration = CalibrationSizes(matrix=512, copy_bytes=128 << 20, precisions=("fp32", "bf16"))
     activity: str | None = None
     records_graphs = False
+
+    def find(self, environment: Environment) -> torch.device:
+        import torch
+
+        return torch.device("cpu")
 
     def use(self, device: torch.device) -> None:
         return None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from archbench.device.clock import MS, Step, Timing, checked
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.model.axes import DeviceKind
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +107,24 @@ class Cuda:
     activity: str | None = "CUDA"
     records_graphs = True
 
+    def find(self, environment: Environment) -> torch.device:
+        import torch
+
+        number = int(environment.device.partition(":")[2] or 0)
+        gpu = environment.gpus[0] if environment.gpus else None
+        wanted = set() if gpu is None else {_bare(uuid) for uuid in (gpu.mig_uuid, gpu.uuid) if uuid}
+        shown = [self.uuid(torch.device("cuda", other)) for other in range(torch.cuda.device_count())]
+        # CUDA numbers unlike GPUs fastest first, NVML by bus: the number alone may be another card's.
+        if gpu is not None and wanted and None not in shown:
+            found = [other for other, uuid in enumerate(shown) if uuid and _bare(uuid) in wanted]
+            if not found:
+                raise UsageError(
+                    f"{environment.device} is {gpu.name} {gpu.mig_uuid or gpu.uuid}, which CUDA does not show to this "
+                    f"process (it shows {', '.join(map(str, shown)) or 'none'}); see CUDA_VISIBLE_DEVICES"
+                )
+            number = found[0]
+        return torch.device("cuda", number)
+
     def use(self, device: torch.device) -> None:
         import torch
 
@@ -129,7 +149,13 @@ class Cuda:
     def uuid(self, device: torch.device) -> str | None:
         import torch
 
-        return str(torch.cuda.get_device_properties(device).uuid)
+        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)  # not in every build for ROCm
+        return None if uuid is None else str(uuid)
 
     def settle(self) -> None:
         return None
+
+
+def _bare(uuid: str) -> str:
+    """Without the prefix that NVML gives it and torch does not."""
+    return uuid.removeprefix("GPU-").removeprefix("MIG-").lower()

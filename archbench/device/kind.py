@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from archbench.device.clock import Clock
 from archbench.model.axes import DeviceKind, Precision
+from archbench.model.environment import Environment
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,12 @@ class Kind(Protocol):
     records_graphs: bool
     """Whether torch.compile's modes with CUDA graphs record any."""
 
+    def find(self, environment: Environment) -> torch.device:
+        """The device that `environment` is about, whatever number it has in this process.
+
+        Raises `UsageError` where this process is shown no such device.
+        """
+
     def use(self, device: torch.device) -> None:
         """Make `device` the one that steps run on."""
 
@@ -104,6 +111,11 @@ def kind_named(name: DeviceKind) -> Kind:
 
     kinds: dict[str, Callable[[], Kind]] = {"cpu": Cpu, "cuda": Cuda}
     return kinds[name]()
+
+
+def find_device(environment: Environment) -> torch.device:
+    """The device that `environment` is about. Raises `UsageError` where this process is not shown it."""
+    return kind_named(environment.kind).find(environment)
 
 
 def kind_of(device: torch.device) -> Kind:

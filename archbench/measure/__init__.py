@@ -16,7 +16,6 @@ from archbench.model.messages import (
     ChildEvent,
     Event,
     PhaseStarted,
-    Request,
     Task,
     TurnTask,
     TurnWord,
@@ -27,7 +26,7 @@ WHOLE_DAY_S = 86_400.0
 """Deadline of a cell that waits for its turns: its parent, who knows whose turn it is, watches over it."""
 
 
-def measure(request: Request, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]) -> None:
+def measure(request: Task | TurnTask, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]) -> None:
     """Do what a worker is asked to: measure a group, or take turns as `hear` says."""
     if isinstance(request, TurnTask):
         take_turns(request, emit, hear)

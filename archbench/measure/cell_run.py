@@ -22,8 +22,8 @@ from archbench.measure.watch import Watch
 from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model import axes
 from archbench.model.axes import STATIC
-from archbench.model.blank import empty_record
 from archbench.model.cell import Cell
+from archbench.model.empty_record import empty_record
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile

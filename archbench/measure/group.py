@@ -11,16 +11,16 @@ from archbench.analyze import count, predict_cell
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.kind import kind_of
+from archbench.device.kind import find_device, kind_of
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
-from archbench.model.blank import Facts
 from archbench.model.calibration import Calibration
 from archbench.model.counts import Counts, MemoryModel
+from archbench.model.empty_record import Facts
 from archbench.model.errors import UsageError
 from archbench.model.messages import Task
 
@@ -43,7 +43,7 @@ class GroupContext:
         """The device, made current, with all process-wide state set."""
         cell = self.task.group.cells[0]
         environment = self.task.context.environment
-        device = torch.device(environment.device)
+        device = find_device(environment)
         kind_of(device).use(device)
         apply_state(cell.precision, default_threads(environment.cpu_count), self.task.seed)
         return device

@@ -89,14 +89,18 @@ class Environment(Struct, frozen=True, kw_only=True):
 
     @property
     def device_key(self) -> str:
-        """What names the device on this machine whatever it is numbered: the UUID of the GPU or its slice, or `cpu`."""
-        return self.gpus[0].mig_uuid or self.gpus[0].uuid if self.gpus else "cpu"
+        """What names the device on this machine whatever it is numbered: the UUID of the GPU or its slice, or `cpu`.
+
+        A GPU whose UUID nobody tells goes by its number.
+        """
+        return (self.gpus[0].mig_uuid or self.gpus[0].uuid or self.device) if self.gpus else self.device
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all of the above but archbench's own commit: runs that share it may be continued by each other.
+        """Hash of all of the above but archbench's own commit and the installed memory.
 
-        A commit that changes a figure raises `PROTOCOL_VERSION`; any other must not cost a night's measuring.
+        Runs that share it may be continued by each other. A commit that changes a figure raises `PROTOCOL_VERSION`; any
+        other must not cost a night's measuring, nor must a virtual machine whose memory grows while it is used.
         """
-        relevant = msgspec.structs.replace(self, git_commit=None)
+        relevant = msgspec.structs.replace(self, git_commit=None, memory_bytes=0)
         return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]

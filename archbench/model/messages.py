@@ -7,29 +7,32 @@ and its child with it, when its input is closed, which the kernel also does for 
 
 For a `TurnTask` the child does one thing at a time, each when it is told to, and sleeps in between: it says `Surveyed`
 unasked, then answers `Build` by `Built`, `WarmUp` by `Warmed`, `TakeTurn` by `TurnTaken` and `Finish` by
-`CellFinished`, which it also says, and ends, as soon as anything fails.
+`CellFinished`, which it also says, and ends, as soon as anything fails. A `ProfileRequest` is answered by phases, then
+by `ProfileDone` or `ProfileFailed`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from archbench.model.axes import Metric
-from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
-from archbench.model.profile import StageProfile
+from archbench.model.profile import Profile, StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.record import Record, Sample, Status
 
-MESSAGE_VERSION = 2
+MESSAGE_VERSION = 3
 """
 1  first version.
 2  `TurnTask` and the words that belong to it.
+3  `ProfileRequest` and its answers.
 """
 
 
@@ -58,6 +61,31 @@ class TurnTask(Struct, frozen=True, kw_only=True, tag="turn-task"):
     @property
     def cell(self) -> Cell:
         return self.task.group.cells[0]
+
+
+class ProfileRequest(Struct, frozen=True, kw_only=True, tag="profile"):
+    """Profile one cell."""
+
+    cell: Cell
+    environment: Environment
+    threads: int | None = None
+    """Intra-op threads; `None` for the default."""
+    timing_s: float = 6.0
+    """For all timed steps together, where enough of them fit: a profile is looked at, not gated on."""
+    seed: int = 0
+    allow_code: bool = False
+    calibration: Calibration | None = None
+    """The device's ceilings where they are known; else they are measured."""
+    memory: bool = True
+    """Follow live bytes over the step."""
+    gradients: bool = True
+    """Look at gradients at initialisation; of a training step alone."""
+    trace: str | None = None
+    """Where to write Chrome's JSON."""
+    snapshot: str | None = None
+    """Where to write CUDA's memory snapshot."""
+    silence_s: float = 1800.0
+    """Allowed for a phase. Compiling a large network, or one training step of it on one core, takes minutes."""
 
 
 class Build(Struct, frozen=True, tag="build"):
@@ -174,6 +202,20 @@ class TurnTaken(Struct, frozen=True, kw_only=True, tag="turn-taken"):
     sm_clock_mhz: float | None = None
 
 
+class ProfileDone(Struct, frozen=True, kw_only=True, tag="profile-done"):
+    """The whole profile: the answer to a `ProfileRequest`, after its phases."""
+
+    profile: Profile
+
+
+class ProfileFailed(Struct, frozen=True, kw_only=True, tag="profile-failed"):
+    """There is no profile. The message is one line and complete."""
+
+    kind: Literal["usage", "unfit"]
+    """Whose fault it is: the input's, or the machine's."""
+    message: str
+
+
 class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
     """Nothing more will come for this task."""
 
@@ -184,13 +226,13 @@ Event = Calibrated | CellStarted | PhaseStarted | CellFinished
 TurnEvent = Surveyed | Built | Warmed | TurnTaken
 """What a child says of a `TurnTask` besides."""
 
-ChildEvent = Event | TurnEvent
+ChildEvent = Event | TurnEvent | ProfileDone | ProfileFailed
 Reply = Ready | ChildEvent | ChildDied | GroupFinished
 
 TurnWord = Build | WarmUp | TakeTurn | Finish
 """What a child at a `TurnTask` is told; a worker without one lets it pass, for its child may have died meanwhile."""
 
-Request = Task | TurnTask
+Request = Task | TurnTask | ProfileRequest
 FromParent = Request | TurnWord
 
 encode = msgspec.json.Encoder().encode

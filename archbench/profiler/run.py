@@ -14,7 +14,7 @@ from torch import nn
 from archbench.analyze import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.kind import kind_of, open_clock
+from archbench.device.kind import find_device, kind_of, open_clock
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
@@ -24,9 +24,9 @@ from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
 from archbench.model.errors import UnfitError
 from archbench.model.gradient_health import GradientHealth
+from archbench.model.messages import ProfileRequest
 from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
 from archbench.model.profile_memory import MemoryTimeline
-from archbench.model.profile_messages import ProfileRequest
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.profiler.counting import count_by_module
 from archbench.profiler.gradient_health import gradient_health
@@ -62,7 +62,7 @@ class _Run:
         self._cell = request.cell
         self._eager = replace(request.cell, compile_mode="off")
         self._enter = enter
-        self._device = torch.device(request.environment.device)
+        self._device = find_device(request.environment)
         self._threads = request.threads or default_threads(request.environment.cpu_count)
         self._missing: dict[str, str] = {}
 

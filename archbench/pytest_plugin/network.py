@@ -17,7 +17,7 @@ from archbench.analyze import count, count_module, measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, input_shape
 from archbench.device import collect_environment, resolve_device
-from archbench.device.kind import kind_of, open_clock
+from archbench.device.kind import find_device, kind_of, open_clock
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
@@ -78,7 +78,7 @@ class NetworkBenchmark:
         """
         try:
             environment = collect_environment(resolve_device(device or self._config.getoption("archbench_device")))
-            kind: DeviceKind = "cpu" if environment.device == "cpu" else "cuda"
+            kind = environment.kind
             subject: _Named | _Given
             if isinstance(network, str):
                 name = resolve(network, allow_code=True).name
@@ -98,8 +98,9 @@ class NetworkBenchmark:
                 pytest.skip(reason)
             self._config.stash[DEVICES].add(environment.device)
             threads = default_threads(environment.cpu_count)
-            with _current(environment.device), restored_state(precision, threads, seed):
-                return self._measure(cell, subject, environment, protocol_for(kind, protocol or {}), seed)
+            found = find_device(environment)
+            with _current(found), restored_state(precision, threads, seed):
+                return self._measure(cell, subject, environment, found, protocol_for(kind, protocol or {}), seed)
         except UnsupportedError as error:
             skip, message = True, str(error)
         except (UsageError, msgspec.ValidationError) as error:
@@ -110,9 +111,14 @@ class NetworkBenchmark:
         pytest.fail(message, pytrace=False)
 
     def _measure(
-        self, cell: Cell, subject: _Named | _Given, environment: Environment, protocol: Protocol, seed: int
+        self,
+        cell: Cell,
+        subject: _Named | _Given,
+        environment: Environment,
+        device: torch.device,
+        protocol: Protocol,
+        seed: int,
     ) -> Any:
-        device = torch.device(environment.device)
         clock = open_clock(device)
         compiles = cell.compile_mode != "off"
         if compiles:
@@ -201,9 +207,9 @@ class _Bound(nn.Module):
         return self.module(first, *(getattr(self, name) for name in self._names))
 
 
-def _current(device: str) -> AbstractContextManager[Any]:
+def _current(device: torch.device) -> AbstractContextManager[Any]:
     """Makes a GPU the current one for a while: the clock's events, and what a network launches by itself, go there."""
-    return nullcontext() if device == "cpu" else torch.cuda.device(device)  # type: ignore[no-untyped-call]
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)  # type: ignore[no-untyped-call]
 
 
 def _amount(protocol: Protocol, step_s: float, device: DeviceKind) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Suites as tests: one item a cell, measured by the executor as in `archbench run`, a group of them by each process."""
+"""Suites as tests: one item a cell, measured by a worker as in `archbench run`, a group of them by each process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from archbench.device import collect_environment, preflight, resolve_device
-from archbench.model.blank import RunContext
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group, Plan
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import ArchbenchError, UnfitError
 from archbench.model.messages import Calibrated, CellFinished, Event, Task
@@ -22,7 +22,7 @@ from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
 from archbench.pytest_plugin.timer import ReplayTimer, mark_timer
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan
-from archbench.worker import LocalExecutor, device_lock
+from archbench.worker import WorkerClient, device_lock, run_tasks
 
 FIGURES = (
     *("architecture", "batch_size", "phase", "precision", "compile_mode", "memory_format", "device"),
@@ -117,7 +117,7 @@ class GroupRunner:
         self._finished: dict[str, CellFinished] = {}
         self._events: Iterator[Event] = iter(())
         self._calibration: Calibration | None = None
-        self._executor: LocalExecutor | None = None
+        self._worker: WorkerClient | None = None
         self._held = ExitStack()
 
     def measure(self, cell: Cell, *, once: bool) -> CellFinished:
@@ -134,21 +134,21 @@ class GroupRunner:
 
     def close(self) -> None:
         """End the worker and whatever it is doing."""
-        if self._executor is not None:
-            self._executor.close()
-        self._executor, self._events = None, iter(())
+        if self._worker is not None:
+            self._worker.close()
+        self._worker, self._events = None, iter(())
         self._held.close()
 
     def _begin(self, cell: Cell, once: bool) -> Iterator[Event]:
         wanted = {cell.cell_id} if once else self._wanted()
         cells = next(group.cells for group in self._plan.rounds[0] if cell in group.cells)
         group = Group(cells=tuple(one for one in cells if one.cell_id in wanted))
-        first = self._executor is None
-        if self._executor is None:
+        first = self._worker is None
+        if self._worker is None:
             if not once:
                 _refuse_unfit(self.device)
                 self._held.enter_context(device_lock(self._environment.device_key))
-            self._executor = LocalExecutor(device=self.device)
+            self._worker = WorkerClient(device=self.device)
         task = Task(
             group=group,
             context=RunContext(run_id="pytest", round=0, environment=self._environment, calibration=self._calibration),
@@ -159,7 +159,7 @@ class GroupRunner:
             allow_code=self._allow_code,
             calibrate=first and not once,
         )
-        return self._executor.run([task])
+        return run_tasks(self._worker, [task])
 
     def _follow(self, until: Cell) -> None:
         """Take in what the running group says, to the cell's row; to the group's end where it is not of that group."""

@@ -1,9 +1,10 @@
 """Processes that measure and may die: the parent's client, the host that has torch imported, the child of one group.
 
-Nothing here imports torch at the top: the parent uses `death` and `progress` too.
+Nothing here imports torch at the top: the parent uses `death` and `group_tracker` too.
 """
 
-from archbench.worker.local import LocalExecutor
+from archbench.worker.client import WorkerClient
 from archbench.worker.locks import device_lock, run_lock
+from archbench.worker.sweep import run_tasks
 
-__all__ = ["LocalExecutor", "device_lock", "run_lock"]
+__all__ = ["WorkerClient", "device_lock", "run_lock", "run_tasks"]

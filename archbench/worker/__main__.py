@@ -6,8 +6,10 @@ import argparse
 import signal
 
 from archbench.device import collect_environment
+from archbench.model.messages import ProfileRequest, Request
+from archbench.worker.child import Receive, Send
+from archbench.worker.host import serve
 from archbench.worker.preload import import_for, import_torch
-from archbench.worker.serve import serve
 from archbench.worker.wire import Wire
 
 
@@ -15,7 +17,6 @@ def main() -> None:
     """Import what measuring needs, then serve."""
     parser = argparse.ArgumentParser(prog="python -m archbench.worker", description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N: what the greeting's environment is about")
-    parser.add_argument("--alone", action="store_true", help="measure one group in this process instead of forking")
     arguments = parser.parse_args()
 
     # Ctrl-C goes to every process of a terminal's foreground group: the parent alone decides what it means.
@@ -25,7 +26,15 @@ def main() -> None:
     import_torch()
     from archbench.measure import measure  # it imports torch, which `import_torch` has made safe
 
-    serve(wire, measure, environment=environment, alone=arguments.alone, before_fork=import_for)
+    def do(request: Request, send: Send, receive: Receive) -> None:
+        if isinstance(request, ProfileRequest):
+            from archbench.profiler.child import profile
+
+            profile(request, send)
+        else:
+            measure(request, send, receive)
+
+    serve(wire, do, environment=environment, before_fork=import_for)
 
 
 main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -12,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from archbench.model.messages import ChildEvent, Request, TurnWord, decode_request
-from archbench.worker import kin
-from archbench.worker.wire import LineReader, Wire, send
+from archbench.worker import process_tree
+from archbench.worker.wire import LineReader, Wire, write_message
 
-Emit = Callable[[ChildEvent], None]
-Hear = Callable[[], TurnWord | None]
+Send = Callable[[ChildEvent], None]
+Receive = Callable[[], TurnWord | None]
 """Sleeps until the parent says the next word to a child that takes turns; `None` when there will be none."""
-Measure = Callable[[Request, Emit, Hear], None]
-"""Measures one group, or takes turns; tells of every cell by `Emit`, failures that are Python exceptions included."""
+Measure = Callable[[Request, Send, Receive], None]
+"""Measures one group, takes turns or profiles; tells of all by `Send`, failures that are Python exceptions included."""
 
 _OOM_SCORE = "600"
 """Of 1000: where memory runs out, the kernel should end the child that filled it, not its host or the user's shell."""
@@ -46,7 +47,11 @@ class Child:
                 os.close(self._words)
                 _settle_in(host, wire, noise)
                 heard = LineReader(words)
-                os._exit(run(request, measure, lambda event: send(messages, event), lambda: decode(heard.next_line())))
+
+                def receive() -> TurnWord | None:
+                    return _decode(heard.next_line())
+
+                os._exit(_run(request, measure, lambda event: write_message(messages, event), receive))
             finally:
                 os._exit(1)  # never into the host's code
         os.close(messages)
@@ -65,7 +70,7 @@ class Child:
         os.close(self._words)
 
 
-def decode(line: bytes | None) -> TurnWord | None:
+def _decode(line: bytes | None) -> TurnWord | None:
     """The word in a line. Raises `ValueError` for what is none."""
     if line is None:
         return None
@@ -75,11 +80,11 @@ def decode(line: bytes | None) -> TurnWord | None:
     return word
 
 
-def run(request: Request, measure: Measure, emit: Emit, hear: Hear) -> int:
+def _run(request: Request, measure: Measure, send: Send, receive: Receive) -> int:
     """Do what is asked; return the exit code, 0 or 1. What escapes from `measure` is printed with its traceback."""
     _expect_the_worst()
     try:
-        measure(request, emit, hear)
+        measure(request, send, receive)
         return 0
     except BaseException:
         # `SystemExit` of a user's network too: only the exit code, and the cells left over, tell of it.
@@ -93,7 +98,7 @@ def run(request: Request, measure: Measure, emit: Emit, hear: Hear) -> int:
 
 def _settle_in(host: int, wire: Wire, noise: int) -> None:
     """Cut what a fork inherits and a child must not share: the host's life line, its output, its signals."""
-    kin.die_with(host)
+    process_tree.die_with(host)
     wire.close()
     os.dup2(noise, 1)
     os.dup2(noise, 2)
@@ -105,12 +110,7 @@ def _settle_in(host: int, wire: Wire, noise: int) -> None:
 def _expect_the_worst() -> None:
     """Prepare for a death by memory or by signal: be the one that goes, leave a traceback but no core file."""
     faulthandler.enable()
-    if sys.platform == "win32":
-        return
-    import resource
-
     # A core file of a process with a network in it takes longer to write than the group would have taken.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    if sys.platform == "linux":
-        with suppress(OSError):  # read-only in some containers, where the host then runs the same risk as the child
-            Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    with suppress(OSError):  # read-only in some containers, where the host then runs the same risk as the child
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import msgspec
 
-from archbench.model.messages import ChildDied, GroupFinished, Request, TurnTask, decode_event, decode_request
+from archbench import __version__
+from archbench.model.environment import Environment
+from archbench.model.messages import ChildDied, GroupFinished, Ready, Request, TurnTask, decode_event, decode_request
 from archbench.model.record import Status
-from archbench.worker import kin
+from archbench.worker import process_tree
 from archbench.worker.child import Child, Measure
 from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
-from archbench.worker.progress import Progress
+from archbench.worker.group_tracker import Progress
 from archbench.worker.wire import LineReader, Wire
 
 _LOGGED_BYTES = 16 << 20
@@ -27,19 +31,31 @@ _LOGGED_BYTES = 16 << 20
 _NOISE_BYTES = 64 << 10
 
 
-class Host:
-    """Serves tasks from `wire` until the parent closes its end or is gone.
+def serve(
+    wire: Wire,
+    measure: Measure,
+    *,
+    environment: Environment,
+    before_fork: Callable[[Request], None] = lambda request: None,
+) -> NoReturn:
+    """Greet the parent, serve it until it closes its end, and end this process.
 
     `before_fork` imports what the child will need, where that is safe and worth sharing.
     """
+    wire.send(Ready(archbench_version=__version__, pid=os.getpid(), environment=environment))
+    Host(wire, measure, before_fork).serve()
+    sys.stderr.flush()
+    os._exit(0)  # taking torch down in good order takes half a second, and frees nothing that an end does not
 
-    def __init__(
-        self, wire: Wire, measure: Measure, before_fork: Callable[[Request], None] = lambda request: None
-    ) -> None:
+
+class Host:
+    """Serves tasks from `wire` until the parent closes its end or is gone."""
+
+    def __init__(self, wire: Wire, measure: Measure, before_fork: Callable[[Request], None]) -> None:
         self._wire = wire
         self._measure = measure
         self._before_fork = before_fork
-        kin.adopt_orphans()
+        process_tree.adopt_orphans()
         self._child_ended = _ChildEnded()
 
     def serve(self) -> None:
@@ -55,7 +71,7 @@ class Host:
         except BrokenPipeError:
             return  # the parent died while it was being told something
         finally:
-            kin.kill_descendants()
+            process_tree.kill_descendants()
 
     def _measure_in_child(self, request: Request) -> bool:
         """Fork, watch, clean up; return false when the parent has gone meanwhile."""
@@ -80,8 +96,8 @@ class Host:
                     watch.kill_if_overdue()
                     exit_code = watch.exit_code()
             # Only now, with compile workers and all other offspring gone, may the next group be measured.
-            kin.kill_descendants()
-            watch.bury(exit_code)
+            process_tree.kill_descendants()
+            watch.record_end(exit_code)
         finally:
             child.close()
         self._wire.send(GroupFinished())
@@ -141,7 +157,7 @@ class Watch:
         pid, status = os.waitpid(self._child.pid, os.WNOHANG)
         return os.waitstatus_to_exitcode(status) if pid else None
 
-    def bury(self, exit_code: int) -> None:
+    def record_end(self, exit_code: int) -> None:
         """Pass on what the dead child had still written, and say so if it did not end in peace.
 
         Every writer must be dead, or this would wait for the living.

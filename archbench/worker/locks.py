@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -67,12 +66,11 @@ def _holder_pid(holder: Path) -> str:
 
 def _lock_directory() -> Path:
     """A directory of this user's in the system's temporary one: the same for every session, unlike XDG's."""
-    on_windows = sys.platform == "win32"
     try:
-        directory = Path(tempfile.gettempdir()) / ("archbench" if on_windows else f"archbench-{os.getuid()}")
+        directory = Path(tempfile.gettempdir()) / f"archbench-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UnfitError(f"no place for a lock: {error}; set TMPDIR to a directory that can be written to") from None
-    if not on_windows and directory.stat().st_uid != os.getuid():
+    if directory.stat().st_uid != os.getuid():
         raise UnfitError(f"{directory} belongs to someone else; set TMPDIR to a directory of your own")
     return directory

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
-from archbench.model.messages import Request, TurnTask
+from archbench.model.messages import Request, Task
 
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
 _FOR_COMPILE = "torch._inductor.compile_fx"
@@ -44,7 +44,7 @@ def import_torch() -> None:
 
 def import_for(request: Request) -> None:
     """Import what the child of this request will need, unless that has been tried already."""
-    cell = request.cell if isinstance(request, TurnTask) else request.group.cells[0]
+    cell = request.group.cells[0] if isinstance(request, Task) else request.cell
     for name in _modules_for(cell):
         _import_once(name)
 

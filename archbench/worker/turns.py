@@ -17,12 +17,13 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from archbench.model.blank import empty_record
+from archbench.model.empty_record import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
 from archbench.model.pair import Frozen, Pair, Turn
 from archbench.model.record import Record
-from archbench.worker.contender import Camp, Contender, ContenderFailedError
+from archbench.worker.client import WorkerClient
+from archbench.worker.interleaved import InterleavedProcess, ProcessFailedError
 
 MEMORY_SHARE = 0.9
 """Of the device's memory that processes may fill together."""
@@ -35,7 +36,7 @@ _Result = TypeVar("_Result")
 
 
 def take_turns(
-    camps: Sequence[Camp],
+    workers: Sequence[WorkerClient],
     requests: Sequence[TurnTask],
     *,
     turns: int,
@@ -44,7 +45,7 @@ def take_turns(
     frozen: Frozen | None = None,
     alike: bool = True,
 ) -> Pair:
-    """Start one fresh process a camp, warm all of them up, and let them take turns; their rows and times.
+    """Start one fresh process a worker, warm all of them up, and let them take turns; their rows and times.
 
     Without `frozen` each process warms up until its step is level; if they are `alike` (two sides of one cell) those
     that needed fewer steps then make up for it, and all blocks have the same number of steps. The answer's `frozen`
@@ -54,13 +55,13 @@ def take_turns(
     does not start, and nothing else.
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    match_ = _Match(camps, requests, turns=turns, block_s=block_s, rng=rng, frozen=frozen, alike=alike)
+    match_ = _Match(workers, requests, turns=turns, block_s=block_s, rng=rng, frozen=frozen, alike=alike)
     try:
         match_.play()
     except BaseException:
         # Ctrl-C, or a worker that does not start: nobody waits for what the others still have to say.
-        for camp in camps:
-            camp.kill()
+        for worker in workers:
+            worker.kill()
         raise
     return Pair(
         rows=tuple(match_.rows),
@@ -99,7 +100,7 @@ class _Match:
 
     def __init__(
         self,
-        camps: Sequence[Camp],
+        workers: Sequence[WorkerClient],
         requests: Sequence[TurnTask],
         *,
         turns: int,
@@ -108,7 +109,7 @@ class _Match:
         frozen: Frozen | None,
         alike: bool,
     ) -> None:
-        self._camps = camps
+        self._workers = workers
         self._requests = requests
         self._wanted = turns
         self._block_s = block_s
@@ -116,7 +117,7 @@ class _Match:
         self.frozen = frozen
         self._alike = alike
         self.turns: list[Turn] = []
-        self.rows = [_blank(camp, request) for camp, request in zip(camps, requests, strict=True)]
+        self.rows = [_blank(worker, request) for worker, request in zip(workers, requests, strict=True)]
         self.origins: list[str | None] = [None] * len(requests)
 
     def play(self) -> None:
@@ -133,55 +134,57 @@ class _Match:
 
     def _play_together(self) -> bool:
         """All at once, in turns. False where that did not work: one failed, or there is no memory for all of them."""
-        contenders = [Contender(camp, request) for camp, request in zip(self._camps, self._requests, strict=True)]
-        everybody = range(len(contenders))
+        processes = [
+            InterleavedProcess(worker, request) for worker, request in zip(self._workers, self._requests, strict=True)
+        ]
+        everybody = range(len(processes))
         try:
-            for contender in contenders:
-                contender.begin()
-            seen = [self._do(index, contenders[index].surveyed) for index in everybody]
+            for process in processes:
+                process.begin()
+            seen = [self._do(index, processes[index].surveyed) for index in everybody]
             environment = self._requests[0].task.context.environment
             fit = fit_together([one.predicted_peak_bytes for one in seen], environment)
             if fit:
-                for contender in contenders:
-                    contender.build()
+                for process in processes:
+                    process.build()
                 for index in everybody:
-                    self.origins[index] = self._do(index, contenders[index].built).origin
-                self._warm_up(contenders, [one.pid for one in seen])
-                self._take_turns(contenders)
+                    self.origins[index] = self._do(index, processes[index].built).origin
+                self._warm_up(processes, [one.pid for one in seen])
+                self._take_turns(processes)
                 for index in everybody:
-                    self.rows[index] = self._do(index, contenders[index].finish)
+                    self.rows[index] = self._do(index, processes[index].finish)
         except _OverError:
             self.turns = []
             fit = False
-        for contender in contenders:
-            contender.send_away()
+        for process in processes:
+            process.send_away()
         return fit
 
-    def _warm_up(self, contenders: Sequence[Contender], pids: Sequence[int]) -> None:
+    def _warm_up(self, processes: Sequence[InterleavedProcess], pids: Sequence[int]) -> None:
         """One after the other; if they are alike, all by the same number of steps."""
         done: dict[int, int] = {}
         step_s: dict[int, float] = {}
         for index in self._shuffled():
             rivals = tuple(pid for other, pid in enumerate(pids) if other != index)
             steps = self.frozen.warmup_steps[index] if self.frozen else None
-            warmed = self._do(index, partial(contenders[index].warm_up, steps, rivals))
+            warmed = self._do(index, partial(processes[index].warm_up, steps, rivals))
             done[index], step_s[index] = warmed.steps, warmed.step_s
         if self.frozen is not None:
             return
         if self._alike:
             most = max(done.values())
             for index in [index for index, steps_done in done.items() if steps_done < most]:
-                self._do(index, partial(contenders[index].warm_up, most - done[index]))
+                self._do(index, partial(processes[index].warm_up, most - done[index]))
             done = dict.fromkeys(done, most)
             step_s = dict.fromkeys(step_s, min(step_s.values()))
         self._freeze(done, step_s)
 
-    def _take_turns(self, contenders: Sequence[Contender]) -> None:
+    def _take_turns(self, processes: Sequence[InterleavedProcess]) -> None:
         kept = 0
         while kept < self._wanted and len(self.turns) < MOST_TURNS * self._wanted:
             order = self._shuffled()
-            taken = {index: self._take_turn(index, contenders[index]) for index in order}
-            seconds = tuple(taken[index].seconds for index in range(len(contenders)))
+            taken = {index: self._take_turn(index, processes[index]) for index in order}
+            seconds = tuple(taken[index].seconds for index in range(len(processes)))
             turn = Turn(seconds=seconds, first=order[0], kept=all(one.kept for one in taken.values()))
             self.turns.append(turn)
             kept += turn.kept
@@ -204,24 +207,24 @@ class _Match:
 
     def _play_alone(self, index: int, turns: int, warmed: dict[int, Warmed]) -> list[TurnTaken]:
         """One process from its start to its end; `warmed` tells what those before it needed, and is added to."""
-        contender = Contender(self._camps[index], self._requests[index])
-        contender.begin()
-        self._do(index, contender.surveyed)
-        contender.build()
-        self.origins[index] = self._do(index, contender.built).origin
+        process = InterleavedProcess(self._workers[index], self._requests[index])
+        process.begin()
+        self._do(index, process.surveyed)
+        process.build()
+        self.origins[index] = self._do(index, process.built).origin
         # The first cannot make up for what a later one needs, so it sets the number for all.
         model = next(iter(warmed.values()), None) if self._alike else None
         given = self.frozen.warmup_steps[index] if self.frozen else (model.steps if model else None)
-        mine = self._do(index, partial(contender.warm_up, given))
+        mine = self._do(index, partial(process.warm_up, given))
         warmed[index] = structs.replace(mine, step_s=model.step_s) if model else mine
         steps = self.frozen.steps[index] if self.frozen else self._steps(warmed[index].step_s)
-        taken = [self._do(index, partial(contender.take_turn, steps, self._block_s)) for _ in range(turns)]
-        self.rows[index] = self._do(index, contender.finish)
+        taken = [self._do(index, partial(process.take_turn, steps, self._block_s)) for _ in range(turns)]
+        self.rows[index] = self._do(index, process.finish)
         return taken
 
-    def _take_turn(self, index: int, contender: Contender) -> TurnTaken:
+    def _take_turn(self, index: int, process: InterleavedProcess) -> TurnTaken:
         assert self.frozen is not None
-        return self._do(index, partial(contender.take_turn, self.frozen.steps[index], self._block_s))
+        return self._do(index, partial(process.take_turn, self.frozen.steps[index], self._block_s))
 
     def _freeze(self, done: Mapping[int, int], step_s: Mapping[int, float], *, alternate: bool = False) -> None:
         self.frozen = Frozen(
@@ -237,7 +240,7 @@ class _Match:
         """Have a process do something; what it leaves behind when it cannot is its row."""
         try:
             return act()
-        except ContenderFailedError as failed:
+        except ProcessFailedError as failed:
             self.rows[index] = failed.row
             raise _OverError from None
 
@@ -247,5 +250,5 @@ class _Match:
         return order
 
 
-def _blank(camp: Camp, request: TurnTask) -> Record:
-    return empty_record(request.cell, request.task.context, camp.facts(request.cell.network))
+def _blank(worker: WorkerClient, request: TurnTask) -> Record:
+    return empty_record(request.cell, request.task.context, worker.facts(request.cell.network))

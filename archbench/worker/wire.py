@@ -39,7 +39,7 @@ class LineReader:
         return self.lines.popleft() if self.lines else None
 
 
-def send(fd: int, reply: Reply) -> None:
+def write_message(fd: int, reply: Reply) -> None:
     """Write one message and its newline, waiting for the reader as often as the pipe is full."""
     rest = memoryview(encode(reply) + b"\n")
     while rest:
@@ -63,7 +63,7 @@ class Wire:
 
     def send(self, reply: Reply) -> None:
         """Write one message to the parent. Raises `BrokenPipeError` when it has gone."""
-        send(self.replies, reply)
+        write_message(self.replies, reply)
 
     def close(self) -> None:
         """Let go of both ends: for the child, which must not keep its host's line open."""

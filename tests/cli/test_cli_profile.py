@@ -14,8 +14,9 @@ from builders import make_environment
 from archbench.cli.profile_command import _other
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError, UsageError
-from archbench.model.profile_messages import ProfileRequest
-from archbench.worker.profile_process import run_profile
+from archbench.model.messages import ProfileRequest, Ready, encode
+from archbench.profiler.client import run_profile
+from archbench.worker import WorkerClient
 
 ODD = Path(__file__).parents[1] / "profile"
 
@@ -131,25 +132,29 @@ def test_what_against_does_not_say_stays_as_it_is() -> None:
 
 
 def say(*lines: str, then: str = "") -> tuple[str, ...]:
-    code = "import sys, time\n" + "\n".join(f"print({line!r}, flush=True)" for line in lines) + f"\n{then}"
-    return (sys.executable, "-c", code)
+    ready = Ready(archbench_version="9", pid=1, environment=make_environment())
+    told = [encode(ready).decode(), *lines]
+    return "-c", "import sys, time\n" + "\n".join(f"print({line!r}, flush=True)" for line in told) + f"\n{then}"
+
+
+IN_TIME = '{"type":"phase-started","cell_id":"x","phase":"time"}'
 
 
 @pytest.mark.parametrize(
-    ("command", "error", "says"),
+    ("arguments", "error", "says"),
     [
-        (say('{"type":"failed","kind":"usage","message":"no"}'), UsageError, "^no$"),
-        (say('{"type":"failed","kind":"unfit","message":"no"}'), UnfitError, "^no$"),
+        (say('{"type":"profile-failed","kind":"usage","message":"no"}'), UsageError, "^no$"),
+        (say('{"type":"profile-failed","kind":"unfit","message":"no"}'), UnfitError, "^no$"),
         (say("hello"), UnfitError, "no message"),
-        (say('{"type":"phase","phase":"time"}'), UnfitError, "died in the phase 'time': exited with code 0"),
-        (
-            say('{"type":"phase","phase":"time"}', then="time.sleep(60)"),
-            UnfitError,
-            "no word for 1 s in the phase 'time'",
-        ),
+        (say(IN_TIME), UnfitError, "lost in the phase 'time': worker exited with code 0"),
+        (say(IN_TIME, then="time.sleep(60)"), UnfitError, "lost in the phase 'time': no word from the worker"),
     ],
 )
-def test_a_process_that_misbehaves(command: tuple[str, ...], error: type[Exception], says: str) -> None:
+def test_a_process_that_misbehaves(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], error: type[Exception], says: str
+) -> None:
+    monkeypatch.setattr("archbench.profiler.client.HOST_GRACE_S", 0.0)
     cell = Cell(network=Network(name="lenet5"), batch_size=1)
-    with pytest.raises(error, match=says):
-        run_profile(ProfileRequest(cell=cell, environment=make_environment()), command=command, patience_s=1)
+    request = ProfileRequest(cell=cell, environment=make_environment(), silence_s=1.0)
+    with pytest.raises(error, match=says), WorkerClient(arguments=arguments) as worker:
+        run_profile(worker, request)

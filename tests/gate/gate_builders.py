@@ -12,8 +12,8 @@ from msgspec import structs
 from archbench.comparison.gate.books import CellLog, GateSpec
 from archbench.comparison.gate.noise import Threshold
 from archbench.comparison.gate.sides import SideSpec
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Network
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.pair import Frozen, Pair, Turn
 
 FROZEN = Frozen(warmup_steps=(5, 5), steps=(10, 10))

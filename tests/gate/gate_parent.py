@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gate_builders import make_spec
-from turn_fakes import make_camp
+from turn_fakes import make_turn_worker
 
 from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude
 from archbench.comparison.gate.noise import Threshold
@@ -26,7 +26,7 @@ def main(folder: Path, slow: bool) -> None:
     cells = cells_of(folder, slow=slow)
     spec = make_spec(cells, turns=9)
     books = GateBooks(folder) if GateBooks.holds(folder) else GateBooks.create(folder, spec, "suite: tiny\n")
-    with run_lock(folder), make_camp() as base, make_camp() as head:
+    with run_lock(folder), make_turn_worker() as base, make_turn_worker() as head:
         thresholds = {cell.cell_id: Threshold() for cell in cells}
         play = GatePlay(spec, books, cells, thresholds, Protocol())
         done = sum(len(log.everything) for log in play.logs.values())

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from execute_fakes import is_running, wait_until
 from gate_builders import make_spec
 from gate_parent import cells_of
-from turn_fakes import make_camp
+from turn_fakes import make_turn_worker
+from worker_fakes import is_running, wait_until
 
 from archbench.cli.gate_command import _conclude
 from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
@@ -28,8 +28,8 @@ PARENT = str(Path(__file__).with_name("gate_parent.py"))
 
 
 @pytest.fixture(scope="module")
-def camps():
-    with make_camp() as base, make_camp() as head:
+def workers():
+    with make_turn_worker() as base, make_turn_worker() as head:
         yield [base, head]
 
 
@@ -37,19 +37,19 @@ def cell_of(name, **options):
     return Cell(network=Network(name=name, options={"true_s": 0.01, "jitter": 0.001, **options}), batch_size=1)
 
 
-def gate(folder, camps, *cells, max_time_s=None, sides=None, **overrides):
+def gate(folder, workers, *cells, max_time_s=None, sides=None, **overrides):
     """Play a gate; give its play and its comparison."""
     spec = make_spec(cells, **overrides)
     books = GateBooks.create(folder, spec, "suite: tiny\n")
     thresholds = {cell.cell_id: Threshold() for cell in cells}
     play = GatePlay(spec, books, cells, thresholds, Protocol())
     runs = sides or [SideRun(python=sys.executable, env={})] * 2
-    play.play(camps, runs, max_time_s=max_time_s, tell=lambda played: None)
+    play.play(workers, runs, max_time_s=max_time_s, tell=lambda played: None)
     return play, conclude(spec, list(play.logs.values()), thresholds)
 
 
-def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, camps):
-    play, result = gate(tmp_path / "g", camps, *(cell_of(name) for name in "abc"))
+def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, workers):
+    play, result = gate(tmp_path / "g", workers, *(cell_of(name) for name in "abc"))
     assert [cell.verdict for cell in result.cells] == ["same"] * 3
     assert result.exit_code() == 0
     assert len(list((tmp_path / "g" / "pairs").iterdir())) == 15
@@ -60,11 +60,11 @@ def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, camps):
     assert sorted(set(rounds)) == [0, 1, 2, 3, 4]
 
 
-def test_the_head_that_is_slower_is_found_and_nobody_else(tmp_path, camps):
+def test_the_head_that_is_slower_is_found_and_nobody_else(tmp_path, workers):
     slow = cell_of("slow")
     # One cell whose head sees other options: the fake reads them from the environment of its side.
-    with make_camp(env={**os.environ, "ARCHBENCH_TEST_SLOWDOWN": "slow:1.05"}) as head:
-        _, result = gate(tmp_path / "g", [camps[0], head], cell_of("a"), slow, cell_of("b"))
+    with make_turn_worker(env={**os.environ, "ARCHBENCH_TEST_SLOWDOWN": "slow:1.05"}) as head:
+        _, result = gate(tmp_path / "g", [workers[0], head], cell_of("a"), slow, cell_of("b"))
     verdicts = {cell.architecture: cell.verdict for cell in result.cells}
     assert verdicts == {"a": "same", "slow": "slower", "b": "same"}
     assert result.exit_code() == 1
@@ -73,16 +73,16 @@ def test_the_head_that_is_slower_is_found_and_nobody_else(tmp_path, camps):
     assert found.pairs == 12
 
 
-def test_dead_and_hanging_children_are_findings(tmp_path, camps):
+def test_dead_and_hanging_children_are_findings(tmp_path, workers):
     bad = cell_of("bad", turn1="die")
-    play, result = gate(tmp_path / "g", camps, bad, cell_of("good"))
+    play, result = gate(tmp_path / "g", workers, bad, cell_of("good"))
     verdicts = {cell.architecture: (cell.verdict, cell.why.code) for cell in result.cells}
     assert verdicts == {"bad": ("invalid", "failed"), "good": ("same", "equivalent")}
     assert len(play.logs[bad.cell_id].everything) == 2
 
 
-def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, camps):
-    _, result = gate(tmp_path / "g", camps, *(cell_of(name) for name in "abc"), max_time_s=0.0)
+def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, workers):
+    _, result = gate(tmp_path / "g", workers, *(cell_of(name) for name in "abc"), max_time_s=0.0)
     # What a pair takes is not known before the first one, which is therefore begun at most once.
     assert {cell.why.code for cell in result.cells} == {"out_of_time"}
     assert result.exit_code() == 0
@@ -90,26 +90,26 @@ def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, cam
     assert "--max-time" in result.cells[0].why.sentence
 
 
-def test_other_hardware_on_a_side_is_refused(tmp_path, camps):
+def test_other_hardware_on_a_side_is_refused(tmp_path, workers):
     with (
-        make_camp(env={**os.environ, "ARCHBENCH_TEST_CLASS": "other"}) as head,
+        make_turn_worker(env={**os.environ, "ARCHBENCH_TEST_CLASS": "other"}) as head,
         pytest.raises(UnfitError, match="the base's worker sees 'fake', the head's 'other'"),
     ):
-        gate(tmp_path / "g", [camps[0], head], cell_of("a"))
+        gate(tmp_path / "g", [workers[0], head], cell_of("a"))
 
 
-def test_user_code_from_elsewhere_is_refused(tmp_path, camps):
+def test_user_code_from_elsewhere_is_refused(tmp_path, workers):
     tree = tmp_path / "tree"
     tree.mkdir()
     side = SideRun(python=sys.executable, env={}, tree=tree)
     inside, outside = str(tree / "nets.py"), "/site-packages/nets.py"
-    gate(tmp_path / "g", camps, cell_of("nets:build", origin=inside), sides=[side, side])
+    gate(tmp_path / "g", workers, cell_of("nets:build", origin=inside), sides=[side, side])
     with pytest.raises(UnfitError, match="nets was imported from /site-packages"):
-        gate(tmp_path / "h", camps, cell_of("nets:build", origin=outside), sides=[side, side])
+        gate(tmp_path / "h", workers, cell_of("nets:build", origin=outside), sides=[side, side])
 
 
 def run_parent(folder, pace, **options):
-    paths = [str(TESTS), str(TESTS / "execute"), str(TESTS / "gate")]
+    paths = [str(TESTS), str(TESTS / "worker"), str(TESTS / "gate")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen([sys.executable, PARENT, str(folder), pace], env=env, stdout=subprocess.PIPE, text=True)
 
@@ -133,9 +133,9 @@ def test_a_killed_gate_leaves_nobody_behind_and_resumes(tmp_path):
     assert len(list((folder / "pairs").glob("*.json"))) == 15
 
 
-def test_a_damaged_pair_is_played_again(tmp_path, camps, caplog):
+def test_a_damaged_pair_is_played_again(tmp_path, workers, caplog):
     cells = [cell_of("a")]
-    gate(tmp_path / "g", camps, *cells)
+    gate(tmp_path / "g", workers, *cells)
     victim = sorted((tmp_path / "g" / "pairs").iterdir())[-1]
     victim.write_bytes(victim.read_bytes()[:100])
     logs = GateBooks(tmp_path / "g").logs(cells)
@@ -143,18 +143,18 @@ def test_a_damaged_pair_is_played_again(tmp_path, camps, caplog):
     assert victim.name in caplog.text
 
 
-def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, camps):
+def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, workers):
     cells = [cell_of("a")]
-    gate(tmp_path / "g", camps, *cells)
+    gate(tmp_path / "g", workers, *cells)
     files = sorted((tmp_path / "g" / "pairs").iterdir())
     before = [file.read_bytes() for file in files]
     files[1].write_bytes(before[1][:100])
     assert GateBooks(tmp_path / "g").logs(cells)[cells[0].cell_id].next_number("screen") == 1
 
 
-def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, camps):
+def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, workers):
     cells = [cell_of("a")]
-    play, _ = gate(tmp_path / "g", camps, *cells)
+    play, _ = gate(tmp_path / "g", workers, *cells)
     books = GateBooks(tmp_path / "g")
     first = min((tmp_path / "g" / "pairs").iterdir())
     first.write_bytes(b"{")
@@ -162,13 +162,13 @@ def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, ca
     assert log.frozen is not None
     assert not log.surveyed
     again = GatePlay(books.spec(), books, cells, play.thresholds, Protocol())
-    again.play(camps, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
+    again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
     (log,) = again.logs.values()
     assert log.surveyed
     assert conclude(books.spec(), [log], play.thresholds).exit_code() == 0
 
 
-def learning(folder, camps, cells, most=LEARNING_PAIRS):
+def learning(folder, workers, cells, most=LEARNING_PAIRS):
     """Begin a learning gate, or go on with it, and conclude it as the command does; give the pairs known since."""
 
     def tell(played):
@@ -180,20 +180,20 @@ def learning(folder, camps, cells, most=LEARNING_PAIRS):
     play = GatePlay(spec, books, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
     sides = [SideRun(python=sys.executable, env={})] * 2
     with contextlib.suppress(KeyboardInterrupt):
-        play.play(camps, sides, max_time_s=None, tell=tell)
+        play.play(workers, sides, max_time_s=None, tell=tell)
     plan = Plan(suite="tiny", device="cpu", seed=0, rounds=((Group(cells=tuple(cells)),),))
     assert _conclude(play, spec, plan, books, sides, format="text", strict=False) == 0
     noise = read_noise(spec.base_environment.hardware_class)
     return {cell.cell_id: len(cell.log_ratios) for cell in noise.cells}
 
 
-def test_what_a_learning_gate_measured_after_it_was_concluded_is_learnt_too(tmp_path, camps, monkeypatch, capsys):
+def test_what_a_learning_gate_measured_after_it_was_concluded_is_learnt_too(tmp_path, workers, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cells = [cell_of("a")]
-    assert learning(tmp_path / "g", camps, cells, 3) == {cells[0].cell_id: 3}
+    assert learning(tmp_path / "g", workers, cells, 3) == {cells[0].cell_id: 3}
     assert "is not known" in capsys.readouterr().out
     for _ in range(2):  # to conclude it once more teaches nothing twice
-        assert learning(tmp_path / "g", camps, cells) == {cells[0].cell_id: LEARNING_PAIRS}
+        assert learning(tmp_path / "g", workers, cells) == {cells[0].cell_id: LEARNING_PAIRS}
     out = " ".join(capsys.readouterr().out.split())
     assert "Learnt how widely the cells scatter: results/noise/" in out
     assert "is not known" not in out
@@ -220,7 +220,7 @@ def test_only_the_same_command_continues_a_gate(tmp_path):
         GateBooks.create(tmp_path / "x", spec, "suite: tiny\n")
 
 
-def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, camps):
+def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, workers):
     orders = []
     for number, names in enumerate(("abc", "cba")):
         cells = [cell_of(name) for name in names]

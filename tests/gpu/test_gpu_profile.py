@@ -9,8 +9,8 @@ import pytest
 
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Network
+from archbench.model.messages import ProfileRequest
 from archbench.model.profile import Profile
-from archbench.model.profile_messages import ProfileRequest
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 

@@ -16,8 +16,8 @@ from archbench.measure.group import GroupContext
 from archbench.measure.metrics import energy as energy_metric
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.workload import Workload
-from archbench.model.blank import Facts, RunContext, empty_record
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain

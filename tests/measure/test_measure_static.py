@@ -12,8 +12,8 @@ from archbench.measure import measure_group
 from archbench.measure.metrics.static import traced_counts
 from archbench.measure.workload import Workload
 from archbench.model.axes import STATIC
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import CellFinished, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain

@@ -13,8 +13,8 @@ from archbench.analyze import count
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
+from archbench.model.messages import ProfileRequest
 from archbench.model.profile import ModuleProfile, Profile
-from archbench.model.profile_messages import ProfileRequest
 from archbench.profiler import run
 from archbench.profiler.counting import count_by_module
 from archbench.profiler.run import profile_cell

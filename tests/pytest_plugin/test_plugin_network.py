@@ -263,6 +263,7 @@ def test_a_second_gpu_is_the_current_one_while_its_network_is_measured(monkeypat
     monkeypatch.setattr(network, "resolve_device", str)
     monkeypatch.setattr(network, "collect_environment", make_environment)
     monkeypatch.setattr(network, "open_clock", open_clock)
+    monkeypatch.setattr(network, "find_device", lambda environment: torch.device(environment.device))
     config = SimpleNamespace(stash={DEVICES: set()})
     benchmark_network = network.NetworkBenchmark(None, DeviceTimer(), config)
     with pytest.raises(pytest.fail.Exception, match="a clock of cuda:1 on cuda:1"):

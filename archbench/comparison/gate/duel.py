@@ -11,15 +11,16 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from archbench.comparison.gate.books import fit
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group
+from archbench.model.empty_record import RunContext
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Pair
 from archbench.model.protocol import Protocol
 from archbench.stats.paired import holm
 from archbench.stats.twostage import trimmed
-from archbench.worker.contender import Camp, start_afresh
+from archbench.worker.client import WorkerClient
+from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns
 
 PAIRS = 8
@@ -73,7 +74,7 @@ class Duel(Struct, frozen=True, kw_only=True):
 
 def play_duel(
     cells: Sequence[Cell],
-    camps: Sequence[Camp],
+    workers: Sequence[WorkerClient],
     protocol: Protocol,
     *,
     pairs: int = PAIRS,
@@ -83,7 +84,7 @@ def play_duel(
     so_far: Sequence[Pair] = (),
     tell: Callable[[Pair, int], None] = lambda pair, done: None,
 ) -> Duel:
-    """Play pairs until there are so many, or as many as fit in the time, and judge. `camps`: one a cell.
+    """Play pairs until there are so many, or as many as fit in the time, and judge. `workers`: one a cell.
 
     `so_far`: pairs of this duel that were played before; `tell` is given every new one, and how many there are now.
     Raises `UnfitError` where a cell fails, where no worker starts, and where the time is over before `FEWEST_PAIRS`.
@@ -95,7 +96,7 @@ def play_duel(
         longest = max((pair.duration_s for pair in played[1:] or played), default=0.0)
         if max_time_s is not None and time.monotonic() - began + longest > max_time_s:
             break
-        pair = _play_pair(cells, camps, protocol, played, f"{seed}-{len(played)}-{failures}", seed, allow_code)
+        pair = _play_pair(cells, workers, protocol, played, f"{seed}-{len(played)}-{failures}", seed, allow_code)
         if fit(pair):
             played.append(pair)
             tell(pair, len(played))
@@ -113,7 +114,7 @@ def play_duel(
 
 def _play_pair(
     cells: Sequence[Cell],
-    camps: Sequence[Camp],
+    workers: Sequence[WorkerClient],
     protocol: Protocol,
     played: Sequence[Pair],
     luck: str,
@@ -122,14 +123,14 @@ def _play_pair(
 ) -> Pair:
     began = time.monotonic()
     frozen = played[0].frozen if played else None
-    environments = [ready.environment for ready in start_afresh(camps)]
+    environments = [ready.environment for ready in start_afresh(workers)]
     contexts = [RunContext(run_id="duel", round=len(played), environment=one) for one in environments]
     requests = [
         _request(cell, context, protocol, frozen is None, seed, allow_code)
         for cell, context in zip(cells, contexts, strict=True)
     ]
     pair = take_turns(
-        camps,
+        workers,
         requests,
         turns=protocol.turns,
         block_s=protocol.turn_s,

@@ -13,15 +13,16 @@ from archbench.comparison.gate.books import CellLog, GateBooks, GateSpec, Stage,
 from archbench.comparison.gate.noise import Threshold
 from archbench.comparison.gate.schedule import Move, moves, outlook
 from archbench.comparison.gate.sides import SideRun
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, is_user_code
+from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Pair
 from archbench.model.protocol import Protocol
 from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
-from archbench.worker.contender import Camp, start_afresh
+from archbench.worker.client import WorkerClient
+from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns
 
 ORDERS = 32
@@ -70,7 +71,9 @@ class GatePlay:
         wanted = LEARNING_PAIRS if self._spec.learning else SCREEN_PAIRS
         return moves(self.logs, self.thresholds, self._places, screen_pairs=wanted, settle=settle)
 
-    def play(self, camps: Sequence[Camp], sides: Sequence[SideRun], *, max_time_s: float | None, tell: Tell) -> None:
+    def play(
+        self, workers: Sequence[WorkerClient], sides: Sequence[SideRun], *, max_time_s: float | None, tell: Tell
+    ) -> None:
         """Play until nothing is left to decide or the time is up; a pair that would not fit in is not begun.
 
         Raises `UnfitError` where a worker does not start, where the sides' workers see other hardware, or where user
@@ -87,10 +90,10 @@ class GatePlay:
             pair_began = time.monotonic()
             if seen is None or move.cell_id in seen:
                 # No two pairs of a cell from the same workers: see `start_afresh`. Cells may share them.
-                environments, seen = [ready.environment for ready in start_afresh(camps)], set()
+                environments, seen = [ready.environment for ready in start_afresh(workers)], set()
                 _refuse_unlike(environments)
             seen.add(move.cell_id)
-            pair = self._play_one(move, log, camps, environments)
+            pair = self._play_one(move, log, workers, environments)
             pair = structs.replace(pair, duration_s=time.monotonic() - pair_began)
             number = log.next_number(move.stage)
             self._books.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
@@ -112,7 +115,9 @@ class GatePlay:
         others = [seconds for log in self.logs.values() if (seconds := log.pair_s) is not None]
         return sum(others) / len(others) if others else 0.0
 
-    def _play_one(self, move: Move, log: CellLog, camps: Sequence[Camp], environments: Sequence[Environment]) -> Pair:
+    def _play_one(
+        self, move: Move, log: CellLog, workers: Sequence[WorkerClient], environments: Sequence[Environment]
+    ) -> Pair:
         number = log.next_number(move.stage)
         survey = not log.surveyed
         requests = [
@@ -136,7 +141,7 @@ class GatePlay:
         ]
         rng = random.Random(f"{self._spec.seed}-{move.cell_id}-{move.stage}-{number}")
         return take_turns(
-            camps, requests, turns=self._spec.turns, block_s=self._spec.turn_s, rng=rng, frozen=log.frozen
+            workers, requests, turns=self._spec.turns, block_s=self._spec.turn_s, rng=rng, frozen=log.frozen
         )
 
     def _told(self, move: Move, pair: Pair) -> Played:

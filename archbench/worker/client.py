@@ -1,4 +1,4 @@
-"""One worker process as the parent holds it: started, greeted, listened to, and ended with all its offspring."""
+"""The parent's end of a worker: started when first needed, greeted, listened to, and ended with all its offspring."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import BinaryIO, Self
 
 import msgspec
-import psutil
 
 from archbench import __version__
+from archbench.model.cell import Network
+from archbench.model.empty_record import Facts
 from archbench.model.errors import UnfitError
 from archbench.model.messages import MESSAGE_VERSION, FromParent, Ready, Reply, decode_reply, encode
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import Status
 from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
 
+WORKER = ("-P", "-m", "archbench.worker")
+"""What an interpreter is to run. `-P`: not a file `random.py` that happens to lie in the current directory."""
+
 START_PATIENCE_S = 600.0
 """For the greeting: torch from a cold network disk takes minutes."""
+
+HOST_GRACE_S = 60.0
+"""On top of a child's deadline, which its host enforces; only then is the host itself taken for hung."""
 
 _STOP_PATIENCE_S = 3.0
 """For a worker to end by itself, its child killed, before it is killed too."""
@@ -44,24 +52,107 @@ class WorkerLostError(Exception):
         self.message = message
 
 
-class _Versions(msgspec.Struct):
-    """The part of a greeting that every version has."""
+class WorkerClient:
+    """A worker of one interpreter and environment, kept running from one task to the next.
 
-    message_version: int
-    protocol_version: int
-    archbench_version: str
+    A context manager: leaving it ends every process that it started.
 
-
-class WorkerProcess:
-    """A started and greeted worker.
-
-    It leads a session of its own, which keeps the terminal's Ctrl-C from it and lets its whole offspring be killed
-    even after its own death. Raises `UnfitError` when it does not start or does not speak this version's messages.
+    - `python`, `arguments`: the interpreter that measures, any with archbench installed, and what it is to run.
+    - `device`: `cpu` or `cuda:N`; what the worker's greeting describes.
+    - `env`: its environment variables, by default those of this process; `cwd`: where it runs.
+    - `log`: file to append to what workers and networks print; by default only the end of it is kept for messages.
+    - `facts`: what is known of a network without building it, for the rows of the dead.
     """
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str] | None, log: Path | None, cwd: Path | None = None
+        self,
+        python: str = sys.executable,
+        *,
+        device: str = "cpu",
+        arguments: Sequence[str] = WORKER,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        log: Path | None = None,
+        facts: Callable[[Network], Facts] | None = None,
     ) -> None:
+        self.facts = facts or _catalogue_facts
+        self._command = (python, *arguments, "--device", device)
+        self._env = env
+        self._cwd = cwd
+        self._log = log
+        self._worker: _Worker | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> Ready:
+        """Start a worker unless one is waiting, and return its greeting.
+
+        Raises `UnfitError` when it does not start or its archbench is not compatible with this one.
+        """
+        return self._running().ready
+
+    def send(self, message: FromParent) -> None:
+        """Hand it a task, or a word for its child, starting a worker if there is none: errors as for `start`.
+
+        A worker that has died meanwhile is noticed by `receive`.
+        """
+        self._running().send(message)
+
+    def receive(self, patience_s: float) -> Reply:
+        """Its next message. Raises `WorkerLostError`, and has ended the worker, when there is none within that time."""
+        assert self._worker is not None, "nothing was sent"
+        try:
+            return self._worker.receive(patience_s)
+        except WorkerLostError:
+            self._worker = None
+            raise
+
+    def kill(self) -> None:
+        """End the worker and its child at once."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+    def close(self) -> None:
+        """End the worker, and what it is doing."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def _running(self) -> _Worker:
+        if self._worker is None:
+            try:
+                self._worker = self._new()
+            except WorkerLostError:  # a second one may be spared what killed the first
+                try:
+                    self._worker = self._new()
+                except WorkerLostError as lost:
+                    raise UnfitError(f"the worker is killed while it starts: {lost.message}") from None
+        return self._worker
+
+    def _new(self) -> _Worker:
+        return _Worker(self._command, self._env, self._log, self._cwd)
+
+
+class _Worker:
+    """A started and greeted worker.
+
+    It leads a session of its own, which keeps the terminal's Ctrl-C from it and lets its whole offspring be killed
+    even after its own death. Raises `UnfitError` when it does not start or does not speak this version's messages, and
+    `WorkerLostError` when it is killed before it has said anything.
+    """
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None, log: Path | None, cwd: Path | None
+    ) -> None:
+        if sys.platform != "linux":
+            raise UnfitError(f"archbench measures on Linux alone, and this is {sys.platform}")
         self._command = command
         self._oom_kills = oom_kill_count()
         self._log: BinaryIO = open(log, "a+b") if log else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as we
@@ -88,14 +179,12 @@ class WorkerProcess:
             raise
 
     def send(self, message: FromParent) -> None:
-        """Hand it a task, or a word for its child. A worker that has died meanwhile is noticed by `receive`."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(encode(message) + b"\n")
             self._process.stdin.flush()
 
     def receive(self, patience_s: float) -> Reply:
-        """Wait for its next message. Raises `WorkerLostError` when there will be none, or none within `patience_s`."""
         line = self._next_line(patience_s)
         try:
             return decode_reply(line)
@@ -113,7 +202,10 @@ class WorkerProcess:
 
     def kill(self) -> int:
         """End it and all its offspring at once; return its exit code, which is its own if it was dead already."""
-        kill_session(self._process)
+        # The number of a process that has not been waited for, and so that of its group, is not given to anyone else.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         exit_code = self._process.wait()
         self._reader.join()
         self._close_input()
@@ -130,6 +222,8 @@ class WorkerProcess:
         except WorkerLostError as lost:
             if "No module named 'archbench'" in lost.message:
                 raise UnfitError(f"{self._command[0]} has no archbench; install this version there") from None
+            if (self._process.returncode or 0) < 0 and lost.status != "timeout":
+                raise  # killed from outside, as likely as not
             raise UnfitError(f"the worker does not start ({shlex.join(self._command)}): {lost.message}") from None
         try:
             theirs = msgspec.json.decode(line, type=_Versions)
@@ -171,15 +265,16 @@ class WorkerProcess:
             self._process.stdin.close()
 
 
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a session, and all that it has started; nothing happens where it has been waited for."""
-    if process.returncode is not None:
-        return  # it has been waited for: its number may be someone else's by now
-    if sys.platform == "win32":
-        for relative in psutil.Process(process.pid).children(recursive=True):
-            relative.kill()
-        process.kill()
-        return
-    # The number of a process that has not been waited for, and so that of its group, is not given to anyone else.
-    with suppress(ProcessLookupError, PermissionError):  # what macOS says of a group of the dead
-        os.killpg(process.pid, signal.SIGKILL)
+class _Versions(msgspec.Struct):
+    """The part of a greeting that every version has."""
+
+    message_version: int
+    protocol_version: int
+    archbench_version: str
+
+
+def _catalogue_facts(network: Network) -> Facts:
+    """What the catalogue knows of a network without building it."""
+    from archbench.catalog import facts
+
+    return facts(network)

@@ -1,23 +1,23 @@
-"""A program that measures one group: measuring_parent.py FOLDER ISOLATION DEADLINE ACT...; it prints the statuses."""
+"""A program that measures one group: measuring_parent.py FOLDER GRACE DEADLINE ACT...; it prints the statuses."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from execute_fakes import make_executor, make_task
+from worker_fakes import make_task, make_worker
 
 from archbench.model.messages import CellFinished, PhaseStarted
-from archbench.worker import run_lock
+from archbench.worker import run_lock, run_tasks, sweep
 
 
-def main(folder: Path, isolation: Any, deadline_s: float, acts: list[str]) -> None:
+def main(folder: Path, grace_s: float, deadline_s: float, acts: list[str]) -> None:
+    sweep.HOST_GRACE_S = grace_s
     task = make_task(*acts, deadline_s=deadline_s)
     statuses = []
     try:
-        with run_lock(folder), make_executor(isolation=isolation) as executor:
-            for event in executor.run([task]):
+        with run_lock(folder), make_worker() as worker:
+            for event in run_tasks(worker, [task]):
                 if isinstance(event, CellFinished):
                     statuses.append(str(event.record.status))
                 elif isinstance(event, PhaseStarted) and event.cell_id == task.group.cells[-1].cell_id:
@@ -27,4 +27,4 @@ def main(folder: Path, isolation: Any, deadline_s: float, acts: list[str]) -> No
     print(*statuses)
 
 
-main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4:])
+main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])

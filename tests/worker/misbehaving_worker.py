@@ -13,31 +13,31 @@ import subprocess
 import sys
 import time
 
-from execute_fakes import FACTS, make_environment
 from msgspec import structs
+from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import empty_record
 from archbench.model.cell import Cell
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.record import Sample, Status
-from archbench.worker.child import Emit, Hear
-from archbench.worker.serve import serve
+from archbench.worker.child import Receive, Send
+from archbench.worker.host import serve
 from archbench.worker.wire import Wire
 
 
-def measure_group(task: Task, emit: Emit, hear: Hear) -> None:
+def measure_group(task: Task, send: Send, receive: Receive) -> None:
     """Measure like the real one, which returns after a failed row; but mind the options."""
     for cell in task.group.cells:
         act = cell.network.options[f"act{cell.batch_size}"]
         if act == "leave":
             return
-        emit(CellStarted(cell_id=cell.cell_id, deadline_s=task.protocol.cell_deadline_s))
-        emit(PhaseStarted(cell_id=cell.cell_id, phase="latency"))
+        send(CellStarted(cell_id=cell.cell_id, deadline_s=task.protocol.cell_deadline_s))
+        send(PhaseStarted(cell_id=cell.cell_id, phase="latency"))
         status, samples = misbehave(str(act), cell)
         row = structs.replace(empty_record(cell, task.context, FACTS), status=status, params=os.getpid())
-        emit(CellFinished(record=row, samples=samples))
+        send(CellFinished(record=row, samples=samples))
         if act == "twice":
-            emit(CellFinished(record=row))
+            send(CellFinished(record=row))
         if act == "late-death":
             os.kill(os.getpid(), signal.SIGKILL)
         if status in ("error", "oom"):
@@ -114,10 +114,9 @@ def misbehave(act: str, cell: Cell) -> tuple[Status, tuple[Sample, ...]]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--alone", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Wire(), measure_group, environment=make_environment(arguments.device), alone=arguments.alone)
+    serve(Wire(), measure_group, environment=make_environment(arguments.device))
 
 
 main()

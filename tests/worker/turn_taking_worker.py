@@ -12,10 +12,10 @@ import random
 import signal
 import time
 
-from execute_fakes import FACTS, make_environment
 from msgspec import structs
+from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import empty_record
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import (
     Build,
     Built,
@@ -31,20 +31,20 @@ from archbench.model.messages import (
     WarmUp,
 )
 from archbench.model.record import Status
-from archbench.worker.child import Emit, Hear
-from archbench.worker.serve import serve
+from archbench.worker.child import Receive, Send
+from archbench.worker.host import serve
 from archbench.worker.wire import Wire
 
 
 class Child:
     """One process of one cell."""
 
-    def __init__(self, request: TurnTask, emit: Emit, hear: Hear) -> None:
+    def __init__(self, request: TurnTask, send: Send, receive: Receive) -> None:
         self.cell = request.cell
         self.request = request
         self.options = dict(request.cell.network.options)
-        self.emit = emit
-        self.hear = hear
+        self.send = send
+        self.receive = receive
         self.rng = random.Random(os.getpid())
         self.luck = self.rng.gauss(0, float(self.options.get("luck", 0)))
         self.times: list[float] = []
@@ -61,31 +61,31 @@ class Child:
 
     def play(self) -> None:
         name = self.cell.cell_id
-        self.emit(CellStarted(cell_id=name, deadline_s=86_400.0))
+        self.send(CellStarted(cell_id=name, deadline_s=86_400.0))
         self.fail_at("start")
         peak = self.options.get("predicted") if self.request.survey else None
-        self.emit(Surveyed(cell_id=name, pid=os.getpid(), predicted_peak_bytes=peak))
-        while not isinstance(word := self.hear(), Finish):
+        self.send(Surveyed(cell_id=name, pid=os.getpid(), predicted_peak_bytes=peak))
+        while not isinstance(word := self.receive(), Finish):
             if word is None:
                 return
             self.answer(word)
         self.fail_at("finish")
-        self.emit(self.row())
+        self.send(self.row())
 
     def answer(self, word: object) -> None:
         name = self.cell.cell_id
         match word:
             case Build():
                 self.fail_at("build")
-                self.emit(Built(cell_id=name, origin=self.options.get("origin")))
+                self.send(Built(cell_id=name, origin=self.options.get("origin")))
             case WarmUp():
-                self.emit(PhaseStarted(cell_id=name, phase="warmup"))
+                self.send(PhaseStarted(cell_id=name, phase="warmup"))
                 self.fail_at("warmup")
                 self.warmed += int(self.options.get("needs", 5)) if word.steps is None else word.steps
                 self.note(f"warm {word.steps} {len(word.rivals)}")
-                self.emit(Warmed(cell_id=name, steps=self.warmed, step_s=float(self.options["true_s"]), level=True))
+                self.send(Warmed(cell_id=name, steps=self.warmed, step_s=float(self.options["true_s"]), level=True))
             case TakeTurn():
-                self.emit(PhaseStarted(cell_id=name, phase="turns"))
+                self.send(PhaseStarted(cell_id=name, phase="turns"))
                 self.fail_at(f"turn{len(self.times)}")
                 self.take_turn(word.steps)
 
@@ -105,7 +105,7 @@ class Child:
         if busy:
             os.unlink(busy)
         kept = len(self.times) > int(self.options.get("rejects", 0))
-        self.emit(TurnTaken(cell_id=self.cell.cell_id, steps=steps, seconds=seconds, kept=kept))
+        self.send(TurnTaken(cell_id=self.cell.cell_id, steps=steps, seconds=seconds, kept=kept))
 
     def note(self, line: str) -> None:
         if "log" in self.options:
@@ -132,33 +132,32 @@ class Child:
             case "hang":
                 time.sleep(600)
             case "oom" | "error" | "unsupported":
-                self.emit(self.row(act, error_message=f"{act} at {moment}", error_phase=moment))
+                self.send(self.row(act, error_message=f"{act} at {moment}", error_phase=moment))
                 os._exit(0)
             case "babble":
-                self.emit(Built(cell_id=self.cell.cell_id, origin="babble"))
+                self.send(Built(cell_id=self.cell.cell_id, origin="babble"))
                 time.sleep(600)
             case "oom-beside":  # only where another one lives on the device: as its file says
                 beside = str(self.options["beside"])
                 if os.path.exists(beside):
-                    self.emit(self.row("oom", error_message="out of memory"))
+                    self.send(self.row("oom", error_message="out of memory"))
                     os._exit(0)
 
 
-def measure(request: object, emit: Emit, hear: Hear) -> None:
+def measure(request: object, send: Send, receive: Receive) -> None:
     assert isinstance(request, TurnTask)
-    Child(request, emit, hear).play()
+    Child(request, send, receive).play()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--alone", action="store_true")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment = make_environment(arguments.device)
     if "ARCHBENCH_TEST_CLASS" in os.environ:
         environment = structs.replace(environment, hardware_class=os.environ["ARCHBENCH_TEST_CLASS"])
-    serve(Wire(), measure, environment=environment, alone=arguments.alone)
+    serve(Wire(), measure, environment=environment)
 
 
 main()

@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from execute_fakes import FACTS, is_running, make_executor, make_task, measure, rows_of, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from worker_fakes import FACTS, is_running, make_task, make_worker, measure, rows_of, wait_until
 
 from archbench.model.errors import UnfitError
 from archbench.model.messages import CellFinished, CellStarted, Event, PhaseStarted
-from archbench.worker import local
-
-BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
+from archbench.worker import run_tasks, sweep
 
 DEATHS = [
     ("raise", "crashed", "RuntimeError: the sky fell down"),
@@ -34,11 +32,10 @@ DEATHS = [
 ]
 
 
-@BOTH
-def test_all_well_is_told_in_order_and_by_one_process_a_group(isolation: local.Isolation) -> None:
+def test_all_well_is_told_in_order_and_by_one_process_a_group() -> None:
     first, second = make_task("ok", "ok"), make_task("ok", name="other")
-    with make_executor(isolation=isolation) as executor:
-        events = list(executor.run([first, second]))
+    with make_worker() as worker:
+        events = list(run_tasks(worker, [first, second]))
     assert [type(event) for event in events] == [CellStarted, PhaseStarted, CellFinished] * 3
     rows = rows_of(events)
     assert [row.cell_id for row in rows] == [cell.cell_id for task in (first, second) for cell in task.group.cells]
@@ -60,19 +57,6 @@ def test_death_in_a_cell_costs_that_cell_alone(act: str, status: str, message: s
     assert died.started_at is not None
 
 
-def test_death_in_a_fresh_interpreter_costs_that_cell_alone() -> None:
-    rows = measure(make_task("raise", "exit:7", "segfault", "half-line", "ok"), isolation="spawn")
-    assert [row.status for row in rows] == ["crashed"] * 4 + ["ok"]
-    expected = [
-        "RuntimeError: the sky fell down",
-        "exited with code 7: my last words",
-        "SIGSEGV: in string_at (",
-        "KILL",
-    ]
-    for row, message in zip(rows, expected, strict=False):
-        assert message in (row.error_message or "")
-
-
 def test_row_too_many_breaks_the_attempt_off() -> None:
     """At the expense of the cell that was next: a worker that says such a thing cannot be trusted with it."""
     rows = measure(make_task("twice", "ok", "ok"))
@@ -80,9 +64,8 @@ def test_row_too_many_breaks_the_attempt_off() -> None:
     assert "not asked to measure" in (rows[1].error_message or "")
 
 
-@BOTH
-def test_hang_is_ended_at_its_deadline(isolation: local.Isolation) -> None:
-    rows = measure(make_task("ok", "hang", "ok", deadline_s=0.5), isolation=isolation)
+def test_hang_is_ended_at_its_deadline() -> None:
+    rows = measure(make_task("ok", "hang", "ok", deadline_s=0.5))
     assert [row.status for row in rows] == ["ok", "timeout", "ok"]
     assert rows[1].error_phase == "latency"
     assert 0.4 < (rows[1].duration_s or 0) < 5
@@ -125,7 +108,7 @@ def test_real_out_of_memory_killer_takes_the_child_and_is_named(small_control_gr
     parent = Path(__file__).with_name("measuring_parent.py")
     confine = f'echo $$ > "{small_control_group}/cgroup.procs"; exec "$@"'
     acts = ["ok", "fill-memory", "ok"]
-    measuring = [sys.executable, str(parent), str(tmp_path), "fork", "60", *acts]
+    measuring = [sys.executable, str(parent), str(tmp_path), "60", "60", *acts]
     done = subprocess.run(["sh", "-c", confine, "sh", *measuring], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("ok oom skipped\n", "")
 
@@ -147,10 +130,9 @@ def test_death_between_two_cells_costs_no_row() -> None:
     assert [row.status for row in rows] == ["ok"]
 
 
-@BOTH
-def test_what_a_network_prints_or_reads_is_no_message(isolation: local.Isolation, tmp_path: Path) -> None:
+def test_what_a_network_prints_or_reads_is_no_message(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
-    rows = measure(make_task("print", "read", "ok"), isolation=isolation, log=log)
+    rows = measure(make_task("print", "read", "ok"), log=log)
     assert [row.status for row in rows] == ["ok"] * 3
     assert log.read_bytes().count(b"no json") == 10_000
     assert b'{"type":"ready"}' in log.read_bytes()
@@ -162,10 +144,9 @@ def test_scribbling_child_is_ended_and_its_host_lives_on() -> None:
     assert "no message" in (rows[0].error_message or "")
 
 
-@BOTH
-def test_messages_of_megabytes(isolation: local.Isolation) -> None:
-    with make_executor(isolation=isolation) as executor:
-        finished = [e for e in executor.run([make_task("huge", "ok")]) if isinstance(e, CellFinished)]
+def test_messages_of_megabytes() -> None:
+    with make_worker() as worker:
+        finished = [e for e in run_tasks(worker, [make_task("huge", "ok")]) if isinstance(e, CellFinished)]
     assert [len(e.samples) for e in finished] == [20_000, 0]
 
 
@@ -178,9 +159,9 @@ def test_host_killed_is_replaced() -> None:
 
 def test_host_that_keeps_dying_ends_the_run() -> None:
     seen: list[Event] = []
-    with make_executor() as executor, pytest.raises(UnfitError, match=r"died 3 times in a row.*killed by SIGKILL"):
-        seen.extend(executor.run([make_task(*["kill-host"] * 5)]))
-    assert [row.status for row in rows_of(seen)] == ["crashed"] * local.HOST_DEATHS_IN_A_ROW
+    with make_worker() as worker, pytest.raises(UnfitError, match=r"died 3 times in a row.*killed by SIGKILL"):
+        seen.extend(run_tasks(worker, [make_task(*["kill-host"] * 5)]))
+    assert [row.status for row in rows_of(seen)] == ["crashed"] * sweep.HOST_DEATHS_IN_A_ROW
 
 
 @pytest.mark.parametrize("ending", ["ok", "hang", "signal:SIGKILL"])
@@ -191,18 +172,10 @@ def test_offspring_dies_with_its_child(tmp_path: Path, ending: str) -> None:
         wait_until(lambda pid=pid: not is_running(int(pid)))
 
 
-def test_offspring_dies_with_a_fresh_interpreter(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    measure(make_task(f"offspring:{pids}"), isolation="spawn")
-    same_session, own_session = map(int, pids.read_text().split())
-    wait_until(lambda: not is_running(same_session))
-    os.kill(own_session, signal.SIGKILL)  # only a host can find those that have left the session
-
-
 def test_offspring_is_gone_before_the_next_group_begins(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    with make_executor() as executor:
-        events = executor.run([make_task(f"offspring:{pids}"), make_task("ok", name="next")])
+    with make_worker() as worker:
+        events = run_tasks(worker, [make_task(f"offspring:{pids}"), make_task("ok", name="next")])
         next(e for e in events if isinstance(e, CellStarted) and e.cell_id.startswith("next"))
         assert [is_running(int(pid)) for pid in pids.read_text().split()] == [False, False]
 
@@ -221,18 +194,16 @@ ACTS: st.SearchStrategy[str] = st.sampled_from([*HARMLESS, *OTHERS, *(act for ac
 
 
 @pytest.mark.slow
-@given(groups=st.lists(st.lists(ACTS, min_size=1, max_size=4), min_size=1, max_size=3), spawn=st.booleans())
+@given(groups=st.lists(st.lists(ACTS, min_size=1, max_size=4), min_size=1, max_size=3))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 def test_every_cell_gets_exactly_one_row_whatever_dies(
-    monkeypatch: pytest.MonkeyPatch, groups: list[list[str]], spawn: bool
+    monkeypatch: pytest.MonkeyPatch, groups: list[list[str]]
 ) -> None:
-    monkeypatch.setattr(local, "HOST_DEATHS_IN_A_ROW", 100)
-    if spawn:  # there the "host" is this very process
-        groups = [[act for act in acts if act != "kill-host"] or ["ok"] for acts in groups]
+    monkeypatch.setattr(sweep, "HOST_DEATHS_IN_A_ROW", 100)
     tasks = [make_task(*acts, name=f"n{i}", round=i) for i, acts in enumerate(groups)]
-    rows = measure(*tasks, isolation="spawn" if spawn else "fork")  # asserts it
+    rows = measure(*tasks)  # asserts it
     for row in rows:
         act = groups[row.round][row.batch_size.bit_length() - 1]
         possible = {"error": "error", "oom": "oom", "exhaust-memory": "oom"}.get(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from execute_fakes import FACTS, make_task, measure, rows_of
 from msgspec import structs
+from worker_fakes import FACTS, make_task, measure, rows_of
 
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for
-from archbench.worker import LocalExecutor
+from archbench.worker import WorkerClient, run_tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -45,16 +44,15 @@ def test_forked_children_compute_on_two_threads_train_and_compile(tmp_path: Path
 
 
 def test_unknown_network_costs_its_own_row_alone() -> None:
-    with LocalExecutor(facts=lambda network: FACTS) as executor:
-        rows = rows_of(list(executor.run([group("torchvision:of_another_version", 1)])))
+    with WorkerClient(facts=lambda network: FACTS) as worker:
+        rows = rows_of(list(run_tasks(worker, [group("torchvision:of_another_version", 1)])))
     assert [row.status in ("error", "crashed") for row in rows] == [True]
     assert "of_another_version" in (rows[0].error_message or "")
 
 
-@pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_the_real_worker_measures_a_real_network(isolation: Literal["fork", "spawn"], tmp_path: Path) -> None:
-    with LocalExecutor(python=sys.executable, isolation=isolation, log=tmp_path / "log") as executor:
-        ready = executor.start()
+def test_the_real_worker_measures_a_real_network(tmp_path: Path) -> None:
+    with WorkerClient(log=tmp_path / "log") as worker:
+        ready = worker.start()
         assert ready.environment.torch_version is not None
         task = Task(
             group=Group(cells=(Cell(network=Network(name="resnet18"), batch_size=1),)),
@@ -62,7 +60,7 @@ def test_the_real_worker_measures_a_real_network(isolation: Literal["fork", "spa
             protocol=protocol_for("cpu", {"max_sampling_s": 0.5, "max_throughput_s": 0.5, "warmup_cap_s": 1.0}),
             metrics=("static", "latency"),
         )
-        (row,) = rows_of(list(executor.run([task])))
+        (row,) = rows_of(list(run_tasks(worker, [task])))
     assert row.status == "ok", row.error_message
     assert row.latency_median_s is not None
     assert row.params == 11_689_512
@@ -72,8 +70,8 @@ def test_environment_does_not_depend_on_who_collects_it() -> None:
     """The parent's and the worker's own, for the same interpreter: else a run could not be resumed."""
     from archbench.device import collect_environment
 
-    with LocalExecutor() as executor:
-        theirs = executor.start().environment
+    with WorkerClient() as worker:
+        theirs = worker.start().environment
     ours = collect_environment("cpu")
     # A commit, or an edit, between the two is no difference of theirs.
     assert structs.replace(theirs, git_commit=None) == structs.replace(ours, git_commit=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 import time
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 KILL_PATIENCE_S = 10.0
 """A killed process that still has not gone by then is stuck inside the kernel, in a driver most likely."""
@@ -61,7 +60,6 @@ def _reaped_all() -> bool:
 
 
 def _prctl(option: int, value: int) -> None:
-    assert _LIBC is not None, "prctl exists on Linux only"
     if _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

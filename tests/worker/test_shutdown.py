@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from execute_fakes import is_running, make_executor, make_task, rows_of, wait_until
+from worker_fakes import is_running, make_task, make_worker, rows_of, wait_until
 
 from archbench.model.messages import CellFinished, CellStarted
-from archbench.worker import local, progress
+from archbench.worker import group_tracker, run_tasks, sweep
 
 PARENT = str(Path(__file__).with_name("measuring_parent.py"))
-BOTH = pytest.mark.parametrize("isolation", ["fork", "spawn"])
 
 
 class Pids(NamedTuple):
@@ -27,9 +26,9 @@ class Pids(NamedTuple):
     child: int
 
 
-def command(folder: Path, isolation: str = "fork", deadline_s: float = 600.0, last: str = "hang") -> list[str]:
+def command(folder: Path, grace_s: float = 60.0, deadline_s: float = 600.0, last: str = "hang") -> list[str]:
     """A parent that measures two cells, of which the first ends at once."""
-    return [sys.executable, PARENT, str(folder), isolation, str(deadline_s), f"tell-pids:{folder / 'pids'}", last]
+    return [sys.executable, PARENT, str(folder), str(grace_s), str(deadline_s), f"tell-pids:{folder / 'pids'}", last]
 
 
 def start(arguments: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Pids]:
@@ -111,7 +110,7 @@ def test_child_dies_when_host_and_parent_are_killed_at_once(tmp_path: Path) -> N
 
 def test_suspended_parent_loses_nothing(tmp_path: Path) -> None:
     """Ctrl-Z, and `fg` after the deadline: the child has measured on, and what it said waits in the pipe."""
-    parent, pids = start(command(tmp_path, "spawn", deadline_s=1.0, last="sleep:0.3"), tmp_path)
+    parent, pids = start(command(tmp_path, grace_s=0.0, deadline_s=1.0, last="sleep:0.3"), tmp_path)
     parent.send_signal(signal.SIGSTOP)
     time.sleep(1.5)
     parent.send_signal(signal.SIGCONT)
@@ -121,33 +120,32 @@ def test_suspended_parent_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_hung_host_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "HOST_GRACE_S", 0.1)
-    with make_executor() as executor:
-        os.kill(executor.start().pid, signal.SIGSTOP)
-        monkeypatch.setattr(progress, "SILENCE_S", 0.1)
-        rows = rows_of(list(executor.run([make_task("ok", "ok")])))
+    monkeypatch.setattr(sweep, "HOST_GRACE_S", 0.1)
+    with make_worker() as worker:
+        os.kill(worker.start().pid, signal.SIGSTOP)
+        monkeypatch.setattr(group_tracker, "SILENCE_S", 0.1)
+        rows = rows_of(list(run_tasks(worker, [make_task("ok", "ok")])))
     assert [row.status for row in rows] == ["timeout", "ok"]
     assert rows[0].error_phase == "start"
     assert "no word from the worker" in (rows[0].error_message or "")
 
 
-@BOTH
-def test_closing_the_iterator_ends_the_child(tmp_path: Path, isolation: str) -> None:
+def test_closing_the_iterator_ends_the_child(tmp_path: Path) -> None:
     told = tmp_path / "pids"
-    with make_executor(isolation=isolation) as executor:
-        events = executor.run([make_task(f"tell-pids:{told}", "hang")])
+    with make_worker() as worker:
+        events = run_tasks(worker, [make_task(f"tell-pids:{told}", "hang")])
         next(e for e in events if isinstance(e, CellStarted) and "batch_size=2" in e.cell_id)
         events.close()
         child = json.loads(told.read_text())["child"]
         wait_until(lambda: not is_running(child), seconds=3.0)
-        # The executor itself is fit for more.
-        assert [row.status for row in rows_of(list(executor.run([make_task("ok")])))] == ["ok"]
+        # The worker itself is fit for more.
+        assert [row.status for row in rows_of(list(run_tasks(worker, [make_task("ok")])))] == ["ok"]
 
 
 def test_leaving_the_context_ends_the_host_at_once() -> None:
-    with make_executor() as executor:
-        ready = executor.start()
-        assert executor.start() is ready
+    with make_worker() as worker:
+        ready = worker.start()
+        assert worker.start() is ready
         assert is_running(ready.pid)
         began = time.monotonic()
     assert time.monotonic() - began < 1.0
@@ -155,9 +153,9 @@ def test_leaving_the_context_ends_the_host_at_once() -> None:
 
 
 def test_one_host_serves_all_groups_and_runs() -> None:
-    with make_executor() as executor:
-        ready = executor.start()
+    with make_worker() as worker:
+        ready = worker.start()
         for name in ("a", "b"):
-            finished = [e for e in executor.run([make_task("ok", name=name)]) if isinstance(e, CellFinished)]
+            finished = [e for e in run_tasks(worker, [make_task("ok", name=name)]) if isinstance(e, CellFinished)]
             assert len(finished) == 1
-        assert executor.start() is ready
+        assert worker.start() is ready

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
-from execute_fakes import FACTS, make_environment
+from worker_fakes import FACTS, make_environment
 
-from archbench.model.blank import RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, Pair
 from archbench.model.protocol import Protocol
-from archbench.worker.contender import Camp
+from archbench.worker import WorkerClient
 from archbench.worker.turns import take_turns
 
 TURN_TAKING_WORKER = str(Path(__file__).with_name("turn_taking_worker.py"))
 
 
-def make_camp(**arguments: Any) -> Camp:
-    """A camp whose processes make up their times."""
-    return Camp(sys.executable, arguments=(TURN_TAKING_WORKER,), facts=lambda network: FACTS, **arguments)
+def make_turn_worker(**arguments: Any) -> WorkerClient:
+    """A worker whose processes make up their times."""
+    return WorkerClient(arguments=(TURN_TAKING_WORKER,), facts=lambda network: FACTS, **arguments)
 
 
 def make_request(name: str = "fake", *, survey: bool = False, **options: Any) -> TurnTask:
@@ -34,7 +33,7 @@ def make_request(name: str = "fake", *, survey: bool = False, **options: Any) ->
 
 
 def play(
-    camps: list[Camp],
+    workers: list[WorkerClient],
     *requests: TurnTask,
     turns: int = 9,
     seed: int = 0,
@@ -43,4 +42,4 @@ def play(
 ) -> Pair:
     """One pair."""
     rng = random.Random(seed)
-    return take_turns(camps, requests, turns=turns, block_s=0.1, rng=rng, frozen=frozen, alike=alike)
+    return take_turns(workers, requests, turns=turns, block_s=0.1, rng=rng, frozen=frozen, alike=alike)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from execute_fakes import make_environment, make_executor
+from worker_fakes import MISBEHAVING_WORKER, make_environment, make_worker
 
 from archbench import __version__
 from archbench.model.errors import UnfitError
 from archbench.model.messages import MESSAGE_VERSION
 from archbench.model.protocol import PROTOCOL_VERSION
+from archbench.worker import WorkerClient
 
 OTHER = '{{"type":"ready","message_version":{},"protocol_version":{},"archbench_version":"9.8.7","unheard":"of"}}'
 
@@ -24,13 +26,13 @@ def scripted(tmp_path: Path) -> str:
 
 def started_by(script: str, text: str) -> None:
     Path(script).write_text(text)
-    with make_executor(arguments=(script,)) as executor:
-        executor.start()
+    with make_worker(arguments=(script,)) as worker:
+        worker.start()
 
 
 def test_greeting_describes_the_worker_on_its_device() -> None:
-    with make_executor(device="cuda:1") as executor:
-        ready = executor.start()
+    with make_worker(device="cuda:1") as worker:
+        ready = worker.start()
     assert ready.environment == make_environment("cuda:1")
     assert (ready.archbench_version, ready.message_version) == (__version__, MESSAGE_VERSION)
 
@@ -58,10 +60,41 @@ def test_anything_else_that_talks_is_no_worker(scripted: str, greeting: str) -> 
 
 @pytest.mark.parametrize(("python", "word"), [("/nowhere/python", "No such file"), ("/", "Permission denied")])
 def test_interpreter_that_does_not_exist_is_named(python: str, word: str) -> None:
-    from archbench.worker import LocalExecutor
+    with pytest.raises(UnfitError, match=f"cannot start {python}: {word}"), WorkerClient(python) as worker:
+        worker.start()
 
-    with pytest.raises(UnfitError, match=f"cannot start {python}: {word}"), LocalExecutor(python=python) as executor:
-        executor.start()
+
+def test_worker_killed_while_it_starts_is_started_again(scripted: str, tmp_path: Path) -> None:
+    """Out of memory, or somebody's `kill`, beside a gate of an hour: no reason to give up."""
+    killed = tmp_path / "killed"
+    Path(scripted).write_text(
+        "import os, pathlib, runpy\n"
+        f"killed = pathlib.Path({str(killed)!r})\n"
+        "if not killed.exists():\n"
+        "    killed.touch()\n"
+        "    os.kill(os.getpid(), 9)\n"
+        f"runpy.run_path({MISBEHAVING_WORKER!r}, run_name='__main__')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(MISBEHAVING_WORKER).parent)}
+    with make_worker(arguments=(scripted,), env=env) as worker:
+        assert worker.start().environment == make_environment()
+    assert killed.exists()
+
+
+def test_worker_that_is_killed_every_time_is_given_up(scripted: str) -> None:
+    with pytest.raises(UnfitError, match=r"killed while it starts: worker killed by SIGKILL"):
+        started_by(scripted, "import os; os.kill(os.getpid(), 9)")
+
+
+def test_nothing_is_imported_from_where_the_user_is(tmp_path: Path) -> None:
+    """Not by the interpreter, not by torch: what lies there is no library, and running it takes --allow-code."""
+    for name in ("random", "statistics", "torch/__init__", "numpy/__init__", "archbench/__init__"):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close(); raise ImportError('not this one')")
+    with WorkerClient(cwd=tmp_path) as worker:
+        assert worker.start().environment.torch_version is not None
+    assert not (tmp_path / "imported").exists()
 
 
 def test_parent_side_imports_no_torch() -> None:

@@ -1,21 +1,21 @@
-"""The books of a group, without any process: whatever is said in whatever order, each cell gets one row."""
+"""What is due to a group, without any process: whatever is said in whatever order, each cell gets one row."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import pytest
-from execute_fakes import FACTS, make_task
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from worker_fakes import FACTS, make_task
 
-from archbench.model.blank import empty_record
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
+from archbench.model.empty_record import empty_record
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
 from archbench.model.record import Status
-from archbench.worker.ledger import Ledger, OutOfTurnError
+from archbench.worker.group_tracker import GroupTracker, OutOfTurnError
 
 TASK = make_task("ok", "ok", "ok", "ok")
 CELLS = TASK.group.cells
@@ -26,10 +26,10 @@ def finished(cell: Cell, status: Status = "ok") -> CellFinished:
     return CellFinished(record=row)
 
 
-def open_ledger(task: Task = TASK) -> Ledger:
-    ledger = Ledger(task, lambda network: FACTS)
-    assert ledger.begin() is not None
-    return ledger
+def open_tracker(task: Task = TASK) -> GroupTracker:
+    tracker = GroupTracker(task, lambda network: FACTS)
+    assert tracker.begin() is not None
+    return tracker
 
 
 REPLIES: st.SearchStrategy[Reply] = st.one_of(
@@ -43,50 +43,50 @@ REPLIES: st.SearchStrategy[Reply] = st.one_of(
 
 @given(attempts=st.lists(st.lists(REPLIES, max_size=8)))
 def test_each_cell_gets_one_row_whatever_is_said(attempts: list[list[Reply]]) -> None:
-    ledger = Ledger(TASK, lambda network: FACTS)
+    tracker = GroupTracker(TASK, lambda network: FACTS)
     rows: Counter[str] = Counter()
     tried = 0
     said = iter(attempts)
-    while (rest := ledger.begin()) is not None:
+    while (rest := tracker.begin()) is not None:
         tried += 1
         assert tried <= len(CELLS), "an attempt settled nothing"
         assert not rows.keys() & {cell.cell_id for cell in rest.group.cells}
         events = []
         for reply in next(said, []):
             try:
-                events += ledger.accept(reply)
+                events += tracker.accept(reply)
             except OutOfTurnError:
-                events += ledger.bury("crashed", "out of turn")
+                events += tracker.record_failure("crashed", "out of turn")
                 break
-        events += ledger.settle()
+        events += tracker.settle()
         rows.update(event.record.cell_id for event in events if isinstance(event, CellFinished))
     assert rows == Counter(cell.cell_id for cell in CELLS)
 
 
 def test_the_dead_are_blamed_for_the_cell_and_phase_they_were_in() -> None:
-    ledger = open_ledger()
-    list(ledger.accept(finished(CELLS[0])))
-    list(ledger.accept(CellStarted(cell_id=CELLS[2].cell_id, deadline_s=5.0)))
-    list(ledger.accept(PhaseStarted(cell_id=CELLS[2].cell_id, phase="warmup")))
-    (row,) = list(ledger.accept(ChildDied(cell_id=CELLS[2].cell_id, phase="warmup", status="timeout", message="late")))
+    tracker = open_tracker()
+    list(tracker.accept(finished(CELLS[0])))
+    list(tracker.accept(CellStarted(cell_id=CELLS[2].cell_id, deadline_s=5.0)))
+    list(tracker.accept(PhaseStarted(cell_id=CELLS[2].cell_id, phase="warmup")))
+    (row,) = list(tracker.accept(ChildDied(cell_id=CELLS[2].cell_id, phase="warmup", status="timeout", message="late")))
     assert isinstance(row, CellFinished)
     assert (row.record.cell_id, row.record.status) == (CELLS[2].cell_id, "timeout")
     assert (row.record.error_phase, row.record.error_message) == ("warmup", "late")
-    rest = ledger.begin()
+    rest = tracker.begin()
     assert rest is not None
     assert rest.group.cells == (CELLS[1], CELLS[3])
 
 
 def test_death_before_the_first_cell_is_blamed_on_it() -> None:
-    (row,) = open_ledger().bury("crashed", "gone")
+    (row,) = open_tracker().record_failure("crashed", "gone")
     assert (row.record.cell_id, row.record.error_phase) == (CELLS[0].cell_id, "start")
 
 
 def test_only_batches_larger_than_the_one_that_ran_out_of_memory_are_given_up() -> None:
-    ledger = open_ledger()
-    list(ledger.accept(finished(CELLS[2], "oom")))
-    assert [row.record.cell_id for row in ledger.settle()] == [CELLS[3].cell_id]
-    rest = ledger.begin()
+    tracker = open_tracker()
+    list(tracker.accept(finished(CELLS[2], "oom")))
+    assert [row.record.cell_id for row in tracker.settle()] == [CELLS[3].cell_id]
+    rest = tracker.begin()
     assert rest is not None
     assert rest.group.cells == CELLS[:2]
 
@@ -102,16 +102,16 @@ def test_only_batches_larger_than_the_one_that_ran_out_of_memory_are_given_up() 
 )
 def test_what_cannot_have_been_meant_is_refused(reply: Reply) -> None:
     with pytest.raises(OutOfTurnError):
-        list(open_ledger().accept(reply))
+        list(open_tracker().accept(reply))
 
 
 def test_second_attempt_does_not_calibrate_again() -> None:
-    ledger = Ledger(structs.replace(TASK, calibrate=True), lambda network: FACTS)
-    first = ledger.begin()
+    tracker = GroupTracker(structs.replace(TASK, calibrate=True), lambda network: FACTS)
+    first = tracker.begin()
     calibrated = Calibrated(calibration=Calibration(matmul_flops={"fp32": 1e12}, copy_bytes_per_s=1e10))
-    assert list(ledger.accept(calibrated)) == [calibrated]
-    list(ledger.bury("crashed", "gone"))
-    second = ledger.begin()
+    assert list(tracker.accept(calibrated)) == [calibrated]
+    list(tracker.record_failure("crashed", "gone"))
+    second = tracker.begin()
     assert first is not None
     assert second is not None
     assert (first.calibrate, second.calibrate) == (True, False)

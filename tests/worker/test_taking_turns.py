@@ -7,18 +7,18 @@ import time
 
 import psutil
 import pytest
-from execute_fakes import make_environment
-from turn_fakes import make_camp, make_request, play
+from turn_fakes import make_request, make_turn_worker, play
+from worker_fakes import make_environment
 
 from archbench.model.pair import Frozen
-from archbench.worker import contender as engine
-from archbench.worker.contender import Contender
+from archbench.worker import interleaved
+from archbench.worker.interleaved import InterleavedProcess
 from archbench.worker.turns import fit_together
 
 
 @pytest.fixture(scope="module")
-def camps():
-    with make_camp() as base, make_camp() as head:
+def workers():
+    with make_turn_worker() as base, make_turn_worker() as head:
         base.start()
         head.start()
         yield [base, head]
@@ -28,9 +28,9 @@ def statuses(pair):
     return [row.status for row in pair.rows]
 
 
-def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(camps):
+def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(workers):
     noise = {"jitter": 0.002, "ramp_per_s": 2.0, "since": time.monotonic()}
-    pairs = [play(camps, make_request(**noise), make_request(**noise, true_s=0.0103), seed=n) for n in range(3)]
+    pairs = [play(workers, make_request(**noise), make_request(**noise, true_s=0.0103), seed=n) for n in range(3)]
     for pair in pairs:
         assert pair.log_ratio() == pytest.approx(math.log(1.03), abs=0.004)
         assert len(pair.turns) == 9
@@ -39,41 +39,41 @@ def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(camps):
     assert pairs[-1].turns[-1].seconds[0] > 1.01 * pairs[0].turns[0].seconds[0]
 
 
-def test_without_turns_the_ramp_is_in_the_ratio(camps):
+def test_without_turns_the_ramp_is_in_the_ratio(workers):
     """What turn-taking is for: whole processes one after the other see another machine."""
     noise = {"ramp_per_s": 20.0, "since": time.monotonic(), "busy": None}
     alternate = Frozen(warmup_steps=(5, 5), steps=(10, 10), alternate=True)
     request = make_request(**{key: value for key, value in noise.items() if value is not None})
-    apart = play(camps, request, request, frozen=alternate)
-    together = play(camps, request, request, frozen=Frozen(warmup_steps=(5, 5), steps=(10, 10)))
+    apart = play(workers, request, request, frozen=alternate)
+    together = play(workers, request, request, frozen=Frozen(warmup_steps=(5, 5), steps=(10, 10)))
     assert abs(apart.log_ratio()) > 3 * abs(together.log_ratio())
     assert apart.frozen.alternate
 
 
-def test_never_two_at_once_and_either_may_be_first(camps, tmp_path):
+def test_never_two_at_once_and_either_may_be_first(workers, tmp_path):
     busy = str(tmp_path / "busy")
-    pair = play(camps, make_request(busy=busy), make_request(busy=busy), turns=20)
+    pair = play(workers, make_request(busy=busy), make_request(busy=busy), turns=20)
     assert statuses(pair) == ["ok", "ok"]
     assert {turn.first for turn in pair.turns} == {0, 1}
 
 
-def test_both_sides_have_the_same_warmup_and_the_same_steps_in_a_block(camps, tmp_path):
+def test_both_sides_have_the_same_warmup_and_the_same_steps_in_a_block(workers, tmp_path):
     log = tmp_path / "log"
-    pair = play(camps, make_request("base", needs=7, log=str(log)), make_request("head", needs=12, log=str(log)))
+    pair = play(workers, make_request("base", needs=7, log=str(log)), make_request("head", needs=12, log=str(log)))
     assert pair.frozen == Frozen(warmup_steps=(12, 12), steps=(10, 10))
     lines = log.read_text().splitlines()
     assert "base warm 5 0" in lines, "the one that needed less makes up for it"
     assert {line.split()[-1] for line in lines if "turn" in line} == {"10"}
     log.unlink()
-    play(camps, make_request("base", log=str(log)), make_request("head", log=str(log)), frozen=pair.frozen)
+    play(workers, make_request("base", log=str(log)), make_request("head", log=str(log)), frozen=pair.frozen)
     assert sorted(line for line in log.read_text().splitlines() if "warm" in line) == [
         "base warm 12 1",
         "head warm 12 1",
     ]
 
 
-def test_cells_of_a_duel_have_numbers_of_their_own(camps):
-    pair = play(camps, make_request("quick", needs=7), make_request("slow", needs=3, true_s=0.05), alike=False)
+def test_cells_of_a_duel_have_numbers_of_their_own(workers):
+    pair = play(workers, make_request("quick", needs=7), make_request("slow", needs=3, true_s=0.05), alike=False)
     assert pair.frozen == Frozen(warmup_steps=(7, 3), steps=(10, 2))
     assert pair.log_ratio() == pytest.approx(math.log(5))
 
@@ -90,40 +90,40 @@ def test_cells_of_a_duel_have_numbers_of_their_own(camps):
         ("finish", "die", "crashed", "exited with code 7"),
     ],
 )
-def test_a_failing_head_is_a_row_and_the_base_shows_that_it_works(camps, moment, act, status, says):
-    pair = play(camps, make_request(), make_request(**{moment: act}))
+def test_a_failing_head_is_a_row_and_the_base_shows_that_it_works(workers, moment, act, status, says):
+    pair = play(workers, make_request(), make_request(**{moment: act}))
     assert statuses(pair) == ["ok", status]
     assert says in pair.rows[1].error_message
     assert pair.log_ratio() is None
-    assert play(camps, make_request(), make_request()).log_ratio() == 0, "the next pair is none the worse"
+    assert play(workers, make_request(), make_request()).log_ratio() == 0, "the next pair is none the worse"
 
 
-def test_a_hanging_child_is_killed_and_is_a_timeout(camps, monkeypatch):
-    monkeypatch.setattr(engine, "TURN_LEAST_PATIENCE_S", 0.3)
-    monkeypatch.setattr(engine, "TURN_PATIENCE", 1.0)
-    pair = play(camps, make_request(turn3="hang"), make_request())
+def test_a_hanging_child_is_killed_and_is_a_timeout(workers, monkeypatch):
+    monkeypatch.setattr(interleaved, "TURN_LEAST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(interleaved, "TURN_PATIENCE", 1.0)
+    pair = play(workers, make_request(turn3="hang"), make_request())
     assert statuses(pair) == ["timeout", "ok"]
     assert pair.rows[0].error_phase == "turns"
-    assert play(camps, make_request(), make_request()).log_ratio() == 0
+    assert play(workers, make_request(), make_request()).log_ratio() == 0
 
 
-def test_processes_predicted_not_to_fit_run_one_after_the_other(camps):
+def test_processes_predicted_not_to_fit_run_one_after_the_other(workers):
     big = {"predicted": 1 << 60, "survey": True}
-    pair = play(camps, make_request(**big), make_request(**big))
+    pair = play(workers, make_request(**big), make_request(**big))
     assert pair.frozen.alternate
     assert pair.frozen.warmup_steps[0] == pair.frozen.warmup_steps[1]
     assert pair.log_ratio() == 0
 
 
-def test_running_out_of_memory_together_is_tried_apart(camps, tmp_path):
+def test_running_out_of_memory_together_is_tried_apart(workers, tmp_path):
     once = str(tmp_path / "once")
-    pair = play(camps, make_request(), make_request(build="oom", once=once))
+    pair = play(workers, make_request(), make_request(build="oom", once=once))
     assert statuses(pair) == ["ok", "ok"]
     assert pair.frozen.alternate
 
 
-def test_running_out_of_memory_alone_is_a_row(camps):
-    pair = play(camps, make_request(), make_request(build="oom"))
+def test_running_out_of_memory_alone_is_a_row(workers):
+    pair = play(workers, make_request(), make_request(build="oom"))
     assert statuses(pair) == ["ok", "oom"]
     assert pair.log_ratio() is None
 
@@ -135,35 +135,27 @@ def test_what_fits_is_a_matter_of_the_device():
     assert fit_together([None, 1 << 60], environment), "what is not known is tried"
 
 
-def test_rejected_turns_are_repeated_up_to_half_as_many_again(camps):
-    pair = play(camps, make_request(rejects=3), make_request(), turns=8)
+def test_rejected_turns_are_repeated_up_to_half_as_many_again(workers):
+    pair = play(workers, make_request(rejects=3), make_request(), turns=8)
     assert sum(turn.kept for turn in pair.turns) == 8
     assert len(pair.turns) == 11
-    worst = play(camps, make_request(rejects=100), make_request(), turns=8)
+    worst = play(workers, make_request(rejects=100), make_request(), turns=8)
     assert len(worst.turns) == 12
     assert worst.log_ratio() is None
     assert not any(turn.kept for turn in worst.turns)
 
 
-def test_whoever_waits_burns_no_cpu(camps):
-    contender = Contender(camps[0], make_request())
-    contender.begin()
-    child = psutil.Process(contender.surveyed().pid)
-    contender.build()
-    contender.built()
-    contender.warm_up(None)
+def test_whoever_waits_burns_no_cpu(workers):
+    process = InterleavedProcess(workers[0], make_request())
+    process.begin()
+    child = psutil.Process(process.surveyed().pid)
+    process.build()
+    process.built()
+    process.warm_up(None)
     processes = [child, child.parent()]
     before = [sum(process.cpu_times()[:2]) for process in processes]
     time.sleep(0.5)
     after = [sum(process.cpu_times()[:2]) for process in processes]
-    contender.take_turn(1, 0.1)
+    process.take_turn(1, 0.1)
     assert max(b - a for a, b in zip(before, after, strict=True)) <= 0.02, "two ticks of the kernel's clock"
-    assert contender.finish().status == "ok"
-
-
-def test_without_fork_each_pair_has_fresh_interpreters():
-    with make_camp(isolation="spawn") as base, make_camp(isolation="spawn") as head:
-        pair = play([base, head], make_request(), make_request(true_s=0.02), turns=3)
-        assert pair.log_ratio() == pytest.approx(math.log(2))
-        again = play([base, head], make_request(), make_request(build="die"), turns=3)
-        assert statuses(again) == ["ok", "crashed"]
+    assert process.finish().status == "ok"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from datetime import UTC, datetime
+
+from msgspec import Struct, structs
 
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
 from archbench.model.protocol import PROTOCOL_VERSION
-from archbench.model.record import Record
+from archbench.model.record import Record, Status
 
 
 class RunContext(Struct, frozen=True, kw_only=True):
@@ -65,4 +67,25 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         timm_version=environment.timm_version,
         cuda_version=environment.cuda_version,
         driver_version=environment.driver_version,
+    )
+
+
+def failed_record(
+    cell: Cell,
+    context: RunContext,
+    facts: Facts,
+    status: Status,
+    message: str,
+    *,
+    phase: str | None = None,
+    began: datetime | None = None,
+) -> Record:
+    """The row of a cell that could not be measured, `phase` being where it ended. `began`: null for one not tried."""
+    return structs.replace(
+        empty_record(cell, context, facts),
+        status=status,
+        error_phase=phase,
+        error_message=message,
+        started_at=began.isoformat(timespec="milliseconds") if began else None,
+        duration_s=(datetime.now(UTC) - began).total_seconds() if began else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from archbench.model.blank import Facts, RunContext
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.empty_record import Facts, RunContext
 from archbench.model.environment import Environment
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.protocol import Protocol
 from archbench.model.record import Record
 
 if TYPE_CHECKING:
-    from archbench.worker import LocalExecutor
+    from archbench.worker import WorkerClient
 
 MISBEHAVING_WORKER = str(Path(__file__).with_name("misbehaving_worker.py"))
 FACTS = Facts(family="fake", source="archbench", top1=12.5)
@@ -52,18 +51,20 @@ def make_task(*acts: str, name: str = "fake", deadline_s: float = 20.0, round: i
     )
 
 
-def make_executor(**arguments: Any) -> LocalExecutor:
-    """An executor whose workers misbehave as its tasks say."""
-    from archbench.worker import LocalExecutor  # here, since the worker imports this file too, and should start fast
+def make_worker(**arguments: Any) -> WorkerClient:
+    """A worker that misbehaves as its tasks say."""
+    from archbench.worker import WorkerClient  # here, since the worker imports this file too, and should start fast
 
     arguments.setdefault("arguments", (MISBEHAVING_WORKER,))
-    return LocalExecutor(python=sys.executable, facts=lambda network: FACTS, **arguments)
+    return WorkerClient(facts=lambda network: FACTS, **arguments)
 
 
 def measure(*tasks: Task, **arguments: Any) -> list[Record]:
-    """Run the tasks in a fresh executor; check that each cell has exactly one row; return the rows in order."""
-    with make_executor(**arguments) as executor:
-        rows = rows_of(list(executor.run(tasks)))
+    """Run the tasks in a fresh worker; check that each cell has exactly one row; return the rows in order."""
+    from archbench.worker import run_tasks
+
+    with make_worker(**arguments) as worker:
+        rows = rows_of(list(run_tasks(worker, tasks)))
     asked = Counter((cell.cell_id, task.context.round) for task in tasks for cell in task.group.cells)
     assert Counter((row.cell_id, row.round) for row in rows) == asked
     return rows

@@ -1,35 +1,71 @@
-"""The books of one group: which cells still lack their row, and which rows the dead leave behind."""
+"""How far a process has come with its group, which cells still lack their row, and which rows the dead leave behind."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from msgspec import structs
 
-from archbench.model.blank import Facts, empty_record
 from archbench.model.cell import Cell, Network
+from archbench.model.empty_record import Facts, failed_record
 from archbench.model.messages import (
     Calibrated,
     CellFinished,
     CellStarted,
     ChildDied,
+    ChildEvent,
     Event,
     PhaseStarted,
+    ProfileDone,
+    ProfileFailed,
     Reply,
     Task,
 )
 from archbench.model.record import Status
-from archbench.worker.progress import Progress
+
+SILENCE_S = 300.0
+"""Allowed outside any cell: forking, importing from a slow disk, and ending."""
 
 FactsOf = Callable[[Network], Facts]
+
+
+class Progress:
+    """Follows one child by what it says. Times are those of `time.monotonic`."""
+
+    def __init__(self) -> None:
+        self.cell_id: str | None = None
+        self.phase: str | None = None
+        self._allow(SILENCE_S)
+
+    def note(self, event: ChildEvent) -> None:
+        """Take account of something that the child said."""
+        match event:
+            case CellStarted():
+                self.cell_id, self.phase = event.cell_id, None
+                self._allow(event.deadline_s)
+            case PhaseStarted():
+                self.cell_id, self.phase = event.cell_id, event.phase
+            case CellFinished() | ProfileDone() | ProfileFailed():
+                self.cell_id = self.phase = None
+                self._allow(SILENCE_S)
+
+    @property
+    def left_s(self) -> float:
+        """Time until the child is overdue; negative once it is."""
+        return self._due - time.monotonic()
+
+    def _allow(self, seconds: float) -> None:
+        self.allowed_s = seconds
+        self._due = time.monotonic() + seconds
 
 
 class OutOfTurnError(Exception):
     """A worker said something that it could not have meant: it, or its line, is broken."""
 
 
-class Ledger:
+class GroupTracker:
     """Sees to it that every cell of a task gets exactly one row, whatever becomes of the processes that measure it.
 
     Between `begin` and `settle` lies one attempt at the cells that are left, by one process. Every attempt settles at
@@ -74,11 +110,11 @@ class Ledger:
                 self.progress.note(reply)
                 yield reply
             case ChildDied():
-                yield from self.bury(reply.status, reply.message)
+                yield from self.record_failure(reply.status, reply.message)
             case _:
                 raise OutOfTurnError(f"{type(reply).__name__} in the middle of a group")
 
-    def bury(self, status: Status, message: str) -> Iterator[CellFinished]:
+    def record_failure(self, status: Status, message: str) -> Iterator[CellFinished]:
         """The process died: give the row of the cell that it was at, or about to begin; none if it was through."""
         if not self._pending:
             return
@@ -97,7 +133,7 @@ class Ledger:
                 yield self._failed(cell, "skipped", reason, None)
                 self._settle(cell, "skipped")
         if len(self._pending) == self._pending_at_begin:
-            yield from self.bury("crashed", "the worker ended the group without a word about this cell")
+            yield from self.record_failure("crashed", "the worker ended the group without a word about this cell")
 
     def _cell(self, cell_id: str) -> Cell:
         for cell in self._pending:
@@ -111,13 +147,8 @@ class Ledger:
             self._smallest_oom = min(cell.batch_size, self._smallest_oom or cell.batch_size)
 
     def _failed(self, cell: Cell, status: Status, message: str, phase: str | None) -> CellFinished:
-        row = structs.replace(
-            empty_record(cell, self._task.context, self._facts(cell.network)),
-            status=status,
-            error_phase=phase,
-            error_message=message,
+        began = None if status == "skipped" else self._started
+        facts = self._facts(cell.network)
+        return CellFinished(
+            record=failed_record(cell, self._task.context, facts, status, message, phase=phase, began=began)
         )
-        if status != "skipped":
-            seconds = (datetime.now(UTC) - self._started).total_seconds()
-            row = structs.replace(row, started_at=self._started.isoformat(timespec="milliseconds"), duration_s=seconds)
-        return CellFinished(record=row)
