@@ -15,7 +15,7 @@ from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
 from archbench.model.record import Verdict
 
-JUDGED_BY = ("run_id", "canary_s", "verdict", "reasons")
+JUDGED_BY = ("run_id", "canary_s", "sm_clock_mhz", "verdict", "reasons")
 """The columns that `judge` reads."""
 
 
@@ -33,18 +33,38 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
 
     A row whose canary left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
-    without a verdict keeps that.
+    without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
+    explains the canary, a row that was capped, or is faster than rows that were, keeps its verdict, too.
     """
     columns = [rows[name].to_pylist() for name in JUDGED_BY]
-    canaries: dict[str, list[float]] = defaultdict(list)
-    for run_id, canary, *_ in zip(*columns, strict=True):
+    seen: dict[str, _Run] = defaultdict(_Run)
+    for run_id, canary, clock, _, reasons in zip(*columns, strict=True):
+        seen[run_id].add(canary, clock, "power_capped" in (reasons or ()))
+    judged = []
+    for run_id, canary, clock, verdict, reasons in zip(*columns, strict=True):
+        run, codes = seen[run_id], tuple(reasons or ())
+        speed = None if canary is None else canary / median(run.canaries)
+        paced = None if speed is None or not clock else speed * clock / median(run.clocks)
+        capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)
+        explained = capped and paced is not None and abs(paced - 1) <= drift_limit
+        judged.append(Judgement(speed, verdict, codes) if explained else _judgement(speed, verdict, codes, drift_limit))
+    return judged
+
+
+class _Run:
+    """What the rows of one run say of its usual speed."""
+
+    def __init__(self) -> None:
+        self.canaries: list[float] = []
+        self.clocks: list[float] = []
+        self.capped = False
+
+    def add(self, canary: float | None, clock: float | None, capped: bool) -> None:
         if canary is not None:
-            canaries[run_id].append(canary)
-    usual = {run_id: median(times) for run_id, times in canaries.items()}
-    return [
-        _judgement(canary and canary / usual[run_id], verdict, tuple(reasons or ()), drift_limit)
-        for run_id, canary, verdict, reasons in zip(*columns, strict=True)
-    ]
+            self.canaries.append(canary)
+        if clock:
+            self.clocks.append(clock)
+        self.capped |= capped
 
 
 def _judgement(speed: float | None, verdict: Verdict | None, reasons: tuple[str, ...], limit: float) -> Judgement:

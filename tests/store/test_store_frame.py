@@ -76,6 +76,28 @@ def test_a_row_too_far_off_to_be_corrected_is_invalid(tmp_path: Path) -> None:
     assert again == {(rows[0].cell_id, 4, 0), (rows[0].cell_id, 5, 0)}
 
 
+def test_a_power_cap_that_the_clock_tells_of_is_no_drift(tmp_path: Path) -> None:
+    capped = ("power_capped",)
+    known = [  # canary in us, SM clock in MHz, what the monitor said
+        *[(1000, 1980, ())] * 5,
+        (1250, 1584, capped),  # 80 % of the clock, 125 % of the time
+        (1250, 1980, capped),  # slow at the full clock: something else
+        (1250, 1584, ()),  # a lower clock that no power cap explains
+        (1250, None, capped),
+    ]
+    rows = [
+        make_record(round=n, canary_s=us * 1e-6, sm_clock_mhz=clock, reasons=reasons)
+        for n, (us, clock, reasons) in enumerate(known)
+    ]
+    frame = archbench.load(make_run(tmp_path / "one", rows))
+    assert list(frame["verdict"][5:]) == ["ok", "suspect", "suspect", "suspect"]
+    assert frame["reasons"][5] == capped
+    # Most rows capped, so that the reference is: the fast one is as fast as its clock.
+    rows = [make_record(round=n, canary_s=1.25e-3, sm_clock_mhz=1584, reasons=capped) for n in range(3)]
+    rows += [make_record(round=n, canary_s=1e-3, sm_clock_mhz=clock) for n, clock in ((3, 1980), (4, 1584))]
+    assert list(archbench.load(make_run(tmp_path / "two", rows))["verdict"][3:]) == ["ok", "suspect"]
+
+
 def test_rows_and_frame_judge_alike(tmp_path: Path) -> None:
     canaries = [0.001, 0.001, 0.001, 0.00115, 0.00201, None, 0.0004]
     rows = [make_record(round=number, canary_s=canary) for number, canary in enumerate(canaries)]
