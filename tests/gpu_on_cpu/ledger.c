@@ -4,7 +4,7 @@
  * fail as a full card would.
  */
 #include <errno.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,9 +15,15 @@ enum { ROOM = 1 << 20, GRAIN = 512, FEWEST_BITS = 63 };
 static uintptr_t blocks[ROOM];
 static size_t sizes[ROOM];
 static size_t live, peak, limit = SIZE_MAX;
-static pthread_spinlock_t lock;
+/* Free without any initialiser: another library's constructor allocates before one of ours would run. */
+static atomic_flag held = ATOMIC_FLAG_INIT;
 
-__attribute__((constructor)) static void begin(void) { pthread_spin_init(&lock, PTHREAD_PROCESS_PRIVATE); }
+static void lock(void) {
+    while (atomic_flag_test_and_set_explicit(&held, memory_order_acquire)) {
+    }
+}
+
+static void unlock(void) { atomic_flag_clear_explicit(&held, memory_order_release); }
 
 static size_t home(uintptr_t block) { return (block * 0x9E3779B97F4A7C15ull) >> 44; }
 
@@ -33,27 +39,27 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
     if (!block) return ENOMEM;
     *out = block;
     if ((uintptr_t)block & FEWEST_BITS) return 0;
-    pthread_spin_lock(&lock);
+    lock();
     size_t place = home((uintptr_t)block);
     while (blocks[place] > 1) place = (place + 1) % ROOM; /* 0: never used, 1: used before */
     blocks[place] = (uintptr_t)block;
     sizes[place] = rounded;
     live += rounded;
     if (live > peak) peak = live;
-    pthread_spin_unlock(&lock);
+    unlock();
     return 0;
 }
 
 void free(void *block) {
     if (block && !((uintptr_t)block & FEWEST_BITS)) {
-        pthread_spin_lock(&lock);
+        lock();
         size_t place = home((uintptr_t)block);
         while (blocks[place] && blocks[place] != (uintptr_t)block) place = (place + 1) % ROOM;
         if (blocks[place]) {
             blocks[place] = 1;
             live -= sizes[place];
         }
-        pthread_spin_unlock(&lock);
+        unlock();
     }
     __libc_free(block);
 }
