@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from archbench.device import nvml
-from archbench.device.checks import Finding, unfit, worst
-from archbench.device.checks.gpu import absence_findings, order_findings, read_state, setup_findings, urgent_findings
+from archbench.device.checks import Finding, worst
+from archbench.device.checks.gpu import (
+    absence_findings,
+    order_findings,
+    read_state,
+    setup_findings,
+    silence_finding,
+    urgent_findings,
+)
 from archbench.device.checks.host import host_findings, judge_load, read_load
 from archbench.device.checks.software import software_findings
 from archbench.device.environment import collect_environment
-from archbench.device.visible import SILENCE, visible_gpus
+from archbench.device.visible import visible_gpus
 from archbench.model.environment import Environment
 
 _PREFLIGHT_LOAD_S = 0.25
@@ -32,7 +39,8 @@ class Examination(Struct, frozen=True, kw_only=True):
 def preflight(device: str) -> tuple[Finding, ...]:
     """What must be right before a run on `cpu` or `cuda:N`; under half a second.
 
-    A foreign process on the GPU, heat, or a throttle is `unfit`: refuse unless told otherwise. A busy CPU is `warn`.
+    Another process that computes on the GPU, heat, or a throttle is `unfit`: refuse unless told otherwise. A busy CPU,
+    and an NVML that does not answer, is `warn`.
     """
     if device == "cpu":
         return (judge_load(read_load(_PREFLIGHT_LOAD_S)),)
@@ -70,9 +78,7 @@ def _gpu_now(device: str, environment: Environment | None = None) -> Iterator[Fi
                 raise nvml.NvmlError("device_lost")
             state = read_state(visible[ordinal])
     except nvml.NvmlError as error:
-        yield unfit(
-            "nvml", f"NVML does not answer for {device} ({error.reason})", SILENCE.get(error.reason, "see dmesg")
-        )
+        yield silence_finding(device, error.reason)
         return
     yield from urgent_findings(state)
     if environment is not None and environment.gpus:

@@ -9,7 +9,7 @@ import pynvml
 from archbench.device import nvml
 from archbench.device.host import Host, read_host
 from archbench.device.software import read_software
-from archbench.device.visible import VisibleGpu, visible_gpus
+from archbench.device.visible import VisibleGpu, gpus_by_torch, visible_gpus
 from archbench.model.environment import Environment, Gpu
 
 
@@ -57,7 +57,7 @@ def hardware_class(device: str, host: Host, gpu: Gpu | None) -> str:
 
 
 def _accelerator(device: str) -> tuple[Gpu | None, str | None]:
-    """The GPU and the driver's version; `None` for what NVML does not tell."""
+    """The GPU and the driver's version, as NVML tells them; else the GPU as torch does."""
     ordinal = int(device.partition(":")[2] or 0)
     try:
         # One session around all: without persistence mode the driver unloads the GPU whenever nobody holds it.
@@ -66,7 +66,8 @@ def _accelerator(device: str) -> tuple[Gpu | None, str | None]:
             driver = nvml.value("nvmlSystemGetDriverVersion")
             return (_describe(visible[ordinal]) if ordinal < len(visible) else None), driver
     except nvml.NvmlError:
-        return None, None
+        told = gpus_by_torch()
+        return (told[ordinal] if ordinal < len(told) else None), None
 
 
 def _describe(seen: VisibleGpu) -> Gpu:

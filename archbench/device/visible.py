@@ -1,14 +1,24 @@
-"""Which accelerators a run may use, without torch: NVML's list seen through CUDA_VISIBLE_DEVICES."""
+"""Which accelerators a run may use: NVML's list seen through CUDA_VISIBLE_DEVICES.
+
+Where NVML does not answer (ROCm, Jetson, a locked-down container) torch is asked, in a process of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from archbench.device import nvml
+from archbench.device.software import torch_build
+from archbench.model.environment import Gpu
 from archbench.model.errors import UsageError, did_you_mean
 
 SILENCE = {
@@ -18,6 +28,20 @@ SILENCE = {
     "driver_mismatch": "the NVIDIA driver was updated and the old one is still loaded; reboot",
     "no_permission": "this user may not use NVML; check the rights of /dev/nvidia*",
 }
+
+
+_DEVICE_FILES = ("nvidia[0-9]*", "kfd", "nvgpu*", "nvhost-gpu", "dxg")
+"""Under /dev: NVIDIA's driver, AMD's, that of Jetsons, and the GPU of WSL."""
+_MASKS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_ASKING_TORCH_S = 120.0
+_ASK_TORCH = """
+import json, torch
+def told(n):
+    of = torch.cuda.get_device_properties(n)
+    return dict(name=of.name, uuid=str(getattr(of, "uuid", "")), memory_bytes=of.total_memory,
+                compute_capability=None if torch.version.hip else f"{of.major}.{of.minor}")
+print(json.dumps([told(n) for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]))
+"""
 
 
 class VisibleGpu(Struct, frozen=True, kw_only=True):
@@ -32,7 +56,7 @@ class VisibleGpu(Struct, frozen=True, kw_only=True):
 
 
 class Visible(Struct, frozen=True, kw_only=True):
-    """What `cuda:0`, `cuda:1`, ... are. `problem` says why nothing can be known."""
+    """What `cuda:0`, `cuda:1`, ... are by NVML. `problem` says why it does not tell."""
 
     gpus: tuple[VisibleGpu, ...] = ()
     present: int = 0
@@ -99,12 +123,42 @@ def resolve_device(text: str = "auto") -> str:
         hint = "; did you mean cuda?" if word == "gpu" else did_you_mean(word, ("auto", "cpu", "cuda", "cuda:0"))
         raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N{hint}")
     visible = visible_gpus()
+    if visible.problem is not None and _worth_asking(named=wanted is not None):
+        told = tuple(VisibleGpu(uuid=gpu.uuid, name=gpu.name) for gpu in gpus_by_torch())
+        visible = Visible(gpus=told, problem=visible.problem)
     if wanted is None:
         return "cuda:0" if visible.gpus else "cpu"
     ordinal = int(wanted[1] or 0)
     if ordinal >= len(visible.gpus):
         raise UsageError(f"device {text!r} does not exist: {_what_exists(visible)}")
     return f"cuda:{ordinal}"
+
+
+def _worth_asking(*, named: bool) -> bool:
+    """Whether torch may know of a GPU where NVML does not answer: its import takes seconds.
+
+    Who names a GPU gets an answer if either torch or the machine is made for one; `auto` needs both.
+    """
+    seen = any(os.environ.get(mask) for mask in _MASKS)
+    seen = seen or any(next(Path("/dev").glob(pattern), None) is not None for pattern in _DEVICE_FILES)
+    build = torch_build()
+    built = bool(build.get("cuda") or build.get("hip"))
+    return (seen or built) if named else (seen and built)
+
+
+@cache
+def gpus_by_torch() -> tuple[Gpu, ...]:
+    """The GPUs that torch sees in a process of its own, in CUDA's order; none where that fails. Seconds, once.
+
+    In this process CUDA would be initialised, which a later fork does not survive.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_ASKING_TORCH_S, check=True
+        )
+        return tuple(msgspec.json.decode(done.stdout.splitlines()[-1], type=list[Gpu]))
+    except (OSError, subprocess.SubprocessError, IndexError, msgspec.MsgspecError):
+        return ()
 
 
 def uuid_of(device: str) -> str | None:

@@ -14,12 +14,12 @@ ANY_HARDWARE = "any"
 
 
 class Gpu(Struct, frozen=True, kw_only=True):
-    """One accelerator as NVML describes it. `None` = NVML does not say on this device."""
+    """One accelerator as NVML describes it, or torch where NVML does not answer. `None` = it does not say."""
 
     name: str
     """In MIG mode the slice's: `NVIDIA H200 MIG 1g.18gb`."""
     uuid: str
-    """Of the whole GPU, also where a slice is meant."""
+    """Of the whole GPU, also where a slice is meant; empty where nobody tells."""
     memory_bytes: int | None = None
     mig_enabled: bool | None = None
     persistence: bool | None = None
@@ -74,6 +74,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     torchvision_version: str | None = None
     timm_version: str | None = None
     cuda_version: str | None = None
+    """That torch is built for: `13.2`, or `hip 7.1` where it is built for ROCm."""
     libraries: dict[str, str] = {}
     """Version of everything else that can change a figure: numpy, triton, nvidia-cudnn, the C++ compiler, ..."""
     archbench_version: str

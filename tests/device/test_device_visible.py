@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from archbench.device import resolve_device, visible
 from archbench.device.visible import Visible, VisibleGpu, select
+from archbench.model.environment import Gpu
 from archbench.model.errors import UsageError
 
 A = VisibleGpu(uuid="GPU-aaaa-1", name="NVIDIA A100")
@@ -73,9 +74,36 @@ def test_words_on_a_machine_with_two_gpus(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_words_on_a_machine_without(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, Visible(problem="nvml_missing"))
+    monkeypatch.setattr(visible, "gpus_by_torch", lambda: ())
     assert resolve_device() == "cpu"
     with pytest.raises(UsageError, match=r"cpu only \(NVML .* not installed"):
         resolve_device("cuda")
+
+
+def test_where_nvml_is_mute_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On ROCm, on a Jetson, in a locked-down container; not on a machine that shows no sign of a GPU."""
+    pretend(monkeypatch, Visible(problem="nvml_missing"))
+    known = (Gpu(name="AMD Instinct MI300X", uuid=""),)
+    monkeypatch.setattr(visible, "gpus_by_torch", lambda: known)
+    monkeypatch.setattr(visible, "torch_build", lambda: {"hip": "7.1"})
+    monkeypatch.setattr(visible, "_DEVICE_FILES", ("null",))
+    assert [resolve_device(word) for word in ("auto", "cuda")] == ["cuda:0", "cuda:0"]
+    with pytest.raises(UsageError, match=r"this machine has cpu, cuda:0 \(AMD Instinct MI300X\)"):
+        resolve_device("cuda:1")
+    monkeypatch.setattr(visible, "_DEVICE_FILES", ())
+    assert [resolve_device(word) for word in ("auto", "cuda")] == ["cpu", "cuda:0"]
+    monkeypatch.setattr(visible, "torch_build", dict)
+    with pytest.raises(UsageError, match="cpu only"):
+        resolve_device("cuda")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
+    assert [resolve_device(word) for word in ("auto", "cuda")] == ["cpu", "cuda:0"]
+
+
+def test_torch_is_asked_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # whatever this machine has, torch is shown none of it
+    assert visible.gpus_by_torch.__wrapped__() == ()
+    monkeypatch.setattr(visible, "_ASK_TORCH", "import nowhere")
+    assert visible.gpus_by_torch.__wrapped__() == ()
 
 
 def test_a_mask_that_hides_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

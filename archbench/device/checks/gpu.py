@@ -191,6 +191,15 @@ def _temperature(state: GpuState) -> Finding:
     return ok("temperature", what)
 
 
+def silence_finding(device: str, reason: str) -> Finding:
+    """A GPU that NVML has lost is gone; one of which it never knew can be measured, unwatched."""
+    what = f"NVML does not answer for {device} ({reason})"
+    remedy = SILENCE.get(reason, "see dmesg")
+    if reason == "device_lost":
+        return unfit("nvml", what, remedy)
+    return warn("nvml", f"{what}: clocks, throttling, energy and neighbours stay unknown, and rows say so", remedy)
+
+
 def setup_findings(gpu: Gpu, state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:
     """How the GPU is set up; `gpu` as the environment describes it."""
     yield ok("gpu", gpu.name)
