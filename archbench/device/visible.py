@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from archbench.device import nvml
 from archbench.device.software import torch_build
-from archbench.model.environment import Gpu
+from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError, did_you_mean
 
 SILENCE = {
@@ -166,6 +166,20 @@ def uuid_of(device: str) -> str | None:
     gpus = visible_gpus().gpus
     ordinal = int(device.partition(":")[2] or 0)
     return gpus[ordinal].mig_uuid or gpus[ordinal].uuid if ordinal < len(gpus) else None
+
+
+def is_gone(environment: Environment) -> bool:
+    """NVML described the GPU of this environment once, and does not answer for it any more."""
+    if environment.driver_version is None or not environment.gpus:
+        return False
+    try:
+        with nvml.session():
+            handle, reason = nvml.ask("nvmlDeviceGetHandleByUUID", environment.gpus[0].uuid)
+            if handle is not None:
+                _, reason = nvml.ask("nvmlDeviceGetUUID", handle)
+            return handle is None or reason == "device_lost"
+    except nvml.NvmlError as error:
+        return error.reason in ("device_lost", "driver_not_loaded")
 
 
 def _what_exists(visible: Visible) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from archbench.device.visible import is_gone
 from archbench.model.errors import UnfitError
 from archbench.model.messages import CellFinished, Event, GroupFinished, Task
+from archbench.model.record import FAILED
 from archbench.worker.client import HOST_GRACE_S, WorkerClient, WorkerLostError
 from archbench.worker.group_tracker import GroupTracker, OutOfTurnError
 
@@ -18,7 +20,8 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
 
     Every cell of every task gets exactly one `CellFinished`, whether it was measured, failed, or took its process with
     it. `KeyboardInterrupt` in here, or closing the iterator, ends the worker and its child at once. If this process is
-    killed instead, they end by themselves. Raises `UnfitError` when no worker starts, or hosts keep dying.
+    killed instead, they end by themselves. Raises `UnfitError` when no worker starts, hosts keep dying, or after a
+    failure the device is found to be gone.
     """
     deaths = 0
     try:
@@ -30,6 +33,7 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
                         yield event
                         if isinstance(event, CellFinished):
                             deaths = 0
+                            _stop_without_device(task, event)
                 except WorkerLostError as lost:
                     yield from tracker.record_failure(lost.status, lost.message)
                     deaths += 1
@@ -42,6 +46,16 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
     except BaseException:
         worker.close()
         raise
+
+
+def _stop_without_device(task: Task, finished: CellFinished) -> None:
+    """A GPU that fell off its bus would make a failed row of every cell that is left."""
+    environment = task.context.environment
+    if finished.record.status in FAILED and is_gone(environment):
+        raise UnfitError(
+            f"{environment.device} ({environment.hardware_class}) is gone; see dmesg; the same command resumes "
+            "once it is back, with --retry-failed for the cells that it failed"
+        )
 
 
 def _attempt(worker: WorkerClient, rest: Task, tracker: GroupTracker) -> Iterator[Event]:

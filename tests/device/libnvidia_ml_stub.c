@@ -5,6 +5,7 @@
  *   STUB_FAIL=nvmlDeviceGetPowerUsage=3,...       return this status from these functions
  *   STUB_ENERGY=100,200,50                        energy counter in mJ, one value a call, the last one for ever
  *   STUB_LOST_AFTER=1                             the GPU is lost after so many readings of its clock
+ *   STUB_LOST_FILE=/path                          the GPU is lost once there is such a file
  *   STUB_REASONS=64  STUB_THERMAL_NS=10,20        event reasons; thermal counter, one value a call
  *   STUB_PIDS=11,self,parent                      processes with a context (default: self, who asks)
  *   STUB_SM=self:90;self:90,77:40,12:5:-2000000   who used the SMs, per cent, and when (us from now, default 0): what the
@@ -66,6 +67,7 @@ static int status(const char *function, const device *d) {
     const char *text = getenv("STUB_FAIL"), *found = text ? strstr(text, function) : NULL;
     if (found && found[strlen(function)] == '=') return atoi(found + strlen(function) + 1);
     if (d && clock_reads >= number("STUB_LOST_AFTER", 1 << 30)) return LOST;
+    if (d && getenv("STUB_LOST_FILE") && !access(getenv("STUB_LOST_FILE"), F_OK)) return LOST;
     return OK;
 }
 

@@ -8,6 +8,8 @@ import subprocess
 import pytest
 from conftest import QUICK
 
+import archbench
+
 pytestmark = pytest.mark.timeout(300)
 
 SUITE = f"""\
@@ -23,12 +25,12 @@ MONITORED = ("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mea
 
 
 @pytest.fixture
-def measure(archbench, tmp_path):
+def measure(request, tmp_path):
     """Runs one cell on a card whose stub follows a script: how the command ended, and its rows."""
 
-    def run(*words, device="cuda", **script):
-        (tmp_path / "watched.yaml").write_text(SUITE)
-        done = archbench(
+    def run(*words, device="cuda", suite=SUITE, **script):
+        (tmp_path / "watched.yaml").write_text(suite)
+        done = request.getfixturevalue("archbench")(
             *("run", "watched.yaml", "--device", device, "--allow-code", "--json", *words), cwd=tmp_path, **script
         )
         assert "Traceback" not in done.stderr, done.stderr
@@ -96,6 +98,19 @@ def test_a_card_that_is_gone_before_is_a_line(measure):
     done, rows = measure(STUB_FAIL="nvmlDeviceGetHandleByUUID=15")
     assert (done.returncode, rows) == (3, [])
     assert "device_lost" in done.stderr
+
+
+def test_a_card_that_goes_under_a_network_ends_the_run_with_what_is_finished(measure, tmp_path):
+    cells = '["vanishing:network", "tiny_networks:convolution", "tiny_networks:starts_at_zero"]'
+    suite = SUITE.replace('["tiny_networks:convolution"]', cells)
+    done, _ = measure("--out", "run", suite=suite, STUB_LOST_FILE=tmp_path / "lost")
+    assert done.returncode == 3
+    assert "cuda:0 (NVIDIA H100 80GB HBM3) is gone" in done.stderr
+    rows = archbench.load(tmp_path / "run")
+    failed = rows[rows["status"] != "ok"]
+    assert [row.cell_id.partition("[")[0] for row in failed.itertuples()] == ["vanishing:network"]
+    assert "unspecified launch failure" in failed["error_message"].iloc[0]
+    assert len(rows) < 3 or rows["status"].iloc[-1] == "error"  # nothing was tried after it
 
 
 def test_another_card_than_the_one_named_is_not_measured(measure):
