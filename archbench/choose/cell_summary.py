@@ -10,13 +10,10 @@ from msgspec import Struct
 from archbench.choose.evaluate import plain_values
 from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
 from archbench.model.reasons import REASONS
+from archbench.model.units import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_LONGEST_NAME = 48
-"""Characters of a name in a table; beyond, its middle gives way: both ends tell networks apart."""
-
 
 PLAIN = ("fp32", "contiguous", "off")
 """The toggles that others are held against: precision, memory format and mode of compilation."""
@@ -123,21 +120,6 @@ def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
     """The rows of a summary, in its order."""
     columns = (plain_values(cells[field]) for field in CellSummary.__struct_fields__)
     return tuple(CellSummary(*values) for values in zip(*columns, strict=True))
-
-
-def shortened(name: str) -> str:
-    """A name as a table shows it: printable, and where it is long, its middle gives way."""
-    name = name if name.isprintable() else printable(name)
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
-
-
-def printable(text: str) -> str:
-    """On one line, with control and direction marks replaced: they could reorder what is read."""
-    line = " ".join(text.split())
-    if line.isprintable():
-        return line
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
 def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[str]:

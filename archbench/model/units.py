@@ -1,4 +1,4 @@
-"""Figures as text: the one place where seconds become milliseconds and bytes become MiB. Null is always `-`.
+"""Figures and names as text: the one place where seconds become milliseconds and bytes become MiB. Null is always `-`.
 
 A figure carries as many digits as its interval supports; one without an interval, three significant ones.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import TypeGuard
 
+import msgspec
 from msgspec import Struct
 
 NULL = "-"
@@ -16,6 +17,9 @@ _MOST_DIGITS = 5
 """Significant digits beyond which even a tight interval is not printed: nobody reads them."""
 _WIDE = 0.25
 """Half an interval over its figure from which both ends are printed: the ± of a lopsided interval misleads."""
+
+_LONGEST_NAME = 48
+"""Characters of a name in a table; beyond, its middle gives way: both ends tell networks apart."""
 
 
 class Unit(Struct, frozen=True, kw_only=True):
@@ -105,6 +109,31 @@ def duration(seconds: float) -> str:
         return f"{total // 60} min {total % 60} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `1,200 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def shortened(name: str) -> str:
+    """A name as a table shows it: printable, and where it is long, its middle gives way."""
+    name = name if name.isprintable() else printable(name)
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"
+
+
+def printable(text: str) -> str:
+    """On one line, with control and direction marks replaced: they could reorder what is read."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+def indented_json(value: object) -> str:
+    """A document for people and programs: JSON of two spaces' indent, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
 
 
 def _known(value: float | None) -> TypeGuard[float]:

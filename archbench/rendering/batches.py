@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.curves import BUDGETS, FEWEST_NETWORKS, KNEE, Correlation, Curve, correlations, curves, fits
-from archbench.model.units import GIB, IMAGES, MS, NULL, figure, fixed, percent, rounded
-from archbench.rendering.content import Paragraph, Section
-from archbench.rendering.figures import PHASES
-from archbench.rendering.listing import listed
+from archbench.model.units import GIB, NULL, fixed, percent
+from archbench.rendering.content import Paragraph, Section, listed
+from archbench.rendering.figures import PHASES, latency, rate
 from archbench.rendering.run_data import RunData
 
 _GOOD, _ROUGH = 0.9, 0.7
@@ -37,15 +36,9 @@ def predictors(run: RunData) -> Section | None:
         networks = next(iter(by_name.values())).networks
         return (phase, setting, str(batch_size), f"{networks:,}", *(_rho(by_name.get(name)) for name in _NAMES))
 
-    counts = ("ρ of MACs", "ρ of activations", "ρ of parameters")
-    blocks = listed(
-        list(together.items()),
-        row,
-        ("Phase", "Setting", "Batch", "Networks", *counts),
-        numeric={"Batch", "Networks", *counts},
-        noun="settings",
-        caption="Rank correlation of latency with counts",
-    )
+    headings = ("Phase", "Setting", ">Batch", ">Networks", *(f">ρ of {name}" for name in _NAMES.values()))
+    caption = "Rank correlation of latency with counts"
+    blocks = listed(list(together.items()), row, headings, noun="settings", caption=caption)
     if not blocks:
         return None
     note = Paragraph(
@@ -63,7 +56,8 @@ def _knees(found: Sequence[Curve], run: RunData) -> list[Section]:
             f" The noise floor, {percent(run.floor.spread)}, is more than these 5 %, so a knee may be off by one batch."
         )
     bent = [curve for curve in found if curve.rising is not None]
-    headings = ("Network", "Setting", "Knee", "img/s there", "Latency ms", "Most img/s", "at batch", "Measured to")
+    numbers = (">Knee", ">img/s there", ">Latency ms", ">Most img/s", ">at batch", ">Measured to")
+    headings = ("Network", "Setting", *numbers)
     return _by_phase(bent, run, _knee_row, headings, "where throughput saturates", note)
 
 
@@ -82,8 +76,7 @@ def _by_phase(
         chosen = [curve for curve in told if _ends(curve)[0].phase == phase]
         chosen.sort(key=lambda curve: (place[_ends(curve)[0].setting_label], _ends(curve)[0].variant))
         title = f"{name}: {what}"
-        numeric = set(headings[2:])
-        blocks = listed(chosen, row, headings, numeric=numeric, noun="networks and settings", caption=title)
+        blocks = listed(chosen, row, headings, noun="networks and settings", caption=title)
         if blocks:
             above = () if parts else (Paragraph(note),)
             parts.append(Section(title=title, blocks=(*above, *blocks), phase=phase))
@@ -98,16 +91,12 @@ def _knee_row(curve: Curve) -> tuple[str, ...]:
         knee.network,
         knee.setting_label,
         f"{knee.batch_size:,}{' ↑' if curve.rising else ''}",
-        _rate(knee),
-        figure(knee.rank_latency_s, MS, knee.rank_latency_low_s, knee.rank_latency_high_s),
-        _rate(best),
+        rate(knee),
+        latency(knee),
+        rate(best),
         f"{best.batch_size:,}",
         f"{last.batch_size:,}",
     )
-
-
-def _rate(one: CellSummary) -> str:
-    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 
 def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
@@ -119,8 +108,8 @@ def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
         "that does not fit, the largest that did and the smallest that did not stand in brackets. Allocators round up, "
         "and on a GPU CUDA's context and fragments take some more: leave a tenth. Compiled steps are not predicted."
     )
-    budgets = (f"{fixed(budget, GIB, 0)} GiB" for budget in BUDGETS)
-    headings = ("Network", "Setting", *budgets, "Measured to", "Peak there")
+    budgets = (f">{fixed(budget, GIB, 0)} GiB" for budget in BUDGETS)
+    headings = ("Network", "Setting", *budgets, ">Measured to", ">Peak there")
     told = [curve for curve in found if _tells(curve)]
     return _by_phase(
         told, run, lambda curve: _largest_row(curve, memory), headings, "the largest batch that fits", note

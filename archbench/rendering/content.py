@@ -5,7 +5,14 @@ Text may hold `code` between backticks and nothing else; renderers escape everyt
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
 from msgspec import Struct
+
+CODE = re.compile(r"`([^`]+)`")
+"""Splits a text into what stands outside and, at odd places, inside of backticks."""
 
 
 class Paragraph(Struct, frozen=True):
@@ -28,7 +35,7 @@ class Code(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """Headings and rows of text; `numeric` says which columns stand to the right."""
+    """Headings and rows of text; `numeric` says which columns stand to the right. `table` makes one more shortly."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -110,3 +117,67 @@ class Report(Struct, frozen=True, kw_only=True):
     sections: tuple[Section, ...]
     dataset: Dataset | None = None
     """What its pictures draw, unless they hold their own data."""
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Everything under the title, in reading order."""
+        return (*self.lead, *self.sections)
+
+
+Kind = TypeVar("Kind")
+Item = TypeVar("Item")
+
+
+def every(kind: type[Kind], blocks: Iterable[Block]) -> Iterator[Kind]:
+    """All blocks of a kind in reading order, inside of sections and folds, too."""
+    for block in blocks:
+        if isinstance(block, kind):
+            yield block
+        elif isinstance(block, Fold | Section):
+            yield from every(kind, block.blocks)
+
+
+LONG_TABLE = 100
+"""Rows beyond which a table waits behind a line that opens it."""
+MOST_ROWS = 500
+"""Rows beyond which a table is cut: code forges do not render markdown of some hundred KiB."""
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> Table:
+    """A table; the column of a heading that begins with `>` stands to the right. `caption`: see `Table`."""
+    named = tuple(headings)
+    return Table(
+        headings=tuple(name.removeprefix(">") for name in named),
+        rows=tuple(map(tuple, rows)),
+        numeric=frozenset(place for place, name in enumerate(named) if name.startswith(">")),
+        caption=caption,
+    )
+
+
+def listed(
+    items: Sequence[Item],
+    row: Callable[[Item], tuple[str, ...]],
+    headings: Iterable[str],
+    *,
+    noun: str,
+    caption: str = "",
+    most: int = MOST_ROWS,
+) -> list[Block]:
+    """A table of a row for each item, folded where long, cut after `most` rows and never in silence; none for none.
+
+    `headings`, `caption`: as `table` takes them. `noun`: what the items are, in the plural.
+    """
+    if not items:
+        return []
+    found = table(headings, map(row, items[:most]), caption)
+    if len(items) <= LONG_TABLE:
+        return [found]
+    if len(items) <= most:
+        return [Fold(summary=f"{len(items):,} {noun}", blocks=(found,))]
+    rest = Paragraph(f"And {len(items) - most:,} more {noun}, of which `results.parquet` has the figures.")
+    return [Fold(summary=f"The first {most:,} of {len(items):,} {noun}", blocks=(found, rest))]
+
+
+def sections(*parts: Section | None) -> tuple[Section, ...]:
+    """Those that there are."""
+    return tuple(part for part in parts if part is not None)

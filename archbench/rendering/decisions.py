@@ -11,7 +11,7 @@ from archbench.choose.pick import Choice
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
 from archbench.query.expression import show
-from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table
+from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table
 from archbench.rendering.run_data import RunData
 from archbench.rendering.values import difference, heading, number, quantity, why_left_out
 
@@ -40,7 +40,7 @@ def decisions(run: RunData) -> Section | None:
 
 def _matrix(rows: Iterable[Row]) -> Table:
     headings = ("Situation", "Recommended", "Runner-up", "Usual choice", "Holds here")
-    return Table(headings=headings, rows=tuple(_matrix_row(row) for row in rows), caption="The decision matrix")
+    return table(headings, map(_matrix_row, rows), "The decision matrix")
 
 
 def _matrix_row(row: Row) -> tuple[str, ...]:
@@ -149,8 +149,7 @@ def _table(row: Row, choices: tuple[Choice, ...], *, roles: bool) -> Table:
     for one in choices:
         words = (_name(one), _role(row, one), _setting(one)) if roles else (_name(one), _setting(one))
         rows.append((*words, *(number(one.estimate(name)) for name in columns)))
-    headings = (*lead, *(heading(name) for name in columns))
-    return Table(headings=headings, rows=tuple(rows), numeric=frozenset(range(len(lead), len(headings))))
+    return table((*lead, *(f">{heading(name)}" for name in columns)), rows)
 
 
 def _role(row: Row, one: Choice) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from archbench.model.errors import UnfitError
-from archbench.rendering.content import Block, Dataset, Fold, Picture, Report, Section
+from archbench.rendering.content import Dataset, Picture, Report, every
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +21,6 @@ LIGHT = ("#0072b2", "#d55e00", "#00805f", "#b0508c", "#8a6d00", "#4d5560", "#7a4
 """Colours that stay apart for every kind of colour vision and stand out from white by 3:1 (after Okabe and Ito)."""
 DARK = ("#56b4e9", "#ff9d5c", "#2dc9a0", "#e79ac6", "#e6d33f", "#b8bec6", "#b79cf0", "#4fd3e0")
 """The same on a dark ground."""
-
-
-def pictures(report: Report) -> Iterator[Picture]:
-    """All of a report's pictures in reading order."""
-
-    def within(blocks: Iterable[Block]) -> Iterator[Picture]:
-        for block in blocks:
-            if isinstance(block, Picture):
-                yield block
-            elif isinstance(block, Fold | Section):
-                yield from within(block.blocks)
-
-    return within((*report.lead, *report.sections))
 
 
 def draw(report: Report, folder: Path) -> bool:
@@ -64,7 +51,7 @@ def drawn(report: Report) -> Iterator[tuple[str, str]]:
 
     # Not every mark has a label: an image is described by its alternative text.
     config = {**theme(_INK, _FAINT, LIGHT, background=_PAPER), "aria": False}
-    for picture in pictures(report):
+    for picture in every(Picture, report.blocks):
         spec = json.loads(picture.spec)
         for layer in spec.get("layer", [spec]):  # an image has no pointer above it
             layer.get("encoding", {}).pop("tooltip", None)

@@ -1,4 +1,4 @@
-"""The measured figures: one table a phase, cells that may be compared standing together, fastest first."""
+"""The figures themselves: counted, timed (a table a phase, fastest first), by stage, and the memory of training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections import Counter
 
 from msgspec import Struct
 
-from archbench.choose.cell_summary import CellSummary, shortened
+from archbench.choose.cell_summary import CellSummary
+from archbench.model.profile import StageProfile
 from archbench.model.units import (
     GIGA,
     IMAGES,
@@ -20,14 +21,20 @@ from archbench.model.units import (
     figure,
     fixed,
     memory_unit,
+    percent,
     rounded,
+    shortened,
     whole,
 )
-from archbench.rendering.content import Block, Paragraph, Section
-from archbench.rendering.listing import listed
+from archbench.rendering.content import Block, Paragraph, Section, listed
 from archbench.rendering.run_data import RunData
 
 PHASES = {"inference": "Inference", "training": "Training"}
+_STAGES = 3
+_STATE = 3
+"""Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""
+_HALVED = ("bf16", "fp16")
+"""Precisions to which a whole model is converted, its state with it; `weight_bytes` is that of fp32."""
 _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
@@ -47,15 +54,9 @@ def networks(run: RunData) -> Section:
     """What is known of each network without timing it: counted, or published."""
     each = list({(one.variant, one.input_size): one for one in run.cells}.values())
     each.sort(key=lambda one: (one.macs or 0, one.variant))
-    numbers = ("Image px", "Params M", "GMACs", "Activations M", "Weights MiB", "Top-1 %")
-    rows = listed(
-        each,
-        _network_row,
-        ("Network", "Family", *numbers),
-        numeric=numbers,
-        noun="networks",
-        caption="The networks",
-    )
+    numbers = (">Image px", ">Params M", ">GMACs", ">Activations M", ">Weights MiB", ">Top-1 %")
+    headings = ("Network", "Family", *numbers)
+    rows = listed(each, _network_row, headings, noun="networks", caption="The networks")
     return Section(title="Networks", blocks=tuple(rows))
 
 
@@ -127,10 +128,10 @@ def _caption(terms: _Terms) -> str:
 
 
 def _table(cells: list[CellSummary], terms: _Terms, caption: str) -> list[Block]:
-    time = "Step ms" if terms.phase == "training" else "Latency ms"
-    numbers = ("Batch", time, "p95 ms", "img/s", f"Peak {terms.memory.symbol}")
+    time = ">Step ms" if terms.phase == "training" else ">Latency ms"
+    numbers = (">Batch", time, ">p95 ms", ">img/s", f">Peak {terms.memory.symbol}")
     headings = ("Network", "Setting", *numbers, "Verdict")
-    return listed(cells, lambda one: _row(one, terms), headings, numeric=numbers, noun="cells", caption=caption)
+    return listed(cells, lambda one: _row(one, terms), headings, noun="cells", caption=caption)
 
 
 def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
@@ -140,9 +141,102 @@ def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
         f"{one.network} ({one.input_size} px)" if odd_size else one.network,
         one.setting_label,
         str(one.batch_size),
-        figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),
+        latency(one),
         rounded(one.rank_latency_p95_s, MS),
-        rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s),
+        rate(one),
         whole(peak, MIB) if terms.memory is MIB else fixed(peak, terms.memory, 2),
         one.verdict_label,
     )
+
+
+def latency(one: CellSummary) -> str:
+    """`12.34 ±0.17`, in milliseconds."""
+    return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
+
+
+def rate(one: CellSummary) -> str:
+    """Images per second, with the digits that the interval supports and without it."""
+    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
+
+
+def stage_times(run: RunData) -> Section | None:
+    """The largest stages of each profiled cell; `None` where none was profiled."""
+    tables: dict[str, StageProfile] = {}
+    for one in run.profiles:
+        tables.setdefault(one.cell_id, one)
+    pairs = [(one, tables[one.cell_id]) for one in run.cells if one.cell_id in tables]
+    headings = ("Network", "Setting", "Phase", ">Batch", ">Step ms", "Largest stages", ">Of roofline")
+    blocks = listed(pairs, _stages_row, headings, noun="cells", caption="Where the time goes, by stage")
+    if not blocks:
+        return None
+    note = Paragraph(
+        "From a profile of its own, of the first round: shares of the observed step, backward pass included. "
+        "The whole tables are in `profile/`; `archbench profile NETWORK` shows every module."
+    )
+    return Section(title="Where the time goes", blocks=(note, *blocks))
+
+
+def _stages_row(pair: tuple[CellSummary, StageProfile]) -> tuple[str, ...]:
+    one, table = pair
+    largest = sorted(table.stages, key=lambda stage: -stage.share)[:_STAGES]
+    reached = table.whole.roofline_share
+    return (
+        one.network,
+        one.setting_label,
+        one.phase,
+        f"{one.batch_size:,}",
+        figure(table.step_s, MS),
+        ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL,
+        NULL if reached is None else percent(reached),
+    )
+
+
+def training_memory(run: RunData) -> Section | None:
+    """Peaks of training, the least first among equal settings and batches; `None` where no training was measured."""
+    inference = {_place(one): one for one in run.cells if one.phase == "inference" and one.status == "ok"}
+    place = {label: number for number, label in enumerate(run.setting_labels())}
+    trained = [one for one in run.cells if one.phase == "training" and (one.peak_bytes or one.status == "oom")]
+    # Out of memory is more than any peak.
+    trained.sort(key=lambda one: (place[one.setting_label], one.batch_size, one.peak_bytes or math.inf, one.variant))
+    pairs = [(one, inference.get(_place(one))) for one in trained]
+    numbers = (
+        ">Batch",
+        ">Training MiB",
+        ">of it state MiB",
+        ">MiB an image",
+        ">Inference MiB",
+        ">Training / inference",
+    )
+    headings = ("Network", "Setting", *numbers)
+    blocks = listed(pairs, _memory_row, headings, noun="cells", caption="Peak memory of a training step")
+    if not blocks:
+        return None
+    note = Paragraph(
+        "Peak of one step, the least first among equal settings and batch sizes. State is weights, gradients and "
+        "momentum, which do not grow with the batch; the rest over the batch size is what an image needs: activations "
+        "kept for the backward pass, and their gradients. Inference: the same setting and batch size."
+    )
+    return Section(title="Memory in training", blocks=(note, *blocks), phase="training")
+
+
+def _memory_row(pair: tuple[CellSummary, CellSummary | None]) -> tuple[str, ...]:
+    trained, inferred = pair
+    peak = trained.peak_bytes
+    weights = None if trained.weight_bytes is None else trained.weight_bytes / (1 + (trained.precision in _HALVED))
+    state = None if weights is None else _STATE * weights
+    inference = None if inferred is None else inferred.peak_bytes
+    image = None if peak is None or state is None else max(0, peak - state) / trained.batch_size
+    return (
+        trained.network,
+        trained.setting_label,
+        f"{trained.batch_size:,}",
+        trained.status if peak is None else whole(peak, MIB),
+        whole(state, MIB),
+        figure(image, MIB),
+        whole(inference, MIB),
+        figure(peak / inference if peak and inference else None, RATIO),
+    )
+
+
+def _place(one: CellSummary) -> tuple[str, int | None, int, tuple[str, str, str]]:
+    return (one.variant, one.input_size, one.batch_size, one.toggles)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from archbench.comparison.history import History, Run, Series, Step
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
-from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, Table
+from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
 
 MOST_LINES = 8
 """Cells in the plot: more lines, and none can be followed."""
@@ -57,8 +57,8 @@ def _step(step: Step) -> tuple[Block, ...]:
         for one in step.changes[:_MOST_ROWS]
     )
     between = f"Between {_named(step.before)} and {_named(step.after)}:"
-    table = Table(headings=("Cell", "Before ms", "After ms", "Change"), rows=rows, numeric=frozenset({1, 2, 3}))
-    return (Paragraph(between), table, *(Paragraph(sentence) for sentence in step.also))
+    changes = table(("Cell", ">Before ms", ">After ms", ">Change"), rows)
+    return (Paragraph(between), changes, *(Paragraph(sentence) for sentence in step.also))
 
 
 def _named(run: Run) -> str:
@@ -83,10 +83,9 @@ def _trends(history: History) -> tuple[Block, ...]:
         )
         for one in ordered[:_MOST_ROWS]
     )
-    headings = ("Cell", "Hardware", "Runs", "First ms", "Last ms", "Last over first", "Changes")
-    table = Table(headings=headings, rows=rows, numeric=frozenset({2, 3, 4, 5, 6}))
+    headings = ("Cell", "Hardware", ">Runs", ">First ms", ">Last ms", ">Last over first", ">Changes")
     left = len(ordered) - len(rows)
-    return (table, *([Paragraph(f"{left:,} more are in `--format json`.")] if left > 0 else []))
+    return (table(headings, rows), *([Paragraph(f"{left:,} more are in `--format json`.")] if left > 0 else []))
 
 
 def _moved(series: Series) -> float:

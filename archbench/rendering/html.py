@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -18,8 +18,9 @@ from string import Template
 
 import msgspec
 
-from archbench.choose.cell_summary import printable
+from archbench.model.units import printable
 from archbench.rendering.content import (
+    CODE,
     SHOWN,
     Block,
     Bullets,
@@ -31,9 +32,9 @@ from archbench.rendering.content import (
     Report,
     Section,
     Table,
+    every,
 )
-from archbench.rendering.drawing import DARK, LIGHT, pictures, theme
-from archbench.rendering.inline import html
+from archbench.rendering.drawing import DARK, LIGHT, theme
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
@@ -44,9 +45,17 @@ _RIGHT = ' class="n"'
 _INK = {"light": ("#1f2328", "#dfe3e8"), "dark": ("#e3e7ec", "#343b45")}
 
 
+def html(text: str) -> str:
+    """One line of text between tags."""
+    if text.isalnum():  # most cells of a long table
+        return text
+    pieces = CODE.split(printable(text))
+    return "".join(f"<code>{escape(piece)}</code>" if odd % 2 else escape(piece) for odd, piece in enumerate(pieces))
+
+
 def render_html(report: Report) -> str:
     """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
-    drawing = load_scripts() if any(pictures(report)) else ""
+    drawing = load_scripts() if any(every(Picture, report.blocks)) else ""
     page = _Page(_rows_each(report))
     lead = page.blocks(report.lead, 2)
     sections = "\n".join(page.section(section, 2) for section in report.sections)
@@ -187,15 +196,8 @@ def _row(row: tuple[str, ...], table: Table, *, plain: bool) -> str:
 def _rows_each(report: Report) -> int:
     """Rows that each table may have, so that all long ones together have no more than `MOST_ROWS`."""
 
-    def tables(blocks: Iterable[Block]) -> Iterator[Table]:
-        for block in blocks:
-            if isinstance(block, Table):
-                yield block
-            elif isinstance(block, Fold | Section):
-                yield from tables(block.blocks)
-
     left = MOST_ROWS
-    sizes = sorted(len(table.rows) for table in tables((*report.lead, *report.sections)))
+    sizes = sorted(len(table.rows) for table in every(Table, report.blocks))
     for place, size in enumerate(sizes):  # what short tables do not use, long ones may
         share = left // (len(sizes) - place)
         if size > share:

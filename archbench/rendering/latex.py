@@ -3,12 +3,10 @@ r"""A report's tables for a paper: booktabs, everything escaped, each a `table` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from archbench.choose.cell_summary import printable
-from archbench.model.units import NULL
-from archbench.rendering.content import Block, Fold, Report, Section, Table
-from archbench.rendering.inline import CODE
+from archbench.model.units import NULL, printable
+from archbench.rendering.content import CODE, Report, Table, every
 
 ONE_PAGE = 40
 """Rows that fit a page; a longer table goes over several, with its head on each."""
@@ -46,23 +44,13 @@ def render_latex(report: Report) -> str:
 
     Letters beyond Latin need LuaLaTeX or XeLaTeX and a font that has them.
     """
-    head = (
-        f"% {_comment(report.title)}\n% In the preamble: \\usepackage[T1]{{fontenc}} \\usepackage{{textcomp}} "
+    head = (  # on one line: a comment ends with it
+        f"% {printable(report.title)}\n% In the preamble: \\usepackage[T1]{{fontenc}} \\usepackage{{textcomp}} "
         "\\usepackage{booktabs} \\usepackage{longtable}"
     )
     labels: dict[str, int] = {}
-    return "\n\n".join([head, *(_table(table, _label(table.caption, labels)) for table in _captioned(report))]) + "\n"
-
-
-def _captioned(report: Report) -> Iterator[Table]:
-    def inside(blocks: Iterable[Block]) -> Iterator[Table]:
-        for block in blocks:
-            if isinstance(block, Table) and block.caption:
-                yield block
-            elif isinstance(block, Section | Fold):
-                yield from inside(block.blocks)
-
-    yield from inside((*report.lead, *report.sections))
+    captioned = (table for table in every(Table, report.blocks) if table.caption)
+    return "\n\n".join([head, *(_table(table, _label(table.caption, labels)) for table in captioned)]) + "\n"
 
 
 def _table(table: Table, label: str) -> str:
@@ -99,11 +87,6 @@ def _text(text: str) -> str:
     """One line of text with everything escaped but `code`, which is set as such."""
     pieces = [_HYPHENS.sub("-{}", piece.translate(_ESCAPES)) for piece in CODE.split(printable(text))]
     return "".join(f"\\texttt{{{piece}}}" if odd % 2 else piece for odd, piece in enumerate(pieces))
-
-
-def _comment(text: str) -> str:
-    """On one line: a comment ends with it."""
-    return printable(text)
 
 
 def _label(caption: str, taken: dict[str, int]) -> str:

@@ -1,16 +1,34 @@
-"""What was run, and where."""
+"""What was run, where, what the figures leave out, and how to get them again."""
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from itertools import chain
 
 from archbench.choose.cell_summary import toggles_label
+from archbench.model.cell import is_user_code
 from archbench.model.environment import Environment, Gpu
-from archbench.model.units import GIB, NULL, duration, whole
-from archbench.rendering.content import Block, Paragraph, Section, Table
+from archbench.model.units import GIB, NULL, counted, duration, whole
+from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Section, Table
 from archbench.rendering.run_data import RunData
 from archbench.rendering.trust import in_short
+
+_SHORT_LIST = 6
+_SCOPE = [
+    (
+        "Not in any time: reading, decoding and augmenting images, and copies from host to device. Inputs are random "
+        "numbers that lie on the device. The first call is kept apart (`first_call_s`)."
+    ),
+    "Weights are random: they change neither the work nor the memory, and outputs are never judged for accuracy.",
+    "GMACs are multiply-accumulates of one forward pass of one image (FLOP = 2 x MAC).",
+    "p95 is withheld where the samples are too few to support it.",
+    "`-` is not measured or not known; it is never zero.",
+]
+_TRAINING = (
+    "A training step is the forward pass, cross-entropy loss, the backward pass and a step of SGD with momentum, "
+    "with gradients cleared; amp-fp16 adds loss scaling."
+)
 
 
 def lead(run: RunData) -> tuple[Block, ...]:
@@ -21,13 +39,13 @@ def lead(run: RunData) -> tuple[Block, ...]:
     batches = sorted({one.batch_size for one in every})
     measured = sum(one.status == "ok" for one in every)
     parts = [
-        _count(len({one.variant for one in every}), "network"),
+        counted(len({one.variant for one in every}), "network"),
         phases,
         f"batch size{'s' if len(batches) > 1 else ''} {', '.join(map(str, batches))}",
-        _count(len(run.setting_labels()), "setting"),
-        _count(run.rounds, "round"),
+        counted(len(run.setting_labels()), "setting"),
+        counted(run.rounds, "round"),
     ]
-    size = f"{'; '.join(parts)}: {measured:,} of {_count(len(every), 'cell')} measured{_when(run)}."
+    size = f"{'; '.join(parts)}: {measured:,} of {counted(len(every), 'cell')} measured{_when(run)}."
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 
@@ -37,7 +55,7 @@ def machine(run: RunData) -> Section:
     memory = f"{whole(here.memory_bytes, GIB)} GiB"
     lines = [
         *chain.from_iterable(_gpu(gpu, here) for gpu in here.gpus),
-        ("CPU", f"{here.cpu_model}, {_count(here.cpu_count, 'core')} used, {memory}{_cpu_state(here)}"),
+        ("CPU", f"{here.cpu_model}, {counted(here.cpu_count, 'core')} used, {memory}{_cpu_state(here)}"),
         ("System", ", ".join(filter(None, (here.os, here.kernel, here.container, here.hypervisor)))),
         ("torch", f"{here.torch_version or NULL}, torchvision {here.torchvision_version or NULL}"),
         ("timm", here.timm_version or NULL),
@@ -98,5 +116,38 @@ def _short(commit: str | None) -> str | None:
     return f"commit {number[:10]}{' with changes' if dirty else ''}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def scope(run: RunData) -> Section:
+    """What is and what is not in the figures."""
+    training = [_TRAINING] if any(one.phase == "training" for one in run.cells) else []
+    return Section(title="What is not included", blocks=(Bullets((*training, *_SCOPE)),))
+
+
+def accuracy(run: RunData) -> Section | None:
+    """The origin of every published accuracy; `None` where no network has one."""
+    by_source: dict[str, dict[str, None]] = {}
+    for one in run.cells:
+        if one.top1 is not None:
+            by_source.setdefault(one.accuracy_source or "source not recorded", {})[one.network] = None
+    if not by_source:
+        return None
+    rows = tuple((source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items()))
+    sources: Block = Table(headings=("Weights and protocol", "Networks"), rows=rows)
+    if len(rows) > _SHORT_LIST:
+        sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
+    note = Paragraph(
+        "Top-1 is what was published for the weights named here, on ImageNet; it was not measured. "
+        "Accuracies of different recipes or image sizes are not on one scale."
+    )
+    return Section(title="Where the accuracies come from", blocks=(note, sources))
+
+
+def reproduce(run: RunData) -> Section:
+    """The one command, and what it leaves behind."""
+    command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
+    if any(is_user_code(network.name) for network in run.suite.architectures):
+        command.append("--allow-code")
+    note = Paragraph(
+        f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every row "
+        "(`archbench.load` reads them). There:"
+    )
+    return Section(title="Measure it again", blocks=(note, Code(shlex.join(command))))

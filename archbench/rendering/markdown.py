@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from archbench.choose.cell_summary import printable
-from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
-from archbench.rendering.inline import CODE, html
+from archbench.model.units import printable
+from archbench.rendering.content import CODE, Block, Bullets, Code, Fold, Paragraph, Picture, Report, Section, Table
+from archbench.rendering.html import html
 
 # Everything that markdown, HTML or a forge's mathematics could take for markup. An underscore inside a word is safe.
 _ESCAPES = str.maketrans(
@@ -24,9 +24,7 @@ def render_markdown(report: Report, plots: str | None = None) -> str:
     Its pictures are SVG files in the folder `plots` beside it (`report.drawing` makes them); without one, their
     descriptions stand in their place.
     """
-    parts = [f"# {_text(report.title)}", *(_block(block, 2, plots) for block in report.lead)]
-    parts += [_block(section, 2, plots) for section in report.sections]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([f"# {_text(report.title)}", *(_block(block, 2, plots) for block in report.blocks)]) + "\n"
 
 
 def _block(block: Block, level: int, plots: str | None) -> str:

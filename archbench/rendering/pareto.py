@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import pareto_front
-from archbench.model.units import IMAGES, MS, RATIO, Unit, figure, fixed, memory_unit, rounded
-from archbench.rendering.content import Block, Fold, Paragraph, Section
-from archbench.rendering.figures import PHASES
-from archbench.rendering.listing import listed
+from archbench.model.units import RATIO, Unit, fixed, memory_unit
+from archbench.rendering.content import Block, Fold, Paragraph, Section, listed
+from archbench.rendering.figures import PHASES, latency, rate
 from archbench.rendering.run_data import RunData
 
 _OBJECTIVES = ("latency", "img/s", "memory")
@@ -105,16 +104,15 @@ def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
             one.setting_label,
             str(one.batch_size),
             fixed(one.top1, RATIO, 1),
-            figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s),
-            rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s),
+            latency(one),
+            rate(one),
             fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
             ", ".join(best),
         )
 
-    peak = f"Peak {unit.symbol}"
-    headings = ("Network", "Setting", "Batch", "Top-1 %", "Latency ms", "img/s", peak, "On the front of")
-    numeric = {"Batch", "Top-1 %", "Latency ms", "img/s", peak}
-    return listed(members, row, headings, numeric=numeric, noun="cells on a front", caption=caption)
+    numbers = (">Batch", ">Top-1 %", ">Latency ms", ">img/s", f">Peak {unit.symbol}")
+    headings = ("Network", "Setting", *numbers, "On the front of")
+    return listed(members, row, headings, noun="cells on a front", caption=caption)
 
 
 def _note(run: RunData) -> str:

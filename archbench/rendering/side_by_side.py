@@ -11,10 +11,9 @@ from msgspec import Struct
 from archbench.choose.cell_summary import CellSummary, axes_order
 from archbench.choose.toggles import Measure, gain
 from archbench.model.environment import Environment
-from archbench.model.units import IMAGES, MIB, MS, NULL, figure, percent, rounded, whole
-from archbench.rendering.content import Block, Paragraph, Section, Table
-from archbench.rendering.figures import PHASES
-from archbench.rendering.listing import listed
+from archbench.model.units import MIB, NULL, percent, whole
+from archbench.rendering.content import Block, Paragraph, Section, listed, table
+from archbench.rendering.figures import PHASES, latency, rate
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 from archbench.rendering.trust import counted
@@ -80,7 +79,7 @@ def together(runs: Sequence[Named]) -> tuple[CellSummary, ...]:
 
 def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     """Which runs these are, how far to trust each, and in what their machines differ."""
-    headings = ("Run", "Hardware", "torch", "Suite", "Cells", "Measured", "Verdicts", "Noise floor")
+    headings = ("Run", "Hardware", "torch", "Suite", ">Cells", ">Measured", "Verdicts", ">Noise floor")
     rows = tuple(
         (
             each.letter,
@@ -102,7 +101,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     )
     ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
     return (
-        Table(headings=headings, rows=rows, numeric=frozenset({4, 5, 7}), caption="The runs"),
+        table(headings, rows, "The runs"),
         Paragraph(f"{note}{ratios} `archbench compare` gives verdicts on two runs."),
         *_differences(runs),
     )
@@ -136,8 +135,8 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
 def _kinds(runs: Sequence[Named]) -> list[tuple[str, list[_Column]]]:
     """What is put side by side, with its columns: a figure a run, and a ratio to the first run on the same hardware."""
     return [
-        ("latency", _columns(runs, " ms", _latency, "latency")),
-        ("throughput", _columns(runs, " img/s", _throughput, "throughput")),
+        ("latency", _columns(runs, " ms", latency, "latency")),
+        ("throughput", _columns(runs, " img/s", rate, "throughput")),
         ("peak memory", _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None)),
     ]
 
@@ -178,22 +177,14 @@ def _tables(shared: Sequence[dict[str, CellSummary]], columns: Sequence[_Column]
     blocks: list[Block] = []
     for start in range(0, len(columns), _WIDEST):
         part = columns[start : start + _WIDEST]
-        headings = ("Network", "Setting", "Batch", *(column.heading for column in part))
+        headings = ("Network", "Setting", ">Batch", *(f">{column.heading}" for column in part))
 
         def row(found: dict[str, CellSummary], part: Sequence[_Column] = part) -> tuple[str, ...]:
             one = next(iter(found.values()))
             return (one.network, one.setting_label, f"{one.batch_size:,}", *(column.text(found) for column in part))
 
-        blocks += listed(shared, row, headings, numeric=headings[2:], noun="cells", caption=caption)
+        blocks += listed(shared, row, headings, noun="cells", caption=caption)
     return blocks
-
-
-def _latency(one: CellSummary) -> str:
-    return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
-
-
-def _throughput(one: CellSummary) -> str:
-    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 
 def _differences(runs: Sequence[Named]) -> list[Block]:
@@ -205,7 +196,7 @@ def _differences(runs: Sequence[Named]) -> list[Block]:
             rows.append((name, *values))
     if not rows:
         return []
-    return [Table(headings=("They differ in", *(each.letter for each in runs)), rows=tuple(rows))]
+    return [table(("They differ in", *(each.letter for each in runs)), rows)]
 
 
 def _shortest(label: tuple[str, str, str], labels: Sequence[tuple[str, str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Toggles: what each contributes, alone and on top of others, and what all of a setting's together gain over fp32."""
+"""Toggles: what each contributes, what a setting gains over fp32, which is best, and when compiling is repaid."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from archbench.choose.cell_summary import PLAIN, CellSummary
-from archbench.choose.toggles import Alike, Gain, Step, alike, gain, steps
-from archbench.model.units import MS, NULL, RATIO, figure, rounded
-from archbench.rendering.best import best_sections
-from archbench.rendering.compiling import compiling, outputs
-from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
+from archbench.choose.margins import duel
+from archbench.choose.toggles import (
+    Alike,
+    Best,
+    BreakEven,
+    Cost,
+    Flip,
+    Flips,
+    Gain,
+    Images,
+    Step,
+    alike,
+    best_setting,
+    break_evens,
+    costs,
+    gain,
+    rank_flips,
+    steps,
+)
+from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, rounded, scientific
+from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, table
 from archbench.rendering.figures import PHASES
-from archbench.rendering.listing import LONG_TABLE, MOST_ROWS, listed
 from archbench.rendering.run_data import RunData
 
+_MOST_DUELS = 10
+"""Ties whose duel is spelled out; one shows how, ten are work enough for a day."""
+_MOST_FLIPS = 200
 _WIDEST = 6
 """Ratios in one table; a full product of toggles takes several."""
 _MARK = "?"
@@ -28,9 +46,10 @@ def toggles(run: RunData) -> Section | None:
         *_contributions(taken, run),
         *_against_fp32(groups, run),
         *_step_by_step(taken),
-        *best_sections(groups, taken, run),
-        *compiling(groups),
-        *outputs(groups),
+        *_best(groups, run),
+        *_flips(run, taken),
+        *_compiling(groups),
+        *_outputs(groups),
     ]
     if not parts:
         return None
@@ -67,22 +86,24 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
             f"{sum(ratio < 1 for ratio in told):,}",
         )
 
-    headings = ("Toggle", "On top of", "Phase", "Batch", "Networks", "Median ×", "Range ×", "Faster", "Slower")
-    blocks = listed(
-        ordered,
-        row,
-        headings,
-        numeric={"Batch", "Networks", "Median ×", "Range ×", "Faster", "Slower"},
-        noun="combinations",
-        caption="What each toggle contributes",
-    )
-    if not blocks:
-        return []
-    note = Paragraph(
+    numbers = (">Batch", ">Networks", ">Median ×", ">Range ×", ">Faster", ">Slower")
+    return _section(
+        "What each toggle contributes",
         "One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it is "
-        "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than noise and interval."
+        "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than noise and interval.",
+        listed(
+            ordered,
+            row,
+            ("Toggle", "On top of", "Phase", *numbers),
+            noun="combinations",
+            caption="What each toggle contributes",
+        ),
     )
-    return [Section(title="What each toggle contributes", blocks=(note, *blocks))]
+
+
+def _section(title: str, note: str, tables: Sequence[Block]) -> list[Section]:
+    """The tables under their note; nothing where there are none."""
+    return [Section(title=title, blocks=(Paragraph(note), *tables))] if tables else []
 
 
 def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
@@ -148,7 +169,7 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
         rows = [_step_row(found, columns) for found in together.values()]
         if rows:
             caption = f"{title}: what each toggle adds to the settings before it"
-            blocks = _wide(rows, columns, caption, fixed=("Network", "Batch"))
+            blocks = _wide(rows, columns, caption, lead=(">Batch",))
             parts.append(Section(title=f"{title}: gains step by step", blocks=tuple(blocks), phase=phase))
     return parts
 
@@ -167,20 +188,182 @@ def _wide(
     rows: list[tuple[str, ...]],
     columns: list[str],
     caption: str,
-    fixed: tuple[str, ...] = ("Network", "Batch", "fp32 ms"),
+    lead: tuple[str, ...] = (">Batch", ">fp32 ms"),
 ) -> list[Block]:
-    """Rows of ratios, `_WIDEST` of them side by side; the `fixed` columns stand first in every table."""
+    """Rows of ratios, `_WIDEST` of them side by side; the network and the `lead` stand first in every table."""
     tables: list[Block] = []
     for start in range(0, len(columns), _WIDEST):
         names = columns[start : start + _WIDEST]
-        headings = (*fixed, *(f"{name} ×" for name in names))
-        first = len(fixed) + start
-        kept = tuple((*row[: len(fixed)], *row[first : first + _WIDEST]) for row in rows[:MOST_ROWS])
-        numeric = frozenset(range(1, len(headings)))
-        tables.append(Table(headings=headings, rows=kept, numeric=numeric, caption=caption))
+        headings = ("Network", *lead, *(f">{name} ×" for name in names))
+        first = 1 + len(lead) + start
+        kept = ((*row[: 1 + len(lead)], *row[first : first + _WIDEST]) for row in rows[:MOST_ROWS])
+        tables.append(table(headings, kept, caption))
     if len(rows) <= LONG_TABLE:
         return tables
     if len(rows) <= MOST_ROWS:
         return [Fold(summary=f"{len(rows):,} rows", blocks=tuple(tables))]
     rest = Paragraph("Further networks: `results.parquet` has the figures.")
     return [Fold(summary=f"The first {MOST_ROWS:,} rows", blocks=(*tables, rest))]
+
+
+def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
+    floor = run.floor.spread if run.floor else None
+    ranked = [
+        group for group in groups if sum(one.is_usable and one.rank_latency_s is not None for one in group.values()) > 1
+    ]
+    ties: list[tuple[CellSummary, CellSummary]] = []
+
+    def row(group: Alike) -> tuple[str, ...]:
+        best, rate = best_setting(group, floor), best_setting(group, floor, "throughput")
+        assert best is not None, "two of its settings are timed"
+        ties.extend((best.cell, other) for other in best.tied[:1])
+        return (
+            best.cell.network,
+            best.cell.phase,
+            str(best.cell.batch_size),
+            best.cell.setting_label,
+            _over_plain(best),
+            rate.cell.setting_label if rate else NULL,
+            _over_plain(rate) if rate else NULL,
+            ", ".join(one.setting_label for one in best.tied) or "none",
+        )
+
+    title = "The best setting of each network"
+    headings = ("Network", "Phase", ">Batch", "Lowest latency", ">Gain ×", "Most img/s", ">Rate ×", "Tied in latency")
+    blocks = listed(ranked, row, headings, noun="networks and batch sizes", caption=title)
+    note = (
+        "Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied settings "
+        "cannot be told from the best: they differ by less than the noise floor, or than their intervals together."
+    )
+    return _section(title, note, [*blocks, *_duels(ties)])
+
+
+def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> list[Block]:
+    # A name that is not one line of plain text is none to copy from a page.
+    ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
+    if not ties:
+        return []
+    commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))
+    rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
+    return [Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))]
+
+
+def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
+    plain = next((one.setting_label for one in run.cells if one.is_plain), None)
+    others = [label for label in run.setting_labels() if label != plain]
+    changes = [(plain, label) for label in others] if plain is not None else []
+    changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
+    floor = run.floor.spread if run.floor else None
+    found = rank_flips(run.cells, list(dict.fromkeys(changes)), floor)
+    headings = ("From", "To", "Phase", ">Batch", ">Pairs", ">Change places", ">Share")
+    caption = "Pairs of networks that change places between settings"
+    blocks = listed(found, _flips_row, headings, noun="changes of setting", caption=caption)
+    return _section(
+        "Networks that change places",
+        "Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each at its "
+        "own image size. They change places where one is faster before, the other after, both by more than the noise.",
+        [*blocks, *_flipped_pairs(found)],
+    )
+
+
+def _flips_row(flips: Flips) -> tuple[str, ...]:
+    return (
+        flips.before,
+        flips.after,
+        flips.phase,
+        str(flips.batch_size),
+        f"{flips.pairs:,}",
+        f"{flips.flipped:,}",
+        percent(flips.flipped / flips.pairs),
+    )
+
+
+def _flipped_pairs(found: Sequence[Flips]) -> list[Block]:
+    """The pairs themselves, the strongest first."""
+    flips = [(each, flip) for each in found for flip in each.named]
+    flips.sort(key=lambda pair: -min(pair[1].before.ratio, pair[1].after.ratio))
+
+    def row(pair: tuple[Flips, Flip]) -> tuple[str, ...]:
+        each, flip = pair
+        return (
+            flip.faster_before.network,
+            ratio_text(flip.before),
+            flip.faster_after.network,
+            ratio_text(flip.after),
+            each.before,
+            each.after,
+            each.phase,
+            str(each.batch_size),
+        )
+
+    headings = ("Faster before", ">By ×", "Faster after", ">By × then", "From", "To", "Phase", ">Batch")
+    return listed(flips, row, headings, noun="pairs", most=_MOST_FLIPS)
+
+
+def _over_plain(best: Best) -> str:
+    if best.gain is None:
+        return "1" if best.cell.is_plain else NULL
+    return ratio_text(best.gain)
+
+
+def _compiling(groups: Sequence[Alike]) -> list[Section]:
+    """How many images repay each compilation; nothing where none was timed beside eager mode."""
+    found = [one for one in break_evens(groups) if one.cold or one.warm]
+    numbers = (">Batch", ">Rate ×", ">Cold s", ">Images, cold", ">Warm s", ">Images, warm")
+    headings = ("Network", "Phase", "Setting", *numbers)
+    caption = "Images after which compiling has paid for itself"
+    return _section(
+        "When compiling has paid for itself",
+        "Images after which the time saved adds up to the time of compiling: compile time over the difference of the "
+        "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
+        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval.",
+        listed(found, _break_even_row, headings, noun="compiled cells", caption=caption),
+    )
+
+
+def _outputs(groups: Sequence[Alike]) -> list[Section]:
+    """What the settings do to the output; nothing where it was not looked at."""
+    numbers = (">Batch", ">Gain ×", ">Relative error", ">Cosine", ">Compiled / eager")
+    headings = ("Network", "Phase", "Setting", *numbers, "Finite")
+    caption = "Effect of the settings on the output"
+    return _section(
+        "What the settings do to the output",
+        "The output against that of plain fp32 with the same random weights: relative error in the L2 norm, and the "
+        "cosine between the two. Compiled / eager: the error against fp64 of the compiled network over the eager one's "
+        "at the same precision; about 1 is harmless. It is no accuracy, but what a setting could cost of it.",
+        listed(costs(groups), _cost_row, headings, noun="cells", caption=caption),
+    )
+
+
+def _break_even_row(one: BreakEven) -> tuple[str, ...]:
+    compiled = one.compiled
+    return (
+        compiled.network,
+        compiled.phase,
+        compiled.setting_label,
+        str(compiled.batch_size),
+        ratio_text(one.gain),
+        figure(compiled.compile_cold_s, SECOND),
+        _images(one.cold),
+        figure(compiled.compile_warm_s, SECOND),
+        _images(one.warm),
+    )
+
+
+def _images(number: Images | None) -> str:
+    return NULL if number is None else images(number.value, number.low, number.high)
+
+
+def _cost_row(one: Cost) -> tuple[str, ...]:
+    cell = one.cell
+    return (
+        cell.network,
+        cell.phase,
+        cell.setting_label,
+        str(cell.batch_size),
+        NULL if one.gain is None else ratio_text(one.gain),
+        scientific(cell.output_rel_error),
+        fixed(cell.output_cosine, RATIO, 6),
+        figure(cell.compile_error_ratio, RATIO),
+        NULL if cell.output_finite is None else ("yes" if cell.output_finite else "NO"),
+    )

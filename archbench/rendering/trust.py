@@ -1,15 +1,20 @@
-"""How far the figures can be trusted, and what to do about those that cannot."""
+"""How far the figures can be trusted, what to do about those that cannot, and the cells that have none."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+from archbench.choose.cell_summary import CellSummary
 from archbench.model.reasons import REASONS
-from archbench.model.record import VERDICTS
-from archbench.model.units import percent
-from archbench.rendering.content import Block, Bullets, Section, Table
+from archbench.model.record import FAILED, VERDICTS
+from archbench.model.units import NULL, percent
+from archbench.rendering.content import Block, Bullets, Paragraph, Section, table
 from archbench.rendering.run_data import RunData
 
+_MOST_ROWS = 100
+_LONGEST_MESSAGE = 160
+_EXAMPLES = 3
 _VERDICT_MEANING = {
     "ok": "fit to be used",
     "suspect": "usable with care; ranked with a mark",
@@ -38,7 +43,7 @@ def trust(run: RunData) -> Section:
     rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
     failed = Counter(one.status for one in run.cells if one.status != "ok")
     rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
-    verdicts = Table(headings=("Verdict", "Cells", "Meaning"), rows=tuple(rows), numeric=frozenset({1}))
+    verdicts = table(("Verdict", ">Cells", "Meaning"), rows)
     return Section(
         title="How far to trust this", blocks=(Bullets((_intervals(run), *_noise(run))), verdicts, *_reasons(run))
     )
@@ -81,10 +86,65 @@ def _reasons(run: RunData) -> list[Block]:
     counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
     order = {"invalid": 0, "suspect": 1, "label": 2}
     known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
-    rows = tuple(
+    rows = [
         (code, f"{counts[code]:,}", f"{reason.effect}: {reason.meaning}", reason.remedy or "nothing to do")
         for code, reason in sorted(known.items(), key=lambda item: (order[item[1].effect], -counts[item[0]]))
-    )
-    if not rows:
+    ]
+    return [table(("Reason", ">Cells", "Meaning", "What to do"), rows)] if rows else []
+
+
+def failures(run: RunData) -> Section | None:
+    """Failed cells one by one, cells that were not run by reason; `None` where there are neither."""
+    failed = [one for one in run.cells if one.status in FAILED or (one.status == "ok" and one.error_message)]
+    not_run = [one for one in run.cells if one.status in ("unsupported", "skipped")]
+    failed.sort(key=lambda one: (one.variant, one.phase, one.setting_label, one.batch_size))
+    blocks = [*_failed(failed), *_not_run(not_run)]
+    return Section(title="Without figures", blocks=tuple(blocks)) if blocks else None
+
+
+def _failed(cells: Sequence[CellSummary]) -> list[Block]:
+    if not cells:
         return []
-    return [Table(headings=("Reason", "Cells", "Meaning", "What to do"), rows=rows, numeric=frozenset({1}))]
+    rows = tuple(
+        (
+            one.network,
+            one.phase,
+            one.setting_label,
+            str(one.batch_size),
+            # A process that failed where others did not has left its message, and no figure is missing.
+            f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status,
+            one.error_phase or NULL,
+            _message(one),
+        )
+        for one in cells[:_MOST_ROWS]
+    )
+    headings = ("Network", "Phase", "Setting", ">Batch", "Status", "During", "Message")
+    return [table(headings, rows), *_more(len(cells), "cells")]
+
+
+def _not_run(cells: Sequence[CellSummary]) -> list[Block]:
+    if not cells:
+        return []
+    groups: dict[tuple[str, str], list[CellSummary]] = {}
+    for one in cells:
+        groups.setdefault((one.status, _message(one)), []).append(one)
+    ranked = sorted(groups.items(), key=lambda group: -len(group[1]))
+    rows = tuple(
+        (status, f"{len(members):,}", message, _examples(members)) for (status, message), members in ranked[:_MOST_ROWS]
+    )
+    return [table(("Not run", ">Cells", "Why", "Such as"), rows), *_more(len(ranked), "reasons")]
+
+
+def _more(count: int, noun: str) -> list[Block]:
+    return [Paragraph(f"And {count - _MOST_ROWS:,} more {noun} in `results.parquet`.")] if count > _MOST_ROWS else []
+
+
+def _message(one: CellSummary) -> str:
+    """What went wrong, or else the reasons that are about the whole cell."""
+    text = one.error_message or ", ".join(code for code in one.reasons if ":" not in code) or NULL
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
+
+
+def _examples(cells: list[CellSummary]) -> str:
+    names = list(dict.fromkeys(one.network for one in cells))
+    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")

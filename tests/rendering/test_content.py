@@ -18,10 +18,10 @@ from archbench.model.record import Record, Sample
 from archbench.rendering import Report, build_report, read_run, write_report
 from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
 from archbench.rendering.content import Fold, Section
-from archbench.rendering.failures import failures
 from archbench.rendering.figures import phase_sections
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import toggles
+from archbench.rendering.trust import failures
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -20,7 +20,8 @@ from archbench.model.profile_memory import (
     StageMemory,
 )
 from archbench.rendering import profile_charts
-from archbench.rendering.drawing import drawn, pictures
+from archbench.rendering.content import Picture, every
+from archbench.rendering.drawing import drawn
 from archbench.rendering.html import render_html
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
@@ -183,7 +184,7 @@ def test_both_formats_render_and_escape() -> None:
 
 def test_two_profiles_on_one_page_share_no_picture() -> None:
     report = profile_report(profile(), profile(modules=(module("", 0.05),), stages=(), memory=None, gradients=None))
-    names = [picture.name for picture in pictures(report)]
+    names = [picture.name for picture in every(Picture, report.blocks)]
     assert len(names) == len(set(names))
     assert report.sections[0].title == "Where the difference comes from"
     assert render_html(report)
