@@ -17,10 +17,24 @@ class ClockError(RuntimeError):
 
 
 class Timing(Struct, frozen=True):
-    """One measured stretch of work. Seconds, for all of its steps together."""
+    """One measured stretch of work. Seconds, for all of its steps together. `None` = this device has no such time."""
 
     host_s: float
     device_s: float | None = None
+    """Between events on the device. On a stream that was idle this contains every gap between launches."""
+    issue_s: float | None = None
+    """What the host took to issue the steps, before it waited for them; waits inside a step count."""
+
+
+class Backlogged(Struct, frozen=True):
+    """Steps that the device was given all at once, behind a backlog. Seconds, for all of them together."""
+
+    device_s: float
+    """From the end of the backlog to the end of the last step."""
+    issue_s: float
+    held: bool
+    """The backlog outlasted the issuing, so that `device_s` contains no gap between launches. Else it is an upper bound
+    of what the device needs: the launch queue was full, or the step waits for the device, or the host was held up."""
 
 
 class Clock(Protocol):
@@ -31,6 +45,12 @@ class Clock(Protocol):
 
     def burst(self, step: Step, steps: int) -> Timing:
         """Time `steps` steps issued without waiting in between: pipelined."""
+
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged | None:
+        """Time `steps` steps on the device behind a backlog of `lead_s`; None where steps are not issued ahead."""
+
+    def waits_inside(self, step: Step) -> bool:
+        """Do one step and say whether it waited for the device itself, as far as torch can tell."""
 
     def synchronize(self) -> None:
         """Wait until the device has nothing left to do."""

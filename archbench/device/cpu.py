@@ -28,6 +28,12 @@ class HostClock:
 
     burst = latency  # a CPU has no queue: there is nothing to pipeline
 
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> None:
+        return None
+
+    def waits_inside(self, step: Step) -> bool:
+        return False
+
     def synchronize(self) -> None:
         return None
 
@@ -59,6 +65,9 @@ class Cpu:
         return None
 
     def empty_cache(self) -> None:
+        return None
+
+    def release(self) -> None:
         return None
 
     def uuid(self, device: torch.device) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from archbench.device.clock import MS, Step, Timing, checked
+from archbench.device.clock import MS, Backlogged, Step, Timing, checked
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.model.axes import DeviceKind
 from archbench.model.environment import Environment
@@ -15,48 +16,92 @@ from archbench.model.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+NS = 1e-9
+FASTEST_HZ = 3e9
+"""Cycles a second of a spinning kernel, until one has been timed: no card is faster, so that none spins too short."""
 SNAPSHOT_EVENTS = 200_000
 """Allocations and frees that a memory snapshot holds: several times those of the deepest network's step."""
 
 
 class CudaClock:
-    """The host's clock around a synchronised step, and events on the device's own."""
+    """The host's clock around steps that are waited for, and events on the device's own.
+
+    What is waited for inside a timed stretch is an event, not the device: that costs the host less. An event stamps
+    when the stream reaches it, on an idle stream at once (CUDA runtime reference, `cudaEventRecord`).
+    """
 
     def __init__(self, device: torch.device) -> None:
         import torch
 
-        self._torch: Any = torch
+        self._cuda: Any = torch.cuda
         self._device = device
-        self._start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self._end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._done = self._cuda.Event()  # without timing: cheaper to record and to wait for
+        self._before, self._start, self._end = (self._cuda.Event(enable_timing=True) for _ in range(3))
+        self._cycles_per_s = FASTEST_HZ
 
     def latency(self, step: Step, steps: int = 1) -> Timing:
-        synchronize = self.synchronize
-        synchronize()
-        start = time.perf_counter_ns()
-        self._start.record()
-        for _ in range(steps - 1):
+        done = self._done
+        self.synchronize()
+        stream = self._cuda.current_stream(self._device)
+        issue_ns = 0
+        start = begun = time.perf_counter_ns()
+        for _ in range(steps):
             step()
-            synchronize()
-        step()
-        self._end.record()
-        synchronize()
-        host_s = checked((time.perf_counter_ns() - start) * 1e-9)
-        return Timing(host_s, checked(self._start.elapsed_time(self._end) * MS))
+            issue_ns += time.perf_counter_ns() - begun
+            done.record(stream)
+            done.synchronize()
+            begun = time.perf_counter_ns()
+        return Timing(checked((begun - start) * NS), issue_s=issue_ns * NS)
 
     def burst(self, step: Step, steps: int) -> Timing:
         self.synchronize()
+        stream = self._cuda.current_stream(self._device)
         start = time.perf_counter_ns()
-        self._start.record()
+        self._start.record(stream)
         for _ in range(steps):
             step()
-        self._end.record()
+        issued = time.perf_counter_ns()
+        self._end.record(stream)
+        self._end.synchronize()
+        host_s = checked((time.perf_counter_ns() - start) * NS)
+        return Timing(host_s, _between(self._start, self._end), (issued - start) * NS)
+
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
+        """See `Clock`. The backlog is a spinning kernel, which counts cycles: each one tells how fast they are."""
         self.synchronize()
-        host_s = checked((time.perf_counter_ns() - start) * 1e-9)
-        return Timing(host_s, checked(self._start.elapsed_time(self._end) * MS))
+        stream = self._cuda.current_stream(self._device)
+        cycles = max(1, int(lead_s * self._cycles_per_s))
+        self._before.record(stream)
+        self._cuda._sleep(cycles)
+        self._start.record(stream)
+        begun = time.perf_counter_ns()
+        for _ in range(steps):
+            step()
+        issue_ns = time.perf_counter_ns() - begun
+        self._end.record(stream)
+        held = not self._start.query()
+        self._end.synchronize()
+        self._cycles_per_s = cycles / _between(self._before, self._start)
+        return Backlogged(_between(self._start, self._end), issue_ns * NS, held)
+
+    def waits_inside(self, step: Step) -> bool:
+        """See `Clock`: torch warns of the waits that it makes itself, not of those in other libraries."""
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self._cuda.set_sync_debug_mode("warn")
+            try:
+                step()
+            finally:
+                self._cuda.set_sync_debug_mode("default")
+        return any("synchronizing" in str(warning.message) for warning in told)
 
     def synchronize(self) -> None:
-        self._torch.cuda.synchronize(self._device)
+        self._cuda.synchronize(self._device)
+
+
+def _between(start: Any, end: Any) -> float:
+    """Seconds from event to event."""
+    return checked(start.elapsed_time(end) * MS)
 
 
 class CudaAllocator:
@@ -102,7 +147,7 @@ class Cuda:
     """See `archbench.device.kind.Kind`."""
 
     name: DeviceKind = "cuda"
-    canary = CanarySizes(image=(64, 64, 56, 56), matrix=384)
+    canary = CanarySizes(image=(32, 72, 59, 61), matrix=384, repeats=10)
     calibration = CalibrationSizes(matrix=8192, copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16"))
     activity: str | None = "CUDA"
     records_graphs = True
@@ -144,6 +189,12 @@ class Cuda:
     def empty_cache(self) -> None:
         import torch
 
+        torch.cuda.empty_cache()
+
+    def release(self) -> None:
+        import torch
+
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
     def uuid(self, device: torch.device) -> str | None:

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 
 class CanarySizes(Struct, frozen=True, kw_only=True):
-    """The canary's work: a convolution with a 3x3 kernel and a square matrix product."""
+    """The canary's work: a convolution with a 3x3 kernel and a square matrix product.
+
+    Where a library keeps the kernel that it once chose for a shape, as cuDNN does before it looks whether it may search
+    (v8's plan cache), the image must be one that no network has: the canary would choose for it. Networks' images are
+    square.
+    """
 
     image: tuple[int, int, int, int]
     """Shape of the convolution's input; its output has as many channels."""
     matrix: int
+    repeats: int = 1
+    """How often the work is done for one reading."""
 
 
 class CalibrationSizes(Struct, frozen=True, kw_only=True):
@@ -95,6 +102,9 @@ class Kind(Protocol):
 
     def empty_cache(self) -> None:
         """Give back to the driver what is held and not used."""
+
+    def release(self) -> None:
+        """Give back what libraries keep for themselves too: before any step was recorded in a graph, which uses it."""
 
     def uuid(self, device: torch.device) -> str | None:
         """The device's own identity, as its monitor knows it."""
