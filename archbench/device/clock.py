@@ -25,10 +25,17 @@ class Timing(Struct, frozen=True):
     issue_s: float | None = None
     """What the host took to issue the steps, before it waited for them; waits inside a step count."""
 
+    @property
+    def seconds(self) -> float:
+        """On the device's own clock where it was read, else on the host's."""
+        return self.host_s if self.device_s is None else self.device_s
+
 
 class Backlogged(Struct, frozen=True):
     """Steps that the device was given all at once, behind a backlog. Seconds, for all of them together."""
 
+    host_s: float
+    """The host's, what was left of the backlog included."""
     device_s: float
     """From the end of the backlog to the end of the last step."""
     issue_s: float
@@ -46,8 +53,8 @@ class Clock(Protocol):
     def burst(self, step: Step, steps: int) -> Timing:
         """Time `steps` steps issued without waiting in between: pipelined."""
 
-    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged | None:
-        """Time `steps` steps on the device behind a backlog of `lead_s`; None where steps are not issued ahead."""
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
+        """Time `steps` steps on the device, issued behind a backlog that keeps it busy for `lead_s`."""
 
     def waits_inside(self, step: Step) -> bool:
         """Do one step and say whether it waited for the device itself, as far as torch can tell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from archbench.device.clock import Step, Timing, checked
+from archbench.device.clock import Backlogged, Step, Timing, checked
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.model.axes import DeviceKind
 from archbench.model.environment import Environment
@@ -28,8 +28,9 @@ class HostClock:
 
     burst = latency  # a CPU has no queue: there is nothing to pipeline
 
-    def backlogged(self, step: Step, steps: int, lead_s: float) -> None:
-        return None
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
+        host_s = self.burst(step, steps).host_s
+        return Backlogged(host_s, host_s, host_s, held=True)  # the host is the device, and never waits for itself
 
     def waits_inside(self, step: Step) -> bool:
         return False

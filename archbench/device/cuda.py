@@ -81,8 +81,9 @@ class CudaClock:
         self._end.record(stream)
         held = not self._start.query()
         self._end.synchronize()
+        host_s = (time.perf_counter_ns() - begun) * NS
         self._cycles_per_s = cycles / _between(self._before, self._start)
-        return Backlogged(_between(self._start, self._end), issue_ns * NS, held)
+        return Backlogged(host_s, _between(self._start, self._end), issue_ns * NS, held)
 
     def waits_inside(self, step: Step) -> bool:
         """See `Clock`: torch warns of the waits that it makes itself, not of those in other libraries."""

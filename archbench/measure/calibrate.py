@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+import traceback
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from archbench.device.clock import Clock, Step, Timing
+from archbench.device.clock import Clock, Step
 from archbench.device.kind import CalibrationSizes, kind_of
-from archbench.measure.state import apply_state
+from archbench.measure.device_time import repeated_s
+from archbench.measure.state import restored_state
 from archbench.model.axes import Precision
 from archbench.model.calibration import Calibration
 
@@ -28,15 +30,23 @@ _DTYPES: dict[Precision, torch.dtype] = {
 def calibrate(device: torch.device, clock: Clock, threads: int, soak_s: float) -> Calibration:
     """Keep the device busy for `soak_s` until its clocks have settled, then measure products and a copy.
 
-    Changes the process-wide TF32 state: set it again before anything is timed.
+    Whatever fails in it, the process-wide state is as before, and none of its memory is kept from the network.
     """
-    sizes = kind_of(device).calibration
-    _soak(device, clock, sizes.matrix, soak_s)
-    flops: dict[str, float] = {}
-    for precision in sizes.precisions:
-        apply_state(precision, threads, seed=0)
-        flops[precision] = 2 * sizes.matrix**3 / _product_s(device, clock, sizes, _DTYPES[precision])
-    return Calibration(matmul_flops=flops, copy_bytes_per_s=2 * sizes.copy_bytes / _copy_s(device, clock, sizes))
+    kind = kind_of(device)
+    sizes = kind.calibration
+    kind.synchronize(device)  # or the device's random numbers, which begin with its first use, would not be put back
+    try:
+        _soak(device, clock, sizes.matrix, soak_s)
+        flops: dict[str, float] = {}
+        for precision in sizes.precisions:
+            with restored_state(precision, threads, seed=0):
+                flops[precision] = 2 * sizes.matrix**3 / _product_s(device, clock, sizes, _DTYPES[precision])
+        return Calibration(matmul_flops=flops, copy_bytes_per_s=2 * sizes.copy_bytes / _copy_s(device, clock, sizes))
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # which hold the products
+        raise
+    finally:
+        kind.release()
 
 
 def _soak(device: torch.device, clock: Clock, matrix: int, soak_s: float) -> None:
@@ -61,12 +71,12 @@ def _copy_s(device: torch.device, clock: Clock, sizes: CalibrationSizes) -> floa
 
 def _median_s(clock: Clock, repeats: int, work: Step) -> float:
     clock.burst(work, 1)
-    timings: list[Timing] = []
+    seconds: list[float] = []
     start = time.perf_counter()
     # A CPU without arithmetic in bf16 takes a second for what its neighbour does in five milliseconds.
-    while not timings or (len(timings) < repeats and time.perf_counter() - start < MOST_S):
-        timings.append(clock.burst(work, 1))
-    return median(t.host_s if t.device_s is None else t.device_s for t in timings)
+    while not seconds or (len(seconds) < repeats and time.perf_counter() - start < MOST_S):
+        seconds.append(repeated_s(work, clock, 1))
+    return median(seconds)
 
 
 def _random(device: torch.device, side: int, dtype: torch.dtype) -> Tensor:

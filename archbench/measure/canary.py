@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from archbench.device.clock import Clock
 from archbench.device.kind import kind_of
+from archbench.measure.device_time import repeated_s
 from archbench.measure.state import plain_fp32
 
 
@@ -24,6 +25,7 @@ class Canary:
         self._image = torch.randn(sizes.image, generator=generator).to(device)
         self._kernel = torch.randn(channels, channels, 3, 3, generator=generator).to(device)
         self._matrix = torch.randn(side, side, generator=generator).to(device)
+        self._repeats = sizes.repeats
         self._clock = clock
         with plain_fp32():
             for _ in range(3):
@@ -36,7 +38,6 @@ class Canary:
             torch.mm(self._matrix, self._matrix)
 
     def time(self) -> float:
-        """Run once and return seconds (device time where the device has its own clock)."""
+        """Do the work as often as this device needs it, and return the seconds of once."""
         with plain_fp32():
-            timing = self._clock.latency(self._work)
-        return timing.device_s if timing.device_s is not None else timing.host_s
+            return repeated_s(self._work, self._clock, self._repeats)

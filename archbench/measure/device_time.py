@@ -12,23 +12,24 @@ from typing import Literal
 
 from msgspec import Struct
 
-from archbench.device.clock import Backlogged, Clock, Step, Timing
-from archbench.measure.sampling import Sampled, quiet_gc
-from archbench.model.protocol import Protocol
+from archbench.device.clock import Backlogged, Clock, Step
+from archbench.measure.sampling import Sampled, gc_paused, usable
 
 MOST_SAMPLES = 30
 FEWEST_SAMPLES = 3
 BUDGET_S = 0.3
-"""After this long the fewest samples must do: device time scatters little."""
+"""After this long the fewest samples must do, for device time scatters little, and one lost backlog is enough."""
 MOST_LOST = 3
 """After so many backlogs that did not hold and fewer that did, none will."""
 LEAD = 1.5
 LEAD_FLOOR_S = 200e-6
 """A backlog outlasts the issuing by half as much again, and by what the host may be held up for."""
-BUSY = 0.98
-"""A host that needs less than this share of the device's time, its own waits included, keeps the device busy."""
-
 Defeat = Literal["waits_inside", "backlog_lost"]
+KEEPS_UP: dict[Defeat, float] = {"waits_inside": 1.01, "backlog_lost": 0.98}
+"""Where no backlog held: up to this ratio of issue time to the time on the device the host has kept the device busy.
+
+A wait inside the step makes the two equal. A full queue lets the host be done before the device, as long as the device
+never waits."""
 
 
 class DeviceTime(Struct, frozen=True, kw_only=True):
@@ -46,25 +47,16 @@ class DeviceTime(Struct, frozen=True, kw_only=True):
     """Those whose backlog held; where none did, those that show `at_most_s`."""
 
 
-def sample_device_time(step: Step, clock: Clock, protocol: Protocol, *, latency: Sampled) -> DeviceTime | None:
-    """Time steps behind a backlog, a few dozen at most; None on a device that is done when a step returns.
-
-    `latency` is what the same step showed when it was waited for: how long it takes, and how long to issue.
-    """
-    issue_s = issue_time(latency)
-    if issue_s is None:
-        return None
-    steps = latency.steps
+def sample_device_time(step: Step, clock: Clock, *, steps: int, issue_s: float) -> DeviceTime:
+    """Time a step that takes `issue_s` to issue, `steps` of them at once, behind backlogs: a few dozen at most."""
     held: list[Backlogged] = []
     lost: list[Backlogged] = []
     lead_s = LEAD * issue_s
     defeat: Defeat = "backlog_lost"
     start = time.perf_counter()
-    with quiet_gc():
+    with gc_paused():
         while len(held) < MOST_SAMPLES:
             one = clock.backlogged(step, steps, LEAD_FLOOR_S + lead_s * steps)
-            if one is None:
-                return None
             if one.held:
                 held.append(one)
             elif steps > 1:  # several steps may be more than the queue holds, or wait for each other, where one is not
@@ -76,7 +68,9 @@ def sample_device_time(step: Step, clock: Clock, protocol: Protocol, *, latency:
                 if len(lost) == 1 and clock.waits_inside(step):
                     defeat = "waits_inside"
             late = time.perf_counter() - start > BUDGET_S
-            if (late and len(held) >= FEWEST_SAMPLES) or (len(lost) >= MOST_LOST and len(lost) > len(held)):
+            if late and (len(held) >= FEWEST_SAMPLES or (lost and not held)):
+                break
+            if len(lost) >= MOST_LOST and len(lost) > len(held):
                 break
     if len(held) >= FEWEST_SAMPLES:
         step_s = median(one.device_s for one in held) / steps
@@ -87,7 +81,7 @@ def sample_device_time(step: Step, clock: Clock, protocol: Protocol, *, latency:
 
 def issue_time(latency: Sampled) -> float | None:
     """Median time in which the host issues one step; None on a device that is done when a step returns."""
-    issues = [timing.issue_s for timing in latency.usable() if timing.issue_s is not None]
+    issues = [timing.issue_s for timing in usable(latency.stretches) if timing.issue_s is not None]
     return median(issues) / latency.steps if issues else None
 
 
@@ -95,15 +89,12 @@ def host_bound(issue_s: float, device: DeviceTime, ratio: float) -> bool | None:
     """Whether the host sets the pace: issuing a step takes more than `ratio` times what the device needs for it.
 
     The device then waits for the host however many steps are under way. What the device needs at most suffices to
-    say yes. To say no where no backlog held: a step that waits for the device leaves the host no more of a lead, so
-    its time with that lead is what it is judged by; and a host that is done before the device, although a full queue
-    held it up, has kept the device busy. In between nothing is known.
+    say yes. To say no where no backlog held, the lead that the device was given must have bought nothing (`KEEPS_UP`);
+    in between nothing is known.
     """
     if issue_s > ratio * device.at_most_s:
         return True
-    if device.defeat == "backlog_lost" and issue_s > BUSY * device.at_most_s:
-        return None
-    return False
+    return False if device.defeat is None or issue_s <= KEEPS_UP[device.defeat] * device.at_most_s else None
 
 
 def repeated_s(work: Step, clock: Clock, repeats: int) -> float:
@@ -114,11 +105,6 @@ def repeated_s(work: Step, clock: Clock, repeats: int) -> float:
     timing = clock.burst(work, repeats)
     if timing.issue_s is not None:
         behind = clock.backlogged(work, repeats, LEAD_FLOOR_S + LEAD * timing.issue_s)
-        if behind is not None and behind.held:
+        if behind.held:
             return behind.device_s / repeats
-    return device_or_host(timing) / repeats
-
-
-def device_or_host(timing: Timing) -> float:
-    """The device's own time where it has one."""
-    return timing.host_s if timing.device_s is None else timing.device_s
+    return timing.seconds / repeats

@@ -24,12 +24,16 @@ class Energy(Struct, frozen=True, kw_only=True):
 
 
 def measure_energy(step: Step, clock: Clock, probe: Probe, protocol: Protocol, *, step_s: float) -> Energy | str:
-    """Run bursts of steps between two readings of the counter; where it cannot be read, the code of the reason why."""
+    """Run bursts of steps between two readings of the counter; where it cannot be read, the code of the reason why.
+
+    `step_s` is the step's time when it is waited for; how many a burst holds follows from their time without waiting.
+    """
+    unread = probe.read()
+    if unread.energy_mj is None:
+        return unread.missing.get("energy_mj", "not_on_device")
+    first = _burst_steps(protocol, step_s)
+    burst, steps = _burst_steps(protocol, clock.burst(step, first).host_s / first), 0
     before = probe.read()
-    if before.energy_mj is None:
-        return before.missing.get("energy_mj", "not_on_device")
-    clock.synchronize()
-    steps, burst = 0, max(1, int(protocol.burst_s / step_s))
     start = time.perf_counter()
     while time.perf_counter() - start < protocol.energy_window_s * LONGER:
         clock.burst(step, burst)
@@ -38,3 +42,7 @@ def measure_energy(step: Step, clock: Clock, probe: Probe, protocol: Protocol, *
     if health.energy_j is None:
         return health.missing.get("energy_j", "monitor_gap")
     return Energy(steps=steps, joules=health.energy_j, mean_power_w=health.mean_power_w)
+
+
+def _burst_steps(protocol: Protocol, step_s: float) -> int:
+    return max(protocol.min_burst_steps, int(protocol.burst_s / step_s))

@@ -53,12 +53,9 @@ class GroupContext:
         return kind_of(self.device).clock(self.device)
 
     def calibrate(self) -> Calibration:
-        """Measure the device's ceilings, and set the state again that doing so changed."""
-        environment = self.task.context.environment
-        threads = default_threads(environment.cpu_count)
+        """Measure the device's ceilings."""
+        threads = default_threads(self.task.context.environment.cpu_count)
         self.calibration = calibrate(self.device, self.clock, threads, self.task.protocol.soak_s)
-        kind_of(self.device).empty_cache()  # or the network would be laid into these blocks, and reserve them all
-        apply_state(self.task.group.cells[0].precision, threads, self.task.seed)
         return self.calibration
 
     def time_canary(self) -> float:

@@ -9,9 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from archbench.device.clock import Timing
+from archbench.measure.device_time import DeviceTime
 from archbench.measure.sampling import Sampled
 from archbench.model.reasons import explain, verdict_of
-from archbench.model.record import Record, Sample, Status
+from archbench.model.record import Experiment, Record, Sample, Status
 
 
 class RecordBuilder:
@@ -44,12 +46,18 @@ class RecordBuilder:
         """Take in every timing of an experiment, those that the monitor rejected included."""
         for block, stretch in enumerate(sampled.stretches):
             for timing in stretch.timings:
-                self._sample(experiment, block, timing.host_s, timing.device_s, steps=sampled.steps, kept=stretch.kept)
+                self._sample(experiment, block, timing, steps=sampled.steps, kept=stretch.kept)
+
+    def add_device_times(self, found: DeviceTime) -> None:
+        """Take in the times on the device."""
+        for block, one in enumerate(found.samples):
+            timing = Timing(one.host_s, one.device_s, one.issue_s)
+            self._sample("device_time", block, timing, steps=found.steps, kept=one.held)
 
     def add_canaries(self, seconds: Sequence[float]) -> None:
         """Take in the canary's times, in seconds."""
         for block, one in enumerate(seconds):
-            self._sample("canary", block, one)
+            self._sample("canary", block, Timing(one))
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -80,10 +88,9 @@ class RecordBuilder:
 
     def _sample(
         self,
-        experiment: Literal["latency", "throughput", "canary"],
+        experiment: Experiment,
         block: int,
-        host_s: float,
-        device_s: float | None = None,
+        timing: Timing,
         *,
         steps: int = 1,
         kept: bool = True,
@@ -95,8 +102,9 @@ class RecordBuilder:
             experiment=experiment,
             block=block,
             steps=steps,
-            host_s=host_s,
-            device_s=device_s,
+            host_s=timing.host_s,
+            device_s=timing.device_s,
+            issue_s=timing.issue_s,
             kept=kept,
         )
         self._samples.append(sample)

@@ -116,7 +116,7 @@ def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool) -
     while detector.done is None:
         timing = clock.latency(step)
         recent.append(timing.host_s)
-        detector.add(timing.host_s if timing.device_s is None else timing.device_s)
+        detector.add(timing.host_s)
     return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=detector.done == "level")
 
 
@@ -148,13 +148,13 @@ def sample_latency(
             if stretch.kept:
                 for timing in stretch.timings:
                     rule.add(timing.host_s)
-    interval = blocked_interval([timing.host_s / steps for timing in _usable(stretches)])
+    interval = blocked_interval([timing.host_s / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=rule.done)
 
 
 def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float) -> Sampled:
     """Time bursts of steps without waiting inside; a burst is one block, so the interval is over bursts."""
-    steps = max(1, math.ceil(protocol.burst_s / step_s))
+    steps = max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step_s))
     stretches: list[Stretch] = []
     patience = Patience(MOST_REPEATS * protocol.max_throughput_s)
     seconds: list[float] = []
@@ -164,9 +164,9 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
             stretch = _take_stretch(lambda: clock.burst(step, steps), monitor, 1)
             stretches.append(stretch)
             if stretch.kept:
-                seconds += [_device_time(timing) for timing in stretch.timings]
+                seconds += [timing.seconds for timing in stretch.timings]
                 stop = _enough_bursts(seconds, protocol)
-    interval = median_interval([_device_time(timing) / steps for timing in _usable(stretches)])
+    interval = median_interval([timing.seconds / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=stop)
 
 
@@ -202,19 +202,17 @@ def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -
 
 def _enough_bursts(seconds: list[float], protocol: Protocol) -> Stop | None:
     spent = sum(seconds)
-    if len(seconds) < protocol.min_bursts or spent < protocol.min_throughput_s:
+    capped = spent >= protocol.max_throughput_s
+    # Of slow steps the fewest must do that an interval can be told of.
+    if len(seconds) < (min(protocol.min_blocks, protocol.min_bursts) if capped else protocol.min_bursts):
         return None
     width = median_interval(seconds).half_width
-    if width is not None and width <= protocol.target_half_width:
+    if spent >= protocol.min_throughput_s and width is not None and width <= protocol.target_half_width:
         return "converged"
-    return "capped" if spent >= protocol.max_throughput_s else None
+    return "capped" if capped else None
 
 
-def _usable(stretches: list[Stretch]) -> list[Timing]:
+def usable(stretches: Sequence[Stretch]) -> list[Timing]:
     """The accepted timings; where everything was rejected, all of them: the row is invalid, but shows what was seen."""
     kept = [timing for stretch in stretches if stretch.kept for timing in stretch.timings]
     return kept or [timing for stretch in stretches for timing in stretch.timings]
-
-
-def _device_time(timing: Timing) -> float:
-    return timing.host_s if timing.device_s is None else timing.device_s

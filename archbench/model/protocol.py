@@ -55,6 +55,8 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Throughput: a sync in every step biases against small networks, so bursts have none inside.
     burst_s: Seconds = 0.1
+    min_burst_steps: Count = 3
+    """Where the device runs behind the host: fewer would be the start and the end of a pipeline, and no middle."""
     min_bursts: Count = 10
     min_throughput_s: Seconds = 1.0
     max_throughput_s: Seconds = 5.0
@@ -68,7 +70,7 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     input_ring: Count = 3
     """Seeded randn tensors used in turn: zeros run 13-15 % faster than data."""
     host_bound_ratio: Annotated[float, Meta(gt=1.0)] = 1.10
-    """Host time over device time above which a row is labelled `host_bound`."""
+    """Issue time over device time above which a row is labelled `host_bound`."""
     canary_share: Share = 0.05
     """At most this share of the measuring time goes to the canary kernel."""
     drift_limit: Share = 0.10
@@ -94,6 +96,7 @@ _CPU_DEFAULTS = Protocol(
     max_sampling_s=3.0,
     target_half_width=0.02,
     sample_floor_s=10e-3,
+    min_burst_steps=1,
     min_bursts=6,
     max_throughput_s=1.5,
     soak_s=0.0,

@@ -77,7 +77,7 @@ REASONS: dict[str, Reason] = {
     ),
     # labels: findings about the cell
     "host_bound": Reason(
-        effect="label", meaning="the host, not the device, sets the pace (host time > 1.1 x device time)"
+        effect="label", meaning="the host, not the device, sets the pace (issue time > 1.1 x device time)"
     ),
     "power_capped": Reason(
         effect="label", meaning="the device ran at its software power limit, which is normal under load"
@@ -129,6 +129,14 @@ REASONS: dict[str, Reason] = {
     "all_rejected": Reason(
         effect="null",
         meaning="every block was rejected, for the reason that makes the row invalid; what it shows is of all of them",
+    ),
+    "waits_inside": Reason(
+        effect="null",
+        meaning="the step waits for the device itself (a GradScaler does), so that it cannot be issued all at once",
+    ),
+    "backlog_lost": Reason(
+        effect="null",
+        meaning="the step has more launches than the device's queue holds, so that it cannot be issued all at once",
     ),
     "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
     "in_turns": Reason(effect="null", meaning="not measured where two sides take turns"),

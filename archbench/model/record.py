@@ -84,10 +84,15 @@ class Record(Struct, frozen=True, kw_only=True):
     latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s", metric="latency")] = None
     latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s", metric="latency")] = None
     latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s", metric="latency")] = None
-    device_time_median_s: Annotated[
-        Real, C("the same step between device events; null on the CPU", "s", metric="latency")
+    issue_time_median_s: Annotated[
+        Real, C("what the host takes to issue the step, before it waits for it; null on the CPU", "s", metric="latency")
     ] = None
-    host_bound: Annotated[bool | None, C("host time exceeds device time by more than 10 %", metric="latency")] = None
+    device_time_median_s: Annotated[
+        Real, C("the step on the device, without the gaps in which it waits for the host", "s", metric="latency")
+    ] = None
+    host_bound: Annotated[
+        bool | None, C("issuing the step takes over 10 % longer than the device needs for it", metric="latency")
+    ] = None
     samples: Annotated[Whole, C("latency samples", metric="latency")] = None
     steps_per_sample: Annotated[Whole, C("steps timed together, above 1 for very short steps", metric="latency")] = None
 
@@ -184,20 +189,24 @@ class Record(Struct, frozen=True, kw_only=True):
     duration_s: Annotated[Real, C("wall time spent on this cell", "s")] = None
 
 
+Experiment = Literal["latency", "throughput", "device_time", "canary"]
+
+
 class Sample(Struct, frozen=True, kw_only=True):
     """One raw timing, kept so that every statistic can be computed again."""
 
     cell_id: str
     round: int
     visit: int = 0
-    experiment: Literal["latency", "throughput", "canary"]
+    experiment: Experiment
     block: int
     steps: int
-    """Steps in this sample; `host_s` and `device_s` are for all of them together."""
+    """Steps in this sample; the times are for all of them together."""
     host_s: float
     device_s: float | None = None
+    issue_s: float | None = None
     kept: bool = True
-    """False for a block that the probe rejected."""
+    """False for a block that the probe rejected, and for a device time whose backlog did not hold."""
 
 
 class Column(Struct, frozen=True, kw_only=True):

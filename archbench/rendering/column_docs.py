@@ -16,12 +16,13 @@ SAMPLE_COLUMNS = {
     "cell_id": "with round and visit: the row that the timing belongs to",
     "round": "as in the row",
     "visit": "as in the row",
-    "experiment": "latency (synchronised steps), throughput (bursts) or canary (the fixed kernel)",
+    "experiment": "latency (synchronised steps), throughput (bursts), device_time (behind a backlog), canary",
     "block": "which run of consecutive timings, from 0",
     "steps": "steps in this timing; the times are for all of them together",
     "host_s": "seconds by the host's clock",
-    "device_s": "seconds between device events; null on the CPU",
-    "kept": "false where the probe rejected the block",
+    "device_s": "seconds between device events; null where there are none",
+    "issue_s": "seconds in which the host issued the steps; null on the CPU",
+    "kept": "false where the probe rejected the block, or the backlog did not hold",
 }
 """Columns of samples.parquet, which are those of `archbench.model.record.Sample`."""
 

@@ -1,4 +1,4 @@
-"""A GPU that exists on paper: a host's clock, a stream that works off a queue, and the calls of torch.cuda that see them.
+"""A GPU that exists on paper: a host's clock, a stream that works off a queue, and the torch.cuda that sees them.
 
 It knows nothing of archbench. Its rules are those of the CUDA C++ programming guide and the runtime's reference:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from archbench.measure.device_time import host_bound, issue_time, sample_device_time
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.sampling import Sampled, sample_latency
 from archbench.model.suite import PERCENTILES
@@ -64,12 +65,17 @@ def _percentiles(run: CellRun, sampled: Sampled) -> None:
 
 
 def _device_time(run: CellRun, sampled: Sampled) -> None:
-    device = sorted(timing.device_s / sampled.steps for timing in sampled.kept() if timing.device_s is not None)
-    if not device:
-        run.row.null("not_on_device", "device_time_median_s", "host_bound")
+    """Columns of a device that runs behind the host: how long a step takes to issue, and how long it takes there."""
+    issue_s = issue_time(sampled)
+    if issue_s is None:
+        run.row.null("not_on_device", "issue_time_median_s", "device_time_median_s", "host_bound")
         return
-    device_time = device[len(device) // 2]
-    host_bound = sampled.interval.median / device_time > run.task.protocol.host_bound_ratio
-    run.row.set(device_time_median_s=device_time, host_bound=host_bound)
-    if host_bound:
+    with run.phase("device time"):
+        found = sample_device_time(run.workload.step, run.group.clock, steps=sampled.steps, issue_s=issue_s)
+    run.row.add_device_times(found)
+    bound = host_bound(issue_s, found, run.task.protocol.host_bound_ratio)
+    run.row.set(issue_time_median_s=issue_s, device_time_median_s=found.step_s, host_bound=bound)
+    if found.defeat is not None:
+        run.row.null(found.defeat, "device_time_median_s", "host_bound")
+    if bound:
         run.row.flag("host_bound")

@@ -56,4 +56,4 @@ def _efficiency(run: CellRun, rate: float) -> None:
 
 def _vendor_peak(run: CellRun) -> float | None:
     gpus = run.task.context.environment.gpus
-    return peak_flops(gpus[0].name, run.cell.precision) if run.cell.device == "cuda" and gpus else None
+    return peak_flops(gpus[0].name, run.cell.precision) if gpus else None
