@@ -28,13 +28,13 @@ def measure_energy(step: Step, clock: Clock, probe: Probe, protocol: Protocol, *
 
     `step_s` is the step's time when it is waited for; how many a burst holds follows from their time without waiting.
     """
-    unread = probe.read()
-    if unread.energy_mj is None:
-        return unread.missing.get("energy_mj", "not_on_device")
-    first = _burst_steps(protocol, step_s)
-    burst, steps = _burst_steps(protocol, clock.burst(step, first).host_s / first), 0
+    clock.synchronize()
     before = probe.read()
+    if before.energy_mj is None:
+        return before.missing.get("energy_mj", "not_on_device")
     start = time.perf_counter()
+    steps = _burst_steps(protocol, step_s)
+    burst = _burst_steps(protocol, clock.burst(step, steps).host_s / steps)
     while time.perf_counter() - start < protocol.energy_window_s * LONGER:
         clock.burst(step, burst)
         steps += burst

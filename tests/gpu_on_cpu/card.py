@@ -52,6 +52,8 @@ class Card:
         self._fault: str | None = None
         self._busy_until = 0.0
         self._launching_since: float | None = None
+        self._idle = False
+        """Nothing was launched, as far as one can tell, since the host last waited."""
         self.profiles = 0
 
     @property
@@ -92,6 +94,7 @@ class Card:
         """When the card will have done all that was launched until now."""
         self.use()
         self._account()
+        self._idle = False
         self._launching_since = time.perf_counter()
         self._busy_until = max(self._busy_until, self._launching_since)
         return self._busy_until
@@ -102,14 +105,16 @@ class Card:
         while self._fault == "hang":
             time.sleep(1.0)
         if until is None:
-            self._account()
-            self._launching_since = None
+            if not self._idle:
+                self._account()
             until = self._busy_until
         while (left := until - time.perf_counter()) > 0:
             time.sleep(max(0.0, left - 2e-4))
+        self._idle = True
+        self._launching_since = time.perf_counter()
 
     def _account(self) -> None:
-        """What the host did since the last event was launching."""
+        """What the host did since the last event, or wait, was launching."""
         if self._launching_since is not None:
             now = time.perf_counter()
             self._busy_until = max(self._busy_until, self._launching_since) + SLOWNESS * (now - self._launching_since)

@@ -159,6 +159,7 @@ def _cuda() -> dict[str, Any]:
         "default_stream": lambda device=None: Stream(),
         "stream": lambda stream: contextlib.nullcontext(stream),
         "_sleep": lambda cycles: CARD.use() or CARD.launch(cycles / CYCLES_PER_S),
+        "set_sync_debug_mode": using(),
         "CUDAGraph": Graph,
         "graph": Capture,
         "is_current_stream_capturing": lambda: False,

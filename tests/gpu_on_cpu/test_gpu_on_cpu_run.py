@@ -33,7 +33,15 @@ OF_A_BUSY_MACHINE = {"wide_interval", "nonstationary", "few_samples", "drift", "
 """Reasons that this CPU, with whoever else uses it, may give any row."""
 LABELS = {"host_bound", "power_capped"}
 FIGURES = (
-    *("latency_median_s", "device_time_median_s", "throughput_img_s", "achieved_flops", "mfu", "measured_peak_share"),
+    *(
+        "latency_median_s",
+        "issue_time_median_s",
+        "device_time_median_s",
+        "throughput_img_s",
+        "achieved_flops",
+        "mfu",
+        "measured_peak_share",
+    ),
     *("peak_allocated_bytes", "peak_reserved_bytes", "process_bytes", "energy_j_per_img", "mean_power_w"),
     *("sm_clock_mhz", "throttled_fraction", "power_capped_fraction", "canary_s", "first_call_s", "samples"),
 )
