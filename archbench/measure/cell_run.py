@@ -12,6 +12,7 @@ import msgspec
 import torch
 
 from archbench.device.clock import ClockError
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import METRICS, Metric
@@ -49,6 +50,8 @@ class CellRun:
     """From `build` on."""
     watch: Watch
     """While timings are taken."""
+    ready_s: float
+    """Seconds until steps are the steady ones: the first call, and with CUDA graphs the second, which records them."""
     step_s: float
     """Seconds of one step on the host's clock, from the warm-up on."""
 
@@ -154,10 +157,12 @@ class CellRun:
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
         with self.phase("compile" if self.compiles else "first call"):
-            self.first_call_s = self.time_one_step()
-            self.row.set(first_call_s=self.first_call_s)
+            self.ready_s = first_call_s = self._time_one_step()
+            self.row.set(first_call_s=first_call_s)
+            if self.workload.records_graphs:
+                self.ready_s += self._time_one_step()
 
-    def time_one_step(self) -> float:
+    def _time_one_step(self) -> float:
         """Do one step and return its seconds on the host's clock, waited for."""
         clock = self.group.clock
         clock.synchronize()
@@ -181,9 +186,24 @@ class CellRun:
         if counts.fell_back:
             self.row.flag("eager_frames")
 
-    def no_recompiles(self) -> contextlib.AbstractContextManager[None]:
-        """Inside nothing may compile: a recompilation while timing is an error, not a slow sample."""
-        return compiler.no_recompiles() if self.compiles else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """Inside nothing may compile: that is an error, not a slow sample. Graphs recorded again are flagged."""
+        if not self.compiles:
+            yield
+            return
+        recorded = compiler.graphs_recorded()
+        with compiler.no_recompiles():
+            yield
+        if compiler.graphs_recorded() != recorded:
+            self.row.flag("graphs_recorded")
+
+    def release(self) -> None:
+        """Give back what the workload holds, beside the weights: nothing more is run of it."""
+        del self.workload
+        compiler.reset()
+        gc.collect()
+        kind_of(self.group.device).empty_cache()
 
     def conclude(self) -> None:
         """Enter what the watch over the timings has seen."""
@@ -227,7 +247,7 @@ def _measure(run: CellRun) -> None:
         group = run.group
         run.note_warm_up(warm_up(run.workload.step, group.clock, run.task.protocol, first_cell=run.first))
     run.watch = Watch(group.probe, group.time_canary, run.task.protocol)
-    with run.no_recompiles():
+    with run.steady():
         for metric in asked:
             if metric.timed:
                 metric.fill(run)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import os
-import shutil
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any, cast
 
 import torch
 import torch._dynamo.utils as dynamo
+import torch.nn.functional as F
 from msgspec import Struct
 from torch import nn
 
@@ -19,6 +23,10 @@ from archbench.model.axes import CompileMode
 
 CACHE_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "", "TRITON_CACHE_DIR": "triton"}
 """Where compiled code is kept, and the place of each in a folder of ours. Inductor sets Triton's once and for all."""
+WORKERS_PATIENCE_S = 120.0
+"""For inductor's workers to import torch and report."""
+_RUNTIME_CALL = re.compile(r"cuda[A-Z]|cu[A-Z]")
+"""What the profiler calls a call of CUDA's runtime or driver."""
 CUDA_GRAPH_MODES: frozenset[str] = frozenset({"reduce-overhead", "max-autotune"})
 
 
@@ -51,8 +59,37 @@ def trace_module(module: nn.Module) -> Callable[..., Any]:
     return torch.compile(module, backend="eager", dynamic=False)
 
 
+@functools.cache
+def get_ready(device: torch.device) -> None:
+    """Do what the first compilation of a process does besides compiling, so that its time does not hold it.
+
+    Libraries make their handles, inductor tries out the C++ compiler or builds Triton's stub of the driver, and starts
+    its workers, all of it in torch's own cache. Raises what a machine without the tools raises.
+    """
+    with torch.inference_mode():
+        image = torch.ones(1, 1, 3, 3, device=device)
+        F.conv2d(image, image)
+        torch.mm(image[0, 0], image[0, 0])
+        torch.compile(lambda x: (x + 1.0).relu(), dynamic=False)(image)
+    workers = sys.modules.get("torch._inductor.async_compile")
+    ready = None if workers is None else workers.AsyncCompile._ready_future
+    if ready is not None:
+        ready.result(timeout=WORKERS_PATIENCE_S)
+    reset()
+
+
+def without_workers() -> None:
+    """From here on this process compiles alone: where the cache is full there is nothing for workers to do."""
+    import torch._inductor.config
+
+    torch._inductor.config.compile_threads = 1
+
+
 def reset() -> None:
-    """Forget every compiled graph and every count; caches on disk stay."""
+    """Forget every compiled graph and every count; caches on disk stay.
+
+    Not for eager cells: once CUDA is in use torch imports inductor for it, which takes 1.7 s.
+    """
     torch._dynamo.reset()
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()
@@ -79,12 +116,21 @@ def no_recompiles() -> Iterator[None]:
 @contextlib.contextmanager
 def cold_cache() -> Iterator[Path]:
     """Inside, inductor's and Triton's caches begin empty, on disk (in the folder given) and in memory; then deleted."""
+    with (
+        tempfile.TemporaryDirectory(prefix="archbench-inductor-", ignore_cleanup_errors=True) as folder,
+        cache_in(Path(folder)),
+    ):
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def cache_in(folder: Path) -> Iterator[None]:
+    """Inside, inductor's and Triton's caches are in `folder`, with nothing of them in memory."""
     before = {variable: os.environ.get(variable) for variable in CACHE_VARIABLES}
-    folder = Path(tempfile.mkdtemp(prefix="archbench-inductor-"))
     os.environ.update({variable: str(folder / place) for variable, place in CACHE_VARIABLES.items()})
     forget_loaded()
     try:
-        yield folder
+        yield
     finally:
         for variable, value in before.items():
             if value is None:
@@ -92,7 +138,11 @@ def cold_cache() -> Iterator[Path]:
             else:
                 os.environ[variable] = value
         forget_loaded()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept at the moment. Raises `KeyError` outside `cache_in`."""
+    return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
 
 
 def forget_loaded() -> None:
@@ -107,16 +157,28 @@ def mark_step() -> None:
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
-def cuda_graph_launches(step: Callable[[], object]) -> int:
-    """Run `step` under the profiler and count the CUDA graphs it launched.
+def graphs_recorded() -> int:
+    """How many CUDA graphs were recorded so far: steps that are replayed record none.
 
-    Dynamo's counters do not show whether a graph was really used; the driver call does.
+    Recompilations they are not, so that `no_recompiles` lets them pass.
+    """
+    trees = sys.modules.get("torch._inductor.cudagraph_trees")
+    manager = None if trees is None else trees.get_manager(create_if_none_exists=False)
+    return 0 if manager is None else int(next(copy.copy(manager.graph_counter)))
+
+
+def cuda_graph_launches(step: Callable[[], object]) -> int | None:
+    """Run `step` under the profiler and count the CUDA graphs it launched; `None` where it saw no call at all.
+
+    Dynamo's counters do not show whether a graph was really used; the driver call does. For a process in which nothing
+    is timed afterwards: CUPTI stays attached, and a second session may see nothing.
     """
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         step()
         torch.cuda.synchronize()
-    return sum(event.count for event in profile.key_averages() if "cudaGraphLaunch" in event.key)
+    calls = {event.key: event.count for event in profile.key_averages() if _RUNTIME_CALL.match(event.key)}
+    return sum(count for key, count in calls.items() if "GraphLaunch" in key) if calls else None
 
 
 def lacks_toolchain(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from archbench.device.kind import find_device, kind_of
 from archbench.device.probe import Probe, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
+from archbench.measure.fresh import FreshProcesses
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
@@ -37,6 +38,8 @@ class GroupContext:
         self.baseline_rss = resident_bytes()
         self.calibration = task.context.calibration
         self._rivals: tuple[int, ...] = ()
+        self.fresh = FreshProcesses() if self.compiles and "compile" in task.metrics else None
+        """Where compiled cells are compiled again; made here, before anything runs."""
 
     @cached_property
     def device(self) -> torch.device:
@@ -116,6 +119,11 @@ class GroupContext:
             generator = torch.Generator().manual_seed(self.task.seed)
             make_comparable(module, torch.randn((CALIBRATION_BATCH, *self.shape), generator=generator).to(device))
         return module
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the group's cells go through torch.compile."""
+        return self.task.group.cells[0].compile_mode != "off"
 
     @property
     def judges_numerics(self) -> bool:

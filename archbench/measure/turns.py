@@ -72,7 +72,7 @@ class TurnRun:
         run.first_call()
         self._warm_up_as_told(word)
         run.watch = Watch(run.group.probe, None, run.task.protocol)
-        with run.no_recompiles(), gc_paused(), run.phase("turns"):
+        with run.steady(), gc_paused(), run.phase("turns"):
             self._take_turns()
         if self._stretches:
             self._sum_up()

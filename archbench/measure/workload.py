@@ -56,7 +56,8 @@ class Workload:
         self._forward: Callable[..., Any] = self.module
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
-        self._marks_steps = cell.compile_mode in compiler.CUDA_GRAPH_MODES and kind_of(device).records_graphs
+        self.records_graphs = cell.compile_mode in compiler.CUDA_GRAPH_MODES and kind_of(device).records_graphs
+        """Whether the second step records CUDA graphs, for all further ones to replay."""
         if cell.phase == "training":
             self._prepare_training()
 
@@ -82,7 +83,7 @@ class Workload:
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.cell.precision == "amp-fp16")
 
     def _infer(self) -> object:
-        if self._marks_steps:
+        if self.records_graphs:
             compiler.mark_step()
         with self._contexts():
             return self._forward(self.inputs[next(self._turn)])
@@ -95,7 +96,7 @@ class Workload:
 
     def loss(self) -> Tensor:
         """The first third of a training step: the forward pass and the loss, on the next batch of the ring."""
-        if self._marks_steps:
+        if self.records_graphs:
             compiler.mark_step()
         turn = next(self._turn)
         with self._contexts():
@@ -155,7 +156,7 @@ class Workload:
     def output(self) -> Tensor:
         """Run the cell's own forward pass on the first input of the ring and return its (first) output tensor."""
         with self._contexts():
-            if self._marks_steps:
+            if self.records_graphs:
                 compiler.mark_step()
             return first_tensor(self._forward(self.inputs[0])).clone()
 

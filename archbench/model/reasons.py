@@ -82,6 +82,11 @@ REASONS: dict[str, Reason] = {
     "power_capped": Reason(
         effect="label", meaning="the device ran at its software power limit, which is normal under load"
     ),
+    "graphs_recorded": Reason(
+        effect="suspect",
+        meaning="CUDA graphs were recorded again while steps were timed, which takes many times a step",
+        remedy="measure it with compile_mode `default` too: its inputs or weights move between steps",
+    ),
     "monitor_blind": Reason(
         effect="label",
         meaning="nothing told, at least at times, whether the device was throttled or shared while it was timed",
@@ -145,6 +150,12 @@ REASONS: dict[str, Reason] = {
     "nothing_ran": Reason(effect="null", meaning="only static figures were asked for, which need no step"),
     "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
     "inference_only": Reason(effect="null", meaning="defined for inference only"),
+    "no_graphs_in_mode": Reason(effect="null", meaning="this compile mode records no CUDA graphs"),
+    "profiler_blind": Reason(
+        effect="null",
+        meaning="the profiler saw no call of the device's runtime, as may happen beside another profiler",
+        remedy="measure it again with no other profiler attached",
+    ),
     "not_compiled": Reason(effect="null", meaning="the cell does not compile"),
     "is_reference": Reason(effect="null", meaning="this cell is the reference that others are compared with"),
     "not_finite": Reason(effect="null", meaning="an output was zero, infinite or not a number"),

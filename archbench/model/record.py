@@ -108,13 +108,18 @@ class Record(Struct, frozen=True, kw_only=True):
     contention: Annotated[Real, C("share of CPU time that others took while timing; CPU only")] = None
 
     # torch.compile
-    compile_cold_s: Annotated[Real, C("first step with an empty compile cache", "s", metric="compile")] = None
-    compile_warm_s: Annotated[Real, C("first step with the cache filled", "s", metric="compile")] = None
-    compile_neighbours: Annotated[Whole, C("compilations that ran beside this one", metric="compile")] = None
+    compile_cold_s: Annotated[
+        Real,
+        C("first step with an empty compile cache; with CUDA graphs the first two: the second records", "s", "compile"),
+    ] = None
+    compile_warm_s: Annotated[Real, C("the same in a fresh process that finds the cache filled", "s", "compile")] = None
+    compile_neighbours: Annotated[
+        Whole, C("compilations beside this one: 0, for a run compiles one cell after the other", metric="compile")
+    ] = None
     graph_breaks: Annotated[Whole, C("graph breaks in the compiled step")] = None
     recompiles: Annotated[Whole, C("recompilations after the first")] = None
     cuda_graph_launches: Annotated[
-        Whole, C("CUDA graph launches seen in one step; null on the CPU", metric="compile")
+        Whole, C("CUDA graph launches seen in one step, in a process where nothing is timed", metric="compile")
     ] = None
 
     # Memory, in a pass of its own

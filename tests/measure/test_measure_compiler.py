@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -103,6 +107,47 @@ def test_a_missing_toolchain_is_told_from_a_bug():
     wrapped.__cause__ = InvalidCxxCompiler()
     assert compiler.lacks_toolchain(wrapped)
     assert not compiler.lacks_toolchain(RuntimeError("a bug"))
+
+
+def test_recorded_graphs_are_read_off_inductors_own_count_without_moving_it(monkeypatch):
+    from torch._inductor import cudagraph_trees
+
+    assert "self.graph_counter = itertools.count" in inspect.getsource(cudagraph_trees.CUDAGraphTreeManager.__init__)
+    assert compiler.graphs_recorded() == 0, "nothing was recorded on a CPU"
+    manager = SimpleNamespace(graph_counter=itertools.count())
+    monkeypatch.setattr(cudagraph_trees, "get_manager", lambda create_if_none_exists: manager)
+    assert [next(manager.graph_counter), next(manager.graph_counter)] == [0, 1]
+    assert compiler.graphs_recorded() == compiler.graphs_recorded() == 2
+
+
+class Call(NamedTuple):
+    key: str
+    count: int
+
+
+@pytest.mark.parametrize(
+    ("calls", "launches"),
+    [
+        ([Call("cudaGraphLaunch", 3), Call("cudaDeviceSynchronize", 1)], 3),
+        ([Call("cuGraphLaunch", 1), Call("aten::add", 5)], 1),
+        ([Call("cudaLaunchKernel", 40), Call("aten::cudnn_convolution", 4)], 0),
+        ([Call("aten::add", 5), Call("cuda graphs of ours", 1)], None),
+        ([], None),
+    ],
+)
+def test_a_profiler_that_saw_no_call_of_the_runtime_says_nothing_of_graphs(calls, launches, monkeypatch):
+    class Session:
+        def __init__(self, activities):
+            assert len(activities) == 2
+
+        __enter__ = __exit__ = lambda self, *_: self
+
+        def key_averages(self):
+            return calls
+
+    monkeypatch.setattr(torch.profiler, "profile", Session)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert compiler.cuda_graph_launches(lambda: None) == launches
 
 
 @pytest.mark.slow

@@ -1,14 +1,32 @@
-"""What torch.compile costs before it pays: the first step with an empty cache, and with a filled one."""
+"""What torch.compile costs before it pays: the first steps with an empty cache, and in a fresh process with a full one.
+
+The second process also has the one session of CUDA's profiler: CUPTI slows whatever its process does afterwards.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, structs
+
 from archbench.measure import compiler
+from archbench.measure.fresh import FreshProcessError
 from archbench.measure.metrics.metric import Metric
+from archbench.model.cell import Cell, Group
+from archbench.model.messages import Task
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
+
+
+class Again(Struct, frozen=True, kw_only=True):
+    """What a fresh process found that compiled a cell once more."""
+
+    ready_s: float
+    launches: int | None
+    """CUDA graphs launched in one step; `None` where none can be, or the profiler saw no call at all."""
 
 
 def _cannot(run: CellRun) -> str | None:
@@ -17,20 +35,45 @@ def _cannot(run: CellRun) -> str | None:
 
 def _prepare(run: CellRun) -> None:
     if run.compiles:
-        run.around.enter_context(compiler.cold_cache())
+        with run.phase("compiler"):
+            compiler.get_ready(run.group.device)
+        run.around.enter_context(compiler.cold_cache())  # one for each cell: a later one owes nothing to those before
 
 
 def _fill(run: CellRun) -> None:
-    run.row.set(compile_cold_s=run.first_call_s, compile_neighbours=0)
-    if run.cell.device == "cuda":
-        with run.phase("cuda graphs"):
-            run.row.set(cuda_graph_launches=compiler.cuda_graph_launches(run.workload.step))
+    assert run.group.fresh is not None, "the group has cells to compile again"
+    run.row.set(compile_cold_s=run.ready_s, compile_neighbours=0)
+    if run.workload.records_graphs:
+        no_launches = "profiler_blind"
     else:
-        run.row.null("not_on_device", "cuda_graph_launches")
+        no_launches = "no_graphs_in_mode" if run.cell.device == "cuda" else "not_on_device"
     with run.phase("compile again"):
-        compiler.reset()
-        compiler.forget_loaded()
-        run.row.set(compile_warm_s=run.time_one_step())
+        run.release()
+        try:
+            again = run.group.fresh.call(compile_again, run.task, run.cell, compiler.cache_folder())
+        except FreshProcessError as error:
+            run.row.null("phase_failed", *COMPILE.columns)
+            print(f"{run.cell.cell_id}: {run.row.phase}: {error}", file=sys.stderr)
+            return
+    run.row.set(compile_warm_s=again.ready_s, cuda_graph_launches=again.launches)
+    if again.launches is None:
+        run.row.null(no_launches, "cuda_graph_launches")
 
 
 COMPILE = Metric(name="compile", prepare=_prepare, fill=_fill, cannot=_cannot)
+
+
+def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
+    """Build `cell` and bring it to steady steps, with the compiled code that `cache` holds; for a fresh process."""
+    from archbench.measure.cell_run import CellRun
+    from archbench.measure.group import GroupContext
+
+    alone = structs.replace(task, group=Group(cells=(cell,)), metrics=())
+    run = CellRun(GroupContext(alone), cell, first=True, enter=lambda phase: None)
+    compiler.without_workers()
+    compiler.get_ready(run.group.device)
+    with compiler.cache_in(cache):
+        run.build()
+        run.first_call()
+        launches = compiler.cuda_graph_launches(run.workload.step) if run.workload.records_graphs else None
+    return Again(ready_s=run.ready_s, launches=launches)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _fill(run: CellRun) -> None:
-    with run.phase("energy"), run.no_recompiles():
+    with run.phase("energy"), run.steady():
         group = run.group
         reading = measure_energy(run.workload.step, group.clock, group.probe, run.task.protocol, step_s=run.step_s)
     if not isinstance(reading, Energy):

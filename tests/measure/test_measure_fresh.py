@@ -1,0 +1,57 @@
+"""Fresh processes: each has what was there when they were set aside, and nothing that came later."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from archbench.measure.fresh import FreshProcessError, FreshProcesses
+
+STATE: list[str] = []
+
+
+def where() -> tuple[int, int, list[str]]:
+    STATE.append("been here")
+    return os.getpid(), os.getppid(), STATE
+
+
+def fail(*, word: str) -> None:
+    raise ValueError(f"{word}\nand more")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    return FreshProcesses()
+
+
+def test_each_call_has_a_process_of_its_own_in_which_nothing_ran(fresh):
+    STATE[:] = ["ran in the measuring process"]
+    first, aside, state = fresh.call(where)
+    second, again, later = fresh.call(where)
+    assert len({first, second, aside, os.getpid()}) == 4
+    assert aside == again
+    assert state == later == ["been here"]
+
+
+def test_what_a_fresh_process_raises_is_one_line(fresh):
+    with pytest.raises(FreshProcessError, match=r"^ValueError: told and more$"):
+        fresh.call(fail, word="told")
+
+
+def test_a_fresh_process_that_dies_costs_one_call(fresh):
+    with pytest.raises(FreshProcessError, match="ended with -9"):
+        fresh.call(die)
+    assert fresh.call(os.getppid) not in (0, 1)
+
+
+def test_without_the_one_set_aside_there_are_none():
+    gone = FreshProcesses()
+    os.kill(gone.call(os.getppid), signal.SIGKILL)
+    with pytest.raises(FreshProcessError, match="has died"):
+        gone.call(os.getpid)
