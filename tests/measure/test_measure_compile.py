@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from archbench.worker.local import LocalExecutor
 from test_measure_group import ALL, task_for
 
 from archbench.model.messages import CellFinished, PhaseStarted
-from archbench.worker.local import LocalExecutor
 
 HERE = Path(__file__).parent
 
