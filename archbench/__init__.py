@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Interrupted, Run, compare, load, pick, plan, report, run, show
+    from archbench.api import Interrupted, Run, compare, load, pick, plan, profile, report, run, show
     from archbench.model.errors import FitnessWarning, UnfitError, UsageError
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "pick",
     "plan",
+    "profile",
     "report",
     "run",
     "show",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from archbench.model.cell import Plan
     from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
+    from archbench.model.profile import Profile
     from archbench.model.record import Record
 
 _T = TypeVar("_T")
@@ -197,7 +198,7 @@ def run(
     )
     path, interrupted = carry_out(
         job,
-        out=None if out is None else Path(out),
+        out=_path(out),
         fresh=fresh,
         retry_failed=retry_failed,
         force=force,
@@ -265,7 +266,7 @@ def report(runs: PathOrText | Sequence[PathOrText], *, format: str = "md", out: 
 
     check_format(format)
     paths = _paths(runs)
-    place = None if out is None else Path(out)
+    place = _path(out)
     if place is not None:
         return write_report(paths[0], format, place) if len(paths) == 1 else write_merged(paths, format, place)
     return FORMATS[format](build_report(read_run(paths[0])) if len(paths) == 1 else build_merged(read_several(paths)))
@@ -294,6 +295,56 @@ def pick(
         where=_several(where), minimize=_several(minimize), maximize=_several(maximize), across=_several(across)
     )
     return choose(read_candidates(_paths(runs)), question)
+
+
+def profile(
+    name: Network,
+    *,
+    batch_size: int = 1,
+    phase: str = "inference",
+    precision: str = "fp32",
+    compile_mode: str = "off",
+    memory_format: str = "contiguous",
+    input_size: int | None = None,
+    against: str = "",
+    device: str = "auto",
+    threads: int | None = None,
+    memory: bool = True,
+    gradients: bool = True,
+    html: PathOrText | None = None,
+    trace: PathOrText | None = None,
+    snapshot: PathOrText | None = None,
+    seed: int = 0,
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Profile:
+    """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
+
+    The network is as for `run`, the values of axes too, one each. `against`: another network, or `@AXIS=VALUE` for
+    other settings; then the profile has `against` and `difference` beside it. `threads`: of one operator, on the CPU.
+    `memory`: follow memory over the step; `gradients`: at initialisation, in training. `html`, `trace` (for Perfetto),
+    `snapshot` (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
+    """
+    from archbench.profiling import profiles_of, together
+
+    found = profiles_of(
+        name,
+        _given(batch_size, phase, precision, compile_mode, memory_format, input_size),
+        against=against,
+        device=device,
+        threads=threads,
+        memory=memory,
+        gradients=gradients,
+        html=_path(html),
+        trace=_path(trace),
+        snapshot=_path(snapshot),
+        seed=seed,
+        allow_code=allow_code,
+        force=force,
+        progress=progress,
+    )
+    return together(found)
 
 
 def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[str] = ()) -> Comparison:
@@ -362,6 +413,10 @@ def _several(value: OneOrMore[_T]) -> list[_T]:
 
 def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
     return [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+
+
+def _path(place: PathOrText | None) -> Path | None:
+    return None if place is None else Path(place)
 
 
 def _json(value: object) -> str:

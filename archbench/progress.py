@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -82,6 +83,26 @@ def _note(run: Path, total: int, left: int) -> str:
     if total and not left:
         return f"archbench: {run} is complete; --fresh measures anew"
     return f"archbench: resuming {run}: {total - left} of {total} cells are done" if left < total else ""
+
+
+class PhaseLine:
+    """What is being done, on one line of a terminal's stderr that goes away in the end; elsewhere nothing."""
+
+    def __init__(self, label: str, *, shown: bool | None = None) -> None:
+        self._label = label
+        self._shown = shown is not False and sys.stderr.isatty()
+
+    def __enter__(self) -> PhaseLine:
+        return self
+
+    def show(self, phase: str) -> None:
+        """Put another phase in the place of the last."""
+        if self._shown:
+            print(f"\r\x1b[K{self._label}: {phase}", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def describe(record: Record) -> str:

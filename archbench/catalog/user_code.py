@@ -47,7 +47,7 @@ def make(entry: Entry, network: Network) -> nn.Module:
 def _as_it_is(module: nn.Module, network: Network) -> nn.Module:
     """A network that was passed with its weights: they are kept, but where only shapes are asked for."""
     if network.options or network.num_classes is not None or network.head != "classifier":
-        raise UsageError(f"{network.label} was passed as a module, and has no options; pass one that is as you want it")
+        raise UsageError(f"{network.label} was passed as a module and has no options; pass one that is as you want it")
     return module.to("meta") if torch.get_default_device().type == "meta" else module.train()
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from archbench.analyze import count, count_module, measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, input_shape
-from archbench.device import collect_environment, resolve_device
 from archbench.device.kind import find_device, kind_of, open_clock
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import measure_memory
@@ -30,6 +29,7 @@ from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.pytest_plugin import DEVICES
 from archbench.pytest_plugin.timer import DeviceTimer
+from archbench.session import describe
 from archbench.suite.support import unsupported_toggle
 
 SAMPLING_S = 1.0
@@ -77,7 +77,7 @@ class NetworkBenchmark:
         the test, in one line, where the network cannot be built, and skips it where the device cannot do what is asked.
         """
         try:
-            environment = collect_environment(resolve_device(device or self._config.getoption("archbench_device")))
+            environment = describe(device or self._config.getoption("archbench_device"))
             kind = environment.kind
             subject: _Named | _Given
             if isinstance(network, str):

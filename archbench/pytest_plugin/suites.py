@@ -6,23 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 
-from archbench.device import collect_environment, preflight, resolve_device
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group, Plan
-from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
-from archbench.model.errors import ArchbenchError, UnfitError
-from archbench.model.messages import Calibrated, CellFinished, Event, Task
-from archbench.model.protocol import protocol_for
+from archbench.model.errors import ArchbenchError
+from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
 from archbench.pytest_plugin.timer import ReplayTimer, mark_timer
+from archbench.session import describe, held, task_for
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan
-from archbench.worker import WorkerClient, device_lock, run_tasks
+from archbench.worker import WorkerClient, run_tasks
 
 FIGURES = (
     *("architecture", "batch_size", "phase", "precision", "compile_mode", "memory_format", "device"),
@@ -43,9 +42,9 @@ class SuiteFile(pytest.File):
         allow_code = self.config.getoption("archbench_allow_code")
         try:
             suite = load_suite(self.path, allow_code=allow_code)
-            environment = collect_environment(resolve_device(self.config.getoption("archbench_device")))
+            environment = describe(self.config.getoption("archbench_device"))
             only = self.config.getoption("archbench_only")
-            plan = make_plan(suite, "cpu" if environment.device == "cpu" else "cuda", only=only, rounds=1)
+            plan = make_plan(suite, environment.kind, only=only, rounds=1)
         except ArchbenchError as error:
             raise self.CollectError(str(error)) from None
         self.runner = GroupRunner(suite, plan, environment, self._wanted, allow_code=allow_code)
@@ -146,18 +145,16 @@ class GroupRunner:
         first = self._worker is None
         if self._worker is None:
             if not once:
-                _refuse_unfit(self.device)
-                self._held.enter_context(device_lock(self._environment.device_key))
+                self._held.enter_context(held(self._environment))
             self._worker = WorkerClient(device=self.device)
-        task = Task(
-            group=group,
-            context=RunContext(run_id="pytest", round=0, environment=self._environment, calibration=self._calibration),
-            protocol=protocol_for(group.cells[0].device, self._suite.protocol),
-            metrics=() if once else self._suite.metrics,
-            percentiles=self._suite.percentiles,
-            seed=self._suite.seed,
-            allow_code=self._allow_code,
+        task = task_for(
+            msgspec.structs.replace(self._suite, metrics=()) if once else self._suite,
+            group,
+            self._environment,
+            run_id="pytest",
+            calibration=self._calibration,
             calibrate=first and not once,
+            allow_code=self._allow_code,
         )
         return run_tasks(self._worker, [task])
 
@@ -223,9 +220,3 @@ def _fail(row: Record) -> NoReturn:
 
 def _codes(row: Record) -> list[str]:
     return [code for code in row.reasons if ":" not in code]
-
-
-def _refuse_unfit(device: str) -> None:
-    for finding in preflight(device):
-        if finding.severity == "unfit":
-            raise UnfitError(f"{finding.what}; {finding.remedy}" if finding.remedy else finding.what)

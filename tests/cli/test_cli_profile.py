@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from builders import make_environment
 
-from archbench.cli.profile_command import _other
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import ProfileRequest, Ready, encode
 from archbench.profiler.client import run_profile
+from archbench.profiling import _other
 from archbench.worker import WorkerClient
 
 ODD = Path(__file__).parents[1] / "profile"

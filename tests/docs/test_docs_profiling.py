@@ -11,8 +11,8 @@ from builders import make_environment
 from typer.main import get_command
 
 from archbench.cli import app
-from archbench.cli.profile_command import _cell, _other
 from archbench.model.suite import AXES
+from archbench.profiling import _cell, _other
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiling.md"
 LINES = re.findall(r"^archbench profile .*$", PAGE.read_text(), re.MULTILINE)
@@ -23,8 +23,8 @@ def test_a_profile_of_the_docs_is_of_cells_that_exist(line: str) -> None:
     command = get_command(app).commands["profile"]  # type: ignore[attr-defined]
     given = command.make_context("profile", shlex.split(line)[2:]).params
     axes = {axis: given[axis] for axis in AXES}
-    cell = _cell(given["name"], axes, make_environment(), given["allow_code"])
+    cell = _cell(given["name"], axes, make_environment(), given["allow_code"])[0]
     assert cell.batch_size == int(given["batch_size"])
     if given["against"]:
         name, other = _other(given["name"], axes, given["against"])
-        assert _cell(name, other, make_environment(), given["allow_code"]) != cell
+        assert _cell(name, other, make_environment(), given["allow_code"])[0] != cell

@@ -260,8 +260,7 @@ def test_a_second_gpu_is_the_current_one_while_its_network_is_measured(monkeypat
         raise UsageError(f"a clock of {device} on {current[-1]}")
 
     monkeypatch.setattr(torch.cuda, "device", device)
-    monkeypatch.setattr(network, "resolve_device", str)
-    monkeypatch.setattr(network, "collect_environment", make_environment)
+    monkeypatch.setattr(network, "describe", make_environment)
     monkeypatch.setattr(network, "open_clock", open_clock)
     monkeypatch.setattr(network, "find_device", lambda environment: torch.device(environment.device))
     config = SimpleNamespace(stash={DEVICES: set()})

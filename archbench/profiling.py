@@ -1,0 +1,153 @@
+"""Profiles of one cell, or of two held against each other, from what a user says to what was found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msgspec.structs import asdict, replace
+
+from archbench.catalog.passed import FOLDER, Packed
+from archbench.choose.profile_difference import Compared, difference
+from archbench.model.cell import Cell
+from archbench.model.environment import Environment
+from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.messages import ProfileRequest
+from archbench.model.profile import Profile
+from archbench.model.suite import AXES
+from archbench.pipeline import read_what
+from archbench.profiler.client import run_profile
+from archbench.progress import PhaseLine
+from archbench.rendering.profile_findings import findings
+from archbench.session import describe, held
+from archbench.suite.plan import make_plan
+from archbench.worker import WorkerClient
+
+
+def profiles_of(
+    network: object,
+    axes: Mapping[str, object],
+    *,
+    against: str,
+    device: str,
+    threads: int | None,
+    memory: bool,
+    gradients: bool,
+    html: Path | None,
+    trace: Path | None,
+    snapshot: Path | None,
+    seed: int,
+    allow_code: bool,
+    force: bool,
+    progress: bool | None,
+) -> list[Profile]:
+    """The profile, and that of `against` where it is given. Parameters as of `archbench.profile`; errors as there.
+
+    Every mistake is found before anything is measured.
+    """
+    environment = describe(device)
+    cell, networks = _cell(network, axes, environment, allow_code)
+    cells = [cell]
+    if against:
+        other, _ = _cell(*_other(network, axes, against), environment, allow_code)
+        if other == cell:
+            raise UsageError(f"--against {against}: that is the same network at the same settings")
+        cells.append(other)
+    if snapshot is not None and environment.kind == "cpu":
+        raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
+    for option, path in (("--trace", trace), ("--html", html), ("--snapshot", snapshot)):
+        _refuse_unwritable(option, path)
+    request = ProfileRequest(
+        cell=cell,
+        environment=environment,
+        threads=threads,
+        seed=seed,
+        allow_code=allow_code,
+        memory=memory,
+        gradients=gradients,
+        trace=str(trace.absolute()) if trace else None,
+        snapshot=str(snapshot.absolute()) if snapshot else None,
+    )
+    with held(environment, force=force):
+        profiles = _measured(request, cells, networks, progress)
+    if html is not None:
+        _write_page(html, profiles)
+    return profiles
+
+
+def together(profiles: Sequence[Profile]) -> Profile:
+    """One object of them all: the first, with the second beside it and where the difference comes from."""
+    if len(profiles) == 1:
+        return profiles[0]
+    first, second = profiles
+    return Compared(**asdict(first), against=second, difference=difference(first, second))
+
+
+def _cell(
+    network: object, axes: Mapping[str, object], environment: Environment, allow_code: bool
+) -> tuple[Cell, Sequence[Packed]]:
+    """The one cell that is named; every mistake is told as `archbench run` would."""
+    suite, _, networks = read_what(network, axes, allow_code=allow_code)
+    plan = make_plan(suite, environment.kind)
+    if plan.skipped:
+        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
+    if len(plan.cells) != 1:
+        raise UsageError(f"a profile is of one cell, and these options name {len(plan.cells)}; give one value each")
+    return plan.cells[0], networks
+
+
+def _other(network: object, axes: Mapping[str, object], against: str) -> tuple[object, dict[str, object]]:
+    """`densenet121`, `densenet121@batch_size=4` or `@precision=amp-bf16`: what it does not say stays as it is."""
+    name, _, settings = against.partition("@")
+    changed = dict(axes)
+    for setting in filter(None, settings.split(",")):
+        axis, equals, value = setting.partition("=")
+        if axis not in AXES or not equals or not value:
+            hint = did_you_mean(axis, AXES) or f"; axes: {', '.join(AXES)}"
+            raise UsageError(f"--against {against}: {setting!r} is no AXIS=VALUE{hint}")
+        changed[axis] = value
+    return name or network, changed
+
+
+def _refuse_unwritable(option: str, path: Path | None) -> None:
+    """Before anything is measured: minutes of measuring must not end at a typing mistake."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: that is a directory; name a file in it")
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot be written: {error.strerror}") from None
+
+
+def _measured(
+    request: ProfileRequest, cells: Sequence[Cell], networks: Sequence[Packed], progress: bool | None
+) -> list[Profile]:
+    """Profile one cell after the other; trace and snapshot are of the first."""
+    requests = [request, *(replace(request, cell=cell, trace=None, snapshot=None) for cell in cells[1:])]
+    profiles = []
+    with TemporaryDirectory(prefix="archbench-") as folder:
+        for network in networks:
+            network.put(Path(folder))
+        env = {**os.environ, FOLDER: folder} if networks else None
+        with WorkerClient(device=request.environment.device, env=env) as worker:
+            for one in requests:
+                with PhaseLine(one.cell.network.label, shown=progress) as line:
+                    profile = run_profile(worker, one, line.show)
+                profiles.append(replace(profile, findings=findings(profile)))
+    return profiles
+
+
+def _write_page(path: Path, profiles: Sequence[Profile]) -> None:
+    from archbench.rendering.html import render_html
+    from archbench.rendering.profile_report import profile_report
+    from archbench.results.files import write_bytes
+
+    write_bytes(path, render_html(profile_report(*profiles)).encode())
