@@ -140,5 +140,18 @@ def _bytes(tensor: Tensor) -> int:
 
 def _flops(func: OpOverload, args: Any, kwargs: Any, out: Any) -> int:
     packet = func.overloadpacket
+    if packet == _ATEN.convolution_backward:
+        return _convolution_backward_flops(*args)
     formula = flop_registry.get(_SAME_FORMULA.get(packet, packet))
     return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+
+
+def _convolution_backward_flops(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> int:
+    """FLOP of a convolution's backward pass: each gradient asked for, of input and of weight, is as much as the forward.
+
+    Every weight meets every point of the smaller side, once for each image: batch x points x elements of the weight,
+    which holds with groups, strides and transposed. torch 2.11 to 2.15 leaves the groups out of the weight's gradient.
+    """
+    transposed, wanted = rest[4], rest[-1]
+    points = (image if transposed else gradient).shape[2:].numel()
+    return 2 * image.shape[0] * points * weight.numel() * sum(map(bool, wanted[:2]))

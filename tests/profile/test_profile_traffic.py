@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +42,18 @@ def test_backward_counts_both_gradients_but_none_of_the_image() -> None:
     flops = {owner: work.flops for owner, work in traffic.by_owner.items()}
     assert flops[Owner("0", backward=True)] == flops[Owner("0", backward=False)]
     assert flops[Owner("1", backward=True)] == 2 * flops[Owner("1", backward=False)]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 32])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_backward_is_twice_the_forward_with_groups_strides_and_transposed(kind, groups: int, stride: int) -> None:
+    module = nn.Sequential(kind(32, 64, 3, stride=stride, padding=1, groups=groups, bias=False))
+    traffic = watch(module, torch.randn(2, 32, 10, 10, requires_grad=True), train=True)
+    flops = {owner: work.flops for owner, work in traffic.by_owner.items()}
+    points = (10 if stride == 1 or kind is nn.ConvTranspose2d else 5) ** 2
+    assert flops[Owner("0", backward=False)] == 2 * (2 * points) * (64 * 32 // groups) * (3 * 3)
+    assert flops[Owner("0", backward=True)] == 2 * flops[Owner("0", backward=False)]
 
 
 def test_fused_attention_on_the_cpu_is_counted() -> None:
