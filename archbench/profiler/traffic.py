@@ -147,7 +147,7 @@ def _flops(func: OpOverload, args: Any, kwargs: Any, out: Any) -> int:
 
 
 def _convolution_backward_flops(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> int:
-    """FLOP of a convolution's backward pass: each gradient asked for, of input and of weight, is as much as the forward.
+    """FLOP of a convolution's backward pass: each gradient asked for, of input and of weight, is one forward pass.
 
     Every weight meets every point of the smaller side, once for each image: batch x points x elements of the weight,
     which holds with groups, strides and transposed. torch 2.11 to 2.15 leaves the groups out of the weight's gradient.
