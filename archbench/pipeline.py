@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from archbench.device.kind import named_kind
 from archbench.model.axes import STATIC, DeviceKind
 from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
 from archbench.model.messages import Calibrated, CellFinished, Event, Task
+from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.progress import RunProgress
 from archbench.results import RunStore, find_run, new_run_id, run_identity
@@ -138,10 +140,8 @@ def read_what(
 
 def planned_kind(device: str) -> DeviceKind:
     """The kind of device that cells are planned for, which need not be in this machine; only `auto` looks."""
-    word = device.strip().lower()
-    if word == "cuda" or (word.startswith("cuda:") and word[5:].isdecimal()):
-        return "cuda"
-    return describe(word).kind
+    kind = named_kind(device)
+    return describe(device).kind if kind is None else kind.name
 
 
 def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
@@ -229,8 +229,9 @@ def _executed(store: RunStore, job: Job, left: Plan) -> Iterator[Event]:
 def _tasks(store: RunStore, job: Job, left: Plan) -> Iterator[Task]:
     """Made as they are needed, so that later ones carry what the first one found out about the device."""
     wanted = set(job.suite.metrics)
-    # Worth it for a figure, or, in a resumed session too, for a GPU to settle.
-    calibrate = bool(wanted & {"throughput", "profile"}) or (left.device == "cuda" and wanted != set(STATIC))
+    soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
+    # Worth it for a figure, or, in a resumed session too, for a device to settle.
+    calibrate = bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
     for number, groups in enumerate(left.rounds):
         for group in groups:
             yield task_for(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
+from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
 from archbench.stats.repeatability import repeatability_limit
@@ -74,10 +75,15 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     summary["processes"] = np.bincount(group)
     summary["processes_used"] = np.bincount(group[used], minlength=len(first))
     new = {**_figures(frame, group, used), **_judgement(frame, group, used)}
-    new |= _rank_figures(frame.loc[used, _RANKED_FROM], group[used], summary["device"] == "cpu", new)
+    new |= _rank_figures(frame.loc[used, _RANKED_FROM], group[used], _follows_canary(summary["device"]), new)
     summary = summary.drop(columns=[name for name in new if name in summary])
     summary = pd.concat([summary, pd.DataFrame(new, index=summary.index)], axis=1)
     return summary[[*(name for name in columns() if name not in _ROW_ONLY), *DERIVED, *ADDED]]
+
+
+def _follows_canary(devices: pd.Series[str]) -> pd.Series[bool]:
+    """Rows of devices whose figures are corrected by the canary."""
+    return devices.map(lambda name: kind_named(name).follows_canary).astype(bool)
 
 
 def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
@@ -92,7 +98,7 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
     rows = rows[visited]
     if rows.empty:
         return None
-    corrected = bool((rows["device"] == "cpu").all() and rows["speed_index"].notna().all())
+    corrected = bool(_follows_canary(rows["device"]).all() and rows["speed_index"].notna().all())
     logs = np.log(rows[_CORRECTED if corrected else "latency_median_s"])
     limit = repeatability_limit(visits for _, visits in logs.groupby([rows[key] for key in (*KEYS, "round")]))
     assert limit is not None

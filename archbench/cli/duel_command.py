@@ -64,12 +64,11 @@ def command(
         raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")
     if turns is not None and not FEWEST_TURNS <= turns <= MOST_PAIRS:
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
-    resolved = resolve_device(device)
-    kind: DeviceKind = "cpu" if resolved == "cpu" else "cuda"
+    environment = collect_environment(resolve_device(device))
+    resolved, kind = environment.device, environment.kind
     fighters = _cells(cells, kind, allow_code)
     protocol = protocol_for(kind, {} if turns is None else {"turns": turns})
     refuse_unfit(resolved, force)
-    environment = collect_environment(resolved)
     with device_lock(environment.device_key):
         books = DuelBooks.of(fighters, protocol, environment, fresh=fresh)
         duel = _fight(fighters, books, resolved, protocol, count, budget_s, allow_code)

@@ -83,7 +83,7 @@ def command(
     suite, text = read_suite(what, allow_code=allow_code)
     resolved = resolve_device(device)
     environment = collect_environment(resolved)
-    plan = make_plan(suite, "cpu" if resolved == "cpu" else "cuda", only=only or (), rounds=1)
+    plan = make_plan(suite, environment.kind, only=only or (), rounds=1)
     project = find_project(Path.cwd())
     sides = _sides(base, base if head is None else head, project)
     if static:

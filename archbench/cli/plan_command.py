@@ -73,11 +73,10 @@ def command(
 def _kind(device: str) -> DeviceKind:
     """Cells are planned for a kind of device, which need not be in this machine; only `auto` looks."""
     from archbench.device import resolve_device
+    from archbench.device.kind import kind_named, named_kind
 
-    word = device.strip().lower()
-    if word == "cuda" or (word.startswith("cuda:") and word[5:].isdecimal()):
-        return "cuda"
-    return "cuda" if resolve_device(word).startswith("cuda") else "cpu"
+    kind = named_kind(device) or kind_named(resolve_device(device).partition(":")[0])
+    return kind.name
 
 
 def _document(suite: Suite, plan: Plan) -> PlanDocument:

@@ -94,7 +94,7 @@ def _refuse_unfinished(name: str, side: Rows, missing: set[str]) -> None:
         return
     from archbench.suite.plan import make_plan
 
-    plan = make_plan(side.suite, "cpu" if side.frame["device"].iloc[0] == "cpu" else "cuda")
+    plan = make_plan(side.suite, side.frame["device"].iloc[0])
     waiting = [cell.cell_id for cell in plan.cells if cell.cell_id in missing]
     if waiting:
         raise UnfitError(

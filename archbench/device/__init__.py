@@ -4,10 +4,10 @@ from archbench.device.checks import Finding
 from archbench.device.doctor import examine, preflight
 from archbench.device.environment import collect_environment
 from archbench.device.health import BlockHealth, between
+from archbench.device.kind import open_probe, resolve_device
 from archbench.device.peaks import peak_flops
-from archbench.device.probe import Probe, Reading, open_probe
+from archbench.device.probe import Probe, Reading
 from archbench.device.replay import ReplayProbe
-from archbench.device.visible import resolve_device
 
 __all__ = [
     "BlockHealth",

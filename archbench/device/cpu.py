@@ -1,20 +1,37 @@
-"""The CPU: it has finished when a call returns, and its memory is the host's."""
+"""The CPU: it has finished when a call returns, its memory is the host's, and others may want its cores.
+
+Wall time against process time would call every step with a pause in it contended, and the load average answers a
+minute late. The kernel keeps the exact figure: how long each of our threads stood ready without getting a core
+(`/proc/self/task/*/schedstat`, ns), and how long the hypervisor ran somebody else (`steal` in `/proc/stat`, ticks).
+What neither sees (a neighbour on the other hyper-thread, or on the memory bus) is the canary's to find.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from archbench.device.checks import Finding
 from archbench.device.clock import Backlogged, Step, Timing, checked
+from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes
-from archbench.model.axes import DeviceKind
-from archbench.model.environment import Environment
+from archbench.device.probe import CpuTimes, Reading
+from archbench.model.axes import CompileMode, DeviceKind, Precision
+from archbench.model.environment import Environment, Gpu
 
 if TYPE_CHECKING:
     import torch
 
 SETTLE_S = 0.02
 """OpenMP's threads spin on for up to about 15 ms after their work (libgomp: 300,000 rounds)."""
+
+
+PREFLIGHT_LOAD_S = 0.25
+"""How long a preflight looks at the load: ticks are 10 ms, so this resolves 2 % on two cores."""
+_NS = 1e9
 
 
 class HostClock:
@@ -39,6 +56,65 @@ class HostClock:
         return None
 
 
+class CpuProbe:
+    """Reads this process's and this machine's CPU times. 0.1 ms, and 0.02 ms more for each thread."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+        self._tick_s = 1 / os.sysconf("SC_CLK_TCK")
+
+    def read(self) -> Reading:
+        return Reading(at_s=time.perf_counter(), cpu=self.times(), host_only=True)
+
+    def times(self) -> CpuTimes:
+        """The CPU times alone, for the probe of another device."""
+        busy_s, stolen_s = self._machine_times()
+        return CpuTimes(
+            cores=len(self._cores) or os.cpu_count() or 1,
+            own_s=time.process_time(),
+            waited_s=self._waits(),
+            busy_s=busy_s,
+            stolen_s=stolen_s,
+        )
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _machine_times(self) -> tuple[float | None, float | None]:
+        """Busy and stolen seconds of our cores: `cpuN user nice system idle iowait irq softirq steal guest ...`."""
+        try:
+            lines = (self._proc / "stat").read_text().splitlines()
+        except OSError:
+            return None, None
+        busy = stolen = 0
+        seen = False
+        for line in lines:
+            name, *fields = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and (not self._cores or int(name[3:]) in self._cores):
+                user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
+                busy += user + nice + system + irq + softirq
+                stolen += steal
+                seen = True
+        return (busy * self._tick_s, stolen * self._tick_s) if seen else (None, None)
+
+    def _waits(self) -> tuple[tuple[int, float], ...] | None:
+        """`(thread, seconds waited)` of each live thread; `None` where this kernel does not keep it."""
+        waits = []
+        ran = 0
+        try:
+            for task in os.listdir(self._proc / "self/task"):
+                try:
+                    on_cpu, waited, _ = (self._proc / "self/task" / task / "schedstat").read_text().split()
+                except ProcessLookupError:
+                    continue  # The thread ended between the listing and the reading.
+                ran += int(on_cpu)
+                waits.append((int(task), int(waited) / _NS))
+        except (OSError, ValueError):
+            return None
+        return tuple(waits) if ran else None  # All zero: compiled in, but switched off.
+
+
 class Cpu:
     """See `archbench.device.kind.Kind`."""
 
@@ -47,6 +123,56 @@ class Cpu:
     calibration = CalibrationSizes(matrix=512, copy_bytes=128 << 20, precisions=("fp32", "bf16"))
     activity: str | None = None
     records_graphs = False
+    numbered = False
+    process_bytes = 400 << 20
+    follows_canary = True
+
+    def resolve(self, number: int | None, asked: str) -> str:
+        return "cpu"
+
+    def first(self) -> str:
+        return "cpu"
+
+    def describe(self, device: str) -> tuple[Gpu | None, str | None]:
+        return None, None
+
+    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
+        """`AMD EPYC 7B13 x2 AVX2`."""
+        return f"{host.cpu_model} x{host.cpu_count} {host.vector_unit}"
+
+    def room(self, environment: Environment) -> int:
+        import psutil
+
+        return min(environment.memory_bytes, psutil.virtual_memory().available)
+
+    def refuses(self, precision: Precision, compile_mode: CompileMode) -> str | None:
+        """The modes with CUDA graphs compile to the code of those without: inductor counts a `cudagraph_skips`.
+
+        The precisions all run forward and backward, amp-fp16 with its loss scaler (seen by running torch 2.15).
+        """
+        if precision == "tf32":
+            return "TF32 is a number format of NVIDIA GPUs; on a CPU this would be fp32"
+        if compile_mode == "reduce-overhead":
+            return "reduce-overhead means CUDA graphs; on a CPU this would be compile_mode default"
+        if compile_mode == "max-autotune":
+            return "max-autotune includes CUDA graphs; on a CPU this would be max-autotune-no-cudagraphs"
+        return None
+
+    def preflight(self, device: str) -> Iterator[Finding]:
+        from archbench.device.checks.host import judge_load, read_load
+
+        yield judge_load(read_load(PREFLIGHT_LOAD_S))
+
+    def examine(self, environment: Environment) -> Iterator[Finding]:
+        from archbench.device.checks.gpu import absence_findings
+
+        return absence_findings()
+
+    def is_gone(self, environment: Environment) -> bool:
+        return False
+
+    def probe(self, device: str, uuid: str | None, ours: Collection[int]) -> CpuProbe:
+        return CpuProbe()
 
     def find(self, environment: Environment) -> torch.device:
         import torch

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
+from archbench.device.checks import Finding
+from archbench.device.checks.gpu import gpu_findings, order_findings
 from archbench.device.clock import MS, Backlogged, Step, Timing, checked
+from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes
-from archbench.model.axes import DeviceKind
-from archbench.model.environment import Environment
+from archbench.device.nvml_probe import NvmlProbe
+from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
+from archbench.model.axes import CompileMode, DeviceKind, Precision
+from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,11 +158,49 @@ class Cuda:
     calibration = CalibrationSizes(matrix=8192, copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16"))
     activity: str | None = "CUDA"
     records_graphs = True
+    numbered = True
+    process_bytes = 700 << 20
+    follows_canary = False
+
+    def resolve(self, number: int | None, asked: str) -> str:
+        visible = known_gpus(named=True)
+        if (number or 0) >= len(visible.gpus):
+            raise UsageError(f"device {asked!r} does not exist: {what_exists(visible)}")
+        return f"cuda:{number or 0}"
+
+    def first(self) -> str | None:
+        return "cuda:0" if known_gpus(named=False).gpus else None
+
+    def describe(self, device: str) -> tuple[Gpu | None, str | None]:
+        return describe(number_of(device))
+
+    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
+        """`NVIDIA H200`, or `NVIDIA H200 MIG 1g.18gb`."""
+        return "unknown GPU" if gpu is None else gpu.name
+
+    def room(self, environment: Environment) -> int | None:
+        return environment.gpus[0].memory_bytes if environment.gpus else None
+
+    def refuses(self, precision: Precision, compile_mode: CompileMode) -> None:
+        return None
+
+    def preflight(self, device: str) -> Iterator[Finding]:
+        return gpu_findings(number_of(device))
+
+    def examine(self, environment: Environment) -> Iterator[Finding]:
+        yield from order_findings(visible_gpus().gpus, os.environ.get("CUDA_DEVICE_ORDER"))
+        yield from gpu_findings(number_of(environment.device), environment)
+
+    def is_gone(self, environment: Environment) -> bool:
+        return is_gone(environment)
+
+    def probe(self, device: str, uuid: str | None, ours: Collection[int]) -> NvmlProbe:
+        return NvmlProbe(uuid if uuid is not None else uuid_of(number_of(device)), ours=ours)
 
     def find(self, environment: Environment) -> torch.device:
         import torch
 
-        number = int(environment.device.partition(":")[2] or 0)
+        number = number_of(environment.device)
         gpu = environment.gpus[0] if environment.gpus else None
         wanted = set() if gpu is None else {_bare(uuid) for uuid in (gpu.mig_uuid, gpu.uuid) if uuid}
         shown = [self.uuid(torch.device("cuda", other)) for other in range(torch.cuda.device_count())]
@@ -206,6 +250,11 @@ class Cuda:
 
     def settle(self) -> None:
         return None
+
+
+def number_of(device: str) -> int:
+    """1 of `cuda:1`."""
+    return int(device.partition(":")[2] or 0)
 
 
 def _bare(uuid: str) -> str:

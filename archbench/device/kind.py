@@ -1,20 +1,26 @@
 """What a kind of device is to whoever measures on it: one object, from one file a kind.
 
-A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, a line in `kind_of`, and its name in
+A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, a line in `_KINDS`, and its name in
 `archbench.model.axes.DeviceKind`. The files import torch inside their methods: the parent reads the same objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
+from archbench.device.checks import Finding
 from archbench.device.clock import Clock
-from archbench.model.axes import DeviceKind, Precision
-from archbench.model.environment import Environment
+from archbench.device.host import Host
+from archbench.device.probe import Probe
+from archbench.model.axes import CompileMode, DeviceKind, Precision
+from archbench.model.environment import Environment, Gpu
+from archbench.model.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +87,46 @@ class Kind(Protocol):
     """The name of its kernels' own kind of activity in torch's profiler; None where operators are all there is."""
     records_graphs: bool
     """Whether torch.compile's modes with CUDA graphs record any."""
+    numbered: bool
+    """Whether there can be several: `cuda:1`."""
+    process_bytes: int
+    """What a process holds of its memory besides the cell's tensors: libraries, workspace, a context."""
+    follows_canary: bool
+    """Its speed wanders as the canary's does, so that figures are corrected by it."""
+
+    # What the parent asks, which never imports torch.
+
+    def resolve(self, number: int | None, asked: str) -> str:
+        """The device of this number, by default the first. Raises `UsageError`, naming the word asked, for none."""
+
+    def first(self) -> str | None:
+        """What `auto` takes, if there is one."""
+
+    def describe(self, device: str) -> tuple[Gpu | None, str | None]:
+        """The accelerator and its driver's version, as far as they are told."""
+
+    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
+        """See `Environment.hardware_class`."""
+
+    def room(self, environment: Environment) -> int | None:
+        """Bytes that processes may fill together, where that is known."""
+
+    def refuses(self, precision: Precision, compile_mode: CompileMode) -> str | None:
+        """Why a cell with these toggles would not be what it says; None where nothing speaks against it."""
+
+    def preflight(self, device: str) -> Iterator[Finding]:
+        """What must be right at this very moment, before every run."""
+
+    def examine(self, environment: Environment) -> Iterator[Finding]:
+        """What `archbench doctor` says of this kind of device, besides what it says of the host."""
+
+    def is_gone(self, environment: Environment) -> bool:
+        """The device was there when it was described, and is no more."""
+
+    # What a process that measures asks.
+
+    def probe(self, device: str, uuid: str | None, ours: Collection[int]) -> Probe:
+        """See `open_probe`."""
 
     def find(self, environment: Environment) -> torch.device:
         """The device that `environment` is about, whatever number it has in this process.
@@ -113,14 +159,51 @@ class Kind(Protocol):
         """Wait until nothing of a finished step can disturb another process."""
 
 
-@cache
-def kind_named(name: DeviceKind) -> Kind:
-    """The kind called `name`. Raises `KeyError` for one that archbench does not know."""
-    from archbench.device.cpu import Cpu
-    from archbench.device.cuda import Cuda
+_KINDS = {"cuda": "Cuda", "cpu": "Cpu"}
+"""Module and class of each kind, in the order in which `auto` looks for one."""
 
-    kinds: dict[str, Callable[[], Kind]] = {"cpu": Cpu, "cuda": Cuda}
-    return kinds[name]()
+
+@cache
+def kind_named(name: str) -> Kind:
+    """The kind called `name`. Raises `KeyError` for one that archbench does not know."""
+    kind: Kind = getattr(import_module(f"archbench.device.{name}"), _KINDS[name])()
+    return kind
+
+
+def named_kind(device: str) -> Kind | None:
+    """The kind that a word such as `cuda:1` is of, whether or not there is such a device; None for what is no word."""
+    name, colon, number = device.strip().lower().partition(":")
+    kind = kind_named(name) if name in _KINDS else None
+    fits = not colon or (kind is not None and kind.numbered and re.fullmatch("[0-9]{1,4}", number))
+    return kind if fits else None
+
+
+def resolve_device(text: str = "auto") -> str:
+    """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes the first GPU, else the CPU.
+
+    Raises `UsageError` for a word that is no device, and for a GPU that is not there, listing what is.
+    """
+    word = text.strip().lower()
+    if word == "auto":
+        return next(found for name in _KINDS if (found := kind_named(name).first()))
+    kind = named_kind(word)
+    if kind is None:
+        hint = "; did you mean cuda?" if word == "gpu" else did_you_mean(word, ("auto", "cpu", "cuda", "cuda:0"))
+        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N{hint}")
+    number = word.partition(":")[2]
+    return kind.resolve(int(number) if number else None, text)
+
+
+def open_probe(device: str, *, uuid: str | None = None, ours: Collection[int] = ()) -> Probe:
+    """Open the probe of `cpu` or `cuda:N`.
+
+    `uuid` is torch's `get_device_properties(N).uuid`, with or without `GPU-`; give it wherever torch is there to ask,
+    because CUDA numbers unlike GPUs in another order than NVML. `ours` are processes besides this one that may use
+    the GPU (the rival of a duel).
+
+    Never raises for a missing or forbidden NVML: such a probe reads nothing, and each reading says why.
+    """
+    return kind_named(device.partition(":")[0]).probe(device, uuid, ours)
 
 
 def find_device(environment: Environment) -> torch.device:
@@ -130,7 +213,7 @@ def find_device(environment: Environment) -> torch.device:
 
 def kind_of(device: torch.device) -> Kind:
     """The kind that a torch device is of."""
-    return kind_named(device.type)  # type: ignore[arg-type]
+    return kind_named(device.type)
 
 
 def open_clock(device: torch.device) -> Clock:

@@ -13,7 +13,7 @@ import psutil
 import pynvml
 
 from archbench.device import nvml
-from archbench.device.cpu_probe import CpuProbe
+from archbench.device.cpu import CpuProbe
 from archbench.device.probe import CpuTimes, GpuProcess, Reading, SlowdownTimes
 
 _FIELDS = {

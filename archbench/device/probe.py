@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Protocol
 
 from msgspec import Struct
@@ -87,22 +86,3 @@ class Probe(Protocol):
     def close(self) -> None:
         """Let go of the device."""
         ...
-
-
-def open_probe(device: str, *, uuid: str | None = None, ours: Collection[int] = ()) -> Probe:
-    """Open the probe of `cpu` or `cuda:N`.
-
-    `uuid` is torch's `get_device_properties(N).uuid`, with or without `GPU-`; give it wherever torch is there to ask,
-    because CUDA numbers unlike GPUs in another order than NVML. `ours` are processes besides this one that may use
-    the GPU (the rival of a duel).
-
-    Never raises for a missing or forbidden NVML: such a probe reads nothing, and each reading says why.
-    """
-    if device == "cpu":
-        from archbench.device.cpu_probe import CpuProbe
-
-        return CpuProbe()
-    from archbench.device.nvml_probe import NvmlProbe
-    from archbench.device.visible import uuid_of
-
-    return NvmlProbe(uuid if uuid is not None else uuid_of(device), ours=ours)

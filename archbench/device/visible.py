@@ -12,14 +12,15 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pynvml
 from msgspec import Struct
 
 from archbench.device import nvml
 from archbench.device.software import torch_build
 from archbench.model.environment import Environment, Gpu
-from archbench.model.errors import UsageError, did_you_mean
 
 SILENCE = {
     "nvml_missing": "NVML (libnvidia-ml.so.1) is not installed; in a container add `utility` to "
@@ -110,28 +111,15 @@ def _first_of_each(present: Sequence[VisibleGpu]) -> tuple[VisibleGpu, ...]:
     return tuple(first[uuid] for uuid in dict.fromkeys(gpu.uuid for gpu in present))
 
 
-def resolve_device(text: str = "auto") -> str:
-    """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes the first GPU, else the CPU.
+def known_gpus(*, named: bool) -> Visible:
+    """As `visible_gpus`; where NVML does not answer, what torch tells if that is worth its import.
 
-    Raises `UsageError` for a word that is no device, and for a GPU that is not there, listing what is.
+    `named`: the user asked for a GPU; else one is only looked for.
     """
-    word = text.strip().lower()
-    if word == "cpu":
-        return "cpu"
-    wanted = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", word)
-    if wanted is None and word != "auto":
-        hint = "; did you mean cuda?" if word == "gpu" else did_you_mean(word, ("auto", "cpu", "cuda", "cuda:0"))
-        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N{hint}")
     visible = visible_gpus()
-    if visible.problem is not None and _worth_asking(named=wanted is not None):
-        told = tuple(VisibleGpu(uuid=gpu.uuid, name=gpu.name) for gpu in gpus_by_torch())
-        visible = Visible(gpus=told, problem=visible.problem)
-    if wanted is None:
-        return "cuda:0" if visible.gpus else "cpu"
-    ordinal = int(wanted[1] or 0)
-    if ordinal >= len(visible.gpus):
-        raise UsageError(f"device {text!r} does not exist: {_what_exists(visible)}")
-    return f"cuda:{ordinal}"
+    if visible.problem is None or not _worth_asking(named=named):
+        return visible
+    return Visible(gpus=tuple(VisibleGpu(uuid=g.uuid, name=g.name) for g in gpus_by_torch()), problem=visible.problem)
 
 
 def _worth_asking(*, named: bool) -> bool:
@@ -161,11 +149,10 @@ def gpus_by_torch() -> tuple[Gpu, ...]:
         return ()
 
 
-def uuid_of(device: str) -> str | None:
+def uuid_of(number: int) -> str | None:
     """NVML's UUID of `cuda:N`, the slice's where there is one; `None` where NVML cannot tell."""
     gpus = visible_gpus().gpus
-    ordinal = int(device.partition(":")[2] or 0)
-    return gpus[ordinal].mig_uuid or gpus[ordinal].uuid if ordinal < len(gpus) else None
+    return gpus[number].mig_uuid or gpus[number].uuid if number < len(gpus) else None
 
 
 def is_gone(environment: Environment) -> bool:
@@ -182,7 +169,8 @@ def is_gone(environment: Environment) -> bool:
         return error.reason in ("device_lost", "driver_not_loaded")
 
 
-def _what_exists(visible: Visible) -> str:
+def what_exists(visible: Visible) -> str:
+    """Which devices there are, or why there is none, in words."""
     if visible.gpus:
         known = ", ".join(f"cuda:{n} ({gpu.mig_name or gpu.name})" for n, gpu in enumerate(visible.gpus))
         return f"this machine has cpu, {known}"
@@ -227,3 +215,47 @@ def _slices(handle: object) -> list[tuple[str, str | None]]:
 def _is_called(gpu: VisibleGpu, word: str, kind: str) -> bool:
     name = gpu.mig_uuid if kind == "MIG-" else gpu.uuid
     return name is not None and len(word) > len(kind) and name.startswith(word)
+
+
+def describe(number: int) -> tuple[Gpu | None, str | None]:
+    """The GPU `cuda:N` and the driver's version, as NVML tells them; else the GPU as torch does."""
+    try:
+        # One session around all: without persistence mode the driver unloads the GPU whenever nobody holds it.
+        with nvml.session():
+            visible = visible_gpus().gpus
+            driver = nvml.value("nvmlSystemGetDriverVersion")
+            return (_describe(visible[number]) if number < len(visible) else None), driver
+    except nvml.NvmlError:
+        told = gpus_by_torch()
+        return (told[number] if number < len(told) else None), None
+
+
+def _describe(seen: VisibleGpu) -> Gpu:
+    whole = nvml.value("nvmlDeviceGetHandleByUUID", seen.uuid)
+    part = None if seen.mig_uuid is None else nvml.value("nvmlDeviceGetHandleByUUID", seen.mig_uuid)
+    memory = nvml.value("nvmlDeviceGetMemoryInfo", part or whole)
+    limit_mw = nvml.value("nvmlDeviceGetEnforcedPowerLimit", whole)
+    capability = nvml.value("nvmlDeviceGetCudaComputeCapability", whole)
+    return Gpu(
+        name=seen.mig_name or seen.name,
+        uuid=seen.uuid,
+        memory_bytes=None if memory is None else memory.total,
+        mig_enabled=_first_flag(nvml.value("nvmlDeviceGetMigMode", whole)),
+        persistence=_flag(nvml.value("nvmlDeviceGetPersistenceMode", whole)),
+        power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+        max_sm_clock_mhz=nvml.value("nvmlDeviceGetMaxClockInfo", whole, pynvml.NVML_CLOCK_SM),
+        max_mem_clock_mhz=nvml.value("nvmlDeviceGetMaxClockInfo", whole, pynvml.NVML_CLOCK_MEM),
+        application_sm_clock_mhz=nvml.value("nvmlDeviceGetApplicationsClock", whole, pynvml.NVML_CLOCK_SM),
+        ecc=_first_flag(nvml.value("nvmlDeviceGetEccMode", whole)),
+        mig_uuid=seen.mig_uuid,
+        compute_capability=None if capability is None else ".".join(map(str, capability)),
+    )
+
+
+def _flag(state: Any) -> bool | None:
+    return None if state is None else bool(state)
+
+
+def _first_flag(states: Any) -> bool | None:
+    """The state now, of a pair `(now, after the next reset)`."""
+    return None if states is None else bool(states[0])

@@ -12,8 +12,8 @@ from archbench.analyze import count, predict_cell
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.kind import find_device, kind_of
-from archbench.device.probe import Probe, open_probe
+from archbench.device.kind import find_device, kind_of, open_probe
+from archbench.device.probe import Probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
 from archbench.measure.fresh import FreshProcesses

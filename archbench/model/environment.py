@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import cast
 
 import msgspec
 from msgspec import Struct
@@ -86,7 +87,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     @property
     def kind(self) -> DeviceKind:
         """The kind of device, for which cells are planned and constants of measuring differ."""
-        return "cpu" if self.device == "cpu" else "cuda"
+        return cast(DeviceKind, self.device.partition(":")[0])
 
     @property
     def device_key(self) -> str:

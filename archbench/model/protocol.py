@@ -103,12 +103,16 @@ _CPU_DEFAULTS = Protocol(
 )
 
 
+_DEFAULTS: dict[DeviceKind, Protocol] = {"cpu": _CPU_DEFAULTS}
+"""Of the kinds of device that are not measured as a GPU is."""
+
+
 def protocol_for(device: DeviceKind, overrides: Mapping[str, float]) -> Protocol:
     """Return the device's defaults with a suite's overrides applied.
 
     Raises `msgspec.ValidationError`, naming the constant, where an override is unknown or out of range.
     """
-    base = _CPU_DEFAULTS if device == "cpu" else Protocol()
+    base = _DEFAULTS.get(device, Protocol())
     # A suite's overrides are floats throughout (`min_samples: 30.0`), and msgspec takes no float for a count.
     given = {name: int(value) if float(value).is_integer() else value for name, value in overrides.items()}
     return msgspec.convert({**msgspec.structs.asdict(base), **given}, Protocol)

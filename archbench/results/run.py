@@ -234,7 +234,7 @@ def _identity(suite: Suite, environment: Environment, protocol: Protocol) -> str
 
 
 def _protocol(suite: Suite, environment: Environment) -> Protocol:
-    return protocol_for("cpu" if environment.device == "cpu" else "cuda", suite.protocol)
+    return protocol_for(environment.kind, suite.protocol)
 
 
 def new_run_id(suite: Suite, environment: Environment) -> str:

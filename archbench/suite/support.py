@@ -1,9 +1,4 @@
-"""What cannot run whatever the network, known without torch. Everything else is for the worker to try.
-
-On the CPU, seen by running torch 2.15: fp16, bf16, amp-fp16 (with its loss scaler) and amp-bf16 all run forward and
-backward. `reduce-overhead` and `max-autotune` compile to the code of `default` and `max-autotune-no-cudagraphs`, and
-inductor counts a `cudagraph_skips`: such a cell would bear a name that it does not deserve, so it is refused.
-"""
+"""What cannot run whatever the network, known without torch. Everything else is for the worker to try."""
 
 from __future__ import annotations
 
@@ -23,11 +18,6 @@ def unsupported(cell: Cell) -> str | None:
 
 def unsupported_toggle(cell: Cell) -> str | None:
     """Which of the cell's toggles its device cannot do, whatever the network; `None` where it can do all."""
-    if cell.device == "cpu":
-        if cell.precision == "tf32":
-            return "TF32 is a number format of NVIDIA GPUs; on a CPU this would be fp32"
-        if cell.compile_mode == "reduce-overhead":
-            return "reduce-overhead means CUDA graphs; on a CPU this would be compile_mode default"
-        if cell.compile_mode == "max-autotune":
-            return "max-autotune includes CUDA graphs; on a CPU this would be max-autotune-no-cudagraphs"
-    return None
+    from archbench.device.kind import kind_named
+
+    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode)

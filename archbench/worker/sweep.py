@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from archbench.device.visible import is_gone
+from archbench.device.kind import kind_named
 from archbench.model.errors import UnfitError
 from archbench.model.messages import CellFinished, Event, GroupFinished, Task
 from archbench.model.record import FAILED
@@ -51,7 +51,7 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
 def _stop_without_device(task: Task, finished: CellFinished) -> None:
     """A GPU that fell off its bus would make a failed row of every cell that is left."""
     environment = task.context.environment
-    if finished.record.status in FAILED and is_gone(environment):
+    if finished.record.status in FAILED and kind_named(environment.kind).is_gone(environment):
         raise UnfitError(
             f"{environment.device} ({environment.hardware_class}) is gone; see dmesg; the same command resumes "
             "once it is back, with --retry-failed for the cells that it failed"

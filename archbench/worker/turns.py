@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from archbench.device.kind import kind_named
 from archbench.model.empty_record import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
@@ -27,8 +28,6 @@ from archbench.worker.interleaved import InterleavedProcess, ProcessFailedError
 
 MEMORY_SHARE = 0.9
 """Of the device's memory that processes may fill together."""
-PROCESS_BYTES = {"cpu": 400 << 20, "cuda": 700 << 20}
-"""What a process holds besides the cell's tensors: libraries, workspace, a CUDA context."""
 MOST_TURNS = 1.5
 """Rejected turns are repeated until there were this many times the turns asked for."""
 
@@ -81,14 +80,9 @@ def fit_together(predicted: Sequence[int | None], environment: Environment) -> b
     known = [peak for peak in predicted if peak is not None]
     if len(known) < len(predicted):
         return True
-    if environment.gpus:
-        room = environment.gpus[0].memory_bytes
-    else:
-        import psutil
-
-        room = min(environment.memory_bytes, psutil.virtual_memory().available)
-    held = PROCESS_BYTES["cuda" if environment.gpus else "cpu"]
-    return room is None or sum(known) + held * len(known) <= MEMORY_SHARE * room
+    kind = kind_named(environment.kind)
+    room = kind.room(environment)
+    return room is None or sum(known) + kind.process_bytes * len(known) <= MEMORY_SHARE * room
 
 
 class _OverError(Exception):

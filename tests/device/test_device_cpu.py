@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archbench.device import between, open_probe
-from archbench.device.cpu_probe import CpuProbe
+from archbench.device.cpu import CpuProbe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -295,8 +295,8 @@ def test_worst() -> None:
 
 
 def test_preflight_of_a_gpu_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.nvml, "session", contextlib.nullcontext)
-    monkeypatch.setattr(doctor, "visible_gpus", Visible)
+    monkeypatch.setattr(gpu.nvml, "session", contextlib.nullcontext)
+    monkeypatch.setattr(gpu, "visible_gpus", Visible)
     (finding,) = preflight("cuda:0")
     assert (finding.code, finding.severity) == ("nvml", "unfit")
     assert "device_lost" in finding.what

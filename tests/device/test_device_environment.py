@@ -15,8 +15,8 @@ import pytest
 
 import archbench
 from archbench.device import collect_environment
-from archbench.device.environment import hardware_class
 from archbench.device.host import Host, cpu_quota, read_host, usable_cores, usable_memory
+from archbench.device.kind import kind_named
 from archbench.device.software import assigned_strings, git_commit, settings, torch_build
 from archbench.model.environment import Gpu
 
@@ -154,12 +154,12 @@ def host_with(cores: int, unit: str) -> Host:
 
 
 def test_hardware_classes() -> None:
-    host = host_with(2, "AVX2")
-    assert hardware_class("cpu", host, None) == "AMD EPYC 7B13 x2 AVX2"
-    assert hardware_class("cpu", host_with(4, "AVX2"), None) != hardware_class("cpu", host, None)
-    assert hardware_class("cpu", host_with(2, "AVX-512"), None) != hardware_class("cpu", host, None)
-    gpu = Gpu(name="NVIDIA H200", uuid="GPU-1")
-    assert hardware_class("cuda:3", host, gpu) == hardware_class("cuda:0", host_with(9, "AMX"), gpu) == "NVIDIA H200"
+    host, gpu = host_with(2, "AVX2"), Gpu(name="NVIDIA H200", uuid="GPU-1")
+    on_cpu, on_gpu = kind_named("cpu").hardware_class, kind_named("cuda").hardware_class
+    assert on_cpu(host, None) == "AMD EPYC 7B13 x2 AVX2"
+    assert on_cpu(host_with(4, "AVX2"), None) != on_cpu(host, None)
+    assert on_cpu(host_with(2, "AVX-512"), None) != on_cpu(host, None)
+    assert on_gpu(host, gpu) == on_gpu(host_with(9, "AMX"), gpu) == "NVIDIA H200"
 
 
 def test_a_version_file_is_read_and_not_run() -> None:

@@ -163,7 +163,7 @@ from archbench.device import open_probe, resolve_device
 from archbench.device.visible import uuid_of
 probe = open_probe(resolve_device("cuda"))
 by_torch = open_probe("cuda:0", uuid="0")
-answer = [uuid_of("cuda:0"), uuid_of("cuda:1"), probe.read().sm_clock_mhz, by_torch.read().sm_clock_mhz]
+answer = [uuid_of(0), uuid_of(1), probe.read().sm_clock_mhz, by_torch.read().sm_clock_mhz]
 """
     # cuda:0 is NVML's second GPU; a UUID from torch, spelt without its prefix, goes before that.
     assert ask(code, STUB_GPUS=2, CUDA_VISIBLE_DEVICES="1") == ["GPU-1", None, 1981, 1980]

@@ -26,7 +26,7 @@ from archbench.device.nvml_probe import (
 )
 from archbench.device.probe import GpuProcess
 from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
-from archbench.model.environment import Gpu
+from archbench.model.environment import Environment, Gpu
 
 SAFE_MARGIN_C = 10
 """A run begins only with more degrees than this left to the slowdown temperature: the soak alone takes up a few."""
@@ -37,6 +37,22 @@ RECENT_S = 1.5
 """A little more than the longest sampling period of the driver (1 s)."""
 _QUESTIONS = 10
 _MARGIN_UNKNOWN = "its slowdown temperature is not told"
+
+
+def gpu_findings(number: int, environment: Environment | None = None) -> Iterator[Finding]:
+    """The state of `cuda:N`; with an environment, its setup too."""
+    try:
+        with nvml.session():
+            visible = visible_gpus().gpus
+            if number >= len(visible):
+                raise nvml.NvmlError("device_lost")
+            state = read_state(visible[number])
+    except nvml.NvmlError as error:
+        yield silence_finding(f"cuda:{number}", error.reason)
+        return
+    yield from urgent_findings(state)
+    if environment is not None and environment.gpus:
+        yield from setup_findings(environment.gpus[0], state, environment.cuda_version)
 
 
 class GpuState(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import psutil
 from msgspec import Struct
 
 from archbench.device.checks import Finding, note, ok, warn
-from archbench.device.cpu_probe import CpuProbe
+from archbench.device.cpu import CpuProbe
 from archbench.device.health import between
 from archbench.device.host import ROOT, allowed_cores, cpu_quota
 from archbench.model.environment import Environment

@@ -38,7 +38,8 @@ def _fill(run: CellRun) -> None:
     if reading.peak_reserved is None:
         run.row.null("not_on_device", "peak_reserved_bytes")
     if reading.process is None:
-        run.row.null("process_unknown" if run.cell.device == "cuda" else "not_on_device", "process_bytes")
+        own_memory = kind_of(group.device).allocator(group.device) is not None
+        run.row.null("process_unknown" if own_memory else "not_on_device", "process_bytes")
 
 
 MEMORY = Metric(name="memory", fill=_fill)
