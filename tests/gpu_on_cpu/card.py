@@ -115,10 +115,10 @@ class Card:
 
     def _account(self) -> None:
         """What the host did since the last event, or wait, was launching."""
+        now = time.perf_counter()
         if self._launching_since is not None:
-            now = time.perf_counter()
             self._busy_until = max(self._busy_until, self._launching_since) + SLOWNESS * (now - self._launching_since)
-            self._launching_since = now
+        self._launching_since = now
 
 
 CARD = Card()

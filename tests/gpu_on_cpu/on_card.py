@@ -39,6 +39,7 @@ def install() -> None:
         setattr(torch.cuda, name, there)
         if hasattr(torch.cuda.memory, name):
             setattr(torch.cuda.memory, name, there)
+    torch._C._cuda_clearCublasWorkspaces = CARD.use
     torch.accelerator.is_available = lambda: False  # dynamo would have it ask the driver
     _compile()
     _profiler()
@@ -162,6 +163,7 @@ def _cuda() -> dict[str, Any]:
         "set_sync_debug_mode": using(),
         "CUDAGraph": Graph,
         "graph": Capture,
+        "set_sync_debug_mode": using(),
         "is_current_stream_capturing": lambda: False,
         "empty_cache": empty_cache,
         "memory_allocated": ledger(live),
