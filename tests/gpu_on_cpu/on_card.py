@@ -163,7 +163,6 @@ def _cuda() -> dict[str, Any]:
         "set_sync_debug_mode": using(),
         "CUDAGraph": Graph,
         "graph": Capture,
-        "set_sync_debug_mode": using(),
         "is_current_stream_capturing": lambda: False,
         "empty_cache": empty_cache,
         "memory_allocated": ledger(live),
