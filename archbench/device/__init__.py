@@ -7,14 +7,12 @@ from archbench.device.health import BlockHealth, between
 from archbench.device.kind import open_probe, resolve_device
 from archbench.device.peaks import peak_flops
 from archbench.device.probe import Probe, Reading
-from archbench.device.replay import ReplayProbe
 
 __all__ = [
     "BlockHealth",
     "Finding",
     "Probe",
     "Reading",
-    "ReplayProbe",
     "between",
     "collect_environment",
     "examine",

@@ -13,7 +13,7 @@ from archbench.device.checks.gpu import gpu_findings, order_findings
 from archbench.device.clock import MS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes
-from archbench.device.nvml_probe import NvmlProbe
+from archbench.device.nvml import NvmlProbe
 from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu

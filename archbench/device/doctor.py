@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from archbench.device.checks import Finding, worst
-from archbench.device.checks.host import host_findings, judge_load, read_load
+from archbench.device.checks.host import host_findings, judge_load, read_load, timing_findings
 from archbench.device.checks.software import software_findings
 from archbench.device.environment import collect_environment
 from archbench.device.kind import kind_named
@@ -42,8 +42,6 @@ def examine(device: str) -> Examination:
 
 
 def _everything(environment: Environment) -> Iterator[Finding]:
-    from archbench.device.checks.timing import timing_findings  # numpy takes 0.1 s that preflight does not have
-
     yield judge_load(read_load(_DOCTOR_LOAD_S))
     yield from host_findings(environment)
     yield from timing_findings()

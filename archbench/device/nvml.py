@@ -1,16 +1,23 @@
-"""NVML where every question has a value or the reason for its absence; never a zero, never an exception.
+"""NVML, asked so that every question has a value or the reason for its absence, and the GPU's probe through it.
 
 NVML is asked for by name because both sides age: an old driver lacks a symbol, an old binding lacks a function, and
-both are `driver_too_old`.
+both are `driver_too_old`. Never a zero, never an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pynvml
+
+from archbench.device.cpu import CpuProbe
+from archbench.device.probe import CpuTimes, GpuProcess, Reading, SlowdownTimes
 
 _REASONS: dict[int, str] = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not_on_device",
@@ -69,3 +76,267 @@ def ask(function: str, *arguments: Any, nothing: Any = None) -> tuple[Any, str |
 def value(function: str, *arguments: Any) -> Any:
     """The same for callers to whom the reason does not matter: the value, or `None`."""
     return ask(function, *arguments)[0]
+
+
+_FIELDS = {
+    "sw_power_cap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
+    "thermal": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+    # The numbers themselves, because bindings before 570 lack the names.
+    "sw_thermal": 269,
+    "hw_thermal": 270,
+    "power_brake": 271,
+}
+_EXPECTED = (
+    "sm_clock_mhz",
+    "mem_clock_mhz",
+    "temperature_c",
+    "power_w",
+    "energy_mj",
+    "event_reasons",
+    "slowdowns",
+    "foreign",
+    "utilisation",
+)
+SLOW_S = 0.1
+"""A reading that takes longer costs more than the block of samples that it judges may."""
+SLOW_SHARE = 0.05
+"""The share of the time that a slow NVML may take."""
+FOREIGN_SHARE = 0.05
+"""Share of a sampling period in which a process must have run kernels to count as a neighbour: a desktop's compositor
+stays below. As for the CPU, what costs us less is noise."""
+_FIRST_PID_NAMESPACE = 4026531836
+"""Inode of the namespace in which process ids are the host's (PROC_PID_INIT_INO of the kernel)."""
+
+
+class NvmlProbe:
+    """Reads one GPU, or the GPU under a MIG slice, found by UUID: NVML's order is not CUDA's.
+
+    Of a slice, power, energy and utilisation are `None`: they are the whole GPU's, other slices included.
+    An NVML that takes seconds a call is not waited for: a reading asks for `SLOW_S` at most, and after one that took
+    longer NVML is left alone for as long as keeps it within `SLOW_SHARE` of the time.
+    """
+
+    def __init__(self, uuid: str | None, *, ours: Collection[int] = ()) -> None:
+        self._ours = frozenset(ours) | {os.getpid()}
+        self._cpu = CpuProbe()
+        self._held = ExitStack()
+        self._gpu: Any = None
+        self._slice: Any = None
+        self._shared = False
+        self._problem: str | None = None
+        self._silent_until_s = 0.0
+        self._seen_us = 0
+        try:
+            self._held.enter_context(session())
+        except NvmlError as error:
+            self._problem = error.reason
+            return
+        self._find(uuid)
+        if self._problem is None:
+            users, _ = sm_users(self._gpu)
+            self._seen_us = newest(users or (), self._seen_us)
+
+    def _find(self, uuid: str | None) -> None:
+        reason: str | None = "device_lost"
+        handle: Any = None
+        for name in () if uuid is None else _spellings(uuid):
+            handle, reason = ask("nvmlDeviceGetHandleByUUID", name)
+            if handle is not None:
+                break
+        if handle is None:
+            self._problem = reason
+        elif value("nvmlDeviceIsMigDeviceHandle", handle):
+            self._slice = handle
+            self._gpu, self._problem = ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle)
+        else:
+            self._gpu = handle
+        # Some CUDA versions give the whole GPU's UUID for a slice: which slice is ours is then unknown, but not that.
+        mode = None if self._gpu is None else value("nvmlDeviceGetMigMode", self._gpu)
+        self._shared = bool(mode and mode[0])
+
+    def read(self) -> Reading:
+        at_s = time.perf_counter()
+        cpu = self._cpu.times()
+        problem = self._problem or ("monitor_slow" if at_s < self._silent_until_s else None)
+        if problem is not None:
+            return Reading(at_s=at_s, cpu=cpu, missing=dict.fromkeys(_EXPECTED, problem))
+        reading = self._ask(at_s, cpu)
+        took_s = time.perf_counter() - at_s
+        if took_s > SLOW_S:
+            self._silent_until_s = at_s + took_s / SLOW_SHARE
+        return reading
+
+    def _ask(self, at_s: float, cpu: CpuTimes) -> Reading:
+        gpu, told = self._gpu, _Told(at_s + SLOW_S)
+        event_reasons = told("event_reasons", lambda: _event_reasons(gpu))
+        power_mw = told("power_w", self._of_the_whole("nvmlDeviceGetPowerUsage"))
+        rates = told("utilisation", self._of_the_whole("nvmlDeviceGetUtilizationRates"))
+        contexts, hidden = self._contexts()
+        foreign = told("foreign", lambda: self._foreign(contexts, hidden))
+        return Reading(
+            at_s=at_s,
+            cpu=cpu,
+            sm_clock_mhz=told("sm_clock_mhz", lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM)),
+            mem_clock_mhz=told("mem_clock_mhz", lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM)),
+            temperature_c=told("temperature_c", lambda: temperature(gpu)),
+            power_w=None if power_mw is None else power_mw / 1e3,
+            energy_mj=told("energy_mj", self._of_the_whole("nvmlDeviceGetTotalEnergyConsumption")),
+            event_reasons=event_reasons,
+            slowdowns=told("slowdowns", lambda: _slowdowns(gpu)) or SlowdownTimes(),
+            foreign=foreign,
+            own_bytes=next((one.memory_bytes for one in contexts or () if one.pid == os.getpid()), None),
+            utilisation=None if rates is None else rates.gpu / 100,
+            missing=told.missing,
+        )
+
+    def close(self) -> None:
+        self._problem = self._problem or "monitor_error"
+        self._held.close()
+
+    def _of_the_whole(self, function: str) -> Callable[[], _Answer]:
+        """A question about the whole GPU, which has no answer for a slice."""
+        return lambda: _NOT_OF_A_SLICE if self._shared else ask(function, self._gpu)
+
+    def _contexts(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
+        if self._shared and self._slice is None:
+            return _NOT_OF_A_SLICE
+        return compute_processes(self._gpu if self._slice is None else self._slice)
+
+    def _foreign(self, contexts: Sequence[GpuProcess] | None, hidden: str | None) -> _Answer:
+        """Who else used the SMs since the last reading, and why that is not known."""
+        users, reason = _NOT_OF_A_SLICE if self._shared else sm_users(self._gpu, self._seen_us)
+        if users is None:
+            # Without a context nobody computes; who has one may, or may not.
+            alone = contexts is not None and self._shows_us(contexts) and not self._strangers(contexts)
+            return ((), None) if alone else (None, reason)
+        self._seen_us = newest(users, self._seen_us)
+        if not self._shows_us(users) and not self._shows_us(contexts or ()):
+            return None, hidden or "process_unknown"
+        return self._strangers([user for user in users if (user.sm_share or 0.0) >= FOREIGN_SHARE]), None
+
+    def _shows_us(self, processes: Sequence[GpuProcess]) -> bool:
+        """We are among them, by whatever id: a list that leaves us out may leave out others, too."""
+        return any(process.pid in self._ours for process in processes) or (bool(processes) and not host_pids())
+
+    def _strangers(self, processes: Sequence[GpuProcess]) -> tuple[GpuProcess, ...]:
+        if all(process.pid in self._ours for process in processes):
+            return ()
+        relatives = family()
+        return strangers([one for one in processes if one.pid not in relatives - self._ours], self._ours, host_pids())
+
+
+_Answer = tuple[Any, str | None]
+_NOT_OF_A_SLICE: _Answer = (None, "not_on_device")
+
+
+class _Told:
+    """Puts questions until it is too late, unpacks the answers, and keeps the reasons of those that hold nothing."""
+
+    def __init__(self, until_s: float) -> None:
+        self._until_s = until_s
+        self.missing: dict[str, str] = {}
+
+    def __call__(self, field: str, question: Callable[[], _Answer]) -> Any:
+        told, reason = question() if time.perf_counter() < self._until_s else (None, "monitor_slow")
+        if reason is not None:
+            self.missing[field] = reason
+        return told
+
+
+def strangers(processes: Sequence[GpuProcess], ours: Collection[int], host_ids: bool) -> tuple[GpuProcess, ...]:
+    """The processes that are not ours.
+
+    In a container NVML may give the host's ids, which no process inside can tell from its own; a driver may even list
+    contexts by the one and users of the SMs by the other. There, as many unknown ones are taken for ours as we miss: a
+    neighbour is then still one too many.
+    """
+    unknown = [process for process in processes if process.pid not in ours]
+    known = len(processes) - len(unknown)
+    return tuple(unknown if host_ids else unknown[len(ours) - known :])
+
+
+def family() -> frozenset[int]:
+    """This process, those that it descends from, and those that descend from it."""
+    try:
+        me = psutil.Process()
+        return frozenset(process.pid for process in (me, *me.parents(), *me.children(recursive=True)))
+    except psutil.Error:
+        return frozenset((os.getpid(),))
+
+
+def host_pids() -> bool:
+    """Process ids here are the host's, as NVML gives them."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino == _FIRST_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def compute_processes(handle: Any) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
+    """Processes with a compute context on a device, or the reason why they are not known."""
+    found, reason = ask("nvmlDeviceGetComputeRunningProcesses_v3", handle)
+    if reason == "driver_too_old":
+        found, reason = ask("nvmlDeviceGetComputeRunningProcesses_v2", handle)
+    if found is None:
+        return None, reason
+    return tuple(GpuProcess(pid=process.pid, memory_bytes=process.usedGpuMemory) for process in found), None
+
+
+class SmUser(GpuProcess, frozen=True, kw_only=True):
+    """A process that used the SMs, as of the driver's latest sample of it."""
+
+    at_us: int
+    """The driver's clock."""
+
+
+def sm_users(handle: Any, since_us: int = 0) -> tuple[tuple[SmUser, ...] | None, str | None]:
+    """Processes that ran kernels after `since_us` on the driver's clock, or the reason why they are not known.
+
+    NVML gives the latest sample of each process, keeps old ones unless told since when, and knows of none on a GPU in
+    MIG mode (nvmlDeviceGetProcessUtilization). What cannot be a share of time, or is not newer, is not believed: such
+    samples have been seen.
+    """
+    samples, reason = ask("nvmlDeviceGetProcessUtilization", handle, since_us, nothing=())
+    if samples is None:
+        return None, reason
+    return tuple(
+        SmUser(pid=sample.pid, sm_share=sample.smUtil / 100, at_us=sample.timeStamp)
+        for sample in samples
+        if sample.timeStamp > since_us and 0 < sample.smUtil <= 100
+    ), None
+
+
+def newest(users: Sequence[SmUser], otherwise: int) -> int:
+    """When the latest of the samples was taken."""
+    return max((user.at_us for user in users), default=otherwise)
+
+
+def temperature(handle: Any) -> tuple[int | None, str | None]:
+    """Core temperature in degrees Celsius; the call without a version serves drivers before 560."""
+    celsius, reason = ask("nvmlDeviceGetTemperatureV", handle, pynvml.NVML_TEMPERATURE_GPU)
+    if reason in ("driver_too_old", "not_on_device"):
+        celsius, reason = ask("nvmlDeviceGetTemperature", handle, pynvml.NVML_TEMPERATURE_GPU)
+    return celsius, reason
+
+
+def _event_reasons(handle: Any) -> tuple[int | None, str | None]:
+    mask, reason = ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
+    if reason == "driver_too_old":  # The name before driver 535.
+        mask, reason = ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+    return mask, reason
+
+
+def _slowdowns(handle: Any) -> tuple[SlowdownTimes | None, str | None]:
+    values, reason = ask("nvmlDeviceGetFieldValues", handle, list(_FIELDS.values()))
+    if values is None:
+        return None, reason
+    counted = {
+        cause: int(one.value.ullVal)
+        for cause, one in zip(_FIELDS, values, strict=True)
+        if one.nvmlReturn == pynvml.NVML_SUCCESS
+    }
+    return (SlowdownTimes(**counted), None) if counted else (None, "not_on_device")
+
+
+def _spellings(uuid: str) -> tuple[str, ...]:
+    return (uuid,) if uuid.startswith(("GPU-", "MIG-")) else (f"GPU-{uuid}", f"MIG-{uuid}")

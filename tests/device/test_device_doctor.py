@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from archbench.cli.doctor_command import command
 from archbench.device import doctor, preflight
-from archbench.device.checks import Finding, gpu, host, ok, software, timing, unfit, warn, worst
+from archbench.device.checks import Finding, gpu, host, ok, software, unfit, warn, worst
 from archbench.device.checks.gpu import GpuState
 from archbench.device.checks.host import Load
 from archbench.device.peaks import peak_flops, peaks
@@ -200,20 +200,20 @@ def ticking(*steps: int) -> Callable[[], int]:
     ],
 )
 def test_clocks(clock: Callable[[], int], severity: str) -> None:
-    assert timing.judge_clock(timing.read_clock(clock, readings=1000)).severity == severity
+    assert host.judge_clock(host.read_clock(clock, readings=1000)).severity == severity
 
 
 def test_clock_figures() -> None:
-    quality = timing.read_clock(ticking(10, 30), readings=1001)
+    quality = host.read_clock(ticking(10, 30), readings=1001)
     assert (quality.step_ns, quality.cost_ns, quality.backwards) == (10, 20.0, 0)
 
 
 def test_spread() -> None:
-    assert timing.spread([2.0] * 50) == 0.0
-    assert timing.spread([float(n) for n in range(101)]) == pytest.approx(80 / 50)
-    assert timing.judge_spread(0.3).severity == "warn"
-    assert timing.judge_spread(0.02).severity == "ok"
-    assert len(timing.time_fixed_work(0.02)) >= 2
+    assert host.spread([2.0] * 50) == 0.0
+    assert host.spread([float(n) for n in range(101)]) == pytest.approx(80 / 50)
+    assert host.judge_spread(0.3).severity == "warn"
+    assert host.judge_spread(0.02).severity == "ok"
+    assert len(host.time_fixed_work(0.02)) >= 2
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def run_doctor(*arguments: str, **environment: str) -> Any:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The examination without its two seconds of looking."""
     monkeypatch.setattr(doctor, "read_load", lambda _: Load(others=0.0))
-    monkeypatch.setattr(timing, "timing_findings", lambda: iter((ok("clock", "fine"),)))
+    monkeypatch.setattr(doctor, "timing_findings", lambda: iter((ok("clock", "fine"),)))
 
 
 @pytest.mark.usefixtures("quick")

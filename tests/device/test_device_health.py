@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from replay import ReplayProbe
 
-from archbench.device import Reading, ReplayProbe, between
+from archbench.device import Reading, between
 from archbench.device.health import CONTENTION_LIMIT, HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_POWER_CAP, SW_THERMAL
-from archbench.device.nvml_probe import strangers
+from archbench.device.nvml import strangers
 from archbench.device.probe import CpuTimes, GpuProcess, SlowdownTimes
 from archbench.model.reasons import REASONS
 

@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 from msgspec import structs
+from replay import ReplayProbe
 
 from archbench.device import collect_environment
 from archbench.device.probe import GpuProcess, Reading
-from archbench.device.replay import ReplayProbe
 from archbench.measure import measure_group
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import energy as energy_metric

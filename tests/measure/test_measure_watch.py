@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 from msgspec import structs
+from replay import ReplayProbe
 
 from archbench.device.health import HW_THERMAL, SW_POWER_CAP
 from archbench.device.probe import CpuTimes, GpuProcess, Reading
-from archbench.device.replay import ReplayProbe
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol
 from archbench.model.reasons import verdict_of

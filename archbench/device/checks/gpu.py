@@ -15,7 +15,7 @@ from archbench.device import nvml
 from archbench.device.checks import Finding, note, ok, unfit, warn
 from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL
 from archbench.device.host import ROOT
-from archbench.device.nvml_probe import (
+from archbench.device.nvml import (
     FOREIGN_SHARE,
     SLOW_S,
     compute_processes,

@@ -1,4 +1,4 @@
-"""The probe's test double: readings that somebody wrote down before."""
+"""The probe's double: readings that somebody wrote down before."""
 
 from __future__ import annotations
 
