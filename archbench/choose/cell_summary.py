@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from archbench.choose.evaluate import plain_values
-from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
+from archbench.model.axes import toggles_label, toggles_order
 from archbench.model.reasons import REASONS
 from archbench.model.units import shortened
 
@@ -126,23 +126,7 @@ def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[s
     """Every setting among `cells`: those `named` in that order, then the others as their axes are ordered."""
     labels = {one.setting_label: one for one in cells}
     first = [name for name in named if name in labels]
-    return [*first, *sorted(labels.keys() - set(first), key=lambda label: axes_order(labels[label].toggles))]
-
-
-def toggles_label(precision: str, memory_format: str, compile_mode: str) -> str:
-    """A bundle of toggles in words: `amp-bf16, channels_last, compile=default`."""
-    words = [precision]
-    if memory_format != "contiguous":
-        words.append(memory_format)
-    if compile_mode != "off":
-        words.append(f"compile={compile_mode}")
-    return ", ".join(words)
-
-
-def axes_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
-    """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
-    precision, memory_format, compile_mode = toggles
-    return (PRECISIONS.index(precision), MEMORY_FORMATS.index(memory_format), COMPILE_MODES.index(compile_mode))
+    return [*first, *sorted(labels.keys() - set(first), key=lambda label: toggles_order(labels[label].toggles))]
 
 
 def _effect(code: str) -> str | None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.cell_summary import PLAIN, CellSummary, axes_order
+from archbench.choose.cell_summary import PLAIN, CellSummary
 from archbench.choose.margins import LONGEST_LOG
+from archbench.model.axes import toggles_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def _planned(measured: Sequence[Toggles], ladder: Sequence[Toggles]) -> list[tup
     rungs = [toggles for toggles in ladder if toggles in measured]
     under = dict(zip(rungs[1:], rungs, strict=False))
     planned = []
-    for after in sorted(measured, key=axes_order):
+    for after in sorted(measured, key=toggles_order):
         befores = [toggles for toggles in _less_one(after) if toggles in measured]
         previous = under.get(after)
         if previous is not None and previous not in befores and len(_changed(previous, after)) == 1:

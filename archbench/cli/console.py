@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import msgspec
 
 from archbench.model.errors import FitnessWarning
+from archbench.model.units import indented_json
 
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended."""
@@ -18,8 +19,7 @@ INTERRUPTED = 130
 
 def print_json(value: object, *, indent: bool = True) -> None:
     """Print one document, for `--json`."""
-    text = msgspec.json.encode(value)
-    print((msgspec.json.format(text, indent=2) if indent else text).decode())
+    print(indented_json(value) if indent else msgspec.json.encode(value).decode() + "\n", end="")
 
 
 def stop_as_by_ctrl_c() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.units import indented_json
 
 if TYPE_CHECKING:
     from archbench.comparison import History
@@ -43,9 +44,7 @@ def command(
 
 def _text(found: History, format: str) -> str:
     if format == "json":
-        import msgspec
-
-        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() + "\n"
+        return indented_json(found)
     from archbench.rendering.history import history_report
     from archbench.rendering.markdown import render_markdown
 

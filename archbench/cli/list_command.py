@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from archbench.catalog.card import Summary
+from archbench.cli.console import print_json
 
 
 def command(
@@ -17,11 +16,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print an array of objects.")] = False,
 ) -> None:
     """List the catalogue: family, year, parameters, GMACs and published top-1 of every named network."""
-    import msgspec
-
     from archbench import catalog
     from archbench.catalog.card import summary
     from archbench.model.errors import UsageError, did_you_mean
+    from archbench.rendering.catalogue import catalogue_report
+    from archbench.rendering.terminal import print_report
 
     if source is not None and source not in catalog.SOURCES:
         near = did_you_mean(source, catalog.SOURCES)
@@ -29,34 +28,10 @@ def command(
     chosen = catalog.entries().values() if family is None else catalog.family(family)
     listed = [summary(entry) for entry in chosen if source in (None, entry.source)]
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
+        print_json(listed)
         return
-    _show(listed)
+    print_report(catalogue_report(listed))
     _hint(source)
-
-
-def _show(listed: list[Summary]) -> None:
-    from archbench.cli.catalog_text import scaled, shape, table
-    from archbench.model.units import GIGA, MILLION
-
-    numeric = ("year", "params M", "GMACs", "top-1 %")
-    rows = [
-        (
-            network.name,
-            network.family or "",
-            str(network.year or ""),
-            scaled(network.params, MILLION),
-            scaled(network.macs, GIGA),
-            "" if network.top1 is None else f"{network.top1:.2f}",
-            network.dataset or "",
-            shape(network.input_shape),
-            network.source,
-            network.accuracy_source or "",
-        )
-        for network in listed
-    ]
-    headings = ("name", "family", *numeric, "on", "input", "source", "accuracy from")
-    print("\n".join(table(headings, numeric, rows)))
 
 
 def _hint(source: str | None) -> None:

@@ -36,10 +36,11 @@ def command(
     Without a goal the smallest latency_median comes first. Exits with 0 also where nothing satisfies the conditions.
     """
     from archbench.api import pick
-    from archbench.cli.pick_text import lines
+    from archbench.rendering.picked import picked_report
+    from archbench.rendering.terminal import print_report
 
     picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
     if as_json:
         print_json(picked)
     else:
-        print("\n".join(lines(picked, top)))
+        print_report(picked_report(picked, top))

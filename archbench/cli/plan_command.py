@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
+from archbench.cli.console import print_json
+
 if TYPE_CHECKING:
     from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell, Plan
     from archbench.model.suite import Suite
+    from archbench.rendering.content import Report, Table
 
 NO_CELL = "-"
 
@@ -57,17 +60,16 @@ def command(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
 ) -> None:
     """Show what a run would measure: cells, groups, order, and what it would skip and why."""
-    import msgspec
-
+    from archbench.rendering.terminal import print_report
     from archbench.suite import load_suite
     from archbench.suite.plan import make_plan
 
     loaded = load_suite(suite, allow_code=allow_code)
     plan = make_plan(loaded, _kind(device), only=only or (), rounds=rounds)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(_document(loaded, plan)), indent=2).decode())
+        print_json(_document(loaded, plan))
     else:
-        print("\n".join(_lines(loaded, plan)))
+        print_report(_report(loaded, plan))
 
 
 def _kind(device: str) -> DeviceKind:
@@ -105,49 +107,45 @@ def _distinct_groups(plan: Plan) -> int:
     return sum(group.visit == 0 for group in plan.rounds[0])
 
 
-def _lines(suite: Suite, plan: Plan) -> list[str]:
+def _report(suite: Suite, plan: Plan) -> Report:
+    from archbench.model.units import counted
+    from archbench.rendering.content import Block, Paragraph, Report
+
     networks = len({cell.network.label for cell in plan.cells})
     counts = (
-        f"{_count(len(plan.cells), 'cell')} of {_count(networks, 'network')} in "
-        f"{_count(_distinct_groups(plan), 'group')}, {_count(len(plan.rounds), 'round')}, seed {plan.seed}"
+        f"{counted(len(plan.cells), 'cell')} of {counted(networks, 'network')} in "
+        f"{counted(_distinct_groups(plan), 'group')}, {counted(len(plan.rounds), 'round')}, seed {plan.seed}"
     )
-    lines = [f"{suite.suite} on {plan.device}: {counts}"]
-    if suite.description:
-        lines.append(" ".join(suite.description.split()))
+    said = [suite.description] if suite.description else []
     twin = next((group for group in plan.rounds[0] if group.visit), None)
     if twin is not None:
         cell = twin.cells[0]
-        what = f"{cell.network.label} ({cell.phase}, {_column(cell)})"
-        lines.append(f"twin: {what} is measured first, in between and last in each round")
+        what = f"{cell.network.label} ({cell.phase}, {_setting(cell)})"
+        said.append(f"twin: {what} is measured first, in between and last in each round")
     for reason, number in Counter(skip.reason for skip in plan.skipped).items():
-        lines.append(f"skipped: {_count(number, 'cell')}: {reason}")
-    if plan.cells:
-        lines += ["", *_table(suite, plan.cells)]
-    return lines
+        said.append(f"skipped: {counted(number, 'cell')}: {reason}")
+    cells: list[Block] = [_table(suite, plan.cells)] if plan.cells else []
+    title = f"{suite.suite} on {plan.device}: {counts}"
+    return Report(title=title, lead=(*map(Paragraph, said), *cells), sections=())
 
 
-def _table(suite: Suite, cells: tuple[Cell, ...]) -> list[str]:
+def _table(suite: Suite, cells: tuple[Cell, ...]) -> Table:
     """Networks down, settings across; in each field the number of cells, inference/training where both occur."""
+    from archbench.rendering.content import table
+
     numbers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for cell in sorted(cells, key=lambda cell: _place(suite, cell)):
-        numbers[cell.network.label, _column(cell)][cell.phase] += 1
+        numbers[cell.network.label, _setting(cell)][cell.phase] += 1
     phases = [phase for phase in ("inference", "training") if any(phase in count for count in numbers.values())]
     networks = list(dict.fromkeys(network for network, _ in numbers))
-    settings = list(dict.fromkeys(_column(cell) for cell in sorted(cells, key=lambda cell: _toggles(suite, cell))))
+    settings = list(dict.fromkeys(_setting(cell) for cell in sorted(cells, key=lambda cell: _toggles(suite, cell))))
 
     def field(network: str, setting: str) -> str:
         found = numbers.get((network, setting))
         return "/".join(str(found[phase] or NO_CELL) for phase in phases) if found else NO_CELL
 
-    rows = [[f"cells ({'/'.join(phases)})", *settings]]
-    rows += [[network, *(field(network, setting) for setting in settings)] for network in networks]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    headings = (f"cells ({'/'.join(phases)})", *(f">{setting}" for setting in settings))
+    return table(headings, ((network, *(field(network, setting) for setting in settings)) for network in networks))
 
 
 def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
@@ -158,26 +156,15 @@ def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
 
 def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:
     """Where the cell's setting stands in the suite; without one, its toggles, the plain ones first."""
-    from archbench.model.axes import COMPILE_MODES, MEMORY_FORMATS, PRECISIONS
+    from archbench.model.axes import toggles_order
 
     if cell.setting is not None:
         return (list(suite.settings).index(cell.setting),)
-    return (
-        len(suite.settings),
-        PRECISIONS.index(cell.precision),
-        COMPILE_MODES.index(cell.compile_mode),
-        MEMORY_FORMATS.index(cell.memory_format),
-    )
+    return (len(suite.settings), *toggles_order((cell.precision, cell.memory_format, cell.compile_mode)))
 
 
-def _column(cell: Cell) -> str:
+def _setting(cell: Cell) -> str:
     """The setting's name; without one, the toggles that are not at their default."""
-    if cell.setting is not None:
-        return cell.setting
-    departures: list[str] = [cell.compile_mode] * (cell.compile_mode != "off")
-    departures += [cell.memory_format] * (cell.memory_format != "contiguous")
-    return " ".join([cell.precision, *departures])
+    from archbench.model.axes import toggles_label
 
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return cell.setting or toggles_label(cell.precision, cell.memory_format, cell.compile_mode)

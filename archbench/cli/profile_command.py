@@ -83,16 +83,17 @@ def command(
 
 def _show(profiles: list[Profile], *, depth: int | None, stage: str, top: int) -> None:
     """Print. A module that is not there is only known now: the rest, which took a minute, is shown all the same."""
-    from archbench.cli.profile_text import show_difference, show_profile
     from archbench.model.errors import did_you_mean
+    from archbench.rendering.profile_screen import difference_screen, profile_screen
+    from archbench.rendering.terminal import print_report
 
     if len(profiles) > 1:
-        show_difference(profiles[0], profiles[1], depth=depth)
+        print_report(difference_screen(profiles[0], profiles[1], depth=depth))
         return
     profile = profiles[0]
     paths = [row.path for row in profile.modules]
     is_there = not stage or stage in paths
-    show_profile(profile, depth=depth, stage=stage if is_there else "", top=top)
+    print_report(profile_screen(profile, depth=depth, stage=stage if is_there else "", top=top))
     if not is_there:
         near = did_you_mean(stage, paths)
         raise UsageError(f"--stage {stage}: {profile.network} runs no module of that name{near}")

@@ -25,7 +25,8 @@ def command(
 ) -> None:
     """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
     from archbench.api import show
-    from archbench.cli.show_text import lines
+    from archbench.rendering.catalogue import card_report
+    from archbench.rendering.terminal import print_report
 
     shown = show(
         name,
@@ -41,4 +42,4 @@ def command(
     if as_json:
         print_json(shown)
     else:
-        print("\n".join(lines(shown)))
+        print_report(card_report(shown))

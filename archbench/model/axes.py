@@ -22,3 +22,19 @@ STATIC: tuple[Metric, ...] = ("static",)
 
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""
+
+
+def toggles_label(precision: str, memory_format: str, compile_mode: str) -> str:
+    """A bundle of toggles in words: `amp-bf16, channels_last, compile=default`."""
+    words = [precision]
+    if memory_format != "contiguous":
+        words.append(memory_format)
+    if compile_mode != "off":
+        words.append(f"compile={compile_mode}")
+    return ", ".join(words)
+
+
+def toggles_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
+    """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
+    precision, memory_format, compile_mode = toggles
+    return (PRECISIONS.index(precision), MEMORY_FORMATS.index(memory_format), COMPILE_MODES.index(compile_mode))

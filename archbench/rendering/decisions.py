@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archbench.choose.cell_summary import toggles_label
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
 from archbench.choose.pick import Choice
+from archbench.model.axes import toggles_label
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
 from archbench.query.expression import show
 from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table
+from archbench.rendering.picked import MARK, goal_text
 from archbench.rendering.run_data import RunData
 from archbench.rendering.values import difference, heading, number, quantity, why_left_out
 
-_MARK = "?"
 _NEAREST = 2
 _USUAL_SIZE = 224
 """Side of the images of ImageNet networks, in pixels, unless their names say otherwise."""
@@ -33,7 +33,7 @@ def decisions(run: RunData) -> Section | None:
     rows = decision_matrix(run.suite, run.candidates)
     if not rows:
         return None
-    marks = [f"`{_MARK}` marks suspect figures."] if any(_suspect(one) for row in rows for one in row.beside) else []
+    marks = [f"`{MARK}` marks suspect figures."] if any(_suspect(one) for row in rows for one in row.beside) else []
     introduction = Paragraph(" ".join([_INTRODUCTION, *marks]))
     return Section(title="Which network", blocks=(introduction, _matrix(rows), *(_situation(row) for row in rows)))
 
@@ -91,7 +91,6 @@ def _situation(row: Row) -> Section:
 
 
 def _asked(row: Row) -> str:
-    goal = f"{'largest' if row.goal.larger else 'smallest'} {without_unit(row.goal.column)}"
     conditions = "; ".join(
         [
             *(show(condition) for condition in row.conditions),
@@ -99,7 +98,7 @@ def _asked(row: Row) -> str:
         ]
     )
     batch = "" if row.batch_size is None else f" Judged at batch {row.batch_size}{_why_this_batch(row)}."
-    return f"Asked for: {goal}{f', where `{conditions}`' if conditions else ''}.{batch}"
+    return f"Asked for: {goal_text(row.goal)}{f', where `{conditions}`' if conditions else ''}.{batch}"
 
 
 def _relative(row: Row) -> Iterable[tuple[str, float]]:
@@ -231,7 +230,7 @@ def _differences(row: Row) -> Iterable[str]:
 
 def _name(one: Choice) -> str:
     odd = one.input_size not in (None, _USUAL_SIZE) and "input_size=" not in one.network
-    return " ".join([one.network, *([f"({one.input_size} px)"] if odd else []), *([_MARK] if _suspect(one) else [])])
+    return " ".join([one.network, *([f"({one.input_size} px)"] if odd else []), *([MARK] if _suspect(one) else [])])
 
 
 def _suspect(one: Choice) -> bool:

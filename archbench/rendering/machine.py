@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime
 from itertools import chain
 
-from archbench.choose.cell_summary import toggles_label
+from archbench.model.axes import toggles_label
 from archbench.model.cell import is_user_code
 from archbench.model.environment import Environment, Gpu
 from archbench.model.units import GIB, NULL, counted, duration, whole

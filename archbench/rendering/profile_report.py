@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from archbench.choose.profile_difference import difference
+from msgspec import Struct
+
+from archbench.choose.profile_difference import Aligned, Difference, Side, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
-from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, figure, fixed, percent
-from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Picture, Report, Section, Table
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent
+from archbench.rendering.content import (
+    Block,
+    Bullets,
+    Fold,
+    Paragraph,
+    Picture,
+    Report,
+    Section,
+    Table,
+    sections,
+    table,
+)
 from archbench.rendering.profile_memory import gradient_section, memory_section
 
 if TYPE_CHECKING:
     from archbench.rendering.profile_charts import Chart
 
 _MOST_OPERATORS = 25
+_BAR = 10
+"""Characters of a full bar."""
 _SHOWN_MODULES = 400
 """Rows of the table of all modules; deeper networks have their deepest levels left out."""
 
@@ -22,8 +37,10 @@ _SHOWN_MODULES = 400
 def profile_report(profile: Profile, against: Profile | None = None) -> Report:
     """All that a profile says, in the order in which it is read; of two, first where their difference comes from."""
     if against is None:
-        return Report(title=f"Profile of {_label(profile)}", lead=_lead(profile), sections=_sections(profile, ""))
-    names = _label(profile), _label(against)
+        return Report(
+            title=f"Profile of {profile_label(profile)}", lead=_lead(profile), sections=_sections(profile, "")
+        )
+    names = profile_label(profile), profile_label(against)
     whole = (
         Section(title=name, blocks=(*_lead(one), *_sections(one, prefix)))
         for name, one, prefix in zip(names, (profile, against), ("a-", "b-"), strict=True)
@@ -34,7 +51,7 @@ def profile_report(profile: Profile, against: Profile | None = None) -> Report:
 
 def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
     """`prefix` goes before the names of pictures, so that two profiles fit on one page."""
-    sections = (
+    return sections(
         _time(profile, prefix),
         _roofline(profile.roofline, prefix) if profile.roofline else None,
         _operators(profile),
@@ -43,65 +60,81 @@ def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
         _gradients(profile, prefix),
         _left_out(profile),
     )
-    return tuple(section for section in sections if section is not None)
 
 
-def _label(profile: Profile) -> str:
+def profile_label(profile: Profile) -> str:
+    """`resnet50: inference, batch size 1, fp32, eager`."""
     cell = profile.cell
-    words = [f"{profile.network}, {cell.phase}, batch size {cell.batch_size}, {cell.precision}"]
+    words = [cell.phase, f"batch size {cell.batch_size}", cell.precision]
     words += [cell.memory_format] if cell.memory_format != "contiguous" else []
-    return ", ".join([*words, "eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})"])
+    words.append("eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})")
+    return f"{profile.network}: {', '.join(words)}"
 
 
 def _lead(profile: Profile) -> tuple[Block, ...]:
-    said = [f"{one.text}. {_sentence(one.remedy)}".strip() for one in profile.findings]
-    return (Paragraph(f"On {_machine(profile)}."), *([Bullets(tuple(said))] if said else []))
+    said = findings_said(profile)
+    return (Paragraph(f"On {machine_words(profile)}."), *([Bullets(said)] if said else []))
 
 
-def _sentence(text: str | None) -> str:
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+def findings_said(profile: Profile) -> tuple[str, ...]:
+    """Each finding with its remedy."""
+    remedies = (one.remedy and f" {one.remedy[0].upper()}{one.remedy[1:]}." for one in profile.findings)
+    return tuple(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True))
+
+
+def machine_words(profile: Profile) -> str:
+    """`Intel Xeon x2, 2 threads`."""
+    where = profile.environment.hardware_class if profile.environment else profile.device
+    return f"{where}, {counted(profile.threads, 'thread')}" if profile.device == "cpu" else where
 
 
 def _difference(base: Profile, other: Profile) -> Section:
     found = difference(base, other)
-    kept = base.cell.phase == other.cell.phase == "training"
-    headings: tuple[str, ...] = (
-        found.aligned_by.capitalize(),
-        "Modules of A",
-        "Modules of B",
-        "A ms",
-        "B ms",
-        "B - A ms",
-        "A GMACs",
-        "B GMACs",
-    )
-    headings += ("A kept MiB", "B kept MiB") if kept else ()
-    rows = [
-        (
-            row.name,
-            ", ".join(row.base.names) or NULL,
-            ", ".join(row.other.names) or NULL,
-            figure(row.base.seconds, MS),
-            figure(row.other.seconds, MS),
-            figure(row.change_s, MS),
-            fixed(row.base.macs, GIGA, 2),
-            fixed(row.other.macs, GIGA, 2),
-            *((fixed(row.base.saved_bytes, MIB, 1), fixed(row.other.saved_bytes, MIB, 1)) if kept else ()),
-        )
-        for row in found.rows
-    ]
     line = (
-        f"A is {_label(base)}: {figure(found.base_s, MS)} ms a step. B is {_label(other)}: "
+        f"A is {profile_label(base)}: {figure(found.base_s, MS)} ms a step. B is {profile_label(other)}: "
         f"{figure(found.other_s, MS)} ms. The rows add up to the whole difference, {figure(found.change_s, MS)} ms."
     )
-    table = Table(headings=headings, rows=tuple(rows), numeric=frozenset(range(3, len(headings))), caption="Difference")
-    return Section(title="Where the difference comes from", blocks=(Paragraph(line), table))
+    return Section(
+        title="Where the difference comes from", blocks=(Paragraph(line), difference_table(base, other, found))
+    )
 
 
-def _machine(profile: Profile) -> str:
-    where = profile.environment.hardware_class if profile.environment else profile.device
-    threads = f", {profile.threads} thread{'s' if profile.threads != 1 else ''}" if profile.device == "cpu" else ""
-    return f"{where}{threads}"
+def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
+    """Row by row, adding up to the difference of the two steps in the last row."""
+    kept = base.cell.phase == other.cell.phase == "training"
+    numbers = (">A ms", ">B ms", ">B - A ms", ">of the difference", ">A GMACs", ">B GMACs")
+    headings = (found.aligned_by.capitalize(), "Modules of A", "Modules of B", *numbers)
+    whole = [
+        Side(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
+        for one, seconds in ((base, found.base_s), (other, found.other_s))
+    ]
+    rows = []
+    for row in (*found.rows, Aligned(name="all", base=whole[0], other=whole[1])):
+        sides = (row.base, row.other)
+        rows.append(
+            (
+                row.name,
+                *(", ".join(side.names) or NULL for side in sides),
+                *(fixed(side.seconds, MS, 2) for side in sides),
+                f"{'+' if row.change_s > 0 else ''}{fixed(row.change_s, MS, 2)}",
+                f"{round(100 * row.change_s / found.change_s) if found.change_s else 0} %",
+                *(fixed(side.macs, GIGA, 3) for side in sides),
+                *((fixed(side.saved_bytes, MIB, 1) for side in sides) if kept else ()),
+            )
+        )
+    return table((*headings, *((">A kept MiB", ">B kept MiB") if kept else ())), rows, "Difference")
+
+
+class Line(Struct, frozen=True):
+    """A row of a table of modules: a module, or what is folded beneath one."""
+
+    label: str
+    kind: str
+    depth: int
+    row: ModuleProfile | None
+    forward_s: float
+    backward_s: float | None
+    share: float
 
 
 def _time(profile: Profile, prefix: str) -> Section:
@@ -126,29 +159,48 @@ def _time(profile: Profile, prefix: str) -> Section:
     return Section(title="Time", blocks=tuple(blocks))
 
 
-def _modules(rows: list[ModuleProfile], profile: Profile, caption: str) -> Table:
-    training = profile.cell.phase == "training"
-    headings = ("Module", "Class", "Calls", "Forward ms", *(("Backward ms",) if training else ()), "Share")
-    headings += ("Params M", "GMACs", "Activations MiB", "Moved MiB", "FLOP/byte", "GFLOP/s", "Of roofline")
-    filled = tuple(
-        (
-            row.path or profile.network,
-            row.kind,
-            str(row.calls),
-            figure(row.forward_s, MS),
-            *((figure(row.backward_s, MS),) if training else ()),
-            percent(row.share),
-            fixed(row.params, MILLION, 2),
-            fixed(row.macs, GIGA, 2),
-            fixed(row.activation_bytes, MIB, 1),
-            fixed(row.bytes_moved, MIB, 1),
-            NULL if row.intensity is None else f"{row.intensity:,.3g}",
-            figure(row.achieved_flops, GIGA),
-            NULL if row.roofline_share is None else percent(row.roofline_share),
-        )
+def _modules(rows: Sequence[ModuleProfile], profile: Profile, caption: str) -> Table:
+    lines = [
+        Line(row.path or profile.network, row.kind, row.depth, row, row.forward_s, row.backward_s, row.share)
         for row in rows
+    ]
+    return module_table(lines, profile, caption)
+
+
+def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, screen: bool = False) -> Table:
+    """A row for each module or fold; on a `screen` indented as they lie in each other, with a bar for the share."""
+    training = profile.cell.phase == "training"
+    times = (">Calls", ">Forward ms", *((">Backward ms",) if training else ()), ">Share", *(("",) if screen else ()))
+    figures = (">Params M", ">GMACs", ">Kept MiB" if training else ">Written MiB", ">Moved MiB", ">FLOP/byte")
+    rows = []
+    for line in lines:
+        row = line.row
+        found = () if row is None else _module_figures(row, training=training)
+        rows.append(
+            (
+                "  " * (line.depth if screen else 0) + line.label,
+                line.kind,
+                str(row.calls or "") if row is not None else "",
+                fixed(line.forward_s, MS, 2),
+                *((fixed(line.backward_s, MS, 2),) if training else ()),
+                f"{100 * line.share:.1f} %",
+                *(("█" * max(round(line.share * _BAR), 0) if line.depth else "",) if screen else ()),
+                *(found or [""] * (len(figures) + 2)),
+            )
+        )
+    return table(("Module", "Class", *times, *figures, ">GFLOP/s", ">Of roofline"), rows, caption)
+
+
+def _module_figures(row: ModuleProfile, *, training: bool) -> tuple[str, ...]:
+    return (
+        fixed(row.params, MILLION, 2),
+        fixed(row.macs, GIGA, 3),
+        fixed(row.saved_bytes if training else row.activation_bytes, MIB, 1),
+        fixed(row.bytes_moved, MIB, 1),
+        NULL if row.intensity is None else f"{row.intensity:,.3g}",
+        figure(row.achieved_flops, GIGA) if row.flops else NULL,
+        NULL if row.roofline_share is None else f"{percent(row.roofline_share)} {row.bound or ''}".rstrip(),
     )
-    return Table(headings=headings, rows=filled, numeric=frozenset(range(2, len(headings))), caption=caption)
 
 
 def _roofline(found: Roofline, prefix: str) -> Section:
@@ -174,32 +226,29 @@ def _roofline(found: Roofline, prefix: str) -> Section:
 def _operators(profile: Profile) -> Section | None:
     if not profile.operators:
         return None
-    blocks: list[Block] = [_operator_table(profile.operators, "Operators by their own time")]
+    blocks: list[Block] = [operator_table(profile.operators, "Operators by their own time")]
     if profile.kernels:
-        blocks.append(_operator_table(profile.kernels, "Kernels"))
+        blocks.append(operator_table(profile.kernels, "Kernels"))
     return Section(title="Operators", blocks=tuple(blocks))
 
 
-def _operator_table(operators: tuple[OperatorProfile, ...], caption: str) -> Table:
-    rows = tuple(
+def operator_table(found: Sequence[OperatorProfile], caption: str, name: Callable[[str], str] = str) -> Table:
+    """A row for each operator or kernel, the first of them; `name` shortens long ones."""
+    rows = (
         (
-            one.name,
+            name(one.name),
             "; ".join(one.shapes) or NULL,
             f"{one.calls:,.3g}",
-            figure(one.self_s, MS),
+            fixed(one.self_s, MS, 2),
             percent(one.share),
             one.bound or NULL,
             NULL if one.tensor_core is None else ("yes" if one.tensor_core else "no"),
             ", ".join(one.modules[:3]) + (", ..." if len(one.modules) > 3 else "") or NULL,
         )
-        for one in operators[:_MOST_OPERATORS]
+        for one in found[:_MOST_OPERATORS]
     )
-    return Table(
-        headings=("Name", "Shapes", "Calls", "Self ms", "Share", "Bound by", "Tensor cores", "Modules"),
-        rows=rows,
-        numeric=frozenset({2, 3, 4}),
-        caption=caption,
-    )
+    headings = ("Name", "Shapes", ">Calls", ">Self ms", ">Share", "Bound by", "Tensor cores", "Modules")
+    return table(headings, rows, caption)
 
 
 def _compiled(profile: Profile) -> Section | None:
@@ -211,7 +260,7 @@ def _compiled(profile: Profile) -> Section | None:
         f"{found.eager_step_s / found.step_s:.2f} times as fast. Compiling took {found.compile_s:,.0f} s. "
         f"{percent(found.mapped_share)} of the kernels' time can be mapped back to modules."
     )
-    return Section(title="Compiled", blocks=(Paragraph(line), _operator_table(found.kernels, "Compiled kernels")))
+    return Section(title="Compiled", blocks=(Paragraph(line), operator_table(found.kernels, "Compiled kernels")))
 
 
 def _memory(profile: Profile, prefix: str) -> Section | None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Struct
 
-from archbench.choose.cell_summary import CellSummary, axes_order
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
+from archbench.model.axes import toggles_order
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, percent, whole
 from archbench.rendering.content import Block, Paragraph, Section, listed, table
@@ -116,7 +117,7 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
             cells.setdefault(key, {})[each.letter] = one
     sections = []
     for phase, title in PHASES.items():
-        keys = sorted(cells, key=lambda key: (key[1], axes_order(key[2]), key[3:]))
+        keys = sorted(cells, key=lambda key: (key[1], toggles_order(key[2]), key[3:]))
         shared = [cells[key] for key in keys if key[0] == phase and len(cells[key]) > 1]
         if shared:
             parts = (

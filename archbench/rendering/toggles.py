@@ -28,6 +28,7 @@ from archbench.choose.toggles import (
 from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, rounded, scientific
 from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, table
 from archbench.rendering.figures import PHASES
+from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
 
 _MOST_DUELS = 10
@@ -35,7 +36,6 @@ _MOST_DUELS = 10
 _MOST_FLIPS = 200
 _WIDEST = 6
 """Ratios in one table; a full product of toggles takes several."""
-_MARK = "?"
 
 
 def toggles(run: RunData) -> Section | None:
@@ -55,7 +55,7 @@ def toggles(run: RunData) -> Section | None:
         return None
     note = Paragraph(
         "× is how many times faster, by the latency of cells that differ in nothing but the toggles named; 1.00 is no "
-        f"gain, ± the 95 % interval. `{_MARK}` marks a ratio with a suspect side; a word stands where there is none."
+        f"gain, ± the 95 % interval. `{MARK}` marks a ratio with a suspect side; a word stands where there is none."
     )
     return Section(title="Toggles", blocks=(note, *parts))
 
@@ -151,7 +151,7 @@ def _ratio(plain: CellSummary, other: CellSummary | None) -> str:
 def ratio_text(found: Gain, *, suspect: bool = False) -> str:
     """`1.59 ±0.02`, with a mark where one side is suspect."""
     ratio = figure(found.ratio, RATIO, found.low, found.high)
-    return f"{ratio} {_MARK}" if suspect else ratio
+    return f"{ratio} {MARK}" if suspect else ratio
 
 
 def _step_by_step(taken: Sequence[Step]) -> list[Section]:

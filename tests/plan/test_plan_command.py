@@ -78,11 +78,11 @@ def test_without_settings_the_toggles_name_the_columns(tmp_path: Path) -> None:
         "axes: {precision: [bf16, fp32], memory_format: [channels_last, contiguous], input_size: [96, 224]}\n"
     )
     assert plan(path, "--device", "cpu").stdout.splitlines()[-5:] == [
-        "cells (inference)       fp32  fp32 channels_last  bf16  bf16 channels_last",
-        "vgg16                      1                   1     1                   1",
-        "vgg16[input_size=96]       1                   1     1                   1",
-        "alexnet                    1                   1     1                   1",
-        "alexnet[input_size=96]     1                   1     1                   1",
+        "cells (inference)       fp32  fp32, channels_last  bf16  bf16, channels_last",
+        "vgg16                      1                    1     1                    1",
+        "vgg16[input_size=96]       1                    1     1                    1",
+        "alexnet                    1                    1     1                    1",
+        "alexnet[input_size=96]     1                    1     1                    1",
     ]
 
 

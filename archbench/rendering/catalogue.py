@@ -1,0 +1,142 @@
+"""What `archbench list` and `archbench show` tell of networks that nobody has timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from archbench.catalog.card import Card, Summary
+from archbench.known import Shown
+from archbench.model.counts import SecondOpinion
+from archbench.model.units import GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
+from archbench.rendering.content import Block, Bullets, Paragraph, Report, Section, Table, sections, table
+
+
+def catalogue_report(networks: Sequence[Summary]) -> Report:
+    """A row for each network of the catalogue."""
+    rows = (
+        (
+            one.name,
+            one.family or NULL,
+            str(one.year or NULL),
+            figure(one.params, MILLION),
+            figure(one.macs, GIGA),
+            fixed(one.top1, RATIO, 2),
+            one.dataset or NULL,
+            _shape(one.input_shape),
+            one.source,
+            one.accuracy_source or NULL,
+        )
+        for one in networks
+    )
+    numbers = (">year", ">params M", ">GMACs", ">top-1 %")
+    headings = ("name", "family", *numbers, "on", "input", "source", "accuracy from")
+    return Report(title="", lead=(table(headings, rows),), sections=())
+
+
+def card_report(shown: Shown) -> Report:
+    """Everything that is known of one network, a section a subject."""
+    origin = ", ".join(str(part) for part in (shown.family, shown.year) if part)
+    options = "".join(f", {key}={value}" for key, value in shown.options.items())
+    paper = shown.paper and shown.paper + (f", arXiv {shown.arxiv}" if shown.arxiv else "")
+    source = f"from {shown.source}: {shown.constructor}{options}"
+    aliases = f"also called {', '.join(shown.aliases)}" if shown.aliases else None
+    said = tuple(filter(None, (shown.note, shown.about)))
+    size: list[Block] = [_size_table(shown), Bullets(tuple(_sizes(shown)))] if shown.params is not None else []
+    return Report(
+        title=f"{shown.variant} ({origin})" if origin else shown.variant,
+        lead=(Bullets(tuple(filter(None, (shown.idea, paper, source, aliases)))),),
+        sections=sections(
+            Section(title=f"Size, per image of {_shape(shown.input_shape)}", blocks=tuple(size)) if size else None,
+            _memory(shown) if shown.batch_size is not None else None,
+            _accuracies(shown),
+            Section(title="Stages", blocks=(_stages(shown),)) if shown.stages else None,
+            Section(title="To know", blocks=tuple(map(Paragraph, said))) if said else None,
+        ),
+    )
+
+
+def _size_table(card: Card) -> Table:
+    """Counted beside published, each column with its origin."""
+    headings = ("", ">counted", *(f">{size.origin}" for size in card.published))
+    params = ("params M", figure(card.params, MILLION), *(figure(size.params, MILLION) for size in card.published))
+    macs = ("GMACs", figure(card.macs, GIGA), *(figure(size.macs, GIGA) for size in card.published))
+    return table(headings, (params, macs))
+
+
+def _sizes(card: Shown) -> Iterator[str]:
+    """What is only counted."""
+    yield f"{card.params:,} trainable parameters, {card.buffers:,} elements in buffers"
+    if card.idle_params:
+        yield f"of these, {card.idle_params:,} parameters are not used in inference (auxiliary heads)"
+    yield f"{card.macs:,} MACs = {card.flops:,} FLOPs; depth {card.depth} weight layers"
+    yield f"{card.activations:,} activations, {_mib(card.activation_bytes)} in fp32"
+    yield f"{_mib(card.weight_bytes)} of weights and buffers"
+    if card.feature_width is not None:
+        yield f"{card.feature_width} feature channels under the classifier"
+    for variant in card.variants:
+        options = ", ".join(f"{key}={value}" for key, value in variant.options.items())
+        yield f"with {options}: {figure(variant.params, MILLION)} M parameters, {figure(variant.macs, GIGA)} GMACs"
+    if card.second_opinion is not None:
+        yield from _second_opinion(card.second_opinion)
+
+
+def _second_opinion(counted: SecondOpinion) -> Iterator[str]:
+    yield (
+        f"second counter (fvcore): {figure(counted.macs, GIGA)} GMACs, {counted.disagreement:+.2%}; "
+        f"with its estimates for normalisation and pooling {figure(counted.total, GIGA)}"
+    )
+    if counted.uncounted:
+        yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in counted.uncounted)}"
+
+
+def _memory(shown: Shown) -> Section:
+    inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
+    said = f"inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
+    return Section(
+        title=f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
+        blocks=(Bullets(tuple(filter(None, (said, shown.unpredicted)))),),
+    )
+
+
+def _accuracies(card: Card) -> Section:
+    if not card.accuracies:
+        return Section(title="No published accuracy is known.", blocks=())
+    rows = (
+        (
+            fixed(one.top1, RATIO, 2),
+            fixed(one.top5, RATIO, 2),
+            one.dataset,
+            f"{one.origin} {one.tag or ''}".rstrip(),
+            one.protocol,
+            one.recipe or NULL,
+        )
+        for one in card.accuracies
+    )
+    blocks: list[Block] = [table((">top-1 %", ">top-5 %", "on", "from", "protocol", "trained by"), rows)]
+    if card.accuracy_source is None:
+        blocks.append(Paragraph("None of these is of the network with these departures."))
+    title = "Published accuracy, never measured here; the first line stands for the network"
+    return Section(title=title, blocks=tuple(blocks))
+
+
+def _stages(card: Card) -> Table:
+    rows = (
+        (
+            one.name,
+            _shape(one.output_shape),
+            figure(one.params or None, MILLION),
+            figure(one.macs or None, GIGA),
+            one.kind,
+        )
+        for one in card.stages
+    )
+    return table(("stage", "output", ">params M", ">GMACs", "kind"), rows)
+
+
+def _mib(size: int | None) -> str:
+    return "unknown" if size is None else f"{figure(size, MIB)} {MIB.symbol}"
+
+
+def _shape(sides: Sequence[int] | None) -> str:
+    """`3x224x224`."""
+    return "x".join(map(str, sides or ())) or NULL
