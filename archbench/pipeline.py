@@ -29,7 +29,7 @@ from archbench.results import RunStore, find_run, new_run_id, run_identity
 from archbench.session import describe, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.plan import make_plan, remaining
-from archbench.worker import WorkerClient, run_lock, run_tasks
+from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
@@ -107,8 +107,9 @@ def carry_out(
         interrupted = False
         try:
             with RunProgress(store.path, total=_visits(job.plan), left=_visits(left), shown=progress) as shown:
-                for event in _executed(store, job, left):
-                    _take(store, event)
+                carried = CarriedFigures()
+                for event in _executed(store, job, left, carried):
+                    _take(store, event, carried)
                     shown.show(event)
         except KeyboardInterrupt:
             interrupted = True
@@ -208,7 +209,7 @@ def _store_skipped(store: RunStore, job: Job) -> None:
             store.append(msgspec.structs.replace(row, status="unsupported", error_message=skip.reason))
 
 
-def _executed(store: RunStore, job: Job, left: Plan) -> Iterator[Event]:
+def _executed(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> Iterator[Event]:
     """Have a worker measure what is left, and give what happens while it happens."""
     if not _visits(left):
         return
@@ -223,11 +224,11 @@ def _executed(store: RunStore, job: Job, left: Plan) -> Iterator[Event]:
         getting_ready.start()
         worker.start()
         getting_ready.join()
-        yield from run_tasks(worker, _tasks(store, job, left))
+        yield from run_tasks(worker, _tasks(store, job, left, carried))
 
 
-def _tasks(store: RunStore, job: Job, left: Plan) -> Iterator[Task]:
-    """Made as they are needed, so that later ones carry what the first one found out about the device."""
+def _tasks(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> Iterator[Task]:
+    """Made as they are needed, so that later ones carry what earlier ones found out of the device and the networks."""
     wanted = set(job.suite.metrics)
     soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
     # Worth it for a figure, or, in a resumed session too, for a device to settle.
@@ -242,14 +243,16 @@ def _tasks(store: RunStore, job: Job, left: Plan) -> Iterator[Task]:
                 round=number,
                 calibration=store.calibration,
                 calibrate=calibrate,
+                carried=carried.of(group),
                 allow_code=job.allow_code,
             )
             calibrate = False
 
 
-def _take(store: RunStore, event: Event) -> None:
+def _take(store: RunStore, event: Event, carried: CarriedFigures) -> None:
     """Store what came out of it."""
     if isinstance(event, CellFinished):
+        carried.note(event)
         store.append(event.record, event.samples, event.profile)
     elif isinstance(event, Calibrated):
         store.calibrate(event.calibration)

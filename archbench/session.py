@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from archbench.device import collect_environment, preflight, resolve_device
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Group
+from archbench.model.counts import Carried
 from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, UnfitError
@@ -78,11 +79,13 @@ def task_for(
     round: int = 0,
     calibration: Calibration | None = None,
     calibrate: bool = False,
+    carried: Carried | None = None,
     allow_code: bool = False,
 ) -> Task:
     """What a worker is told in order to measure one group of a suite's cells.
 
     `calibration` is what an earlier task found out of the device; with `calibrate` this one is to find it out.
+    `carried` is what earlier tasks found out of the network.
     """
     return Task(
         group=group,
@@ -94,5 +97,6 @@ def task_for(
         percentiles=suite.percentiles,
         seed=suite.seed,
         allow_code=allow_code,
+        carried=carried or Carried(),
         calibrate=calibrate,
     )

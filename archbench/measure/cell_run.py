@@ -82,6 +82,12 @@ class CellRun:
         """Whether the cell's step goes through torch.compile."""
         return self.cell.compile_mode != "off"
 
+    @property
+    def first_of_its_toggles(self) -> bool:
+        """Whether it is the smallest batch under its toggles: what hardly depends on the batch is measured once."""
+        alike = (cell for cell in self.task.group.cells if cell.group_id == self.cell.group_id)
+        return next(alike) == self.cell
+
     def asks_for(self, metric: axes.Metric) -> bool:
         """Whether the suite wants these figures."""
         return metric in self._metrics
@@ -106,7 +112,7 @@ class CellRun:
         return self._finished(self.row.fail(status, message))
 
     def _finished(self, record: Record) -> CellFinished:
-        return CellFinished(record=record, samples=self.row.samples, profile=self.profile)
+        return CellFinished(record=record, samples=self.row.samples, profile=self.profile, found=self.group.found())
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -144,6 +150,7 @@ class CellRun:
     def build(self) -> None:
         """Make the workload, with every toggle applied and read back."""
         with self.phase("build"):
+            self.group.set_state(self.cell.precision)
             if self.compiles:
                 compiler.reset()
             gc.collect()  # the last cell's tensors, before a larger one needs their room

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from functools import cached_property
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from archbench.analyze import count, predict_cell
+from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
@@ -20,8 +22,10 @@ from archbench.measure.fresh import FreshProcesses
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads
+from archbench.model.axes import Precision
 from archbench.model.calibration import Calibration
-from archbench.model.counts import Counts, MemoryModel
+from archbench.model.cell import Cell
+from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.empty_record import Facts
 from archbench.model.errors import UsageError
 from archbench.model.messages import Task
@@ -39,18 +43,21 @@ class GroupContext:
         self.baseline_rss = resident_bytes()
         self.calibration = task.context.calibration
         self._rivals: tuple[int, ...] = ()
+        self._memory: dict[str, MemoryModel | None] = {**task.carried.memory}
         self.fresh = FreshProcesses() if self.compiles and "compile" in task.metrics else None
         """Where compiled cells are compiled again; made here, before anything runs."""
 
     @cached_property
     def device(self) -> torch.device:
-        """The device, made current, with all process-wide state set."""
-        cell = self.task.group.cells[0]
-        environment = self.task.context.environment
-        device = find_device(environment)
+        """The device, made current."""
+        device = find_device(self.task.context.environment)
         kind_of(device).use(device)
-        apply_state(cell.precision, default_threads(environment.cpu_count), self.task.seed)
         return device
+
+    def set_state(self, precision: Precision) -> None:
+        """Set all process-wide state for a cell: those of one group may differ in precision."""
+        threads = default_threads(self.task.context.environment.cpu_count)
+        apply_state(precision, threads, self.task.seed, self.task.protocol.cudnn_benchmark_limit)
 
     @cached_property
     def clock(self) -> Clock:
@@ -99,12 +106,21 @@ class GroupContext:
 
     @cached_property
     def counts(self) -> Counts:
-        return count(self._network, allow_code=self.task.allow_code)
+        return self.task.carried.counts or count(self._network, allow_code=self.task.allow_code)
 
-    @cached_property
-    def memory_model(self) -> MemoryModel | None:
+    def memory_model(self, cell: Cell) -> MemoryModel | None:
         """Predicted memory at any batch size; `None` where the network's step cannot run without data."""
-        return predict_cell(self.task.group.cells[0], allow_code=self.task.allow_code)
+        if cell.group_id not in self._memory:
+            self._memory[cell.group_id] = predict_cell(cell, allow_code=self.task.allow_code)
+        return self._memory[cell.group_id]
+
+    def found(self) -> Carried:
+        """What was found out here that the task did not know, for a later process."""
+        told = self.task.carried
+        return Carried(
+            counts=None if told.counts else self.__dict__.get("counts"),
+            memory={key: model for key, model in self._memory.items() if model is not None and key not in told.memory},
+        )
 
     @cached_property
     def module(self) -> nn.Module:
@@ -134,8 +150,8 @@ class GroupContext:
     def judges_numerics(self) -> bool:
         return "numerics" in self.task.metrics and self.task.group.cells[0].phase == "inference"
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether this group is fp32 eager itself, against which the numerics of others are judged."""
-        cell = self.task.group.cells[0]
-        return (cell.precision, cell.compile_mode, cell.memory_format) == ("fp32", "off", "contiguous")
+    def reference(self, precision: Precision) -> nn.Module:
+        """The network's weights in fp32 and eager, beside a module that was cast and formatted for `precision`."""
+        if precision in WHOLE_MODEL:  # cast to half the bits: the weights have to be drawn again
+            return self.build().eval()
+        return copy.deepcopy(self.module).to(memory_format=torch.contiguous_format)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from archbench.analyze.step import AUTOCAST
 from archbench.model.axes import Phase, Precision
+from archbench.model.protocol import Protocol
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -20,6 +21,8 @@ class Applied(Struct, frozen=True, kw_only=True):
     matmul_precision: str
     cudnn_tf32: bool
     cudnn_benchmark: bool
+    cudnn_benchmark_limit: int | None
+    """How many of cuDNN's plans the search tries for each convolution; `None` in a torch built without cuDNN."""
     cudnn_deterministic: bool
     threads: int
     interop_threads: int
@@ -36,22 +39,25 @@ class Applied(Struct, frozen=True, kw_only=True):
     allocator: str | None
 
 
-def apply_state(precision: Precision, threads: int, seed: int) -> None:
-    """Set every process-wide switch for one group.
+def apply_state(
+    precision: Precision, threads: int, seed: int, benchmark_limit: int = Protocol().cudnn_benchmark_limit
+) -> None:
+    """Set every process-wide switch for one cell.
 
     The older TF32 switches are used throughout: reading them after the newer `fp32_precision` interface was
     written raises, and inductor still reads them.
     """
-    _set_switches(precision, threads, seed)
+    _set_switches(precision, threads, seed, benchmark_limit)
     with contextlib.suppress(RuntimeError):  # settable once per process, and the host has not run anything parallel
         torch.set_num_interop_threads(1)
 
 
-def _set_switches(precision: Precision, threads: int, seed: int) -> None:
+def _set_switches(precision: Precision, threads: int, seed: int, benchmark_limit: int) -> None:
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True  # shapes are fixed within a cell, so the search pays and is what users set
+    torch.backends.cudnn.benchmark_limit = benchmark_limit
     torch.backends.cudnn.deterministic = False
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
@@ -70,14 +76,14 @@ def restored_state(precision: Precision, threads: int, seed: int) -> Iterator[No
         torch.get_num_threads(),
         flushes_denormals(),
     )
-    searched = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    searched = cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):  # type: ignore[no-untyped-call]
         try:
-            _set_switches(precision, threads, seed)
+            _set_switches(precision, threads, seed, Protocol().cudnn_benchmark_limit)
             yield
         finally:
             torch.set_float32_matmul_precision(matmul)
-            cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = searched
+            cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic, cudnn.benchmark_limit = searched
             torch.set_num_threads(threads_before)
             torch.set_flush_denormal(flushed)
 

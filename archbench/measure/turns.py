@@ -86,7 +86,7 @@ class TurnRun:
             run.name_inputs()
             if run.asks_for("static"):
                 STATIC.prepare(run)
-            model = run.group.memory_model if self._survey and not run.compiles else None
+            model = run.group.memory_model(run.cell) if self._survey and not run.compiles else None
             held = run.task.protocol.input_ring
             peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
         run.row.set(predicted_peak_bytes=peak)

@@ -49,7 +49,7 @@ class Workload:
         self._seed = seed
         self._contexts = step_contexts(device, cell.phase, cell.precision)
         self.module = self._prepare(module)
-        drawn = _input_ring(cell, shape, ring, seed) if inputs is None else inputs
+        drawn = _input_ring(cell, shape, ring, seed, device) if inputs is None else inputs
         self.inputs = [_placed(tensor, cell, device) for tensor in drawn]
         self._turn = cycle(range(len(self.inputs)))
         self._labels: dict[int, list[Tensor]] = {}
@@ -179,6 +179,7 @@ class Workload:
             matmul_precision=torch.get_float32_matmul_precision(),
             cudnn_tf32=torch.backends.cudnn.allow_tf32,
             cudnn_benchmark=torch.backends.cudnn.benchmark,
+            cudnn_benchmark_limit=torch.backends.cudnn.benchmark_limit,
             cudnn_deterministic=torch.backends.cudnn.deterministic,
             threads=torch.get_num_threads(),
             interop_threads=torch.get_num_interop_threads(),
@@ -219,9 +220,10 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _input_ring(cell: Cell, shape: tuple[int, ...], ring: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn((cell.batch_size, *shape), generator=generator) for _ in range(ring)]
+def _input_ring(cell: Cell, shape: tuple[int, ...], ring: int, seed: int, device: torch.device) -> list[Tensor]:
+    """Drawn on the device itself: to draw a large batch on the CPU and copy it takes a GPU's cell a second."""
+    torch.manual_seed(seed)
+    return [torch.randn((cell.batch_size, *shape), device=device) for _ in range(ring)]
 
 
 def _placed(tensor: Tensor, cell: Cell, device: torch.device) -> Tensor:

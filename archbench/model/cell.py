@@ -109,8 +109,17 @@ def file_stem(cell_id: str) -> str:
     return hashlib.sha256(cell_id.encode()).hexdigest()[:20]
 
 
+def process_key(cell: Cell) -> str:
+    """The group that measures `cell`: eager TF32 and AMP cells join the fp32 ones, whose weights they share."""
+    joins = cell.compile_mode == "off" and cell.precision not in ("bf16", "fp16")
+    return msgspec.structs.replace(cell, precision="fp32").group_id if joins else cell.group_id
+
+
 class Group(Struct, frozen=True, kw_only=True):
     """Cells of one network under one set of toggles, batch sizes ascending; measured by one process.
+
+    Eager precisions that keep the weights in fp32 count as one there: they run the same weights, each under switches of
+    its own.
 
     `visit` tells apart several visits of one round (the twin is measured first, in between and last); 0 elsewhere.
     """
@@ -120,8 +129,8 @@ class Group(Struct, frozen=True, kw_only=True):
 
     @property
     def group_id(self) -> str:
-        """What all of its cells have in common, readable: see `Cell.group_id`."""
-        return self.cells[0].group_id
+        """What all of its cells have in common, readable: see `Cell.group_id`. It says fp32 for TF32 and AMP too."""
+        return process_key(self.cells[0])
 
 
 class Skip(Struct, frozen=True, kw_only=True):

@@ -121,3 +121,11 @@ class MemoryModel(Struct, frozen=True, kw_only=True):
             for line in self.lines
         ]
         return max(min(room), 0)
+
+
+class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one process found out of a network without timing it, so that the next need not: it takes seconds."""
+
+    counts: Counts | None = None
+    memory: dict[str, MemoryModel] = {}
+    """By `Cell.group_id`."""

@@ -22,6 +22,7 @@ from msgspec import Struct
 from archbench.model.axes import Metric
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group
+from archbench.model.counts import Carried
 from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.profile import Profile, StageProfile
@@ -46,6 +47,8 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     percentiles: tuple[int, ...] = (90,)
     seed: int = 0
     allow_code: bool = False
+    carried: Carried = Carried()
+    """What earlier processes found out of this network."""
     calibrate: bool = False
     """Let the device settle and measure its ceilings first: once a session."""
 
@@ -148,6 +151,8 @@ class CellFinished(Struct, frozen=True, kw_only=True, tag="cell-finished"):
     record: Record
     samples: tuple[Sample, ...] = ()
     profile: StageProfile | None = None
+    found: Carried = Carried()
+    """What the process found out and was not told: sent once for a network is enough."""
 
 
 class ChildDied(Struct, frozen=True, kw_only=True, tag="child-died"):

@@ -26,8 +26,9 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Warm-up: counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
     warmup_min_calls: Count = 3
-    warmup_first_cell_s: Seconds = 2.0
-    """Device-busy time before the first cell of a process is timed: clocks have to ramp."""
+    warmup_first_cell_s: Seconds = 0.7
+    """Device-busy time before the first cell of a process is timed: clocks that idled have to ramp. Step times must be
+    level besides, so that a slower ramp only takes longer."""
     warmup_later_cell_s: Seconds = 0.3
     """The same for later cells: the clocks are up already."""
     warmup_block: Count = 10
@@ -54,11 +55,14 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sample shorter than this is made of several steps: timer resolution."""
 
     # Throughput: a sync in every step biases against small networks, so bursts have none inside.
-    burst_s: Seconds = 0.1
+    burst_s: Seconds = 0.05
+    """The one wait at a burst's end, 10 us, is 0.02 % of it."""
     min_burst_steps: Count = 3
     """Where the device runs behind the host: fewer would be the start and the end of a pipeline, and no middle."""
-    min_bursts: Count = 10
-    min_throughput_s: Seconds = 1.0
+    min_bursts: Count = 6
+    """Of slow steps; fast ones make ten bursts and more in `min_throughput_s`."""
+    min_throughput_s: Seconds = 0.5
+    """A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width."""
     max_throughput_s: Seconds = 5.0
 
     # Turns: the sides of a gate or a duel hold the device alternately, each for one block.
@@ -67,6 +71,8 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     turns: Annotated[int, Meta(ge=3, le=10_000)] = 16
     """Blocks of each side in one pair of processes."""
 
+    cudnn_benchmark_limit: Count = 4
+    """Plans that cuDNN's search tries for each convolution, the likeliest by its heuristics first; torch tries 10."""
     input_ring: Count = 3
     """Seeded randn tensors used in turn: zeros run 13-15 % faster than data."""
     host_bound_ratio: Annotated[float, Meta(gt=1.0)] = 1.10
@@ -96,8 +102,9 @@ _CPU_DEFAULTS = Protocol(
     max_sampling_s=3.0,
     target_half_width=0.02,
     sample_floor_s=10e-3,
+    burst_s=0.1,
     min_burst_steps=1,
-    min_bursts=6,
+    min_throughput_s=1.0,
     max_throughput_s=1.5,
     soak_s=0.0,
 )

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from archbench.model.cell import Cell, Group, Plan
+from archbench.model.axes import PRECISIONS
+from archbench.model.cell import Cell, Group, Plan, process_key
 
 TWIN_VISITS = 3
 """First, in between and last: the least that tells a drift (first to last) from noise."""
@@ -17,11 +18,16 @@ CellVisit = tuple[str, int, int]
 
 
 def grouped(cells: Iterable[Cell]) -> list[Group]:
-    """Cells that differ in batch size only, batch sizes ascending: growing allocations reuse the smaller ones."""
+    """Cells that one process measures, batch sizes ascending: growing allocations reuse the smaller ones."""
     members: dict[str, list[Cell]] = {}
     for cell in cells:
-        members.setdefault(cell.group_id, []).append(cell)
-    return [Group(cells=tuple(sorted(group, key=lambda cell: cell.batch_size))) for group in members.values()]
+        members.setdefault(process_key(cell), []).append(cell)
+    return [Group(cells=tuple(sorted(group, key=_place_in_group))) for group in members.values()]
+
+
+def _place_in_group(cell: Cell) -> tuple[int, int]:
+    # fp32 first: where its output is the reference for another precision, cuDNN keeps the plan found for its own cell.
+    return cell.batch_size, PRECISIONS.index(cell.precision)
 
 
 def ordered(groups: Sequence[Group], twin: Group | None, seed: int, round_number: int) -> tuple[Group, ...]:
@@ -34,7 +40,8 @@ def ordered(groups: Sequence[Group], twin: Group | None, seed: int, round_number
     random.Random(f"{seed}-{round_number}").shuffle(rest)
     if twin is None:
         return tuple(rest)
-    first, middle, last = (Group(cells=twin.cells, visit=visit) for visit in range(TWIN_VISITS))
+    again = tuple(cell for cell in twin.cells if cell.precision == twin.cells[0].precision)
+    first, middle, last = (Group(cells=again if visit else twin.cells, visit=visit) for visit in range(TWIN_VISITS))
     half = len(rest) // 2
     return (first, *rest[:half], middle, *rest[half:], last)
 

@@ -78,7 +78,8 @@ class GroupTracker:
         self._facts = facts
         self._pending = list(task.group.cells)
         self._pending_at_begin = 0
-        self._smallest_oom: int | None = None
+        self._smallest_oom: dict[str, int] = {}
+        """By `Cell.group_id`: what does not fit in fp32 may fit under AMP."""
         self._started = datetime.now(UTC)
 
     def begin(self) -> Task | None:
@@ -127,9 +128,10 @@ class GroupTracker:
 
     def settle(self) -> Iterator[CellFinished]:
         """The attempt is over: give the rows of cells that need no further one, or that it passed over in silence."""
-        if self._smallest_oom is not None:
-            for cell in [cell for cell in self._pending if cell.batch_size > self._smallest_oom]:
-                reason = f"not tried: batch size {self._smallest_oom} of this group already ran out of memory"
+        for cell in list(self._pending):
+            smallest = self._smallest_oom.get(cell.group_id, cell.batch_size)
+            if cell.batch_size > smallest:
+                reason = f"not tried: batch size {smallest} of this group already ran out of memory"
                 yield self._failed(cell, "skipped", reason, None)
                 self._settle(cell, "skipped")
         if len(self._pending) == self._pending_at_begin:
@@ -144,7 +146,8 @@ class GroupTracker:
     def _settle(self, cell: Cell, status: Status) -> None:
         self._pending.remove(cell)
         if status == "oom":
-            self._smallest_oom = min(cell.batch_size, self._smallest_oom or cell.batch_size)
+            smallest = self._smallest_oom.get(cell.group_id, cell.batch_size)
+            self._smallest_oom[cell.group_id] = min(cell.batch_size, smallest)
 
     def _failed(self, cell: Cell, status: Status, message: str, phase: str | None) -> CellFinished:
         began = None if status == "skipped" else self._started

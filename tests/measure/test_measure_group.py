@@ -17,6 +17,7 @@ from archbench.measure.metrics import energy as energy_metric
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.counts import Carried, MemoryLine, MemoryModel
 from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
@@ -44,17 +45,29 @@ def _restored_state():
     torch.set_float32_matmul_precision("highest")
 
 
-def task_for(network="convolution", batches=(1,), metrics=ALL, calibrate=False, protocol=None, **axes):
+def task_for(
+    network="convolution",
+    batches=(1,),
+    metrics=ALL,
+    calibrate=False,
+    protocol=None,
+    carried=None,
+    precisions=(),
+    **axes,
+):
     cells = tuple(
         Cell(network=Network(name=f"tiny_networks:{network}", input_size=16), batch_size=batch, **axes)
         for batch in batches
     )
+    if precisions:  # as a plan groups them; the switch of TF32 can be set on a CPU, too
+        cells = tuple(structs.replace(cell, precision=precision) for cell in cells for precision in precisions)
     return Task(
         group=Group(cells=cells),
         context=RunContext(run_id="test", round=0, environment=collect_environment("cpu")),
         protocol=protocol_for("cpu", {**QUICK, **(protocol or {})}),
         metrics=metrics,
         allow_code=True,
+        carried=carried or Carried(),
         calibrate=calibrate,
     )
 
@@ -99,6 +112,56 @@ def test_figures_are_there_and_consistent(phase):
     assert row.first_call_s > 0
     assert row.warmup_steps >= 3
     assert json.loads(row.applied)["grad_mode"] == ("grad" if phase == "training" else "inference")
+
+
+def test_fp32_tf32_and_amp_take_turns_in_one_process_each_under_its_own_switches():
+    events = measure(batches=(1, 2), precisions=("fp32", "tf32", "amp-bf16"))
+    assert [(row.batch_size, row.precision) for row in rows(events)] == [
+        (batch, precision) for batch in (1, 2) for precision in ("fp32", "tf32", "amp-bf16")
+    ]
+    for row in rows(events):
+        applied = json.loads(row.applied)
+        assert row.status == "ok"
+        assert applied["autocast_dtype"] == ("bfloat16" if row.precision == "amp-bf16" else None)
+        assert applied["weight_dtype"] == "float32"
+        assert applied["cudnn_tf32"] == (row.precision == "tf32")
+        assert applied["matmul_precision"] == ("high" if row.precision == "tf32" else "highest")
+        assert applied["cudnn_benchmark_limit"] == 4
+    numerics = [row.output_rel_error for row in rows(events)]
+    assert numerics[1] == pytest.approx(0.0, abs=1e-6)  # the same weights: a CPU has no TF32
+    assert 1e-5 < numerics[2] < 0.05
+    assert "output_rel_error:is_reference" in rows(events)[0].reasons
+    assert all("output_rel_error:first_batch_only" in row.reasons for row in rows(events)[4:])
+    predicted = [row.predicted_peak_bytes for row in rows(events)]
+    assert predicted[0] == predicted[1] != predicted[2]  # each by its own toggles
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("amp-bf16", 0.05), ("bf16", 0.05)])
+def test_numerics_hold_the_output_against_the_same_weights_in_fp32(precision, bound):
+    """The copy of the cell's weights, and for a network cast to bf16 the weights drawn again, are those of fp32."""
+    row = rows(measure(precision=precision, memory_format="channels_last"))[0]
+    assert 0.0 < row.output_rel_error < bound
+    assert row.output_cosine > 0.999
+
+
+def test_what_an_earlier_process_counted_is_taken_and_not_counted_again():
+    finished = next(event for event in measure() if isinstance(event, CellFinished))
+    assert finished.found.counts.macs == finished.record.macs
+    (key,) = finished.found.memory
+    assert key == finished.record.group_id
+    assert finished.found.memory[key].peak_bytes(1, batches_held=3) == finished.record.predicted_peak_bytes
+
+    told = Carried(
+        counts=structs.replace(finished.found.counts, macs=12345),
+        memory={
+            key: MemoryModel(
+                lines=(MemoryLine(base_bytes=777, bytes_per_image=0),), weight_bytes=1, input_bytes_per_image=0
+            )
+        },
+    )
+    again = next(event for event in measure(carried=told) if isinstance(event, CellFinished))
+    assert (again.record.macs, again.record.predicted_peak_bytes) == (12345, 777)
+    assert again.found == Carried()  # nothing that the parent does not have
 
 
 IDENTITY = {"family", "setting", "top1", "top5", "accuracy_source", "cuda_version", "driver_version"}

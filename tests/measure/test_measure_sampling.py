@@ -92,7 +92,7 @@ def test_causes_that_come_and_go_are_repeated_until_time_is_up(monkeypatch):
 
 def test_throughput_counts_bursts_and_not_samples():
     sampled = sample_throughput(nothing, ReplayClock([1e-3]), GPU, ScriptedMonitor(), step_s=1e-3)
-    assert sampled.steps == 100
+    assert sampled.steps == 50  # a burst is 0.05 s
     assert len(sampled.kept()) >= GPU.min_bursts
     assert sampled.interval.median == pytest.approx(1e-3)
 
@@ -118,7 +118,7 @@ def test_warm_up_that_never_levels_is_capped_and_says_so():
 def test_the_first_cell_warms_up_for_longer():
     first = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=True)
     later = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=False)
-    assert first.calls * 5e-3 >= 2.0 > later.calls * 5e-3 >= 0.3
+    assert first.calls * 5e-3 >= 0.7 > later.calls * 5e-3 >= 0.3
 
 
 def test_slow_steps_may_level_after_the_cap_in_seconds():

@@ -43,7 +43,7 @@ def test_text(file: Path) -> None:
     result = plan(file, "--device", "cuda:0")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        "small on cuda: 14 cells of 2 networks in 10 groups, 2 rounds, seed 0",
+        "small on cuda: 14 cells of 2 networks in 6 groups, 2 rounds, seed 0",
         "Which of two?",
         "twin: resnet18 (inference, fp32) is measured first, in between and last in each round",
         "",

@@ -47,6 +47,9 @@ def _fill(run: CellRun) -> None:
         no_launches = "profiler_blind"
     else:
         no_launches = "no_graphs_in_mode" if run.cell.device == "cuda" else "not_on_device"
+    if not run.first_of_its_toggles:  # to load code from a cache takes as long at every batch size
+        run.row.null("first_batch_only", "compile_warm_s", "cuda_graph_launches")
+        return
     with run.phase("compile again"):
         run.release()
         try:

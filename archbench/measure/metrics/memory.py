@@ -47,7 +47,7 @@ MEMORY = Metric(name="memory", fill=_fill)
 
 def predict(run: CellRun) -> None:
     """Enter the predicted peak of an eager step: what a compiled one keeps is the compiler's choice."""
-    model = None if run.compiles else run.group.memory_model
+    model = None if run.compiles else run.group.memory_model(run.cell)
     if model is None:
         run.row.null("not_predicted", "predicted_peak_bytes")
     else:

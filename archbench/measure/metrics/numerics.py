@@ -23,14 +23,14 @@ HEAD_STD = 0.02
 def _cannot(run: CellRun) -> str | None:
     if not run.group.judges_numerics:
         return "inference_only"
-    if run.group.is_reference:
+    if (run.cell.precision, run.cell.compile_mode, run.cell.memory_format) == ("fp32", "off", "contiguous"):
         return "is_reference"
-    return None if run.first else "first_batch_only"
+    return None if run.first_of_its_toggles else "first_batch_only"
 
 
 def _fill(run: CellRun) -> None:
     with run.phase("numerics"):
-        found = compare(run.workload, run.group.build().eval())
+        found = compare(run.workload, run.group.reference(run.cell.precision))
     run.row.set(
         output_rel_error=found.rel_error,
         output_cosine=found.cosine,
