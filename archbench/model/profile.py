@@ -141,9 +141,10 @@ class Roofline(Struct, frozen=True, kw_only=True):
     """Bytes per second of a large copy, read and written."""
     points: tuple[RooflinePoint, ...]
     device_busy_s: float | None
-    """Of one step, while some kernel ran; `None` on the CPU, where operators are the host's own work."""
+    """Of one step, while some kernel ran; `None` on the CPU, where operators are the host's own work, and where the
+    profiler saw no kernel."""
     launch_gap_s: float | None
-    """Of one step, while the device waited for the host; `None` on the CPU."""
+    """Of one undisturbed step, while the device waited for the host; `None` where `device_busy_s` is."""
     host_s: float | None
     """On the CPU: of one step, outside every operator (Python, hooks, dispatch); `None` where it was not measured."""
 
@@ -158,8 +159,8 @@ class KernelMap(Struct, frozen=True, kw_only=True):
 
     kernels: tuple[OperatorProfile, ...]
     """The longest first; `modules` is empty where the compiler does not say."""
-    mapped_share: float
-    """Of the kernels' time, in kernels whose modules are known."""
+    mapped_share: float | None
+    """Of the kernels' time, in kernels whose modules are known; `None` where the profiler saw no kernel."""
     step_s: float
     """Of the compiled step, unobserved."""
     eager_step_s: float

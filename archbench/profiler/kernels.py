@@ -73,7 +73,7 @@ def map_kernels(make: Callable[[], Workload], clock: Clock, eager_step_s: float,
     mapped_s = sum(kernel.self_s for kernel in kernels if kernel.modules)
     return KernelMap(
         kernels=kernels[:MOST_OPERATORS],
-        mapped_share=mapped_s / total_s if total_s else 0.0,
+        mapped_share=mapped_s / total_s if total_s else None,
         step_s=step_s,
         eager_step_s=eager_step_s,
         compile_s=compile_s,

@@ -26,14 +26,16 @@ SLOW_S = 2.0
 """A step from which one recorded step must do."""
 MOST_OPERATORS = 60
 """Rows that are kept; the rest of a network's operators and shapes takes no time worth a line."""
+BLIND = "the profiler saw no kernel, as may happen to a process's second session, or beside another profiler"
 RANGE = "module: "
 """What the names of our ranges in a trace begin with."""
 _US = 1e-6
-# As libraries name kernels that run on matrix units: CUTLASS and cuBLAS by the instruction's shape (16816), `tensorop`,
-# `gmma` or, since Hopper, `nvjet`; cuDNN by `xmma`. Triton's and FlashAttention's names do not tell.
-_TENSOR_CORE = re.compile(
-    r"tensorop|tensor_op|[hiqd]mma|wgmma|gmma|xmma|nvjet|s\d*16816|s\d*1688|s\d*884|_mma_|cutlass_\d+_", re.I
-)
+# How libraries name kernels that run on CUDA cores, whatever else the name says: CUTLASS by `simt`, cuDNN's `xmma` by
+# the instruction `ffma`, cuBLAS and cuDNN of old by `sgemm` and `scudnn`.
+_CUDA_CORE = re.compile(r"simt|[fhd]fma|sgemm|scudnn", re.I)
+# And on tensor cores: by `tensorop` or `tensor16x8x16`, by the instruction's shape (`s16816`), by `gmma` or, since
+# Hopper, `nvjet`. Triton's and FlashAttention's names do not tell.
+_TENSOR_CORE = re.compile(r"tensor_?op|tensor\d+x\d+|[hiqd]mma|gmma|xmma|nvjet|[shi]\d*(16816|1688|884)|_mma_", re.I)
 _UNTOLD = re.compile(r"^triton_|flash|fmha", re.I)
 _PRODUCTS = {
     # The operator in which the profiler sees the time, and the one that the dispatcher was called with.
@@ -66,8 +68,8 @@ class Window(Struct, frozen=True, kw_only=True):
     kernels: tuple[OperatorProfile, ...]
     operators_s: float
     """Host time inside operators."""
-    busy_share: float | None
-    """Of the window: some kernel ran; `None` on the CPU."""
+    busy_s: float | None
+    """While some kernel ran. `None` where no kernel was seen: on the CPU, or by a session that CUPTI served no more."""
     events: Sequence[Any]
     """The profiler's own, for whoever maps kernels to modules."""
     steps: int
@@ -111,13 +113,12 @@ def watch_operators(
     averages = profiler.key_averages(group_by_input_shape=True)
     operators = [event for event in averages if _is_operator(event)]
     cpu_s = sum(event.self_cpu_time_total for event in operators) * _US
-    window_s = sum(event.cpu_time_total for event in events if event.name.startswith("ProfilerStep")) * _US
     kernels = [event for event in events if event.device_type.name == own and not event.is_user_annotation]
     return Window(
         operators=_operators(operators, steps, known, ceilings, on_device=own is not None),
         kernels=_kernels(kernels, steps),
         operators_s=cpu_s / steps,
-        busy_share=_covered_us(kernels) * _US / window_s if own is not None and window_s else None,
+        busy_s=_covered_us(kernels) * _US / steps if kernels else None,
         events=events,
         steps=steps,
     )
@@ -216,6 +217,8 @@ def _kernels(events: Sequence[Any], steps: int) -> tuple[OperatorProfile, ...]:
 
 def uses_tensor_cores(kernel: str) -> bool | None:
     """Whether a CUDA kernel's name says that it runs on matrix units; `None` where such names do not tell."""
+    if _CUDA_CORE.search(kernel):
+        return False
     if _TENSOR_CORE.search(kernel):
         return True
     return None if _UNTOLD.search(kernel) else False

@@ -15,6 +15,7 @@ from archbench.analyze import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
 from archbench.device.kind import find_device, kind_of, open_clock
+from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
@@ -32,7 +33,7 @@ from archbench.profiler.counting import count_by_module
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
-from archbench.profiler.operators import Window, watch_operators
+from archbench.profiler.operators import BLIND, Window, watch_operators
 from archbench.profiler.rows import Ceilings, module_rows, stage_rows, step_parts
 from archbench.profiler.timing import StepTimes, time_by_module
 from archbench.profiler.trace_file import add_module_tracks
@@ -65,6 +66,7 @@ class _Run:
         self._device = find_device(request.environment)
         self._threads = request.threads or default_threads(request.environment.cpu_count)
         self._missing: dict[str, str] = {}
+        self._has_kernels = kind_of(self._device).activity is not None
 
     def profile(self) -> Profile:
         self._enter("count")
@@ -82,6 +84,8 @@ class _Run:
         workload.step()
         self._enter("time")
         times = self._times(workload, clock)
+        # Before any session of the profiler: CUPTI slows what its process does afterwards.
+        compiled = self._compiled(module, times.plain_s) if self._cell.compile_mode != "off" else None
         self._enter("traffic")
         traffic = watch_traffic(workload)
         self._enter("operators")
@@ -92,7 +96,6 @@ class _Run:
             self._enter("snapshot")
             write_snapshot(workload, Path(self._request.snapshot))
         gradients = self._gradients(stages)
-        compiled = self._compiled(module, times.plain_s) if self._cell.compile_mode != "off" else None
         rows = module_rows(
             module,
             times,
@@ -119,7 +122,7 @@ class _Run:
             stages=tuple(row.path for row in stage_rows(rows)),
             operators=window.operators,
             kernels=window.kernels,
-            roofline=_roofline(rows, ceilings, window, times),
+            roofline=_roofline(rows, ceilings, window, times, on_device=self._has_kernels),
             compiled=compiled,
             memory=memory,
             gradients=gradients,
@@ -197,6 +200,8 @@ class _Run:
         window = watch_operators(workload, traffic, ceilings, step_s, trace=trace)
         if trace is not None:
             add_module_tracks(trace)
+        if self._has_kernels and not window.kernels:
+            self._missing |= {"operators": BLIND, "kernels": BLIND}
         return window
 
     def _memory(
@@ -229,12 +234,15 @@ class _Run:
 
     def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:
         self._enter("compile")
-        return self._unless_impossible(
+        clock = open_clock(self._device)
+        found = self._unless_impossible(
             "compiled",
-            lambda: map_kernels(
-                lambda: self._workload(module, self._cell), open_clock(self._device), eager_s, self._request.timing_s
-            ),
+            lambda: map_kernels(lambda: self._workload(module, self._cell), clock, eager_s, self._request.timing_s),
         )
+        if found is not None and found.mapped_share is None:
+            self._missing["compiled"] = BLIND
+        compiler.reset()  # with the pools of its graphs, which are none of the eager step's memory
+        return found
 
     def _unless_impossible(self, part: str, make: Callable[[], T]) -> T | None:
         """The part, or why there is none: what fails here costs no more than itself, unless memory has run out."""
@@ -248,11 +256,10 @@ class _Run:
 
 
 def _roofline(
-    rows: Sequence[ModuleProfile], ceilings: Ceilings | None, window: Window, times: StepTimes
+    rows: Sequence[ModuleProfile], ceilings: Ceilings | None, window: Window, times: StepTimes, *, on_device: bool
 ) -> Roofline | None:
     if ceilings is None:
         return None
-    busy = window.busy_share
     return Roofline(
         peak_flops=ceilings.flops,
         bandwidth=ceilings.bandwidth,
@@ -267,10 +274,11 @@ def _roofline(
             for row in (*stage_rows(rows), rows[0])
             if row.intensity and row.achieved_flops
         ),
-        device_busy_s=None if busy is None else busy * times.plain_s,
-        launch_gap_s=None if busy is None else (1 - busy) * times.plain_s,
+        device_busy_s=window.busy_s,
+        # Kernels last as long under the profiler as without it, the host does not: the gap is that of the plain step.
+        launch_gap_s=None if window.busy_s is None else max(0.0, times.plain_s - window.busy_s),
         # The profiler slows the host, so its own window would overstate this; operators are slowed a little as well.
-        host_s=max(0.0, times.plain_s - window.operators_s) if busy is None else None,
+        host_s=None if on_device else max(0.0, times.plain_s - window.operators_s),
     )
 
 

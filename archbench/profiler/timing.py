@@ -29,6 +29,7 @@ class StepTimes(Struct, frozen=True, kw_only=True):
     """Means over the faster half of the steps: they add up as medians do not, and what disturbs a step slows it."""
 
     plain_s: float
+    """On the host's clock, waited for: events on an idle stream would contain the same gaps between launches."""
     observed_s: float
     """Without the time that looking for the graph's nodes takes, which stands between forward and backward."""
     observing_cost: float
@@ -59,8 +60,7 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
     boundaries = open_boundaries(workload, read)
     begin = time.perf_counter()
     while _more(len(plain), time.perf_counter() - begin, timing_s):
-        timing = clock.latency(workload.step)
-        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+        plain.append(clock.latency(workload.step).host_s)
         with boundaries:
             clock.synchronize()
             observe(workload, boundaries)
@@ -91,8 +91,7 @@ def time_plain(workload: Workload, clock: Clock, timing_s: float) -> float:
     plain: list[float] = []
     begin = time.perf_counter()
     while _more(len(plain), time.perf_counter() - begin, timing_s):
-        timing = clock.latency(workload.step)
-        plain.append(timing.host_s if timing.device_s is None else timing.device_s)
+        plain.append(clock.latency(workload.step).host_s)
     return statistics.fmean(_faster_half(plain))
 
 

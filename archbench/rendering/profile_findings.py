@@ -165,11 +165,12 @@ def _compiled(profile: Profile) -> Iterator[Finding]:
     if compiled is None:
         return
     ratio = compiled.eager_step_s / compiled.step_s
+    share = compiled.mapped_share
+    mapped = "" if share is None else f"; {percent(share)} of its kernels' time is mapped to modules"
     yield Finding(
         code="compiled",
         text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {ratio:.3g} times as fast as in eager "
-        f"({figure(compiled.eager_step_s, MS)} ms), for {compiled.compile_s:.3g} s of compilation; "
-        f"{percent(compiled.mapped_share)} of its kernels' time is mapped to modules",
+        f"({figure(compiled.eager_step_s, MS)} ms), for {compiled.compile_s:.3g} s of compilation{mapped}",
     )
 
 

@@ -255,10 +255,11 @@ def _compiled(profile: Profile) -> Section | None:
     found = profile.compiled
     if found is None:
         return None
+    share = found.mapped_share
     line = (
         f"Compiled, the step takes {figure(found.step_s, MS)} ms against {figure(found.eager_step_s, MS)} ms in eager: "
         f"{found.eager_step_s / found.step_s:.2f} times as fast. Compiling took {found.compile_s:,.0f} s. "
-        f"{percent(found.mapped_share)} of the kernels' time can be mapped back to modules."
+        + (f"{percent(share)} of the kernels' time can be mapped back to modules." if share is not None else "")
     )
     return Section(title="Compiled", blocks=(Paragraph(line), operator_table(found.kernels, "Compiled kernels")))
 
