@@ -322,9 +322,9 @@ def _tell(comparison: Comparison, place: Path, format: str) -> None:
 
     write_comparison(comparison, "md", place / "report.md")
     write_comparison(comparison, "json", place / "comparison.json")
-    documents = FORMATS[format](comparison)
-    if len(documents) == 1:
-        print(documents[0].text, end="")
+    text = FORMATS[format](comparison)
+    if isinstance(text, str):
+        print(text, end="")
         print(f"archbench: {place}", file=sys.stderr)
     else:
         for written in write_comparison(comparison, format, place / f"{format}.json"):

@@ -1,6 +1,7 @@
 """A comparison in the formats that people and continuous integration read, stored and turn-taking ones alike.
 
-A further format is a file with a function from `Comparison` to documents, and a line in `FORMATS`.
+A further format is a function from `Comparison` to one text, or to several by the suffix of their files, and a line in
+`FORMATS`.
 """
 
 from __future__ import annotations
@@ -10,20 +11,15 @@ from pathlib import Path
 
 from archbench.model.comparison import Comparison
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.rendering.comparison.action_benchmark import action_benchmark
-from archbench.rendering.comparison.annotations import workflow_commands
-from archbench.rendering.comparison.document import Document
-from archbench.rendering.comparison.junit import junit
-from archbench.rendering.comparison.pytest_benchmark import pytest_benchmark
-from archbench.rendering.comparison.step_summary import step_summary
-from archbench.rendering.comparison.structured import structured
-from archbench.rendering.comparison.terminal import terminal
+from archbench.rendering.comparison.ci import junit, workflow_commands
+from archbench.rendering.comparison.data import action_benchmark, pytest_benchmark, structured
+from archbench.rendering.comparison.report import as_step_summary, as_text
 
-__all__ = ["FORMATS", "Document", "check_format", "render_comparison", "write_comparison"]
+__all__ = ["FORMATS", "check_format", "render_comparison", "write_comparison"]
 
-FORMATS: dict[str, Callable[[Comparison], tuple[Document, ...]]] = {
-    "text": terminal,
-    "md": step_summary,
+FORMATS: dict[str, Callable[[Comparison], str | dict[str, str]]] = {
+    "text": as_text,
+    "md": as_step_summary,
     "json": structured,
     "junit": junit,
     "annotations": workflow_commands,
@@ -43,8 +39,9 @@ def check_format(name: str, out: Path | None) -> None:
 def render_comparison(comparison: Comparison, name: str) -> str:
     """The text of a format of one document. Raises `UsageError` as `check_format` does."""
     check_format(name, None)
-    (document,) = FORMATS[name](comparison)
-    return document.text
+    text = FORMATS[name](comparison)
+    assert isinstance(text, str), "check_format refuses those of several files"
+    return text
 
 
 def write_comparison(comparison: Comparison, name: str, out: Path) -> tuple[Path, ...]:
@@ -55,9 +52,10 @@ def write_comparison(comparison: Comparison, name: str, out: Path) -> tuple[Path
     from archbench.results.files import write_bytes
 
     check_format(name, out)
-    written = []
-    for document in FORMATS[name](comparison):
-        place = out.with_name(f"{out.stem}-{document.suffix}{out.suffix or '.json'}") if document.suffix else out
-        write_bytes(place, document.text.encode())
-        written.append(place)
-    return tuple(written)
+    texts = FORMATS[name](comparison)
+    if isinstance(texts, str):
+        texts = {"": texts}
+    places = {out.with_name(f"{out.stem}-{end}{out.suffix or '.json'}") if end else out: texts[end] for end in texts}
+    for place, text in places.items():
+        write_bytes(place, text.encode())
+    return tuple(places)

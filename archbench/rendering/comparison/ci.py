@@ -1,21 +1,58 @@
-"""A comparison as JUnit XML: a cell is a test case. Slower ones and failing findings fail, undecided are skipped."""
+"""A comparison for continuous integration: annotations on a pull request, and JUnit XML.
+
+An annotation is a line of a step's output that GitHub shows. In JUnit a cell is a test case: slower ones and failing
+findings fail, undecided ones are skipped.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree as ET
 
+from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, Finding
-from archbench.rendering.comparison.document import Document
-from archbench.rendering.comparison.words import headline, side_line
+from archbench.rendering.comparison.report import headline, in_order, side_line
 
+LIMIT = 10
+"""GitHub shows so many errors of a step, and so many warnings, and drops the rest in silence."""
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 cannot hold, even escaped: an error message may carry a terminal's control codes."""
 
 
-def junit(comparison: Comparison) -> tuple[Document, ...]:
+def workflow_commands(comparison: Comparison) -> str:
+    """An error for each slower cell and failing finding, a warning for each undecided cell, the verdict as a notice."""
+    errors = [(short_id(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"]
+    errors += [(short_id(finding.cell_id), finding.what) for finding in comparison.failures]
+    doubts = [(short_id(cell.cell_id), cell.why.sentence) for cell in comparison.undecided]
+    doubts += [(short_id(finding.cell_id), finding.what) for finding in comparison.failed_on_both]
+    lines = [*_lines("error", errors), *_lines("warning", doubts), _line("notice", "archbench", headline(comparison))]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(level: str, told: Sequence[tuple[str, str]]) -> Iterator[str]:
+    shown = told if len(told) <= LIMIT else told[: LIMIT - 1]
+    for title, message in shown:
+        yield _line(level, title, message)
+    if len(told) > len(shown):
+        yield _line(level, "archbench", f"{len(told) - len(shown):,} more; the step summary has all")
+
+
+def _line(level: str, title: str, message: str) -> str:
+    return f"::{level} title={_escaped(title, in_property=True)}::{_escaped(message)}"
+
+
+def _escaped(text: str, *, in_property: bool = False) -> str:
+    """As the runner unescapes workflow commands (its toolkit's `command.ts`); the percent sign must go first."""
+    for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
+        text = text.replace(character, code)
+    if in_property:
+        text = text.replace(":", "%3A").replace(",", "%2C")
+    return text
+
+
+def junit(comparison: Comparison) -> str:
     """One suite of one test case a cell, with elements and attributes of the schema that Jenkins' xUnit plugin has."""
     about: dict[str, list[Finding]] = defaultdict(list)
     for finding in comparison.findings:
@@ -36,7 +73,7 @@ def junit(comparison: Comparison) -> tuple[Document, ...]:
         suite.set("timestamp", comparison.head.started_at[:19])
     root.append(suite)
     ET.indent(root)
-    return (Document(text='<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"),)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _properties(suite: ET.Element, comparison: Comparison) -> None:

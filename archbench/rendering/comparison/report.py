@@ -1,0 +1,195 @@
+"""A comparison for people: as text for a terminal or a log, and as markdown small enough for a step summary."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from archbench.model.cell import short_id
+from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Side
+from archbench.model.units import MS, NULL, change, counted, duration, figure, percent
+from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Report, Section, Table, sections, table
+from archbench.rendering.markdown import render_markdown
+from archbench.rendering.terminal import render_terminal
+
+LIMIT_BYTES = 1_000_000
+"""GitHub refuses a step summary of more than 1 MiB, whole."""
+_FIRST_TRY = 4096
+"""Rows of a table before any are cut."""
+ALL_SHOWN = 40
+"""Up to this many cells are listed whatever became of them; of more, those that are the same are counted only."""
+_HEADINGS = ("Verdict", "Cell", ">Base ms", ">Head ms", ">Change", ">95 % interval", ">Sees", ">Pairs")
+_LONGEST_ERROR = 200
+"""Characters of an error in a headline; the findings have it whole."""
+
+
+def as_text(comparison: Comparison) -> str:
+    """A table of cells, worst first, then reasons, findings and notes; the verdict is the last line."""
+    cells = in_order(comparison)
+    shown = cells if len(cells) <= ALL_SHOWN else [cell for cell in cells if cell.verdict != "same"]
+    alike = len(cells) - len(shown)
+    why = [(cell.verdict, f"{short_id(cell.cell_id)}: {cell.why.sentence}") for cell in shown if cell.verdict != "same"]
+    found = [("FAILS" if one.fails else "note", f"{short_id(one.cell_id)}: {one.what}") for one in comparison.findings]
+    parts: Iterator[tuple[str, Block]] = (
+        (title, table(("", ""), rows))
+        for title, rows in (("Why", why), ("Findings", found), ("To know", [("note", one) for one in comparison.notes]))
+        if rows
+    )
+    return render_terminal(
+        Report(
+            title="",
+            lead=(
+                table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
+                Paragraph(method(comparison)),
+                *([_table(shown)] if shown else []),
+                *([Paragraph(f"... and {alike:,} cells that are the same")] if alike else []),
+            ),
+            sections=(*(Section(title=title, blocks=(block,)) for title, block in parts), _last(comparison)),
+        )
+    )
+
+
+def _last(comparison: Comparison) -> Section:
+    return Section(title=headline(comparison), blocks=())
+
+
+def as_step_summary(comparison: Comparison) -> str:
+    """The verdict first, then what is not the same, and the rest behind a fold; cut, with a note, where too long."""
+    most = _FIRST_TRY
+    text = render_markdown(_report(comparison, most))
+    while len(text.encode()) > LIMIT_BYTES and most > 1:
+        most //= 2
+        text = render_markdown(_report(comparison, most))
+    return text
+
+
+def _report(comparison: Comparison, most: int) -> Report:
+    cells = in_order(comparison)
+    told = [cell for cell in cells if cell.verdict != "same"]
+    alike = [cell for cell in cells if cell.verdict == "same"]
+    why = Bullets(tuple(f"{one.verdict}, {short_id(one.cell_id)}: {one.why.sentence}" for one in told[:most]))
+    ordered = sorted(comparison.findings, key=lambda finding: not finding.fails)
+    found = [("fails" if one.fails else "note", short_id(one.cell_id), one.what) for one in ordered[:most]]
+    fold = Fold(summary=f"The same: {len(alike):,}", blocks=(_table(alike[:most]), *_cut(len(alike), most)))
+    return Report(
+        title=headline(comparison).rstrip("."),
+        lead=(
+            Bullets((f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}")),
+            Paragraph(method(comparison)),
+        ),
+        sections=sections(
+            Section(title="Findings", blocks=(table(("", "Cell", "What"), found), *_cut(len(ordered), most)))
+            if found
+            else None,
+            Section(
+                title="Cells",
+                blocks=(_table(told[:most]), *_cut(len(told), most), Fold(summary="Why", blocks=(why,))),
+            )
+            if told
+            else None,
+            Section(title="The same", blocks=(fold,)) if alike else None,
+            Section(title="To know", blocks=(Bullets(comparison.notes),)) if comparison.notes else None,
+        ),
+    )
+
+
+def _cut(count: int, most: int) -> tuple[Block, ...]:
+    if count <= most:
+        return ()
+    return (Paragraph(f"{count - most:,} more are left out here for their length; `--format json` has all."),)
+
+
+def _table(cells: Sequence[CellComparison]) -> Table:
+    return table(_HEADINGS, map(_row, cells))
+
+
+def _row(cell: CellComparison) -> tuple[str, ...]:
+    """One cell's figures, in the order of `_HEADINGS`."""
+    return (
+        f"{cell.verdict} (noisy)" if cell.noisy else cell.verdict,
+        short_id(cell.cell_id),
+        _time(cell, cell.base),
+        _time(cell, cell.head),
+        NULL if cell.change is None else change(cell.change),
+        _interval(cell),
+        NULL if cell.detectable is None else percent(cell.detectable),
+        str(cell.pairs),
+    )
+
+
+def _interval(cell: CellComparison) -> str:
+    """`+1.2 % to +3.4 %`; `-` where there is none."""
+    if cell.ci_low is None or cell.ci_high is None:
+        return NULL
+    return f"{change(cell.ci_low - 1)} to {change(cell.ci_high - 1)}"
+
+
+def headline(comparison: Comparison) -> str:
+    """`Regressed: 2 slower, 3 undecided, 40 same of 45 timed cells; 1 failing finding.`"""
+    counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
+    parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
+    cells = comparison.comparable
+    untimed = f"what is counted of {counted(cells, 'cell')}" if cells else "no timed cell"
+    timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else untimed
+    failing, both = len(comparison.failures), len(comparison.failed_on_both)
+    fails = f"; {counted(failing, 'failing finding')}" if failing else ""
+    unseen = f"; {counted(both, 'cell')} failed on both sides" if both else ""
+    if comparison.regressed:
+        return f"Regressed: {timed}{fails}{unseen}."
+    if comparison.blind:
+        return f"Nothing could be compared: {_of_failures(comparison)}."
+    if comparison.exit_code() == 3:
+        return f"Nothing could be judged: {timed}{unseen}."
+    return f"No regression: {timed}{unseen}."
+
+
+def _of_failures(comparison: Comparison) -> str:
+    """Why a comparison is blind, with a cell of which the error is known where there is one."""
+    failed = [finding for finding in comparison.findings if finding.failed]
+    example = next((finding for finding in failed if finding.head != "ok"), failed[0])
+    what = textwrap.shorten(example.what, _LONGEST_ERROR, placeholder=" ...")
+    return (
+        f"no common cell ended ok on both sides, and {len(failed):,} failed, such as {short_id(example.cell_id)}, "
+        f"which {what}"
+    )
+
+
+def side_line(side: Side) -> str:
+    """Where a side comes from, in one line."""
+    facts = [
+        f"torch {side.torch_version}" if side.torch_version else "",
+        f"driver {side.driver_version}" if side.driver_version else "",
+        f"measured {side.started_at[:16].replace('T', ' ')} UTC" if side.started_at else "",
+        f"suite {side.suite}" if side.suite else "",
+    ]
+    known = ", ".join(fact for fact in facts if fact)
+    return f"{side.label} ({known})" if known else side.label
+
+
+def method(comparison: Comparison) -> str:
+    """How the two sides were measured, and what that is worth."""
+    spent = f" Measuring took {duration(comparison.duration_s)}." if comparison.duration_s else ""
+    if comparison.blind:
+        return "No common cell ended ok on both sides, so nothing could be compared."
+    if not comparison.cells:
+        return "Only what is counted, predicted and traced was compared, to the letter; nothing was timed."
+    how = (
+        "Base and head took turns on one machine."
+        if comparison.kind == "turns"
+        else "Two stored runs, measured at different times: a report, not a gate."
+    )
+    return f"{how} Hardware: {comparison.head.hardware_class}.{spent}"
+
+
+def in_order(comparison: Comparison) -> Sequence[CellComparison]:
+    """The cells with the worst verdict first, and within it the largest change."""
+    return sorted(
+        comparison.cells, key=lambda cell: (CELL_VERDICTS.index(cell.verdict), -abs(cell.change or 0.0), cell.cell_id)
+    )
+
+
+def _time(cell: CellComparison, side: Figures) -> str:
+    if cell.metric == "throughput" and side.process_times_s:
+        ordered = sorted(side.process_times_s)
+        return figure(ordered[len(ordered) // 2], MS)
+    return figure(side.latency_s, MS, side.latency_low_s, side.latency_high_s)
