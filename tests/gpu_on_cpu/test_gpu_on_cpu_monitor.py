@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import QUICK
+from quick import QUICK
 
 import archbench
 
