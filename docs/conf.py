@@ -23,5 +23,8 @@ autodoc_member_order = "bysource"
 autodoc_mock_imports: list[str] = []
 templates_path: list[str] = []
 html_static_path: list[str] = []
-nitpick_ignore_regex = [("py:.*", r"(os|pathlib|pd|pandas|collections|msgspec|torch)\..*")]
-"""Names of other projects: their pages are elsewhere, and building asks nothing of the network."""
+nitpick_ignore_regex = [
+    ("py:.*", r"(os|pathlib|pd|pandas|collections|msgspec|torch)\..*"),
+    ("py:class", "OneOrMore|PathOrText|Network|_T|Record|Environment|Plan|Picked|Comparison|Profile|Shown|Path"),
+]
+"""Names of other projects, whose pages are elsewhere (building asks nothing of the network), and types without a page."""
