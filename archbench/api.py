@@ -185,7 +185,7 @@ def run(
     """
     from archbench.pipeline import carry_out, prepare
 
-    axes = _given(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size)
     job = prepare(
         what,
         axes,
@@ -230,7 +230,7 @@ def plan(
     from archbench.pipeline import planned_kind, read_what
     from archbench.suite.plan import make_plan
 
-    axes = _given(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
     return make_plan(suite, planned_kind(device), only=_several(only), rounds=rounds)
 
@@ -330,7 +330,7 @@ def profile(
 
     found = profiles_of(
         name,
-        _given(batch_size, phase, precision, compile_mode, memory_format, input_size),
+        _axes(batch_size, phase, precision, compile_mode, memory_format, input_size),
         against=against,
         device=device,
         threads=threads,
@@ -400,10 +400,10 @@ def show(
     )
 
 
-def _given(*values: object) -> dict[str, object]:
-    """The axes that were given, by name, of their values in the order in which functions have them."""
+def _axes(*values: object) -> dict[str, object]:
+    """The axes by name, of their values in the order in which functions have them."""
     names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
-    return {name: value for name, value in zip(names, values, strict=True) if value not in (None, "")}
+    return dict(zip(names, values, strict=True))
 
 
 def _several(value: OneOrMore[_T]) -> list[_T]:

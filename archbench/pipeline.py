@@ -65,7 +65,7 @@ def prepare(
 ) -> Job:
     """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
-    Parameters as of `archbench.run`; `axes` holds the values of the axes that were given, by name.
+    Parameters as of `archbench.run`; `axes` holds the values of the axes by name, `None` for one that was not given.
     """
     if static and metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
@@ -125,7 +125,7 @@ def read_what(
     """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
     passed: list[Packed] = []
     words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
-    given = {axis: _typed(value) for axis, value in axes.items()}
+    given = {axis: _typed(value) for axis, value in axes.items() if value not in (None, "")}
     files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
     if not files:
         wanted = None if metrics is None else _typed(metrics)

@@ -27,4 +27,4 @@ nitpick_ignore_regex = [
     ("py:.*", r"(os|pathlib|pd|pandas|collections|msgspec|torch)\..*"),
     ("py:class", "OneOrMore|PathOrText|Network|_T|Record|Environment|Plan|Picked|Comparison|Profile|Shown|Path"),
 ]
-"""Names of other projects, whose pages are elsewhere (building asks nothing of the network), and types without a page."""
+"""Names of other projects, whose pages are elsewhere (building asks nothing of the network); types without a page."""

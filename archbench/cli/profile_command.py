@@ -58,7 +58,7 @@ def command(
     }
     profiles = profiles_of(
         name,
-        {axis: value for axis, value in axes.items() if value},
+        axes,
         against=against,
         device=device,
         threads=threads,
