@@ -1,11 +1,12 @@
-"""Is a latency by archbench the latency of a plain hand-written loop? Both take turns, block by block, in one process.
+"""Is what archbench measures what plain hand-written loops measure? Both take turns, block by block, in one process.
 
     python benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4] [--limit 0.02]
 
-Prints, for six networks at batch 1, the median over turns of archbench's block median over the bare loop's, with its
-95 % interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.
-With `--device cuda` the bare loop is the usual one, a synchronize after each step. With `--limit` it exits with 1 where
-a network's interval lies outside the limit altogether.
+Prints, for six networks at batch 1, the median over turns of archbench's figure over the bare loop's, with its 95 %
+interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.
+On the CPU the figure is the latency of an eager step. With `--device cuda` it is that (the bare loop synchronizes
+after each step), and the device time behind a backlog; both again for the step as a CUDA graph. With `--limit` it exits
+with 1 where an interval lies outside the limit altogether. `bare_side.py` has the bare loops.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import argparse
 import gc
 import sys
 import time
-from statistics import median
+from collections.abc import Iterator
+from functools import partial
 
+import bare_side
 import torch
 
 from archbench.catalog.build import build, input_shape
 from archbench.device.cpu import HostClock
 from archbench.device.kind import open_clock
+from archbench.measure.device_time import sample_device_time
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
 from archbench.measure.workload import Workload
@@ -35,39 +39,15 @@ class NoMonitor:
     def begin(self) -> None:
         return None
 
-    def end(self) -> bool:
-        return True
+    def end(self) -> None:
+        return None
 
 
-def archbench_block(workload: Workload, protocol: Protocol, step_s: float) -> float:
-    sampled = sample_latency(
-        workload.step, open_clock(workload.device), protocol, NoMonitor(), step_s=step_s, min_samples=0
-    )
-    return sampled.interval.median
-
-
-def bare_block(model: torch.nn.Module, image: torch.Tensor, seconds: float) -> float:
-    times = []
-    end = time.perf_counter() + seconds
-    with torch.inference_mode():
-        while time.perf_counter() < end or len(times) < 3:
-            start = time.perf_counter()
-            model(image)
-            if image.is_cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    return median(times)
-
-
-def compare(name: str, device: torch.device, threads: int, turns: int, seconds: float) -> list[float]:
-    cell = Cell(network=Network(name=name), batch_size=1, device="cuda" if device.type == "cuda" else "cpu")
-    apply_state("fp32", threads, seed=0)
-    shape = input_shape(cell.network)
-    workload = Workload(cell, build(cell.network), shape, device, ring=3, seed=0)
-    image = workload.inputs[0]
-    step_s = bare_block(workload.module, image, 1.0)
+def our_latency(step: bare_side.Step, seconds: float, device: torch.device) -> float:
+    clock = open_clock(device)
+    step_s = clock.latency(step).host_s
     # The same time for both sides; the stopping rule is not what is being compared.
-    count = max(3, round(seconds / step_s))
+    count = max(bare_side.FEWEST, round(seconds / step_s))
     protocol = Protocol(
         min_samples=count,
         min_samples_slow=count,
@@ -76,16 +56,46 @@ def compare(name: str, device: torch.device, threads: int, turns: int, seconds: 
         max_samples=count,
         max_sampling_s=0.0,
     )
+    return sample_latency(step, clock, protocol, NoMonitor(), step_s=step_s, min_samples=0).interval.median
+
+
+def our_device_time(step: bare_side.Step, seconds: float, device: torch.device) -> float:
+    clock = open_clock(device)
+    issue_s = clock.latency(step).issue_s
+    found = sample_device_time(step, clock, steps=1, issue_s=issue_s)
+    if found.step_s is None:
+        raise RuntimeError(f"no backlog held: {found.defeat}")
+    return found.step_s
+
+
+def comparisons(name: str, device: torch.device, threads: int) -> Iterator[tuple[str, tuple, tuple]]:
+    """What is compared: its name, and for each side the figure as a function of a step, and the step."""
+    cell = Cell(network=Network(name=name), batch_size=1, device="cuda" if device.type == "cuda" else "cpu")
+    apply_state("fp32", threads, seed=0)
+    workload = Workload(cell, build(cell.network), input_shape(cell.network), device, ring=3, seed=0)
+    plain = bare_side.network(name, device)
+    bare_latency = partial(bare_side.latency, device=device)
+    latency, device_time = partial(our_latency, device=device), partial(our_device_time, device=device)
+    yield "latency", (latency, workload.step), (bare_latency, bare_side.eager(*plain))
+    if device.type == "cuda":
+        yield "device time", (device_time, workload.step), (bare_side.behind_backlog, bare_side.eager(*plain))
+        graph = bare_side.graphed(*plain)
+        yield "graph, latency", (latency, graph), (bare_latency, graph)
+        yield "graph, device time", (device_time, graph), (bare_side.behind_backlog, graph)
+
+
+def take_turns(ours: tuple, bare: tuple, turns: int, seconds: float) -> tuple[list[float], float]:
+    """The ratios of our figure to the bare one, and the last bare one, in seconds."""
+    for _, step in (ours, bare):
+        bare_side.latency(step, 0.5, torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))
     ratios = []
     for turn in range(turns):
-        pair = {}
-        for side in ("archbench", "bare") if turn % 2 else ("bare", "archbench"):
-            if side == "bare":
-                pair[side] = bare_block(workload.module, image, seconds)
-            else:
-                pair[side] = archbench_block(workload, protocol, step_s)
-        ratios.append(pair["archbench"] / pair["bare"])
-    return ratios
+        taken = {}
+        for side in (ours, bare) if turn % 2 else (bare, ours):
+            measure, step = side
+            taken[side] = measure(step, seconds)
+        ratios.append(taken[ours] / taken[bare])
+    return ratios, taken[bare]
 
 
 def cost_of_a_sample() -> float:
@@ -110,12 +120,15 @@ def main() -> None:
     outside = []
     if device.type == "cuda":
         print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
-    print(f"{'network':18}{'archbench / bare':>18}{'95 % interval':>20}")
+    print(f"{'network':18}{'figure':20}{'bare ms':>9}{'archbench / bare':>18}{'95 % interval':>20}")
     for name in NETWORKS:
-        interval = median_interval(compare(name, device, arguments.threads, arguments.turns, arguments.seconds))
-        if arguments.limit and (interval.low > 1 + arguments.limit or interval.high < 1 - arguments.limit):
-            outside.append(name)
-        print(f"{name:18}{interval.median:18.4f}{f'{interval.low:.4f} to {interval.high:.4f}':>20}", flush=True)
+        for figure, ours, bare in comparisons(name, device, arguments.threads):
+            ratios, bare_s = take_turns(ours, bare, arguments.turns, arguments.seconds)
+            interval = median_interval(ratios)
+            if arguments.limit and (interval.low > 1 + arguments.limit or interval.high < 1 - arguments.limit):
+                outside.append(f"{name} ({figure})")
+            span = f"{interval.low:.4f} to {interval.high:.4f}"
+            print(f"{name:18}{figure:20}{bare_s * 1e3:9.3f}{interval.median:18.4f}{span:>20}", flush=True)
     print(f"one sample costs {cost_of_a_sample() * 1e6:.2f} us beyond its step")
     if arguments.limit:
         print(f"within {100 * arguments.limit:g} %: {'all' if not outside else 'all but ' + ', '.join(outside)}")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NS = 1e-9
 FASTEST_HZ = 3e9
 """Cycles a second of a spinning kernel, until one has been timed: no card is faster, so that none spins too short."""
+SYNCHRONIZED = "called a synchronizing CUDA operation"
+"""What torch says of each in its debug mode (c10/cuda/CUDAFunctions.cpp)."""
 SNAPSHOT_EVENTS = 200_000
 """Allocations and frees that a memory snapshot holds: several times those of the deepest network's step."""
 
@@ -100,7 +102,7 @@ class CudaClock:
                 step()
             finally:
                 self._cuda.set_sync_debug_mode("default")
-        return any("synchronizing" in str(warning.message) for warning in told)
+        return any(SYNCHRONIZED in str(warning.message) for warning in told)
 
     def synchronize(self) -> None:
         self._cuda.synchronize(self._device)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 
 import pytest
 import torch
 
 from archbench.device import between, open_probe
+from archbench.device.clock import ClockError
 from archbench.device.kind import open_clock
 from archbench.device.nvml import session
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
+from archbench.measure.device_time import host_bound, sample_device_time
 from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.state import apply_state, plain_fp32, restored_state
 from archbench.measure.workload import Workload
@@ -38,23 +41,115 @@ def clock(device):
     return made
 
 
-def test_launching_is_not_what_is_timed(clock):
-    timing = clock.latency(spin)
-    assert timing.device_s > 1e-3
-    assert timing.device_s <= timing.host_s < timing.device_s + 2e-3
+def spin_s(clock):
+    """How long the spin takes on the device."""
+    return statistics.median(clock.backlogged(spin, 1, 1e-3).device_s for _ in range(9))
+
+
+def device_time(clock, step):
+    """As the latency of a cell has it: seconds in which the host issues the step, and its device time."""
+    for _ in range(20):
+        clock.latency(step)
+    issue_s = statistics.median(clock.latency(step).issue_s for _ in range(50))
+    return issue_s, sample_device_time(step, clock, steps=1, issue_s=issue_s)
+
+
+def test_a_launch_is_issued_long_before_it_is_done(clock):
+    timing, one = clock.latency(spin), spin_s(clock)
+    assert one > 1e-3
+    assert timing.issue_s < 0.2 * one
+    assert one <= 1.05 * timing.host_s < 1.05 * (one + 2e-3)
 
 
 def test_three_steps_take_three_times_as_long_waited_for_or_not(clock):
-    one = statistics.median(clock.latency(spin).device_s for _ in range(9))
-    for many in (clock.burst(spin, 3), clock.latency(spin, 3)):
-        assert many.device_s == pytest.approx(3 * one, rel=0.1)
+    one = spin_s(clock)
+    assert clock.burst(spin, 3).device_s == pytest.approx(3 * one, rel=0.1)
+    assert clock.latency(spin, 3).host_s == pytest.approx(3 * one, rel=0.1)
 
 
 def test_work_that_was_queued_before_is_not_counted(clock):
-    one = statistics.median(clock.latency(spin).device_s for _ in range(9))
-    for _ in range(5):
+    one = spin_s(clock)
+    for measured in (lambda: clock.latency(spin).host_s, lambda: clock.backlogged(spin, 1, 1e-3).device_s):
+        for _ in range(5):
+            spin()
+        assert measured() == pytest.approx(one, rel=0.2)
+
+
+def test_a_backlog_lasts_as_long_as_was_asked_for(clock):
+    """However fast the clock of the card is: what takes 2 ms to issue finds it still there, and it ends soon after."""
+
+    def slow_to_issue():
         spin()
-    assert clock.latency(spin).device_s == pytest.approx(one, rel=0.2)
+        end = time.perf_counter() + 2e-3
+        while time.perf_counter() < end:
+            pass
+
+    for _ in range(3):
+        assert not clock.backlogged(slow_to_issue, 1, 1e-3).held
+        assert clock.backlogged(slow_to_issue, 1, 4e-3).held
+    start = time.perf_counter()
+    clock.backlogged(spin, 1, 20e-3)
+    assert time.perf_counter() - start == pytest.approx(20e-3 + spin_s(clock), rel=0.25)
+
+
+def test_small_kernels_are_host_bound_and_their_gaps_no_device_time(device, clock):
+    tensor = torch.zeros(1000, device=device)
+
+    def step():
+        for _ in range(200):
+            tensor.add_(1.0)
+
+    issue_s, found = device_time(clock, step)
+    assert found.defeat is None
+    assert found.step_s < 0.9 * clock.burst(step, 1).device_s
+    assert host_bound(issue_s, found, 1.1) is True
+
+
+def test_large_kernels_are_not_and_agree_with_a_burst(device, clock):
+    left, right = (torch.randn(4096, 4096, device=device) for _ in range(2))
+
+    def step():
+        for _ in range(4):
+            torch.mm(left, right)
+
+    issue_s, found = device_time(clock, step)
+    assert found.step_s == pytest.approx(clock.burst(step, 20).device_s / 20, rel=0.1)
+    assert host_bound(issue_s, found, 1.1) is False
+
+
+def test_a_graph_is_one_launch(device, clock):
+    tensor = torch.zeros(1000, device=device)
+    tensor.add_(1.0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(200):
+            tensor.add_(1.0)
+    issue_s, found = device_time(clock, graph.replay)
+    assert found.step_s <= clock.latency(graph.replay).host_s
+    assert host_bound(issue_s, found, 1.1) is False
+
+
+def test_a_step_that_waits_leaves_no_backlog_and_says_so(device, clock):
+    left, right = (torch.randn(2048, 2048, device=device) for _ in range(2))
+
+    def step():
+        torch.mm(left, right).sum().item()
+
+    assert clock.waits_inside(step)
+    assert not clock.waits_inside(spin)
+    _, found = device_time(clock, step)
+    assert (found.step_s, found.defeat) == (None, "waits_inside")
+
+
+def test_more_launches_than_the_queue_holds_block_the_host(device, clock):
+    tensor = torch.zeros(1000, device=device)
+
+    def step():
+        for _ in range(20_000):
+            tensor.add_(1.0)
+
+    _, found = device_time(clock, step)
+    assert (found.step_s, found.defeat) == (None, "backlog_lost")
 
 
 def test_the_peak_is_that_of_the_step(device):
@@ -105,16 +200,49 @@ def test_lent_state_gives_the_devices_random_numbers_back(device):
     assert torch.equal(torch.cuda.get_rng_state(device), before)
 
 
-def test_the_canary_and_the_calibration_run_and_leave_the_state(device, clock):
-    apply_state("fp32", 1, seed=0)
-    torch.set_flush_denormal(False)
+def test_the_canary_repeats_itself(device, clock):
     canary = Canary(device, clock)
-    assert 0 < canary.time() < 0.1
-    ceilings = calibrate(device, clock, threads=1, soak_s=0.0)
-    torch.set_flush_denormal(False)
-    assert ceilings.matmul_flops["bf16"] > ceilings.matmul_flops["fp32"] > 1e12
-    assert ceilings.copy_bytes_per_s > 1e11
-    assert not torch.backends.cudnn.allow_tf32 or ceilings.matmul_flops["tf32"] > 0
+    first = [canary.time() for _ in range(10)]
+    torch.mm(*(torch.randn(4096, 4096, device=device) for _ in range(2)))
+    later = [canary.time() for _ in range(10)]
+    assert 0 < statistics.median(first) < 0.1
+    assert statistics.median(later) == pytest.approx(statistics.median(first), rel=0.05)
+
+
+class Stops:
+    """A clock that fails in the middle of the calibration."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self.left = 6
+
+    def __getattr__(self, name):
+        return getattr(self._clock, name)
+
+    def burst(self, step, steps):
+        self.left -= 1
+        if not self.left:
+            raise ClockError("stopped")
+        return self._clock.burst(step, steps)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_calibration_leaves_state_and_memory_as_they_were(device, clock, fails):
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")
+    torch.cuda.empty_cache()
+    random, reserved = torch.cuda.get_rng_state(device), torch.cuda.memory_reserved(device)
+    if fails:
+        with pytest.raises(ClockError):
+            calibrate(device, Stops(clock), threads=1, soak_s=0.0)
+    else:
+        ceilings = calibrate(device, clock, threads=1, soak_s=0.0)
+        assert ceilings.matmul_flops["bf16"] > ceilings.matmul_flops["fp32"] > 1e12
+        assert ceilings.copy_bytes_per_s > 1e11
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.equal(torch.cuda.get_rng_state(device), random)
+    assert torch.cuda.memory_reserved(device) <= reserved
 
 
 @pytest.fixture

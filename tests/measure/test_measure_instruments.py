@@ -1,0 +1,150 @@
+"""Canary, calibration and energy on a simulated GPU, against what is true of its kernels."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+from simulated_gpu import US, WORKLOADS, SimulatedGpu
+
+from archbench.device.clock import ClockError
+from archbench.device.cuda import Cuda, CudaClock
+from archbench.device.kind import kind_named, kind_of
+from archbench.device.probe import Reading
+from archbench.measure import calibrate as calibration
+from archbench.measure import canary
+from archbench.measure.canary import Canary
+from archbench.measure.energy import Energy, measure_energy
+from archbench.model.protocol import protocol_for
+
+CPU = torch.device("cpu")
+BUSY_HOST = {"host_jitter": 0.1, "kernel_jitter": 0.01, "hiccups": 0.02, "hiccup_s": 300 * US}
+
+
+class OnPaper(Cuda):
+    """CUDA's kind, where tensors are the CPU's: `released` counts how often memory was given back."""
+
+    def __init__(self):
+        self.released = 0
+
+    def synchronize(self, device):
+        return None
+
+    def release(self):
+        self.released += 1
+
+
+@pytest.fixture
+def kind(monkeypatch):
+    made = OnPaper()
+    monkeypatch.setattr(canary, "kind_of", lambda device: made)
+    monkeypatch.setattr(calibration, "kind_of", lambda device: made)
+    return made
+
+
+def test_the_canary_tells_its_kernels_and_not_its_launches(kind, monkeypatch):
+    gpu = SimulatedGpu(**BUSY_HOST)
+    gpu.install(monkeypatch)
+    monkeypatch.setattr(canary.F, "conv2d", lambda *_, **__: gpu.launch(200 * US))
+    monkeypatch.setattr(torch, "mm", lambda *_: gpu.launch(5 * US))
+    bird = Canary(CPU, CudaClock(None))
+    start = gpu.now
+    times = [bird.time() for _ in range(100)]
+    assert max(abs(one / (205 * US) - 1) for one in times) < 0.02
+    assert gpu.now - start < 100 * 6e-3
+    slower = 1.25
+
+    monkeypatch.setattr(canary.F, "conv2d", lambda *_, **__: gpu.launch(200 * US * slower))
+    monkeypatch.setattr(torch, "mm", lambda *_: gpu.launch(5 * US * slower))
+    assert bird.time() / sorted(times)[50] == pytest.approx(slower, rel=0.02)
+
+
+def test_no_network_has_the_canarys_image_where_kernels_are_remembered():
+    """Images of the catalogue are square, and so are all feature maps that are made of them by square kernels."""
+    height, width = kind_named("cuda").canary.image[2:]
+    assert height != width
+
+
+def test_ceilings_are_those_of_the_kernels(kind, monkeypatch):
+    gpu = SimulatedGpu(**BUSY_HOST)
+    gpu.install(monkeypatch)
+    monkeypatch.setattr(kind, "calibration", kind.calibration.__class__(**SMALL))
+    side = kind.calibration.matrix
+    peaks = {torch.float32: 50e12, torch.bfloat16: 800e12, torch.float16: 700e12}
+    work = 2 * 8192**3
+    monkeypatch.setattr(torch, "mm", lambda left, right: gpu.launch(work / peaks[left.dtype]))
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda self, source: gpu.launch(2e-3))
+    found = calibration.calibrate(CPU, CudaClock(None), threads=torch.get_num_threads(), soak_s=0.1)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        assert found.matmul_flops[precision] == pytest.approx(peaks[dtype] * (side / 8192) ** 3, rel=0.02)
+    assert found.copy_bytes_per_s == pytest.approx(2 * kind.calibration.copy_bytes / 2e-3, rel=0.02)
+    assert kind.released == 1
+
+
+SMALL = {"matrix": 8, "copy_bytes": 64, "precisions": ("fp32", "tf32", "bf16", "fp16")}
+
+
+def state():
+    cudnn = torch.backends.cudnn
+    switches = (torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark, torch.get_num_threads())
+    return switches, torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("failing", range(1, 8))
+def test_a_calibration_that_fails_anywhere_leaves_state_and_memory(kind, failing, monkeypatch):
+    calls = iter(range(1, 1000))
+
+    class Stops:
+        def __getattr__(self, name):
+            return getattr(kind_of(CPU).clock(CPU), name)
+
+        def burst(self, step, steps):
+            if next(calls) == failing:
+                raise ClockError("stopped")
+            return kind_of(CPU).clock(CPU).burst(step, steps)
+
+    monkeypatch.setattr(kind, "calibration", kind.calibration.__class__(**SMALL, repeats=1))
+    drawn = []
+    draw = calibration._random
+
+    def watched(*of):
+        matrix = draw(*of)
+        drawn.append(weakref.ref(matrix))
+        return matrix
+
+    monkeypatch.setattr(calibration, "_random", watched)
+    before = state()
+    with pytest.raises(ClockError) as failure:
+        calibration.calibrate(CPU, Stops(), threads=1, soak_s=0.0)
+    assert state() == before
+    assert kind.released == 1
+    assert drawn
+    assert all(matrix() is None for matrix in drawn), failure  # though the traceback is still there
+
+
+class Meter:
+    """A counter of energy that runs by the simulated clock, and moves ten times a second."""
+
+    def __init__(self, gpu, watts):
+        self._gpu, self._watts = gpu, watts
+
+    def read(self):
+        ticks = int(self._gpu.now * 10)
+        return Reading(at_s=self._gpu.now, energy_mj=int(ticks * 100 * self._watts))
+
+    def close(self):
+        return None
+
+
+@pytest.mark.parametrize("name", ["launch-bound", "device-bound", "graph replay", "steps of 300 ms"])
+def test_energy_is_that_of_steps_that_do_not_wait(name, monkeypatch):
+    workload, gpu = WORKLOADS[name], SimulatedGpu()
+    gpu.install(monkeypatch)
+    clock, step = CudaClock(None), workload.step_on(gpu)
+    protocol = protocol_for("cuda", {"energy_window_s": 2.0})
+    found = measure_energy(step, clock, Meter(gpu, 350.0), protocol, step_s=clock.latency(step).host_s)
+    assert isinstance(found, Energy)
+    pace = max(workload.issue_s(gpu), workload.device_s())
+    # The counter's steps of 0.1 s over two seconds, and what begins and ends each burst.
+    assert found.joules / found.steps == pytest.approx(350.0 * pace, rel=0.07)
