@@ -1,91 +1,247 @@
-"""The GPU session's script, with an interpreter that only pretends: what it runs, and what it makes of the outcomes."""
+"""The GPU session, with an interpreter that only pretends: what it runs, and what is left of it whatever happens."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
+import json
+import os
 import re
+import signal
 import subprocess
+import sys
 import tarfile
+import time
+import zipfile
+from pathlib import Path
 
 import pytest
 from workflow_steps import ROOT
 
-SESSION = ROOT / "tests" / "gpu" / "session.sh"
+import archbench
+from archbench.rendering import write_reports
+
+GPU = ROOT / "tests" / "gpu"
+FILES = {"summary.md", "session.log", "session.tar.gz"}
+STORED = next((ROOT / "results" / "imagenet_backbones").iterdir())
 PRETENDS = """#!/usr/bin/env bash
-# The check for a GPU and the card's name
-if [[ $1 == -c ]]; then [[ $2 == *is_available* ]] && exit {gpu}; echo "a card, torch 2"; exit 0; fi
+# The check for a GPU and the card's name, then a step each
+if [[ $1 == -c ]]; then [[ -n $NO_GPU ]] && exit 1; echo "a card, torch 2"; exit 0; fi
 echo "$*" >> "$LOG"
+after() { while [[ $# -gt 0 && $1 != "$word" ]]; do shift; done; echo "$2"; }
 case "$*" in
-  *doctor*) echo "two findings"; exit 3 ;;
-  *imagenet*) echo "stopped | by time"; exit 130 ;;
-  *bare_loop*) echo "within 2 %: all"; exit {bare} ;;
-  *gate*)
-    while [[ $# -gt 0 && $1 != --out ]]; do shift; done
-    mkdir -p "$2"
-    touch "$2/report.md"
-    echo "No regression" ;;
+  *"$SLOW"*) echo $$ > "$LOG.slow"; echo "slow begins"; sleep 1000 ;;
+  *"$KILLED"*) kill -9 $$ ;;
+  *"$FAILS"*) echo "it went | wrong"; exit 1 ;;
+  *pip*) exec "$REAL" "$@" ;;
+  *doctor*) "$REAL" -c 'import carried; print(carried.WHAT)' || echo "two findings"; exit 3 ;;
+  *facts*) echo '{"spinning": 1.98e9}' > "$2"; echo "facts" ;;
+  *"archbench run"*) word=--out; cp -rn "$STORED" "$(after "$@")"; echo "stopped by time"; exit 130 ;;
+  *gate*) word=--out; mkdir -p "$(after "$@")"; echo "No regression" ;;
   *) echo "fine" ;;
 esac
 """
 
 
-def session(tmp_path, *, gpu=0, bare=0):
+@pytest.fixture(scope="module")
+def session():
+    spec = importlib.util.spec_from_file_location("gpu_session", GPU / "session.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_session"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def start(tmp_path, seconds=600, wheels="none", **script):
+    """Start a session of that many seconds, 80 of them slack."""
     python = tmp_path / "python"
-    python.write_text(PRETENDS.format(gpu=gpu, bare=bare))
+    python.write_text(PRETENDS)
     python.chmod(0o755)
+    unused = dict.fromkeys(("SLOW", "KILLED", "FAILS"), "(no step)")
+    environment = {
+        "PATH": os.environ["PATH"],
+        "LOG": str(tmp_path / "log"),
+        "REAL": sys.executable,
+        "TMPDIR": str(tmp_path),
+        "STORED": str(STORED),
+        **unused,
+        **script,
+    }
+    words = [GPU / "session.py", tmp_path / "out", seconds, "--python", python, "--wheels", tmp_path / wheels]
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(running):
+    words, _ = running.communicate(timeout=90)
+    return running.returncode, words
+
+
+def files(tmp_path):
+    return {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def packed(tmp_path):
+    with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
+        return set(archive.getnames())
+
+
+def results(tmp_path):
+    """Each step's result by its name, from the summary."""
+    lines = re.findall(r"^\| (\w+) \| ([^|]+) \|", (tmp_path / "out" / "summary.md").read_text(), re.MULTILINE)
+    return dict(lines)
+
+
+def until(there):
+    for _ in range(600):
+        if there():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to pass")
+
+
+def test_a_machine_without_a_gpu_is_told(tmp_path):
+    code, words = finish(start(tmp_path, NO_GPU="1"))
+    assert code == 3
+    assert "sees no CUDA device" in words
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shell_script_starts_it(tmp_path):
     done = subprocess.run(
-        ["bash", str(SESSION), str(tmp_path / "out"), "100"],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "LOG": str(tmp_path / "log")},
+        ["bash", GPU / "session.sh", tmp_path / "out", "3"],
+        env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    return done, tmp_path / "out"
+    assert done.returncode == 2
+    assert "80 of them are kept as slack" in done.stderr
 
 
-def test_a_machine_without_a_gpu_is_told(tmp_path):
-    done, out = session(tmp_path, gpu=1)
-    assert done.returncode == 3
-    assert "sees no CUDA device" in done.stderr
-    assert not out.exists()
+def test_the_expected_seconds_make_up_a_session(session):
+    assert sum(step.expected_s for step in session.STEPS) == 600 - session.SLACK_S
 
 
-def test_all_steps_run_and_the_summary_has_them(tmp_path):
-    done, out = session(tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    summary = (out / "summary.md").read_text()
+def test_all_steps_run_and_what_comes_back_is_a_run(tmp_path, session):
+    code, words = finish(start(tmp_path))
+    assert code == 0, words
+    assert files(tmp_path) == FILES
+    expected = {step.name for step in session.STEPS} - {"install"}  # there were no wheels
+    found = results(tmp_path)
+    assert {name for name in found if name not in ("Step", "---")} >= expected
+    assert found["doctor"] == "passed (3)"
+    assert found["eager"] == "passed (130)"
+    summary = (tmp_path / "out" / "summary.md").read_text()
     assert "a card, torch 2" in summary
-    for line in (r"doctor \| passed \(3\)", r"tests \| passed", r"gate \| passed", r"imagenet \| passed \(130\)"):
-        assert re.search(rf"^\| {line} \| \d+ \| .+ \|$", summary, re.MULTILINE), line
-    assert "| stopped / by time |" in summary  # a bar in the last line does not break the table
-    with tarfile.open(out / "runs.tar.gz") as runs:
-        assert "./gate/report.md" in runs.getnames()
-
-
-def test_the_steps_together_have_the_time_of_the_session(tmp_path):
-    done, _ = session(tmp_path)
-    limits = re.findall(r"^== \w+ \(at most (\d+) s\)$", done.stdout, re.MULTILINE)
-    assert len(limits) == 6
-    assert sum(map(int, limits)) <= 100
+    assert "- spinning: 1980000000.0" in summary
+    assert "== facts" in (tmp_path / "out" / "session.log").read_text()
+    with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
+        archive.extractall(tmp_path / "back", filter="data")
+    assert len(archbench.load(tmp_path / "back" / "reference")) == len(archbench.load(STORED))
+    assert "resnet50" in write_reports(tmp_path / "back" / "reference")[0].read_text()
+    left = [path.name for path in tmp_path.iterdir() if path.name.startswith("gpu-session-")]
+    assert left == []
 
 
 def test_a_step_that_fails_fails_the_session_and_the_others_run(tmp_path):
-    done, out = session(tmp_path, bare=1)
-    assert done.returncode == 1
-    summary = (out / "summary.md").read_text()
-    assert "| bare_loop | failed (1) |" in summary
-    assert "| imagenet | passed (130) |" in summary
+    code, _ = finish(start(tmp_path, FAILS="bare_loop"))
+    assert code == 1
+    assert results(tmp_path)["bare_loop"] == "failed (1)"
+    assert results(tmp_path)["gate"] == "passed"
+    assert "| it went / wrong |" in (tmp_path / "out" / "summary.md").read_text()  # a bar does not break the table
 
 
-@pytest.mark.parametrize("command", ["run", "gate"])
-def test_the_options_that_it_gives_exist(command):
-    import importlib
+def test_a_step_that_is_killed_costs_no_more_than_itself(tmp_path):
+    code, _ = finish(start(tmp_path, KILLED="facts"))
+    assert code == 1
+    assert results(tmp_path)["facts"] == "failed (-9)"
+    assert results(tmp_path)["gate"] == "passed"
 
-    text = SESSION.read_text().replace("\\\n", " ")
-    known = inspect.signature(importlib.import_module(f"archbench.cli.{command}_command").command).parameters
-    lines = [line for line in text.splitlines() if f"-m archbench {command} " in line]
-    assert lines
-    for line in lines:
-        for option in re.findall(r"--([a-z-]+)", line.partition("-m archbench")[2]):
-            assert option.replace("-", "_") in known, f"{command} has no --{option}"
+
+def test_slow_steps_are_cut_at_their_share_and_the_session_ends_in_time(tmp_path):
+    begun = time.monotonic()
+    code, words = finish(start(tmp_path, seconds=120, SLOW="facts"))
+    assert time.monotonic() - begun < 40
+    assert code == 0, words
+    assert results(tmp_path)["facts"] == "cut short"
+    assert results(tmp_path)["gate"] == "passed"
+    assert "facts.txt" in packed(tmp_path)
+
+
+def test_a_session_that_is_told_to_end_packs_what_it_has(tmp_path):
+    running = start(tmp_path, seconds=600, SLOW="archbench run")
+    until((tmp_path / "log.slow").exists)
+    running.send_signal(signal.SIGTERM)
+    code, _ = finish(running)
+    assert code == 1
+    assert files(tmp_path) == FILES
+    assert "| (ended) | SIGTERM |" in (tmp_path / "out" / "summary.md").read_text()
+    assert {"facts.json", "facts.txt", "eager.txt"} <= packed(tmp_path)
+
+
+def test_a_session_that_is_killed_leaves_all_but_its_last_step(tmp_path):
+    running = start(tmp_path, seconds=600, SLOW="archbench run")
+    until((tmp_path / "log.slow").exists)
+    running.kill()
+    running.wait()
+    os.killpg(int((tmp_path / "log.slow").read_text()), signal.SIGKILL)  # the step that it left behind
+    assert files(tmp_path) == FILES
+    assert {"facts.json", "doctor.txt"} <= packed(tmp_path)
+    assert results(tmp_path)["facts"] == "passed"
+
+
+def test_wheels_are_installed_where_the_steps_find_them(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "carried-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("carried.py", "WHAT = 'all the way'\n")
+        about = "carried-1.0.dist-info"
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: carried\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    finish(start(tmp_path, seconds=600, wheels="wheels"))
+    assert results(tmp_path)["install"] == "passed"
+    assert "| all the way |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_an_archive_that_is_too_large_goes_without_its_largest_files(tmp_path, session, monkeypatch):
+    monkeypatch.setattr(session, "MOST_BYTES", 20_000)
+    made = session.Session(tmp_path / "out", 600, sys.executable, tmp_path)
+    (made._work / "small.txt").write_text("kept")
+    (made._work / "large.bin").write_bytes(os.urandom(30_000))
+    made.pack()
+    made.clear()
+    assert packed(tmp_path) == {"small.txt"}
+    assert "for its size: large.bin" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_the_options_and_files_that_it_gives_exist(session):
+    for step in session.STEPS:
+        words = step.command.split()
+        for word in words:
+            if word.startswith(("suites/", "tests/")):
+                assert (ROOT / word).exists(), word
+        if "archbench" in words:
+            name = words[words.index("archbench") + 1]
+            command = importlib.import_module(f"archbench.cli.{name}_command").command
+            known = inspect.signature(command).parameters
+            for option in re.findall(r"--([a-z-]+)", step.command):
+                assert option.replace("-", "_") in known, f"{name} has no --{option}"
+
+
+def test_the_facts_are_json(tmp_path):
+    """Without a card each fact is its own absence; nothing is raised."""
+    done = subprocess.run(
+        [sys.executable, GPU / "facts.py", tmp_path / "facts.json", "0"], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads((tmp_path / "facts.json").read_text()).values()) == {"no time left"}
+
+
+def test_it_stands_alone():
+    """On a bare machine nothing of archbench can be imported before the wheels are there."""
+    for name in ("session", "facts", "bare_loop", "parallel_compile"):
+        assert not re.search(r"^\s*(from|import) archbench", Path(GPU / f"{name}.py").read_text(), re.MULTILINE), name
