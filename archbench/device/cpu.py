@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,7 @@ class Cpu:
     calibration = CalibrationSizes(matrix=512, copy_bytes=128 << 20, precisions=("fp32", "bf16"))
     activity: str | None = None
     records_graphs = False
+    own_clock = False
     numbered = False
     process_bytes = 400 << 20
     follows_canary = True
@@ -181,6 +183,9 @@ class Cpu:
 
     def use(self, device: torch.device) -> None:
         return None
+
+    def current(self, device: torch.device) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def clock(self, device: torch.device) -> HostClock:
         return HostClock()

@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from archbench.device.checks import Finding
@@ -160,6 +161,7 @@ class Cuda:
     calibration = CalibrationSizes(matrix=8192, copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16"))
     activity: str | None = "CUDA"
     records_graphs = True
+    own_clock = True
     numbered = True
     process_bytes = 700 << 20
     follows_canary = False
@@ -221,6 +223,11 @@ class Cuda:
         import torch
 
         torch.cuda.set_device(device)
+
+    def current(self, device: torch.device) -> AbstractContextManager[Any]:
+        import torch
+
+        return torch.cuda.device(device)  # type: ignore[no-untyped-call,no-any-return]
 
     def clock(self, device: torch.device) -> CudaClock:
         return CudaClock(device)

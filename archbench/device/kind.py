@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -87,6 +88,8 @@ class Kind(Protocol):
     """The name of its kernels' own kind of activity in torch's profiler; None where operators are all there is."""
     records_graphs: bool
     """Whether torch.compile's modes with CUDA graphs record any."""
+    own_clock: bool
+    """Whether the host only issues work, and events on the device tell its time."""
     numbered: bool
     """Whether there can be several: `cuda:1`."""
     process_bytes: int
@@ -136,6 +139,9 @@ class Kind(Protocol):
 
     def use(self, device: torch.device) -> None:
         """Make `device` the one that steps run on."""
+
+    def current(self, device: torch.device) -> AbstractContextManager[object]:
+        """The same for the length of a block: clocks' events, and what a network launches by itself, go there."""
 
     def clock(self, device: torch.device) -> Clock:
         """A clock of `device`."""

@@ -13,6 +13,7 @@ import torch
 from msgspec import Struct
 
 from archbench.device.clock import MS, Clock
+from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.profiler.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
 
@@ -53,7 +54,7 @@ class Observed(Struct, frozen=True):
 
 def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
     """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
-    stopwatch = _Events() if workload.device.type == "cuda" else None
+    stopwatch = _Events() if kind_of(workload.device).own_clock else None
     read: Callable[[], Any] = time.perf_counter_ns if stopwatch is None else stopwatch.record
     plain: list[float] = []
     observed: list[Observed] = []

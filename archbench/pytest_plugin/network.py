@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import default_threads, restored_state
 from archbench.measure.workload import UnsupportedError, Workload
-from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.axes import CompileMode, MemoryFormat, Phase, Precision, Scalar
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
@@ -99,7 +99,7 @@ class NetworkBenchmark:
             self._config.stash[DEVICES].add(environment.device)
             threads = default_threads(environment.cpu_count)
             found = find_device(environment)
-            with _current(found), restored_state(precision, threads, seed):
+            with kind_of(found).current(found), restored_state(precision, threads, seed):
                 return self._measure(cell, subject, environment, found, protocol_for(kind, protocol or {}), seed)
         except UnsupportedError as error:
             skip, message = True, str(error)
@@ -132,7 +132,7 @@ class NetworkBenchmark:
         workload.step()
         clock.synchronize()
         warm = warm_up(workload.step, clock, protocol, first_cell=True)
-        rounds, steps = _amount(protocol, warm.step_s, cell.device)
+        rounds, steps = _amount(protocol, warm.step_s, device)
         guard = compiler.no_recompiles() if compiles else nullcontext()
         clock.synchronize()
         with guard, gc_paused():
@@ -207,14 +207,9 @@ class _Bound(nn.Module):
         return self.module(first, *(getattr(self, name) for name in self._names))
 
 
-def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """Makes a GPU the current one for a while: the clock's events, and what a network launches by itself, go there."""
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)  # type: ignore[no-untyped-call]
-
-
-def _amount(protocol: Protocol, step_s: float, device: DeviceKind) -> tuple[int, int]:
+def _amount(protocol: Protocol, step_s: float, device: torch.device) -> tuple[int, int]:
     """Rounds and steps a round. On a device with its own clock a round is one step: a second would be pipelined."""
-    steps = 1 if device == "cuda" else max(1, math.ceil(protocol.sample_floor_s / step_s))
+    steps = 1 if kind_of(device).own_clock else max(1, math.ceil(protocol.sample_floor_s / step_s))
     least = protocol.min_samples if step_s < protocol.slow_step_s else protocol.min_samples_slow
     fitting = round(min(SAMPLING_S, protocol.max_sampling_s) / (step_s * steps))
     return min(protocol.max_samples, max(least, fitting)), steps

@@ -26,7 +26,9 @@ class DeviceTimer:
 
     def use(self, device: torch.device) -> None:
         """Time work on this device."""
-        self._device = device if device.type == "cuda" else None
+        from archbench.device.kind import kind_of
+
+        self._device = device if kind_of(device).own_clock else None
 
     def __call__(self) -> float | _Stamp:
         return time.perf_counter() if self._device is None else _Stamp(self._device)

@@ -302,6 +302,14 @@ def test_preflight_of_a_gpu_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "device_lost" in finding.what
 
 
+def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that NVML has lost is gone; one that it may not, or cannot, watch is measured all the same."""
+    for build, expected in (({"cuda": "13.0"}, ["unfit", "warn"]), ({"hip": "7.1"}, ["note", "note"])):
+        monkeypatch.setattr(gpu, "torch_build", lambda build=build: build)
+        found = [gpu.silence_finding("cuda:0", reason).severity for reason in ("device_lost", "nvml_missing")]
+        assert found == expected
+
+
 def run_doctor(*arguments: str, **environment: str) -> Any:
     import typer
 

@@ -25,6 +25,7 @@ from archbench.device.nvml import (
     temperature,
 )
 from archbench.device.probe import GpuProcess
+from archbench.device.software import torch_build
 from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
 from archbench.model.environment import Environment, Gpu
 
@@ -36,6 +37,7 @@ STRAY_BYTES = 2**30
 RECENT_S = 1.5
 """A little more than the longest sampling period of the driver (1 s)."""
 _QUESTIONS = 10
+_UNWATCHED = "clocks, throttling, energy and neighbours stay unknown, and rows say so"
 _MARGIN_UNKNOWN = "its slowdown temperature is not told"
 
 
@@ -209,11 +211,13 @@ def _temperature(state: GpuState) -> Finding:
 
 def silence_finding(device: str, reason: str) -> Finding:
     """A GPU that NVML has lost is gone; one of which it never knew can be measured, unwatched."""
+    if torch_build().get("hip"):
+        return note("nvml", f"{device} is a ROCm GPU: {_UNWATCHED}")
     what = f"NVML does not answer for {device} ({reason})"
     remedy = SILENCE.get(reason, "see dmesg")
     if reason == "device_lost":
         return unfit("nvml", what, remedy)
-    return warn("nvml", f"{what}: clocks, throttling, energy and neighbours stay unknown, and rows say so", remedy)
+    return warn("nvml", f"{what}: {_UNWATCHED}", remedy)
 
 
 def setup_findings(gpu: Gpu, state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.fresh import FreshProcessError
 from archbench.measure.metrics.metric import Metric
@@ -46,7 +47,7 @@ def _fill(run: CellRun) -> None:
     if run.workload.records_graphs:
         no_launches = "profiler_blind"
     else:
-        no_launches = "no_graphs_in_mode" if run.cell.device == "cuda" else "not_on_device"
+        no_launches = "no_graphs_in_mode" if kind_of(run.group.device).records_graphs else "not_on_device"
     if not run.first_of_its_toggles:  # to load code from a cache takes as long at every batch size
         run.row.null("first_batch_only", "compile_warm_s", "cuda_graph_launches")
         return
