@@ -26,6 +26,7 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         pytest.skip("needs a C compiler on Linux")
     folder = tmp_path_factory.mktemp("card")
     (folder / "contexts").mkdir()
+    (folder / "tmp").mkdir()
     for name, source in SOURCES.items():
         subprocess.run([COMPILER, "-O1", "-shared", "-fPIC", "-o", folder / name, source], check=True, timeout=60)
     return {
@@ -34,6 +35,7 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "LD_LIBRARY_PATH": str(folder),
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, ROOT, TESTS / "measure"))),
         "STUB_CONTEXTS": str(folder / "contexts"),
+        "TMPDIR": str(folder / "tmp"),  # where the lock of this card lies: others may have one at the same time
         "STUB_NAME": "NVIDIA H100 80GB HBM3",
         "STUB_MEMORY": str(80 * 2**30),
         "STUB_WATTS": "350",
