@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from archbench.device.kind import named_kind
+from archbench.forecast import expected
 from archbench.model.axes import STATIC, DeviceKind
 from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
@@ -106,7 +107,10 @@ def carry_out(
         left = remaining(job.plan, store.finished(retry_failed=retry_failed))
         interrupted = False
         try:
-            with RunProgress(store.path, total=_visits(job.plan), left=_visits(left), shown=progress) as shown:
+            forecast = expected(left, job.suite, job.environment)
+            with RunProgress(
+                store.path, forecast, total=_visits(job.plan), left=_visits(left), shown=progress
+            ) as shown:
                 carried = CarriedFigures()
                 for event in _executed(store, job, left, carried):
                     _take(store, event, carried)

@@ -3,46 +3,65 @@
 from __future__ import annotations
 
 import sys
+import time
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from archbench.model.cell import short_id
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
 from archbench.model.reasons import explain
 from archbench.model.record import Record
 from archbench.model.units import MS
+from archbench.suite.duration import Countdown, Prediction
 
-# A few long compilations among short cells: the remaining time is averaged over many cells, not the last ones.
-SPEED_WINDOW_S = 1800.0
+
+class _TimeLeft(ProgressColumn):
+    """The time until the report, going down between cells as a clock does."""
+
+    def __init__(self, countdown: Countdown) -> None:
+        super().__init__()
+        self._countdown = countdown
+        self._ends = time.monotonic() + countdown.left_s
+
+    def finished(self, record: Record) -> None:
+        """One row more."""
+        self._countdown.finished(record)
+        self._ends = time.monotonic() + self._countdown.left_s
+
+    def render(self, task: Task) -> Text:
+        """What rich asks for."""
+        return Text(str(timedelta(seconds=max(0, round(self._ends - time.monotonic())))), style="progress.remaining")
 
 
 class RunProgress:
-    """Shows the messages of a run of `total` cells, of which some are `left`.
+    """Shows the messages of a run of `total` cells, of which some are `left` and take about as long as `expected`.
 
     Silent where stderr is not a terminal and there is no notebook, but for rows that failed; with `shown` false, silent
     altogether; with `shown` true, a line for every row in any case.
     """
 
-    def __init__(self, run: Path, *, total: int, left: int, shown: bool | None = None) -> None:
+    def __init__(self, run: Path, expected: Prediction, *, total: int, left: int, shown: bool | None = None) -> None:
         self._console = Console(stderr=True, highlight=False, quiet=shown is False)
         # In a notebook rich draws a bar by ipywidgets alone; where they are missing, there are lines without a bar.
         live = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
         self._verbose = shown or self._console.is_terminal or self._console.is_jupyter
         self._note = _note(run, total, left)
+        self._left = _TimeLeft(Countdown(expected))
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            self._left,
             console=self._console,
             disable=not live or not left,
-            speed_estimate_period=SPEED_WINDOW_S,
             transient=True,
         )
         self._cells = self._bar.add_task("cells", total=total, completed=total - left)
@@ -70,6 +89,7 @@ class RunProgress:
             case PhaseStarted():
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
             case CellFinished():
+                self._left.finished(event.record)
                 self._bar.advance(self._cells)
                 if self._verbose or event.record.status not in ("ok", "skipped"):
                     self._say(describe(event.record))

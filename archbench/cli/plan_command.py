@@ -9,12 +9,15 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import print_json
+from archbench.model.errors import UnfitError, UsageError
 
 if TYPE_CHECKING:
     from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell, Plan
+    from archbench.model.environment import Environment
     from archbench.model.suite import Suite
     from archbench.rendering.content import Report, Table
+    from archbench.suite.duration import Prediction
 
 NO_CELL = "-"
 
@@ -46,6 +49,9 @@ class PlanDocument(Struct, frozen=True, kw_only=True):
     groups: int
     skipped: tuple[SkippedCell, ...]
     rounds: tuple[tuple[PlannedGroup, ...], ...]
+    predicted_s: dict[str, float]
+    """Expected seconds by phase, and their `total`."""
+    predicted_from: str
 
 
 def command(
@@ -56,20 +62,23 @@ def command(
         typer.Option(metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
+    by_phase: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole order as JSON.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
 ) -> None:
-    """Show what a run would measure: cells, groups, order, and what it would skip and why."""
+    """Show what a run would measure and how long it would take, and what it would skip and why."""
+    from archbench.forecast import expected
     from archbench.rendering.terminal import print_report
     from archbench.suite import load_suite
     from archbench.suite.plan import make_plan
 
     loaded = load_suite(suite, allow_code=allow_code)
     plan = make_plan(loaded, _kind(device), only=only or (), rounds=rounds)
+    prediction = expected(plan, loaded, _machine(device))
     if as_json:
-        print_json(_document(loaded, plan))
+        print_json(_document(loaded, plan, prediction))
     else:
-        print_report(_report(loaded, plan))
+        print_report(_report(loaded, plan, prediction, by_phase))
 
 
 def _kind(device: str) -> DeviceKind:
@@ -81,7 +90,17 @@ def _kind(device: str) -> DeviceKind:
     return kind.name
 
 
-def _document(suite: Suite, plan: Plan) -> PlanDocument:
+def _machine(device: str) -> Environment | None:
+    """The machine as it is, if it has such a device."""
+    from archbench.session import describe
+
+    try:
+        return describe(device)
+    except (UsageError, UnfitError):
+        return None
+
+
+def _document(suite: Suite, plan: Plan, prediction: Prediction) -> PlanDocument:
     return PlanDocument(
         suite=suite.suite,
         description=suite.description,
@@ -100,6 +119,9 @@ def _document(suite: Suite, plan: Plan) -> PlanDocument:
             )
             for groups in plan.rounds
         ),
+        predicted_s={name: round(seconds, 1) for name, seconds in prediction.phases.items()}
+        | {"total": round(prediction.total, 1)},
+        predicted_from=prediction.basis,
     )
 
 
@@ -107,9 +129,9 @@ def _distinct_groups(plan: Plan) -> int:
     return sum(group.visit == 0 for group in plan.rounds[0])
 
 
-def _report(suite: Suite, plan: Plan) -> Report:
+def _report(suite: Suite, plan: Plan, prediction: Prediction, by_phase: bool) -> Report:
     from archbench.model.units import counted
-    from archbench.rendering.content import Block, Paragraph, Report
+    from archbench.rendering.content import Block, Paragraph, Report, table
 
     networks = len({cell.network.label for cell in plan.cells})
     counts = (
@@ -125,8 +147,19 @@ def _report(suite: Suite, plan: Plan) -> Report:
     for reason, number in Counter(skip.reason for skip in plan.skipped).items():
         said.append(f"skipped: {counted(number, 'cell')}: {reason}")
     cells: list[Block] = [_table(suite, plan.cells)] if plan.cells else []
+    said.append(f"{about(prediction.total)}, by {prediction.basis}")
+    if by_phase:
+        rows = ((name, f"{seconds:.0f}") for name, seconds in prediction.phases.items() if seconds >= 0.5)
+        cells.append(table(("phase", ">seconds"), rows))
     title = f"{suite.suite} on {plan.device}: {counts}"
     return Report(title=title, lead=(*map(Paragraph, said), *cells), sections=())
+
+
+def about(seconds: float) -> str:
+    """A duration as one would say it."""
+    if seconds < 100:
+        return f"about {max(10, round(seconds, -1)):.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
 def _table(suite: Suite, cells: tuple[Cell, ...]) -> Table:

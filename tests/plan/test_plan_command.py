@@ -8,10 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+from builders import make_record
+from msgspec import structs
 from typer.testing import CliRunner, Result
 
 from archbench.cli import app, main
+from archbench.device import collect_environment
+from archbench.results import RunStore
+from archbench.suite import load_suite
+from archbench.suite.duration import PHASES
+from archbench.suite.plan import make_plan
 
 SUITE = """
 suite: small
@@ -46,6 +54,7 @@ def test_text(file: Path) -> None:
         "small on cuda: 14 cells of 2 networks in 6 groups, 2 rounds, seed 0",
         "Which of two?",
         "twin: resnet18 (inference, fp32) is measured first, in between and last in each round",
+        "about 6 min, by constants for one H100 80 GB",
         "",
         "cells (inference/training)          fp32  tf32  graphs",
         "resnet18                             2/1   2/1     1/-",
@@ -69,6 +78,46 @@ def test_json_has_the_whole_order(file: Path) -> None:
     assert {group["cells"][0].partition("@")[0] for groups in shown["rounds"] for group in groups} == {"resnet18"}
     assert len(shown["skipped"]) == 4
     assert all(skip["reason"] and skip["cell_id"].startswith("resnet18@") for skip in shown["skipped"])
+
+
+def test_the_expected_duration_by_phase(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # where nothing is stored to learn from
+    shown = json.loads(plan(file, "--device", "cuda", "--json").stdout)
+    predicted = shown["predicted_s"]
+    assert list(predicted) == [*PHASES, "total"]
+    assert predicted["total"] == pytest.approx(sum(predicted[phase] for phase in PHASES), abs=1.0)
+    lines = plan(file, "--device", "cuda", "--predict").stdout.splitlines()
+    table = dict(line.rsplit(maxsplit=1) for line in lines[lines.index("") + 1 :] if line[-1:].isdigit())
+    for phase in ("compile cold", "latency", "start"):
+        assert float(table[phase]) == pytest.approx(predicted[phase], abs=0.51)
+    assert any(line.startswith("about ") and line.endswith("constants for one H100 80 GB") for line in lines)
+
+
+def test_stored_runs_of_this_machine_go_before_constants(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load_suite(file)
+    environment = collect_environment("cpu")
+    store = RunStore.create(tmp_path / "results" / "small" / "20260101T000000Z-x", loaded, environment, SUITE)
+    for cell in make_plan(loaded, "cpu").cells:
+        store.append(
+            structs.replace(
+                make_record(), cell_id=cell.cell_id, device="cpu", status="ok", latency_median_s=0.5, duration_s=100.0
+            )
+        )
+    broken = tmp_path / "results" / "small" / "20260102T000000Z-y"
+    broken.mkdir()
+    (broken / "environment.json").write_text("{")
+    shown = json.loads(plan(file, "--device", "cpu", "--json").stdout)
+    assert shown["predicted_from"] == "6 stored rows of this hardware class"
+    visits = sum(len(group["cells"]) for groups in shown["rounds"] for group in groups)
+    assert shown["predicted_s"]["total"] == pytest.approx(100.0 * visits, rel=0.25)
+    # Another machine's rows say nothing of this one.
+    (store.path / "environment.json").write_bytes(
+        msgspec.json.encode(structs.replace(environment, hardware_class="another"))
+    )
+    assert "constants" in json.loads(plan(file, "--device", "cpu", "--json").stdout)["predicted_from"]
 
 
 def test_without_settings_the_toggles_name_the_columns(tmp_path: Path) -> None:
@@ -118,7 +167,7 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu(file: Path, monkeypatch: pytes
     assert plan(file).stdout.startswith("small on cpu")
 
 
-def test_planning_loads_nothing_heavy() -> None:
+def test_planning_loads_nothing_heavy(tmp_path: Path) -> None:
     suite = Path(__file__).parents[2] / "suites" / "imagenet_backbones.yaml"
     code = (
         "import sys; from archbench.cli import main\n"
@@ -129,6 +178,12 @@ def test_planning_loads_nothing_heavy() -> None:
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=True,
+        cwd=tmp_path,
     )
     assert ended.stderr.strip() == "[]"

@@ -10,7 +10,9 @@ import pytest
 from archbench.catalog import entries, facts
 from archbench.model.suite import Suite
 from archbench.suite import load_suite
+from archbench.suite.duration import predict
 from archbench.suite.plan import make_plan
+from archbench.suite.rates import usual_rates
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
 
@@ -71,8 +73,18 @@ def test_the_main_suite_has_the_points_that_it_promises() -> None:
     assert len(suite.architectures) == 32
     assert len(suite.decisions) >= 11
     cuda = make_plan(suite, "cuda").cells
-    assert 900 <= len(cuda) <= 1100
+    assert len(cuda) == 379
     assert {cell.batch_size for cell in cuda} == {1, 8, 32, 128, 256}
+    everything = {network.name for network in suite.architectures}
+    for setting in ("fp32", "tf32", "amp", "amp-nhwc", "compiled"):  # the ladder, where the decisions are judged
+        at_256 = {c.network.name for c in cuda if (c.setting, c.phase, c.batch_size) == (setting, "inference", 256)}
+        assert at_256 == everything, setting
+    # Rankings take each network's fastest mode: at one batch all of those that are ranked have it, or none.
+    for batch in (1, 8, 32, 128, 256):
+        ranked = {c.network.name for c in cuda if (c.phase, c.batch_size) == ("inference", batch)}
+        for mode in ("default", "reduce-overhead"):
+            cells = [c for c in cuda if (c.phase, c.batch_size, c.compile_mode) == ("inference", batch, mode)]
+            assert {c.network.name for c in cells} in (set(), ranked), (batch, mode)
     assert {"fp32", "tf32", "amp", "amp-nhwc", "compiled", "graphs"} <= {cell.setting for cell in cuda}
     assert {network.name for network in suite.architectures} == {c.network.name for c in cuda if c.phase == "training"}
 
@@ -95,3 +107,33 @@ def test_bounds_on_accuracy_leave_a_choice() -> None:
     top1 = [facts(network).top1 or 0.0 for network in suite.architectures]
     for decision in suite.decisions:
         assert sum(accuracy >= decision.at_least.get("top1", 0.0) for accuracy in top1) >= 3, decision.situation
+
+
+MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same everywhere
+    "cifar_depth": (3, 34),
+    "compile_modes": (1, 70),
+    "gpu_reference": (0, 5),
+    "history": (2, 4),
+    "imagenet_all": (5, 56),
+    "imagenet_backbones": (11, 74),
+    "inception_blocks": (2, 2),
+    "keras_2017": (1, 3),
+    "quick_decision": (2, 13),
+    "resolution": (2, 13),
+    "smoke": (1, 5),
+    "teaching_blocks": (1, 3),
+    "train_memory": (2, 7),
+}
+"""What each shipped suite is expected to take: whoever makes one longer has to say so here."""
+
+
+@by_path
+def test_the_expected_minutes_of_each_suite(path: Path) -> None:
+    suite = load_suite(path)
+    found = [predict(make_plan(suite, kind), suite, usual_rates(kind, cores=2)).total / 60 for kind in ("cpu", "cuda")]
+    assert [round(minutes) for minutes in found] == list(MINUTES[path.stem])
+
+
+def test_the_main_suite_takes_at_most_75_minutes_on_one_h100() -> None:
+    suite = load_suite(next(path for path in SUITES if path.stem == "imagenet_backbones"))
+    assert predict(make_plan(suite, "cuda"), suite, usual_rates("cuda", cores=16)).total <= 75 * 60

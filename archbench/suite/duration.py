@@ -1,0 +1,287 @@
+"""How long a run will take, by phase, before anything runs: the protocol's rules on step times that are guessed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from statistics import median
+
+import msgspec
+from msgspec import Struct
+
+from archbench import catalog
+from archbench.catalog.tables import counted_by_label
+from archbench.model.axes import STATIC
+from archbench.model.cell import Cell, Group, Network, Plan
+from archbench.model.protocol import Protocol, protocol_for
+from archbench.model.record import Record
+from archbench.model.suite import Percentile, Suite
+from archbench.suite.plan import CellVisit, make_plan
+from archbench.suite.rates import Rates, with_measured
+
+PHASES = (
+    "start",
+    "processes",
+    "build",
+    "counts",
+    "cuDNN search",
+    "compile cold",
+    "warm-up",
+    "latency",
+    "throughput",
+    "memory",
+    "energy",
+    "numerics",
+    "profile",
+    "compile warm",
+    "report",
+)
+TYPICAL = "resnet50"
+"""Stands for a network that the catalogue has no counts of."""
+TRAINING = 3.0
+"""A training step in forward passes, as `achieved_flops` has it."""
+TRAFFIC = 6.0
+"""How often an activation crosses the memory bus: written and read by a layer, its normalisation, its activation."""
+FUSED = 3.0
+"""A compiled step launches a third of the kernels and moves a third of the activations."""
+FIRST_PLAN = 0.2
+"""Share of cuDNN's search that does not depend on the number of plans: its heuristics are asked once."""
+PLANS = 10
+"""Plans that `Rates.search` is about: torch's own limit."""
+SAMPLES: dict[Percentile, int] = {90: 29, 95: 59, 99: 299}
+"""`archbench.stats.minimum_samples` of each percentile, without the import of numpy."""
+TRUSTED_S = 60.0
+"""Seconds of a run after which what it took so far weighs as much as the prediction."""
+
+Seconds = dict[str, float]
+
+
+class Prediction(Struct, frozen=True, kw_only=True):
+    """The expected duration of a run."""
+
+    phases: Seconds
+    """Of all of `PHASES`, in that order."""
+    visits: dict[CellVisit, float]
+    """What each row takes; the first of a process bears the process."""
+    processes: int
+    compilations: int
+    basis: str
+    """Where the figures come from."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the command's begin to its end."""
+        return sum(self.phases.values())
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    """What a network's step costs follow from, per image."""
+
+    flops: float
+    activations: float
+    operators: int
+    params: int
+
+
+def predict(plan: Plan, suite: Suite, rates: Rates) -> Prediction:
+    """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`."""
+    model = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
+    phases: Seconds = dict.fromkeys(PHASES, 0.0)
+    visits: dict[CellVisit, float] = {}
+    for number, groups in enumerate(plan.rounds):
+        for group in groups:
+            for cell, seconds in model.group(group):
+                visits[cell.cell_id, number, group.visit] = sum(seconds.values())
+                for phase, one in seconds.items():
+                    phases[phase] += one
+    fixed, each = rates.report
+    if suite.metrics == STATIC:
+        phases["start"] -= rates.start - rates.process
+    phases["start"] += rates.start
+    phases["report"] += fixed + each * len(visits)
+    groups_in_all = [group for groups in plan.rounds for group in groups]
+    return Prediction(
+        phases=phases,
+        visits=visits,
+        processes=len(groups_in_all),
+        compilations=sum(cell.compile_mode != "off" for group in groups_in_all for cell in group.cells),
+        basis=rates.basis,
+    )
+
+
+def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
+    """The rates with what stored runs of the same hardware class say in place of constants.
+
+    Step times and compilations of their cells are taken as they are. How far they lie from what the constants say, and
+    the time spent on a cell from what the rules say, corrects everything else.
+    """
+    runs = [(suite, [row for row in rows if row.status == "ok" and row.duration_s]) for suite, rows in runs]
+    rows = [row for _, found in runs for row in found]
+    known = with_measured(rates, rows)
+    speeds, paces = [], []
+    for suite, found in runs:
+        if not found:
+            continue
+        plan = make_plan(suite, "cpu" if found[0].device == "cpu" else "cuda")
+        took = {(row.cell_id, row.round, row.visit): row.duration_s for row in found}
+        expected = predict(plan, suite, known).visits
+        paces += [duration / expected[visit] for visit, duration in took.items() if visit in expected and duration]
+        guess = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
+        speeds += [known.steps[cell.cell_id] / guess.step_s(cell) for cell in plan.cells if cell.cell_id in known.steps]
+    if not paces:
+        return rates
+    basis = f"{len(rows):,} stored rows of this hardware class"
+    return msgspec.structs.replace(known, speed=median(speeds) if speeds else 1.0, pace=median(paces), basis=basis)
+
+
+class Countdown:
+    """What is left of a run: the prediction, corrected by what its finished cells took."""
+
+    def __init__(self, prediction: Prediction) -> None:
+        self._left = dict(prediction.visits)
+        self._report_s = prediction.phases["report"]
+        self._took = self._expected = TRUSTED_S
+
+    def finished(self, record: Record) -> None:
+        """One row more."""
+        expected = self._left.pop((record.cell_id, record.round, record.visit), None)
+        if expected is not None and record.duration_s is not None:
+            self._took += record.duration_s
+            self._expected += expected
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the report is written."""
+        return sum(self._left.values()) * self._took / self._expected + self._report_s
+
+
+class _Model:
+    """Seconds of groups and cells, one after the other: what one process found out the next one knows."""
+
+    def __init__(self, suite: Suite, protocol: Protocol, rates: Rates) -> None:
+        self._metrics = suite.metrics
+        self._protocol = protocol
+        self._rates = rates
+        self._samples = max((SAMPLES[percent] for percent in suite.percentiles), default=0)
+        self._found: set[str] = set()
+
+    def group(self, group: Group) -> Iterator[tuple[Cell, Seconds]]:
+        """The group's cells with their seconds by phase."""
+        toggles: set[str] = set()
+        for cell in group.cells:
+            seconds: Seconds = defaultdict(float)
+            if cell == group.cells[0]:
+                self._process(group, seconds)
+            if self._metrics == STATIC:
+                yield cell, seconds
+                continue
+            self._cell(cell, seconds, first=cell == group.cells[0], alone=cell.group_id not in toggles)
+            toggles.add(cell.group_id)
+            measured = ("compile cold", "compile warm")
+            yield cell, {name: s if name in measured else s * self._rates.pace for name, s in seconds.items()}
+
+    def step_s(self, cell: Cell) -> float:
+        """One step: as measured, or from arithmetic, traffic and launches."""
+        rates = self._rates
+        if cell.cell_id in rates.steps:
+            return rates.steps[cell.cell_id]
+        size = size_of(cell.network)
+        fused = 1.0 if cell.compile_mode == "off" else FUSED
+        bytes_each = 4.0 if cell.precision in ("fp32", "tf32") else 2.0
+        image_s = size.flops / rates.flops[cell.precision]
+        image_s += size.activations * bytes_each * TRAFFIC / fused / rates.activation_bytes_per_s
+        passes = TRAINING if cell.phase == "training" else 1.0
+        launches_s = size.operators * rates.operator_s / fused
+        if cell.device == "cuda":  # launches and arithmetic overlap
+            return rates.speed * passes * max(cell.batch_size * image_s, launches_s)
+        return rates.speed * passes * (cell.batch_size * image_s + launches_s)
+
+    def _process(self, group: Group, seconds: Seconds) -> None:
+        rates, cell = self._rates, group.cells[0]
+        size = size_of(cell.network)
+        seconds["processes"] += rates.process
+        if self._metrics != STATIC:
+            seconds["build"] += rates.parameter * size.params + rates.operator_s * size.operators
+        if "static" in self._metrics and self._is_new(cell.network.label):
+            seconds["counts"] += rates.counts * size.operators
+        wanted = self._metrics == STATIC or "memory" in self._metrics
+        if wanted and cell.compile_mode == "off" and self._is_new(group.group_id):
+            steps = TRAINING if cell.phase == "training" else 1.0
+            seconds["counts"] += rates.prediction * size.operators * steps
+
+    def _is_new(self, what: str) -> bool:
+        new = what not in self._found
+        self._found.add(what)
+        return new
+
+    def _cell(self, cell: Cell, seconds: Seconds, *, first: bool, alone: bool) -> None:
+        rates, metrics, operators = self._rates, self._metrics, size_of(cell.network).operators
+        step = self.step_s(cell)
+        training = cell.phase == "training"
+        compiles = cell.compile_mode != "off"
+        if compiles:
+            seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(rates.compile_cold, operators, training)
+        else:
+            share = FIRST_PLAN + (1 - FIRST_PLAN) * min(self._protocol.cudnn_benchmark_limit, PLANS) / PLANS
+            seconds["cuDNN search"] += rates.search * operators * share * (2.4 if training else 1.0)
+        seconds["warm-up"] += self._warm_up(step, first) + step
+        if "latency" in metrics:
+            seconds["latency"] += self._latency(step) + rates.monitor
+        if "throughput" in metrics:
+            seconds["throughput"] += self._throughput(step) + rates.monitor
+        if "memory" in metrics:
+            seconds["memory"] += rates.memory + 3 * step
+        if "energy" in metrics and cell.device == "cuda":
+            seconds["energy"] += self._protocol.energy_window_s
+        if "numerics" in metrics and alone and not training:
+            seconds["numerics"] += 2 * step
+        if "profile" in metrics and not compiles:
+            seconds["profile"] += rates.profile
+        if compiles and "compile" in metrics and alone:
+            again = rates.warms.get(cell.cell_id) or _line(rates.compile_warm, operators, training)
+            seconds["compile warm"] += again + rates.process + rates.parameter * size_of(cell.network).params
+            if cell.device == "cuda" and cell.compile_mode in ("reduce-overhead", "max-autotune"):
+                seconds["profile"] += rates.graph_check
+
+    def _warm_up(self, step: float, first: bool) -> float:
+        protocol = self._protocol
+        block = max(2, min(protocol.warmup_block, int(protocol.warmup_block_s / step)))
+        least = protocol.warmup_first_cell_s if first else protocol.warmup_later_cell_s
+        return max(block * protocol.warmup_level_blocks * step, protocol.warmup_min_calls * step, least)
+
+    def _latency(self, step: float) -> float:
+        protocol = self._protocol
+        sample = step * max(1, math.ceil(protocol.sample_floor_s / step))
+        slow = sample > protocol.slow_step_s
+        samples = protocol.min_samples_slow if slow else max(protocol.min_samples, self._samples)
+        return self._between(max(samples * sample, protocol.min_sampling_s), protocol.max_sampling_s)
+
+    def _throughput(self, step: float) -> float:
+        protocol = self._protocol
+        burst = step * max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step))
+        return self._between(max(protocol.min_bursts * burst, protocol.min_throughput_s), protocol.max_throughput_s)
+
+    def _between(self, least: float, most: float) -> float:
+        return least + self._rates.noise * max(most - least, 0.0)
+
+
+@cache
+def size_of(network: Network) -> Size:
+    """The catalogue's counts, at the network's input size; a typical network's where it has none."""
+    table = counted_by_label()
+    counted = table.get(network.label) or table.get(network.name) or table[TYPICAL]
+    counts = counted.counts
+    native = catalog.resolve(network.name, allow_code=True).input_size or counts.input_shape[-1]
+    area = (network.input_size / native) ** 2 if network.input_size else 1.0
+    return Size(
+        flops=counts.flops * area,
+        activations=counts.activations * area,
+        operators=sum(one.calls for one in counts.uncounted) + counts.depth,
+        params=counts.params,
+    )
+
+
+def _line(line: tuple[float, float], operators: int, training: bool) -> float:
+    return (line[0] + line[1] * operators) * (2.0 if training else 1.0)

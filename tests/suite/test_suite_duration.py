@@ -1,0 +1,128 @@
+"""How long a run will take: the protocol's rules in closed form, and what stored rows put in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from builders import make_record
+from msgspec import structs
+
+from archbench.model.cell import Network
+from archbench.model.protocol import protocol_for
+from archbench.model.record import Record
+from archbench.model.suite import PERCENTILES, Axes, Suite
+from archbench.results import RunStore
+from archbench.stats import minimum_samples
+from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict
+from archbench.suite.plan import make_plan
+from archbench.suite.rates import H100, usual_rates
+
+SUITE = Suite(suite="s", architectures=(Network(name="resnet18"),), axes=Axes(batch_size=(1, 8)), percentiles=())
+QUIET = structs.replace(H100, noise=0.0, monitor=0.0)
+
+
+def row(cell_id: str, *, step: float, duration: float) -> Record:
+    return structs.replace(
+        make_record(), cell_id=cell_id, round=0, visit=0, status="ok", latency_median_s=step, duration_s=duration
+    )
+
+
+def test_phases_follow_from_the_protocol_and_the_step_times() -> None:
+    plan = make_plan(SUITE, "cuda")
+    protocol = protocol_for("cuda", {})
+    steps = {plan.cells[0].cell_id: 1e-3, plan.cells[1].cell_id: 0.5}
+    prediction = predict(plan, SUITE, structs.replace(QUIET, steps=steps))
+    assert tuple(prediction.phases) == PHASES
+    assert (prediction.processes, prediction.compilations) == (1, 0)
+    assert prediction.phases["processes"] == QUIET.process
+    # A fast step is measured for the shortest time allowed, a slow one so many times as the rules want.
+    slow = protocol.min_samples_slow * 0.5
+    assert prediction.phases["latency"] == pytest.approx(protocol.min_sampling_s + slow)
+    bursts = protocol.min_bursts * protocol.min_burst_steps * 0.5
+    assert prediction.phases["throughput"] == pytest.approx(protocol.min_throughput_s + bursts)
+    assert prediction.total == pytest.approx(sum(prediction.phases.values()))
+    outside = prediction.phases["start"] + prediction.phases["report"]
+    assert sum(prediction.visits.values()) == pytest.approx(prediction.total - outside)
+
+
+def test_percentiles_need_the_samples_that_statistics_say() -> None:
+    assert {percent: minimum_samples(percent) for percent in PERCENTILES} == SAMPLES
+
+
+def test_a_network_is_counted_once_a_run_and_a_search_costs_by_its_plans() -> None:
+    once = predict(make_plan(SUITE, "cuda"), SUITE, QUIET).phases
+    thrice = predict(make_plan(SUITE, "cuda", rounds=3), SUITE, QUIET).phases
+    assert thrice["counts"] == once["counts"] > 0
+    assert thrice["build"] == pytest.approx(3 * once["build"])
+    every_plan = structs.replace(SUITE, protocol={"cudnn_benchmark_limit": 10})
+    searched = predict(make_plan(every_plan, "cuda"), every_plan, QUIET).phases["cuDNN search"]
+    assert once["cuDNN search"] == pytest.approx(searched * (0.2 + 0.8 * 0.4))
+
+
+def test_warm_compile_times_are_taken_once_under_the_same_toggles() -> None:
+    compiled = structs.replace(SUITE, axes=Axes(batch_size=(1, 8), compile_mode=("default",)), metrics=("compile",))
+    rates = structs.replace(QUIET, compile_cold=(10.0, 0.0), compile_warm=(1.0, 0.0), parameter=0.0)
+    phases = predict(make_plan(compiled, "cuda"), compiled, rates).phases
+    assert phases["compile cold"] == 20.0
+    assert phases["compile warm"] == 1.0 + rates.process
+    assert phases["cuDNN search"] == 0.0
+
+
+def test_stored_rows_go_before_constants() -> None:
+    plan = make_plan(SUITE, "cpu")
+    first, second = plan.cells
+    usual = usual_rates("cpu", cores=2)
+    guessed = predict(plan, SUITE, usual)
+    rows = [row(first.cell_id, step=0.05, duration=7.0), row(second.cell_id, step=0.4, duration=40.0)]
+    known = learned(usual, [(SUITE, rows)])
+    assert known.steps == {first.cell_id: 0.05, second.cell_id: 0.4}
+    again = predict(plan, SUITE, known)
+    # The two cells' own ratios differ, and their median corrects both: what they took together comes out nearly.
+    assert sum(again.visits.values()) == pytest.approx(47.0, rel=0.3)
+    assert again.total != pytest.approx(guessed.total, rel=0.05)
+    assert "2 stored rows" in again.basis
+    # A network that was never measured here is as much slower as those that were.
+    other = structs.replace(SUITE, architectures=(Network(name="resnet50"),))
+    assert learned(usual, []) == usual
+    assert predict(make_plan(other, "cpu"), other, known).total > predict(make_plan(other, "cpu"), other, usual).total
+
+
+def test_the_committed_run_is_foretold() -> None:
+    """Its 88 cells took 670 s on two cores; constants alone come within a fifth, its own rows within a tenth."""
+    path = next((Path(__file__).parents[2] / "results" / "imagenet_backbones").glob("*/environment.json")).parent
+    store = RunStore.open(path)
+    records = store.records()
+    real = sum(record.duration_s or 0.0 for record in records)
+    plan = make_plan(store.suite, "cpu")
+    usual = usual_rates("cpu", cores=2)
+    for rates, error in ((usual, 0.2), (learned(usual, [(store.suite, records)]), 0.1)):
+        assert sum(predict(plan, store.suite, rates).visits.values()) == pytest.approx(real, rel=error)
+
+
+def test_a_countdown_follows_the_prediction_and_then_the_run() -> None:
+    plan = make_plan(SUITE, "cuda")
+    prediction = predict(plan, SUITE, QUIET)
+    first, second = (prediction.visits[cell.cell_id, 0, 0] for cell in plan.cells)
+    report = prediction.phases["report"]
+    countdown = Countdown(prediction)
+    assert countdown.left_s == pytest.approx(first + second + report)
+    countdown.finished(row(plan.cells[0].cell_id, step=1e-3, duration=first))
+    assert countdown.left_s == pytest.approx(second + report)  # as expected
+    slow = Countdown(prediction)
+    slow.finished(row(plan.cells[0].cell_id, step=1e-3, duration=first + 600.0))
+    assert slow.left_s > 5 * second
+    slow.finished(row("a stranger", step=1e-3, duration=1.0))
+    slow.finished(row(plan.cells[1].cell_id, step=1e-3, duration=1.0))
+    assert slow.left_s == pytest.approx(report)
+
+
+def test_networks_outside_the_catalogue_and_static_runs_are_foretold_too() -> None:
+    strange = structs.replace(SUITE, architectures=(Network(name="mypkg.nets:build"), Network(name="timm:resnet10t")))
+    assert predict(make_plan(strange, "cuda"), strange, H100).total > 0
+    static = structs.replace(SUITE, metrics=("static",))
+    phases = predict(make_plan(static, "cpu"), static, usual_rates("cpu", 4)).phases
+    assert phases["counts"] > 0
+    assert phases["latency"] == phases["warm-up"] == 0.0
+    assert msgspec.json.encode(phases)
