@@ -28,7 +28,7 @@ from archbench.model.empty_record import empty_record
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
-from archbench.model.record import Record, Status
+from archbench.model.record import DEVICE_PHASE, Record, Status
 
 NEEDS_A_STEP = (
     *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),
@@ -150,6 +150,7 @@ class CellRun:
     def build(self) -> None:
         """Make the workload, with every toggle applied and read back."""
         with self.phase("build"):
+            self._take_device()
             self.group.set_state(self.cell.precision)
             if self.compiles:
                 compiler.reset()
@@ -160,6 +161,14 @@ class CellRun:
             applied = self.workload.applied()
             self.row.set(applied=msgspec.json.encode(applied).decode())
             self.workload.require(applied)
+
+    def _take_device(self) -> None:
+        """Make the device current. Where that fails it is no fault of the cell's, and the row says so to the parent."""
+        try:
+            self.group.device  # noqa: B018 - made on first use
+        except Exception:
+            self.row.phase = DEVICE_PHASE
+            raise
 
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""

@@ -24,6 +24,8 @@ STATUSES: tuple[str, ...] = get_args(Status)
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 FAILED: frozenset[str] = frozenset({"oom", "error", "timeout", "crashed"})
 """Statuses that make `archbench run` exit with 1."""
+DEVICE_PHASE = "device"
+"""The `error_phase` of a cell that failed because the device could not be had: no other cell can be measured either."""
 
 
 def C(description: str, unit: str | None = None, metric: Metric | None = None) -> Meta:  # noqa: N802 - see below

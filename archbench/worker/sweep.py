@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from archbench.device.kind import kind_named
 from archbench.model.errors import UnfitError
 from archbench.model.messages import CellFinished, Event, GroupFinished, Task
-from archbench.model.record import FAILED
+from archbench.model.record import DEVICE_PHASE, FAILED
 from archbench.worker.client import HOST_GRACE_S, WorkerClient, WorkerLostError
 from archbench.worker.group_tracker import GroupTracker, OutOfTurnError
 
@@ -20,8 +20,8 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
 
     Every cell of every task gets exactly one `CellFinished`, whether it was measured, failed, or took its process with
     it. `KeyboardInterrupt` in here, or closing the iterator, ends the worker and its child at once. If this process is
-    killed instead, they end by themselves. Raises `UnfitError` when no worker starts, hosts keep dying, or after a
-    failure the device is found to be gone.
+    killed instead, they end by themselves. Raises `UnfitError` when no worker starts, hosts keep dying, or a cell has
+    failed because the device cannot be had or is gone.
     """
     deaths = 0
     try:
@@ -49,12 +49,17 @@ def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
 
 
 def _stop_without_device(task: Task, finished: CellFinished) -> None:
-    """A GPU that fell off its bus would make a failed row of every cell that is left."""
-    environment = task.context.environment
-    if finished.record.status in FAILED and kind_named(environment.kind).is_gone(environment):
+    """A GPU that fell off its bus, or that CUDA does not show, would make a failed row of every cell that is left."""
+    environment, row = task.context.environment, finished.record
+    if row.status not in FAILED:
+        return
+    trouble = f"cannot be used: {row.error_message}" if row.error_phase == DEVICE_PHASE else None
+    if kind_named(environment.kind).is_gone(environment):
+        trouble = "is gone; see dmesg"
+    if trouble is not None:
         raise UnfitError(
-            f"{environment.device} ({environment.hardware_class}) is gone; see dmesg; the same command resumes "
-            "once it is back, with --retry-failed for the cells that it failed"
+            f"{environment.device} ({environment.hardware_class}) {trouble}; the same command resumes once that is "
+            "mended, with --retry-failed for the cells that it failed"
         )
 
 

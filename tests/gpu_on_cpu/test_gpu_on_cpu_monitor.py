@@ -113,11 +113,14 @@ def test_a_card_that_goes_under_a_network_ends_the_run_with_what_is_finished(mea
     assert len(rows) < 3 or rows["status"].iloc[-1] == "error"  # nothing was tried after it
 
 
-def test_another_card_than_the_one_named_is_not_measured(measure):
-    done, (row,) = measure(device="cuda:1", STUB_GPUS="2")  # CUDA shows GPU-0 alone
-    assert (done.returncode, row["status"]) == (1, "error")
-    assert "cuda:1 is NVIDIA H100 80GB HBM3 GPU-1, which CUDA does not show to this process" in row["error_message"]
-    assert row["latency_median_s"] is None
+def test_another_card_than_the_one_named_is_not_measured(measure, tmp_path):
+    suite = SUITE.replace('"]', '", "tiny_networks:starts_at_zero"]', 1)
+    done, _ = measure("--out", "run", device="cuda:1", suite=suite, STUB_GPUS="2")  # CUDA shows GPU-0 alone
+    assert done.returncode == 3
+    assert "cuda:1 is NVIDIA H100 80GB HBM3 GPU-1, which CUDA does not show to this process" in done.stderr
+    rows = archbench.load(tmp_path / "run")
+    assert list(rows["status"]) == ["error"]  # the second network is not tried
+    assert rows["latency_median_s"].isna().all()
 
 
 @pytest.mark.slow
