@@ -109,7 +109,7 @@ def test_user_code_from_elsewhere_is_refused(tmp_path, workers):
 
 
 def run_parent(folder, pace, **options):
-    paths = [str(TESTS), str(TESTS / "worker"), str(TESTS / "gate")]
+    paths = [str(TESTS), str(TESTS / "worker"), str(TESTS / "comparison")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen([sys.executable, PARENT, str(folder), pace], env=env, stdout=subprocess.PIPE, text=True)
 

@@ -27,7 +27,7 @@ def empty_run(root: Path) -> Path:
 def appender(run: Path, *arguments: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     return subprocess.Popen(
-        [sys.executable, str(HERE / "store_appender.py"), str(run), *arguments],
+        [sys.executable, str(HERE / "appender.py"), str(run), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

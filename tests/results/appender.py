@@ -1,6 +1,6 @@
 """Run as a process by the tests: appends rows to a run for ever and prints each number once `append` has returned.
 
-usage: store_appender.py RUN [file size limit in bytes]
+usage: appender.py RUN [file size limit in bytes]
 """
 
 from __future__ import annotations
