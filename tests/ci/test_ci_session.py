@@ -222,7 +222,7 @@ def test_the_options_and_files_that_it_gives_exist(session):
     for step in session.STEPS:
         words = step.command.split()
         for word in words:
-            if word.startswith(("suites/", "tests/")):
+            if word.startswith(("suites/", "tests/", "benchmarks/")):
                 assert (ROOT / word).exists(), word
         if "archbench" in words:
             name = words[words.index("archbench") + 1]
@@ -243,5 +243,5 @@ def test_the_facts_are_json(tmp_path):
 
 def test_it_stands_alone():
     """On a bare machine nothing of archbench can be imported before the wheels are there."""
-    for name in ("session", "facts", "bare_loop", "parallel_compile"):
+    for name in ("session", "facts", "parallel_compile"):
         assert not re.search(r"^\s*(from|import) archbench", Path(GPU / f"{name}.py").read_text(), re.MULTILINE), name

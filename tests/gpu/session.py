@@ -58,12 +58,12 @@ STEPS = (
     Step("facts", 55, "tests/gpu/facts.py {work}/facts.json {seconds}", may_be_cut=True),
     Step("eager", 135, f"{REFERENCE} --only *@compile_mode=off", accepted=(130,), may_be_cut=True),
     Step("compiled", 85, REFERENCE, accepted=(130,), may_be_cut=True),
-    Step("bare_loop", 25, "tests/gpu/bare_loop.py {seconds}", may_be_cut=True),
-    Step("tests", 95, "-m pytest -q -m gpu -p no:cacheprovider tests/gpu"),
+    Step("bare_loop", 40, "benchmarks/bare_loop.py --device cuda --turns 6 --seconds 0.1", may_be_cut=True),
+    Step("tests", 85, "-m pytest -q -m gpu -p no:cacheprovider tests/gpu"),
     Step("parallel_compile", 45, "tests/gpu/parallel_compile.py {seconds}", may_be_cut=True),
     Step(
         "gate",
-        65,
+        60,
         "-m archbench gate suites/gpu_reference.yaml --device cuda --aa --base {python} --max-time {seconds}s "
         "--only resnet50@batch_size=32,precision=fp32,compile_mode=off --out {work}/gate --force",
     ),

@@ -5,8 +5,9 @@ as long: an event's stamp, and what a wait waits for, follow from that. So on th
 `SLOWNESS` times its issue time. Memory is what the CPU's allocator holds (`ledger.c`).
 
 The environment is the script:
-    GPU_FAULT=PHASE:KIND     from that phase on the card is `lost`, hangs (`hang`) or has no memory left (`oom`)
-    GPU_FAULT_CELL=TEXT      only in cells whose id contains the text
+    GPU_FAULTS=CELL|PHASE|KIND;...
+                             for cells whose id contains CELL, from that phase on, the card is `lost`, hangs (`hang`)
+                             or has no memory left (`oom`)
     GPU_PROFILES=1           how many sessions of the profiler see kernels (default: all)
     STUB_CONTEXTS=FOLDER     where each process with a context leaves its id, for NVML's stub to list
 """
@@ -79,11 +80,15 @@ class Card:
 
     def enter(self, cell_id: str, phase: str) -> None:
         """The measured cell is in that phase now: what the script has in store for it comes to pass."""
-        where, _, kind = os.environ.get("GPU_FAULT", "").partition(":")
-        if where == phase and os.environ.get("GPU_FAULT_CELL", "") in cell_id:
-            self._fault = kind
-            if kind == "lost":
-                os.environ["STUB_LOST_AFTER"] = "0"
+        for fault in filter(None, os.environ.get("GPU_FAULTS", "").split(";")):
+            cell, where, kind = fault.split("|")
+            if cell in cell_id and where == phase:
+                from torch.nn.modules.module import register_module_forward_pre_hook
+
+                self._fault = kind
+                register_module_forward_pre_hook(lambda *_: self.use())  # launching a kernel fails as any call does
+                if kind == "lost":
+                    os.environ["STUB_LOST_AFTER"] = "0"
 
     def launch(self, seconds: float) -> None:
         """A kernel of known length that costs the host nothing."""
