@@ -33,7 +33,6 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         **os.environ,
         "LD_PRELOAD": str(folder / "ledger.so"),
         "LD_LIBRARY_PATH": str(folder),
-        "TMPDIR": str(folder),  # with its locks: this session's card is nobody else's
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, ROOT, TESTS / "measure"))),
         "STUB_CONTEXTS": str(folder / "contexts"),
         "TMPDIR": str(folder / "tmp"),  # where the lock of this card lies: others may have one at the same time
