@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Interrupted, Run, compare, load, pick, plan, profile, report, run, show
-    from archbench.model.errors import FitnessWarning, UnfitError, UsageError
+    from archbench.api import Run, compare, gate, load, pick, plan, profile, report, run, show
+    from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
 
 __version__ = "0.1.0"
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "UnfitError",
     "UsageError",
     "compare",
+    "gate",
     "load",
     "pick",
     "plan",
@@ -24,7 +25,7 @@ __all__ = [
     "run",
     "show",
 ]
-_ERRORS = frozenset({"FitnessWarning", "UnfitError", "UsageError"})
+_ERRORS = frozenset({"FitnessWarning", "Interrupted", "UnfitError", "UsageError"})
 
 
 def __getattr__(name: str) -> Any:

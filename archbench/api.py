@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from archbench.model.errors import Interrupted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -35,14 +37,6 @@ Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
 
 _SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": "{:.4g}".format}
 """How a run displays itself."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Measuring was interrupted; what was finished is kept in `run`, and the same call goes on from there."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(f"interrupted; the same command resumes {run.path}")
-        self.run = run
 
 
 class Run:
@@ -181,7 +175,7 @@ def run(
       nothing is printed.
 
     Raises `UsageError` and `UnfitError`; warns of what may spoil figures by `FitnessWarning`; and where
-    `KeyboardInterrupt` ends it, `Interrupted`, which is one and has the run so far.
+    `KeyboardInterrupt` ends it, `Interrupted`, which is one and knows the `path` of the run so far.
     """
     from archbench.pipeline import carry_out, prepare
 
@@ -205,7 +199,7 @@ def run(
         progress=progress,
     )
     if interrupted:
-        raise Interrupted(Run(path))
+        raise Interrupted(path)
     return Run(path)
 
 
@@ -361,6 +355,50 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     before, after = read_rows(Path(base)), read_rows(Path(head))
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
     return judge(before, after, allow=_several(allow_different), floors=() if learnt is None else (learnt,))
+
+
+def gate(
+    what: PathOrText,
+    *,
+    base: str,
+    head: str | None = None,
+    only: OneOrMore[str] = (),
+    aa: bool = False,
+    static: bool = False,
+    max_time: str | None = None,
+    out: PathOrText | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Comparison:
+    """Say of every cell of a suite whether `head` is slower than `base`, by processes that take turns here and now.
+
+    - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
+    - `aa`: base against itself, to learn how widely each cell scatters here.
+    - `static`: only what is counted, predicted and traced, on any machine.
+    - `max_time`: stop measuring after so long: `90s`, `10m`, `2h`.
+    - `out`: the gate's directory; else one under `results/gate/`, and there the one that this call began before.
+
+    The rest as of `run`, errors and `Interrupted` too. `exit_code()` of the comparison is what the command exits with.
+    """
+    from archbench.gating import gate_of
+
+    comparison, _ = gate_of(
+        os.fspath(what),
+        base=base,
+        head=head,
+        only=_several(only),
+        aa=aa,
+        static=static,
+        max_time=max_time,
+        out=_path(out),
+        device=device,
+        allow_code=allow_code,
+        force=force,
+        progress=progress,
+    )
+    return comparison
 
 
 def show(

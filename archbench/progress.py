@@ -15,9 +15,10 @@ from rich.text import Text
 
 from archbench.model.cell import short_id
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
+from archbench.model.pair import Pair
 from archbench.model.reasons import explain
 from archbench.model.record import Record
-from archbench.model.units import MS
+from archbench.model.units import MS, change, duration
 from archbench.suite.duration import Countdown, Prediction
 
 
@@ -103,6 +104,53 @@ def _note(run: Path, total: int, left: int) -> str:
     if total and not left:
         return f"archbench: {run} is complete; --fresh measures anew"
     return f"archbench: resuming {run}: {total - left} of {total} cells are done" if left < total else ""
+
+
+class PairProgress:
+    """Shows pairs as they are finished, after the `done` ones of an earlier session.
+
+    Silent where stderr is not a terminal, but for processes that failed; with `shown` false, silent altogether.
+    """
+
+    def __init__(self, place: Path, *, done: int, shown: bool | None = None) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=shown is False)
+        self._note = f"archbench: resuming {place}: {done} pairs are done" if done else ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("pairs"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[outlook]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._pairs = self._bar.add_task("pairs", total=None, outlook="")
+
+    def __enter__(self) -> PairProgress:
+        if self._note:
+            self._console.print(self._note, markup=False, soft_wrap=True)
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, cell_id: str, pair: Pair, *, done: int, left: int, cells_open: int, seconds_left: float) -> None:
+        """Take in a finished pair. `left`: pairs still to come as far as is known."""
+        ratio = pair.log_ratio()
+        said = short_id(cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
+        outlook = f"{cells_open} open, ETA {duration(seconds_left)}" if cells_open else ""
+        self._bar.update(self._pairs, completed=done, total=done + left, description=said, outlook=outlook)
+        for index in pair.failed:
+            row = pair.rows[index]
+            where = f" in {row.error_phase}" if row.error_phase else ""
+            side = ("base", "head")[index] if len(pair.rows) == 2 else f"cell {index + 1}"
+            what = f"{short_id(cell_id)} ({side}): {row.status}{where}: {row.error_message or 'no message'}"
+            self._console.print(what, markup=False, soft_wrap=True)
 
 
 class PhaseLine:

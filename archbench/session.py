@@ -56,10 +56,10 @@ def refuse_unfit(device: str, *, force: bool = False) -> None:
         if finding.severity == "unfit" and not force:
             raise UnfitError(f"{line} (--force measures all the same)")
         if finding.severity in ("warn", "unfit"):
-            warnings.warn(line, FitnessWarning, stacklevel=_callers_level())
+            warnings.warn(line, FitnessWarning, stacklevel=callers_level())
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """How far up the stack whoever called archbench is, so that a warning names the caller's line."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:

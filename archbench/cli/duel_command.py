@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archbench.cli.console import INTERRUPTED
-from archbench.cli.gate_command import seconds_of
-from archbench.cli.unfit import refuse_unfit
 from archbench.model.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +45,8 @@ def command(
     ] = False,
 ) -> None:
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
+    from archbench.gating import seconds_of
+
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
     if len(cells) < 2:
         raise UsageError(f"a duel needs two cells or more, and {cells[0]!r} is one")
@@ -55,21 +55,19 @@ def command(
 
     from archbench.comparison.gate.duel import FEWEST_PAIRS, PAIRS
     from archbench.comparison.gate.duel_books import DuelBooks
-    from archbench.device import collect_environment, resolve_device
     from archbench.model.protocol import protocol_for
-    from archbench.worker import device_lock
+    from archbench.session import describe, held
 
     count = PAIRS if pairs is None else pairs
     if not FEWEST_PAIRS <= count <= MOST_PAIRS:
         raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")
     if turns is not None and not FEWEST_TURNS <= turns <= MOST_PAIRS:
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
-    environment = collect_environment(resolve_device(device))
+    environment = describe(device)
     resolved, kind = environment.device, environment.kind
     fighters = _cells(cells, kind, allow_code)
     protocol = protocol_for(kind, {} if turns is None else {"turns": turns})
-    refuse_unfit(resolved, force)
-    with device_lock(environment.device_key):
+    with held(environment, force=force):
         books = DuelBooks.of(fighters, protocol, environment, fresh=fresh)
         duel = _fight(fighters, books, resolved, protocol, count, budget_s, allow_code)
     if duel is None:
@@ -102,8 +100,8 @@ def _fight(
     allow_code: bool,
 ) -> Duel | None:
     """The duel's result, or `None` where it was interrupted."""
-    from archbench.cli.gate_progress import PairProgress
     from archbench.comparison.gate.duel import play_duel
+    from archbench.progress import PairProgress
     from archbench.worker import WorkerClient
 
     so_far = books.pairs()
@@ -113,7 +111,7 @@ def _fight(
     try:
         with ExitStack() as stack:
             workers = [stack.enter_context(WorkerClient(sys.executable, device=device)) for _ in cells]
-            progress = stack.enter_context(PairProgress())
+            progress = stack.enter_context(PairProgress(books.path, done=0))
 
             def tell(pair: Pair, done: int) -> None:
                 books.append(pair)

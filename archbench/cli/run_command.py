@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import INTERRUPTED, print_json, stop_as_by_ctrl_c
+from archbench.model.errors import Interrupted
 from archbench.model.record import FAILED, Record
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run and its rows as JSON.")] = False,
 ) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
-    from archbench.api import Interrupted, run
+    from archbench.api import Run, run
 
     stop_as_by_ctrl_c()
     try:
@@ -81,8 +82,9 @@ def command(
             force=force,
         )
     except Interrupted as interrupted:
-        if interrupted.run.rows:
-            _tell(interrupted.run, as_json)
+        so_far = Run(interrupted.path)
+        if so_far.rows:
+            _tell(so_far, as_json)
         print(f"archbench: {interrupted}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     _tell(done, as_json)

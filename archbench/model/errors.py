@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ArchbenchError(Exception):
@@ -24,8 +25,19 @@ class UnfitError(ArchbenchError):
     exit_code = 3
 
 
+class Interrupted(KeyboardInterrupt):
+    """Measuring was interrupted; what was finished is kept at `path`, and the same call goes on from there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"interrupted; the same command resumes {path}")
+        self.path = path
+
+
 class FitnessWarning(UserWarning):
-    """The machine can be measured on, but something about it spoils figures; commands print it on stderr."""
+    """It can be measured, but something about the machine or the code to measure is not as it should be.
+
+    Commands print it on stderr.
+    """
 
 
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:

@@ -188,7 +188,7 @@ INTERRUPTED = """\
     try:
         archbench.run(["lenet5", sleeps], device="cpu", metrics="static", out="run", progress=False)
     except KeyboardInterrupt as stopped:
-        print(stopped, [row.architecture.partition("#")[0] for row in stopped.run.rows])
+        print(stopped, [row.architecture.partition("#")[0] for row in archbench.Run(stopped.path).rows])
 """
 
 

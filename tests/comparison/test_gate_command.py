@@ -12,8 +12,9 @@ import pytest
 from test_gate_sides import git
 
 from archbench.cli import main
-from archbench.cli.gate_command import _sides
+from archbench.cli.console import warnings_in_one_line
 from archbench.comparison.gate import find_project
+from archbench.gating import _sides
 from archbench.model.messages import MESSAGE_VERSION
 from archbench.model.protocol import PROTOCOL_VERSION
 
@@ -162,12 +163,14 @@ def test_an_interpreter_that_cannot_measure_is_unfit(run, project, program, says
 def test_uncommitted_changes_are_told_when_neither_side_has_them(project, capsys):
     (project / "nets.py").write_text(NETS)
     found = find_project(project)
-    _sides("fast", "slow", found)
+    with warnings_in_one_line():
+        _sides("fast", "slow", found)
     told = capsys.readouterr().err
     assert "nets.py changed since the last commit, and neither side has these changes" in told
     assert "--head . measures the tree as it is" in told
     assert told.count("\n") == 1
-    _sides("fast", ".", found)
+    with warnings_in_one_line():
+        _sides("fast", ".", found)
     assert capsys.readouterr().err == ""
 
 

@@ -15,13 +15,14 @@ from gate_parent import cells_of
 from turn_fakes import make_turn_worker
 from worker_fakes import is_running, wait_until
 
-from archbench.cli.gate_command import _conclude
 from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
 from archbench.comparison.gate.noise import Threshold, read_noise
 from archbench.comparison.gate.play import LEARNING_PAIRS
+from archbench.gating import _conclusion
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol
+from archbench.rendering.comparison import render_comparison
 
 TESTS = Path(__file__).parents[1]
 PARENT = str(Path(__file__).with_name("gate_parent.py"))
@@ -182,7 +183,9 @@ def learning(folder, workers, cells, most=LEARNING_PAIRS):
     with contextlib.suppress(KeyboardInterrupt):
         play.play(workers, sides, max_time_s=None, tell=tell)
     plan = Plan(suite="tiny", device="cpu", seed=0, rounds=((Group(cells=tuple(cells)),),))
-    assert _conclude(play, spec, plan, books, sides, format="text", strict=False) == 0
+    comparison = _conclusion(play, spec, plan, sides)
+    print(render_comparison(comparison, "text"))
+    assert comparison.exit_code() == 0
     noise = read_noise(spec.base_environment.hardware_class)
     return {cell.cell_id: len(cell.log_ratios) for cell in noise.cells}
 
