@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 Step = Callable[[], object]
 
 MS = 1e-3
+NS = 1e-9
 
 
 class ClockError(RuntimeError):
@@ -61,6 +62,19 @@ class Clock(Protocol):
 
     def synchronize(self) -> None:
         """Wait until the device has nothing left to do."""
+
+
+class Stopwatch(Protocol):
+    """Moments between which a device worked, noted without waiting for it."""
+
+    def read(self) -> Any:
+        """Note a moment."""
+
+    def seconds(self, before: Any, after: Any) -> float:
+        """From one moment to a later one, once the device has come there."""
+
+    def restart(self) -> None:
+        """The moments noted so far will not be asked for again."""
 
 
 def checked(seconds: float) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archbench.device.checks import Finding
-from archbench.device.clock import Backlogged, Step, Timing, checked
+from archbench.device.clock import NS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.device.probe import CpuTimes, Reading
@@ -42,7 +42,7 @@ class HostClock:
         start = time.perf_counter_ns()
         for _ in range(steps):
             step()
-        return Timing(checked((time.perf_counter_ns() - start) * 1e-9))
+        return Timing(checked((time.perf_counter_ns() - start) * NS))
 
     burst = latency  # a CPU has no queue: there is nothing to pipeline
 
@@ -114,6 +114,19 @@ class CpuProbe:
         except (OSError, ValueError):
             return None
         return tuple(waits) if ran else None  # All zero: compiled in, but switched off.
+
+
+class HostStopwatch:
+    """See `archbench.device.clock.Stopwatch`: the host's clock."""
+
+    def read(self) -> int:
+        return time.perf_counter_ns()
+
+    def seconds(self, before: int, after: int) -> float:
+        return (after - before) * NS
+
+    def restart(self) -> None:
+        return None
 
 
 class Cpu:
@@ -189,6 +202,9 @@ class Cpu:
 
     def clock(self, device: torch.device) -> HostClock:
         return HostClock()
+
+    def stopwatch(self) -> HostStopwatch:
+        return HostStopwatch()
 
     def synchronize(self, device: torch.device) -> None:
         return None

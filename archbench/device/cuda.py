@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archbench.device.checks import Finding
 from archbench.device.checks.gpu import gpu_findings, order_findings
-from archbench.device.clock import MS, Backlogged, Step, Timing, checked
+from archbench.device.clock import MS, NS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.device.nvml import NvmlProbe
@@ -23,7 +23,6 @@ from archbench.model.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-NS = 1e-9
 FASTEST_HZ = 3e9
 """Cycles a second of a spinning kernel, until one has been timed: no card is faster, so that none spins too short."""
 SYNCHRONIZED = "called a synchronizing CUDA operation"
@@ -107,6 +106,31 @@ class CudaClock:
 
     def synchronize(self) -> None:
         self._cuda.synchronize(self._device)
+
+
+class CudaStopwatch:
+    """See `archbench.device.clock.Stopwatch`: events, used again, for making one takes as long as recording it."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._make = torch.cuda.Event
+        self._events: list[Any] = []
+        self._used = 0
+
+    def read(self) -> Any:
+        if self._used == len(self._events):
+            self._events.append(self._make(enable_timing=True))  # type: ignore[no-untyped-call]
+        event = self._events[self._used]
+        self._used += 1
+        event.record()
+        return event
+
+    def seconds(self, before: Any, after: Any) -> float:
+        return float(before.elapsed_time(after)) * MS
+
+    def restart(self) -> None:
+        self._used = 0
 
 
 def _between(start: Any, end: Any) -> float:
@@ -231,6 +255,9 @@ class Cuda:
 
     def clock(self, device: torch.device) -> CudaClock:
         return CudaClock(device)
+
+    def stopwatch(self) -> CudaStopwatch:
+        return CudaStopwatch()
 
     def synchronize(self, device: torch.device) -> None:
         import torch

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from archbench.device.checks import Finding
-from archbench.device.clock import Clock
+from archbench.device.clock import Clock, Stopwatch
 from archbench.device.host import Host
 from archbench.device.probe import Probe
 from archbench.model.axes import CompileMode, DeviceKind, Precision
@@ -145,6 +145,9 @@ class Kind(Protocol):
 
     def clock(self, device: torch.device) -> Clock:
         """A clock of `device`."""
+
+    def stopwatch(self) -> Stopwatch:
+        """A stopwatch of the current device."""
 
     def synchronize(self, device: torch.device) -> None:
         """Wait until `device` has nothing left to do."""

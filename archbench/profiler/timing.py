@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-import torch
 from msgspec import Struct
 
-from archbench.device.clock import MS, Clock
+from archbench.device.clock import Clock
 from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.profiler.boundaries import LOSS, OBSERVING, OPTIMIZER, OTHER, Boundaries, Owner, between
@@ -22,7 +21,6 @@ LEAST_SLOW_PAIRS = 3
 SLOW_S = 1.0
 """A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
 MOST_PAIRS = 40
-_NS = 1e-9
 T = TypeVar("T", float, "Observed")
 
 
@@ -54,11 +52,10 @@ class Observed(Struct, frozen=True):
 
 def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
     """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
-    stopwatch = _Events() if kind_of(workload.device).own_clock else None
-    read: Callable[[], Any] = time.perf_counter_ns if stopwatch is None else stopwatch.record
+    stopwatch = kind_of(workload.device).stopwatch()
     plain: list[float] = []
     observed: list[Observed] = []
-    boundaries = open_boundaries(workload, read)
+    boundaries = open_boundaries(workload, stopwatch.read)
     begin = time.perf_counter()
     while _more(len(plain), time.perf_counter() - begin, timing_s):
         plain.append(clock.latency(workload.step).host_s)
@@ -66,7 +63,9 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
             clock.synchronize()
             observe(workload, boundaries)
             clock.synchronize()
-        observed.append(_durations(boundaries, stopwatch))
+        by_part = between(boundaries.marks, stopwatch.seconds)
+        observed.append(Observed(sum(by_part.values()), by_part))
+        stopwatch.restart()
     fast = _faster_half(observed)
     plain_s = statistics.fmean(_faster_half(plain))
     by_owner: dict[Owner, float] = defaultdict(float)
@@ -123,34 +122,5 @@ def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
     boundaries.end()
 
 
-def _durations(boundaries: Boundaries[Any], stopwatch: _Events | None) -> Observed:
-    marks = boundaries.marks
-    if stopwatch is None:
-        by_owner = between(marks, lambda before, after: (after - before) * _NS)
-    else:
-        by_owner = between(marks, lambda before, after: before.elapsed_time(after) * MS)
-        stopwatch.take_back()
-    return Observed(sum(by_owner.values()), by_owner)
-
-
 def _faster_half(steps: Sequence[T]) -> list[T]:
     return sorted(steps)[: (len(steps) + 1) // 2]
-
-
-class _Events:
-    """CUDA events, made once and used again in every step: making one takes as long as recording it."""
-
-    def __init__(self) -> None:
-        self._events: list[torch.cuda.Event] = []
-        self._used = 0
-
-    def record(self) -> torch.cuda.Event:
-        if self._used == len(self._events):
-            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]
-        event = self._events[self._used]
-        self._used += 1
-        event.record()
-        return event
-
-    def take_back(self) -> None:
-        self._used = 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from fakes import ScriptedMonitor
 from simulated_gpu import US, WORKLOADS, Part, SimulatedEvent, SimulatedGpu, Workload
 
 from archbench.device.clock import ClockError
 from archbench.device.cpu import HostClock
-from archbench.device.cuda import CudaClock
+from archbench.device.cuda import CudaClock, CudaStopwatch
 from archbench.measure.device_time import host_bound, issue_time, repeated_s, sample_device_time
 from archbench.measure.sampling import sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import protocol_for
@@ -227,3 +229,22 @@ def test_jitter_of_the_step_is_the_intervals(monkeypatch):
     _, _, found, bound = measured(workload, gpu)
     assert found.step_s == pytest.approx(2e-3, rel=0.02)
     assert bound is False
+
+
+def test_a_stopwatch_tells_what_the_device_did_between_its_moments(monkeypatch):
+    gpu = SimulatedGpu()
+    gpu.install(monkeypatch)
+    stopwatch = CudaStopwatch()
+    made = set()
+    for _ in range(3):
+        gpu.launch(5e-3)  # what was queued before, and what the host does meanwhile, is nobody's
+        moments = [stopwatch.read()]
+        for kernel_s in (50 * US, 300 * US):
+            gpu.launch(kernel_s)
+            moments.append(stopwatch.read())
+        gpu.synchronize()
+        first, second = (stopwatch.seconds(*pair) for pair in itertools.pairwise(moments))
+        assert (first, second) == (pytest.approx(50 * US), pytest.approx(300 * US))
+        stopwatch.restart()
+        made.update(map(id, moments))
+    assert len(made) == 3  # events are used again
