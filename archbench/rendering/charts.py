@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import altair as alt
 
 from archbench.rendering.content import SHOWN
-from archbench.rendering.points import NAME, OTHERS, Point
+from archbench.rendering.plots import NAME, OTHERS, Point
 
 Chart: TypeAlias = alt.LayerChart
 _Steps: TypeAlias = list[dict[str, Any]]

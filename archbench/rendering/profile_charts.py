@@ -11,7 +11,7 @@ from archbench.model.gradient_health import GradientHealth, Spread
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.profile_memory import CATEGORIES, MemoryTimeline
 from archbench.model.units import GIGA, MIB, MS
-from archbench.rendering.label_places import LETTER_WIDTH, Box, Place, places
+from archbench.rendering.drawing import LETTER_WIDTH, Box, Place, places
 
 Chart: TypeAlias = alt.TopLevelMixin
 _Rows: TypeAlias = list[dict[str, Any]]

@@ -22,7 +22,7 @@ from archbench.rendering.latex import render_latex
 from archbench.rendering.machine import accuracy, lead, machine, reproduce, scope
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.pareto import pareto
-from archbench.rendering.points import plotted
+from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named, overview, side_by_side, together
 from archbench.rendering.toggles import toggles

@@ -18,8 +18,7 @@ from archbench.model.suite import Axes
 from archbench.rendering import charts
 from archbench.rendering.content import Dataset
 from archbench.rendering.drawing import DARK, LIGHT
-from archbench.rendering.plots import _PLOTS, plots
-from archbench.rendering.points import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
+from archbench.rendering.plots import _PLOTS, FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plots, plotted
 from archbench.rendering.run_data import read_run
 
 
