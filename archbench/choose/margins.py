@@ -26,6 +26,8 @@ INTERVALS = {
     "rank_throughput_img_s": ("rank_throughput_low_img_s", "rank_throughput_high_img_s"),
 }
 """Columns that have an interval, and the columns of its ends."""
+WIDEST = 2.0
+"""Upper end of an interval over the lower from which a time or rate is no evidence of what is faster."""
 LONGEST_LOG = 700.0
 """Beyond, `exp` leaves a float's range."""
 

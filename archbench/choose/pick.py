@@ -234,7 +234,7 @@ def _ranking(
     kept = frame[ranked]
     costs = np.column_stack([goal.costs(kept) for goal in question.goals])
     if len(goals) == 1:
-        chosen = kept.iloc[_best_of_each(kept, costs[:, 0])]
+        chosen = kept.iloc[_best_of_each(kept, costs[:, 0], _outdone(kept, question.goals[0], costs[:, 0]))]
         choices = _ranked(_choices(chosen, question), question.goals[0], candidates)
     else:
         front = pareto_front(costs)
@@ -252,10 +252,28 @@ def _ranking(
     )
 
 
-def _best_of_each(frame: pd.DataFrame, costs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Positions of each network's best row, best first; of equal ones the first measured."""
-    order = np.argsort(costs, kind="stable")
+def _best_of_each(
+    frame: pd.DataFrame, costs: NDArray[np.float64], outdone: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Positions of each network's best row, best first; of equal ones the first measured. `outdone` rows come last."""
+    order = np.argsort(costs, kind="stable") if outdone is None else np.lexsort([costs, outdone])
     return order[~frame["variant"].iloc[order].duplicated().to_numpy()]
+
+
+def _outdone(frame: pd.DataFrame, goal: Goal, costs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Suspect rows of networks that have an `ok` one, unless their interval lies below that one's: luck is no gain."""
+    suspect = (frame["verdict"] == "suspect").to_numpy(dtype=bool)
+    ends = INTERVALS.get(ranked_by(goal.column))
+    if ends is None or not suspect.any():
+        return np.zeros(len(frame), dtype=bool)
+    low, high = (numbers(frame[end]) for end in ends)
+    best, worst = (-high, -low) if goal.larger else (low, high)
+    network = frame.groupby("variant", sort=False).ngroup().to_numpy()
+    fine = np.flatnonzero(~suspect)
+    fine = fine[np.argsort(-costs[fine], kind="stable")]  # of each network the cheapest is written last
+    bound, there = np.full(network.max() + 1, np.nan), np.zeros(network.max() + 1, dtype=bool)
+    bound[network[fine]], there[network[fine]] = best[fine], True
+    return suspect & there[network] & ~(worst < bound[network])
 
 
 def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.choose.cell_summary import PLAIN, CellSummary
-from archbench.choose.margins import LONGEST_LOG
+from archbench.choose.margins import LONGEST_LOG, WIDEST
 from archbench.model.axes import toggles_order
 
 if TYPE_CHECKING:
@@ -144,13 +144,17 @@ def _planned(measured: Sequence[Toggles], ladder: Sequence[Toggles]) -> list[tup
 def best_setting(group: Alike, floor: float | None, measure: Measure = "latency") -> Best | None:
     """The setting under which the network of a group does best; `None` below two settings that were measured.
 
-    `floor`: the run's noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
+    A suspect one comes before those that are `ok` only where it can be told from the best of them. `floor`: the run's
+    noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
     """
     settings = _usable(group)
     timed = [(time[0], one) for one in settings.values() if (time := _log_time(one, measure)) is not None]
     if len(timed) < 2:
         return None
-    first, *others = (one for _, one in sorted(timed, key=lambda pair: pair[0]))
+    timed.sort(key=lambda pair: pair[0])
+    fine = next((one for _, one in timed if one.verdict == "ok"), None)
+    first = next(one for _, one in timed if one is fine or fine is None or _told(gain(fine, one, measure), floor))
+    others = [one for _, one in timed if one is not first]
     leads = ((other, gain(other, first, measure)) for other in others)
     plain = settings.get(PLAIN)
     return Best(
@@ -158,6 +162,10 @@ def best_setting(group: Alike, floor: float | None, measure: Measure = "latency"
         gain=None if plain is None or first is plain else gain(plain, first, measure),
         tied=tuple(other for other, lead in leads if lead is not None and not lead.exceeds(floor)),
     )
+
+
+def _told(lead: Gain | None, floor: float | None) -> bool:
+    return lead is not None and lead.exceeds(floor)
 
 
 def costs(groups: Iterable[Alike]) -> list[Cost]:
@@ -188,12 +196,12 @@ def _gain(base: _LogTime, head: _LogTime) -> Gain | None:
 
 
 def _log_time(one: CellSummary, measure: Measure) -> _LogTime:
-    """Log of the time that a step or an image takes."""
+    """Log of the time that a step or an image takes; `None` where its interval is too wide to be evidence."""
     if measure == "latency":
         value, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
     else:
         value, low, high = one.rank_throughput_img_s, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
-    if not value:
+    if not value or (low and high and high / low > WIDEST):
         return None
     half = math.log(high / low) / 2 if low and high else None
     return math.log(value) if measure == "latency" else -math.log(value), half

@@ -45,7 +45,10 @@ def lead(run: RunData) -> tuple[Block, ...]:
         counted(len(run.setting_labels()), "setting"),
         counted(run.rounds, "round"),
     ]
-    size = f"{'; '.join(parts)}: {measured:,} of {counted(len(every), 'cell')} measured{_when(run)}."
+    planned = f"{len(every) + run.waiting:,} planned cells" if run.waiting else counted(len(every), "cell")
+    size = f"{'; '.join(parts)}: {measured:,} of {planned} measured{_when(run)}."
+    if run.waiting:
+        size += f" Unfinished: {counted(run.waiting, 'cell')} of the suite without a row yet, or left out by `--only`."
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 

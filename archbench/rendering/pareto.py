@@ -9,7 +9,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import pareto_front
+from archbench.choose.margins import WIDEST, pareto_front
 from archbench.model.units import RATIO, Unit, fixed, memory_unit
 from archbench.rendering.content import Block, Fold, Paragraph, Section, listed
 from archbench.rendering.figures import PHASES, latency, rate
@@ -87,12 +87,15 @@ def _marks(cells: Sequence[CellSummary], objective: str, floor: float) -> tuple[
 
 
 def _cost(one: CellSummary, objective: str) -> float:
-    """Smaller is better; NaN where it was not measured."""
-    if objective == "latency":
-        return one.rank_latency_s or np.nan
+    """Smaller is better; NaN where it was not measured, or its interval is too wide to be evidence."""
     if objective == "memory":
         return one.peak_bytes or np.nan
-    return 1 / one.rank_throughput_img_s if one.rank_throughput_img_s else np.nan
+    if objective == "latency":
+        cost, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
+    else:
+        rate = one.rank_throughput_img_s
+        cost, low, high = rate and 1 / rate, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
+    return np.nan if not cost or (low and high and high / low > WIDEST) else cost
 
 
 def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:

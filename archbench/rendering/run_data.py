@@ -19,6 +19,8 @@ from archbench.model.suite import Suite
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from archbench.choose.candidates import Candidates
     from archbench.choose.summary import NoiseFloor
 
@@ -33,6 +35,8 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     cells: tuple[CellSummary, ...]
     candidates: Candidates
     """The same cells as decisions see them."""
+    waiting: int
+    """Cells that the suite asks for and that have no row: the run was stopped, is running, or was narrowed."""
     rounds: int
     corrected: bool
     """Some latencies are corrected for the machine's drift."""
@@ -75,6 +79,7 @@ def read_run(path: Path) -> RunData:
         environment=store.environment,
         cells=cell_summaries(cells),
         candidates=candidates(cells, {} if floor is None else dict.fromkeys(map(str, cells["run_id"].unique()), floor)),
+        waiting=_waiting(store.suite, rows),
         rounds=int(rows["round"].nunique()),
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
@@ -83,6 +88,17 @@ def read_run(path: Path) -> RunData:
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),
     )
+
+
+def _waiting(suite: Suite, rows: pd.DataFrame) -> int:
+    from archbench.suite.plan import make_plan
+
+    try:
+        plan = make_plan(suite, rows["device"].iloc[0])
+    except UsageError:  # a suite of which nothing can be planned here any more
+        return 0
+    there = set(rows["cell_id"])
+    return sum(cell.cell_id not in there for cell in plan.cells)
 
 
 def read_several(paths: Sequence[Path]) -> list[RunData]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from archbench.choose.cell_summary import PLAIN, CellSummary
-from archbench.choose.margins import duel
+from archbench.choose.margins import WIDEST, duel
 from archbench.choose.toggles import (
     Alike,
     Best,
@@ -55,7 +55,8 @@ def toggles(run: RunData) -> Section | None:
         return None
     note = Paragraph(
         "× is how many times faster, by the latency of cells that differ in nothing but the toggles named; 1.00 is no "
-        f"gain, ± the 95 % interval. `{MARK}` marks a ratio with a suspect side; a word stands where there is none."
+        f"gain, ± the 95 % interval. `{MARK}` marks a ratio with a suspect side; a word stands where there is none: "
+        f"`wide` where an interval spans more than a factor of {WIDEST:g}, which is no evidence."
     )
     return Section(title="Toggles", blocks=(note, *parts))
 
@@ -145,7 +146,9 @@ def _ratio(plain: CellSummary, other: CellSummary | None) -> str:
     if "invalid" in verdicts:
         return "invalid"
     found = gain(plain, other)
-    return NULL if found is None else ratio_text(found, suspect="suspect" in verdicts)
+    if found is None:
+        return "wide" if plain.rank_latency_s and other.rank_latency_s else NULL
+    return ratio_text(found, suspect="suspect" in verdicts)
 
 
 def ratio_text(found: Gain, *, suspect: bool = False) -> str:
@@ -208,9 +211,7 @@ def _wide(
 
 def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
     floor = run.floor.spread if run.floor else None
-    ranked = [
-        group for group in groups if sum(one.is_usable and one.rank_latency_s is not None for one in group.values()) > 1
-    ]
+    ranked = [group for group in groups if best_setting(group, floor) is not None]
     ties: list[tuple[CellSummary, CellSummary]] = []
 
     def row(group: Alike) -> tuple[str, ...]:

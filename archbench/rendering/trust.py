@@ -50,10 +50,10 @@ def trust(run: RunData) -> Section:
 
 
 def _intervals(run: RunData) -> str:
-    most = max(one.processes_used for one in run.cells)
-    if most < 2:
+    if run.rounds < 2:  # of the twin several processes are measured in one round, of no other cell
+        twin = f", but for the twin {run.floor.variant}," if run.floor is not None else ""
         return (
-            "Every cell was measured by one process, and ± is the 95 % interval within it. "
+            f"Every cell was measured by one process{twin} and ± is the 95 % interval within it. "
             "How much processes differ needs several rounds (`--rounds 3`)."
         )
     between = (
@@ -78,7 +78,9 @@ def _noise(run: RunData) -> list[str]:
             "nine measurements of ten."
         )
     if run.corrected:
-        notes.append("Times and rates below are corrected for that drift; the raw ones are in `results.parquet`.")
+        notes.append(
+            "Times and rates in this report are corrected for that drift; the raw ones are in `results.parquet`."
+        )
     return notes
 
 

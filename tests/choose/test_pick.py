@@ -261,3 +261,18 @@ def test_a_stored_column_keeps_its_figure_and_the_corrected_one_has_its_own_name
     first = pick(found, Question(goals=(Goal(column="latency_median_s"),))).rankings[0].choices[0]
     assert (first.network, first.figures[0].column) == ("c", "rank_latency_s")
     assert first.estimate("latency_median_s").value == pytest.approx(0.02 / 1.5)
+
+
+@pytest.mark.parametrize(
+    ("suspect", "setting"),
+    [((0.039, 0.038, 0.270), "off"), ((0.020, 0.019, 0.021), "default")],
+)
+def test_a_networks_suspect_cell_is_chosen_only_where_its_interval_lies_below(
+    tmp_path: Path, suspect: tuple[float, float, float], setting: str
+) -> None:
+    """As in the reference run, where resnet50 at 39 (38 to 270) ms came before its own 40.2 ms."""
+    ends = dict(zip(("latency_median_s", "latency_ci_low_s", "latency_ci_high_s"), suspect, strict=True))
+    doubtful = row("resnet50", compile_mode="default", verdict="suspect", reasons=("drift",), **ends)
+    found = candidates_of(tmp_path, row("resnet50", 0.0402), row("vgg16", 0.07), doubtful)
+    first = only(ask(found)).choices[0]
+    assert (first.network, first.compile_mode) == ("resnet50", setting)

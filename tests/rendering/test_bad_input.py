@@ -51,7 +51,9 @@ def test_a_killed_run(tmp_path: Path) -> None:
     run = make_run(tmp_path, rows, merge=False)
     (run / "cells" / ".half.parquet.123.tmp").write_bytes(b"PAR1")
     assert report(run) == 0
-    assert "7 of 7 cells measured" in (run / "report.md").read_text()
+    said = (run / "report.md").read_text()
+    assert "7 of 80 planned cells measured" in said
+    assert "Unfinished: 73 cells of the suite without a row yet" in said
 
 
 def test_a_results_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +71,7 @@ def test_a_cell_that_is_cut_off_is_left_out(
     victim.write_bytes(victim.read_bytes()[:200])
     assert report(run) == 0
     assert f"{victim} is damaged (cut off?)" in caplog.text
-    assert "1 of 1 cell measured" in (run / "report.md").read_text()
+    assert "1 of 80 planned cells measured" in (run / "report.md").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", b"PAR1" + bytes(5000) + b"PAR1"])

@@ -291,7 +291,7 @@ def test_many_failures_are_cut_short(tmp_path: Path) -> None:
 def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
     row = make_record(status="error", error_message="no", top1=None, started_at=None, accuracy_source=None)
     report = report_of(tmp_path, row, settings={}, description="")
-    assert "0 of 1 cell measured." in texts(*report.lead)
+    assert "0 of 20 planned cells measured." in texts(*report.lead)
     assert "Which network, with which settings" in texts(*report.lead)
     assert [one.title for one in report.sections] == [
         "Networks",
@@ -375,3 +375,13 @@ def test_the_page_on_columns_is_current() -> None:
     """After a change of columns: python -m archbench.rendering.column_docs > docs/columns.md."""
     assert (ROOT / "docs" / "columns.md").read_text() == columns_markdown()
     assert tuple(SAMPLE_COLUMNS) == Sample.__struct_fields__
+
+
+def test_of_one_round_the_interval_is_said_to_be_of_one_process_whatever_the_twin(tmp_path: Path) -> None:
+    """The twin alone has several processes in a round; ± of every other cell is within its one."""
+    suite = make_suite(rounds=1)
+    report = build_report(read_run(make_run(tmp_path, list(make_rows(suite)), suite=suite)))
+    said = texts(section(report, "How far to trust this"))
+    assert "Every cell was measured by one process, but for the twin resnet18, and ± is the 95 % interval" in said
+    assert "between those processes" not in said
+    assert "Times and rates below" not in said
