@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from msgspec import Struct
 
 from archbench.device.health import BlockHealth, between
 from archbench.device.probe import Probe, Reading
+from archbench.measure.sampling import Stretch
 from archbench.model.protocol import Protocol
 
 
@@ -63,6 +64,19 @@ class Watch:
     def latest(self) -> BlockHealth:
         """What was seen over the last stretch."""
         return self._healths[-1]
+
+    def at_one_clock(self, stretches: Sequence[Stretch]) -> list[float]:
+        """The kept timings of the latest `stretches`, s on the host, as they were at the usual one of their SM clocks.
+
+        Only what ran under a power cap is put so: its clock follows the load, and is no drift of the step's.
+        """
+        healths = self._healths[len(self._healths) - len(stretches) :]
+        usual = _median([health.sm_clock_mhz for health in healths])
+        times = []
+        for stretch, health in zip(stretches, healths, strict=True):
+            pace = health.sm_clock_mhz / usual if health.power_capped and health.sm_clock_mhz and usual else 1.0
+            times += [timing.host_s * pace for timing in stretch.timings if stretch.kept]
+        return times
 
     def report(self) -> WatchReport:
         """Sum up all stretches so far."""

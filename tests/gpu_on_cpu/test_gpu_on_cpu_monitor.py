@@ -73,6 +73,7 @@ def test_a_neighbour_that_computes_is_refused_before_and_told_of_after(measure):
     assert "foreign_process" in row["reasons"]
 
 
+@pytest.mark.slow
 def test_company_that_does_not_compute_is_no_neighbour_and_a_card_that_goes_at_the_end_costs_nothing(measure):
     with subprocess.Popen(["sleep", "250"]) as notebook:
         try:

@@ -4,11 +4,14 @@ import pytest
 from msgspec import structs
 from replay import ReplayProbe
 
+from archbench.device.clock import Timing
 from archbench.device.health import HW_THERMAL, SW_POWER_CAP
 from archbench.device.probe import CpuTimes, GpuProcess, Reading
+from archbench.measure.sampling import Stretch
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol
 from archbench.model.reasons import verdict_of
+from archbench.stats import drifting
 
 
 def readings(*masks, foreign=()):
@@ -45,6 +48,26 @@ def test_a_power_cap_is_a_label():
     assert report.power_capped_fraction == 1.0
     assert "power_capped" in report.reasons
     assert verdict_of(report.reasons) == "ok"
+
+
+def test_times_under_a_power_cap_are_seen_at_one_clock():
+    """Twenty blocks in which the cap takes a tenth of the clock: the step's cycles stay, and so do its times."""
+    clocks = [1980 - 10 * n for n in range(20)]
+    for mask, drifts in ((SW_POWER_CAP, False), (0, True)):
+        edges = [
+            Reading(at_s=2.0 * n + edge, event_reasons=mask, sm_clock_mhz=clock, foreign=())
+            for n, clock in enumerate(clocks)
+            for edge in (0, 1)
+        ]
+        watch = Watch(ReplayProbe(edges), None, Protocol())
+        stretches = []
+        for n, clock in enumerate(clocks):
+            watch.begin()
+            steps = tuple(Timing((10.0 + 0.001 * ((7 * n + k) % 5)) / clock) for k in range(10))
+            stretches.append(Stretch(timings=steps, rejected=watch.end()))
+        raw = [timing.host_s for stretch in stretches for timing in stretch.timings]
+        assert drifting(raw, 0.005).drifting
+        assert drifting(watch.at_one_clock(stretches), 0.005).drifting is drifts
 
 
 def test_a_foreign_process_invalidates():

@@ -49,7 +49,9 @@ def _judge(run: CellRun, sampled: Sampled) -> None:
         run.row.flag("few_samples")
     elif half_width > WIDE * run.task.protocol.target_half_width:
         run.row.flag("wide_interval")
-    if len(kept) > 1 and drifting(kept, run.task.protocol.warmup_level_change).drifting:
+    change = run.task.protocol.warmup_level_change
+    paced = run.watch.at_one_clock(sampled.stretches)
+    if len(kept) > 1 and drifting(kept, change).drifting and drifting(paced, change).drifting:
         run.row.flag("nonstationary")
 
 
