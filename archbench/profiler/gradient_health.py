@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model.cell import Cell
-from archbench.model.gradient_health import GradientHealth, LayerGradient, Spread, StageActivation
+from archbench.model.profile import GradientHealth, LayerGradient, Spread, StageActivation
 
 SEEDS = 3
 """Enough to tell a network's habit from one draw's luck: habits differ by orders of magnitude."""

@@ -20,14 +20,7 @@ from archbench.analyze.allocator import MEMORY, memory_events, peak_rise
 from archbench.device.kind import Allocator, kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
-from archbench.model.profile_memory import (
-    CATEGORIES,
-    MemoryHolder,
-    MemoryPoint,
-    MemoryTimeline,
-    SavedBytes,
-    StageMemory,
-)
+from archbench.model.profile import CATEGORIES, MemoryHolder, MemoryPoint, MemoryTimeline, SavedBytes, StageMemory
 from archbench.profiler.storage_log import MARK, Block, StorageLog
 
 MOST_POINTS = 400

@@ -24,10 +24,16 @@ from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
 from archbench.model.errors import UnfitError
-from archbench.model.gradient_health import GradientHealth
 from archbench.model.messages import ProfileRequest
-from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
-from archbench.model.profile_memory import MemoryTimeline
+from archbench.model.profile import (
+    GradientHealth,
+    KernelMap,
+    MemoryTimeline,
+    ModuleProfile,
+    Profile,
+    Roofline,
+    RooflinePoint,
+)
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.profiler.counting import count_by_module
 from archbench.profiler.gradient_health import gradient_health

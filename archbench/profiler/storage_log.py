@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from archbench.device.kind import kind_of
-from archbench.model.profile_memory import MemoryCategory, StepSection
+from archbench.model.profile import MemoryCategory, StepSection
 
 _CONVOLUTIONS = re.compile(r"^conv(olution|[123]d)(?=$|_backward)")
 MARK = "archbench operator "

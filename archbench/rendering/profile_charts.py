@@ -7,9 +7,16 @@ from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
-from archbench.model.gradient_health import GradientHealth, Spread
-from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
-from archbench.model.profile_memory import CATEGORIES, MemoryTimeline
+from archbench.model.profile import (
+    CATEGORIES,
+    GradientHealth,
+    MemoryTimeline,
+    ModuleProfile,
+    Profile,
+    Roofline,
+    Spread,
+    StepPart,
+)
 from archbench.model.units import GIGA, MIB, MS
 from archbench.rendering.drawing import LETTER_WIDTH, Box, Place, places
 

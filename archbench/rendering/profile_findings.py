@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.model.profile import Finding, ModuleProfile, Profile
-from archbench.model.profile_memory import CATEGORIES
+from archbench.model.profile import CATEGORIES, Finding, ModuleProfile, Profile
 from archbench.model.units import GIGA, MIB, MS, figure, percent
 from archbench.rendering.profile_memory import EXPLODED, VANISHED
 

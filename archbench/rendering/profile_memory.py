@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archbench.model.gradient_health import GradientHealth, Spread
-from archbench.model.profile_memory import CATEGORIES, MemoryCategory, MemoryTimeline
+from archbench.model.profile import CATEGORIES, GradientHealth, MemoryCategory, MemoryTimeline, Spread
 from archbench.model.units import MIB, NULL, RATIO, figure, fixed, percent
 from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
 

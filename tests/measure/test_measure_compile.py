@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from archbench.worker.local import LocalExecutor
+from archbench.worker.client import WorkerClient
+from archbench.worker.sweep import run_tasks
 from test_measure_group import ALL, task_for
 
 from archbench.model.messages import CellFinished, PhaseStarted
@@ -24,8 +25,8 @@ def on_path() -> dict[str, str]:
 @pytest.mark.timeout(500)
 def test_a_compiled_cell_is_measured_cold_and_in_a_fresh_process_warm(tmp_path):
     task = task_for(batches=(1, 2), metrics=(*ALL, "compile"), compile_mode="default")
-    with LocalExecutor(env=on_path(), log=tmp_path / "log") as executor:
-        events = list(executor.run([task]))
+    with WorkerClient(env=on_path(), log=tmp_path / "log") as worker:
+        events = list(run_tasks(worker, [task]))
     found = [event.record for event in events if isinstance(event, CellFinished)]
     assert len(found) == 2
     for row in found:

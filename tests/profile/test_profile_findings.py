@@ -7,9 +7,18 @@ from typing import Any
 from known_profiles import Leaf, make_profile
 from msgspec.structs import replace
 
-from archbench.model.gradient_health import GradientHealth, Spread
-from archbench.model.profile import Finding, KernelMap, OperatorProfile, Profile, Roofline
-from archbench.model.profile_memory import MemoryPoint, MemoryTimeline, SavedBytes
+from archbench.model.profile import (
+    Finding,
+    GradientHealth,
+    KernelMap,
+    MemoryPoint,
+    MemoryTimeline,
+    OperatorProfile,
+    Profile,
+    Roofline,
+    SavedBytes,
+    Spread,
+)
 from archbench.rendering.profile_findings import findings
 
 CONV = Leaf(1.0, 2.0, macs=10**12, moved=10**9)

@@ -9,15 +9,22 @@ import pytest
 from msgspec import structs
 
 from archbench.model.cell import Cell, Network
-from archbench.model.gradient_health import GradientHealth, LayerGradient, Spread, StageActivation
-from archbench.model.profile import ModuleProfile, Profile, Roofline, RooflinePoint, StepPart
-from archbench.model.profile_memory import (
+from archbench.model.profile import (
     CATEGORIES,
+    GradientHealth,
+    LayerGradient,
     MemoryHolder,
     MemoryPoint,
     MemoryTimeline,
+    ModuleProfile,
+    Profile,
+    Roofline,
+    RooflinePoint,
     SavedBytes,
+    Spread,
+    StageActivation,
     StageMemory,
+    StepPart,
 )
 from archbench.rendering import profile_charts
 from archbench.rendering.content import Picture, every
