@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from test_measure_group import ALL, task_for
@@ -14,11 +13,9 @@ from archbench.model.messages import CellFinished, PhaseStarted
 from archbench.worker.client import WorkerClient
 from archbench.worker.sweep import run_tasks
 
-HERE = Path(__file__).parent
-
 
 def on_path() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)]), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow

@@ -63,9 +63,9 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plans]:
 
 
 def test_no_timed_convolution_ran_before_without_a_search(plans: Plans) -> None:
-    # Two and three images are the first choices of whatever makes random weights comparable; the reference of TF32 and
+    # Two images are the first choice of whatever makes random weights comparable; the reference of TF32 and
     # of AMP runs in fp32, as cells of the same process do.
-    task = task_for(batches=(2, 3), metrics=("latency", "throughput", "numerics"))
+    task = task_for(batches=(2,), metrics=("latency", "numerics"))
     precisions: tuple[Precision, ...] = ("amp-bf16", "tf32", "fp32")
     cells = [structs.replace(cell, precision=each) for each in precisions for cell in task.group.cells]
     (group,) = grouped(cells)
