@@ -202,14 +202,12 @@ def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -
 
 def _enough_bursts(seconds: list[float], protocol: Protocol) -> Stop | None:
     spent = sum(seconds)
-    capped = spent >= protocol.max_throughput_s
-    # Of slow steps the fewest must do that an interval can be told of.
-    if len(seconds) < (min(protocol.min_blocks, protocol.min_bursts) if capped else protocol.min_bursts):
+    if len(seconds) < protocol.min_bursts or spent < protocol.min_throughput_s:
         return None
     width = median_interval(seconds).half_width
-    if spent >= protocol.min_throughput_s and width is not None and width <= protocol.target_half_width:
+    if width is not None and width <= protocol.target_half_width:
         return "converged"
-    return "capped" if capped else None
+    return "capped" if spent >= protocol.max_throughput_s else None
 
 
 def usable(stretches: Sequence[Stretch]) -> list[Timing]:

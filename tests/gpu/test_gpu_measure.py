@@ -74,6 +74,9 @@ def test_device_time_is_within_host_time(eager):
     assert (eager["device_time_median_s"] > 0).all()
     # Each is a median of its own: of blocks on the host's clock, of samples on the device's.
     assert (eager["device_time_median_s"] <= 1.05 * eager["latency_median_s"]).all()
+    assert ((eager["issue_time_median_s"] > 0) & (eager["issue_time_median_s"] <= eager["latency_median_s"])).all()
+    bound = eager["issue_time_median_s"] > 1.1 * eager["device_time_median_s"]
+    assert (eager["host_bound"] == bound).all()
 
 
 def test_pipelined_steps_are_not_slower_than_waited_ones(eager):

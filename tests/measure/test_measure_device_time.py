@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -34,6 +35,14 @@ DEFEATED = {
     "more launches than the queue, launch-bound": "backlog_lost",
 }
 """Workloads that leave no backlog, and why."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen():
+    """As in a worker: what is imported is not walked by each collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
