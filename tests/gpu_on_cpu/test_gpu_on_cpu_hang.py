@@ -24,7 +24,7 @@ protocol: {QUICK.replace("{", "{cell_deadline_s: " + str(DEADLINE_S) + ", ", 1)}
 @pytest.mark.parametrize("phase", ["device time", pytest.param("latency", marks=pytest.mark.slow)])
 def test_a_hanging_event_is_a_row_and_the_next_cell_is_measured(archbench, tmp_path, phase):
     (tmp_path / "hanging.yaml").write_text(SUITE)
-    script = {"GPU_FAULT": f"{phase}:hang", "GPU_FAULT_CELL": "batch_size=2"}
+    script = {"GPU_FAULTS": f"batch_size=2|{phase}|hang"}
     done = archbench("run", "hanging.yaml", "--device", "cuda", "--allow-code", "--out", "run", cwd=tmp_path, **script)
     assert done.returncode == 1, done.stdout + done.stderr
     rows = package.load(tmp_path / "run").set_index("batch_size")
