@@ -52,24 +52,10 @@ def _text(found: History, format: str) -> str:
 
 
 def _with_plot(found: History, out: Path) -> str:
-    """The markdown for `out`, whose plots are written into a folder beside it."""
-    from archbench.rendering.drawing import drawn
+    """The markdown for `out`, whose plot is written into a folder beside it; without what draws it, it says so."""
+    from archbench.rendering.drawing import draw
     from archbench.rendering.history import history_report
     from archbench.rendering.markdown import render_markdown
-    from archbench.results.files import write_bytes
 
-    try:
-        report = history_report(found, plot=True)
-        images = list(drawn(report))
-    except ImportError as error:
-        raise UsageError(
-            f"the plot needs {error.name}: `pip install altair vl-convert-python`, or leave out --out"
-        ) from error
-    folder = out.with_name(f"{out.stem}-plots")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}; give another --out") from error
-    for name, svg in images:
-        write_bytes(folder / f"{name}.svg", svg.encode())
-    return render_markdown(report, folder.name)
+    report, folder = history_report(found, plot=True), out.with_name(f"{out.stem}-plots")
+    return render_markdown(report, folder.name if draw(report, folder) else None)

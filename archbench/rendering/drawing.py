@@ -13,6 +13,7 @@ from archbench.rendering.content import Dataset, Picture, Report, every
 
 log = logging.getLogger(__name__)
 
+DRAWN_BY = "`pip install 'archbench[plots]'` brings what draws them"
 WIDTH = 680
 """Pixels: as wide as a forge shows a page's text."""
 _LEGEND_COLUMNS = 4
@@ -43,11 +44,11 @@ def draw(report: Report, folder: Path) -> bool:
     try:
         images = dict(drawn(report))
     except (ImportError, ValueError) as error:  # ValueError: what Vega says of a definition that it cannot draw
-        log.warning("plots are described, not drawn: %s", error)
+        log.warning("plots are described, not drawn: %s; %s", error, DRAWN_BY)
         return False
     if images:
         try:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnfitError(f"cannot write {folder}: {error.strerror}; make room or give another place") from error
     for name, image in images.items():

@@ -9,6 +9,7 @@ from archbench.comparison.history import History, Run, Series, Step
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
 from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
+from archbench.rendering.drawing import DRAWN_BY
 
 MOST_LINES = 8
 """Cells in the plot: more lines, and none can be followed."""
@@ -18,7 +19,7 @@ _HEIGHT = 360
 
 
 def history_report(history: History, *, plot: bool) -> Report:
-    """Where something changed first, then every cell's trend. `plot` needs altair; raises `ImportError` without."""
+    """Where something changed first, then every cell's trend. Without altair, `plot` says what brings it."""
     sections = [
         Section(title="Changes", blocks=_steps(history)),
         *([Section(title="Plot", blocks=(_picture(history),))] if plot and history.series else []),
@@ -93,14 +94,18 @@ def _moved(series: Series) -> float:
     return max((abs(math.log(one.after_s / one.before_s)) for one in series.changes), default=0.0)
 
 
-def _picture(history: History) -> Picture:
+def _picture(history: History) -> Block:
     chosen = sorted(history.series, key=lambda one: (-_moved(one), -len(one.points), one.cell_id))[:MOST_LINES]
+    try:
+        spec = _chart(history, chosen)
+    except ImportError:
+        return Paragraph(f"Not drawn: {DRAWN_BY}.")
     return Picture(
         name="history",
         title="Time of a batch over the runs, against each cell's median",
         alt=f"A line for each of {len(chosen)} cells, those that changed most; dotted lines where torch or the driver "
         "changed.",
-        spec=_chart(history, chosen),
+        spec=spec,
     )
 
 

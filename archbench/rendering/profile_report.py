@@ -22,6 +22,7 @@ from archbench.rendering.content import (
     sections,
     table,
 )
+from archbench.rendering.drawing import DRAWN_BY
 from archbench.rendering.profile_memory import gradient_section, memory_section
 
 if TYPE_CHECKING:
@@ -315,7 +316,9 @@ def _left_out(profile: Profile) -> Section | None:
     return Section(title="Not in this profile", blocks=(Bullets(points),))
 
 
-def _picture(name: str, title: str, alt: str, draw: Callable[[Any], Chart]) -> Picture:
-    from archbench.rendering import profile_charts
-
+def _picture(name: str, title: str, alt: str, draw: Callable[[Any], Chart]) -> Block:
+    try:
+        from archbench.rendering import profile_charts
+    except ImportError:
+        return Paragraph(f"{title}: not drawn. {DRAWN_BY}.")
     return Picture(name=name, title=title, alt=alt, spec=draw(profile_charts).to_json(indent=None))

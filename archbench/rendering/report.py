@@ -13,9 +13,9 @@ from pathlib import Path
 
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.rendering.batches import batches, predictors
-from archbench.rendering.content import Dataset, Report, Section, sections
+from archbench.rendering.content import Dataset, Paragraph, Report, Section, sections
 from archbench.rendering.decisions import decisions
-from archbench.rendering.drawing import draw, load_converter
+from archbench.rendering.drawing import DRAWN_BY, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, stage_times, training_memory
 from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.latex import render_latex
@@ -117,8 +117,8 @@ def _plots(cells: Dataset | None) -> Section | None:
 
         return plots(cells) if cells else None
     except ImportError as error:
-        log.warning("plots are left out: %s", error)
-        return None
+        log.warning("plots are left out: %s; %s", error, DRAWN_BY)
+        return Section(title="Plots", blocks=(Paragraph(f"No plots in this report: {DRAWN_BY}."),))
 
 
 def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> Path:

@@ -18,7 +18,9 @@ from archbench.cli import main
 from archbench.comparison import Rows, history, read_runs
 from archbench.comparison.history import FEWEST
 from archbench.model.errors import UsageError
+from archbench.rendering.drawing import drawn
 from archbench.rendering.history import MOST_LINES, history_report
+from archbench.rendering.markdown import render_markdown
 
 LUCK = np.random.default_rng(3).normal(0, 0.004, (40, 4))
 
@@ -222,3 +224,13 @@ def test_help_needs_neither_pandas_nor_altair() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_without_what_draws_it_a_history_is_written_and_says_what_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    runs = [rows_of(tmp_path, day_rows(day, {"a": 1.0})) for day in range(3)]
+    report = history_report(history("here", runs), plot=True)
+    assert "pip install 'archbench[plots]'" in render_markdown(report)
+    assert not list(drawn(report))

@@ -37,7 +37,7 @@ def test_a_command_of_the_docs(line, tmp_path):
     if words[0] != "archbench":
         # The two lines for a fresh clone: continuous integration does what they do; here their parts are looked at.
         assert words[:3] == ["python3", "-m", "venv"]
-        assert re.search(r"pip install -e (\.|'\.\[test\]')", line)
+        assert re.search(r"pip install -e (\.|'\.\[(test|plots)\]')", line)
         for suite in re.findall(r"suites/\S+", line):
             assert (ROOT / suite).is_file()
         return

@@ -180,6 +180,8 @@ def test_without_the_plotting_library_a_page_is_complete_but_for_its_plots(
     monkeypatch.delitem(sys.modules, "archbench.rendering.charts", raising=False)
     page = Page(write_report(run, "html").read_text())
     assert "plots are left out" in caplog.text
+    assert "pip install 'archbench[plots]'" in caplog.text
+    assert "pip install 'archbench[plots]'" in write_report(run).read_text()
     assert "figure" not in page.texts
     assert len(page.texts["table"]) > 3
     assert "![" not in write_report(run).read_text()

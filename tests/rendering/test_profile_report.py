@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from html import unescape
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+import archbench.rendering
 from archbench.model.cell import Cell, Network
 from archbench.model.profile import (
     CATEGORIES,
@@ -256,3 +259,12 @@ def test_names_under_the_roofline_keep_apart() -> None:
     names = [layer["mark"] for layer in spec["layer"] if layer["mark"]["type"] == "text"][2:]
     places = {(mark["align"], mark.get("dx"), mark.get("dy")) for mark in names}
     assert len(places) == 3, "three points on one spot: their names stand on three sides"
+
+
+def test_without_the_plotting_library_a_profile_says_what_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.delitem(sys.modules, "archbench.rendering.profile_charts")
+    monkeypatch.delattr(archbench.rendering, "profile_charts")
+    page = render_html(profile_report(profile()))
+    assert "pip install 'archbench[plots]'" in unescape(page)
+    assert "<figure" not in page
