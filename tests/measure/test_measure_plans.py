@@ -57,6 +57,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Plans]:
     threads = torch.get_num_threads()
     plans = Plans(F.conv2d)
     monkeypatch.setattr(F, "conv2d", plans.conv2d)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # nothing here depends on how fast it is
     yield plans
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
