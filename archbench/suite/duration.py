@@ -127,7 +127,7 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
         plan = make_plan(suite, "cpu" if found[0].device == "cpu" else "cuda")
         took = {(row.cell_id, row.round, row.visit): row.duration_s for row in found}
         expected = predict(plan, suite, known).visits
-        paces += [duration / expected[visit] for visit, duration in took.items() if visit in expected and duration]
+        paces += [duration / expected[visit] for visit, duration in took.items() if duration and expected.get(visit)]
         guess = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
         speeds += [known.steps[cell.cell_id] / guess.step_s(cell) for cell in plan.cells if cell.cell_id in known.steps]
     if not paces:

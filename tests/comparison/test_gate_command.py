@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 import pytest
-from test_gate_sides import git
+from test_sides import git
 
 from archbench.cli import main
 from archbench.cli.console import warnings_in_one_line
