@@ -62,7 +62,7 @@ def command(
         typer.Option(metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
-    by_phase: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
+    predict: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole order as JSON.")] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
 ) -> None:
@@ -78,7 +78,7 @@ def command(
     if as_json:
         print_json(_document(loaded, plan, prediction))
     else:
-        print_report(_report(loaded, plan, prediction, by_phase))
+        print_report(_report(loaded, plan, prediction, by_phase=predict))
 
 
 def _kind(device: str) -> DeviceKind:
@@ -129,7 +129,7 @@ def _distinct_groups(plan: Plan) -> int:
     return sum(group.visit == 0 for group in plan.rounds[0])
 
 
-def _report(suite: Suite, plan: Plan, prediction: Prediction, by_phase: bool) -> Report:
+def _report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool) -> Report:
     from archbench.model.units import counted
     from archbench.rendering.content import Block, Paragraph, Report, table
 

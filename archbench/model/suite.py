@@ -114,7 +114,7 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     description: str = ""
     architectures: tuple[Network, ...]
     axes: Axes = Axes()
-    settings: dict[str, Setting] = {}
+    settings: dict[Name, Setting] = {}
     devices: dict[DeviceKind, tuple[Section, ...]] = {}
     exclude: tuple[Filter, ...] = ()
     metrics: tuple[Metric, ...] = ("static", "latency", "throughput", "memory")

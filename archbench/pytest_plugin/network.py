@@ -30,7 +30,7 @@ from archbench.model.protocol import Protocol, protocol_for
 from archbench.pytest_plugin import DEVICES
 from archbench.pytest_plugin.timer import DeviceTimer
 from archbench.session import describe
-from archbench.suite.support import unsupported_toggle
+from archbench.suite.cells import unsupported_toggle
 
 SAMPLING_S = 1.0
 """pytest-benchmark wants to know beforehand how many rounds: as many as fill this time, within the protocol's bounds.

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from archbench.model.suite import Suite
-from archbench.suite.check import checked
+from archbench.suite.check import checked, selects
 from archbench.suite.document import read_document
 from archbench.suite.from_words import suite_from_entry, suite_from_names
-from archbench.suite.patterns import selects
 from archbench.suite.schema import json_schema
 
 __all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_entry", "suite_from_names"]

@@ -1,20 +1,25 @@
-"""Plans: every cell of a suite on one device, in the order in which a run measures them."""
+"""Plans: every cell of a suite on one device, in groups, in the order in which a run measures them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Iterable, Sequence
 
-from archbench.model.axes import DeviceKind
-from archbench.model.cell import Cell, Plan, Skip
+import msgspec
+
+from archbench.model.axes import PRECISIONS, DeviceKind
+from archbench.model.cell import Cell, Group, Plan, Skip, process_key
 from archbench.model.errors import UsageError
 from archbench.model.suite import MAX_ROUNDS, Suite
-from archbench.suite.expand import expand
-from archbench.suite.match import select_only
-from archbench.suite.one_cell import parse_cell
-from archbench.suite.order import CellVisit, grouped, ordered, remaining, twin_group
-from archbench.suite.support import unsupported
+from archbench.suite.cells import expand, parse_cell, select_only, unsupported
 
 __all__ = ["CellVisit", "make_plan", "parse_cell", "remaining"]
+
+TWIN_VISITS = 3
+"""First, in between and last: the least that tells a drift (first to last) from noise."""
+
+CellVisit = tuple[str, int, int]
+"""What one row of results stands for: cell id, round, visit."""
 
 
 def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rounds: int | None = None) -> Plan:
@@ -53,3 +58,57 @@ def _sorted_out(cells: Sequence[Cell]) -> tuple[list[Cell], list[Skip]]:
         else:
             skipped.append(Skip(cell=cell, reason=reason))
     return runnable, skipped
+
+
+def grouped(cells: Iterable[Cell]) -> list[Group]:
+    """Cells that one process measures, batch sizes ascending: growing allocations reuse the smaller ones."""
+    members: dict[str, list[Cell]] = {}
+    for cell in cells:
+        members.setdefault(process_key(cell), []).append(cell)
+    return [Group(cells=tuple(sorted(group, key=_place_in_group))) for group in members.values()]
+
+
+def _place_in_group(cell: Cell) -> tuple[int, int]:
+    # fp32 first: where its output is the reference for another precision, cuDNN keeps the plan found for its own cell.
+    return cell.batch_size, PRECISIONS.index(cell.precision)
+
+
+def ordered(groups: Sequence[Group], twin: Group | None, seed: int, round_number: int) -> tuple[Group, ...]:
+    """One round: the groups shuffled, the twin's first, in the middle and last.
+
+    The order depends on the groups and the seed alone, not on the order of the suite's file; every round has its own,
+    so that a drift of the machine does not favour the same networks each time.
+    """
+    rest = sorted((group for group in groups if group is not twin), key=lambda group: group.group_id)
+    random.Random(f"{seed}-{round_number}").shuffle(rest)
+    if twin is None:
+        return tuple(rest)
+    again = tuple(cell for cell in twin.cells if cell.precision == twin.cells[0].precision)
+    first, middle, last = (Group(cells=again if visit else twin.cells, visit=visit) for visit in range(TWIN_VISITS))
+    half = len(rest) // 2
+    return (first, *rest[:half], middle, *rest[half:], last)
+
+
+def twin_group(groups: Sequence[Group], twin: str | None) -> Group | None:
+    """The group that stands for the twin: its first in the suite's order. One is enough to show the noise floor."""
+    by_label = (group for group in groups if group.cells[0].network.label == twin)
+    by_name = (group for group in groups if group.cells[0].network.name == twin)
+    return next(by_label, None) or next(by_name, None)
+
+
+def remaining(plan: Plan, finished: Collection[CellVisit]) -> Plan:
+    """What a resumed run still has to do: `plan` without the cells that are finished.
+
+    Rounds keep their numbers; one with nothing left stays as an empty tuple, so that `rounds[2]` is round 2 still.
+    """
+    done = frozenset(finished)
+    rounds = tuple(
+        tuple(left for group in groups if (left := _unfinished(group, number, done)) is not None)
+        for number, groups in enumerate(plan.rounds)
+    )
+    return msgspec.structs.replace(plan, rounds=rounds)
+
+
+def _unfinished(group: Group, round_number: int, done: frozenset[CellVisit]) -> Group | None:
+    cells = tuple(cell for cell in group.cells if (cell.cell_id, round_number, group.visit) not in done)
+    return msgspec.structs.replace(group, cells=cells) if cells else None

@@ -53,7 +53,7 @@ def test_keywords_are_the_options_names(name):
     """Less those that are about printing: `--json`, `--format` where the function returns what is formatted, ..."""
     command = typer.main.get_command(app).commands[name]
     options = {option.name for option in command.params if option.param_type_name == "option"}
-    of_command = {"compare": {"format", "out"}, "gate": {"format"}, "plan": {"predict", "by_phase"}}
+    of_command = {"compare": {"format", "out"}, "gate": {"format"}, "plan": {"predict"}}
     printing = {"as_json", "strict", "depth", "stage", "top", *of_command.get(name, ())}
     keywords = {
         one.name

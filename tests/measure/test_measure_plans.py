@@ -18,7 +18,7 @@ from test_measure_group import task_for
 from archbench.measure import measure_group
 from archbench.model.axes import Precision
 from archbench.model.messages import CellFinished, PhaseStarted
-from archbench.suite.order import grouped
+from archbench.suite.plan import grouped
 
 Key = tuple[object, ...]
 TIMED = {"latency", "throughput"}

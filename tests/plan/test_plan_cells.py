@@ -10,7 +10,7 @@ from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
-from archbench.suite.expand import MAX_CELLS
+from archbench.suite.cells import MAX_CELLS
 from archbench.suite.plan import make_plan
 
 NETWORKS = (Network(name="resnet18"), Network(name="densenet121"))

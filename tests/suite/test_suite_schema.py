@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from archbench.cli import app
 from archbench.suite import json_schema
 from archbench.suite.document import read_document
-from archbench.suite.grammar import DESCRIPTIONS
+from archbench.suite.schema import DESCRIPTIONS
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
 

@@ -1,0 +1,308 @@
+"""Cells: a suite multiplied out, those that a filter or `--only` means, what no device can do, one cell by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from itertools import product
+from math import prod
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from archbench import catalog
+from archbench.catalog import Entry
+from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.cell import Cell, Network
+from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.suite import AXES, Filter, Section, Suite
+from archbench.suite import selects, suite_from_entry
+
+MAX_CELLS = 200_000
+"""At three seconds a cell this is a week on one device: above it somebody has crossed axes by mistake."""
+
+
+@cache
+def _entry(name: str) -> Entry:
+    # Nothing of the user's is run by looking a name up; whether it may run was decided when the suite was read.
+    return catalog.resolve(name, allow_code=True)
+
+
+def entry_of(network: Network) -> Entry:
+    """What the catalogue says of a network."""
+    return _entry(network.name)
+
+
+def input_size_of(network: Network) -> int | None:
+    """The side at which the network is measured, as far as it is known without building it."""
+    return network.input_size or entry_of(network).input_size
+
+
+def matches(filter: Filter, cell: Cell) -> bool:
+    """Whether every field that the filter gives holds the cell's value."""
+    if filter == _EVERYTHING:
+        return True
+    network = cell.network
+    return (
+        (not filter.architecture or any(selects(pattern, network) for pattern in filter.architecture))
+        and (not filter.family or entry_of(network).family in filter.family)
+        and (not filter.setting or cell.setting in filter.setting)
+        and (not filter.batch_size or cell.batch_size in filter.batch_size)
+        and (not filter.input_size or input_size_of(network) in filter.input_size)
+        and (not filter.phase or cell.phase in filter.phase)
+        and (not filter.precision or cell.precision in filter.precision)
+        and (not filter.compile_mode or cell.compile_mode in filter.compile_mode)
+        and (not filter.memory_format or cell.memory_format in filter.memory_format)
+        and (not filter.device or cell.device in filter.device)
+    )
+
+
+_EVERYTHING = Filter()
+
+_KEYS: dict[str, Callable[[Cell], object]] = {
+    "batch_size": lambda cell: cell.batch_size,
+    "input_size": lambda cell: input_size_of(cell.network),
+    "phase": lambda cell: cell.phase,
+    "precision": lambda cell: cell.precision,
+    "compile_mode": lambda cell: cell.compile_mode,
+    "memory_format": lambda cell: cell.memory_format,
+    "device": lambda cell: cell.device,
+    "setting": lambda cell: cell.setting,
+    "family": lambda cell: entry_of(cell.network).family,
+}
+
+
+class _Bundle(Struct, frozen=True):
+    """One set of toggles, whether a setting names it or a product of axes holds it."""
+
+    setting: str | None
+    precision: Precision
+    compile_mode: CompileMode
+    memory_format: MemoryFormat
+    only: Filter = Filter()
+
+
+def expand(suite: Suite, device: DeviceKind) -> list[Cell]:
+    """Every cell that the suite asks for on `device`, each once, in the order of the file.
+
+    A cell of several sections belongs to the first. Raises `UsageError` beyond `MAX_CELLS`.
+    """
+    sections = suite.devices.get(device, (Section(),))
+    found: dict[str, Cell] = {}
+    for section in sections:
+        for cell in _cells_of(suite, section, device):
+            found.setdefault(cell.cell_id, cell)
+    return list(found.values())
+
+
+def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Cell]:
+    networks = [network for network in suite.architectures if _belongs(network, section)]
+    phases: tuple[Phase, ...] = section.phase or suite.axes.phase or ("inference",)
+    batches = section.batch_size or suite.axes.batch_size or (1,)
+    sizes: tuple[int | None, ...] = section.input_size or suite.axes.input_size or (None,)
+    bundles = _bundles(suite, section)
+    count = prod(map(len, (networks, phases, bundles, sizes, batches)))
+    if count > MAX_CELLS:
+        what = f"suite {suite.suite} asks for {count:,} cells in one section for {device}; at most {MAX_CELLS:,} are"
+        raise UsageError(f"{what} planned: give fewer values an axis, or settings in place of a product")
+    for network, phase, bundle, size in product(networks, phases, bundles, sizes):
+        sized = _sized(network, size)
+        for batch in batches:
+            cell = Cell(
+                network=sized,
+                batch_size=batch,
+                phase=phase,
+                precision=bundle.precision,
+                compile_mode=bundle.compile_mode,
+                memory_format=bundle.memory_format,
+                device=device,
+                setting=bundle.setting,
+            )
+            if matches(bundle.only, cell) and not any(matches(one, cell) for one in suite.exclude):
+                yield cell
+
+
+def _belongs(network: Network, section: Section) -> bool:
+    if section.architectures is not None and not any(selects(one, network) for one in section.architectures):
+        return False
+    return section.family is None or entry_of(network).family in section.family
+
+
+def _bundles(suite: Suite, section: Section) -> list[_Bundle]:
+    """Toggles that the section crosses itself go before the suite's settings, and these before the suite's axes."""
+    crossed = any(toggle is not None for toggle in (section.precision, section.compile_mode, section.memory_format))
+    if suite.settings and not crossed:
+        names = suite.settings if section.settings is None else section.settings
+        return [
+            _Bundle(name, one.precision, one.compile_mode, one.memory_format, one.only)
+            for name in names
+            for one in (suite.settings[name],)
+        ]
+    axes = suite.axes
+    return [
+        _Bundle(None, *toggles)
+        for toggles in product(
+            section.precision or axes.precision or ("fp32",),
+            section.compile_mode or axes.compile_mode or ("off",),
+            section.memory_format or axes.memory_format or ("contiguous",),
+        )
+    ]
+
+
+def _sized(network: Network, size: int | None) -> Network:
+    """The network at a size of the axis. Its own size goes first; its native size is not worth a name of its own."""
+    if size is None or network.input_size is not None or size == entry_of(network).input_size:
+        return network
+    return msgspec.structs.replace(network, input_size=size)
+
+
+# What cannot run whatever the network, known without torch. Everything else is for the worker to try. On the CPU, seen
+# by running torch 2.15: fp16, bf16, amp-fp16 (with its loss scaler) and amp-bf16 all run forward and backward.
+# `reduce-overhead` and `max-autotune` compile to the code of `default` and `max-autotune-no-cudagraphs`, and inductor
+# counts a `cudagraph_skips`: such a cell would bear a name that it does not deserve, so it is refused.
+
+
+def unsupported(cell: Cell) -> str | None:
+    """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
+    if (reason := unsupported_toggle(cell)) is not None:
+        return reason
+    shape = entry_of(cell.network).input_shape
+    if cell.network.input_size is not None and shape is not None and len(shape) != 3:
+        return f"{cell.network.name} takes vectors, which have no input_size"
+    return None
+
+
+def unsupported_toggle(cell: Cell) -> str | None:
+    """Which of the cell's toggles its device cannot do, whatever the network; `None` where it can do all."""
+    from archbench.device.kind import kind_named
+
+    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode)
+
+
+class Only(Struct, frozen=True):
+    """A pattern over cells, written as cells are: `resnet*`, `resnet50@batch_size=1,phase=training`, `@setting=amp`."""
+
+    text: str
+    name: str
+    conditions: tuple[tuple[str, str], ...]
+
+    def matches(self, cell: Cell) -> bool:
+        """Whether the name (a shell pattern, over names and labels) and every condition fit the cell."""
+        return (not self.name or selects(self.name, cell.network)) and all(
+            _holds(key, value, cell) for key, value in self.conditions
+        )
+
+
+def parse_only(text: str) -> Only:
+    """Read one `--only`. Raises `UsageError` for what is no pattern."""
+    name, _, rest = text.partition("@")
+    conditions = []
+    for word in rest.split(",") if rest else ():
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not value:
+            raise UsageError(f"--only {text!r}: {word!r} is not KEY=VALUE; write for example {name}@batch_size=1")
+        if key not in _KEYS:
+            hint = did_you_mean(key, _KEYS) or f"; the keys are {', '.join(_KEYS)}"
+            raise UsageError(f"--only {text!r}: unknown key {key!r}{hint}")
+        conditions.append((key, value))
+    if not name and not conditions:
+        raise UsageError(f"--only {text!r} is empty; name a network, or @KEY=VALUE")
+    return Only(text, _known_as(name), tuple(conditions))
+
+
+def select_only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
+    """The cells that any pattern matches. Raises `UsageError` for a pattern that matches none, with what is near."""
+    wanted = [parse_only(text) for text in patterns]
+    for one in wanted:
+        if not any(one.matches(cell) for cell in cells):
+            raise UsageError(f"--only {one.text!r} matches no cell of the suite{_remedy(one, cells)}")
+    return [cell for cell in cells if any(one.matches(cell) for one in wanted)]
+
+
+def _known_as(name: str) -> str:
+    """The catalogue's name for an alias; anything else unchanged."""
+    try:
+        return _entry(name).name
+    except UsageError:
+        return name
+
+
+def _remedy(one: Only, cells: Sequence[Cell]) -> str:
+    named = [cell for cell in cells if not one.name or selects(one.name, cell.network)]
+    if not named:
+        labels = dict.fromkeys(cell.network.label for cell in cells)
+        return did_you_mean(one.name, labels) or f"; it has {', '.join(list(labels)[:8])}{', ...' * (len(labels) > 8)}"
+    for key, value in one.conditions:
+        if not any(_holds(key, value, cell) for cell in named):
+            there = dict.fromkeys(str(_KEYS[key](cell)) for cell in named)
+            return f"; {key} is {', '.join(there)} there"
+    return "; each condition matches some cell, but no cell matches all of them"
+
+
+def _holds(key: str, pattern: str, cell: Cell) -> bool:
+    return fnmatchcase(str(_KEYS[key](cell)), pattern)
+
+
+_OWN = ("num_classes", "in_channels", "head", "input_size")
+"""What a label's brackets may hold besides the network's own options."""
+_LABEL = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<inside>[^\[\]]*)\])?")
+
+
+def parse_cell(text: str, device: DeviceKind, *, allow_code: bool = False) -> Cell:
+    """The cell that `resnet50@batch_size=1,precision=amp-bf16` means on a device; what it leaves out has its default.
+
+    The whole id of a stored cell is understood too, brackets included. Raises `UsageError`, quoting the text, for what
+    names no cell or one of another device, and for one that cannot be what it says on this device.
+    """
+    label, _, rest = text.strip().rpartition("@") if "@" in text else (text.strip(), "", "")
+    found = _LABEL.fullmatch(label)
+    if found is None:
+        raise UsageError(f"{text!r} is no cell; write for example resnet50@batch_size=1,precision=amp-bf16")
+    values = _given(rest, text)
+    wanted = values.pop("device", device)
+    if wanted != device:
+        raise UsageError(f"{text!r}: is a cell of {wanted}, and this duel is on {device}; see --device")
+    for key in values:
+        if key not in AXES:
+            raise UsageError(
+                f"{text!r}: unknown key {key!r}{did_you_mean(key, AXES) or '; the keys are ' + ', '.join(AXES)}"
+            )
+    entry: dict[str, Any] = {"name": found["name"]}
+    for key, value in _given(found["inside"] or "", text).items():
+        if key in _OWN:
+            entry[key] = _scalar(value)
+        else:
+            entry.setdefault("options", {})[key] = _scalar(value)
+    axes = {key: [_scalar(value)] for key, value in values.items()}
+    try:
+        (cell,) = expand(suite_from_entry(entry, axes, allow_code=allow_code), device)
+    except UsageError as error:
+        raise UsageError(f"{text!r}: {error}") from None
+    reason = unsupported(cell)
+    if reason is not None:
+        raise UsageError(f"{text!r}: {reason}")
+    return cell
+
+
+def _given(text: str, whole: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in text.split(",") if text else ():
+        key, equals, value = (part.strip() for part in word.partition("="))
+        if not equals or not value:
+            raise UsageError(f"{whole!r}: {word!r} is not KEY=VALUE; write for example resnet50@batch_size=1")
+        if key in found:
+            raise UsageError(f"{whole!r}: gives {key} twice")
+        found[key] = value
+    return found
+
+
+def _scalar(text: str) -> Scalar:
+    """A value as labels print it: JSON where it is a number, a flag or null, else the text itself."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    return value if isinstance(value, (bool, int, float)) or value is None else text
