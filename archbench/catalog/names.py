@@ -41,6 +41,9 @@ def resolve(name: str, *, allow_code: bool = False) -> Entry:
             return _of_library(library, rest)
     if is_passed(name):
         return Entry(name=name, source="user code", constructor=name)
+    if colon and prefix.endswith(".py"):
+        module = ".".join(part for part in prefix.removesuffix(".py").split("/") if part not in ("", "."))
+        raise UsageError(f"architecture {name!r} names a file, not a module; did you mean {module}:{rest}?")
     if _USER_CODE.fullmatch(name):
         if not allow_code:
             raise UsageError(f"architecture {name!r} runs code of yours: say --allow-code if you trust it")

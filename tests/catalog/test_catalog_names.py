@@ -149,3 +149,17 @@ def test_nothing_is_claimed_of_what_is_not_known() -> None:
     known = facts(Network(name="timm:convnextv2_tiny"))
     assert (known.top1, known.accuracy_source, known.input_size) == (None, None, None)
     assert facts(Network(name="my.nets:build")).source == "user code"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("mynet.py:Net", "mynet:Net"),
+        ("./nets/mynet.py:Net", "nets.mynet:Net"),
+        ("nets/mynet.py:build", "nets.mynet:build"),
+    ],
+)
+@pytest.mark.parametrize("allow_code", [True, False])
+def test_a_file_in_a_modules_place_is_told_its_module(name: str, meant: str, allow_code: bool) -> None:
+    with pytest.raises(UsageError, match=rf"did you mean {meant}\?$"):
+        resolve(name, allow_code=allow_code)
