@@ -21,6 +21,7 @@ from typing import Any
 import cloudpickle
 from msgspec import Struct
 
+from archbench.model.cell import is_passed
 from archbench.model.errors import UsageError
 
 FOLDER = "ARCHBENCH_NETWORKS"
@@ -81,6 +82,13 @@ def load(name: str) -> Callable[..., object]:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # type: ignore[no-any-return]
     except Exception as error:  # so may their ways back
         raise UsageError(f"{name} cannot be made again here: {type(error).__name__}: {error}") from error
+
+
+def brings_weights(name: str) -> bool:
+    """In the worker: whether a network was passed as a module, whose weights are then nobody's to change."""
+    import torch
+
+    return is_passed(name) and isinstance(load(name), torch.nn.Module)
 
 
 def _dumped(network: object) -> bytes:

@@ -13,6 +13,7 @@ from archbench.analyze import count, predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
+from archbench.catalog.passed import brings_weights
 from archbench.device.clock import Clock
 from archbench.device.kind import find_device, kind_of, open_probe
 from archbench.device.probe import Probe
@@ -132,7 +133,7 @@ class GroupContext:
         device = self.device
         torch.manual_seed(self.task.seed)
         module = build(self._network, allow_code=self.task.allow_code).to(device)
-        if self.judges_numerics:
+        if self.judges_numerics and not brings_weights(self._network.name):
             # cuDNN looks a shape up among its plans before it heeds the switch for its search: what ran without a
             # search keeps the plan that was guessed. So no cell may have this batch size.
             timed = {cell.batch_size for cell in self.task.group.cells}

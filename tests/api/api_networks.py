@@ -28,11 +28,15 @@ class Remembers(TinyNet):
         torch.manual_seed(0)
         super().__init__()
         nn.init.constant_(self.classifier.bias, value)
+        nn.init.zeros_(self.classifier.weight)
         self.value = value
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        bias = self.classifier.bias
-        if not bias.is_meta and type(bias) is nn.Parameter and not torch.all(bias == self.value):
+        bias, weight = self.classifier.bias, self.classifier.weight
+        kept = (
+            bias.is_meta or type(bias) is not nn.Parameter or bool(torch.all(bias == self.value) and not weight.any())
+        )
+        if not kept:
             raise RuntimeError("these are not the weights that were passed")
         return super().forward(images)
 

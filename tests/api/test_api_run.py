@@ -17,6 +17,7 @@ from api_networks import PARAMS, Remembers, TinyNet, build, dies
 import archbench
 from archbench.cli import main
 
+MEASURED = {"metrics": ["static", "memory", "numerics"]}
 QUICK = {"device": "cpu", "progress": False, "metrics": "static", "input_size": 32}
 
 
@@ -41,7 +42,7 @@ def a_run(tmp_path_factory):
         place = tmp_path_factory.mktemp("run")
         patch.chdir(place)
         patch.setattr("tempfile.tempdir", str(place))
-        return archbench.run(every_way(), **{**QUICK, "metrics": ["static", "memory"], "out": place / "run"})
+        return archbench.run(every_way(), **{**QUICK, **MEASURED, "out": place / "run"})
 
 
 def test_every_network_is_a_row_under_a_name_that_says_what_it_is(a_run):
@@ -77,7 +78,7 @@ def test_a_run_is_a_path_a_frame_and_a_table(a_run):
 
 def test_a_second_call_resumes_and_measures_nothing_twice(a_run):
     stored = {path: path.stat().st_mtime_ns for path in a_run.path.glob("*.parquet")}
-    given = {**QUICK, "metrics": ["static", "memory"], "out": a_run.path}
+    given = {**QUICK, **MEASURED, "out": a_run.path}
     again = archbench.run(every_way(), **given)
     assert again.rows == a_run.rows
     assert {path: path.stat().st_mtime_ns for path in a_run.path.glob("*.parquet")} == stored
