@@ -37,6 +37,7 @@ def _cannot(run: CellRun) -> str | None:
 def _prepare(run: CellRun) -> None:
     if run.compiles:
         with run.phase("compiler"):
+            run.group.set_state(run.cell.precision)
             compiler.get_ready(run.group.device)
         run.around.enter_context(compiler.cold_cache())  # one for each cell: a later one owes nothing to those before
 
@@ -74,6 +75,7 @@ def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
 
     alone = structs.replace(task, group=Group(cells=(cell,)), metrics=())
     run = CellRun(GroupContext(alone), cell, first=True, enter=lambda phase: None)
+    run.group.set_state(cell.precision)
     compiler.without_workers()
     compiler.get_ready(run.group.device)
     with compiler.cache_in(cache):
