@@ -32,6 +32,8 @@ def command(
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
     from archbench.rendering.comparison import check_format, render_comparison, write_comparison
+    from archbench.rendering.comparison.report import text_report
+    from archbench.rendering.terminal import print_report
 
     format = "json" if as_json else format
     check_format(format, out)
@@ -39,7 +41,9 @@ def command(
     from archbench.api import compare
 
     comparison = compare(base, head, allow_different=allow_different or ())
-    if out is None:
+    if out is None and format == "text":
+        print_report(text_report(comparison))
+    elif out is None:
         print(render_comparison(comparison, format), end="")
     else:
         for place in write_comparison(comparison, format, out):

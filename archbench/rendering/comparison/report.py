@@ -24,33 +24,33 @@ _LONGEST_ERROR = 200
 
 
 def as_text(comparison: Comparison) -> str:
+    """`text_report` at its full width, for a file or a log."""
+    return render_terminal(text_report(comparison))
+
+
+def text_report(comparison: Comparison) -> Report:
     """A table of cells, worst first, then reasons, findings and notes; the verdict is the last line."""
     cells = in_order(comparison)
     shown = cells if len(cells) <= ALL_SHOWN else [cell for cell in cells if cell.verdict != "same"]
     alike = len(cells) - len(shown)
     why = [(cell.verdict, f"{short_id(cell.cell_id)}: {cell.why.sentence}") for cell in shown if cell.verdict != "same"]
     found = [("FAILS" if one.fails else "note", f"{short_id(one.cell_id)}: {one.what}") for one in comparison.findings]
+    verdict = Section(title=headline(comparison), blocks=())
     parts: Iterator[tuple[str, Block]] = (
         (title, table(("", ""), rows))
         for title, rows in (("Why", why), ("Findings", found), ("To know", [("note", one) for one in comparison.notes]))
         if rows
     )
-    return render_terminal(
-        Report(
-            title="",
-            lead=(
-                table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
-                Paragraph(method(comparison)),
-                *([_table(shown)] if shown else []),
-                *([Paragraph(f"... and {alike:,} cells that are the same")] if alike else []),
-            ),
-            sections=(*(Section(title=title, blocks=(block,)) for title, block in parts), _last(comparison)),
-        )
+    return Report(
+        title="",
+        lead=(
+            table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
+            Paragraph(method(comparison)),
+            *([_table(shown)] if shown else []),
+            *([Paragraph(f"... and {alike:,} cells that are the same")] if alike else []),
+        ),
+        sections=(*(Section(title=title, blocks=(block,)) for title, block in parts), verdict),
     )
-
-
-def _last(comparison: Comparison) -> Section:
-    return Section(title=headline(comparison), blocks=())
 
 
 def as_step_summary(comparison: Comparison) -> str:
