@@ -9,7 +9,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from archbench.model.cell import is_user_code, short_id
+from archbench.model.cell import is_passed, is_user_code, short_id
 from archbench.model.derived import judged_columns, ranked_by
 
 EXACT = frozenset(
@@ -94,8 +94,12 @@ def _least(column: str, half: float, floor: float | None) -> float:
 
 
 def settled_by(column: str, one: str, other: str) -> str | None:
-    """The command that settles a tie in `column`; `None` where no duel can: duels are about times and rates."""
-    return duel(one, other) if ranked_by(column) in INTERVALS else None
+    """The command that settles a tie in `column`; `None` where no duel can.
+
+    Duels are about times and rates, and the command line cannot name a network that was passed as an object.
+    """
+    passed = any(is_passed(_architecture(cell_id)) for cell_id in (one, other))
+    return duel(one, other) if ranked_by(column) in INTERVALS and not passed else None
 
 
 def duel(one: str, other: str) -> str:
@@ -105,7 +109,11 @@ def duel(one: str, other: str) -> str:
 
 
 def _runs_code(cell_id: str) -> bool:
-    return is_user_code(cell_id.rpartition("@")[0].partition("[")[0])
+    return is_user_code(_architecture(cell_id))
+
+
+def _architecture(cell_id: str) -> str:
+    return cell_id.rpartition("@")[0].partition("[")[0]
 
 
 def pareto_front(costs: NDArray[np.float64]) -> NDArray[np.bool_]:

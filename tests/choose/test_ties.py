@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from archbench.choose.margins import Estimate, duel, margin
+from archbench.choose.margins import Estimate, duel, margin, settled_by
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
 from archbench.suite.plan import parse_cell
@@ -84,3 +84,11 @@ def test_the_duel_command_reads_what_is_printed(name: str, kind: DeviceKind, pha
     _, command, one, other, *options = shlex.split(duel(cell.cell_id, cell.cell_id))
     assert (command, options) == ("duel", ["--allow-code"] if name.startswith("mine") else [])
     assert parse_cell(one, kind, allow_code=bool(options)) == parse_cell(other, kind, allow_code=bool(options)) == cell
+
+
+def test_no_command_settles_a_tie_with_a_network_that_was_passed_as_an_object() -> None:
+    cells = "resnet50@batch_size=1,device=cpu", "TinyNet#3f2a91bc@batch_size=1,device=cpu"
+    assert settled_by("latency_median_s", *cells) is None
+    assert settled_by("latency_median_s", cells[0], "mine:build@batch_size=1,device=cpu") == (
+        "archbench duel resnet50@batch_size=1 mine:build@batch_size=1 --allow-code"
+    )
