@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -45,6 +46,9 @@ def _cuda(module: ModuleType) -> None:
     kind.calibration = structs.replace(kind.calibration, matrix=192, copy_bytes=4 << 20, repeats=3)
 
 
+LINES = os.environ.get("CUDA_LINES")
+ON_CARD = "ledger.so" in os.environ.get("LD_PRELOAD", "")
+"""Without the ledger a process only notes which lines it reaches."""
 AFTER = {
     "torch": _torch,
     "archbench.measure": _measure,
@@ -75,16 +79,28 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._looking = False
 
     def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        if name not in AFTER or self._looking:
+        counted = bool(LINES) and name.startswith("archbench.")
+        then = AFTER.get(name) if ON_CARD else None
+        if self._looking or not (then or counted):
             return None
         self._looking = True
         try:
             spec = importlib.util.find_spec(name)
         finally:
             self._looking = False
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, AFTER[name])
+        if spec is None or spec.loader is None:
+            return spec
+        if counted and spec.origin is not None:
+            from cuda_lines import Loader
+
+            spec.loader = Loader(name, spec.origin)
+        if then is not None:
+            spec.loader = _Then(spec.loader, then)
         return spec
 
 
+if LINES:
+    from cuda_lines import note_to
+
+    note_to(LINES)
 sys.meta_path.insert(0, _Finder())

@@ -1,0 +1,83 @@
+"""What else measures on a card: doctor, gate, duel, a training step's profile, the pytest plugin."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+from quick import QUICK
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+SUITE = f"""\
+suite: turns
+architectures: ["tiny_networks:convolution"]
+axes: {{batch_size: [2], input_size: [32]}}
+metrics: [static, latency, memory]
+protocol: {QUICK}
+"""
+CELL = "tiny_networks:convolution[input_size=32]@batch_size=2"
+PLUGGED = """
+import torch
+from torch import nn
+
+def test_it(benchmark_network):
+    benchmark_network(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.zeros(2, 8))
+"""
+
+
+def test_doctor_sees_the_card(archbench, tmp_path):
+    done = archbench("doctor", "--device", "cuda", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {finding["code"]: finding["severity"] for finding in json.loads(done.stdout)["findings"]}
+    assert {found[code] for code in ("gpu", "ecc", "driver", "temperature", "foreign-process")} == {"ok"}
+
+
+def test_a_gate_without_a_change_finds_none(archbench, tmp_path):
+    (tmp_path / "turns.yaml").write_text(SUITE)
+    words = ("--aa", "--base", sys.executable, "--allow-code", "--max-time", "40s", "--out", "gate")
+    done = archbench("gate", "turns.yaml", "--device", "cuda", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NVIDIA H100 80GB HBM3" in done.stdout
+    assert "No regression" in done.stdout
+
+
+def test_a_duel_is_fought_on_the_card(archbench, tmp_path):
+    words = (CELL, CELL.replace("=2", "=4"), "--pairs", "3", "--turns", "6", "--device", "cuda", "--allow-code")
+    done = archbench("duel", *words, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_a_training_step_is_profiled_with_its_memory(archbench, tmp_path):
+    words = ("--batch-size", "4", "--phase", "training", "--input-size", "32", "--snapshot", "s.pickle", "--allow-code")
+    done = archbench("profile", "tiny_networks:convolution", "--device", "cuda", *words, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    found = document.get("profile", document)
+    assert found["memory"]["measured_peak_bytes"] > 0
+    assert (tmp_path / "s.pickle").exists()
+
+
+def test_the_plugin_times_the_cards_own_clock(card, tmp_path):
+    (tmp_path / "test_it.py").write_text(PLUGGED)
+    installed = any(one.name == "archbench" for one in importlib.metadata.entry_points(group="pytest11"))
+    plugins = ("-p", "no:cacheprovider", *(() if installed else ("-p", "archbench.pytest_plugin")))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *plugins, "--archbench-device=cuda", "--benchmark-json=out.json"],
+        env=card,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "out.json").read_text())
+    (bench,) = document["benchmarks"]
+    assert bench["extra_info"]["device"] == "cuda"
+    assert bench["extra_info"]["peak_allocated_bytes"] > 0
+    assert document["machine_info"]["archbench"]["cuda"]["gpu"] == "NVIDIA H100 80GB HBM3"
