@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class DeviceTimer:
     """The host's clock, until it is given a CUDA device: from then on that device's own, by events.
 
-    Stamps of a device subtract to the seconds between them on the device. Subtracting waits for the later one, so that
-    the next round begins with an empty queue.
+    Stamps of a device subtract to the seconds between them on the device, the gaps in which it waited for the host
+    included. Subtracting waits for the later one, so that the next round begins with an empty queue.
     """
 
     __name__ = "archbench"  # what pytest-benchmark stores as the timer's name
