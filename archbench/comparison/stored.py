@@ -62,7 +62,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     flags = other_flags(*_applied(base.frame, head.frame), allow)
     shared = ours.torch_version == theirs.torch_version
     calm = [undisturbed(rows.frame) for rows in (base, head)]
-    before, after, drift = timed(*calm, shared_canary=shared)
+    before, after, drift = timed(*calm, shared_canary=shared, correct=not flags)
     floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
     cells, untimed = _cells(before, after, floor)
     notes = [
@@ -71,7 +71,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
         *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
         *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
-        *_canary(before, drift, shared),
+        *_canary(before, drift, shared, other_flags=bool(flags)),
         *_shift(cells),
         *_untimed(untimed),
     ]
@@ -262,12 +262,14 @@ def _invalid(rows: Sequence[int]) -> Iterator[str]:
         )
 
 
-def _canary(base: Timed, drift: float | None, shared: bool) -> Iterator[str]:
+def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool) -> Iterator[str]:
     """How the two sessions' machines differed, and what was done about it."""
     if drift is None:
         return
     speed = f"The fixed kernel beside every cell took {_more(drift)} in the head"
-    if not base.corrected:
+    if other_flags:
+        yield f"{speed}, which may be the machine or the flags it ran under: times are not corrected for it."
+    elif not base.corrected:
         yield f"{speed}; times are not corrected for it."
     elif shared:
         yield f"{speed}; all times are divided by it, as machine and torch are the same on both sides."

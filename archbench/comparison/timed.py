@@ -35,15 +35,19 @@ class Timed(Struct, frozen=True, kw_only=True):
         return bool(self.cells["drift_corrected"].any())
 
 
-def timed(base: pd.DataFrame, head: pd.DataFrame, *, shared_canary: bool) -> tuple[Timed, Timed, float | None]:
+def timed(
+    base: pd.DataFrame, head: pd.DataFrame, *, shared_canary: bool, correct: bool = True
+) -> tuple[Timed, Timed, float | None]:
     """Both sides, and how much slower the head's canary ran as a share; `None` without a canary on both.
 
     `base`, `head`: as `load_frame` gives them. Within a run the canary's reference is its own median; two runs need one
     for both, or the machine's slow day would stay in the ratio. Not `shared_canary` (another torch runs another
-    canary): each side keeps its own. A cell that lacks a canary somewhere is corrected on neither side.
+    canary): each side keeps its own. A cell that lacks a canary somewhere is corrected on neither side; without
+    `correct` none is: under other flags (threads, say) the canary is another, too, and dividing by it takes out what
+    the flags do to the network.
     """
     medians = [float(frame["canary_s"].median()) for frame in (base, head)]
-    lacking = without_canary(base) | without_canary(head)
+    lacking = without_canary(base) | without_canary(head) if correct else {*base["cell_id"], *head["cell_id"]}
     sides = [
         _timed(corrected(frame, medians[0] if shared_canary and not math.isnan(medians[0]) else own, lacking))
         for frame, own in zip((base, head), medians, strict=True)

@@ -116,8 +116,8 @@ def _decided(
     if shown.differs > LEVEL or estimate.mean * estimate.median <= 0:
         return "undecided", Why(
             "not_shown",
-            f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side show a "
-            f"slowdown of {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
+            f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side could only have "
+            f"shown {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
         )
     if abs(estimate.median) < math.log1p(own):
         return "undecided", Why("small", f"{by}, certain, but below this cell's threshold of {percent(own)}")

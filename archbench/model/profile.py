@@ -381,6 +381,13 @@ class Profile(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
 
     @property
+    def cell_step_s(self) -> float | None:
+        """Of an unobserved step as the cell asks for it; `None` where that is compiled and could not be."""
+        if self.cell.compile_mode == "off":
+            return self.step_s
+        return None if self.compiled is None else self.compiled.step_s
+
+    @property
     def attributed_s(self) -> float:
         """What modules and parts add up to."""
         return (self.modules[0].total_s if self.modules else 0.0) + sum(part.total_s for part in self.parts)

@@ -17,6 +17,7 @@ from archbench.rendering.profile_report import (
     module_table,
     operator_table,
     profile_label,
+    step_words,
 )
 
 WIDTH, HEIGHT = 46, 9
@@ -70,7 +71,7 @@ def _header(profile: Profile) -> tuple[Block, ...]:
     return (
         Paragraph(f"on {machine_words(profile)}"),
         Paragraph(
-            f"step {figure(profile.step_s, MS)} ms ({profile.cell.batch_size / profile.step_s:.3g} img/s), "
+            f"{step_words(profile)}, "
             f"{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
             f"peak {figure(peak, MIB)} MiB"
         ),

@@ -59,7 +59,7 @@ def test_itself_is_exit_0_and_strict_makes_undecided_3(tmp_path: Path, capsys) -
     assert compare(capsys, base, base)[0] == 0
     code, out, _ = compare(capsys, base, base, "--strict")
     assert code == 3
-    assert "No regression: 1 undecided, 1 same of 2 timed cells." in out
+    assert "No regression in what was decided: 1 undecided, 1 same of 2 timed cells." in out
 
 
 def test_sides_of_which_every_cell_failed_are_exit_3_in_one_line(tmp_path: Path, capsys) -> None:

@@ -71,6 +71,12 @@ def test_headlines() -> None:
         "Regressed: 1 slower, 1 faster, 1 undecided, 1 invalid, 1 same of 5 timed cells; 2 failing findings."
     )
     assert headline(comparison(compared("a", "same"))) == "No regression: 1 same of 1 timed cells."
+    assert headline(comparison(compared("a", "undecided"), compared("b", "invalid"))) == (
+        "Nothing decided, which is not the same as no regression: 1 undecided, 1 invalid of 2 timed cells."
+    )
+    assert headline(comparison(compared("a", "undecided"), compared("b", "faster"))) == (
+        "No regression in what was decided: 1 faster, 1 undecided of 2 timed cells."
+    )
     assert headline(comparison(compared("a", "invalid"))) == "Nothing could be judged: 1 invalid of 1 timed cells."
     assert headline(comparison(findings=[finding("a", fails=True)])) == ("Regressed: no timed cell; 1 failing finding.")
     assert headline(comparison(comparable=84)) == "No regression: what is counted of 84 cells."

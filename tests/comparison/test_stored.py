@@ -109,6 +109,16 @@ def test_other_flags_of_the_process_are_refused_by_name(tmp_path: Path) -> None:
     assert any("threads 4" in note for note in both(tmp_path, base, head, allow=["applied"]).notes)
     both(tmp_path, base, measured(AGAIN, applied=flags(4)))
 
+    # On half the threads the network takes 1.54 times as long, and the canary 1.71 times: no machine's slow day.
+    base, head = (
+        [*twin(0.01), *measured(STEADY, applied=flags(2), canary_s=0.001)],
+        [*twin(0.01), *measured([1.54 * time for time in STEADY], applied=flags(1), canary_s=0.00171)],
+    )
+    answer = both(tmp_path, base, head, allow=["applied"])
+    assert verdicts(answer)["resnet50"] == "slower"
+    assert answer.cells[-1].ratio == pytest.approx(1.54)
+    assert any("71.0 % more time in the head, which may be the machine or the flags" in note for note in answer.notes)
+
 
 def test_an_unlocked_column_cannot_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"torch_versoin: not a locked column.*did you mean torch_version"):

@@ -15,6 +15,7 @@ from archbench.model.cell import Cell, Network
 from archbench.model.profile import (
     CATEGORIES,
     GradientHealth,
+    KernelMap,
     LayerGradient,
     MemoryHolder,
     MemoryPoint,
@@ -36,6 +37,8 @@ from archbench.rendering.html import render_html
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
 from archbench.rendering.profile_report import profile_report
+from archbench.rendering.profile_screen import profile_screen
+from archbench.rendering.terminal import render_terminal
 
 MIB = 2**20
 
@@ -190,6 +193,17 @@ def test_both_formats_render_and_escape() -> None:
     text = render_markdown(report)
     assert "| batch_norm | 50.0 | 62 % | 11 | conv, relu |" in text
     assert "| cat | 30.0 | 38 % | 5 | batch_norm |" in text
+
+
+def test_the_time_at_the_head_of_a_compiled_profile_is_the_compiled_one() -> None:
+    cell = Cell(network=Network(name="resnet18"), batch_size=8, compile_mode="default")
+    kernels = KernelMap(kernels=(), mapped_share=None, step_s=0.02, eager_step_s=0.098, compile_s=30.0)
+    compiled = profile(cell=cell, compiled=kernels)
+    head = "compiled step 20.0 ms (400 img/s); in eager, of which the modules are: 98.0 ms (81.6 img/s)"
+    assert head in render_markdown(profile_report(compiled))
+    assert head in render_terminal(profile_screen(compiled, depth=None, stage="", top=3), 300)
+    assert "compiled step not timed; in eager" in render_markdown(profile_report(profile(cell=cell)))
+    assert "step 98.0 ms (81.6 img/s)" in render_markdown(profile_report(profile()))
 
 
 def test_two_profiles_on_one_page_share_no_picture() -> None:

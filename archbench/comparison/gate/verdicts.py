@@ -110,7 +110,9 @@ def _decided(
 
 def _open(by: str, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio) -> Why:
     shown = estimate.detectable(CONFIRM_LEVEL)
-    could = f"{estimate.count} pairs show a slowdown of {percent(shown)} or more" if shown else "one pair shows nothing"
+    could = (
+        f"{estimate.count} pairs could only have shown {percent(shown)} or more" if shown else "one pair shows nothing"
+    )
     if answer is not None:
         if answer.p_adjusted <= CONFIRM_LEVEL:
             least = percent(math.expm1(threshold.confirm))

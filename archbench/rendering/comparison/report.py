@@ -140,6 +140,10 @@ def headline(comparison: Comparison) -> str:
         return f"Nothing could be compared: {_of_failures(comparison)}."
     if comparison.exit_code() == 3:
         return f"Nothing could be judged: {timed}{unseen}."
+    if comparison.cells and not comparison.having("same", "faster"):
+        return f"Nothing decided, which is not the same as no regression: {timed}{unseen}."
+    if comparison.undecided:
+        return f"No regression in what was decided: {timed}{unseen}."
     return f"No regression: {timed}{unseen}."
 
 
