@@ -59,10 +59,13 @@ def profile_screen(profile: Profile, *, depth: int | None, stage: str, top: int)
 def difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Report:
     """Two profiles side by side, row by row, adding up to the difference of their steps."""
     table = difference_table(base, other, difference(base, other, depth))
+    findings = (_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other)))
     return Report(
         title=f"A {profile_label(base)}",
         lead=(*_header(base), Paragraph(f"B {profile_label(other)}"), *_header(other), table),
-        sections=tuple(_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other))),
+        sections=sections(
+            *(_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other)))
+        ),
     )
 
 
@@ -83,8 +86,8 @@ def _header(profile: Profile) -> tuple[Block, ...]:
     )
 
 
-def _findings(profile: Profile, title: str) -> Section:
-    return Section(title=title, blocks=(Bullets(findings_said(profile)),))
+def _findings(profile: Profile, title: str) -> Section | None:
+    return Section(title=title, blocks=(Bullets(findings_said(profile)),)) if profile.findings else None
 
 
 def lines(profile: Profile, *, depth: int | None, stage: str) -> list[Line]:

@@ -72,7 +72,7 @@ class _Lines:
                 for item in block.items:
                     self.said += self._wrapped(item, "  - ")
             case Code():
-                self.said += [f"  {_clean(line)}" for line in block.text.splitlines()]
+                self.said += [f"  {_clean(line)}".rstrip() for line in block.text.splitlines()]
             case Table() if any(block.headings):
                 self.said += self._table(block)
             case Table():
