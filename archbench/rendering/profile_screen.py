@@ -63,9 +63,7 @@ def difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Re
     return Report(
         title=f"A {profile_label(base)}",
         lead=(*_header(base), Paragraph(f"B {profile_label(other)}"), *_header(other), table),
-        sections=sections(
-            *(_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other)))
-        ),
+        sections=sections(*findings),
     )
 
 
