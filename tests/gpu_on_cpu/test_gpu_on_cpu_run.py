@@ -26,7 +26,7 @@ devices:
   cuda:
     - {{phase: inference}}
     - {{phase: training, settings: [amp]}}
-metrics: [static, latency, throughput, memory, energy, compile, numerics, profile]
+metrics: [static, latency, throughput, memory, energy, compile, numerics]
 protocol: {QUICK}
 """
 OF_A_BUSY_MACHINE = {"wide_interval", "nonstationary", "few_samples", "drift", "disturbed", "contended"}
