@@ -350,7 +350,7 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     """
     from archbench.comparison import compare as judge
     from archbench.comparison import read_rows
-    from archbench.comparison.gate.noise import known_floor
+    from archbench.comparison.noise import known_floor
 
     before, after = read_rows(Path(base)), read_rows(Path(head))
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))

@@ -1,4 +1,4 @@
-"""A gate from what a user says to the verdicts: both sides found, pairs played on disk, and what follows from them."""
+"""Gates and duels from what a user says to the verdicts: sides found, pairs played on disk, and what they say."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from archbench.comparison.gate import (
-    GATES,
-    GateBooks,
-    GatePlay,
-    GateSpec,
-    Project,
-    SideRun,
-    SideSpec,
-    conclude,
-    find_gates,
-    find_project,
-    new_gate_id,
-    opened,
-    read_side,
-    refuse_other,
-    uncommitted,
-)
-from archbench.comparison.gate.noise import read_noise, write_noise
-from archbench.comparison.gate.play import Played
-from archbench.comparison.gate.static import static_gate
-from archbench.model.cell import Plan
+from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
+from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
+from archbench.comparison.interleave import Interleave
+from archbench.comparison.pair_store import PairStore
+from archbench.comparison.sides import Project, SideRun, SideSpec, find_project, opened, read_side, uncommitted
+from archbench.comparison.static import static_gate
+from archbench.model.cell import Cell, Plan
 from archbench.model.comparison import Comparison
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, Interrupted, UsageError
@@ -39,9 +26,11 @@ from archbench.progress import PairProgress
 from archbench.results import suite_hash
 from archbench.session import callers_level, describe, held
 from archbench.suite import read_suite
-from archbench.suite.plan import make_plan
+from archbench.suite.plan import make_plan, parse_cell
 from archbench.worker import WorkerClient, run_lock
 
+FEWEST_TURNS = 3
+MOST_PAIRS = 1000
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
 
@@ -80,9 +69,91 @@ def gate_of(
         return static_gate(Path(what), sides, project, place, python=sys.executable, options=options), place
     with held(environment, force=force):
         spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
-        books = _books(spec, text, out)
-        with run_lock(books.path):
-            return _played(spec, suite, plan, books, project, budget_s=budget_s, progress=progress), books.path
+        store = open_gate(spec, text, out)
+        protocol = protocol_for(plan.device, suite.protocol)
+        with run_lock(store.path), ExitStack() as trees:
+            play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol)
+            runs = [
+                trees.enter_context(opened(side, project, store.path, sys.executable))
+                for side in (spec.base, spec.head)
+            ]
+            _play(play, store, ("base", "head"), runs, spec.device, budget_s, progress)
+            return finish(play, spec, plan, runs), store.path
+
+
+def duel_of(
+    texts: Sequence[str],
+    *,
+    pairs: int | None,
+    turns: int | None,
+    max_time: str | None,
+    device: str,
+    fresh: bool,
+    allow_code: bool,
+    force: bool,
+    progress: bool | None,
+) -> Duel:
+    """How the duel of these cells ended. Parameters as of `archbench duel`; errors as for a gate."""
+    budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
+    if len(texts) < 2:
+        raise UsageError(f"a duel needs two cells or more, and {texts[0]!r} is one")
+    count = PAIRS if pairs is None else pairs
+    if not FEWEST_PAIRS <= count <= MOST_PAIRS:
+        raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")
+    if turns is not None and not FEWEST_TURNS <= turns <= MOST_PAIRS:
+        raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
+    environment = describe(device)
+    protocol = protocol_for(environment.kind, {} if turns is None else {"turns": turns})
+    spec = DuelSpec(cells=_cells(texts, environment, allow_code), protocol=protocol, environment=environment)
+    with held(environment, force=force):
+        store = open_duel(spec, fresh=fresh)
+        play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
+        sides = [SideRun(python=sys.executable, env=None)] * len(spec.cells)
+        names = [str(number) for number in range(1, len(sides) + 1)]
+        _play(play, store, names, sides, environment.device, budget_s, progress)
+        return play.concluded()
+
+
+def _play(
+    play: Interleave,
+    store: PairStore[Any],
+    names: Sequence[str],
+    sides: Sequence[SideRun],
+    device: str,
+    budget_s: float | None,
+    progress: bool | None,
+) -> None:
+    """Play what is left to play, each side by a worker of its own. Raises `Interrupted`; finished pairs are kept."""
+    try:
+        with ExitStack() as stack:
+            line = stack.enter_context(PairProgress(store.path, done=play.pairs_done, shown=progress))
+            if not play.next_pairs(settle=budget_s is not None):
+                return
+            workers = [
+                stack.enter_context(
+                    WorkerClient(
+                        side.python,
+                        device=device,
+                        env=side.env,
+                        cwd=side.cwd,
+                        log=(store.path / f"worker-{name}.log").absolute(),
+                    )
+                )
+                for name, side in zip(names, sides, strict=True)
+            ]
+            play.play(workers, sides, max_time_s=budget_s, tell=line.show)
+    except KeyboardInterrupt:
+        raise Interrupted(store.path) from None
+
+
+def _cells(texts: Sequence[str], environment: Environment, allow_code: bool) -> tuple[Cell, ...]:
+    found: dict[str, Cell] = {}
+    for text in texts:
+        cell = parse_cell(text, environment.kind, allow_code=allow_code)
+        if cell.cell_id in found:
+            raise UsageError(f"{text!r} is named twice; `archbench gate --aa` sets a cell against itself")
+        found[cell.cell_id] = cell
+    return tuple(found.values())
 
 
 def seconds_of(text: str, option: str) -> float:
@@ -158,98 +229,3 @@ def _environment(side: SideSpec, here: Environment) -> Environment:
         return here
     with WorkerClient(side.identity, device=here.device) as worker:
         return worker.start().environment
-
-
-def _books(spec: GateSpec, text: str, out: Path | None) -> GateBooks:
-    """The gate to continue, or a new one."""
-    if out is not None:
-        if not GateBooks.holds(out):
-            return GateBooks.create(out, spec, text)
-        refuse_other(out, spec)
-        return GateBooks(out)
-    for path in find_gates(GATES, spec):
-        if not (path / "comparison.json").exists():
-            return GateBooks(path)
-        break  # the last one was finished: the same command begins a new one
-    return GateBooks.create(GATES / spec.suite / new_gate_id(spec), spec, text)
-
-
-def _played(
-    spec: GateSpec,
-    suite: Suite,
-    plan: Plan,
-    books: GateBooks,
-    project: Project | None,
-    *,
-    budget_s: float | None,
-    progress: bool | None,
-) -> Comparison:
-    """Play what is left to play, and conclude. Raises `Interrupted`; the pairs that are finished are kept."""
-    noise = read_noise(spec.base_environment.hardware_class)
-    thresholds = {
-        cell.cell_id: noise.threshold(cell.cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell in plan.cells
-    }
-    play = GatePlay(spec, books, plan.cells, thresholds, protocol_for(plan.device, suite.protocol))
-    with ExitStack() as stack:
-        sides = [
-            stack.enter_context(opened(side, project, books.path, sys.executable)) for side in (spec.base, spec.head)
-        ]
-        try:
-            _play(play, spec, books, sides, budget_s, progress)
-        except KeyboardInterrupt:
-            raise Interrupted(books.path) from None
-    return _conclusion(play, spec, plan, sides)
-
-
-def _play(
-    play: GatePlay,
-    spec: GateSpec,
-    books: GateBooks,
-    sides: Sequence[SideRun],
-    budget_s: float | None,
-    progress: bool | None,
-) -> None:
-    with ExitStack() as stack:
-        line = stack.enter_context(PairProgress(books.path, done=_done(play), shown=progress))
-        if not play.moves(settle=budget_s is not None):
-            return
-        workers = [
-            stack.enter_context(
-                WorkerClient(
-                    side.python,
-                    device=spec.device,
-                    env=side.env,
-                    cwd=side.cwd,
-                    log=(books.path / f"worker-{name}.log").absolute(),
-                )
-            )
-            for name, side in zip(("base", "head"), sides, strict=True)
-        ]
-
-        def tell(played: Played) -> None:
-            line.show(
-                played.move.cell_id,
-                played.pair,
-                done=played.pairs_done,
-                left=played.pairs_left,
-                cells_open=played.cells_open,
-                seconds_left=played.seconds_left,
-            )
-
-        play.play(workers, sides, max_time_s=budget_s, tell=tell)
-
-
-def _done(play: GatePlay) -> int:
-    return sum(len(log.everything) for log in play.logs.values())
-
-
-def _conclusion(play: GatePlay, spec: GateSpec, plan: Plan, sides: Sequence[SideRun]) -> Comparison:
-    notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
-    if spec.learning:
-        pairs = {cell_id: log.everything for cell_id, log in play.logs.items()}
-        noise = read_noise(spec.base_environment.hardware_class).learnt(pairs, spec)
-        notes.append(f"Learnt how widely the cells scatter: {write_noise(noise)}.")
-        play.thresholds = {
-            cell_id: noise.threshold(cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell_id in play.logs
-        }
-    return conclude(spec, list(play.logs.values()), play.thresholds, sides, notes)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from archbench.model.cell import short_id
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
-from archbench.model.pair import Pair
+from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
 from archbench.model.record import Record
 from archbench.model.units import MS, change, duration
@@ -139,18 +139,18 @@ class PairProgress:
     ) -> None:
         self._bar.stop()
 
-    def show(self, cell_id: str, pair: Pair, *, done: int, left: int, cells_open: int, seconds_left: float) -> None:
-        """Take in a finished pair. `left`: pairs still to come as far as is known."""
-        ratio = pair.log_ratio()
-        said = short_id(cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
-        outlook = f"{cells_open} open, ETA {duration(seconds_left)}" if cells_open else ""
-        self._bar.update(self._pairs, completed=done, total=done + left, description=said, outlook=outlook)
-        for index in pair.failed:
-            row = pair.rows[index]
-            where = f" in {row.error_phase}" if row.error_phase else ""
-            side = ("base", "head")[index] if len(pair.rows) == 2 else f"cell {index + 1}"
-            what = f"{short_id(cell_id)} ({side}): {row.status}{where}: {row.error_message or 'no message'}"
-            self._console.print(what, markup=False, soft_wrap=True)
+    def show(self, told: PairDone) -> None:
+        """Take in a finished pair."""
+        ratio = told.pair.log_ratio()
+        said = short_id(told.cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
+        outlook = f"{told.cells_open} open, ETA {duration(told.seconds_left)}" if told.cells_open else ""
+        total = told.pairs_done + told.pairs_left
+        self._bar.update(self._pairs, completed=told.pairs_done, total=total, description=said, outlook=outlook)
+        if (failure := told.pair.failure()) is not None:
+            index, how = failure
+            rows = told.pair.rows
+            side = ("base", "head")[index] if len({row.cell_id for row in rows}) == 1 else f"cell {index + 1}"
+            self._console.print(f"{short_id(rows[index].cell_id)} ({side}): {how}", markup=False, soft_wrap=True)
 
 
 class PhaseLine:

@@ -32,7 +32,7 @@ from archbench.device import collect_environment
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
-from archbench.model.pair import Frozen, Pair
+from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import protocol_for
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import start_afresh
@@ -127,7 +127,7 @@ def play_spread(folder: Path, count: int) -> None:
                 for alternate in (False, True):
                     file = folder / f"spread-{name}-{'apart' if alternate else 'turns'}-{number:02d}.json"
                     if file.exists():
-                        pair = msgspec.json.decode(file.read_bytes(), type=Pair)
+                        pair = msgspec.json.decode(file.read_bytes(), type=ProcessPair)
                     else:
                         context = RunContext(run_id="spread", round=number, environment=environment)
                         task = Task(

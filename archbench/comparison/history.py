@@ -225,11 +225,11 @@ def _points(stretch: Sequence[_Entry]) -> dict[str, list[Point]]:
     """Each cell's time in each run of one environment, corrected by one canary on the CPU."""
     import pandas as pd
 
-    from archbench.choose.summary import summarise
+    from archbench.choose.summary import fit_rows, summarise
 
     frame = pd.concat([undisturbed(entry.rows.frame) for entry in stretch])
     cells = summarise(corrected(frame, float(frame["canary_s"].median()), without_canary(frame)))
-    cells = cells[(cells["status"] == "ok") & (cells["verdict"] != "invalid")]
+    cells = cells[fit_rows(cells)]
     time = cells["rank_latency_s"].astype(float)
     time = time.fillna(cells["batch_size"].astype(float) / cells["rank_throughput_img_s"].astype(float))
     ends = [cells[name].astype(float).tolist() for name in ("rank_latency_low_s", "rank_latency_high_s")]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NEVER = ("hardware_class", "protocol_version")
 """Where these differ, the times are of different experiments, and no flag makes a verdict of them."""
-LOCKED = {
+MUST_MATCH = {
     "torch_version": "the libraries are part of what is timed",
     "driver_version": "the driver is part of what is timed",
     "suite": "other suites ask for other cells",
@@ -105,10 +105,10 @@ def check_allowed(allow: Collection[str]) -> None:
             raise UsageError(
                 f"--allow-different {name}: times of another {name} are another experiment; never compared"
             )
-        if name not in LOCKED:
+        if name not in MUST_MATCH:
             raise UsageError(
-                f"--allow-different {name}: not a locked column; there are {', '.join(LOCKED)}"
-                f"{did_you_mean(name, LOCKED)}"
+                f"--allow-different {name}: not a locked column; there are {', '.join(MUST_MATCH)}"
+                f"{did_you_mean(name, MUST_MATCH)}"
             )
 
 
@@ -123,7 +123,7 @@ def refuse_incomparable(base: Side, head: Side, allow: Collection[str]) -> None:
             + (
                 "measure both sides on the same hardware with the same archbench"
                 if name in NEVER
-                else f"{LOCKED[name]}. If that is the question: --allow-different {name}"
+                else f"{MUST_MATCH[name]}. If that is the question: --allow-different {name}"
             )
         )
 
@@ -142,14 +142,14 @@ def other_flags(base: pd.Series, head: pd.Series, allow: Collection[str]) -> tup
                 found.setdefault(flag, f"{flag} {before[flag]} in the base, {after[flag]} in the head")
     if found and "applied" not in allow:
         raise UnfitError(
-            f"{'; '.join(found.values())}: {LOCKED['applied']}. If that is the question: --allow-different applied"
+            f"{'; '.join(found.values())}: {MUST_MATCH['applied']}. If that is the question: --allow-different applied"
         )
     return tuple(found.values())
 
 
 def differences(base: Rows, head: Rows, ours: Side, theirs: Side) -> Iterator[str]:
     """Notes on everything that differs between the two sides and was not refused."""
-    names = [*LOCKED, *NOTED]
+    names = [*MUST_MATCH, *NOTED]
     changed = [
         f"{name.removesuffix('_version')} {before} → {after}"
         for name in names

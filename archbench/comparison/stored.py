@@ -15,12 +15,11 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.comparison.counted import findings
+from archbench.comparison.judge import invalid_codes, judge_runs, remedy_of
 from archbench.comparison.rows import Rows, check_allowed, differences, other_flags, refuse_incomparable, side_of
 from archbench.comparison.timed import Timed, timed, undisturbed, usable
-from archbench.comparison.verdicts import judge
 from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
-from archbench.model.reasons import REASONS
 from archbench.model.units import percent
 from archbench.stats.paired import unpaired
 
@@ -40,7 +39,7 @@ _SHIFT_CELLS = 5
 def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequence[Floor] = ()) -> Comparison:
     """Judge every cell that both sides have; nothing is read and nothing written.
 
-    `allow`: locked columns that may differ, since that is the question (`archbench.comparison.rows.LOCKED`); with
+    `allow`: locked columns that may differ, since that is the question (`archbench.comparison.rows.MUST_MATCH`); with
     `suite` a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the
     runs' own twins; the widest counts.
 
@@ -181,7 +180,7 @@ def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pa
 def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellComparison]:
     fit = [pair for pair in pairs if pair.base_times and pair.head_times]
     estimates = [unpaired(pair.base_times, pair.head_times) for pair in fit]
-    judged = iter(judge(estimates, [pair.clock for pair in fit], floor))
+    judged = iter(judge_runs(estimates, [pair.clock for pair in fit], floor))
     for pair in pairs:
         known: dict[str, Any] = {"verdict": "invalid", "why": _unfit(pair)}
         if pair.base_times and pair.head_times:
@@ -218,12 +217,11 @@ def _figures(row: Row, times: tuple[float, ...]) -> Figures:
 
 def _unfit(pair: _Pair) -> Why:
     side, row = ("base", pair.base) if not pair.base_times else ("head", pair.head)
-    codes = [code for code in row["reasons"] if code in REASONS and REASONS[code].effect == "invalid"]
-    remedies = [REASONS[code].remedy for code in codes if REASONS[code].remedy]
+    codes = invalid_codes(row["reasons"])
     cause = (
         f"no measurement of the {side} is fit to be used ({', '.join(codes)})" if codes else f"the {side} has no time"
     )
-    return Why("invalid_rows", f"{cause}: {remedies[0] if remedies else 'measure it again'}")
+    return Why("invalid_rows", f"{cause}: {remedy_of(codes)}")
 
 
 def _plain(cells: pd.DataFrame) -> list[Row]:

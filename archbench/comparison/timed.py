@@ -86,17 +86,23 @@ def undisturbed(frame: pd.DataFrame) -> pd.DataFrame:
     Dividing by a canary corrects for a machine that is slower, not for a neighbour that came and went: one canary of
     20 times its usual time, beside a network that it hardly touched, makes a ratio of a twentieth.
     """
+    import pandas as pd
+
+    from archbench.choose.summary import fit_rows
+
     drifted = np.fromiter(("drift" in codes for codes in frame["reasons"]), dtype=bool, count=len(frame))
     if not drifted.any():
         return frame
-    calm = (frame["status"] == "ok") & (frame["verdict"] != "invalid") & ~drifted
+    calm = pd.Series(fit_rows(frame) & ~drifted, index=frame.index)
     left = calm.groupby([frame["run_id"], frame["cell_id"]]).transform("sum")
     return frame[~(drifted & (left >= FEWEST_KEPT).to_numpy())]
 
 
 def usable(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows whose figures may enter a test."""
-    return frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")]
+    from archbench.choose.summary import fit_rows
+
+    return frame[fit_rows(frame)]
 
 
 def _timed(frame: pd.DataFrame) -> Timed:

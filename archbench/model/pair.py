@@ -35,7 +35,7 @@ class Frozen(Struct, frozen=True, kw_only=True):
     """The processes do not fit in memory together: whole processes alternate."""
 
 
-class Pair(Struct, frozen=True, kw_only=True):
+class ProcessPair(Struct, frozen=True, kw_only=True):
     """Fresh processes, one a side (base, head) or one a cell of a duel, and what they measured in turns."""
 
     rows: tuple[Record, ...]
@@ -54,6 +54,20 @@ class Pair(Struct, frozen=True, kw_only=True):
         """The processes that gave no time."""
         return tuple(index for index, row in enumerate(self.rows) if row.status != "ok")
 
+    @property
+    def fit(self) -> bool:
+        """Whether the times may enter a test: all ended well, none was throttled or shared, a turn was kept."""
+        return not self.failed and self.log_ratio() is not None and all(row.verdict != "invalid" for row in self.rows)
+
+    def failure(self) -> tuple[int, str] | None:
+        """Which process failed, and how; `None` where none did. One that was sent away since another failed is none."""
+        for index in self.failed:
+            row = self.rows[index]
+            if row.status != "skipped":
+                where = f" in {row.error_phase}" if row.error_phase else ""
+                return index, f"{row.status}{where}: {row.error_message or 'no message'}"
+        return None
+
     def log_ratio(self, of: int = 1, to: int = 0) -> float | None:
         """Median over the turns of log(time of one process / time of another); `None` where one failed."""
         kept = [turn for turn in self.turns if turn.kept]
@@ -70,3 +84,16 @@ class Pair(Struct, frozen=True, kw_only=True):
     @staticmethod
     def _median_s(turns: Sequence[Turn], index: int) -> float:
         return median(turn.seconds[index] for turn in turns)
+
+
+class PairDone(Struct, frozen=True, kw_only=True):
+    """What is told after each pair."""
+
+    cell_id: str
+    """Whose it is; of a duel, the cell that the first is held against."""
+    pair: ProcessPair
+    pairs_done: int
+    pairs_left: int
+    """At the least: cells that are still to be flagged will need more."""
+    cells_open: int
+    seconds_left: float

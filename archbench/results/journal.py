@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample
-from archbench.results.files import replacing
+from archbench.results.files import atomic_write
 from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Journal:
         """
         # Plain pages: with compression and statistics a row of 80 columns takes three times as long to write and read.
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        with replacing(self.folder / name) as file, pq.ParquetWriter(file, self.schema, **options) as writer:
+        with atomic_write(self.folder / name) as file, pq.ParquetWriter(file, self.schema, **options) as writer:
             writer.write_table(to_table(rows, self.schema))
 
     def names(self) -> list[str]:
@@ -79,7 +79,7 @@ class Journal:
         if folded is None and self.merged.exists():
             self.merged.rename(f"{self.merged}.damaged")
         rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
-        with replacing(self.merged) as file, pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
+        with atomic_write(self.merged) as file, pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
             writer.write_table(rows, row_group_size=ROW_GROUP)
         for name, table in fresh.items():
             if table is None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -34,8 +33,9 @@ from archbench.model.profile import StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
+from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import sync_directory, write_bytes
+from archbench.results.files import begin, dated, read_struct, write_bytes
 from archbench.results.journal import Journal
 from archbench.results.profiles import ProfileFolder
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
@@ -69,21 +69,14 @@ class RunStore:
         Raises `UsageError` where the directory cannot be made or holds something else.
         """
         store = cls(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            foreign = sorted(entry.name for entry in path.iterdir() if not _may_precede_a_run(entry.name))
-            if _ENVIRONMENT in foreign:
-                raise UsageError(f"{path}: already holds a run, of suite {store.suite.suite!r}; give another directory")
-            if foreign:
-                raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory")
-            store._rows.folder.mkdir(exist_ok=True)
-            store._timings.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot store results in {path}: {error.strerror}; give another directory") from error
-        store.adopt(suite, suite_text)
-        write_bytes(path / _PROTOCOL, _pretty(_protocol(suite, environment)))
-        write_bytes(path / _ENVIRONMENT, _pretty(environment))
-        sync_directory(path.parent)
+        if (path / _ENVIRONMENT).exists():
+            raise UsageError(f"{path}: already holds a run, of suite {store.suite.suite!r}; give another directory")
+        files = {
+            _SUITE_TEXT: suite_text.encode(),
+            _SUITE: indented_json(suite).encode(),
+            _PROTOCOL: indented_json(_protocol(suite, environment)).encode(),
+        }
+        begin(path, _ENVIRONMENT, files, environment, folders=["cells", "samples"], what="results")
         return store
 
     @classmethod
@@ -126,7 +119,7 @@ class RunStore:
     def adopt(self, suite: Suite, suite_text: str) -> None:
         """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
         write_bytes(self.path / _SUITE_TEXT, suite_text.encode())
-        write_bytes(self.path / _SUITE, _pretty(suite))
+        write_bytes(self.path / _SUITE, indented_json(suite).encode())
         self.__dict__.pop("suite", None)
 
     @cached_property
@@ -136,7 +129,7 @@ class RunStore:
 
     def calibrate(self, calibration: Calibration) -> None:
         """Store the device's ceilings; those of the last session stand."""
-        write_bytes(self.path / _CALIBRATION, _pretty(calibration))
+        write_bytes(self.path / _CALIBRATION, indented_json(calibration).encode())
         self.__dict__.pop("calibration", None)
 
     def append(self, record: Record, samples: Sequence[Sample] = (), profile: StageProfile | None = None) -> None:
@@ -204,14 +197,7 @@ class RunStore:
         self._rows.fold()
 
     def _decode(self, name: str, kind: type[_Struct]) -> _Struct:
-        try:
-            return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
-        except FileNotFoundError:
-            raise UsageError(f"{self.path}: has no {name}, so it is not a whole run") from None
-        except OSError as error:
-            raise UsageError(f"{self.path / name}: cannot be read: {error.strerror}") from error
-        except msgspec.MsgspecError as error:
-            raise UsageError(f"{self.path / name}: cannot be read by this version of archbench: {error}") from error
+        return read_struct(self.path / name, kind)
 
 
 def suite_hash(suite: Suite) -> str:
@@ -239,7 +225,7 @@ def _protocol(suite: Suite, environment: Environment) -> Protocol:
 
 def new_run_id(suite: Suite, environment: Environment) -> str:
     """A name for a run that begins now: sorts by time, ends in the run's identity."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{run_identity(suite, environment)[:8]}"
+    return dated(run_identity(suite, environment))
 
 
 def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
@@ -257,14 +243,3 @@ def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
 
 def _file_name(record: Record) -> str:
     return f"{file_stem(record.cell_id)}-r{record.round}-v{record.visit}.parquet"
-
-
-def _may_precede_a_run(name: str) -> bool:
-    """A lock, or what a run leaves that was killed while it was created."""
-    return (
-        name.startswith(".") or name.endswith(".lock") or name in {"cells", "samples", _SUITE, _SUITE_TEXT, _PROTOCOL}
-    )
-
-
-def _pretty(value: msgspec.Struct) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

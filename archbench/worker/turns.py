@@ -21,7 +21,7 @@ from archbench.device.kind import kind_named
 from archbench.model.empty_record import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
-from archbench.model.pair import Frozen, Pair, Turn
+from archbench.model.pair import Frozen, ProcessPair, Turn
 from archbench.model.record import Record
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import InterleavedProcess, ProcessFailedError
@@ -43,7 +43,7 @@ def take_turns(
     rng: random.Random,
     frozen: Frozen | None = None,
     alike: bool = True,
-) -> Pair:
+) -> ProcessPair:
     """Start one fresh process a worker, warm all of them up, and let them take turns; their rows and times.
 
     Without `frozen` each process warms up until its step is level; if they are `alike` (two sides of one cell) those
@@ -62,7 +62,7 @@ def take_turns(
         for worker in workers:
             worker.kill()
         raise
-    return Pair(
+    return ProcessPair(
         rows=tuple(match_.rows),
         turns=tuple(match_.turns),
         frozen=match_.frozen,

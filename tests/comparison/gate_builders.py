@@ -9,12 +9,13 @@ from typing import Any
 from builders import make_environment
 from msgspec import structs
 
-from archbench.comparison.gate.books import CellLog, GateSpec
-from archbench.comparison.gate.noise import Threshold
-from archbench.comparison.gate.sides import SideSpec
+from archbench.comparison.gate import GateSpec
+from archbench.comparison.noise import Threshold
+from archbench.comparison.pair_store import PairLog
+from archbench.comparison.sides import SideSpec
 from archbench.model.cell import Cell, Network
 from archbench.model.empty_record import Facts, RunContext, empty_record
-from archbench.model.pair import Frozen, Pair, Turn
+from archbench.model.pair import Frozen, ProcessPair, Turn
 
 FROZEN = Frozen(warmup_steps=(5, 5), steps=(10, 10))
 
@@ -32,7 +33,7 @@ def make_pair(
     base_s: float = 0.01,
     duration_s: float = 2.0,
     origins: tuple[str | None, ...] = (None, None),
-) -> Pair:
+) -> ProcessPair:
     """A pair whose log(head / base) is this; `base` and `head` are columns of the rows."""
     times = (base_s, base_s * math.exp(log_ratio))
     context = RunContext(run_id="gate", round=0, environment=make_environment())
@@ -44,7 +45,7 @@ def make_pair(
         for time, columns in zip(times, (base, head), strict=True)
     )
     whole = all(row.status == "ok" for row in rows)
-    return Pair(
+    return ProcessPair(
         rows=rows,
         turns=(Turn(seconds=times, first=0),) * 3 if whole else (),
         frozen=FROZEN,
@@ -54,9 +55,9 @@ def make_pair(
     )
 
 
-def make_log(screen: Iterable[float] = (), confirm: Iterable[float] = (), cell: Cell | None = None) -> CellLog:
+def make_log(screen: Iterable[float] = (), confirm: Iterable[float] = (), cell: Cell | None = None) -> PairLog:
     """A cell with pairs of these log ratios."""
-    log = CellLog(cell or make_cell())
+    log = PairLog(cell or make_cell())
     for ratio in screen:
         log.add("screen", make_pair(ratio, log.cell))
     for ratio in confirm:
@@ -82,6 +83,6 @@ def make_spec(cells: Iterable[Cell], **overrides: Any) -> GateSpec:
     return GateSpec(**{**fields, **overrides})
 
 
-def usual(*logs: CellLog, **of: Threshold) -> dict[str, Threshold]:
+def usual(*logs: PairLog, **of: Threshold) -> dict[str, Threshold]:
     """The usual thresholds for all cells, but those given by network."""
     return {log.cell.cell_id: of.get(log.cell.network.name, Threshold()) for log in logs}

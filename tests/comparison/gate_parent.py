@@ -8,8 +8,10 @@ from pathlib import Path
 from gate_builders import make_spec
 from turn_fakes import make_turn_worker
 
-from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude
-from archbench.comparison.gate.noise import Threshold
+from archbench.comparison.gate import GatePlay, GateSpec, conclude
+from archbench.comparison.noise import Threshold
+from archbench.comparison.pair_store import PairStore
+from archbench.comparison.sides import SideRun
 from archbench.model.cell import Cell, Network
 from archbench.model.protocol import Protocol
 from archbench.worker import run_lock
@@ -25,10 +27,11 @@ def cells_of(folder: Path, *, slow: bool) -> list[Cell]:
 def main(folder: Path, slow: bool) -> None:
     cells = cells_of(folder, slow=slow)
     spec = make_spec(cells, turns=9)
-    books = GateBooks(folder) if GateBooks.holds(folder) else GateBooks.create(folder, spec, "suite: tiny\n")
+    begun = PairStore(folder, GateSpec)
+    store = begun if begun.holds() else PairStore.create(folder, spec, suite="suite: tiny\n")
     with run_lock(folder), make_turn_worker() as base, make_turn_worker() as head:
         thresholds = {cell.cell_id: Threshold() for cell in cells}
-        play = GatePlay(spec, books, cells, thresholds, Protocol())
+        play = GatePlay(spec, store, cells, thresholds, Protocol())
         done = sum(len(log.everything) for log in play.logs.values())
         sides = [SideRun(python=sys.executable, env={})] * 2
         play.play([base, head], sides, max_time_s=None, tell=lambda played: None)

@@ -112,7 +112,7 @@ def test_another_torch_is_exit_3_until_it_is_the_question(base: Path, tmp_path: 
 def test_what_the_gate_learnt_of_this_hardware_is_a_floor(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archbench.comparison.gate.noise import CellNoise, Learnt, Noise, write_noise
+    from archbench.comparison.noise import CellNoise, Learnt, Noise, write_noise
 
     monkeypatch.chdir(tmp_path)
     sides = [run(tmp_path / name, measured(times(middle, 6, 0.002, seed))) for name, middle, seed in SIDES]

@@ -12,7 +12,7 @@ from builders import make_run, make_suite
 from compare_sides import cell, measured, times, twin
 
 from archbench.cli import main
-from archbench.comparison import LOCKED, NEVER
+from archbench.comparison import MUST_MATCH, NEVER
 from archbench.model.comparison import CELL_VERDICTS
 from archbench.rendering.comparison import FORMATS
 
@@ -50,5 +50,5 @@ def test_every_command_of_the_page_works(runs: Path, capsys: pytest.CaptureFixtu
 
 def test_the_page_names_every_format_lock_and_verdict() -> None:
     text = PAGE.read_text()
-    for word in (*FORMATS, *LOCKED, *NEVER, *CELL_VERDICTS):
+    for word in (*FORMATS, *MUST_MATCH, *NEVER, *CELL_VERDICTS):
         assert f"`{word}`" in text, word

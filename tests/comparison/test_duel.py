@@ -7,9 +7,10 @@ from builders import make_environment
 from msgspec import structs
 from turn_fakes import make_turn_worker
 
-from archbench.comparison.gate.duel import play_duel
-from archbench.comparison.gate.duel_books import DuelBooks
+from archbench.comparison import duel as duel_module
+from archbench.comparison.duel import DUELS, DuelPlay, DuelSpec, open_duel
 from archbench.model.cell import Cell, Network
+from archbench.model.empty_record import Facts
 from archbench.model.errors import UnfitError
 from archbench.model.protocol import Protocol
 
@@ -26,78 +27,102 @@ def cell_of(name, **options):
     return Cell(network=Network(name=name, options={"true_s": 0.01, "jitter": 0.001, **options}), batch_size=1)
 
 
-def fought(workers, *cells, **options):
-    return play_duel(cells, workers, PROTOCOL, pairs=4, **options)
+def spec_of(*cells, environment=None):
+    return DuelSpec(cells=cells, protocol=PROTOCOL, environment=environment or make_environment())
 
 
-def test_the_true_ratio_lies_in_the_interval(workers):
-    duel = fought(workers, cell_of("quick"), cell_of("slow", true_s=0.0105))
+def fought(store, workers, *cells, tell=lambda told: None, max_time_s=None):
+    play = DuelPlay(store.spec(), store, pairs=4)
+    play.play(workers, max_time_s=max_time_s, tell=tell)
+    return play.concluded()
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """Opens the duel of these cells."""
+    monkeypatch.chdir(tmp_path)
+    # The fakes' networks are in no catalogue, and are nobody's code.
+    monkeypatch.setattr(
+        duel_module, "facts", lambda network: Facts(source="user code" if ":" in network.name else "archbench")
+    )
+    return lambda *cells, environment=None, **options: open_duel(spec_of(*cells, environment=environment), **options)
+
+
+def test_the_true_ratio_lies_in_the_interval(workers, begun):
+    cells = cell_of("quick"), cell_of("slow", true_s=0.0105)
+    duel = fought(begun(*cells), workers, *cells)
     (rival,) = duel.rivals
+    assert duel.baseline == cells[0].cell_id
     assert rival.outcome == "slower"
     assert rival.ci_low < 1.05 < rival.ci_high
     assert rival.ratio == pytest.approx(1.05, abs=0.003)
     assert (duel.pairs, duel.turns, len(duel.log_ratios[0])) == (4, 5, 4)
 
 
-@pytest.fixture
-def books(tmp_path, monkeypatch):
-    """Opens the duel of two cells of the catalogue, as the command does."""
-    monkeypatch.chdir(tmp_path)
-
-    def of(*names, environment=None, **options):
-        cells = [Cell(network=Network(name=name), batch_size=1) for name in names or ("resnet18", "resnet34")]
-        return DuelBooks.of(cells, PROTOCOL, environment or make_environment(), **options)
-
-    return of
-
-
-def test_what_was_played_is_kept_and_counts(workers, books):
+def test_what_was_played_is_kept_and_counts(workers, begun):
     cells = cell_of("one"), cell_of("other", true_s=0.02)
 
-    def stop_after_two(pair, done):
-        books().append(pair)
-        if done == 2:
+    def stop_after_two(told):
+        if told.pairs_done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fought(workers, *cells, tell=stop_after_two)
-    kept = books().pairs()
+        fought(begun(*cells), workers, *cells, tell=stop_after_two)
+    kept = DuelPlay(spec_of(*cells), begun(*cells)).played
     assert len(kept) == 2
     new = []
-    duel = fought(workers, *cells, so_far=kept, tell=lambda pair, done: new.append((pair, done)))
-    assert [done for _, done in new] == [3, 4]
-    assert all(pair.frozen == kept[0].frozen for pair, _ in new)
+    duel = fought(begun(*cells), workers, *cells, tell=new.append)
+    assert [(told.pairs_done, told.pairs_left) for told in new] == [(3, 1), (4, 0)]
+    assert all(told.pair.frozen == kept[0].frozen for told in new)
     assert duel.pairs == 4
-    assert fought(workers, *cells, so_far=[*kept, *(pair for pair, _ in new)]).log_ratios == duel.log_ratios
+    assert fought(begun(*cells), workers, *cells, tell=pytest.fail).log_ratios == duel.log_ratios
 
 
-def test_another_question_has_books_of_its_own(workers, books):
-    fought(workers, cell_of("one"), cell_of("other"), tell=lambda pair, done: books().append(pair))
-    begun = books()
-    assert len(begun.pairs()) == 4
-    assert books().path == begun.path
-    assert books(fresh=True).path != begun.path
-    assert books("resnet34", "resnet18").path != begun.path, "the ratio is to the first one"
+def test_another_question_has_a_directory_of_its_own(begun, caplog):
+    one, other = cell_of("one"), cell_of("other")
+    path = begun(one, other).path
+    assert begun(one, other).path == path
+    assert begun(one, other, fresh=True).path != path
+    assert begun(other, one).path != path, "the ratio is to the first one"
     newer = structs.replace(make_environment(), torch_version="3.0")
-    assert books(environment=newer).path != begun.path
-    assert books("nets:build", "resnet18").path != books("nets:build", "resnet18").path, "code may have changed"
+    assert begun(one, other, environment=newer).path != path
+    own = cell_of("nets:build")
+    assert begun(own, one).path != begun(own, one).path, "code may have changed"
 
 
-def test_a_damaged_pair_is_left_out_and_its_place_taken(workers, books, caplog):
-    fought(workers, cell_of("one"), cell_of("other"), tell=lambda pair, done: books().append(pair))
-    broken = books().path / "001.json"
+def test_a_duel_of_an_older_archbench_is_named_and_left_alone(begun, caplog, tmp_path):
+    cells = cell_of("one"), cell_of("third")
+    old = tmp_path / DUELS / f"20260101T000000.000000Z-{spec_of(*cells).identity}"
+    old.mkdir(parents=True)
+    (old / "000.json").write_text("{}")
+    assert begun(*cells).path != old
+    assert f"{old.relative_to(tmp_path)} is of an older archbench" in caplog.text
+    assert [file.name for file in old.iterdir()] == ["000.json"]
+
+
+def test_a_damaged_pair_is_left_out_and_its_place_taken(workers, begun, caplog):
+    cells = cell_of("one"), cell_of("other")
+    store = begun(*cells)
+    fought(store, workers, *cells)
+    broken = sorted((store.path / "pairs").iterdir())[1]
     broken.write_bytes(broken.read_bytes()[:100])
-    kept = books().pairs()
-    assert len(kept) == 3
-    assert "001.json is damaged" in caplog.text
-    books().append(kept[0])
-    assert len(books().pairs()) == 4
+    assert len(DuelPlay(spec_of(*cells), store).played) == 3
+    assert f"{broken.name} is damaged" in caplog.text
+    new = []
+    fought(store, workers, *cells, tell=new.append)
+    assert len(new) == 1
+    assert len(list((store.path / "pairs").iterdir())) == 4
 
 
-def test_what_cannot_be_judged_says_why(workers):
+def test_what_cannot_be_judged_says_why(workers, begun):
+    failing = cell_of("good"), cell_of("bad", build="error")
     with pytest.raises(UnfitError, match=r"bad.* ends with error in build: error at build"):
-        fought(workers, cell_of("good"), cell_of("bad", build="error"))
-    with pytest.raises(UnfitError, match=r"not fit for a duel now \(every turn was rejected\)"):
-        fought(workers, cell_of("good"), cell_of("throttled", rejects=99))
+        fought(begun(*failing), workers, *failing)
+    throttled = cell_of("good"), cell_of("throttled", rejects=99)
+    for _ in range(2):  # what failed is kept, and forgotten by the next attempt
+        with pytest.raises(UnfitError, match=r"not fit for a duel now \(every turn was rejected\)"):
+            fought(begun(*throttled), workers, *throttled)
+    assert len(list((begun(*throttled).path / "pairs").iterdir())) == 4
+    hasty = cell_of("one"), cell_of("other")
     with pytest.raises(UnfitError, match="over after 1 of 4 pairs"):
-        fought(workers, cell_of("one"), cell_of("other"), max_time_s=1e-3)
+        fought(begun(*hasty), workers, *hasty, max_time_s=1e-3)

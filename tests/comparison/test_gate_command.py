@@ -13,7 +13,7 @@ from test_sides import git
 
 from archbench.cli import main
 from archbench.cli.console import warnings_in_one_line
-from archbench.comparison.gate import find_project
+from archbench.comparison.sides import find_project
 from archbench.gating import _sides
 from archbench.model.messages import MESSAGE_VERSION
 from archbench.model.protocol import PROTOCOL_VERSION

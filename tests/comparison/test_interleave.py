@@ -15,10 +15,10 @@ from gate_parent import cells_of
 from turn_fakes import make_turn_worker
 from worker_fakes import is_running, wait_until
 
-from archbench.comparison.gate import GateBooks, GatePlay, SideRun, conclude, find_gates, refuse_other
-from archbench.comparison.gate.noise import Threshold, read_noise
-from archbench.comparison.gate.play import LEARNING_PAIRS
-from archbench.gating import _conclusion
+from archbench.comparison.gate import LEARNING_PAIRS, GatePlay, GateSpec, conclude, finish, refuse_other
+from archbench.comparison.noise import Threshold, read_noise
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores
+from archbench.comparison.sides import SideRun
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol
@@ -41,9 +41,9 @@ def cell_of(name, **options):
 def gate(folder, workers, *cells, max_time_s=None, sides=None, **overrides):
     """Play a gate; give its play and its comparison."""
     spec = make_spec(cells, **overrides)
-    books = GateBooks.create(folder, spec, "suite: tiny\n")
+    store = PairStore.create(folder, spec, suite="suite: tiny\n")
     thresholds = {cell.cell_id: Threshold() for cell in cells}
-    play = GatePlay(spec, books, cells, thresholds, Protocol())
+    play = GatePlay(spec, store, cells, thresholds, Protocol())
     runs = sides or [SideRun(python=sys.executable, env={})] * 2
     play.play(workers, runs, max_time_s=max_time_s, tell=lambda played: None)
     return play, conclude(spec, list(play.logs.values()), thresholds)
@@ -54,7 +54,7 @@ def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, workers):
     assert [cell.verdict for cell in result.cells] == ["same"] * 3
     assert result.exit_code() == 0
     assert len(list((tmp_path / "g" / "pairs").iterdir())) == 15
-    assert not play.moves()
+    assert not play.next_pairs()
     (numbers,) = {log.frozen for log in play.logs.values()}
     assert all(pair.frozen == numbers for log in play.logs.values() for pair in log.everything)
     rounds = [row.round for log in play.logs.values() for pair in log.everything for row in pair.rows]
@@ -139,7 +139,7 @@ def test_a_damaged_pair_is_played_again(tmp_path, workers, caplog):
     gate(tmp_path / "g", workers, *cells)
     victim = sorted((tmp_path / "g" / "pairs").iterdir())[-1]
     victim.write_bytes(victim.read_bytes()[:100])
-    logs = GateBooks(tmp_path / "g").logs(cells)
+    logs = PairStore(tmp_path / "g", GateSpec).fill(PairLog(cell) for cell in cells)
     assert len(logs[cells[0].cell_id].everything) == 4
     assert victim.name in caplog.text
 
@@ -150,23 +150,28 @@ def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, w
     files = sorted((tmp_path / "g" / "pairs").iterdir())
     before = [file.read_bytes() for file in files]
     files[1].write_bytes(before[1][:100])
-    assert GateBooks(tmp_path / "g").logs(cells)[cells[0].cell_id].next_number("screen") == 1
+    assert (
+        PairStore(tmp_path / "g", GateSpec)
+        .fill(PairLog(cell) for cell in cells)[cells[0].cell_id]
+        .next_number("screen")
+        == 1
+    )
 
 
 def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, workers):
     cells = [cell_of("a")]
     play, _ = gate(tmp_path / "g", workers, *cells)
-    books = GateBooks(tmp_path / "g")
+    store = PairStore(tmp_path / "g", GateSpec)
     first = min((tmp_path / "g" / "pairs").iterdir())
     first.write_bytes(b"{")
-    (log,) = books.logs(cells).values()
+    (log,) = store.fill(PairLog(cell) for cell in cells).values()
     assert log.frozen is not None
     assert not log.surveyed
-    again = GatePlay(books.spec(), books, cells, play.thresholds, Protocol())
+    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
     again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
     (log,) = again.logs.values()
     assert log.surveyed
-    assert conclude(books.spec(), [log], play.thresholds).exit_code() == 0
+    assert conclude(store.spec(), [log], play.thresholds).exit_code() == 0
 
 
 def learning(folder, workers, cells, most=LEARNING_PAIRS):
@@ -177,13 +182,17 @@ def learning(folder, workers, cells, most=LEARNING_PAIRS):
             raise KeyboardInterrupt
 
     spec = make_spec(cells, learning=True)
-    books = GateBooks(folder) if GateBooks.holds(folder) else GateBooks.create(folder, spec, "suite: tiny\n")
-    play = GatePlay(spec, books, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
+    store = (
+        PairStore(folder, GateSpec)
+        if PairStore(folder, GateSpec).holds()
+        else PairStore.create(folder, spec, suite="suite: tiny\n")
+    )
+    play = GatePlay(spec, store, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
     sides = [SideRun(python=sys.executable, env={})] * 2
     with contextlib.suppress(KeyboardInterrupt):
         play.play(workers, sides, max_time_s=None, tell=tell)
     plan = Plan(suite="tiny", device="cpu", seed=0, rounds=((Group(cells=tuple(cells)),),))
-    comparison = _conclusion(play, spec, plan, sides)
+    comparison = finish(play, spec, plan, sides)
     print(render_comparison(comparison, "text"))
     assert comparison.exit_code() == 0
     noise = read_noise(spec.base_environment.hardware_class)
@@ -206,21 +215,21 @@ def test_only_the_same_command_continues_a_gate(tmp_path):
     cells = cells_of(tmp_path, slow=False)
     spec = make_spec(cells)
     path = tmp_path / "tiny" / "one"
-    GateBooks.create(path, spec, "suite: tiny\n")
-    assert list(find_gates(tmp_path, spec)) == [path]
-    assert list(find_gates(tmp_path, make_spec(cells, turns=5))) == []
-    refuse_other(path, spec)
+    PairStore.create(path, spec, suite="suite: tiny\n")
+    assert [store.path for store in find_stores(tmp_path / spec.suite, spec)] == [path]
+    assert list(find_stores(tmp_path / spec.suite, make_spec(cells, turns=5))) == []
+    refuse_other(PairStore(path, GateSpec), spec)
     with pytest.raises(UsageError, match="another turns"):
-        refuse_other(path, make_spec(cells, turns=5))
+        refuse_other(PairStore(path, GateSpec), make_spec(cells, turns=5))
     other = make_spec(cells, base=spec.head)
     with pytest.raises(UsageError, match="whose base is a"):
-        refuse_other(path, other)
-    with pytest.raises(UsageError, match="not empty"):
-        GateBooks.create(path, spec, "suite: tiny\n")
+        refuse_other(PairStore(path, GateSpec), other)
+    with pytest.raises(UsageError, match="already holds a gate"):
+        PairStore.create(path, spec, suite="suite: tiny\n")
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "thesis.doc").write_text("")
     with pytest.raises(UsageError, match=r"holds 'thesis.doc'"):
-        GateBooks.create(tmp_path / "x", spec, "suite: tiny\n")
+        PairStore.create(tmp_path / "x", spec, suite="suite: tiny\n")
 
 
 def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, workers):
@@ -230,10 +239,10 @@ def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, workers):
         spec = make_spec(cells)
         play = GatePlay(
             spec,
-            GateBooks.create(tmp_path / str(number), spec, ""),
+            PairStore.create(tmp_path / str(number), spec, suite=""),
             cells,
             {cell.cell_id: Threshold() for cell in cells},
             Protocol(),
         )
-        orders.append([move.cell_id for move in play.moves()])
+        orders.append([move.cell_id for move in play.next_pairs()])
     assert orders[0] == orders[1]

@@ -7,16 +7,16 @@ import pytest
 from gate_builders import make_cell, make_log, make_pair, make_spec, usual
 from msgspec import structs
 
-from archbench.comparison.gate.conclude import conclude
-from archbench.comparison.gate.noise import Threshold
-from archbench.comparison.gate.sides import SideRun
-from archbench.comparison.gate.verdicts import judge
+from archbench.comparison.gate import conclude
+from archbench.comparison.judge import judge_pairs
+from archbench.comparison.noise import Threshold
+from archbench.comparison.sides import SideRun
 
 NOISE = np.random.default_rng(5).normal(0, 0.004, 12)
 
 
 def verdict_of(log, threshold=None):
-    (cell,) = judge([log], {log.cell.cell_id: threshold or Threshold()})
+    (cell,) = judge_pairs([log], {log.cell.cell_id: threshold or Threshold()})
     return cell
 
 
@@ -164,7 +164,7 @@ def test_what_to_know_before_believing_it(tmp_path):
 def test_a_hundred_innocent_cells_are_blamed_for_nothing():
     rng = np.random.default_rng(1)
     logs = [make_log(rng.normal(0, 0.01, 5), rng.normal(0, 0.01, 12), make_cell(f"n{n}")) for n in range(100)]
-    assert not [cell for cell in judge(logs, usual(*logs)) if cell.verdict == "slower"]
+    assert not [cell for cell in judge_pairs(logs, usual(*logs)) if cell.verdict == "slower"]
 
 
 def test_pairs_whose_every_turn_was_rejected_are_unfit_rather_than_played_for_ever():
@@ -173,6 +173,6 @@ def test_pairs_whose_every_turn_was_rejected_are_unfit_rather_than_played_for_ev
         pair = make_pair()
         log.add("screen", structs.replace(pair, turns=tuple(structs.replace(one, kept=False) for one in pair.turns)))
     assert log.wasted == 2
-    (cell,) = judge([log], {log.cell.cell_id: Threshold()})
+    (cell,) = judge_pairs([log], {log.cell.cell_id: Threshold()})
     assert (cell.verdict, cell.why.code) == ("invalid", "invalid_rows")
     assert "rejected every turn" in cell.why.sentence

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from archbench.comparison.verdicts import judge
+from archbench.comparison.judge import judge_runs
 from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
 from archbench.stats.paired import VISIBLE_EFFECT, LogRatio, unpaired
 
@@ -21,7 +21,7 @@ def estimate(change: float, error: float | None = 0.001, count: int = 12) -> Log
 
 
 def one(change: float, *, error: float | None = 0.001, floor: Floor | None = FLOOR, clock: float | None = None):
-    (judged,) = judge([estimate(change, error)], [clock], floor)
+    (judged,) = judge_runs([estimate(change, error)], [clock], floor)
     assert judged.why.code in WHY
     assert judged.why.sentence
     return judged.verdict, judged.why.code
@@ -44,7 +44,7 @@ def test_a_sharp_estimate(change: float, verdict: str, code: str) -> None:
 
 def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> None:
     assert one(0.01, error=0.02) == ("undecided", "not_shown")
-    (judged,) = judge([estimate(0.01, 0.02)], [None], FLOOR)
+    (judged,) = judge_runs([estimate(0.01, 0.02)], [None], FLOOR)
     assert judged.detectable is not None
     assert judged.detectable > VISIBLE_EFFECT
     assert f"{100 * judged.detectable:.1f} %" in judged.why.sentence
@@ -53,10 +53,10 @@ def test_a_blunt_estimate_is_undecided_and_says_what_it_could_have_seen() -> Non
 
 
 def test_a_noisy_cell_is_slower_only_beyond_its_own_threshold() -> None:
-    (judged,) = judge([estimate(0.40, 0.02)], [None], FLOOR)
+    (judged,) = judge_runs([estimate(0.40, 0.02)], [None], FLOOR)
     assert (judged.verdict, judged.noisy) == ("slower", True)
     assert LEAST_EFFECT < VISIBLE_EFFECT < judged.threshold < 0.4
-    (near,) = judge([estimate(0.062, 0.02)], [None], FLOOR)
+    (near,) = judge_runs([estimate(0.062, 0.02)], [None], FLOOR)
     assert near.p is not None
     assert near.p < 0.01
     assert (near.verdict, near.why.code) == ("undecided", "small")
@@ -64,7 +64,7 @@ def test_a_noisy_cell_is_slower_only_beyond_its_own_threshold() -> None:
 
 def test_one_process_a_side_is_never_decided() -> None:
     assert one(0.5, error=None) == ("undecided", "one_process")
-    (judged,) = judge([estimate(0.5, None)], [None], FLOOR)
+    (judged,) = judge_runs([estimate(0.5, None)], [None], FLOOR)
     assert (judged.ci_low, judged.detectable, judged.p) == (None, None, None)
     assert "--rounds" in judged.why.sentence
     assert judged.ratio == pytest.approx(1.5)
@@ -87,7 +87,7 @@ def test_within_the_floor_nothing_is_slower_or_faster() -> None:
 
 def test_a_verdict_of_a_stored_baseline_says_so_and_names_the_floor() -> None:
     for change in (0.05, -0.05):
-        (judged,) = judge([estimate(change)], [None], FLOOR)
+        (judged,) = judge_runs([estimate(change)], [None], FLOOR)
         assert "baseline is stored" in judged.why.sentence
         assert "1.0 % (the twin)" in judged.why.sentence
 
@@ -100,15 +100,15 @@ def test_other_clocks_decide_nothing(clock: float, code: str) -> None:
 def test_holm_asks_more_of_a_cell_among_many() -> None:
     none = Floor(spread=0.0, origin="none")
     alone = estimate(0.02, 0.006, 12)
-    assert judge([alone], [None], none)[0].verdict == "slower"
-    among = judge([alone] + [estimate(0.0, 0.006)] * 199, [None] * 200, none)
+    assert judge_runs([alone], [None], none)[0].verdict == "slower"
+    among = judge_runs([alone] + [estimate(0.0, 0.006)] * 199, [None] * 200, none)
     assert among[0].verdict == "undecided"
-    assert among[0].detectable > judge([alone], [None], none)[0].detectable
+    assert among[0].detectable > judge_runs([alone], [None], none)[0].detectable
 
 
 def test_the_interval_holds_the_ratio_even_with_a_wild_process() -> None:
     wild = unpaired([1.0, 1.0, 1.0, 1.01, 1.0], [1.0, 1.0, 1.0, 3.0, 1.01])
-    (judged,) = judge([wild], [None], FLOOR)
+    (judged,) = judge_runs([wild], [None], FLOOR)
     assert judged.ci_low <= judged.ratio <= judged.ci_high
     assert judged.verdict == "undecided"
 
@@ -119,7 +119,7 @@ def test_equal_suites_alarm_no_more_often_than_they_may() -> None:
     alarms = 0
     for _ in range(150):
         estimates = [unpaired(np.exp(rng.normal(0, 0.01, 5)), np.exp(rng.normal(0, 0.01, 5))) for _ in range(20)]
-        judged = judge(estimates, [None] * 20, Floor(spread=0.0, origin="none"))
+        judged = judge_runs(estimates, [None] * 20, Floor(spread=0.0, origin="none"))
         alarms += any(cell.verdict in ("slower", "faster") for cell in judged)
     assert alarms <= 8
 
@@ -130,5 +130,5 @@ def test_a_large_slowdown_is_found_among_equal_cells() -> None:
     for _ in range(50):
         slow = unpaired(np.exp(rng.normal(0, 0.005, 10)), 1.05 * np.exp(rng.normal(0, 0.005, 10)))
         others = [unpaired(np.exp(rng.normal(0, 0.005, 10)), np.exp(rng.normal(0, 0.005, 10))) for _ in range(30)]
-        found += judge([slow, *others], [None] * 31, FLOOR)[0].verdict == "slower"
+        found += judge_runs([slow, *others], [None] * 31, FLOOR)[0].verdict == "slower"
     assert found == 50

@@ -8,7 +8,7 @@ from builders import make_environment
 from gate_builders import make_cell, make_pair, make_spec
 from msgspec import structs
 
-from archbench.comparison.gate.noise import (
+from archbench.comparison.noise import (
     FEWEST,
     MOST_KEPT,
     Noise,

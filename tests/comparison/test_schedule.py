@@ -7,9 +7,9 @@ from gate_builders import make_cell, make_log, make_pair, usual
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.comparison.gate.books import MOST_WASTED
-from archbench.comparison.gate.noise import Threshold
-from archbench.comparison.gate.schedule import leaning, moves, outlook
+from archbench.comparison.noise import Threshold
+from archbench.comparison.pair_store import MOST_WASTED
+from archbench.comparison.schedule import leaning, next_pairs, outlook
 from archbench.stats.twostage import SCREEN_EFFECT, SCREEN_PAIRS, may_hide, screen
 
 ratios = st.lists(st.floats(-0.1, 0.1), min_size=SCREEN_PAIRS, max_size=SCREEN_PAIRS)
@@ -42,7 +42,7 @@ def test_pairs_after_the_screen_do_not_change_it():
 
 
 def next_of(*logs, **options):
-    found = moves(
+    found = next_pairs(
         {log.cell.cell_id: log for log in logs},
         usual(*logs),
         {log.cell.cell_id: [n] for n, log in enumerate(logs)},
@@ -97,7 +97,7 @@ def test_a_noisy_cell_is_flagged_by_its_own_threshold():
     log = make_log([0.02] * 5)
     assert next_of(log) == [("resnet50", "confirm")]
     own = {log.cell.cell_id: Threshold(screen=0.03, confirm=0.045, noisy=True)}
-    assert moves({log.cell.cell_id: log}, own, {log.cell.cell_id: [0]}) == []
+    assert next_pairs({log.cell.cell_id: log}, own, {log.cell.cell_id: [0]}) == []
 
 
 def test_learning_plays_more_pairs_of_every_cell():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from archbench.comparison.gate.sides import find_project, opened, read_side, uncommitted
+from archbench.comparison.sides import find_project, opened, read_side, uncommitted
 from archbench.model.errors import UnfitError, UsageError
 
 

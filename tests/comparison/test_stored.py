@@ -11,7 +11,7 @@ import pytest
 from builders import make_environment, make_record, make_rows, make_suite
 from compare_sides import CELL, cell, measured, rows_of, times, twin
 
-from archbench.comparison import LOCKED, NEVER, Rows, compare
+from archbench.comparison import MUST_MATCH, NEVER, Rows, compare
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record
@@ -123,7 +123,7 @@ def test_other_flags_of_the_process_are_refused_by_name(tmp_path: Path) -> None:
 def test_an_unlocked_column_cannot_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"torch_versoin: not a locked column.*did you mean torch_version"):
         both(tmp_path, measured(STEADY), measured(AGAIN), allow=["torch_versoin"])
-    assert set(LOCKED).isdisjoint(NEVER)
+    assert set(MUST_MATCH).isdisjoint(NEVER)
 
 
 def test_other_suites_are_refused_and_on_request_compared_in_what_they_share(tmp_path: Path) -> None:

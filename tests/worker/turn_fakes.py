@@ -11,7 +11,7 @@ from worker_fakes import FACTS, make_environment
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
-from archbench.model.pair import Frozen, Pair
+from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import Protocol
 from archbench.worker import WorkerClient
 from archbench.worker.turns import take_turns
@@ -39,7 +39,7 @@ def play(
     seed: int = 0,
     frozen: Frozen | None = None,
     alike: bool = True,
-) -> Pair:
+) -> ProcessPair:
     """One pair."""
     rng = random.Random(seed)
     return take_turns(workers, requests, turns=turns, block_s=0.1, rng=rng, frozen=frozen, alike=alike)

@@ -51,7 +51,8 @@ class SideRun(Struct, frozen=True, kw_only=True):
     """What a side's processes are started with."""
 
     python: str
-    env: dict[str, str]
+    env: dict[str, str] | None
+    """`None`: that of this process."""
     cwd: Path | None = None
     tree: Path | None = None
     """The checkout that its code comes from; `None` for an interpreter."""

@@ -15,8 +15,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from archbench.comparison.gate.books import CellLog, Stage
-from archbench.comparison.gate.noise import Threshold
+from archbench.comparison.noise import Threshold
+from archbench.comparison.pair_store import PairLog, Stage
 from archbench.stats.paired import EQUIVALENCE_MARGIN, paired
 from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS, screen
 
@@ -26,7 +26,7 @@ FIRST_LOOK = SCREEN_PAIRS // 2 + 1
 Leaning = Literal["slower", "faster", "level", "open"]
 
 
-class Move(Struct, frozen=True, order=True):
+class NextPair(Struct, frozen=True, order=True):
     """One pair that could be played: the smaller, the sooner."""
 
     rank: int
@@ -57,14 +57,14 @@ def leaning(ratios: Sequence[float], effect: float) -> Leaning:
     return "slower" if left == 0 and screen(seen, effect) else "level"
 
 
-def moves(
-    logs: Mapping[str, CellLog],
+def next_pairs(
+    logs: Mapping[str, PairLog],
     thresholds: Mapping[str, Threshold],
     places: Mapping[str, Sequence[int]],
     *,
     screen_pairs: int = SCREEN_PAIRS,
     settle: bool = False,
-) -> list[Move]:
+) -> list[NextPair]:
     """Every pair that is still worth playing, the most deciding first; at most one a cell.
 
     `places`: for each cell its place in the order of each round, used in turn. `screen_pairs`: more than the screen's
@@ -76,12 +76,12 @@ def moves(
         if urgent is not None:
             rank, distance, stage = urgent
             orders = places[cell_id]
-            found.append(Move(rank, distance, orders[len(log.everything) % len(orders)], cell_id, stage))
+            found.append(NextPair(rank, distance, orders[len(log.everything) % len(orders)], cell_id, stage))
     return sorted(found)
 
 
 def outlook(
-    logs: Mapping[str, CellLog], thresholds: Mapping[str, Threshold], *, screen_pairs: int = SCREEN_PAIRS
+    logs: Mapping[str, PairLog], thresholds: Mapping[str, Threshold], *, screen_pairs: int = SCREEN_PAIRS
 ) -> dict[str, int]:
     """Pairs that each open cell will still need, going by how it leans so far; cells that need none are left out."""
     needed = {}
@@ -99,7 +99,7 @@ def outlook(
     return needed
 
 
-def _urgency(log: CellLog, threshold: Threshold, screen_pairs: int, settle: bool) -> tuple[int, float, Stage] | None:
+def _urgency(log: PairLog, threshold: Threshold, screen_pairs: int, settle: bool) -> tuple[int, float, Stage] | None:
     if log.given_up:
         return None
     screened, confirmed = log.ratios("screen"), log.ratios("confirm")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from archbench.comparison import Rows, compare, read_rows
-from archbench.comparison.gate.sides import Project, SideRun, SideSpec, opened
+from archbench.comparison.rows import Rows, read_rows
+from archbench.comparison.sides import Project, SideRun, SideSpec, opened
+from archbench.comparison.stored import compare
 from archbench.model.comparison import Comparison
 from archbench.model.errors import ArchbenchError, UnfitError, UsageError
 from archbench.results.run import RESULTS

@@ -12,19 +12,22 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from archbench.comparison.gate.books import GateSpec, fit
 from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
-from archbench.model.pair import Pair
+from archbench.model.pair import ProcessPair
 from archbench.results.files import write_bytes
 from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired
 from archbench.stats.repeatability import repeatability_limit
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
+
+if TYPE_CHECKING:
+    from archbench.comparison.gate import GateSpec
 
 NOISE = Path("results") / "noise"
 MOST_KEPT = 4
@@ -92,14 +95,14 @@ class Noise(Struct, frozen=True, kw_only=True):
     hardware_class: str
     cells: tuple[CellNoise, ...] = ()
 
-    def learnt(self, pairs: Mapping[str, Sequence[Pair]], spec: GateSpec) -> Noise:
+    def learnt(self, pairs: Mapping[str, Sequence[ProcessPair]], spec: GateSpec) -> Noise:
         """This and the A/A pairs of a gate, by cell id; a pair that is not fit to be used teaches nothing.
 
         To learn the same gate again, or more of it, changes nothing else.
         """
         cells = {cell.cell_id: cell for cell in self.cells}
         for cell_id, played in pairs.items():
-            known = [(ratio, one.latency_s()) for one in played if fit(one) and (ratio := one.log_ratio()) is not None]
+            known = [(ratio, one.latency_s()) for one in played if one.fit and (ratio := one.log_ratio()) is not None]
             if not known:
                 continue
             ratios, times = zip(*known, strict=True)

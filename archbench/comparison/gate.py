@@ -1,0 +1,284 @@
+"""Is the head slower than the base, on this machine and now? Two sides whose processes take turns, block by block.
+
+results/gate/<suite>/<id>/
+    gate.json, pairs/          see `PairStore`
+    suite.yaml                 the suite as given
+    comparison.json, report.md   what the pairs say together
+    worker-*.log               what workers and networks printed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from archbench.comparison.counted import findings
+from archbench.comparison.interleave import Interleave, from_tree
+from archbench.comparison.judge import judge_pairs
+from archbench.comparison.noise import Threshold, read_noise, write_noise
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores
+from archbench.comparison.schedule import NextPair, next_pairs, outlook
+from archbench.comparison.sides import SideRun, SideSpec
+from archbench.model.cell import Cell, Plan
+from archbench.model.comparison import Comparison, Finding, Side
+from archbench.model.environment import Environment
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.protocol import PROTOCOL_VERSION, Protocol
+from archbench.model.units import percent
+from archbench.results.files import dated
+from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
+
+GATES = Path("results") / "gate"
+ORDERS = 32
+"""Seeded orders of the cells, one a round of pairs; more rounds than any gate has."""
+LEARNING_PAIRS = CONFIRM_PAIRS
+"""Screening pairs of each cell where the spread itself is the question."""
+_NAMED = 4
+"""Cells that a note names before it only counts the rest."""
+_VERSIONS = ("torch_version", "torchvision_version", "timm_version", "cuda_version", "python_version")
+
+
+class GateSpec(Struct, frozen=True, kw_only=True):
+    """All that decides what a gate measures: gates that share it may be continued by each other."""
+
+    MARKER: ClassVar[str] = "gate.json"
+
+    suite: str
+    suite_hash: str
+    cells: tuple[str, ...]
+    device: str
+    base: SideSpec
+    head: SideSpec
+    base_environment: Environment
+    head_environment: Environment
+    turns: int
+    turn_s: float
+    seed: int
+    learning: bool = False
+    """`--aa`: base against itself."""
+    allow_code: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Equal for gates that may be continued by each other."""
+        parts = (
+            *(self.suite_hash, self.device, *self.cells, self.turns, self.turn_s, self.seed, self.learning),
+            *(self.base.identity, self.head.identity),
+            *(self.base_environment.fingerprint, self.head_environment.fingerprint),
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @property
+    def subject(self) -> str:
+        """Equal for gates whose bases' pairs may stand together: one code, one set of libraries, the same turns."""
+        parts = (self.base.identity, self.base_environment.fingerprint, self.turns, self.turn_s)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class GatePlay(Interleave):
+    """A gate while it is played."""
+
+    counted = ("static", "memory")
+
+    def __init__(
+        self,
+        spec: GateSpec,
+        store: PairStore[GateSpec],
+        cells: Sequence[Cell],
+        thresholds: Mapping[str, Threshold],
+        protocol: Protocol,
+    ) -> None:
+        care = msgspec.structs.replace(protocol, turns=spec.turns, turn_s=spec.turn_s)
+        logs = store.fill(PairLog(cell) for cell in cells)
+        super().__init__(store, logs, care, seed=spec.seed, allow_code=spec.allow_code)
+        self._places = _places(list(logs), spec.seed)
+        self._screen_pairs = LEARNING_PAIRS if spec.learning else SCREEN_PAIRS
+        self.thresholds = thresholds
+
+    def next_pairs(self, *, settle: bool = False) -> Sequence[NextPair]:
+        return next_pairs(self.logs, self.thresholds, self._places, screen_pairs=self._screen_pairs, settle=settle)
+
+    def outlook(self) -> Mapping[str, int]:
+        return outlook(self.logs, self.thresholds, screen_pairs=self._screen_pairs)
+
+
+def open_gate(spec: GateSpec, suite_text: str, out: Path | None = None) -> PairStore[GateSpec]:
+    """The gate to continue, in `out` or the latest that was not finished; or a new one.
+
+    Raises `UsageError` where `out` holds something else, `UnfitError` where it holds one of another machine.
+    """
+    if out is not None:
+        store = PairStore(out, GateSpec)
+        if store.holds():
+            refuse_other(store, spec)
+            return store
+        return PairStore.create(out, spec, suite=suite_text)
+    for store in find_stores(GATES / spec.suite, spec):
+        if not (store.path / "comparison.json").exists():
+            return store
+        break  # the last one was finished: the same command begins a new one
+    return PairStore.create(GATES / spec.suite / dated(spec.identity), spec, suite=suite_text)
+
+
+def refuse_other(store: PairStore[GateSpec], spec: GateSpec) -> None:
+    """Raise `UsageError` where a directory's gate is about something else, `UnfitError` where of another machine."""
+    path, theirs = store.path, store.spec()
+    if theirs.identity == spec.identity:
+        return
+    for name in ("suite", "suite_hash", "device", "learning", "turns", "turn_s", "cells"):
+        if getattr(theirs, name) != getattr(spec, name):
+            raise UsageError(f"{path} holds a gate with another {name.replace('_', ' ')}; give another --out")
+    for name, before, now in (("base", theirs.base, spec.base), ("head", theirs.head, spec.head)):
+        if before.identity != now.identity:
+            raise UsageError(
+                f"{path} holds a gate whose {name} is {before.label} ({before.identity[:12]}), not {now.label} "
+                f"({now.identity[:12]}); give another --out"
+            )
+    raise UnfitError(f"{path} holds a gate of another machine or other libraries; give another --out")
+
+
+def thresholds_of(spec: GateSpec) -> dict[str, Threshold]:
+    """By how much each cell must differ, going by what is known of the machine's noise."""
+    noise = read_noise(spec.base_environment.hardware_class)
+    return {cell_id: noise.threshold(cell_id, turns=spec.turns, turn_s=spec.turn_s) for cell_id in spec.cells}
+
+
+def finish(play: GatePlay, spec: GateSpec, plan: Plan, sides: Sequence[SideRun]) -> Comparison:
+    """What the pairs say together, once they have all been played; a gate that learns has learnt now."""
+    notes = [f"{skip.cell.cell_id} was skipped: {skip.reason}." for skip in plan.skipped]
+    if spec.learning:
+        pairs = {cell_id: log.everything for cell_id, log in play.logs.items()}
+        noise = read_noise(spec.base_environment.hardware_class).learnt(pairs, spec)
+        notes.append(f"Learnt how widely the cells scatter: {write_noise(noise)}.")
+        play.thresholds = thresholds_of(spec)
+    return conclude(spec, list(play.logs.values()), play.thresholds, sides, notes)
+
+
+def conclude(
+    spec: GateSpec,
+    logs: Sequence[PairLog],
+    thresholds: Mapping[str, Threshold],
+    sides: Sequence[SideRun] = (),
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Judge the pairs so far. `sides` say where code was expected to come from; `notes` go before the gate's own."""
+    started = min((pair.started_at for log in logs for pair in log.everything), default=None)
+    return Comparison(
+        kind="turns",
+        base=_side(spec, spec.base, spec.base_environment, started),
+        head=_side(spec, spec.head, spec.head_environment, started),
+        cells=judge_pairs([log for log in logs if not _never_timed(log)], thresholds),
+        findings=_findings(logs),
+        notes=(*notes, *_notes(spec, logs, thresholds, sides)),
+        duration_s=sum(pair.duration_s for log in logs for pair in log.everything),
+    )
+
+
+def _side(spec: GateSpec, side: SideSpec, environment: Environment, started: str | None) -> Side:
+    return Side(
+        label=side.described,
+        hardware_class=environment.hardware_class,
+        protocol_version=PROTOCOL_VERSION,
+        suite=spec.suite,
+        driver_version=environment.driver_version,
+        archbench_version=environment.archbench_version,
+        started_at=started,
+        **{name: getattr(environment, name) for name in _VERSIONS},
+    )
+
+
+def _never_timed(log: PairLog) -> bool:
+    """Both sides say that the cell cannot be run at all: no verdict on a time is to be had, or missed."""
+    return bool(log.everything) and all({row.status for row in pair.rows} == {"unsupported"} for pair in log.everything)
+
+
+def _findings(logs: Sequence[PairLog]) -> tuple[Finding, ...]:
+    import pandas as pd
+
+    played = [log for log in logs if log.everything]
+    if not played:
+        return ()
+    frames = []
+    for side in (0, 1):
+        rows = [msgspec.structs.asdict(log.standing_for(side)) for log in played]
+        frames.append(pd.DataFrame(rows).set_index("cell_id"))
+    return findings(*frames, may_lack=False)
+
+
+def _notes(
+    spec: GateSpec, logs: Sequence[PairLog], thresholds: Mapping[str, Threshold], sides: Sequence[SideRun]
+) -> Iterator[str]:
+    ours, theirs = spec.base_environment, spec.head_environment
+    changed = [
+        f"{name.removesuffix('_version')} {getattr(ours, name)} → {getattr(theirs, name)}"
+        for name in _VERSIONS
+        if getattr(ours, name) != getattr(theirs, name)
+    ]
+    changed += [
+        f"{name} {ours.libraries.get(name, 'none')} → {theirs.libraries.get(name, 'none')}"
+        for name in sorted(ours.libraries.keys() | theirs.libraries.keys())
+        if ours.libraries.get(name) != theirs.libraries.get(name)
+    ]
+    if changed:
+        yield f"Between the sides this changed: {', '.join(changed)}."
+    if spec.base.identity == spec.head.identity and not spec.learning:
+        yield "Base and head are the same: whatever is called slower or faster here is a false alarm."
+    yield from _of_code(logs, sides)
+    yield from _of_noise(logs, thresholds)
+    alternated = [log.cell.cell_id for log in logs if log.frozen is not None and log.frozen.alternate]
+    if alternated:
+        yield (
+            f"Two processes of {_names(alternated)} do not fit in memory together, so whole processes alternated: "
+            "the machine's drift between them is in the ratio."
+        )
+    rows = [row for log in logs for pair in log.everything for row in pair.rows if row.contention is not None]
+    contended = sum("contended" in row.reasons for row in rows)
+    if contended:
+        share = percent(contended / len(rows))
+        yield f"Other work took CPU time from {share} of the processes; taking turns makes both sides pay for it."
+
+
+def _of_code(logs: Sequence[PairLog], sides: Sequence[SideRun]) -> Iterator[str]:
+    """Two revisions of a project from which no network comes are the same thing twice."""
+    origins = [origin for log in logs for pair in log.everything[:1] for origin in pair.origins if origin]
+    revisions = bool(sides) and all(side.tree is not None for side in sides)
+    if origins and revisions and not any(from_tree(origin, side) for origin in origins for side in sides):
+        yield (
+            "No network of the suite comes from the project's own code, so base and head ran the same code: name its "
+            "networks as module:function, with --allow-code."
+        )
+
+
+def _of_noise(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> Iterator[str]:
+    noisy = {log.cell.cell_id: one for log in logs if (one := thresholds[log.cell.cell_id]).noisy}
+    for cell_id, one in noisy.items():
+        yield (
+            f"{cell_id} is noisy (its A/A pairs scatter by {percent(one.spread or 0.0)}) and has its own threshold of "
+            f"{percent(one.confirm)}."
+        )
+    unknown = [log.cell.cell_id for log in logs if thresholds[log.cell.cell_id].spread is None]
+    if unknown:
+        which = "any cell" if len(unknown) == len(logs) else _names(unknown)
+        yield f"How widely {which} scatters here is not known: `archbench gate SUITE --base X --aa` learns it."
+
+
+def _names(cell_ids: Sequence[str]) -> str:
+    more = len(cell_ids) - _NAMED
+    return ", ".join(cell_ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _places(cell_ids: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """Each cell's place in each of the seeded orders; they depend on the cells and the seed alone."""
+    places: dict[str, list[int]] = {cell_id: [] for cell_id in cell_ids}
+    for number in range(ORDERS):
+        order = sorted(cell_ids)
+        random.Random(f"{seed}-{number}").shuffle(order)
+        for place, cell_id in enumerate(order):
+            places[cell_id].append(place)
+    return places

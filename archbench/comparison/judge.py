@@ -1,0 +1,407 @@
+"""Verdicts of two sides: from the processes of two runs, from the pairs of a gate, and from those of a duel. Pure.
+
+All go down one ladder: what forbids a verdict, what was shown, what was not reached, what is the same, and the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Literal
+
+from msgspec import Struct
+
+from archbench.comparison.noise import Threshold
+from archbench.comparison.pair_store import PairLog
+from archbench.comparison.schedule import leaning
+from archbench.model.cell import Cell
+from archbench.model.comparison import (
+    CLOCK_TOLERANCE,
+    LEAST_EFFECT,
+    CellComparison,
+    CellVerdict,
+    Figures,
+    Floor,
+    Why,
+)
+from archbench.model.pair import ProcessPair
+from archbench.model.reasons import REASONS
+from archbench.model.record import Record
+from archbench.model.units import change, percent
+from archbench.stats import median_interval
+from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm
+from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, trimmed
+
+LEVEL = 0.01
+"""Chance of calling any cell of two runs slower that is not, over all cells of a comparison; and of faster."""
+DUEL_LEVEL = 0.025
+"""Of each one-sided test: 5 % that a cell is called faster or slower which is neither, over all rivals together."""
+FEWEST_CONFIRMING = 6
+"""Fresh pairs that may decide a cell when time ran out before all of them were played: trimming takes one at each
+end, and four tell."""
+
+
+def invalid_codes(reasons: Sequence[str]) -> list[str]:
+    """The codes among these reasons that make a row unfit to be used, each once and sorted."""
+    return sorted({code for code in reasons if code in REASONS and REASONS[code].effect == "invalid"})
+
+
+def remedy_of(codes: Sequence[str]) -> str:
+    """What can be done about the first of these that anything can be done about."""
+    return next((REASONS[code].remedy for code in codes if REASONS[code].remedy), "measure it again")
+
+
+def _verdict(
+    by: str,
+    clock: float | None,
+    *,
+    shown: tuple[CellVerdict, Why] | None,
+    pending: Why | None,
+    equivalent: bool,
+    otherwise: Why,
+    instead: str = "",
+) -> tuple[CellVerdict, Why]:
+    """The ladder. `clock`: the head's SM clock over the base's, less 1; `instead`: what to do besides locking it."""
+    if clock is not None and abs(clock) > CLOCK_TOLERANCE:
+        off = f"{by}, but the head's SM clock was {change(clock)} off the base's: lock the clocks{instead}"
+        return "undecided", Why("clocks_differ", off)
+    if shown is not None:
+        return shown
+    if pending is not None:
+        return "undecided", pending
+    if equivalent:
+        return "same", Why("equivalent", f"{by}; the 90 % interval lies within ±{percent(EQUIVALENCE_MARGIN)}")
+    return "undecided", otherwise
+
+
+class Judged(Struct, frozen=True, kw_only=True):
+    """A cell's verdict with the figures it rests on; see `CellComparison`, which takes them over."""
+
+    verdict: CellVerdict
+    why: Why
+    ratio: float
+    ci_low: float | None
+    ci_high: float | None
+    detectable: float | None
+    p: float | None
+    threshold: float
+    noisy: bool
+
+
+def judge_runs(
+    estimates: Sequence[LogRatio], clocks: Sequence[float | None], floor: Floor | None
+) -> tuple[Judged, ...]:
+    """Judge all cells of a stored comparison together; one answer a cell, in order.
+
+    `estimates`: log(head / base) of each cell's processes; `clocks`: the SM clock's change as a share, `None` where no
+    clock is known. Slower and faster are each tested one-sided, with Holm's correction over all cells that more than
+    one process measured. What is tested is that the difference exceeds the floor, not merely 0: a shift that every
+    cell of the session shares is not shown to be the code's. Besides, the median must differ by the cell's threshold.
+    Without a floor no cell is called slower or faster.
+    """
+    tested = [index for index, one in enumerate(estimates) if one.error is not None]
+    level = LEVEL / max(len(tested), 1)  # what Holm asks of the first cell
+    differs = _corrected([estimates[index] for index in tested], 0.0)
+    exceeds = _corrected([estimates[index] for index in tested], math.log1p(floor.spread) if floor else math.inf)
+    shown = {index: _Shown(*both) for index, *both in zip(tested, differs, exceeds, strict=True)}
+    return tuple(
+        _judged_run(one, clock, floor, shown.get(index), level)
+        for index, (one, clock) in enumerate(zip(estimates, clocks, strict=True))
+    )
+
+
+class _Shown(Struct, frozen=True):
+    """p of a cell in the direction seen, corrected for all cells."""
+
+    differs: float
+    """That it does not differ."""
+    exceeds: float
+    """That it does not exceed the floor; 1 where none is known."""
+
+
+def _corrected(estimates: Sequence[LogRatio], than: float) -> list[float]:
+    """Each estimate's p in the direction of its median, after Holm's correction within that direction."""
+    if math.isinf(than):
+        return [1.0] * len(estimates)
+    slower = holm([one.p_slower(than) or 0.0 for one in estimates])
+    faster = holm([one.p_faster(-than) or 0.0 for one in estimates])
+    return [float(up if one.median > 0 else down) for one, up, down in zip(estimates, slower, faster, strict=True)]
+
+
+def _judged_run(
+    estimate: LogRatio, clock: float | None, floor: Floor | None, shown: _Shown | None, level: float
+) -> Judged:
+    ratio = math.exp(estimate.median)
+    ends = estimate.interval()
+    spread = floor.spread if floor else 0.0
+    scatter = estimate.detectable(level)
+    noisy = scatter is not None and scatter > VISIBLE_EFFECT
+    own = max(LEAST_EFFECT, scatter if noisy and scatter is not None else 0.0)
+    detectable = None if scatter is None else (1 + scatter) * (1 + spread) - 1
+    verdict, why = _decided_run(estimate, clock, floor, shown, own, detectable)
+    return Judged(
+        verdict=verdict,
+        why=why,
+        ratio=ratio,
+        # The interval is of the mean; one wild process can leave the median outside of it.
+        ci_low=min(ends[0], ratio) if ends else None,
+        ci_high=max(ends[1], ratio) if ends else None,
+        detectable=detectable,
+        p=shown.differs if shown else None,
+        threshold=max(own, spread),
+        noisy=noisy,
+    )
+
+
+def _decided_run(
+    estimate: LogRatio,
+    clock: float | None,
+    floor: Floor | None,
+    shown: _Shown | None,
+    own: float,
+    detectable: float | None,
+) -> tuple[CellVerdict, Why]:
+    by = change(math.expm1(estimate.median))
+    if shown is None or detectable is None:
+        return "undecided", Why(
+            "one_process",
+            f"{by}, but one process measured a side, and processes differ: run both sides with `--rounds 5` "
+            "or more, or let them take turns with `archbench gate`",
+        )
+    why = _ground(estimate, floor, shown, own, detectable, by)
+    direction: CellVerdict = "slower" if estimate.median > 0 else "faster"
+    same = estimate.equivalent()
+    return _verdict(
+        by,
+        clock,
+        shown=(direction, why) if why.code == "shown" and not same else None,
+        pending=None,
+        equivalent=same,
+        otherwise=why,
+        instead=", or let the sides take turns with `archbench gate`",
+    )
+
+
+def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, detectable: float, by: str) -> Why:
+    """What a difference between two runs amounts to, or why it amounts to nothing."""
+    if shown.differs > LEVEL or estimate.mean * estimate.median <= 0:
+        return Why(
+            "not_shown",
+            f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side could only have "
+            f"shown {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
+        )
+    if abs(estimate.median) < math.log1p(own):
+        return Why("small", f"{by}, certain, but below this cell's threshold of {percent(own)}")
+    if floor is None:
+        return Why(
+            "no_floor",
+            f"{by}, but nothing tells how far apart two runs of the same thing lie here: give the suite a `twin:`, "
+            "or run `archbench gate --aa` once on this hardware",
+        )
+    known = f"the noise floor of {percent(floor.spread)} ({floor.origin})"
+    if shown.exceeds > LEVEL:
+        return Why(
+            "below_floor", f"{by}, not shown to exceed {known}; the baseline is stored, `archbench gate` sees less"
+        )
+    return Why("shown", f"{by}, beyond {known}; the baseline is stored")
+
+
+def judge_pairs(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> tuple[CellComparison, ...]:
+    """Judge all cells together, one answer a cell and in their order; what was not reached is undecided."""
+    leans = [leaning(log.ratios("screen"), thresholds[log.cell.cell_id].screen) for log in logs]
+    slower = _confirmed(logs, leans, thresholds, "slower")
+    faster = _confirmed(logs, leans, thresholds, "faster")
+    return tuple(
+        _judged(log, lean, thresholds[log.cell.cell_id], slower.get(index) or faster.get(index))
+        for index, (log, lean) in enumerate(zip(logs, leans, strict=True))
+    )
+
+
+def _confirmed(
+    logs: Sequence[PairLog], leans: Sequence[str], thresholds: Mapping[str, Threshold], direction: str
+) -> dict[int, Confirmation]:
+    """The answers of the flagged cells that have fresh pairs enough; Holm's correction is over all flagged ones."""
+    flagged = [index for index, lean in enumerate(leans) if lean == direction]
+    sign = 1.0 if direction == "slower" else -1.0
+    # A cell whose fresh pairs were not reached stands among the others with one pair, whose p is 1.
+    pairs = [[sign * ratio for ratio in logs[index].ratios("confirm")] for index in flagged]
+    answers = confirm(
+        [pair if len(pair) >= FEWEST_CONFIRMING else [0.0] for pair in pairs],
+        effects=[thresholds[logs[index].cell.cell_id].confirm for index in flagged],
+    )
+    return {
+        index: answer
+        for index, pair, answer in zip(flagged, pairs, answers, strict=True)
+        if len(pair) >= FEWEST_CONFIRMING
+    }
+
+
+def _judged(log: PairLog, lean: str, threshold: Threshold, answer: Confirmation | None) -> CellComparison:
+    ratios = log.ratios("confirm") if answer else log.ratios("screen")
+    rows = [[pair.rows[side] for pair in log.everything] for side in (0, 1)]
+    estimate = trimmed(ratios) if ratios else None
+    verdict, why = _decided(log, lean, threshold, answer, estimate)
+    if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
+        verdict, why = "invalid", _unfit(log)
+    ends = estimate.interval() if estimate else None
+    return CellComparison(
+        cell_id=log.cell.cell_id,
+        architecture=log.cell.network.name,
+        variant=log.cell.network.label,
+        verdict=verdict,
+        why=why,
+        base=_figures(rows[0], log.everything, 0),
+        head=_figures(rows[1], log.everything, 1),
+        ratio=estimate.ratio if estimate else None,
+        ci_low=ends[0] if ends else None,
+        ci_high=ends[1] if ends else None,
+        detectable=estimate.detectable(CONFIRM_LEVEL) if estimate else None,
+        p=answer.p_adjusted if answer else None,
+        pairs=len(ratios),
+        threshold=math.expm1(threshold.confirm),
+        noisy=threshold.noisy,
+    )
+
+
+def _decided(
+    log: PairLog, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
+) -> tuple[CellVerdict, Why]:
+    if estimate is None and log.wasted:
+        return "invalid", _unfit(log)
+    if estimate is None:
+        return "undecided", Why("out_of_time", "the time ran out before its first pair: give more with --max-time")
+    by = change(math.expm1(estimate.mean))
+    shown: tuple[CellVerdict, Why] | None = None
+    pending = None
+    if answer is not None and answer.regressed:
+        noisy = f", its own threshold of {percent(math.expm1(threshold.confirm))}" if threshold.noisy else ""
+        ground = f"{by} over {estimate.count} fresh pairs (p = {answer.p_adjusted:.1g}){noisy}"
+        shown = ("slower" if lean == "slower" else "faster", Why("shown", ground))
+    elif lean in ("slower", "faster") and answer is None:
+        played = len(log.ratios("confirm"))
+        pending = Why(
+            "out_of_time",
+            f"{by} in the screen, and {played} of {CONFIRM_PAIRS} fresh pairs were played: give more with --max-time",
+        )
+    return _verdict(
+        by,
+        _clock_change(log.everything),
+        shown=shown,
+        pending=pending,
+        equivalent=estimate.equivalent(),
+        otherwise=_open(by, lean, threshold, answer, estimate),
+    )
+
+
+def _open(by: str, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio) -> Why:
+    shown = estimate.detectable(CONFIRM_LEVEL)
+    could = (
+        f"{estimate.count} pairs could only have shown {percent(shown)} or more" if shown else "one pair shows nothing"
+    )
+    if answer is not None:
+        if answer.p_adjusted <= CONFIRM_LEVEL:
+            least = percent(math.expm1(threshold.confirm))
+            return Why("small", f"{by}, certain, but below this cell's threshold of {least}")
+        return Why("not_confirmed", f"flagged as {lean}, but {by} over fresh pairs, which does not show it: {could}")
+    if estimate.count < SCREEN_PAIRS:
+        return Why("out_of_time", f"{by} over {estimate.count} of {SCREEN_PAIRS} pairs: give more with --max-time")
+    return Why("not_shown", f"{by}, neither shown to differ nor to be the same: {could}")
+
+
+def _unfit(log: PairLog) -> Why:
+    for pair in reversed(log.everything):
+        if (failure := pair.failure()) is not None:
+            return Why("failed", f"the {('base', 'head')[failure[0]]} ended with {failure[1]}")
+    rows = [row for pair in log.everything if not pair.fit for row in pair.rows]
+    codes = invalid_codes([code for row in rows for code in row.reasons])
+    played = len(log.everything)
+    told = "no pair is fit" if log.wasted == played else f"{log.wasted} of {played} pairs are not fit"
+    if not codes:
+        return Why("invalid_rows", f"{told} to be used: the device's monitor rejected every turn of it")
+    return Why("invalid_rows", f"{told} to be used ({', '.join(codes)}): {remedy_of(codes)}")
+
+
+def _clock_change(pairs: Sequence[ProcessPair]) -> float | None:
+    """The head's SM clock over the base's, less 1: the median over the pairs; `None` where no clock is known."""
+    changes = [
+        pair.rows[1].sm_clock_mhz / pair.rows[0].sm_clock_mhz - 1
+        for pair in pairs
+        if pair.rows[0].sm_clock_mhz and pair.rows[1].sm_clock_mhz
+    ]
+    return median(changes) if changes else None
+
+
+def _figures(rows: Sequence[Record], pairs: Sequence[ProcessPair], side: int) -> Figures:
+    times = tuple(time for pair in pairs if pair.fit and (time := pair.rows[side].latency_median_s) is not None)
+    interval = median_interval(times) if times else None
+    clocks = [row.sm_clock_mhz for row in rows if row.sm_clock_mhz is not None]
+    peaks = [row.peak_reserved_bytes or row.peak_allocated_bytes for row in rows]
+    return Figures(
+        latency_s=interval.median if interval else None,
+        latency_low_s=interval.low if interval else None,
+        latency_high_s=interval.high if interval else None,
+        peak_bytes=next((peak for peak in peaks if peak is not None), None),
+        params=next((row.params for row in rows if row.params is not None), None),
+        macs=next((row.macs for row in rows if row.macs is not None), None),
+        sm_clock_mhz=median(clocks) if clocks else None,
+        processes=len(times),
+        process_times_s=times,
+    )
+
+
+Outcome = Literal["slower", "faster", "same", "undecided"]
+
+
+class Rival(Struct, frozen=True, kw_only=True):
+    """One cell against the first one named."""
+
+    cell_id: str
+    latency_s: float
+    """Median over the processes' medians."""
+    ratio: float
+    """Its time over the first cell's."""
+    ci_low: float | None
+    """95 % interval of `ratio`."""
+    ci_high: float | None
+    outcome: Outcome
+    """Shown to be slower or faster than the first; else `same` where the 90 % interval lies within the margin."""
+    p: float | None
+    """One-sided, in the direction seen, corrected (Holm) for the number of rivals."""
+
+
+def judge_rivals(cells: Sequence[Cell], pairs: Sequence[ProcessPair]) -> tuple[Rival, ...]:
+    """Each cell of a duel against the first one, judged together."""
+    estimates = [trimmed(log_ratios(pairs, index)) for index in range(1, len(cells))]
+    sides = [one.p_slower() if one.mean > 0 else one.p_faster() for one in estimates]
+    adjusted = holm([1.0 if p is None else p for p in sides])
+    rivals = []
+    for index, (estimate, p) in enumerate(zip(estimates, adjusted, strict=True), start=1):
+        outcome: Outcome = "undecided"
+        if p <= DUEL_LEVEL:
+            outcome = "slower" if estimate.mean > 0 else "faster"
+        elif estimate.equivalent():
+            outcome = "same"
+        low, high = estimate.interval() or (None, None)
+        rivals.append(
+            Rival(
+                cell_id=cells[index].cell_id,
+                latency_s=latency_s(pairs, index),
+                ratio=estimate.ratio,
+                ci_low=low,
+                ci_high=high,
+                outcome=outcome,
+                p=float(p),
+            )
+        )
+    return tuple(rivals)
+
+
+def log_ratios(pairs: Sequence[ProcessPair], index: int) -> list[float]:
+    """Of each pair the median over the turns of log(one cell's time / the first one's)."""
+    return [ratio for pair in pairs if (ratio := pair.log_ratio(of=index)) is not None]
+
+
+def latency_s(pairs: Sequence[ProcessPair], index: int) -> float:
+    """Median over all turns of a cell's time, in seconds."""
+    return median(turn.seconds[index] for pair in pairs for turn in pair.turns if turn.kept)

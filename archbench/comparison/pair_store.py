@@ -1,0 +1,191 @@
+"""Pairs of processes on disk, every finished one in a file of its own, so that a killed gate or duel resumes."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from archbench.model.cell import Cell, file_stem
+from archbench.model.errors import UsageError
+from archbench.model.pair import Frozen, ProcessPair
+from archbench.model.record import Record
+from archbench.results.files import begin, read_struct, write_bytes
+
+log = logging.getLogger(__name__)
+
+Stage = Literal["screen", "confirm"]
+MOST_WASTED = 2
+"""One failed or unfit pair is an accident; with this many, it is asked whether the next would be any better."""
+
+
+class StoredPair(Struct, frozen=True, kw_only=True):
+    """One pair of one cell, screening or confirming it."""
+
+    cell_id: str
+    """`PairLog.key`."""
+    stage: Stage
+    number: int
+    pair: ProcessPair
+
+
+class PairLog:
+    """The pairs of one cell so far, or of the cells of a duel."""
+
+    def __init__(self, *cells: Cell) -> None:
+        self.cells = cells
+        self.cell = cells[0]
+        self.pairs: dict[Stage, list[ProcessPair]] = {"screen": [], "confirm": []}
+        self._taken: dict[Stage, set[int]] = {"screen": set(), "confirm": set()}
+
+    @property
+    def key(self) -> str:
+        """The cell's id, or those of a duel's cells."""
+        return " ".join(cell.cell_id for cell in self.cells)
+
+    def add(self, stage: Stage, pair: ProcessPair, number: int | None = None) -> None:
+        """Add a finished pair, under the next free number unless it has one."""
+        self._taken[stage].add(self.next_number(stage) if number is None else number)
+        self.pairs[stage].append(pair)
+
+    def next_number(self, stage: Stage) -> int:
+        """The smallest that no pair has: that of a damaged file first, so that no whole one is written over."""
+        return next(number for number in itertools.count() if number not in self._taken[stage])
+
+    @property
+    def everything(self) -> list[ProcessPair]:
+        """All pairs, in the order of their stages."""
+        return [*self.pairs["screen"], *self.pairs["confirm"]]
+
+    def ratios(self, stage: Stage) -> list[float]:
+        """log(head / base) of the pairs that are fit to be used, in order."""
+        return [ratio for pair in self.pairs[stage] if pair.fit and (ratio := pair.log_ratio()) is not None]
+
+    def forget_failures(self) -> None:
+        """Leave out pairs that are not fit to be used: another day, the machine may be."""
+        for stage, pairs in self.pairs.items():
+            self.pairs[stage] = [pair for pair in pairs if pair.fit]
+
+    @property
+    def wasted(self) -> int:
+        """Pairs that failed or were unfit."""
+        return sum(not pair.fit for pair in self.everything)
+
+    @property
+    def failing(self) -> bool:
+        """Whether so many pairs failed that this is no accident."""
+        return sum(bool(pair.failed) for pair in self.everything) >= MOST_WASTED
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the next pair would be no better: it fails, or the device's monitor rejects every other pair."""
+        wasted = self.wasted
+        return self.failing or (wasted >= MOST_WASTED and 2 * wasted >= len(self.everything))
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether what is counted, and the memory, are known of both sides."""
+        return all(any(_counted(pair.rows[side]) for pair in self.everything) for side in (0, 1))
+
+    def standing_for(self, side: int) -> Record:
+        """The side's row that was surveyed, or the one that says why the cell was given up.
+
+        One bad process beside others that went well is told with the pairs; a cell given up is one that fails.
+        """
+        rows = [pair.rows[side] for pair in self.everything]
+        surveyed = [row for row in rows if _counted(row)]
+        failed = [row for row in rows if row.status != "ok"]
+        if failed and (self.failing or not surveyed):
+            return failed[-1]
+        return surveyed[0] if surveyed else rows[-1]
+
+    @property
+    def frozen(self) -> Frozen | None:
+        """The numbers that the first pair found out."""
+        return next((pair.frozen for pair in self.everything if pair.frozen is not None and not pair.failed), None)
+
+    @property
+    def pair_s(self) -> float | None:
+        """How long a pair of this cell takes: the longest, but for the first, which surveys, where there are others."""
+        seconds = [pair.duration_s for pair in self.everything]
+        return max(seconds[1:] or seconds, default=None)
+
+
+def _counted(row: Record) -> bool:
+    return row.status == "ok" and row.params is not None
+
+
+class Spec(Protocol):
+    """What a directory of pairs is about: a struct, stored as JSON under the name `MARKER`."""
+
+    MARKER: ClassVar[str]
+
+    @property
+    def identity(self) -> str:
+        """Equal for two that may be continued by each other."""
+        ...
+
+
+S = TypeVar("S", bound=Spec)
+
+
+class PairStore(Generic[S]):
+    """One directory of pairs. One writer at a time, who holds its lock.
+
+    <directory>/
+        gate.json, duel.json   what it is about; written last, so a directory that has it is one
+        pairs/                 one file a pair: every process's row and the times of every turn
+    """
+
+    def __init__(self, path: Path, kind: type[S]) -> None:
+        self.path = path
+        self._kind = kind
+
+    @classmethod
+    def create(cls, path: Path, spec: S, **texts: str) -> PairStore[S]:
+        """Begin in an empty or new directory, with the files `NAME.yaml`. Raises `UsageError` where that cannot be."""
+        files = {f"{name}.yaml": text.encode() for name, text in texts.items()}
+        begin(path, spec.MARKER, files, spec, folders=["pairs"], what=f"a {Path(spec.MARKER).stem}")
+        return cls(path, type(spec))
+
+    def holds(self) -> bool:
+        """Whether the directory is one of this kind."""
+        return (self.path / self._kind.MARKER).exists()
+
+    def spec(self) -> S:
+        """What it is about. Raises `UsageError` where that is missing or of another version."""
+        return read_struct(self.path / self._kind.MARKER, self._kind)
+
+    def append(self, stored: StoredPair) -> None:
+        """Store a finished pair; on return it survives a kill and a power cut. Raises `UnfitError` on a full disk."""
+        name = f"{file_stem(stored.cell_id)}-{stored.stage}-{stored.number:02d}.json"
+        write_bytes(self.path / "pairs" / name, msgspec.json.encode(stored))
+
+    def fill(self, logs: Iterable[PairLog]) -> dict[str, PairLog]:
+        """The logs by key, with every pair so far; a damaged file is named in a warning, its pair is played again."""
+        known = {log.key: log for log in logs}
+        for file in sorted((self.path / "pairs").glob("*.json")):
+            try:
+                stored = msgspec.json.decode(file.read_bytes(), type=StoredPair)
+            except msgspec.MsgspecError as error:
+                log.warning("%s is damaged (%s); its pair is played again", file, error)
+                continue
+            if stored.cell_id in known:
+                known[stored.cell_id].add(stored.stage, stored.pair, stored.number)
+        return known
+
+
+def find_stores(root: Path, spec: S) -> Iterator[PairStore[S]]:
+    """The directories in `root` that the same command began, the latest first."""
+    for marker in sorted(root.glob(f"*/{spec.MARKER}"), reverse=True):
+        store = PairStore(marker.parent, type(spec))
+        try:
+            if store.spec().identity == spec.identity:
+                yield store
+        except UsageError:
+            continue  # of another version
