@@ -203,14 +203,13 @@ def _store(job: Job, out: Path | None, fresh: bool) -> RunStore:
 def _store_skipped(store: RunStore, job: Job) -> None:
     """A cell that cannot be measured here is a row too, with the reason."""
     from archbench.catalog import facts
-    from archbench.model.empty_record import RunContext, empty_record
+    from archbench.model.empty_record import RunContext, failed_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=job.environment)
     for skip in job.plan.skipped:
         if (skip.cell.cell_id, 0, 0) not in finished:
-            row = empty_record(skip.cell, context, facts(skip.cell.network))
-            store.append(msgspec.structs.replace(row, status="unsupported", error_message=skip.reason))
+            store.append(failed_record(skip.cell, context, facts(skip.cell.network), "unsupported", skip.reason))
 
 
 def _executed(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> Iterator[Event]:
