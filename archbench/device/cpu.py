@@ -32,6 +32,7 @@ SETTLE_S = 0.02
 
 PREFLIGHT_LOAD_S = 0.25
 """How long a preflight looks at the load: ticks are 10 ms, so this resolves 2 % on two cores."""
+SECOND_LOOK_S = 1.0
 _NS = 1e9
 
 
@@ -174,9 +175,9 @@ class Cpu:
         return None
 
     def preflight(self, device: str) -> Iterator[Finding]:
-        from archbench.device.checks.host import judge_load, read_load
+        from archbench.device.checks.host import judge_load, settled_load
 
-        yield judge_load(read_load(PREFLIGHT_LOAD_S))
+        yield judge_load(settled_load(PREFLIGHT_LOAD_S, SECOND_LOOK_S))
 
     def examine(self, environment: Environment) -> Iterator[Finding]:
         from archbench.device.checks.gpu import absence_findings

@@ -26,10 +26,10 @@ class Examination(Struct, frozen=True, kw_only=True):
 
 
 def preflight(device: str) -> tuple[Finding, ...]:
-    """What must be right before a run on `cpu` or `cuda:N`; under half a second.
+    """What must be right before a run on `cpu` or `cuda:N`; under half a second, or 1.5 on a machine that is taken.
 
-    Another process that computes on the GPU, heat, or a throttle is `unfit`: refuse unless told otherwise. A busy CPU,
-    and an NVML that does not answer, is `warn`.
+    Another process that computes on the GPU, heat, a throttle, or a CPU of which others use more than half is `unfit`:
+    refuse unless told otherwise. A CPU that is less busy, and an NVML that does not answer, is `warn`.
     """
     return tuple(kind_named(device.partition(":")[0]).preflight(device))
 

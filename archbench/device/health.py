@@ -29,6 +29,10 @@ ENERGY_WINDOW_S = 5.0
 
 CONTENTION_LIMIT = 0.05
 """Lost share of CPU time above which a neighbour is called one. A quiet two-core machine shows below 1 %."""
+CROWDED_LIMIT = 1 / 3
+"""Lost share from which no figure is fit to be used: for every second of work our threads waited half of one, so a step
+took 1.5 times its time, and as the waits come in bursts its interval does not tell. Two busy processes beside a network
+on two cores make it about a half."""
 
 
 class BlockHealth(Struct, frozen=True, kw_only=True):
@@ -68,6 +72,11 @@ class BlockHealth(Struct, frozen=True, kw_only=True):
     def contended(self) -> bool | None:
         """A neighbour took CPU time from us."""
         return None if self.contention is None else self.contention > CONTENTION_LIMIT
+
+    @property
+    def crowded(self) -> bool | None:
+        """Neighbours took so much that the time is theirs as much as ours."""
+        return None if self.contention is None else self.contention > CROWDED_LIMIT
 
 
 def between(before: Reading, after: Reading, *, energy_window_s: float = ENERGY_WINDOW_S) -> BlockHealth:

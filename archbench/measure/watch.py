@@ -84,6 +84,7 @@ class Watch:
         throttled = _share([h.throttled for h in healths])
         foreign = _share([h.foreign for h in healths])
         contention = _median([h.contention for h in healths])
+        crowded = sum(bool(h.crowded) for h in healths) > len(healths) / 2
         limit = self._protocol.rejected_block_limit
         reasons = []
         for code, bad in (
@@ -93,7 +94,8 @@ class Watch:
             ("clock_error", any(h.wall_s is None for h in healths)),
             ("monitor_blind", any("throttled" in h.missing or "foreign" in h.missing for h in healths)),
             ("monitor_gap", any("monitor_gap" in h.missing.values() for h in healths)),
-            ("contended", sum(bool(h.contended) for h in healths) > len(healths) / 2),
+            ("crowded", crowded),
+            ("contended", not crowded and sum(bool(h.contended) for h in healths) > len(healths) / 2),
             ("power_capped", any(h.power_capped for h in healths)),
         ):
             if bad:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
+from archbench.model.record import Verdict
 
 PROFILE_VERSION = 1
 """Of the stored form: raised when a field changes its meaning or goes away."""
@@ -379,6 +380,10 @@ class Profile(Struct, frozen=True, kw_only=True):
     missing: dict[str, str] = {}
     """By the name of a field above that is `None` or empty: why."""
     findings: tuple[Finding, ...] = ()
+    verdict: Verdict = "ok"
+    """Of the machine while the steps were timed: whether the times are fit to be used."""
+    reasons: tuple[str, ...] = ()
+    """Codes behind the verdict (`archbench.model.reasons`), as of a row."""
 
     @property
     def cell_step_s(self) -> float | None:

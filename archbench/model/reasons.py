@@ -46,6 +46,11 @@ REASONS: dict[str, Reason] = {
         meaning="the machine ran at less than half, or more than twice, its usual speed (canary): too far to correct",
         remedy="run the same command again with `--retry-failed` when nothing else runs",
     ),
+    "crowded": Reason(
+        effect="invalid",
+        meaning="other work took over a third of the CPU time that this cell's threads asked for, most of the time",
+        remedy="close it, and run the same command again with `--retry-failed`; `archbench doctor` shows the load",
+    ),
     # suspect: usable with a mark
     "nonstationary": Reason(
         effect="suspect",

@@ -22,7 +22,6 @@ from archbench.measure import compiler
 from archbench.measure.workload import Workload
 from archbench.model.profile import KernelMap, OperatorProfile
 from archbench.profiler.operators import MOST_OPERATORS, watch_operators
-from archbench.profiler.timing import time_plain
 
 _GRAPH_RANGE = "## Call CompiledFxGraph"
 _GENERATED = re.compile(r"^graph_\d+_")
@@ -47,7 +46,9 @@ class Ran(Struct, frozen=True):
     modules: tuple[str, ...] = ()
 
 
-def map_kernels(make: Callable[[], Workload], clock: Clock, eager_step_s: float, timing_s: float) -> KernelMap:
+def map_kernels(
+    make: Callable[[], Workload], clock: Clock, eager_step_s: float, time_step: Callable[[Workload], float]
+) -> KernelMap:
     """Compile the workload that `make` gives with empty caches, time its step, and say what each kernel is for."""
     compiler.reset()
     with compiler.cold_cache(), _recording() as written:
@@ -57,7 +58,7 @@ def map_kernels(make: Callable[[], Workload], clock: Clock, eager_step_s: float,
         clock.synchronize()
         compile_s = time.perf_counter() - begin
         workload.step()
-    step_s = time_plain(workload, clock, timing_s)
+    step_s = time_step(workload)
     window = watch_operators(workload, None, None, step_s)
     known = {path for path, _ in workload.module.named_modules()}
     graphs = [[Written(one.name, tuple(p for p in one.modules if p in known)) for one in graph] for graph in written]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,12 +15,13 @@ from torch import nn
 from archbench.analyze import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.kind import find_device, kind_of, open_clock
+from archbench.device.kind import find_device, kind_of, open_clock, open_probe
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads
+from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
@@ -35,13 +37,14 @@ from archbench.model.profile import (
     RooflinePoint,
 )
 from archbench.model.protocol import Protocol, protocol_for
+from archbench.model.reasons import verdict_of
 from archbench.profiler.counting import count_by_module
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
 from archbench.profiler.operators import BLIND, Window, watch_operators
 from archbench.profiler.rows import Ceilings, module_rows, stage_rows, step_parts
-from archbench.profiler.timing import StepTimes, time_by_module
+from archbench.profiler.timing import StepTimes, time_by_module, time_plain
 from archbench.profiler.trace_file import add_module_tracks
 from archbench.profiler.traffic import Traffic, watch_traffic
 
@@ -73,6 +76,18 @@ class _Run:
         self._threads = request.threads or default_threads(request.environment.cpu_count)
         self._missing: dict[str, str] = {}
         self._has_kernels = kind_of(self._device).activity is not None
+
+    @cached_property
+    def _watch(self) -> Watch:
+        """Over all that is timed; opened once the device is in use."""
+        uuid = kind_of(self._device).uuid(self._device)
+        return Watch(open_probe(self._request.environment.device, uuid=uuid), None, self._protocol())
+
+    def _watched(self, timed: Callable[[], T]) -> T:
+        self._watch.begin()
+        found = timed()
+        self._watch.end()
+        return found
 
     def profile(self) -> Profile:
         self._enter("count")
@@ -111,12 +126,15 @@ class _Run:
             batch_size=self._cell.batch_size,
             training=self._cell.phase == "training",
         )
+        reasons = self._watch.report().reasons
         return Profile(
             network=self._cell.network.label,
             cell=self._cell,
             device=self._cell.device,
             environment=self._request.environment,
             threads=self._threads,
+            verdict=verdict_of(reasons),
+            reasons=reasons,
             params=rows[0].params,
             macs=counted.macs if counted else None,
             step_s=times.plain_s,
@@ -199,7 +217,7 @@ class _Run:
     def _times(self, workload: Workload, clock: Clock) -> StepTimes:
         with gc_paused():
             warm_up(workload.step, clock, self._protocol(), first_cell=True)
-            return time_by_module(workload, clock, self._request.timing_s)
+            return self._watched(lambda: time_by_module(workload, clock, self._request.timing_s))
 
     def _window(self, workload: Workload, traffic: Traffic, ceilings: Ceilings | None, step_s: float) -> Window:
         trace = None if self._request.trace is None else Path(self._request.trace)
@@ -241,9 +259,12 @@ class _Run:
     def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:
         self._enter("compile")
         clock = open_clock(self._device)
+
+        def time_step(workload: Workload) -> float:
+            return self._watched(lambda: time_plain(workload, clock, self._request.timing_s))
+
         found = self._unless_impossible(
-            "compiled",
-            lambda: map_kernels(lambda: self._workload(module, self._cell), clock, eager_s, self._request.timing_s),
+            "compiled", lambda: map_kernels(lambda: self._workload(module, self._cell), clock, eager_s, time_step)
         )
         if found is not None and found.mapped_share is None:
             self._missing["compiled"] = BLIND

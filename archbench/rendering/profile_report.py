@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from archbench.choose.profile_difference import Aligned, Difference, Side, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
+from archbench.model.reasons import explain
 from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent
 from archbench.rendering.content import (
     Block,
@@ -74,7 +75,8 @@ def profile_label(profile: Profile) -> str:
 
 def _lead(profile: Profile) -> tuple[Block, ...]:
     said = findings_said(profile)
-    return (Paragraph(f"On {machine_words(profile)}: {step_words(profile)}."), *([Bullets(said)] if said else []))
+    measured = f"On {machine_words(profile)}: {step_words(profile)}. {verdict_words(profile)}."
+    return (Paragraph(measured), *([Bullets(said)] if said else []))
 
 
 def findings_said(profile: Profile) -> tuple[str, ...]:
@@ -93,6 +95,18 @@ def step_words(profile: Profile) -> str:
         return f"step {timed(profile.step_s)}"
     own = "not timed" if profile.cell_step_s is None else timed(profile.cell_step_s)
     return f"compiled step {own}; in eager, of which the modules are: {timed(profile.step_s)}"
+
+
+def verdict_words(profile: Profile) -> str:
+    """`Verdict ok`, or what else with its reasons and remedies."""
+    reasons = [(code, explain(code)) for code in profile.reasons]
+    told = [
+        f"{code}: {reason.meaning}" + (f" ({reason.remedy})" if reason.remedy else "")
+        for code, reason in reasons
+        if reason.effect in ("invalid", "suspect")
+    ]
+    unusable = ", not to be used" if profile.verdict == "invalid" else ""
+    return f"Verdict {profile.verdict}{unusable}" + (f"; {'; '.join(told)}" if told else "")
 
 
 def machine_words(profile: Profile) -> str:

@@ -18,6 +18,7 @@ from archbench.rendering.profile_report import (
     operator_table,
     profile_label,
     step_words,
+    verdict_words,
 )
 
 WIDTH, HEIGHT = 46, 9
@@ -71,6 +72,7 @@ def _header(profile: Profile) -> tuple[Block, ...]:
     peak = profile.memory.measured_peak_bytes if profile.memory else None
     return (
         Paragraph(f"on {machine_words(profile)}"),
+        Paragraph(verdict_words(profile)),
         Paragraph(
             f"{step_words(profile)}, "
             f"{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "

@@ -19,6 +19,7 @@ BUSY = Finding(code="busy", severity="warn", what="others use 50 % of the cores"
 @pytest.fixture
 def findings(monkeypatch, tmp_path):
     found = []
+    monkeypatch.delenv("ARCHBENCH_FORCE")
     monkeypatch.setattr(session, "preflight", lambda device: tuple(found))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -67,7 +67,9 @@ def machine(**fields: Any) -> Environment:
     ("load", "severity"),
     [
         (Load(others=0.02, stalled=0.01), "ok"),
+        (Load(others=0.51, stalled=0.0), "unfit"),
         (Load(others=0.5, stalled=0.0), "warn"),
+        (Load(others=0.2, stalled=0.9), "warn"),
         (Load(others=0.0, stalled=0.4), "warn"),
         (Load(others=0.01), "ok"),
         (Load(others=None), "note"),
@@ -75,6 +77,14 @@ def machine(**fields: Any) -> Environment:
 )
 def test_load(load: Load, severity: str) -> None:
     assert host.judge_load(load).severity == severity
+
+
+def test_what_has_just_ended_refuses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for looks, severity in (((0.9, 0.05), "ok"), ((0.9, 0.8), "unfit"), ((0.4,), "warn")):
+        seen = iter(Load(others=share) for share in looks)
+        monkeypatch.setattr(host, "read_load", lambda window_s, seen=seen: next(seen))
+        assert host.judge_load(host.settled_load(0.25, 1.0)).severity == severity
+        assert next(seen, None) is None
 
 
 def test_load_of_this_machine() -> None:

@@ -103,6 +103,16 @@ def test_a_neighbour_on_the_hosts_cores_makes_a_gpus_row_suspect():
     assert verdict_of(report.reasons) == "suspect"
 
 
+@pytest.mark.parametrize(("waited", "verdict"), [(0.0, "ok"), (0.2, "suspect"), (0.45, "suspect"), (0.55, "invalid")])
+def test_a_row_is_invalid_where_its_threads_waited_half_as_long_as_they_worked(waited, verdict):
+    def times(at):
+        return CpuTimes(cores=2, own_s=at, waited_s=((1, waited * at),), busy_s=2 * at, stolen_s=0.0)
+
+    watched = [Reading(at_s=float(at), cpu=times(float(at)), host_only=True) for at in range(10)]
+    _, report = watch_over(ReplayProbe(watched))
+    assert verdict_of(report.reasons) == verdict
+
+
 def test_a_clock_that_stands_still_is_no_measurement():
     kept, report = watch_over(ReplayProbe([Reading(at_s=1.0, event_reasons=0)]))
     assert not any(kept)

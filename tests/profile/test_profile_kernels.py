@@ -52,7 +52,9 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     device = torch.device("cpu")
     cell = Cell(network=Network(name="lenet5"), batch_size=2, phase="training", compile_mode="default")
     module = odd_networks.in_place()
-    found = map_kernels(lambda: Workload(cell, module, (3, 8, 8), device, ring=1, seed=0), open_clock(device), 1.0, 0.1)
+    found = map_kernels(
+        lambda: Workload(cell, module, (3, 8, 8), device, ring=1, seed=0), open_clock(device), 1.0, lambda _: 0.5
+    )
     named = {path for kernel in found.kernels for path in kernel.modules}
     assert {"stem", "blocks.0.conv", "blocks.1.conv", "head"} <= named
     assert found.mapped_share > 0.8

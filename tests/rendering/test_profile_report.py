@@ -206,6 +206,16 @@ def test_the_time_at_the_head_of_a_compiled_profile_is_the_compiled_one() -> Non
     assert "step 98.0 ms (81.6 img/s)" in render_markdown(profile_report(profile()))
 
 
+def test_a_profile_says_whether_its_times_are_fit_to_be_used() -> None:
+    crowded = profile(verdict="invalid", reasons=("crowded", "power_capped"))
+    told = "Verdict invalid, not to be used; crowded: other work took over a third of the CPU time"
+    for one, words in ((crowded, told), (profile(), "Verdict ok")):
+        assert words in render_markdown(profile_report(one))
+        assert words in render_html(profile_report(one))
+        assert words in render_terminal(profile_screen(one, depth=None, stage="", top=3), 1000)
+    assert "power_capped" not in render_markdown(profile_report(crowded))
+
+
 def test_two_profiles_on_one_page_share_no_picture() -> None:
     report = profile_report(profile(), profile(modules=(module("", 0.05),), stages=(), memory=None, gradients=None))
     names = [picture.name for picture in every(Picture, report.blocks)]

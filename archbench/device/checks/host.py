@@ -22,6 +22,9 @@ BUSY_SHARE = 0.10
 """Share of the cores' time used by others, or of the last 10 s spent waiting, above which the machine is busy."""
 LITTLE_MEMORY = 2 * _GIB
 """A process with torch and a mid-sized network in training needs about this much."""
+CROWDED_SHARE = 0.50
+"""Share of the cores' time used by others above which nothing that is timed here is fit to be used: see the reason
+`crowded`, which most rows would get."""
 SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "pit", "jiffies"})
 """Clock sources that cost a microsecond a reading, or tick too slowly to time a step."""
 COARSE_NS = 10_000
@@ -57,8 +60,20 @@ def read_load(window_s: float, root: Path = ROOT) -> Load:
     return Load(others=others, stalled=float(some[1]) / 100 if some else None)
 
 
+def settled_load(window_s: float, again_s: float) -> Load:
+    """The load, looked at anew for `again_s` where the first look found most of the machine taken.
+
+    What has just ended, an install or an import, must not refuse a run that begins after it.
+    """
+    load = read_load(window_s)
+    return read_load(again_s) if (load.others or 0.0) > CROWDED_SHARE else load
+
+
 def judge_load(load: Load) -> Finding:
-    """A busy machine is a warning, not a refusal: canary and contention flag the rows that it spoils."""
+    """A busy machine is a warning, for canary and contention flag the rows that it spoils; one that is taken is unfit.
+
+    Only what others use at this moment refuses: waiting over the last 10 s may be that of work that has ended.
+    """
     words = []
     if load.others is not None:
         words.append(f"others use {load.others:.0%} of the cores' time")
@@ -66,6 +81,8 @@ def judge_load(load: Load) -> Finding:
         words.append(f"over the last 10 s some task waited for a core {load.stalled:.0%} of the time")
     if not words:
         return note("load", "this system does not say how busy it is", "look for other work yourself")
+    if (load.others or 0.0) > CROWDED_SHARE:
+        return unfit("load", "; ".join(words), "stop the other work: what is timed now is not fit to be used")
     if max(load.others or 0.0, load.stalled or 0.0) > BUSY_SHARE:
         return warn("load", "; ".join(words), "stop the other work, or expect rows marked contended")
     return ok("load", "; ".join(words))
