@@ -12,6 +12,7 @@ from archbench.catalog.names import family, resolve
 from archbench.catalog.tables import Counted, counted_by_label, entries
 from archbench.model.cell import Network
 from archbench.model.empty_record import Facts
+from archbench.model.errors import UsageError
 
 __all__ = [
     "LIBRARIES",
@@ -24,6 +25,7 @@ __all__ = [
     "Source",
     "accuracies",
     "counted_by_label",
+    "dataset_of",
     "default_weights",
     "entries",
     "facts",
@@ -36,3 +38,11 @@ def facts(network: Network) -> Facts:
     """What the catalogue knows of `network`; `None` where it knows nothing. Raises `UsageError` for an unknown name."""
     # Nothing is run here, so the user's own code needs no permission yet.
     return facts_of(resolve(network.name, allow_code=True), network)
+
+
+def dataset_of(name: str) -> str | None:
+    """The data set of the accuracy that stands for a network; `None` where none is known, or no such network."""
+    try:
+        return next((one.dataset for one in accuracies(resolve(name, allow_code=True))), None)
+    except UsageError:  # of another version's catalogue
+        return None

@@ -60,6 +60,7 @@ def facts_of(entry: Entry, network: Network) -> Facts:
         top1=accuracy.top1,
         top5=accuracy.top5,
         accuracy_source=source,
+        accuracy_dataset=accuracy.dataset,
     )
 
 

@@ -44,6 +44,7 @@ class CellSummary(Struct, frozen=True, gc=False):
     weight_bytes: int | None
     top1: float | None
     accuracy_source: str | None
+    accuracy_dataset: str | None
     status: str
     verdict: str | None
     reasons: tuple[str, ...]

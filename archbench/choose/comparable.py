@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+ACCURACY_DATASET = "accuracy_dataset"
 PUBLISHED = "as published"
 """In the place of an image size: each network at the size that it was published for."""
 _MOST_NAMED = 6
@@ -47,9 +48,11 @@ class Comparables(Struct, frozen=True, kw_only=True):
 
 
 def comparable_groups(
-    frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Collection[str]
+    frame: pd.DataFrame, wanted: NDArray[np.bool_], across: Collection[str], *, by_accuracy: bool = False
 ) -> tuple[Comparables, ...]:
     """Split the frame's rows by every locked column in which the `wanted` ones differ, but for those in `across`.
+
+    `by_accuracy`: what is asked judges accuracies, so that those of different data sets stand apart, too.
 
     One group of all rows where nothing is wanted. Groups come in the order of their circumstances, numbers ascending.
     """
@@ -58,6 +61,8 @@ def comparable_groups(
     keys: dict[str, pd.Series[Any]] = {}
     for column in RANKING_KEYS:
         values = _sizes(frame, wanted) if column == "input_size" else frame[column].astype(object)
+        if column == ACCURACY_DATASET and not by_accuracy:
+            continue
         if column not in across and values[wanted].nunique(dropna=False) > 1:
             keys[column] = values.where(values.notna(), "unknown")
     if not keys:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+ACCURACIES = frozenset({"top1", "top5"})
+"""Columns of published accuracies, which are of one scale within a data set only."""
+
+
 class Goal(Struct, frozen=True, kw_only=True):
     """A column to make small, or large."""
 
@@ -48,6 +52,12 @@ class Question(Struct, frozen=True, kw_only=True):
     """Locked columns in which rows may differ and be ranked against each other."""
     show: tuple[str, ...] = ()
     """Further columns whose figures are wanted."""
+
+    @property
+    def judges_accuracy(self) -> bool:
+        """Whether a goal or a condition is about published accuracies; figures that stand beside do not judge."""
+        named = {leaf.column for condition in self.conditions for leaf in leaves(condition)}
+        return not ACCURACIES.isdisjoint(named | {goal.column for goal in self.goals})
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -110,6 +120,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     verdict: str | None
     figures: tuple[Estimate, ...]
     accuracy_source: str | None
+    accuracy_dataset: str | None
     behind: Margin | None = None
     """How far behind the first in the goal; `None` for the first, and on a Pareto front."""
 
@@ -159,7 +170,7 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         wanted = wanted & truth.yes
     for goal in question.goals:
         wanted = wanted & ~np.isnan(goal.costs(frame))
-    groups = comparable_groups(frame, wanted, question.across)
+    groups = comparable_groups(frame, wanted, question.across, by_accuracy=question.judges_accuracy)
     return Picked(
         conditions=tuple(show(condition) for condition in question.conditions),
         goals=question.goals,
@@ -241,7 +252,7 @@ def _ranking(
         chosen = kept[front].iloc[np.lexsort(costs[front].T[::-1])]
         choices = _choices(chosen, question)
         out = (*_beaten(kept, costs, front, question, candidates), *out)
-    by_accuracy = any(name in ("top1", "top5") for name in question.columns)
+    by_accuracy = not ACCURACIES.isdisjoint(question.columns)
     return Ranking(
         circumstances=group.circumstances,
         choices=choices,

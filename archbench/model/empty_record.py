@@ -33,6 +33,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     top1: float | None = None
     top5: float | None = None
     accuracy_source: str | None = None
+    accuracy_dataset: str | None = None
 
 
 def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
@@ -62,6 +63,7 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         top1=facts.top1,
         top5=facts.top5,
         accuracy_source=facts.accuracy_source,
+        accuracy_dataset=facts.accuracy_dataset,
         torch_version=environment.torch_version,
         torchvision_version=environment.torchvision_version,
         timm_version=environment.timm_version,

@@ -176,6 +176,7 @@ class Record(Struct, frozen=True, kw_only=True):
     top1: Annotated[Real, C("published top-1 accuracy", "%")] = None
     top5: Annotated[Real, C("published top-5 accuracy", "%")] = None
     accuracy_source: Annotated[Text, C("weights tag and protocol that top1 and top5 belong to")] = None
+    accuracy_dataset: Annotated[Text, C("data set that top1 and top5 are of: ImageNet, CIFAR-10, ...")] = None
 
     # State as read back from the process that measured
     applied: Annotated[

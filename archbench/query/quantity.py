@@ -25,6 +25,7 @@ class Dimension(Struct, frozen=True, kw_only=True):
 
 _COUNT = Dimension(name="number", units={**_DECIMAL, "K": 1e3})
 _SHARE = Dimension(name="ratio", units={"": 1.0, "%": 0.01})
+_PERCENTAGE = Dimension(name="percentage", units={"": 1.0, "%": 1.0})
 _DIMENSIONS: dict[str, Dimension] = {
     "s": Dimension(
         name="time",
@@ -40,7 +41,7 @@ _DIMENSIONS: dict[str, Dimension] = {
     "J": Dimension(name="energy", units={"": 1.0, "J": 1.0, "mJ": 1e-3, "kJ": 1e3}),
     "W": Dimension(name="power", units={"": 1.0, "W": 1.0, "mW": 1e-3, "kW": 1e3}),
     "MHz": Dimension(name="clock", units={"": 1.0, "MHz": 1.0, "GHz": 1e3}),
-    "%": Dimension(name="percentage", units={"": 1.0, "%": 1.0}),
+    "%": _PERCENTAGE,
     "px": Dimension(name="size in pixels", units={"": 1.0, "px": 1.0}),
     "images": Dimension(name="number of images", units={"": 1.0, "images": 1.0, "img": 1.0}),
     "FLOP/s": Dimension(name="rate of FLOP/s", units={f"{p}FLOP/s": size for p, size in _DECIMAL.items()} | _DECIMAL),
@@ -67,7 +68,8 @@ def stored_value(text: str, column: Column, *, unit_known: bool = False) -> floa
     """The number that `text` means, in the column's stored unit.
 
     Raises `ValueError` with the reason and a proposal for what is no number, a unit of another dimension, a number
-    too large, and a missing unit where it could mean two things (a time or a size other than 0), unless `unit_known`.
+    too large, and a missing unit where it could mean two things (a time or a size other than 0, unless `unit_known`; a
+    percentage below 1).
     """
     found = _NUMBER.match(text)
     kind = dimension(column)
@@ -82,6 +84,9 @@ def stored_value(text: str, column: Column, *, unit_known: bool = False) -> floa
             units = " or ".join(f"{found[0]}{one}" for one in kind.proposed)
             raise ValueError(f"{found[0]} of what? {column.name} is a {kind.name}; write {units}")
         return number
+    if kind is _PERCENTAGE and not unit and 0 < abs(number) < 1:
+        meant = f"{number * 100:.10g}"
+        raise ValueError(f"{found[0]} of what? {column.name} is in percent; write {meant}, or {found[0]}%")
     if unit not in kind.units:
         raise ValueError(_wrong_unit(unit, found[0], column, kind))
     value = number * kind.units[unit]
@@ -94,6 +99,8 @@ def written(value: float, column: Column) -> str:
     """The handiest text that `stored_value` reads as exactly `value`: 0.005 of a time is `5ms`, 0.1 `100ms`."""
     kind = dimension(column)
     plain = _number(value)
+    if kind is _PERCENTAGE and 0 < abs(value) < 1:
+        return f"{plain}%"  # bare, it would be taken for a share of 1
     if not kind.proposed and abs(value) < _PLAIN_BELOW:
         return plain
     found = [] if kind.proposed and value else [(False, len(plain), plain)]

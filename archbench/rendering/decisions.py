@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
-from archbench.choose.pick import Choice
+from archbench.choose.pick import ACCURACIES, Choice
 from archbench.model.axes import toggles_label
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
@@ -193,7 +193,7 @@ def _gains(row: Row) -> Iterable[str]:
 
 def _change(column: str, base: Choice, one: Choice) -> str | None:
     before, after = base.estimate(column).value, one.estimate(column).value
-    if before is None or after is None:
+    if before is None or after is None or (column in ACCURACIES and not _one_dataset(base, one)):
         return None
     sign = "-" if after < before else "+"
     unit = " points" if judged_columns()[column].unit == "%" else ""
@@ -204,7 +204,13 @@ def _change(column: str, base: Choice, one: Choice) -> str | None:
 def _per_gmac(base: Choice, one: Choice) -> str:
     top1, macs = ((one.estimate(name).value or 0.0) - (base.estimate(name).value or 0.0) for name in ("top1", "macs"))
     known = all(each.estimate(name).value is not None for each in (base, one) for name in ("top1", "macs"))
+    known = known and _one_dataset(base, one)
     return f" ({top1 / (macs / GIGA.size):.2f} points a GMAC)" if known and top1 > 0 and macs > 0 else ""
+
+
+def _one_dataset(base: Choice, one: Choice) -> bool:
+    """Whether accuracies of both are of one scale."""
+    return base.accuracy_dataset == one.accuracy_dataset
 
 
 def _batches(row: Row) -> Iterable[str]:

@@ -137,9 +137,11 @@ def accuracy(run: RunData) -> Section | None:
     sources: Block = Table(headings=("Weights and protocol", "Networks"), rows=rows)
     if len(rows) > _SHORT_LIST:
         sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
+    datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
+    apart = "recipes, image sizes or data sets" if len(datasets) > 1 else "recipes or image sizes"
     note = Paragraph(
-        "Top-1 is what was published for the weights named here, on ImageNet; it was not measured. "
-        "Accuracies of different recipes or image sizes are not on one scale."
+        f"Top-1 is what was published for the weights named here, on {' and '.join(datasets)}; it was not measured. "
+        f"Accuracies of different {apart} are not on one scale."
     )
     return Section(title="Where the accuracies come from", blocks=(note, sources))
 

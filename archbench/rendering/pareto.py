@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import WIDEST, pareto_front
-from archbench.model.units import RATIO, Unit, fixed, memory_unit
+from archbench.model.units import NULL, RATIO, Unit, fixed, memory_unit
 from archbench.rendering.content import Block, Fold, Paragraph, Section, listed
 from archbench.rendering.figures import PHASES, latency, rate
 from archbench.rendering.run_data import RunData
@@ -53,10 +53,10 @@ def pareto(run: RunData) -> Section | None:
 
 
 def _members(cells: Iterable[CellSummary], floor: float) -> list[Member]:
-    """The fronts of one setting by batch, the most accurate first. Networks at their own image sizes stand together."""
-    alike: dict[tuple[int, int], list[CellSummary]] = {}
+    """The fronts of one setting by data set and batch, the most accurate first; image sizes as published together."""
+    alike: dict[tuple[str, int, int], list[CellSummary]] = {}
     for one in cells:
-        alike.setdefault((one.asked_size or 0, one.batch_size), []).append(one)
+        alike.setdefault((one.accuracy_dataset or "", one.asked_size or 0, one.batch_size), []).append(one)
     found = []
     for _, members in sorted(alike.items()):
         if len(members) < _FEWEST:
@@ -107,13 +107,22 @@ def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
             one.setting_label,
             str(one.batch_size),
             fixed(one.top1, RATIO, 1),
+            *([one.accuracy_dataset or NULL] if several else []),
             latency(one),
             rate(one),
             fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
             ", ".join(best),
         )
 
-    numbers = (">Batch", ">Top-1 %", ">Latency ms", ">img/s", f">Peak {unit.symbol}")
+    several = len({member.cell.accuracy_dataset for member in members}) > 1
+    numbers = (
+        ">Batch",
+        ">Top-1 %",
+        *(["Data set"] if several else []),
+        ">Latency ms",
+        ">img/s",
+        f">Peak {unit.symbol}",
+    )
     headings = ("Network", "Setting", *numbers, "On the front of")
     return listed(members, row, headings, noun="cells on a front", caption=caption)
 
@@ -125,6 +134,8 @@ def _note(run: RunData) -> str:
         "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
         "setting and batch size. Nearly: would be on the front were it faster by the noise floor."
     )
+    if len({one.accuracy_dataset for one in run.cells if one.top1 is not None}) > 1:
+        note += " Networks whose accuracies are of different data sets stand on different fronts."
     if len(sizes) > 1:
         note += (
             " Image sizes differ: each network is ranked at the size at which it was measured, and its accuracy is "

@@ -73,10 +73,14 @@ def plotted(cells: Sequence[CellSummary], settings: Iterable[str]) -> Dataset | 
     families = Counter({one.variant: one.family or _NO_FAMILY for one in shown}.values())
     coloured = {family for family, _ in families.most_common(FAMILY_COLOURS)}
     plain = {_identity(one): one for one in shown if one.is_plain}
-    points = [_point(one, plain.get(_identity(one)), order, coloured) for one in shown]
-    left_out = None
+    datasets = Counter({one.variant: one.accuracy_dataset for one in shown if one.top1 is not None}.values())
+    dataset, _ = next(iter(datasets.most_common(1)), (None, 0))
+    points = [_point(one, plain.get(_identity(one)), order, coloured, dataset) for one in shown]
+    notes = []
+    if len(datasets) > 1:
+        notes.append(f"Plots of accuracy show {dataset} alone, of which most networks' accuracies are.")
     if len(shown) < len(usable):
-        left_out = (
+        notes.append(
             f"Plots show {len(shown):,} of {len(usable):,} measured cells: every network on the front of accuracy "
             "over time, and of the others some from the fastest to the slowest. All are in `results.parquet`."
         )
@@ -85,7 +89,7 @@ def plotted(cells: Sequence[CellSummary], settings: Iterable[str]) -> Dataset | 
         columns=Point.__struct_fields__,
         rows=tuple(tuple(getattr(point, name) for name in Point.__struct_fields__) for point in points),
         facets=tuple(facet for facet in _facets(cells, list(order)) if len(facet.options) > 1),
-        left_out=left_out,
+        left_out=" ".join(notes) or None,
     )
 
 
@@ -139,7 +143,9 @@ def _identity(one: CellSummary) -> tuple[object, ...]:
     return (one.variant, one.phase, one.batch_size, one.input_size, one.hardware_class)
 
 
-def _point(one: CellSummary, plain: CellSummary | None, order: dict[str, int], coloured: set[str]) -> Point:
+def _point(
+    one: CellSummary, plain: CellSummary | None, order: dict[str, int], coloured: set[str], dataset: str | None
+) -> Point:
     found = gain(plain, one) if plain is not None and not one.is_plain else None
     family = one.family or _NO_FAMILY
     return Point(
@@ -155,7 +161,7 @@ def _point(one: CellSummary, plain: CellSummary | None, order: dict[str, int], c
         params=_in(one.params, MILLION.size),
         macs=_in(one.macs, GIGA.size),
         activations=_in(one.activations, MILLION.size),
-        top1=_in(one.top1),
+        top1=_in(one.top1) if one.accuracy_dataset == dataset else None,
         latency=_in(one.rank_latency_s, MS.size),
         latency_low=_in(one.rank_latency_low_s, MS.size),
         latency_high=_in(one.rank_latency_high_s, MS.size),

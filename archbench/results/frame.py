@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from archbench.catalog import dataset_of
 from archbench.model.errors import UsageError
 from archbench.results.drift import drift_limit, judge
 from archbench.results.journal import read_file
@@ -48,6 +49,7 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame: pd.DataFrame = table.remove_column(position).to_pandas(types_mapper=kinds.get)
     frame.insert(position, "reasons", pd.Series([row.reasons for row in judged], dtype=object))
     frame["verdict"] = pd.Series([row.verdict for row in judged], dtype=frame["verdict"].dtype)
+    _name_datasets(frame)
     speed = pd.Series([row.speed_index for row in judged], dtype=float)
     derived = {
         "speed_index": speed,
@@ -55,3 +57,12 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
         "throughput_corrected_img_s": frame["throughput_img_s"] * speed,
     }
     return pd.concat([frame, pd.DataFrame(derived)], axis=1)
+
+
+def _name_datasets(frame: pd.DataFrame) -> None:
+    """Rows stored before there was an `accuracy_dataset` have their accuracy from the catalogue, which knows it."""
+    nameless = frame["top1"].notna() & frame["accuracy_dataset"].isna()
+    if nameless.any():
+        names = frame.loc[nameless, "architecture"]
+        known = {name: dataset_of(name) for name in names.unique()}
+        frame["accuracy_dataset"] = frame["accuracy_dataset"].astype(object).where(~nameless, names.map(known))

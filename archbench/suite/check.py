@@ -241,9 +241,10 @@ def check_question(decision: Decision, path: ValuePath, origin: Origin, networks
         for column, bound in getattr(decision, bounds).items():
             place = (*path, bounds, column)
             _check_column(column, place, origin, at_key=True)
-            if isinstance(bound, str):
+            known = column_named(column)
+            if isinstance(bound, str) or known.unit == "%":
                 try:
-                    stored_value(bound, column_named(column))
+                    stored_value(str(bound), known)
                 except ValueError as error:
                     raise origin.error(place, str(error)) from None
     for column in decision.at_most_of_baseline:

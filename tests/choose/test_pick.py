@@ -168,6 +168,26 @@ def test_accuracies_of_several_protocols_are_told_apart(tmp_path: Path) -> None:
     assert "paper: 10 crops: plain34." in notes
 
 
+def test_accuracies_of_two_data_sets_are_never_ranked_together(tmp_path: Path) -> None:
+    """Rows as runs stored them before there was the column: the catalogue knows what each figure is of."""
+    candidates = candidates_of(
+        tmp_path,
+        row("resnet50", 0.02, top1=76.1),
+        row("resnet18", 0.01, top1=69.8),
+        row("resnet20_cifar", 0.001, top1=91.25),
+        row("resnet110_cifar", 0.003, top1=93.57),
+    )
+    by_accuracy = {"CIFAR-10": ["resnet110_cifar", "resnet20_cifar"], "ImageNet": ["resnet50", "resnet18"]}
+    for goals, where in (((TOP1,), ()), ((LATENCY, TOP1), ()), ((LATENCY,), ("top1 >= 65",))):
+        rankings = ask(candidates, *where, goals=goals).rankings
+        assert [one.circumstances[0].value for one in rankings] == list(by_accuracy)
+        assert [set(names(one)) for one in rankings] == list(map(set, by_accuracy.values()))
+    together = only(ask(candidates, goals=(TOP1,), across=("accuracy_dataset",)))
+    assert names(together)[0] == "resnet110_cifar"
+    assert "75 % on ImageNet" in together.footnotes[0].text
+    assert names(only(ask(candidates)))[0] == "resnet20_cifar", "time says nothing of accuracy"
+
+
 def test_several_goals_give_the_front_and_what_beats_the_rest(tmp_path: Path) -> None:
     candidates = candidates_of(
         tmp_path,

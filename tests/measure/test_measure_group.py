@@ -164,7 +164,16 @@ def test_what_an_earlier_process_counted_is_taken_and_not_counted_again():
     assert again.found == Carried()  # nothing that the parent does not have
 
 
-IDENTITY = {"family", "setting", "top1", "top5", "accuracy_source", "cuda_version", "driver_version"}
+IDENTITY = {
+    "family",
+    "setting",
+    "top1",
+    "top5",
+    "accuracy_source",
+    "accuracy_dataset",
+    "cuda_version",
+    "driver_version",
+}
 NO_FAILURE = {"error_phase", "error_message"}
 UNEXPLAINED = IDENTITY | NO_FAILURE
 

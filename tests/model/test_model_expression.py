@@ -15,6 +15,7 @@ from archbench.query.parsing import ExpressionError, column_named, number_column
 def test_the_examples_that_people_bring() -> None:
     assert parse("latency_p99 <= 5ms") == Compare(column="latency_p99_s", operator="<=", value=0.005)
     assert parse("peak_reserved <= 4GiB") == Compare(column="peak_reserved_bytes", operator="<=", value=2.0**32)
+    assert parse("top1 >= 0.75 %") == Compare(column="top1", operator=">=", value=0.75)
     assert parse("top1 >= 78") == Compare(column="top1", operator=">=", value=78.0)
     assert parse("batch_size==1") == Compare(column="batch_size", operator="==", value=1.0)
     assert parse("family in (resnet, 'densenet')") == Among(column="family", values=("resnet", "densenet"))
@@ -61,6 +62,8 @@ MISTAKES = {
     "latency_p99 <= 4GiB": (16, "'GiB' is a size in bytes, and latency_p99_s is a time"),
     "peak_reserved <= 5 ms": (18, "'ms' is a time, and peak_reserved_bytes is a size in bytes"),
     "top1 >= 78ms": (9, "'ms' is a time, and top1 is a percentage"),
+    "top1 >= 0.75": (9, "0.75 of what? top1 is in percent; write 75, or 0.75%"),
+    "top5 in (.912, 93)": (10, "top5 is in percent; write 91.2, or .912%"),
     "latency_p99 <= 5 MS": (16, "did you mean ms"),
     "params <= many": (11, "'many' is not a number"),
     "top1 >= 1e999": (9, "1e999 is too large"),

@@ -17,8 +17,10 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
 from archbench.rendering import Report, build_report, read_run, write_report
 from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
-from archbench.rendering.content import Fold, Section
+from archbench.rendering.content import Fold, Section, Table
 from archbench.rendering.figures import phase_sections
+from archbench.rendering.pareto import pareto
+from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import toggles
 from archbench.rendering.trust import failures
@@ -166,6 +168,40 @@ def test_long_names_keep_both_ends() -> None:
     assert len(shown) == 48
     assert shown.startswith("mypkg.nets:build[option")
     assert shown.endswith("option39=1]")
+
+
+def test_fronts_and_plots_of_accuracy_keep_to_one_data_set(tmp_path: Path) -> None:
+    figures = {"resnet50": (0.02, 76.1), "resnet18": (0.01, 69.8), "alexnet": (0.005, 56.5), "vgg11": (0.03, 69.0)}
+    small = {"resnet20_cifar": (0.004, 91.2), "resnet32_cifar": (0.006, 92.5), "resnet110_cifar": (0.004, 90.0)}
+    rows = [
+        make_record(
+            architecture=name,
+            variant=name,
+            cell_id=f"{name}@",
+            top1=top1,
+            latency_median_s=latency,
+            latency_ci_low_s=latency,
+            latency_ci_high_s=latency,
+            throughput_img_s=1 / latency,
+        )
+        for name, (latency, top1) in (figures | small).items()
+    ]
+    run = read_run(make_run(tmp_path, rows))
+    section = pareto(run)
+    assert section is not None
+    (fronts,) = (block for block in section.blocks if isinstance(block, Section))
+    (found,) = (block for block in fronts.blocks if isinstance(block, Table))
+    assert found.headings[4] == "Data set"
+    kinds = {line[0]: (line[4], "latency" in line[-1].split(", ")) for line in found.rows}
+    assert kinds["resnet50"] == ("ImageNet", True), "slower and less accurate than every CIFAR network"
+    assert kinds["alexnet"] == ("ImageNet", True)
+    assert kinds["resnet20_cifar"] == ("CIFAR-10", True)
+    assert "resnet110_cifar" not in kinds or not kinds["resnet110_cifar"][1]
+    cells = plotted(run.cells, ())
+    assert cells is not None
+    drawn = {line[cells.columns.index("network")]: line[cells.columns.index("top1")] for line in cells.rows}
+    assert {name for name, top1 in drawn.items() if top1 is not None} == set(figures)
+    assert cells.left_out == "Plots of accuracy show ImageNet alone, of which most networks' accuracies are."
 
 
 def test_input_sizes_are_told_apart(tmp_path: Path) -> None:

@@ -158,6 +158,16 @@ MISTAKES = {
         "3:72",
         "write 5ms or 5s",
     ),
+    "bound as a share of 1": (
+        "decisions: [{situation: X, minimize: params, at_least: {top1: 0.75}}]",
+        "3:63",
+        "0.75 of what? top1 is in percent; write 75",
+    ),
+    "where with a share of 1": (
+        "decisions: [{situation: X, minimize: params, where: top1 >= 0.75}]",
+        "3:61",
+        "top1 is in percent; write 75",
+    ),
     "where with an unknown column": (
         "decisions: [{situation: X, minimize: params, where: [batch_size == 1, latncy_p99 <= 5ms]}]",
         "3:71",
