@@ -29,6 +29,8 @@ class Candidates(Struct, frozen=True, kw_only=True):
     """One row a run and cell, columns as in `archbench.model.derived.judged_columns`."""
     floors: dict[str, NoiseFloor]
     """The noise floor of each run that has one, by run id."""
+    superseded: tuple[str, ...] = ()
+    """Which runs' cells are left out since a newer run has them, one sentence a run."""
 
 
 def read_candidates(paths: Sequence[Path]) -> Candidates:
@@ -51,7 +53,8 @@ def candidates(summary: pd.DataFrame, floors: dict[str, NoiseFloor]) -> Candidat
     """The rows of a `summarise`d frame as a decision sees them. Of a cell measured in several like runs, the newest."""
     summary = summary.reset_index(drop=True)
     frame = summary.assign(**_known(summary), **_settings(summary))
-    return Candidates(frame=_newest(frame), floors=floors)
+    newest = _newest(frame)
+    return Candidates(frame=frame.loc[newest].reset_index(drop=True), floors=floors, superseded=_told(frame, newest))
 
 
 def _floors(frames: Iterable[pd.DataFrame]) -> Iterable[tuple[str, NoiseFloor]]:
@@ -90,11 +93,39 @@ def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
     return found
 
 
-def _newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without the older of two runs' figures of one cell on one machine: the better of two would win by luck."""
+def _newest(frame: pd.DataFrame) -> pd.Index[int]:
+    """Rows less the older of two runs' figures of one cell on one machine: the better of two would win by luck."""
+    import pandas as pd
+
     if frame["run_id"].nunique() < 2:
-        return frame
-    like = ["cell_id", "hardware_class", "torch_version", "protocol_version"]
-    # Run ids begin with the time; a row with figures goes before one without.
-    order = frame.assign(measured=frame["status"] == "ok").sort_values(["measured", KEYS[0]], kind="stable")
-    return frame.loc[order.drop_duplicates(like, keep="last").index.sort_values()].reset_index(drop=True)
+        return frame.index
+    # By the clock and not by the runs' names, which are whatever `--out` said; a row with figures before one without.
+    begun = pd.to_datetime(frame["started_at"], utc=True, format="ISO8601", errors="coerce")
+    order = frame.assign(measured=frame["status"] == "ok", begun=begun)
+    order = order.sort_values(["measured", "begun", KEYS[0]], kind="stable", na_position="first")
+    return order.drop_duplicates(_LIKE, keep="last").index.sort_values()
+
+
+def _told(frame: pd.DataFrame, newest: pd.Index[int]) -> tuple[str, ...]:
+    """What is left out for a newer run's sake: a reader has to know which run the figures are from."""
+    out = frame.drop(newest)
+    if out.empty:
+        return ()
+    instead = out[_LIKE].merge(frame.loc[newest, [*_LIKE, "run_id"]], on=_LIKE, how="left")["run_id"]
+    begun = frame.groupby("run_id")["started_at"].min()
+
+    def named(run: str) -> str:
+        return f"{run} (begun {str(begun[run])[:16].replace('T', ' ')} UTC)" if begun.notna()[run] else run
+
+    notes = []
+    for run, places in out.reset_index(drop=True).groupby("run_id", sort=False).groups.items():
+        winners = " and ".join(named(one) for one in instead[places].unique())
+        cells = "1 cell is" if len(places) == 1 else f"{len(places):,} cells are"
+        notes.append(
+            f"Of run {named(str(run))} {cells} left out, which run {winners} has, too: of a cell the newest counts."
+        )
+    return tuple(notes)
+
+
+_LIKE = ["cell_id", "hardware_class", "torch_version", "protocol_version"]
+"""Rows alike in these are of one cell on one machine."""

@@ -176,7 +176,7 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         goals=question.goals,
         across=question.across,
         rankings=tuple(_ranking(frame, candidates, question, group, wanted, conditions, truths) for group in groups),
-        warnings=(*_unmatched(frame, conditions), *_unmeasured(frame, question)),
+        warnings=(*candidates.superseded, *_unmatched(frame, conditions), *_unmeasured(frame, question)),
     )
 
 

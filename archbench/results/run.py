@@ -92,7 +92,12 @@ class RunStore:
             raise UsageError(f"{path}: is a file; name a run's directory or its {RESULTS}")
         if not (directory / _ENVIRONMENT).exists() and not (directory / RESULTS).exists():
             runs = sorted(found.parent for found in directory.glob(f"*/{_ENVIRONMENT}"))
-            remedy = f"name one of its {len(runs)} runs, such as {runs[-1]}" if runs else f"it has no {_ENVIRONMENT}"
+            newest = max(runs, key=lambda run: cls(run).started_at or "", default=None)
+            remedy = (
+                f"name one of its {len(runs)} runs, such as {newest}, the newest"
+                if runs
+                else f"it has no {_ENVIRONMENT}"
+            )
             raise UsageError(f"{path}: is not a run; {remedy}")
         return cls(directory)
 
@@ -100,6 +105,12 @@ class RunStore:
     def run_id(self) -> str:
         """The directory's name."""
         return self.path.resolve().name
+
+    @property
+    def started_at(self) -> str | None:
+        """When its first cell was begun: UTC, ISO 8601; `None` before. Directories are named as anybody likes."""
+        begun = self._rows.read((*KEY_COLUMNS, "started_at"))["started_at"].to_pylist()
+        return min(filter(None, begun), default=None)
 
     @cached_property
     def suite(self) -> Suite:

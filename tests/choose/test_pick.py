@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from builders import make_run
 from decision_cells import candidates_of, row
 
 from archbench.choose.candidates import Candidates, read_candidates
@@ -237,6 +238,20 @@ def test_several_runs_are_put_side_by_side_by_hardware_and_the_newest_of_like_on
     assert figures == pytest.approx({"AMD EPYC 9654 x2": 0.030, "GPU": 0.001})
     with pytest.raises(UsageError, match="named twice"):
         read_candidates([paths[0], paths[0]])
+
+
+def test_the_newest_of_two_runs_is_told_by_the_clock_whatever_they_are_called(tmp_path: Path) -> None:
+    """As with `--out`, where a directory's name says nothing of its age; and the answer says which run is left out."""
+    old = row("resnet50", 0.010, run_id="zzz", started_at="2026-01-02T03:04:05.000+00:00")
+    new = row("resnet50", 0.030, run_id="aaa", started_at="2026-02-01T00:00:00.000+00:00")
+    paths = [make_run(tmp_path / one.run_id, [one]) for one in (old, new)]
+    for order in (paths, paths[::-1]):
+        picked = ask(read_candidates(order))
+        assert only(picked).choices[0].figures[0].value == pytest.approx(0.030)
+        (told,) = picked.warnings
+        assert told.startswith("Of run zzz (begun 2026-01-02 03:04 UTC) 1 cell is left out, which run aaa (begun 2026-")
+        assert told.endswith("has, too: of a cell the newest counts.")
+    assert ask(read_candidates(paths[:1])).warnings == ()
 
 
 def test_strange_names_and_an_answer_that_is_whole_json(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_what_is_no_run_says_so(tmp_path: Path) -> None:
     cases = {
         tmp_path / "nowhere": "no such file or directory",
         tmp_path: "is not a run; it has no environment.json",
-        run.parent: f"is not a run; name one of its 1 runs, such as {run}",
+        run.parent: f"is not a run; name one of its 1 runs, such as {run}, the newest",
         tmp_path / "notes.txt": "is not a parquet file, or a damaged one",
         tmp_path / "other.parquet": "is parquet, but not a file of archbench's results",
         run / "samples.parquet": "has no column",
@@ -228,6 +228,14 @@ def test_what_is_no_run_says_so(tmp_path: Path) -> None:
     (run / "suite.json").write_text('{"suite": 3}')
     with pytest.raises(UsageError, match=r"suite\.json: cannot be read by this version"):
         _ = RunStore.open(run).suite
+
+
+def test_of_a_folder_of_runs_the_newest_is_named_whatever_they_are_called(tmp_path: Path) -> None:
+    for name, day in (("zzz", 1), ("aaa", 2), ("mmm", 1)):
+        made = make_run(tmp_path / "made" / name, [make_record(started_at=f"2026-02-0{day}T00:00:00.000+00:00")])
+        made.rename(tmp_path / name)
+    with pytest.raises(UsageError, match=r"name one of its 3 runs, such as .*aaa, the newest"):
+        RunStore.open(tmp_path)
 
 
 def restamp(path: Path, version: bytes | None, drop: tuple[str, ...] = ()) -> None:
