@@ -151,7 +151,7 @@ def read_runs(place: Path) -> tuple[list[Rows], list[str]]:
 def history(place: str, runs: Sequence[Rows], notes: Sequence[str] = ()) -> History:
     """Each cell's series over `runs` (one run each, in any order), its changes, and the resets between them.
 
-    A change is shown by E-divisive means at a level of 1 % a series, and is at least `LEAST_EFFECT` large.
+    A change is shown by `archbench.stats.changepoint` at a level of 1 % a series, and is at least `LEAST_EFFECT` large.
     """
     entries = sorted((_entry(rows) for rows in runs), key=lambda entry: (entry.run.started_at, entry.run.run_id))
     lanes: dict[tuple[str, int], list[_Entry]] = {}
@@ -288,4 +288,7 @@ def _caution(searched: int, entries: Sequence[_Entry], lanes: Sequence[tuple[str
             "decides."
         )
     else:
-        yield f"A change shows from {FEWEST} runs of one environment on; there are {len(entries)} runs in all."
+        yield (
+            f"Too few runs: a change shows from {FEWEST} runs of one environment on, {SHORTEST_SEGMENT} before it and "
+            f"{SHORTEST_SEGMENT} after; there are {len(entries)} runs in all."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from archbench.comparison.history import History, Run, Series, Step
+from archbench.comparison.history import FEWEST, History, Run, Series, Step
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
 from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
@@ -43,7 +43,8 @@ def history_report(history: History, *, plot: bool) -> Report:
 
 def _steps(history: History) -> tuple[Block, ...]:
     if not history.steps:
-        return (Paragraph("No cell changed."),)
+        few = all(len(one.points) < FEWEST for one in history.series)
+        return (Paragraph("Too few runs to see a change." if few else "No cell was seen to change."),)
     return tuple(block for step in history.steps for block in _step(step))
 
 

@@ -110,7 +110,20 @@ def test_what_else_changed_between_the_two_runs_is_said(tmp_path: Path) -> None:
 def test_too_few_runs_say_how_many_it_takes(tmp_path: Path) -> None:
     found = history("here", days(tmp_path, 3, slow_from=1))
     assert found.steps == ()
-    assert f"from {FEWEST} runs of one environment on; there are 3" in found.notes[-1]
+    assert f"Too few runs: a change shows from {FEWEST} runs of one environment on" in found.notes[-1]
+    assert found.notes[-1].endswith("there are 3 runs in all.")
+    assert "Too few runs to see a change." in render_markdown(history_report(found, plot=False))
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (8, 3)])
+def test_six_runs_and_more_show_a_step_of_thirty_per_cent(tmp_path: Path, before: int, after: int) -> None:
+    runs = [
+        rows_of(tmp_path, day_rows(day, {"a": 1.3 if day >= before else 1.0, "b": 1.0}))
+        for day in range(before + after)
+    ]
+    (step,) = history("here", runs).steps
+    assert (step.before.run_id, step.after.run_id) == (f"day{before - 1:02d}", f"day{before:02d}")
+    assert [change.cell_id for change in step.changes] == [cell("a")]
 
 
 def test_cells_that_failed_or_have_no_number_leave_no_point(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from archbench.stats.changepoint import _split_scores, change_points
+from archbench.stats.changepoint import change_points, explained
 
 
 def steps(*levels: float, each: int = 20, noise: float = 0.1, seed: int = 0) -> np.ndarray:
@@ -43,39 +44,47 @@ def test_an_outlier_is_no_change() -> None:
 
 def test_false_change_points_come_up_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(1)
-    found = [bool(change_points(rng.normal(size=20), level=0.05, permutations=99)) for _ in range(250)]
+    found = [bool(change_points(rng.normal(size=20), level=0.05)) for _ in range(250)]
     assert 0.02 < np.mean(found) < 0.08
+    found = [bool(change_points(rng.normal(size=9), level=0.05)) for _ in range(1000)]
+    assert 0.03 < np.mean(found) < 0.07
 
 
-def test_the_seed_settles_the_answer() -> None:
-    series = steps(0.0, 0.08, each=25)
-    assert change_points(series, seed=3) == change_points(series, seed=3)
+def test_the_same_series_gives_the_same_answer() -> None:
+    for each in (4, 25):
+        series = steps(0.0, 0.2, each=each)
+        assert change_points(series) == change_points(series)
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(4, 30), st.integers(4, 30), st.floats(1, 100), st.integers(-3, 3))
 def test_scale_and_offset_do_not_matter(before: int, after: int, scale: float, offset: int) -> None:
     series = np.repeat([0.0, 1.0], [before, after]) + 0.05 * np.random.default_rng(before).normal(size=before + after)
-    here, there = (change_points(values, permutations=99) for values in (series, series * scale + offset))
+    here, there = (change_points(values) for values in (series, series * scale + offset))
     assert [point.index for point in here] == [point.index for point in there]
 
 
 @pytest.mark.parametrize("shortest", [1, 2, 3])
-def test_scores_are_the_energy_distance_by_definition(shortest: int) -> None:
+def test_what_a_split_explains_is_that_of_students_t(shortest: int) -> None:
     values = np.random.default_rng(2).normal(size=11)
+    splits = range(shortest, len(values) - shortest + 1)
+    t2 = np.array([stats.ttest_ind(values[:split], values[split:]).statistic ** 2 for split in splits])
+    assert explained(values, shortest).tolist() == pytest.approx((t2 / (t2 + len(values) - 2)).tolist())
 
-    def mean_distance(a: np.ndarray) -> float:
-        pairs = [abs(a[i] - a[j]) for i in range(len(a)) for j in range(i)]
-        return sum(pairs) / len(pairs) if pairs else 0.0
 
-    def energy(split: int) -> float:
-        a, b = values[:split], values[split:]
-        between = float(np.mean([abs(x - y) for x in a for y in b]))
-        return len(a) * len(b) / len(values) * (2 * between - mean_distance(a) - mean_distance(b))
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (4, 3), (6, 3), (8, 3), (5, 5)])
+def test_a_step_of_thirty_per_cent_is_found_in_few_runs(before: int, after: int) -> None:
+    found = [
+        [point.index for point in change_points(np.log1p([0.0] * before + [0.3] * after) + noise)]
+        for noise in np.random.default_rng(before).normal(0, 0.02, (40, before + after))
+    ]
+    assert np.mean([indices == [before] for indices in found]) >= 0.95
 
-    expected = [energy(split) for split in range(shortest, len(values) - shortest + 1)]
-    scores = _split_scores(np.abs(values[:, None] - values[None, :]), shortest)
-    assert scores.tolist() == pytest.approx(expected)
+
+def test_p_of_a_single_split_is_that_of_students_t() -> None:
+    series = np.array([0.0, 0.1, -0.1, 0.22, 0.3, 0.15])
+    (found,) = change_points(series, level=0.5)
+    assert found.p == pytest.approx(stats.ttest_ind(series[:3], series[3:]).pvalue, abs=0.01)
 
 
 def test_bad_input_is_refused() -> None:
