@@ -3,8 +3,8 @@
 Worsley, "On the Likelihood Ratio Test for a Shift in Location of Normal Populations" (1979): the split that leaves the
 least variance within its two sides is a change point if noise without a change seldom has one as good, and both sides
 are searched in turn. From `ENOUGH` runs on, what noise does is seen in other orders of the same runs, and nothing is
-assumed of its shape. Fewer runs have too few orders: of 3 + 3 there are 20, none of which is one in a hundred. There it is
-seen in normal noise, since the statistic depends neither on the noise's level nor on its size.
+assumed of its shape. Fewer runs have too few orders: of 3 + 3 there are 20, none of which is one in a hundred. There it
+is seen in normal noise, since the statistic depends neither on the noise's level nor on its size.
 """
 
 from __future__ import annotations
