@@ -240,6 +240,19 @@ def load(path: PathOrText) -> pd.DataFrame:
     return load_frame(path)
 
 
+def summary(path: PathOrText) -> pd.DataFrame:
+    """What the report of a run prints, as a pandas DataFrame: one row a cell, columns as in `docs/columns.md`.
+
+    Times in seconds (the median over processes, corrected for the machine's drift where the report's are), with their
+    95 % intervals; the verdict that the whole run gives; sizes in bytes. `summary.parquet` and `summary.csv` in the
+    run's directory hold the same as of its last report. Raises `UsageError` for what is not a run.
+    """
+    from archbench.rendering import read_run
+    from archbench.rendering.summary import summary_frame
+
+    return summary_frame(read_run(Path(path)))
+
+
 def report(runs: PathOrText | Sequence[PathOrText], *, format: str = "md", out: PathOrText | None = None) -> str | Path:
     """Render stored results, of one run or of several side by side: the report as text, or where `out` now holds it.
 

@@ -10,6 +10,7 @@ from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.rendering.content import Code, Paragraph, Report, Section, Table
 from archbench.rendering.markdown import render_markdown
+from archbench.rendering.summary import summary_columns
 
 _TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}
 SAMPLE_COLUMNS = {
@@ -57,6 +58,14 @@ def columns_markdown() -> str:
             "One row a cell, round and visit: what one process measured of one cell. A column that belongs to a "
             "metric is null in a suite that does not ask for it; the others are in every row that got so far.",
             _columns(columns().values(), metrics=True),
+        ),
+        _section(
+            "summary.parquet and summary.csv",
+            "One row a cell, as the report prints it: written with each report into the run's directory, and given by "
+            "`archbench.summary(path)`. Read these where the figures have to be the report's: "
+            "`duckdb -c \"from 'RUN/summary.parquet'\"`, `polars.read_parquet`. The rows of results.parquet are "
+            "neither corrected for drift nor judged beside each other.",
+            _columns(summary_columns()),
         ),
         _section(
             "Added by archbench.load",

@@ -48,7 +48,7 @@ def draw(report: Report, folder: Path) -> bool:
         return False
     if images:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UnfitError(f"cannot write {folder}: {error.strerror}; make room or give another place") from error
     for name, image in images.items():

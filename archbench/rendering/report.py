@@ -25,6 +25,7 @@ from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named, overview, side_by_side, together
+from archbench.rendering.summary import write_summary
 from archbench.rendering.toggles import toggles
 from archbench.rendering.trust import failures, trust
 
@@ -124,11 +125,14 @@ def _plots(cells: Dataset | None) -> Section | None:
 def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> Path:
     """Render a run and store it as `out`, or as `report.<format>` in the run's directory; returns where it is.
 
-    Markdown's plots lie in a folder beside it. Raises `UsageError` for what is not a run, and `UnfitError` where the
-    place cannot be written.
+    Markdown's plots lie in a folder beside it, and in the run's directory what it prints as tables (`write_summary`).
+    Raises `UsageError` for what is not a run, and `UnfitError` where the place cannot be written.
     """
     run = read_run(run_dir)
-    return _write(build_report(run), format, out or run.path / file_name(format))
+    place = out or run.path / file_name(format)
+    if place.parent.resolve() == run.path.resolve():
+        write_summary(run)
+    return _write(build_report(run), format, place)
 
 
 def write_merged(runs: Sequence[Path], format: str, out: Path | None = None) -> Path:
@@ -142,8 +146,12 @@ def write_merged(runs: Sequence[Path], format: str, out: Path | None = None) -> 
 
 
 def write_reports(run_dir: Path) -> list[Path]:
-    """What a run leaves when it ends: `report.md` with its plots, and `report.html`. Errors as for `write_report`."""
+    """What a run leaves when it ends: `report.md` with its plots, `report.html`, and the tables of `write_summary`.
+
+    Errors as for `write_report`.
+    """
     run = read_run(run_dir)
+    write_summary(run)
     report = build_report(run)
     return [_write(report, format, run.path / f"report.{format}") for format in ("md", "html")]
 

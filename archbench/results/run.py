@@ -9,6 +9,7 @@
         profile/                 where the metric `profile` is asked for: a table of stages each, as JSON, likewise
         results.parquet          rows folded in from the journal, which `merge` then empties
         samples.parquet          their timings
+        summary.parquet, .csv    what the last report printed of each cell, made from the rows
 
 Rows in the journal win over rows in `results.parquet`, so a death anywhere inside `merge` loses and doubles nothing.
 Readers never write. Whoever appends or merges holds the run's lock, which is not this room's business.
