@@ -90,7 +90,8 @@ and says of every other network which condition excludes it, and by how much. It
 
 Columns are those of [columns.md](columns.md); their unit's ending may be left out (`latency_p99` is `latency_p99_s`).
 A time or a size needs a unit, `5ms` or `4GiB`: a bare `5` is refused, unless the column's name says the unit
-(`latency_p99_s <= 0.005`). A column that is null satisfies nothing, under `not` neither. Nothing is evaluated as code.
+(`latency_p99_s <= 0.005`). Accuracies are in percent: `top1 >= 0.75` is refused.
+A column that is null satisfies nothing, under `not` neither. Nothing is evaluated as code.
 
 ## What is ranked against what
 
@@ -98,12 +99,15 @@ A time or a size needs a unit, `5ms` or `4GiB`: a bare `5` is refused, unless th
 Rows that differ in phase, batch size, precision, device, hardware, torch or protocol are never ranked against each
 other: they come as separate rankings, unless `--across COLUMN` asks for one, which then carries a footnote. Image size
 binds likewise, but for networks at the size that they were published for: those are compared as they are meant to be
-used, with a footnote. `compile_mode` and `memory_format` are free; the best stands with each network.
+used, with a footnote. Accuracies of different data sets are never ranked together either: where a goal or a condition
+is about top1 or top5, `accuracy_dataset` binds as well. `compile_mode` and `memory_format` are free; the best stands
+with each network, and a network that was never measured as the first was is named.
 
 Two networks *tie* where they differ by less than the run's noise floor or the interval of their ratio; of latency
 and throughput the answer then names the duel that settles it. Peaks tie within 0.5 %, what is counted or published only
 where it is equal. `?` marks suspect figures; invalid ones are never ranked. Accuracies are published ones, and the
-notes say whose. Several runs are merged; of a cell measured in several like ones, the newest counts.
+notes say whose. Several runs are merged; of a cell measured in several like ones, the newest by its
+clock counts, and the answer says which run's cells that leaves out.
 
 `--json` prints everything, also what the text leaves out. The exit code is 0, also where nothing satisfies the
 conditions; 2 for a question that cannot be read.

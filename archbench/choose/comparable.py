@@ -6,12 +6,13 @@ Rows that differ in a column of `RANKING_KEYS` are split into groups, each ranke
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
 
+from archbench.model.axes import toggles_label
 from archbench.model.derived import RANKING_KEYS
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ ACCURACY_DATASET = "accuracy_dataset"
 PUBLISHED = "as published"
 """In the place of an image size: each network at the size that it was published for."""
 _MOST_NAMED = 6
+_PLACE = ["variant", "hardware_class", "phase", "batch_size"]
+_TOGGLES = ["precision", "memory_format", "compile_mode"]
 
 
 class Circumstance(Struct, frozen=True):
@@ -92,6 +95,32 @@ def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote
     return tuple(notes)
 
 
+def unlike_settings(frame: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFrame) -> tuple[Footnote, ...]:
+    """Who loses to a network under a setting that they were never tried under: a tuned network against an untuned one.
+
+    `ahead`, `behind`: rows of `frame`, pair by pair. A setting that failed was tried. One sentence a row ahead.
+    """
+    tried = set(frame.loc[frame["status"] != "skipped", [*_PLACE, *_TOGGLES]].itertuples(index=False, name=None))
+    untried: dict[tuple[str, str], list[str]] = {}
+    pairs = zip(ahead[["variant", *_TOGGLES]].values.tolist(), behind[_PLACE].values.tolist(), strict=True)
+    for (first, *toggles), place in pairs:
+        if (*place, *toggles) not in tried:
+            untried.setdefault((first, toggles_label(*toggles)), []).append(place[0])
+    return tuple(
+        Footnote(
+            "setting",
+            f"{_named(names)} {'was' if len(names) == 1 else 'were'} not measured under {setting}, as {first} was: "
+            "part of the distance may be the setting's.",
+        )
+        for (first, setting), names in untried.items()
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{', '.join(names[:_MOST_NAMED])}{more}"
+
+
 def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
     """Whose weights and protocol the published accuracies are of, one sentence each; empty where there are none."""
     sources = ranked.drop_duplicates("variant").groupby("accuracy_source", sort=False)["variant"]
@@ -99,8 +128,7 @@ def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
         return tuple(f"Top-1 is published, not measured: {source}." for source in sources.groups)
     notes = ["Top-1 is published, not measured, and not by one protocol."]
     for source, members in sources:
-        more = f" and {len(members) - _MOST_NAMED} more" if len(members) > _MOST_NAMED else ""
-        notes.append(f"{source}: {', '.join(members[:_MOST_NAMED])}{more}.")
+        notes.append(f"{source}: {_named(members.tolist())}.")
     return tuple(notes)
 
 

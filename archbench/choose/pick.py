@@ -10,7 +10,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.choose.candidates import Candidates
-from archbench.choose.comparable import Circumstance, Comparables, Footnote, accuracies, comparable_groups, differences
+from archbench.choose.comparable import (
+    Circumstance,
+    Comparables,
+    Footnote,
+    accuracies,
+    comparable_groups,
+    differences,
+    unlike_settings,
+)
 from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
 from archbench.choose.margins import INTERVALS, Estimate, Margin, dominating, margin, pareto_front
@@ -247,17 +255,20 @@ def _ranking(
     if len(goals) == 1:
         chosen = kept.iloc[_best_of_each(kept, costs[:, 0], _outdone(kept, question.goals[0], costs[:, 0]))]
         choices = _ranked(_choices(chosen, question), question.goals[0], candidates)
+        unlike = unlike_settings(frame, chosen.iloc[[0] * len(chosen)], chosen)
     else:
         front = pareto_front(costs)
         chosen = kept[front].iloc[np.lexsort(costs[front].T[::-1])]
         choices = _choices(chosen, question)
-        out = (*_beaten(kept, costs, front, question, candidates), *out)
+        winners, losers = _outdone_by(kept, costs, front)
+        out = (*_beaten(winners, losers, question, candidates), *out)
+        unlike = unlike_settings(frame, winners, losers)
     by_accuracy = not ACCURACIES.isdisjoint(question.columns)
     return Ranking(
         circumstances=group.circumstances,
         choices=choices,
         left_out=out,
-        footnotes=differences(chosen, question.across),
+        footnotes=(*differences(chosen, question.across), *unlike),
         accuracies=accuracies(chosen) if by_accuracy else (),
         networks=int(frame["variant"].nunique()),
     )
@@ -326,23 +337,25 @@ def _floor(candidates: Candidates, *cells: Choice) -> float | None:
     return max(spreads, default=None)
 
 
-def _beaten(
-    frame: pd.DataFrame,
-    costs: NDArray[np.float64],
-    front: NDArray[np.bool_],
-    question: Question,
-    candidates: Candidates,
-) -> tuple[LeftOut, ...]:
-    """Every network that satisfies the conditions and has no row on the front: what beats its best row, by how much."""
+def _outdone_by(
+    frame: pd.DataFrame, costs: NDArray[np.float64], front: NDArray[np.bool_]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The best row of every network that has none on the front, second; first, pair by pair, a row that beats it."""
     variants = frame["variant"].to_numpy()
     on_front = set(variants[front])
     losers = [place for place in _best_of_each(frame, costs[:, 0]) if variants[place] not in on_front]
-    winners = np.flatnonzero(front)
-    winners = winners[np.lexsort(costs[winners].T[::-1])]
-    winning = _choices(frame.iloc[winners], question)
+    ahead = np.flatnonzero(front)
+    ahead = ahead[np.lexsort(costs[ahead].T[::-1])]
+    winners = [ahead[int(np.argmax(dominating(costs[ahead], costs[place])))] for place in losers]
+    return frame.iloc[winners], frame.iloc[losers]
+
+
+def _beaten(
+    winners: pd.DataFrame, losers: pd.DataFrame, question: Question, candidates: Candidates
+) -> tuple[LeftOut, ...]:
+    """Every network that satisfies the conditions and has no row on the front: what beats its best row, by how much."""
     found = []
-    for place, loser in zip(losers, _choices(frame.iloc[losers], question), strict=True):
-        winner = winning[int(np.argmax(dominating(costs[winners], costs[place])))]
+    for winner, loser in zip(_choices(winners, question), _choices(losers, question), strict=True):
         floor = _floor(candidates, winner, loser)
         pairs = [(winner.estimate(goal.column), loser.estimate(goal.column)) for goal in question.goals]
         comparisons = tuple(

@@ -119,7 +119,8 @@ def test_judged_at_the_largest_batch_that_all_candidates_have(tmp_path: Path) ->
 def test_the_setting_is_free_precision_included_with_a_footnote(tmp_path: Path) -> None:
     found = judge(tmp_path, row("resnet50", 0.02), row("resnet50", 0.01, precision="amp-bf16"), row("vgg16", 0.015))
     assert (found.recommended.network, found.recommended.precision) == ("resnet50", "amp-bf16")
-    assert [note.column for note in found.ranking.footnotes] == ["precision"]
+    assert [note.column for note in found.ranking.footnotes] == ["precision", "setting"]
+    assert found.ranking.footnotes[1].text.startswith("vgg16 was not measured under amp-bf16, as resnet50 was")
     fixed = judge(
         tmp_path / "fixed",
         row("resnet50", 0.02),

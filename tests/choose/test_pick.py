@@ -254,6 +254,27 @@ def test_the_newest_of_two_runs_is_told_by_the_clock_whatever_they_are_called(tm
     assert ask(read_candidates(paths[:1])).warnings == ()
 
 
+def test_a_compiled_network_ahead_of_one_that_was_never_compiled_is_told(tmp_path: Path) -> None:
+    rows = [
+        row("resnet50", 0.030, top1=76.0),
+        row("resnet50", 0.010, top1=76.0, compile_mode="default"),
+        row("vgg16", 0.014, top1=72.0),  # 40 % behind, but never compiled
+        row("alexnet", 0.020, top1=56.0),
+        row("alexnet", 0.018, top1=56.0, compile_mode="default"),
+        row("vgg11", 0.025, top1=69.0),
+        row("vgg11", None, top1=69.0, compile_mode="default", status="error", error_message="no graph"),
+    ]
+    candidates = candidates_of(tmp_path, *rows)
+    told = "vgg16 was not measured under fp32, compile=default, as resnet50 was: part of the distance may be "
+    told += "the setting's."
+    ranking = only(ask(candidates))
+    assert names(ranking) == ["resnet50", "vgg16", "alexnet", "vgg11"]
+    assert [one.text for one in ranking.footnotes] == [told]
+    assert [one.text for one in only(ask(candidates, goals=(LATENCY, TOP1))).footnotes] == [told]
+    like_for_like = only(ask(candidates, "compile_mode == off"))
+    assert (names(like_for_like)[0], like_for_like.footnotes) == ("vgg16", ())
+
+
 def test_strange_names_and_an_answer_that_is_whole_json(tmp_path: Path) -> None:
     strange = ["<script>alert(1)</script>", "../../x", "x" * 300, "网络:é"]
     candidates = candidates_of(tmp_path, *(row(name, 0.01 * n) for n, name in enumerate(strange, 1)))
