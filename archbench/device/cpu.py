@@ -135,7 +135,9 @@ class Cpu:
 
     name: DeviceKind = "cpu"
     canary = CanarySizes(image=(1, 64, 56, 56), matrix=384)
-    calibration = CalibrationSizes(matrix=512, copy_bytes=128 << 20, precisions=("fp32", "bf16"))
+    calibration = CalibrationSizes(
+        matrix=512, image=(4, 128, 28, 44), copy_bytes=128 << 20, precisions=("fp32", "bf16")
+    )
     activity: str | None = None
     records_graphs = False
     own_clock = False

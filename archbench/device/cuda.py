@@ -182,7 +182,9 @@ class Cuda:
 
     name: DeviceKind = "cuda"
     canary = CanarySizes(image=(32, 72, 59, 61), matrix=384, repeats=10)
-    calibration = CalibrationSizes(matrix=8192, copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16"))
+    calibration = CalibrationSizes(
+        matrix=8192, image=(128, 512, 30, 46), copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16")
+    )
     activity: str | None = "CUDA"
     records_graphs = True
     own_clock = True

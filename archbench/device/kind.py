@@ -43,12 +43,14 @@ class CanarySizes(Struct, frozen=True, kw_only=True):
 
 
 class CalibrationSizes(Struct, frozen=True, kw_only=True):
-    """How large the calibration's work is: long enough to time, several times the caches, a second in all."""
+    """How large the calibration's work is: long enough to time, several times the caches, two seconds in all."""
 
     matrix: int
+    image: tuple[int, int, int, int]
+    """Shape of the input of a 3x3 convolution, with as many channels out. Not square: see `CanarySizes`."""
     copy_bytes: int
     precisions: tuple[Precision, ...]
-    """The arithmetics whose matrix product is timed."""
+    """The arithmetics at which product and convolution are timed."""
     repeats: int = 10
 
 

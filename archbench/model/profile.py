@@ -135,7 +135,7 @@ class Roofline(Struct, frozen=True, kw_only=True):
     """The device's measured ceilings, and where the network lies under them."""
 
     peak_flops: float
-    """FLOP/s of a large matrix product at the cell's arithmetic."""
+    """FLOP/s at the cell's arithmetic: of a large matrix product or a convolution, whichever did more."""
     bandwidth: float
     """Bytes per second of a large copy, read and written."""
     points: tuple[RooflinePoint, ...]

@@ -84,6 +84,12 @@ REASONS: dict[str, Reason] = {
     "host_bound": Reason(
         effect="label", meaning="the host, not the device, sets the pace (issue time > 1.1 x device time)"
     ),
+    "ceiling_under_measured": Reason(
+        effect="label",
+        meaning="the step did more FLOP/s than the calibration's best, so `measured_peak_share` is above 1: ceiling "
+        "under-measured, on a machine that was busy then, or by a kernel that needs fewer FLOP than are counted",
+        remedy="calibrate on a quiet machine: begin a new run (`--fresh`)",
+    ),
     "power_capped": Reason(
         effect="label", meaning="the device ran at its software power limit, which is normal under load"
     ),

@@ -169,7 +169,11 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
     mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known", metric="throughput")] = None
     measured_peak_share: Annotated[
-        Real, C("achieved_flops over this machine's measured matmul peak", metric="throughput")
+        Real,
+        C(
+            "achieved_flops over the best product or convolution here; above 1: ceiling under-measured",
+            metric="throughput",
+        ),
     ] = None
 
     # Published accuracy, never measured here

@@ -95,6 +95,11 @@ def percent(share: float, *, signed: bool = False) -> str:
     return f"{'+' if signed and share > 0 else ''}{_plain(100 * share, 2)} %"
 
 
+def of_ceiling(share: float) -> str:
+    """A share of a measured ceiling; nothing does more than its ceiling, so above 100 % that was measured too low."""
+    return percent(share) + (" (ceiling under-measured)" if share > 1 else "")
+
+
 def change(share: float) -> str:
     """`+2.7 %` of 0.027, with one decimal always: a column of changes lines up, and none is finer than its noise."""
     return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{_plain(share)} %"

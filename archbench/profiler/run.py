@@ -197,7 +197,7 @@ class _Run:
         kind_of(self._device).empty_cache()
         peak = found.peak(self._cell.precision)
         if peak is None:
-            self._missing["roofline"] = f"no matrix product was measured at {self._cell.precision} on this device"
+            self._missing["roofline"] = f"no ceiling was measured at {self._cell.precision} on this device"
             return None
         return Ceilings(flops=peak, bandwidth=found.copy_bytes_per_s)
 

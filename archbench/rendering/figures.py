@@ -21,6 +21,7 @@ from archbench.model.units import (
     figure,
     fixed,
     memory_unit,
+    of_ceiling,
     percent,
     rounded,
     shortened,
@@ -187,7 +188,7 @@ def _stages_row(pair: tuple[CellSummary, StageProfile]) -> tuple[str, ...]:
         f"{one.batch_size:,}",
         figure(table.step_s, MS),
         ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL,
-        NULL if reached is None else percent(reached),
+        NULL if reached is None else of_ceiling(reached),
     )
 
 

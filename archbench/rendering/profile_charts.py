@@ -162,7 +162,7 @@ def _roof(found: Roofline, left: float, right: float, x: alt.X, y: alt.Y) -> lis
     product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
     # The copy's name stands above the slope, where no point can be.
     labels: list[tuple[dict[str, Any], Literal["left", "right"], int]] = [
-        (at(found.ridge, f"matrix product {product} GFLOP/s"), "left", _BESIDE),
+        (at(found.ridge, f"arithmetic {product} GFLOP/s"), "left", _BESIDE),
         (at(math.sqrt(left * found.ridge), f"copy {copy} GB/s"), "right", -_BESIDE),
     ]
     ceilings = [

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from archbench.model.profile import CATEGORIES, Finding, ModuleProfile, Profile
-from archbench.model.units import GIGA, MIB, MS, figure, percent
+from archbench.model.units import GIGA, MIB, MS, figure, of_ceiling, percent
 from archbench.rendering.profile_memory import EXPLODED, VANISHED
 
 MUCH = 0.10
@@ -68,8 +68,7 @@ def _reach(profile: Profile) -> Iterator[Finding]:
         return
     text = (
         f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {whole.intensity:.3g} FLOP/byte: "
-        f"{percent(whole.roofline_share)} of what the measured ceilings allow"
-        f"{' (above 100 % where caches hold what counts as moved)' if whole.roofline_share > 1 else ''}"
+        f"{of_ceiling(whole.roofline_share)} of what the measured ceilings allow"
     )
     poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
     if whole.roofline_share > GOOD or not poor:
@@ -276,4 +275,4 @@ def _with_macs(row: ModuleProfile, macs: int) -> str:
 
 
 def _reaches(row: ModuleProfile) -> str:
-    return "" if row.roofline_share is None else f", at {percent(row.roofline_share)} of its roofline"
+    return "" if row.roofline_share is None else f", at {of_ceiling(row.roofline_share)} of its roofline"

@@ -10,7 +10,7 @@ from msgspec import Struct
 from archbench.choose.profile_difference import Aligned, Difference, Side, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.model.reasons import explain
-from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, of_ceiling, percent
 from archbench.rendering.content import (
     Block,
     Bullets,
@@ -227,16 +227,17 @@ def _module_figures(row: ModuleProfile, *, training: bool) -> tuple[str, ...]:
         fixed(row.bytes_moved, MIB, 1),
         NULL if row.intensity is None else f"{row.intensity:,.3g}",
         figure(row.achieved_flops, GIGA) if row.flops else NULL,
-        NULL if row.roofline_share is None else f"{percent(row.roofline_share)} {row.bound or ''}".rstrip(),
+        NULL if row.roofline_share is None else f"{of_ceiling(row.roofline_share)} {row.bound or ''}".rstrip(),
     )
 
 
 def _roofline(found: Roofline, prefix: str) -> Section:
     ridge = f"{found.ridge:,.3g} FLOP per byte"
     line = (
-        f"Measured ceilings: {figure(found.peak_flops, GIGA)} GFLOP/s by a large matrix product, "
+        f"Measured ceilings: {figure(found.peak_flops, GIGA)} GFLOP/s by a matrix product or convolution, "
         f"{figure(found.bandwidth, GIGA)} GB/s by a large copy. Left of {ridge} memory is the limit, right of it "
-        "arithmetic. A stage above its ceiling finds in the cache what is counted as moved."
+        "arithmetic. What exceeds its ceiling shows it under-measured: a cache held what is counted as moved, the "
+        "machine was busy when it was measured, or a kernel needs fewer FLOP than are counted."
     )
     blocks: list[Block] = [Paragraph(line)]
     if found.points:

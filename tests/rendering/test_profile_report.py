@@ -35,6 +35,7 @@ from archbench.rendering.content import Picture, every
 from archbench.rendering.drawing import drawn
 from archbench.rendering.html import render_html
 from archbench.rendering.markdown import render_markdown
+from archbench.rendering.profile_findings import findings
 from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
 from archbench.rendering.profile_report import profile_report
 from archbench.rendering.profile_screen import profile_screen
@@ -214,6 +215,14 @@ def test_a_profile_says_whether_its_times_are_fit_to_be_used() -> None:
         assert words in render_html(profile_report(one))
         assert words in render_terminal(profile_screen(one, depth=None, stage="", top=3), 1000)
     assert "power_capped" not in render_markdown(profile_report(crowded))
+
+
+def test_no_share_of_a_ceiling_is_over_100_per_cent_without_a_word() -> None:
+    above = structs.replace(module("", 0.09), roofline_share=1.49)
+    rows = (above, module("stem", 0.01, "stem"))
+    text = render_markdown(profile_report(profile(modules=rows, findings=findings(profile(modules=rows)))))
+    assert text.count("149 %") == text.count("149 % (ceiling under-measured)") >= 3
+    assert "149 % (ceiling under-measured) compute" in text
 
 
 def test_two_profiles_on_one_page_share_no_picture() -> None:

@@ -52,6 +52,8 @@ def _efficiency(run: CellRun, rate: float) -> None:
             run.row.null("unknown_peak", column)
         else:
             run.row.set(**{column: achieved / peak})
+            if column == "measured_peak_share" and achieved > peak:
+                run.row.flag("ceiling_under_measured")
 
 
 def _vendor_peak(run: CellRun) -> float | None:
