@@ -63,7 +63,7 @@ def test_a_neighbour_that_computes_is_refused_before_and_told_of_after(measure):
     with subprocess.Popen(["sleep", "250"]) as stranger:
         try:
             script = {"STUB_SM": f"self:80,{stranger.pid}:60", "STUB_PIDS": f"{stranger.pid}"}
-            done, rows = measure(**script)
+            done, rows = measure(**script, ARCHBENCH_FORCE="0")
             assert (done.returncode, rows) == (3, [])
             assert f"other processes compute on the GPU: {stranger.pid} (60% of the time)" in done.stderr
             done, (row,) = measure("--force", **script)
@@ -96,7 +96,7 @@ def test_a_card_that_is_gone_before_is_a_line(measure):
     done, rows = measure(STUB_GPUS="0")
     assert (done.returncode, rows) == (2, [])
     assert done.stderr == "archbench: device 'cuda' does not exist: this machine has cpu only\n"
-    done, rows = measure(STUB_FAIL="nvmlDeviceGetHandleByUUID=15")
+    done, rows = measure(STUB_FAIL="nvmlDeviceGetHandleByUUID=15", ARCHBENCH_FORCE="0")
     assert (done.returncode, rows) == (3, [])
     assert "device_lost" in done.stderr
 

@@ -29,7 +29,7 @@ devices:
 metrics: [static, latency, throughput, memory, energy, compile, numerics]
 protocol: {QUICK}
 """
-OF_A_BUSY_MACHINE = {"wide_interval", "nonstationary", "few_samples", "drift", "disturbed", "contended"}
+OF_A_BUSY_MACHINE = {"wide_interval", "nonstationary", "few_samples", "drift", "disturbed", "contended", "crowded"}
 """Reasons that this CPU, with whoever else uses it, may give any row."""
 LABELS = {"host_bound", "power_capped"}
 FIGURES = (

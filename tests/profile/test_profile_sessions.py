@@ -55,7 +55,7 @@ def test_everything_is_timed_before_the_first_session(monkeypatch: pytest.Monkey
         return call
 
     monkeypatch.setattr(run, "time_by_module", told("time", run.time_by_module))
-    monkeypatch.setattr(kernels, "time_plain", told("time compiled", kernels.time_plain))
+    monkeypatch.setattr(run, "time_plain", told("time compiled", run.time_plain))
     monkeypatch.setattr(torch.profiler.profile, "__init__", told("session", torch.profiler.profile.__init__))
     monkeypatch.setattr(torch, "compile", told("compile", lambda module, **_: module))
     cell = Cell(network=Network(name="odd_networks:in_place"), batch_size=2, compile_mode="default")
