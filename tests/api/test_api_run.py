@@ -141,6 +141,7 @@ NAMES = """\
 """
 
 
+@pytest.mark.slow
 def test_a_name_is_the_same_in_another_session_and_another_line(tmp_path):
     said = []
     for number, (shift, width) in enumerate([("", 2), ("#\n" * 9, 2), ("", 4)]):

@@ -7,7 +7,7 @@ from quick import QUICK
 
 import archbench as package
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SUITE = """\
 suite: faults
@@ -33,7 +33,7 @@ ALL = (
 )
 
 
-@pytest.mark.parametrize("faults", [pytest.param(FEW, id="few"), pytest.param(ALL, id="all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("faults", [pytest.param(FEW, id="few"), pytest.param(ALL, id="all")])
 def test_a_fault_costs_what_it_struck_and_the_others_are_measured(archbench, tmp_path, faults):
     """Each input size has a fault of its own but for the first, whose numerics alone have one, and the last."""
     of_size = dict(enumerate(faults, start=33))

@@ -7,7 +7,7 @@ from quick import QUICK
 
 import archbench as package
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DEADLINE_S = 6
 SUITE = f"""\
@@ -21,7 +21,7 @@ protocol: {QUICK.replace("{", "{cell_deadline_s: " + str(DEADLINE_S) + ", ", 1)}
 """
 
 
-@pytest.mark.parametrize("phase", ["device time", pytest.param("latency", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("phase", ["device time", "latency"])
 def test_a_hanging_event_is_a_row_and_the_next_cell_is_measured(archbench, tmp_path, phase):
     (tmp_path / "hanging.yaml").write_text(SUITE)
     script = {"GPU_FAULTS": f"batch_size=2|{phase}|hang"}

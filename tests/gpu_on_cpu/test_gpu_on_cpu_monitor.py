@@ -59,6 +59,7 @@ def test_without_nvml_a_card_that_torch_knows_is_measured_unwatched(measure, sta
     assert row["peak_allocated_bytes"] > 0  # the allocator's, and no monitor's
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_computes_is_refused_before_and_told_of_after(measure):
     with subprocess.Popen(["sleep", "250"]) as stranger:
         try:
@@ -85,6 +86,7 @@ def test_company_that_does_not_compute_is_no_neighbour_and_a_card_that_goes_at_t
     assert row["samples"] > 0
 
 
+@pytest.mark.slow
 def test_a_card_that_goes_between_readings_is_a_row_that_says_so(measure):
     done, (row,) = measure(STUB_LOST_AFTER="2")
     assert done.returncode == 0
@@ -101,6 +103,7 @@ def test_a_card_that_is_gone_before_is_a_line(measure):
     assert "device_lost" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_card_that_goes_under_a_network_ends_the_run_with_what_is_finished(measure, tmp_path):
     cells = '["vanishing:network", "tiny_networks:convolution", "tiny_networks:starts_at_zero"]'
     suite = SUITE.replace('["tiny_networks:convolution"]', cells)
@@ -114,6 +117,7 @@ def test_a_card_that_goes_under_a_network_ends_the_run_with_what_is_finished(mea
     assert len(rows) < 3 or rows["status"].iloc[-1] == "error"  # nothing was tried after it
 
 
+@pytest.mark.slow
 def test_another_card_than_the_one_named_is_not_measured(measure, tmp_path):
     suite = SUITE.replace('"]', '", "tiny_networks:starts_at_zero"]', 1)
     done, _ = measure("--out", "run", device="cuda:1", suite=suite, STUB_GPUS="2")  # CUDA shows GPU-0 alone

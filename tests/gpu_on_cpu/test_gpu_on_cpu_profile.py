@@ -34,6 +34,7 @@ def test_kernels_are_seen_and_the_gap_is_what_they_leave_of_the_step(archbench: 
     assert not {"kernels", "operators"} & found["missing"].keys()
 
 
+@pytest.mark.slow
 def test_a_second_session_that_sees_no_kernel_is_noticed_and_said(archbench: Any, tmp_path: Path) -> None:
     found = profile(archbench, tmp_path, GPU_PROFILES="1")
     assert found["compiled"]["step_s"] > 0
