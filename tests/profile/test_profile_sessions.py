@@ -12,7 +12,7 @@ from builders import make_environment
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import ProfileRequest
-from archbench.profiler import kernels, run
+from archbench.profiler import run
 from archbench.profiler.operators import Window
 from archbench.profiler.rows import Ceilings
 
