@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from archbench.catalog.entry import NEUTRAL_OPTIONS, Accuracy, Entry
+from archbench.catalog.entry import IMAGENET, NEUTRAL_OPTIONS, Accuracy, Entry
 from archbench.catalog.tables import Weights, weights_by_constructor
 from archbench.model.cell import Network
 from archbench.model.empty_record import Facts
@@ -43,8 +43,20 @@ def facts_of(entry: Entry, network: Network) -> Facts:
     """What is known of `network` (an `entry` with departures) without building it.
 
     Accuracy is given only where it is of this function: not with another number of classes or channels, nor with
-    options that change the network. Where only the input size or the head departs, the figure says so.
+    options that change the network. Where only the input size or the head departs, the figure says so. What a suite
+    states of its network goes before that, as it is.
     """
+    if network.accuracy is not None:
+        stated = network.accuracy
+        return Facts(
+            family=entry.family,
+            source=entry.source,
+            input_size=entry.input_size,
+            top1=stated.top1,
+            top5=stated.top5,
+            accuracy_source=stated.source,
+            accuracy_dataset=_DATASETS.get(_bare(stated.dataset), stated.dataset),
+        )
     accuracy = next(iter(accuracies(entry)), None)
     if accuracy is None or not _is_as_published(network):
         return Facts(family=entry.family, source=entry.source, input_size=entry.input_size)
@@ -62,6 +74,14 @@ def facts_of(entry: Entry, network: Network) -> Facts:
         accuracy_source=source,
         accuracy_dataset=accuracy.dataset,
     )
+
+
+_DATASETS = {"imagenet": IMAGENET, "imagenet1k": IMAGENET, "cifar10": "CIFAR-10", "mnist": "MNIST"}
+"""The catalogue's spelling of its data sets: `imagenet` and `ImageNet` are one."""
+
+
+def _bare(dataset: str) -> str:
+    return "".join(letter for letter in dataset.lower() if letter.isalnum())
 
 
 def _is_as_published(network: Network) -> bool:

@@ -125,8 +125,8 @@ def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
     """Whose weights and protocol the published accuracies are of, one sentence each; empty where there are none."""
     sources = ranked.drop_duplicates("variant").groupby("accuracy_source", sort=False)["variant"]
     if sources.ngroups < 2:
-        return tuple(f"Top-1 is published, not measured: {source}." for source in sources.groups)
-    notes = ["Top-1 is published, not measured, and not by one protocol."]
+        return tuple(f"Top-1 is quoted, not measured: {source}." for source in sources.groups)
+    notes = ["Top-1 is quoted, not measured, and not by one protocol."]
     for source, members in sources:
         notes.append(f"{source}: {_named(members.tolist())}.")
     return tuple(notes)

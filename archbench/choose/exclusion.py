@@ -188,5 +188,5 @@ def _why_null(row: dict[str, Any], column: str) -> str | None:
     """What the row's reasons say of a column that is null."""
     codes = [code.rpartition(":")[2] for code in row["reasons"] if code.startswith(f"{column}:")]
     if not codes:
-        return "nobody has published it" if column in ("top1", "top5") else None
+        return "archbench knows none" if column in ("top1", "top5") else None
     return REASONS[codes[0]].meaning if codes[0] in REASONS else codes[0]

@@ -14,6 +14,22 @@ from archbench.model.axes import CompileMode, DeviceKind, Head, MemoryFormat, Ph
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
+Percent = Annotated[float, Meta(ge=1.0, le=100.0)]
+"""From 1 %: less is a share of 1 by mistake."""
+Words = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class StatedAccuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An accuracy in percent that a suite's author states of a network; it is believed, not measured."""
+
+    top1: Percent
+    top5: Percent | None = None
+    source: Words
+    """Whose figure it is: `our training, run 17`."""
+    dataset: Words
+    """What it is of, `ImageNet`; figures of different data sets are never ranked together."""
+
+
 class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One buildable network: a catalogue name (`resnet50`), `torchvision:NAME`, `timm:NAME` or `module:function`.
 
@@ -26,6 +42,8 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_channels: PositiveInt | None = None
     head: Head = "classifier"
     input_size: PositiveInt | None = None
+    accuracy: StatedAccuracy | None = None
+    """Goes before what is published. It changes nothing that is measured, so it is in no label and no id."""
 
     def __post_init__(self) -> None:
         # Sorted, so that two spellings of the same options are the same network, with the same id.

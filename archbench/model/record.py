@@ -177,9 +177,9 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
 
     # Published accuracy, never measured here
-    top1: Annotated[Real, C("published top-1 accuracy", "%")] = None
-    top5: Annotated[Real, C("published top-5 accuracy", "%")] = None
-    accuracy_source: Annotated[Text, C("weights tag and protocol that top1 and top5 belong to")] = None
+    top1: Annotated[Real, C("top-1 accuracy, published or stated by the suite", "%")] = None
+    top5: Annotated[Real, C("top-5 accuracy, likewise", "%")] = None
+    accuracy_source: Annotated[Text, C("whose weights and protocol top1 and top5 belong to, or who states them")] = None
     accuracy_dataset: Annotated[Text, C("data set that top1 and top5 are of: ImageNet, CIFAR-10, ...")] = None
 
     # State as read back from the process that measured

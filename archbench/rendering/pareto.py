@@ -142,6 +142,6 @@ def _note(run: RunData) -> str:
             "that of its own size and recipe (see the sources below)."
         )
     if without:
-        plural = "network has" if len(without) == 1 else "networks have"
-        note += f" {len(without):,} {plural} no published accuracy and cannot be ranked here."
+        of = "1 network" if len(without) == 1 else f"{len(without):,} networks"
+        note += f" Of {of} archbench knows no accuracy, so that they cannot be ranked here; a suite can state it."
     return note

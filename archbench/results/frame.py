@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
-from archbench.catalog import dataset_of
+from archbench.catalog import dataset_of, facts
+from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.results.drift import drift_limit, judge
 from archbench.results.journal import read_file
@@ -50,6 +55,7 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame.insert(position, "reasons", pd.Series([row.reasons for row in judged], dtype=object))
     frame["verdict"] = pd.Series([row.verdict for row in judged], dtype=frame["verdict"].dtype)
     _name_datasets(frame)
+    _state_accuracies(frame, _stated(place if place.is_dir() else place.parent))
     speed = pd.Series([row.speed_index for row in judged], dtype=float)
     derived = {
         "speed_index": speed,
@@ -66,3 +72,30 @@ def _name_datasets(frame: pd.DataFrame) -> None:
         names = frame.loc[nameless, "architecture"]
         known = {name: dataset_of(name) for name in names.unique()}
         frame["accuracy_dataset"] = frame["accuracy_dataset"].astype(object).where(~nameless, names.map(known))
+
+
+class _Stating(Struct):
+    """The part of a stored suite that may state accuracies; readable in suites of other versions too."""
+
+    architectures: tuple[Network, ...] = ()
+
+
+def _stated(run: Path) -> list[Network]:
+    """Networks whose accuracy the suite in a run's directory states; none for a results file that travels alone."""
+    try:
+        suite = msgspec.json.decode((run / "suite.json").read_bytes(), type=_Stating)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return []
+    return [network for network in suite.architectures if network.accuracy is not None]
+
+
+def _state_accuracies(frame: pd.DataFrame, networks: Iterable[Network]) -> None:
+    """What the run's suite states now, which may be later than the rows: nothing is measured anew for that."""
+    for network in networks:
+        of = frame["architecture"] == network.name
+        for size in frame.loc[of, "input_size"].dropna().unique():
+            sized = replace(network, input_size=network.input_size or int(size))
+            rows = of & frame["variant"].isin([network.label, sized.label]) & (frame["input_size"] == size)
+            known = facts(network)
+            values = (known.top1, known.top5, known.accuracy_source, known.accuracy_dataset)
+            frame.loc[rows, ["top1", "top5", "accuracy_source", "accuracy_dataset"]] = values

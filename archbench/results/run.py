@@ -213,10 +213,11 @@ class RunStore:
 
 
 def suite_hash(suite: Suite) -> str:
-    """Hash of all that decides which rows a suite asks for: neither of its description nor of its decisions."""
+    """Hash of all that decides which rows a suite asks for: not of its description, decisions and stated accuracies."""
     # Read back, a whole number of the protocol is a float: 5 and 5.0 are one constant.
     constants = {name: float(value) for name, value in suite.protocol.items()}
-    asked = msgspec.structs.replace(suite, description="", decisions=(), protocol=constants)
+    networks = tuple(msgspec.structs.replace(network, accuracy=None) for network in suite.architectures)
+    asked = msgspec.structs.replace(suite, description="", decisions=(), protocol=constants, architectures=networks)
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
 
 

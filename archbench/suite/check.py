@@ -95,6 +95,9 @@ class _Check:
         if (one.name is None) == (one.family is None):
             which = "neither name nor family" if one.name is None else "both name and family"
             raise self._error(path, f"an architecture with {which}; give one of them")
+        if one.family is not None and one.accuracy is not None:
+            what = "an accuracy is of one network, not of a family; name the network"
+            raise self._error((*path, "accuracy"), what, at_key=True)
         try:
             if one.family is not None:
                 return catalog.family(one.family)
@@ -110,6 +113,7 @@ class _Check:
             in_channels=one.in_channels,
             head=one.head,
             input_size=one.input_size if one.input_size != entry.input_size else None,
+            accuracy=one.accuracy,
         )
 
     # Settings, sections, filters

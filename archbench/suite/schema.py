@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from archbench.catalog import entries
 from archbench.model.axes import DEVICE_KINDS, Head, Scalar
-from archbench.model.cell import PositiveInt
+from archbench.model.cell import PositiveInt, StatedAccuracy
 from archbench.model.protocol import Protocol
 from archbench.model.suite import Name, Suite
 
@@ -26,6 +26,7 @@ class ArchitectureEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     in_channels: PositiveInt | None = None
     head: Head = "classifier"
     input_size: PositiveInt | None = None
+    accuracy: StatedAccuracy | None = None
 
 
 class SuiteFile(Suite, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,7 +98,8 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("SuiteFile", "description"): "The question that the suite answers, in a sentence.",
     ("SuiteFile", "architectures"): (
         "Networks: a catalogue name or alias, torchvision:NAME, timm:NAME, module:function (needs --allow-code), "
-        "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, head: none, input_size: N}."
+        "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, head: none, input_size: N, "
+        "accuracy: {...}}."
     ),
     ("SuiteFile", "axes"): "Values to cross with each other; a missing axis has its default alone.",
     ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode, memory_format.",
@@ -117,6 +119,14 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("ArchitectureEntry", "in_channels"): "Channels of the input.",
     ("ArchitectureEntry", "head"): "none gives feature maps in place of a classifier.",
     ("ArchitectureEntry", "input_size"): "Side of the square input; goes before the input_size axis.",
+    (
+        "ArchitectureEntry",
+        "accuracy",
+    ): "Its accuracy where archbench knows none, or yours: {top1, top5, source, dataset}.",
+    ("StatedAccuracy", "top1"): "Top-1 accuracy in percent.",
+    ("StatedAccuracy", "top5"): "Top-5 accuracy in percent.",
+    ("StatedAccuracy", "source"): "Whose figure it is, such as 'our training, run 17'; printed wherever the figure is.",
+    ("StatedAccuracy", "dataset"): "Data set of the figure, such as imagenet; others are never ranked with it.",
     ("Axes", "batch_size"): "Images a step (default 1).",
     ("Axes", "input_size"): "Side of the square input (default: what each network was published for).",
     ("Axes", "phase"): "inference (default) or training.",

@@ -54,7 +54,7 @@ def _shaped_union(value: Any, kind: inspect.UnionType, path: ValuePath, origin: 
             raise origin.error(path, f"{_name(path)}: {_shown(value)} is not a plain value; give a number or text")
         return value
     wanted = [option for option in options if not isinstance(option, inspect.NoneType)]
-    if isinstance(value, str) and any(isinstance(option, inspect.FloatType) for option in wanted):
+    if isinstance(value, str) and {inspect.FloatType, inspect.StrType} <= {type(option) for option in wanted}:
         return value  # a number with its unit: "5 ms"
     if isinstance(value, dict):
         # Put first what can take a mapping: the choice is between a name and a mapping.

@@ -140,7 +140,7 @@ def test_a_network_is_left_out_by_its_nearest_cell_with_every_miss_and_by_how_mu
     assert (miss.condition, miss.actual, miss.unmeasured) == (
         "top1 >= 76",
         (("top1", None),),
-        "nobody has published it",
+        "archbench knows none",
     )
 
 
@@ -159,7 +159,7 @@ def test_rows_without_accuracy_stay_in_but_are_not_ranked_by_it(tmp_path: Path) 
     by_accuracy = only(ask(candidates, goals=(TOP1,)))
     assert names(by_accuracy) == ["resnet50"]
     assert by_accuracy.left_out[0].network == "plain34"
-    assert by_accuracy.accuracies[0].startswith("Top-1 is published, not measured: IMAGENET1K_V2")
+    assert by_accuracy.accuracies[0].startswith("Top-1 is quoted, not measured: IMAGENET1K_V2")
 
 
 def test_accuracies_of_several_protocols_are_told_apart(tmp_path: Path) -> None:

@@ -280,6 +280,26 @@ ARCHITECTURES = {
     "misspelt in a mapping": ("[{name: densnet121}]", "2:24", "did you mean densenet121"),
     "unknown in a library": ("['timm:resnet5000000']", "2:17", "timm has no classification network"),
     "unknown family": ("[{family: resnets}]", "2:26", "unknown family 'resnets'; did you mean resnet"),
+    "accuracy as a share of 1": (
+        "[{name: resnet18, accuracy: {top1: 0.81, source: us, dataset: imagenet}}]",
+        "2:51",
+        "top1: 0.81 is out of range; give a number at least 1.0 and at most 100.0",
+    ),
+    "accuracy as text": (
+        "[{name: resnet18, accuracy: {top1: 81, top5: high, source: us, dataset: imagenet}}]",
+        "2:61",
+        "top5: 'high' is not a number",
+    ),
+    "accuracy without a source": (
+        "[{name: resnet18, accuracy: {top1: 81, dataset: imagenet}}]",
+        "2:44",
+        "the key 'source' is missing in accuracy",
+    ),
+    "accuracy of a family": (
+        "[{family: resnet, accuracy: {top1: 81, source: us, dataset: imagenet}}]",
+        "2:34",
+        "an accuracy is of one network, not of a family; name the network",
+    ),
     "neither": ("[{num_classes: 10}]", "2:17", "an architecture with neither name nor family"),
     "both": ("[{name: resnet18, family: resnet}]", "2:17", "an architecture with both name and family"),
     "twice": ("[resnet18, resnet50, resnet18]", "2:37", "architectures lists resnet18 twice"),
