@@ -21,7 +21,8 @@ devices: {{cuda: [{{phase: inference}}]}}
 metrics: [latency, throughput, memory, energy, numerics, profile]
 protocol: {protocol}
 """
-TIMED = ("build", "first call", "warmup", "latency", "throughput")
+TIMED = ("first call", "warmup", "latency", "throughput")
+"""A card that fails when the network is built cannot be had at all: the last test's."""
 ASIDE = {"energy": "energy_j_per_img", "memory": "peak_allocated_bytes", "profile": "latency_median_s"}
 STATUS = {"lost": "error", "oom": "oom", "hang": "timeout"}
 SAYS = {"lost": "CUDA error: unspecified launch failure", "oom": "CUDA out of memory", "hang": ""}
@@ -29,7 +30,6 @@ FEW = (("latency", "lost"), ("first call", "oom"))
 ALL = (
     *((phase, kind) for kind in ("lost", "oom") for phase in (*TIMED, *ASIDE)),
     ("memory", "hang"),
-    ("build", "hang"),
 )
 
 
@@ -66,3 +66,14 @@ def test_a_fault_costs_what_it_struck_and_the_others_are_measured(archbench, tmp
             if phase != "profile":
                 assert f"{ASIDE[phase]}:phase_failed" in row.reasons, where
     assert len(rows) == len(faults) + 4
+
+
+def test_a_card_that_cannot_be_had_ends_the_run_and_the_same_command_resumes_it(archbench, tmp_path):
+    (tmp_path / "faults.yaml").write_text(SUITE.format(sizes="33, 34, 35", protocol=QUICK))
+    words = ("run", "faults.yaml", "--device", "cuda", "--allow-code", "--out", "run", "--retry-failed")
+    done = archbench(*words, cwd=tmp_path, timeout=200, GPU_FAULTS="input_size=34]|build|lost")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "cannot be used: RuntimeError: CUDA error: unspecified launch failure" in done.stderr
+    done = archbench(*words, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(package.load(tmp_path / "run")["status"]) == {"ok"}
