@@ -78,7 +78,7 @@ def test_a_run_is_a_path_a_frame_and_a_table(a_run):
 
 def test_a_second_call_resumes_and_measures_nothing_twice(a_run):
     def stored_rows():
-        return {name: (a_run.path / name).stat().st_mtime_ns for name in ("results.parquet", "samples.parquet")}
+        return {name: (a_run.path / name).stat().st_mtime_ns for name in ("results.parquet", "environment.json")}
 
     stored = stored_rows()
     given = {**QUICK, **MEASURED, "out": a_run.path}
