@@ -37,7 +37,8 @@ ALL = ("static", "latency", "throughput", "memory", "energy", "numerics")
 
 
 @pytest.fixture(autouse=True)
-def _restored_state():
+def _restored_state(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads beside the tests of another process wait for each other
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
