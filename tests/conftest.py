@@ -10,6 +10,8 @@ import pytest
 
 # Tests share their cores with each other: what refuses a machine that is taken is tested where it is tested.
 os.environ["ARCHBENCH_FORCE"] = "1"
+# Two threads each beside another process wait for each other a hundred times longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
