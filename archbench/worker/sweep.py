@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from archbench.device.kind import kind_named
 from archbench.model.errors import UnfitError
@@ -15,7 +15,7 @@ HOST_DEATHS_IN_A_ROW = 3
 """A host runs nothing that could kill it. If it dies this often before one cell is measured, the machine is sick."""
 
 
-def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Iterator[Event]:
+def run_tasks(worker: WorkerClient, tasks: Iterable[Task]) -> Generator[Event, None, None]:
     """Measure the tasks one after the other; give what happens while it happens.
 
     Every cell of every task gets exactly one `CellFinished`, whether it was measured, failed, or took its process with
