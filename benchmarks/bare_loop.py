@@ -15,7 +15,7 @@ import argparse
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import bare_side
@@ -62,14 +62,19 @@ def our_latency(step: bare_side.Step, seconds: float, device: torch.device) -> f
 def our_device_time(step: bare_side.Step, seconds: float, device: torch.device) -> float:
     clock = open_clock(device)
     issue_s = clock.latency(step).issue_s
+    assert issue_s is not None, "a GPU's clock tells it"
     found = sample_device_time(step, clock, steps=1, issue_s=issue_s)
     if found.step_s is None:
         raise RuntimeError(f"no backlog held: {found.defeat}")
     return found.step_s
 
 
-def comparisons(name: str, device: torch.device, threads: int) -> Iterator[tuple[str, tuple, tuple]]:
-    """What is compared: its name, and for each side the figure as a function of a step, and the step."""
+Side = tuple[Callable[[bare_side.Step, float], float], bare_side.Step]
+"""A figure as a function of a step and of seconds, and the step."""
+
+
+def comparisons(name: str, device: torch.device, threads: int) -> Iterator[tuple[str, Side, Side]]:
+    """What is compared: its name, and the two sides."""
     cell = Cell(network=Network(name=name), batch_size=1, device="cuda" if device.type == "cuda" else "cpu")
     apply_state("fp32", threads, seed=0)
     workload = Workload(cell, build(cell.network), input_shape(cell.network), device, ring=3, seed=0)
@@ -84,7 +89,7 @@ def comparisons(name: str, device: torch.device, threads: int) -> Iterator[tuple
         yield "graph, device time", (device_time, graph), (bare_side.behind_backlog, graph)
 
 
-def take_turns(ours: tuple, bare: tuple, turns: int, seconds: float) -> tuple[list[float], float]:
+def take_turns(ours: Side, bare: Side, turns: int, seconds: float) -> tuple[list[float], float]:
     """The ratios of our figure to the bare one, and the last bare one, in seconds."""
     for _, step in (ours, bare):
         bare_side.latency(step, 0.5, torch.device("cuda" if torch.cuda.is_initialized() else "cpu"))

@@ -48,7 +48,7 @@ def graphed(model: torch.nn.Module, image: torch.Tensor) -> Step:
 
 def latency(step: Step, seconds: float, device: torch.device) -> float:
     """Median over steps that are each waited for."""
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < FEWEST:
         start = time.perf_counter()
@@ -62,7 +62,8 @@ def latency(step: Step, seconds: float, device: torch.device) -> float:
 def behind_backlog(step: Step, seconds: float) -> float:
     """Median of the step between events, each queued while the GPU spins, so that it finds the whole step waiting."""
     spin, start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(3))  # type: ignore[no-untyped-call]
-    cycles, times = SPIN_CYCLES, []
+    cycles = SPIN_CYCLES
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < FEWEST:
         torch.cuda.synchronize()

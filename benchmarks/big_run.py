@@ -31,7 +31,7 @@ from archbench.model.suite import Axes, Suite
 GIB = 2**30
 BATCHES = (1, 4, 8, 16, 32)
 QUESTION = ("{run}", "--where", "batch_size == 1", "--where", "phase == inference", "--where", "setting == amp")
-COMMANDS = (
+COMMANDS: tuple[tuple[str, tuple[str, ...], str | None, float], ...] = (
     ("pick", ("pick", *QUESTION, "--minimize", "latency_median", "--maximize", "top1"), None, 2.0),
     ("pick --json", ("pick", *QUESTION, "--maximize", "top1", "--json"), None, 2.0),
     ("report --format md", ("report", "{run}", "--format", "md"), "report.md", 5.0),
@@ -112,9 +112,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         # In a process of its own: a child's peak memory begins at that of its parent.
-        words = [sys.executable, __file__, "--only-make", "--keep", str(options.keep or scratch)]
-        words += ["--rows", str(options.rows), "--rounds", str(options.rounds)]
-        run = Path(subprocess.run(words, check=True, text=True, stdout=subprocess.PIPE).stdout.strip())
+        making = [sys.executable, __file__, "--only-make", "--keep", str(options.keep or scratch)]
+        making += ["--rows", str(options.rows), "--rounds", str(options.rounds)]
+        run = Path(subprocess.run(making, check=True, text=True, stdout=subprocess.PIPE).stdout.strip())
         size = (run / "results.parquet").stat().st_size
         print(f"{options.rows:,} rows, {len(suite.architectures):,} networks: {size / 2**20:.1f} MiB of parquet")
         print(f"{'command':22}{'seconds':>9}{'goal':>6}{'memory MiB':>12}{'goal':>6}{'file MiB':>10}{'goal':>6}")

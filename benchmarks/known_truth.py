@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from archbench.device.clock import Timing
+from archbench.device.cpu import HostClock
 from archbench.device.health import HW_THERMAL
 from archbench.device.probe import Reading
 from archbench.measure.sampling import sample_latency, warm_up
@@ -28,7 +29,7 @@ STEP_S = 5e-3
 Cost = Callable[[float, random.Random], float]
 
 
-class FakeDevice:
+class FakeDevice(HostClock):
     """A clock and a probe in one: both read the time that the steps so far have taken."""
 
     def __init__(self, cost: Cost, throttles: Callable[[float], bool], seed: int) -> None:
@@ -42,9 +43,6 @@ class FakeDevice:
         return Timing(self.now - start)
 
     burst = latency
-
-    def synchronize(self) -> None:
-        return None
 
     def read(self) -> Reading:
         mask = HW_THERMAL if self._throttles(self.now) else 0

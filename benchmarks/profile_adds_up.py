@@ -39,7 +39,7 @@ def adds_up(name: str, batch_size: int, timing_s: float) -> bool:
     with WorkerClient() as worker:
         profile = run_profile(worker, request)
     off = profile.attributed_s / profile.step_s - 1
-    macs = sum(row.own_macs for row in profile.modules)
+    macs = sum(row.own_macs or 0 for row in profile.modules)
     shown = count(network).macs
     print(
         f"{name:14} step {profile.step_s:7.3f} s  modules and parts {profile.attributed_s:7.3f} s ({off:+.1%})  "

@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import archbench
 from archbench.choose.summary import noise_floor
@@ -40,16 +42,16 @@ def disagreement(paths: list[Path]) -> dict[str, list[bool]]:
     floors = [floor.spread if (floor := noise_floor(frame)) else 0.0 for frame in frames]
     for (one, floor_one), (other, floor_other) in itertools.combinations(zip(frames, floors, strict=True), 2):
         pairs = one.merge(other, on=["cell_id", "visit"], suffixes=("_a", "_b"))
-        for row in pairs.itertuples():
-            distance = abs(math.log(row.latency_median_corrected_s_a / row.latency_median_corrected_s_b))
+        for row in pairs.to_dict("records"):
+            distance = abs(math.log(row["latency_median_corrected_s_a"] / row["latency_median_corrected_s_b"]))
             allowed = max(floor_one, floor_other, _half_width(row, "a"), _half_width(row, "b"))
-            suspect = "suspect" in (row.verdict_a, row.verdict_b)
+            suspect = "suspect" in (row["verdict_a"], row["verdict_b"])
             found["suspect" if suspect else "ok"].append(distance > allowed)
     return found
 
 
-def _half_width(row: object, side: str) -> float:
-    low, high, median = (getattr(row, f"latency_{name}_s_{side}") for name in ("ci_low", "ci_high", "median"))
+def _half_width(row: Mapping[Hashable, Any], side: str) -> float:
+    low, high, median = (float(row[f"latency_{name}_s_{side}"]) for name in ("ci_low", "ci_high", "median"))
     return (high - low) / 2 / median
 
 

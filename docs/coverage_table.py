@@ -48,7 +48,7 @@ def table() -> str:
     rows = [
         (
             name,
-            entry.family,
+            entry.family or "",
             "yes" if name in counted else "no",
             "yes" if name in counted else "no",
             ", ".join(sorted(measured[name])) if name in measured else "not yet",
