@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import itertools
 import json
+import shutil
+import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from archbench.cli.doctor_command import command
-from archbench.device import doctor, preflight
+from archbench.device import doctor, nvml, preflight
 from archbench.device.checks import Finding, gpu, host, ok, software, unfit, warn, worst
 from archbench.device.checks.gpu import GpuState
 from archbench.device.checks.host import Load
@@ -101,8 +105,8 @@ def test_pressure_is_read(tmp_path: Path) -> None:
 @pytest.fixture
 def roomy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def memory(available: int = 60 * GIB, swapped: int = 0) -> None:
-        monkeypatch.setattr(host.psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
-        monkeypatch.setattr(host.psutil, "swap_memory", lambda: SimpleNamespace(used=swapped, total=8 * GIB))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+        monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(used=swapped, total=8 * GIB))
 
     memory()
     return memory
@@ -177,7 +181,7 @@ def test_software(fields: dict[str, Any], code: str, severity: str, words: str) 
     ],
 )
 def test_torchvision_fits_torch(wanted: str, have: str, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(software.importlib.metadata, "requires", lambda _: ["numpy", wanted])
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["numpy", wanted])
     findings = severities(software.software_findings(machine(torch_version=have)))
     assert findings["torchvision"] == ("ok" if fits else "unfit")
 
@@ -185,8 +189,8 @@ def test_torchvision_fits_torch(wanted: str, have: str, fits: bool, monkeypatch:
 def test_no_compiler_no_headers_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "not/there/yet"))
-    monkeypatch.setattr(software.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    monkeypatch.setattr(software.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     found = [f for f in software.software_findings(machine()) if f.code in ("compiler", "disk")]
     assert [(f.code, f.severity) for f in found] == [("compiler", "warn"), ("disk", "unfit"), ("disk", "unfit")]
     monkeypatch.setattr(software, "compiler", lambda: None)
@@ -305,7 +309,7 @@ def test_worst() -> None:
 
 
 def test_preflight_of_a_gpu_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu.nvml, "session", contextlib.nullcontext)
+    monkeypatch.setattr(nvml, "session", contextlib.nullcontext)
     monkeypatch.setattr(gpu, "visible_gpus", Visible)
     (finding,) = preflight("cuda:0")
     assert (finding.code, finding.severity) == ("nvml", "unfit")

@@ -20,7 +20,7 @@ IDLE = 0x01
 
 
 def gpu(at_s: float, **fields: Any) -> Reading:
-    known = {"sm_clock_mhz": 1980, "power_w": 300.0, "energy_mj": 0, "event_reasons": 0, "foreign": ()}
+    known: dict[str, Any] = {"sm_clock_mhz": 1980, "power_w": 300.0, "energy_mj": 0, "event_reasons": 0, "foreign": ()}
     return Reading(at_s=at_s, **(known | fields))
 
 

@@ -82,7 +82,7 @@ def card() -> dict[str, object]:
 
 def processes() -> list[str]:
     """Who NVML says has a context, and who they are to us."""
-    kin = {os.getpid(): "this process", os.getppid(): "its parent"}
+    kin: dict[int | None, str] = {os.getpid(): "this process", os.getppid(): "its parent"}
     kin |= {child.pid: "its child" for child in multiprocessing.active_children()}
     with nvml() as (binding, handle):
         found = binding.nvmlDeviceGetComputeRunningProcesses(handle)
@@ -115,7 +115,9 @@ def spinning() -> float:
 def spans() -> dict[str, float]:
     """One step's event span on an idle stream, and behind a backlog; and what issuing it takes the host."""
     step, start, end = launches(), event(), event()
-    idle, behind, issue = [], [], []
+    idle: list[float] = []
+    behind: list[float] = []
+    issue: list[float] = []
     for number in range(40):
         torch.cuda.synchronize()
         if number % 2:
@@ -162,7 +164,8 @@ def waiting() -> dict[str, float]:
 
 
 def step_s(step: Callable[[], object], seconds: float = 1.0) -> float:
-    times, until = [], time.perf_counter() + seconds
+    times: list[float] = []
+    until = time.perf_counter() + seconds
     while time.perf_counter() < until or len(times) < 5:
         begun = time.perf_counter()
         step()

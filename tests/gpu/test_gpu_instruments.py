@@ -283,6 +283,7 @@ def test_training_with_loss_scaling_moves_the_weights(device, small):
     workload.require(workload.applied())
     for _ in range(5):
         loss = workload.step()
+    assert isinstance(loss, torch.Tensor)
     assert torch.isfinite(loss)
     assert not torch.equal(small[0].weight.detach().cpu(), before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def needs_a_gpu() -> None:
         pytest.skip("needs a CUDA device")
 
 
-def profile(trace: Path | None = None, **cell: str) -> Profile:
+def profile(trace: Path | None = None, **cell: Any) -> Profile:
     from archbench.profiler.run import profile_cell
 
     request = ProfileRequest(

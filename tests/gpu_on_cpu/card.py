@@ -56,6 +56,8 @@ class Card:
         self._idle = False
         """Nothing was launched, as far as one can tell, since the host last waited."""
         self.profiles = 0
+        self.profiled = False
+        """Whether the session that began last sees kernels."""
 
     @property
     def initialized(self) -> bool:

@@ -8,11 +8,12 @@ import itertools
 import os
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from card import CAPABILITY, CARD, CYCLES_PER_S, MEMORY_BYTES, SEGMENT, Capture, Event, Graph, Stream
 
+Figure = TypeVar("Figure")
 CPU = torch.device("cpu")
 NAME = os.environ.get("STUB_NAME", "NVIDIA Stub 0")
 GRAPH_MODES = ("reduce-overhead", "max-autotune")
@@ -78,7 +79,7 @@ def _devices() -> None:
 
     class Generator(torch.Generator):
         def __new__(cls, device: Any = "cpu") -> Generator:
-            return super().__new__(cls, landed(device))
+            return super().__new__(cls, landed(device))  # type: ignore[call-arg]  # written in C
 
     torch.Generator = Generator  # type: ignore[misc]
 
@@ -118,8 +119,8 @@ def _cuda() -> dict[str, Any]:
             warp_size=32,
         )
 
-    def ledger(figure: Callable[[], int]) -> Callable[..., int]:
-        def asked(device: Any = None) -> int:
+    def ledger(figure: Callable[[], Figure]) -> Callable[..., Figure]:
+        def asked(device: Any = None) -> Figure:
             CARD.use()
             return figure()
 
@@ -128,6 +129,10 @@ def _cuda() -> dict[str, Any]:
     def reserved(held: int) -> int:
         CARD.reserved_floor = max(CARD.reserved_floor, -(-held // SEGMENT) * SEGMENT)
         return CARD.reserved_floor
+
+    def sleep(cycles: int) -> None:
+        CARD.use()
+        CARD.launch(cycles / CYCLES_PER_S)
 
     def empty_cache() -> None:
         CARD.use()
@@ -159,7 +164,7 @@ def _cuda() -> dict[str, Any]:
         "current_stream": lambda device=None: Stream(),
         "default_stream": lambda device=None: Stream(),
         "stream": lambda stream: contextlib.nullcontext(stream),
-        "_sleep": lambda cycles: CARD.use() or CARD.launch(cycles / CYCLES_PER_S),
+        "_sleep": sleep,
         "set_sync_debug_mode": using(),
         "CUDAGraph": Graph,
         "graph": Capture,
@@ -228,7 +233,7 @@ def _profiler() -> None:
 
 
 def _add_kernels(events: Any) -> None:
-    from torch.autograd import DeviceType
+    from torch._C._autograd import DeviceType
     from torch.autograd.profiler_util import FunctionEvent
 
     events._use_device = "cuda"

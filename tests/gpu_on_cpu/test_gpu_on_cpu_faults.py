@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from quick import QUICK
 
@@ -48,7 +50,8 @@ def test_a_fault_costs_what_it_struck_and_the_others_are_measured(archbench, tmp
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     rows = package.load(tmp_path / "run")
-    for row in rows.itertuples():
+    for values in rows.to_dict("records"):
+        row = SimpleNamespace(**{str(column): value for column, value in values.items()})
         phase, kind = of_size.get(row.input_size, ("", ""))
         where = (row.cell_id, phase, kind, row.status, row.error_phase, row.error_message, list(row.reasons))
         if row.precision != "fp32":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def test_the_list_is_short_and_of_statements_that_exist():
     ],
 )
 def test_a_condition_is_of_one_kind_of_device(test, side):
-    assert cuda_lines.side_of(cuda_lines.ast.parse(test, mode="eval").body) == side
+    assert cuda_lines.side_of(ast.parse(test, mode="eval").body) == side
 
 
 def test_what_is_reached_is_noted_once_and_what_is_not_is_not(tmp_path):

@@ -112,7 +112,7 @@ def test_a_card_that_goes_under_a_network_ends_the_run_with_what_is_finished(mea
     assert "cuda:0 (NVIDIA H100 80GB HBM3) is gone" in done.stderr
     rows = archbench.load(tmp_path / "run")
     failed = rows[rows["status"] != "ok"]
-    assert [row.cell_id.partition("[")[0] for row in failed.itertuples()] == ["vanishing:network"]
+    assert [cell_id.partition("[")[0] for cell_id in failed["cell_id"]] == ["vanishing:network"]
     assert "unspecified launch failure" in failed["error_message"].iloc[0]
     assert len(rows) < 3 or rows["status"].iloc[-1] == "error"  # nothing was tried after it
 

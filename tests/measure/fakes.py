@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from archbench.device.clock import Timing
+from archbench.device.cpu import HostClock
 
 
-class ReplayClock:
+class ReplayClock(HostClock):
     """Reads time from a script of step costs instead of from a device. Steps are counted, never run."""
 
     def __init__(self, costs: Iterable[float] | Callable[[int], float], *, device: bool = False) -> None:
@@ -24,9 +25,6 @@ class ReplayClock:
         return Timing(seconds, seconds * 0.8 if self._device else None)
 
     burst = latency
-
-    def synchronize(self) -> None:
-        return None
 
 
 class ScriptedMonitor:

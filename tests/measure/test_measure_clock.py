@@ -16,7 +16,7 @@ class Diary:
     """Stands in for torch.cuda: notes the order of calls; events tell a scripted time."""
 
     def __init__(self, monkeypatch, milliseconds=5.0):
-        self.entries = []
+        self.entries: list[str] = []
         diary = self
 
         class Event:
@@ -44,7 +44,12 @@ class Diary:
         monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: self.entries.append("spin"))
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device: self.entries.append("sync"))
         real = time.perf_counter_ns
-        monkeypatch.setattr(time, "perf_counter_ns", lambda: (self.entries.append("clock"), real())[1])
+
+        def clock():
+            self.entries.append("clock")
+            return real()
+
+        monkeypatch.setattr(time, "perf_counter_ns", clock)
 
     def step(self):
         self.entries.append("step")

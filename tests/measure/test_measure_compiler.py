@@ -7,10 +7,10 @@ import itertools
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 import torch
+from msgspec import Struct
 from torch import nn
 
 from archbench.measure import compiler
@@ -120,7 +120,7 @@ def test_recorded_graphs_are_read_off_inductors_own_count_without_moving_it(monk
     assert compiler.graphs_recorded() == compiler.graphs_recorded() == 2
 
 
-class Call(NamedTuple):
+class Call(Struct):
     key: str
     count: int
 

@@ -6,6 +6,7 @@ import gc
 import itertools
 
 import pytest
+import torch
 from fakes import ScriptedMonitor
 from simulated_gpu import US, WORKLOADS, Part, SimulatedEvent, SimulatedGpu, Workload
 
@@ -26,7 +27,7 @@ PROTOCOL = protocol_for(
         "min_throughput_s": 0.1,
     },
 )
-BUSY_HOST = {"host_jitter": 0.05, "kernel_jitter": 0.02, "hiccups": 1e-3, "hiccup_s": 300 * US}
+CUDA = torch.device("cuda")
 SOME = ("launch-bound", "device-bound", "mixed", "graph replay", "scaler, device-bound")
 DEFEATED = {
     "scaler, device-bound": "waits_inside",
@@ -51,12 +52,17 @@ def _short_stretches(monkeypatch):
     monkeypatch.setattr("archbench.measure.sampling.STRETCH_S", 0.01)
 
 
+def busy_host():
+    return SimulatedGpu(host_jitter=0.05, kernel_jitter=0.02, hiccups=1e-3, hiccup_s=300 * US)
+
+
 def measured(workload, gpu):
     """What archbench makes of a step: latency, issue time, device time, host_bound."""
-    clock, step = CudaClock(None), workload.step_on(gpu)
+    clock, step = CudaClock(CUDA), workload.step_on(gpu)
     step_s = clock.latency(step).host_s
     sampled = sample_latency(step, clock, PROTOCOL, ScriptedMonitor(), step_s=step_s, min_samples=0)
     issue_s = issue_time(sampled)
+    assert issue_s is not None
     found = sample_device_time(step, clock, steps=sampled.steps, issue_s=issue_s)
     return sampled, issue_s, found, host_bound(issue_s, found, PROTOCOL.host_bound_ratio)
 
@@ -67,7 +73,7 @@ def truly_host_bound(workload, gpu):
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_device_time_is_within_two_percent_of_the_truth_and_host_bound_right(name, monkeypatch):
-    workload, gpu = WORKLOADS[name], SimulatedGpu(**BUSY_HOST)
+    workload, gpu = WORKLOADS[name], busy_host()
     gpu.install(monkeypatch)
     _, issue_s, found, bound = measured(workload, gpu)
     assert bound is truly_host_bound(workload, gpu)
@@ -98,8 +104,9 @@ def test_a_queue_of_eight_yields_no_wrong_answer(name, monkeypatch):
 def test_reading_the_device_time_costs_little(name, monkeypatch):
     workload, gpu = WORKLOADS[name], SimulatedGpu()
     gpu.install(monkeypatch)
-    clock, step = CudaClock(None), workload.step_on(gpu)
+    clock, step = CudaClock(CUDA), workload.step_on(gpu)
     timing = clock.latency(step)
+    assert timing.issue_s is not None
     start = gpu.now
     sample_device_time(step, clock, steps=1, issue_s=timing.issue_s)
     assert gpu.now - start < max(0.32, 5 * timing.host_s)
@@ -123,7 +130,7 @@ def test_throughput_is_the_pace_of_the_slower_side(name, monkeypatch):
     """Steps that do not wait run at the pace of the host or of the device; what begins and ends a burst is little."""
     workload, gpu = WORKLOADS[name], SimulatedGpu(kernel_jitter=0.01)
     gpu.install(monkeypatch)
-    clock, step = CudaClock(None), workload.step_on(gpu)
+    clock, step = CudaClock(CUDA), workload.step_on(gpu)
     step_s = clock.latency(step).host_s
     sampled = sample_throughput(step, clock, PROTOCOL, ScriptedMonitor(), step_s=step_s)
     assert sampled.steps >= 3
@@ -137,7 +144,7 @@ def test_the_warm_up_hears_the_hosts_clock(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
     step = WORKLOADS["launch-bound"].step_on(gpu)
-    warm = warm_up(step, CudaClock(None), PROTOCOL, first_cell=True)
+    warm = warm_up(step, CudaClock(CUDA), PROTOCOL, first_cell=True)
     assert warm.level
     assert warm.step_s == pytest.approx(120 * 9 * US, rel=0.02)
 
@@ -146,7 +153,7 @@ def test_a_spin_lasts_as_long_on_a_card_of_any_clock(monkeypatch):
     """The first spin knows no clock; from the second on it lasts what was asked for, also where the clock has moved."""
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
-    clock = CudaClock(None)
+    clock = CudaClock(CUDA)
 
     def kernel():
         gpu.launch(50 * US)
@@ -162,7 +169,7 @@ def test_a_spin_lasts_as_long_on_a_card_of_any_clock(monkeypatch):
 def test_a_backlog_that_ends_too_soon_is_noticed(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
-    clock, step = CudaClock(None), WORKLOADS["launch-bound"].step_on(gpu)
+    clock, step = CudaClock(CUDA), WORKLOADS["launch-bound"].step_on(gpu)
     assert not clock.backlogged(step, 1, 0.5e-3).held
     assert clock.backlogged(step, 1, 2e-3).held
 
@@ -172,9 +179,9 @@ def test_an_event_span_without_a_backlog_is_not_device_time(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
     workload = WORKLOADS["launch-bound"]
-    timing = CudaClock(None).burst(workload.step_on(gpu), 1)
+    timing = CudaClock(CUDA).burst(workload.step_on(gpu), 1)
     assert timing.device_s > 2 * workload.device_s()
-    assert CudaClock(None).latency(workload.step_on(gpu)).device_s is None
+    assert CudaClock(CUDA).latency(workload.step_on(gpu)).device_s is None
 
 
 def test_several_steps_a_sample_are_reported_singly(monkeypatch):
@@ -198,7 +205,7 @@ def test_where_several_steps_are_more_than_the_queue_holds_one_is_taken(monkeypa
 def test_repeated_work_is_told_by_the_device_even_where_its_launches_cost_more(monkeypatch):
     gpu = SimulatedGpu(hiccups=0.01, hiccup_s=1e-3)
     gpu.install(monkeypatch)
-    clock = CudaClock(None)
+    clock = CudaClock(CUDA)
 
     def work():
         gpu.launch(30 * US)
@@ -223,7 +230,7 @@ def test_a_cpu_has_no_gaps(monkeypatch):
 def test_a_device_whose_clock_runs_backwards_is_refused(how, monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
-    clock = CudaClock(None)
+    clock = CudaClock(CUDA)
     real = type(clock._start).elapsed_time
     monkeypatch.setattr(SimulatedEvent, "elapsed_time", lambda self, later: real(later, self))
     with pytest.raises(ClockError):
@@ -244,7 +251,7 @@ def test_a_stopwatch_tells_what_the_device_did_between_its_moments(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
     stopwatch = CudaStopwatch()
-    made = set()
+    made: set[int] = set()
     for _ in range(3):
         gpu.launch(5e-3)  # what was queued before, and what the host does meanwhile, is nobody's
         moments = [stopwatch.read()]
@@ -253,7 +260,7 @@ def test_a_stopwatch_tells_what_the_device_did_between_its_moments(monkeypatch):
             moments.append(stopwatch.read())
         gpu.synchronize()
         first, second = (stopwatch.seconds(*pair) for pair in itertools.pairwise(moments))
-        assert (first, second) == (pytest.approx(50 * US), pytest.approx(300 * US))
+        assert (first, second) == pytest.approx((50 * US, 300 * US))
         stopwatch.restart()
         made.update(map(id, moments))
     assert len(made) == 3  # events are used again

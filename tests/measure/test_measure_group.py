@@ -12,6 +12,7 @@ from replay import ReplayProbe
 from archbench.device import collect_environment
 from archbench.device.probe import GpuProcess, Reading
 from archbench.measure import measure_group
+from archbench.measure.energy import measure_energy
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import energy as energy_metric
 from archbench.measure.record_builder import RecordBuilder
@@ -19,7 +20,7 @@ from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
 from archbench.model.empty_record import Facts, RunContext, empty_record
-from archbench.model.messages import Calibrated, CellFinished, CellStarted, PhaseStarted, Task
+from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain
 
@@ -74,7 +75,7 @@ def task_for(
 
 
 def measure(network="convolution", **options):
-    events = []
+    events: list[Event] = []
     measure_group(task_for(network, **options), events.append)
     return events
 
@@ -152,8 +153,10 @@ def test_what_an_earlier_process_counted_is_taken_and_not_counted_again():
     assert key == finished.record.group_id
     assert finished.found.memory[key].peak_bytes(1, batches_held=3) == finished.record.predicted_peak_bytes
 
+    counts = finished.found.counts
+    assert counts is not None
     told = Carried(
-        counts=structs.replace(finished.found.counts, macs=12345),
+        counts=structs.replace(counts, macs=12345),
         memory={
             key: MemoryModel(
                 lines=(MemoryLine(base_bytes=777, bytes_per_image=0),), weight_bytes=1, input_bytes_per_image=0
@@ -265,7 +268,6 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
 
     both = Both()
     monkeypatch.setattr(GroupContext, "probe", both)
-    measure_energy = energy_metric.measure_energy
 
     def measured(*arguments, **options):
         both.energy = True
@@ -276,7 +278,12 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
     monkeypatch.setattr(energy_metric, "measure_energy", measured)
     steps = []
     infer = Workload._infer
-    monkeypatch.setattr(Workload, "_infer", lambda self: (steps.append(both.energy), infer(self))[1])
+
+    def counted(self):
+        steps.append(both.energy)
+        return infer(self)
+
+    monkeypatch.setattr(Workload, "_infer", counted)
     row = rows(measure(batches=(2,), metrics=("latency", "energy"), protocol={"energy_window_s": 0.05}))[0]
     assert row.energy_j_per_img == pytest.approx(12.0 / (2 * sum(steps)))
     assert row.mean_power_w == pytest.approx(2.0)
@@ -342,7 +349,7 @@ def test_a_network_of_vectors_has_no_side_in_pixels():
         protocol=protocol_for("cpu", QUICK),
         metrics=("static",),
     )
-    events = []
+    events: list[Event] = []
     measure_group(task, events.append)
     assert rows(events)[0].input_size is None
     assert rows(measure(metrics=("static",)))[0].input_size == 16

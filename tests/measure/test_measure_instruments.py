@@ -21,8 +21,11 @@ from archbench.measure.energy import Energy, measure_energy
 from archbench.model.calibration import Calibration
 from archbench.model.protocol import protocol_for
 
-CPU = torch.device("cpu")
-BUSY_HOST = {"host_jitter": 0.1, "kernel_jitter": 0.01, "hiccups": 0.02, "hiccup_s": 300 * US}
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def busy_host():
+    return SimulatedGpu(host_jitter=0.1, kernel_jitter=0.01, hiccups=0.02, hiccup_s=300 * US)
 
 
 class OnPaper(Cuda):
@@ -47,18 +50,18 @@ def kind(monkeypatch):
 
 
 def test_the_canary_tells_its_kernels_and_not_its_launches(kind, monkeypatch):
-    gpu = SimulatedGpu(**BUSY_HOST)
+    gpu = busy_host()
     gpu.install(monkeypatch)
-    monkeypatch.setattr(canary.F, "conv2d", lambda *_, **__: gpu.launch(200 * US))
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *_, **__: gpu.launch(200 * US))
     monkeypatch.setattr(torch, "mm", lambda *_: gpu.launch(5 * US))
-    bird = Canary(CPU, CudaClock(None))
+    bird = Canary(CPU, CudaClock(CUDA))
     start = gpu.now
     times = [bird.time() for _ in range(100)]
     assert max(abs(one / (205 * US) - 1) for one in times) < 0.02
     assert gpu.now - start < 100 * 6e-3
     slower = 1.25
 
-    monkeypatch.setattr(canary.F, "conv2d", lambda *_, **__: gpu.launch(200 * US * slower))
+    monkeypatch.setattr(torch.nn.functional, "conv2d", lambda *_, **__: gpu.launch(200 * US * slower))
     monkeypatch.setattr(torch, "mm", lambda *_: gpu.launch(5 * US * slower))
     assert bird.time() / sorted(times)[50] == pytest.approx(slower, rel=0.02)
 
@@ -79,7 +82,7 @@ def test_no_network_has_the_canarys_image_where_kernels_are_remembered():
 
 
 def test_ceilings_are_those_of_the_kernels(kind, monkeypatch):
-    gpu = SimulatedGpu(**BUSY_HOST)
+    gpu = busy_host()
     gpu.install(monkeypatch)
     monkeypatch.setattr(kind, "calibration", kind.calibration.__class__(**SMALL))
     side = kind.calibration.matrix
@@ -95,9 +98,9 @@ def test_ceilings_are_those_of_the_kernels(kind, monkeypatch):
         assert kernel.is_contiguous(memory_format=torch.channels_last) == last
         gpu.launch(1e-3 if last else 3e-3)
 
-    monkeypatch.setattr(calibration.F, "conv2d", convolve)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, source: gpu.launch(2e-3))
-    found = calibration.calibrate(CPU, CudaClock(None), threads=torch.get_num_threads(), soak_s=0.1)
+    found = calibration.calibrate(CPU, CudaClock(CUDA), threads=torch.get_num_threads(), soak_s=0.1)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         assert found.matmul_flops[precision] == pytest.approx(peaks[dtype] * (side / 8192) ** 3, rel=0.02)
         assert found.conv_flops[precision] == pytest.approx(conv_work / 1e-3, rel=0.02)
@@ -164,7 +167,7 @@ class Meter:
 def test_energy_is_that_of_steps_that_do_not_wait(name, monkeypatch):
     workload, gpu = WORKLOADS[name], SimulatedGpu()
     gpu.install(monkeypatch)
-    clock, step = CudaClock(None), workload.step_on(gpu)
+    clock, step = CudaClock(CUDA), workload.step_on(gpu)
     protocol = protocol_for("cuda", {"energy_window_s": 2.0})
     found = measure_energy(step, clock, Meter(gpu, 350.0), protocol, step_s=clock.latency(step).host_s)
     assert isinstance(found, Energy)

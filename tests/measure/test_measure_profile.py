@@ -33,6 +33,7 @@ def test_each_cell_gets_its_table(phase: str) -> None:
     assert {one.record.status for one in found} == {"ok"}
     for one in found:
         table = one.profile
+        assert table is not None
         assert (table.cell_id, table.round, table.visit) == (one.record.cell_id, 0, 0)
         parts = sum(part.total_s for part in table.parts)
         assert table.whole.total_s + parts == pytest.approx(table.observed_step_s, rel=1e-6)

@@ -14,7 +14,7 @@ from archbench.measure.workload import Workload
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.empty_record import RunContext
-from archbench.model.messages import CellFinished, Task
+from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain
 
@@ -36,7 +36,7 @@ def static_row(network="tiny_networks:convolution", **axes):
         metrics=STATIC,
         allow_code=True,
     )
-    events = []
+    events: list[Event] = []
     measure_group(task, events.append)
     (row,) = (event.record for event in events if isinstance(event, CellFinished))
     return row
