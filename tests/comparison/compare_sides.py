@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from builders import make_record
 
 from archbench.comparison import Rows, read_rows
-from archbench.model.comparison import CellComparison, Comparison, Figures, Finding, Side, Why
+from archbench.model.comparison import CellComparison, CellVerdict, Comparison, Figures, Finding, Side, Why
 from archbench.model.record import Record
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS
@@ -61,7 +61,7 @@ def twin(spread: float, cell_id: str = "twin", **overrides: Any) -> list[Record]
     ]
 
 
-def compared(name: str, verdict: str, ratio: float | None = 1.0, **overrides: Any) -> CellComparison:
+def compared(name: str, verdict: CellVerdict, ratio: float | None = 1.0, **overrides: Any) -> CellComparison:
     """One cell of a comparison, with figures that go with its ratio."""
     base = Figures(latency_s=0.01, latency_low_s=0.0099, latency_high_s=0.0101, throughput_img_s=104.0,
                    throughput_low_img_s=103.0, throughput_high_img_s=105.0, peak_bytes=2**27, params=7, macs=9,

@@ -12,16 +12,17 @@ from archbench.comparison.gate import GatePlay, GateSpec, conclude
 from archbench.comparison.noise import Threshold
 from archbench.comparison.pair_store import PairStore
 from archbench.comparison.sides import SideRun
+from archbench.model.axes import Scalar
 from archbench.model.cell import Cell, Network
 from archbench.model.protocol import Protocol
 from archbench.worker import run_lock
 
 
 def cells_of(folder: Path, *, slow: bool) -> list[Cell]:
-    options = {"jitter": 0.001, **({"busy": str(folder / "busy")} if slow else {})}
-    return [
-        Cell(network=Network(name=name, options={"true_s": 0.01, **options}), batch_size=1) for name in ("a", "b", "c")
-    ]
+    options: dict[str, Scalar] = {"true_s": 0.01, "jitter": 0.001}
+    if slow:
+        options["busy"] = str(folder / "busy")
+    return [Cell(network=Network(name=name, options=options), batch_size=1) for name in ("a", "b", "c")]
 
 
 def main(folder: Path, slow: bool) -> None:

@@ -12,6 +12,7 @@ from archbench.comparison.duel import DUELS, DuelPlay, DuelSpec, open_duel
 from archbench.model.cell import Cell, Network
 from archbench.model.empty_record import Facts
 from archbench.model.errors import UnfitError
+from archbench.model.pair import PairDone
 from archbench.model.protocol import Protocol
 
 PROTOCOL = Protocol(turns=5)
@@ -70,7 +71,7 @@ def test_what_was_played_is_kept_and_counts(workers, begun):
         fought(begun(*cells), workers, *cells, tell=stop_after_two)
     kept = DuelPlay(spec_of(*cells), begun(*cells)).played
     assert len(kept) == 2
-    new = []
+    new: list[PairDone] = []
     duel = fought(begun(*cells), workers, *cells, tell=new.append)
     assert [(told.pairs_done, told.pairs_left) for told in new] == [(3, 1), (4, 0)]
     assert all(told.pair.frozen == kept[0].frozen for told in new)
@@ -108,7 +109,7 @@ def test_a_damaged_pair_is_left_out_and_its_place_taken(workers, begun, caplog):
     broken.write_bytes(broken.read_bytes()[:100])
     assert len(DuelPlay(spec_of(*cells), store).played) == 3
     assert f"{broken.name} is damaged" in caplog.text
-    new = []
+    new: list[PairDone] = []
     fought(store, workers, *cells, tell=new.append)
     assert len(new) == 1
     assert len(list((store.path / "pairs").iterdir())) == 4

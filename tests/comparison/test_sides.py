@@ -83,9 +83,11 @@ def test_worktrees_of_the_project_that_are_out_of_reach_are_left_registered(repo
 
 
 def test_changes_that_neither_side_has_are_told(repository):
-    assert uncommitted(find_project(repository)) == ()
+    project = find_project(repository)
+    assert project is not None
+    assert uncommitted(project) == ()
     (repository / "nets.py").write_text("SPEED = 3\n")
-    assert uncommitted(find_project(repository)) == ("nets.py",)
+    assert uncommitted(project) == ("nets.py",)
 
 
 def test_an_interpreter_is_its_path_links_and_all(tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -29,8 +31,10 @@ def codes(comparison: Comparison) -> dict[str, str]:
     return {one.cell_id.partition("@")[0]: one.why.code for one in comparison.cells}
 
 
-def both(place: Path, base: list[Record], head: list[Record], **options: object) -> Comparison:
-    return compare(rows_of(place, base), rows_of(place, head), **options)
+def both(
+    place: Path, base: list[Record], head: list[Record], allow: Collection[str] = (), floors: Sequence[Floor] = ()
+) -> Comparison:
+    return compare(rows_of(place, base), rows_of(place, head), allow=allow, floors=floors)
 
 
 def test_each_cell_is_judged_by_its_own_processes(tmp_path: Path) -> None:
@@ -46,7 +50,9 @@ def test_each_cell_is_judged_by_its_own_processes(tmp_path: Path) -> None:
     assert slow.ci_low < slow.ratio < slow.ci_high
     assert (slow.pairs, slow.base.processes, slow.head.processes) == (8, 8, 8)
     assert slow.base.process_times_s == pytest.approx(STEADY)
-    assert answer.floor == Floor(spread=pytest.approx(0.012), origin="the head's twin resnet50")
+    assert answer.floor is not None
+    assert answer.floor.spread == pytest.approx(0.012)
+    assert answer.floor.origin == "the head's twin resnet50"
     assert (answer.kind, answer.regressed, answer.exit_code()) == ("stored", True, 1)
 
 
@@ -85,7 +91,7 @@ def test_one_process_a_side_is_undecided(tmp_path: Path) -> None:
     ],
 )
 def test_other_circumstances_are_refused_by_name(tmp_path: Path, column: str, before: object, after: object) -> None:
-    base, head = measured(STEADY, **{column: before}), measured(AGAIN, **{column: after})
+    base, head = measured(STEADY, CELL, **{column: before}), measured(AGAIN, CELL, **{column: after})
     with pytest.raises(UnfitError, match=f"{column} differs: {before} in .*, {after} in ") as caught:
         both(tmp_path, base, head)
     assert caught.value.exit_code == 3
@@ -214,7 +220,7 @@ def test_latencies_that_are_no_numbers_are_left_out_and_none_left_is_invalid(tmp
 
 
 def test_invalid_rows_are_left_out_and_nothing_but_them_is_invalid(tmp_path: Path) -> None:
-    throttled = {"verdict": "invalid", "reasons": ("throttled",)}
+    throttled: dict[str, Any] = {"verdict": "invalid", "reasons": ("throttled",)}
     mostly = [*measured(AGAIN), make_record(cell_id=CELL, round=8, latency_median_s=0.03, canary_s=None, **throttled)]
     answer = both(tmp_path, measured(STEADY), mostly)
     assert (answer.cells[0].pairs, answer.cells[0].verdict) == (8, "same")
@@ -307,7 +313,7 @@ def test_what_all_cells_share_is_said(tmp_path: Path) -> None:
 
 
 def test_differences_of_the_machines_are_noted(tmp_path: Path) -> None:
-    def side(seconds: list[float], **environment: object) -> Rows:
+    def side(seconds: list[float], **environment: Any) -> Rows:
         return msgspec.structs.replace(
             rows_of(tmp_path, measured(seconds)), environment=make_environment(**environment)
         )

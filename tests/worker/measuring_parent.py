@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from worker_fakes import make_task, make_worker
 
@@ -12,11 +13,10 @@ from archbench.worker import run_lock, run_tasks, sweep
 
 
 def main(folder: Path, grace_s: float, deadline_s: float, acts: list[str]) -> None:
-    sweep.HOST_GRACE_S = grace_s
     task = make_task(*acts, deadline_s=deadline_s)
     statuses = []
     try:
-        with run_lock(folder), make_worker() as worker:
+        with patch.object(sweep, "HOST_GRACE_S", grace_s), run_lock(folder), make_worker() as worker:
             for event in run_tasks(worker, [task]):
                 if isinstance(event, CellFinished):
                     statuses.append(str(event.record.status))

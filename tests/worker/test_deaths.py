@@ -168,8 +168,9 @@ def test_host_that_keeps_dying_ends_the_run() -> None:
 def test_offspring_dies_with_its_child(tmp_path: Path, ending: str) -> None:
     pids = tmp_path / "pids"
     measure(make_task(f"offspring:{pids}", ending, deadline_s=0.5))
-    for pid in pids.read_text().split():
-        wait_until(lambda pid=pid: not is_running(int(pid)))
+    told = [int(pid) for pid in pids.read_text().split()]
+    assert len(told) == 2
+    wait_until(lambda: not any(map(is_running, told)))
 
 
 def test_offspring_is_gone_before_the_next_group_begins(tmp_path: Path) -> None:

@@ -13,7 +13,17 @@ from worker_fakes import FACTS, make_task
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.empty_record import empty_record
-from archbench.model.messages import Calibrated, CellFinished, CellStarted, ChildDied, PhaseStarted, Ready, Reply, Task
+from archbench.model.messages import (
+    Calibrated,
+    CellFinished,
+    CellStarted,
+    ChildDied,
+    Event,
+    PhaseStarted,
+    Ready,
+    Reply,
+    Task,
+)
 from archbench.model.record import Status
 from archbench.worker.group_tracker import GroupTracker, OutOfTurnError
 
@@ -51,7 +61,7 @@ def test_each_cell_gets_one_row_whatever_is_said(attempts: list[list[Reply]]) ->
         tried += 1
         assert tried <= len(CELLS), "an attempt settled nothing"
         assert not rows.keys() & {cell.cell_id for cell in rest.group.cells}
-        events = []
+        events: list[Event] = []
         for reply in next(said, []):
             try:
                 events += tracker.accept(reply)

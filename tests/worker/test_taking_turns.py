@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -29,7 +30,7 @@ def statuses(pair):
 
 
 def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(workers):
-    noise = {"jitter": 0.002, "ramp_per_s": 2.0, "since": time.monotonic()}
+    noise: dict[str, Any] = {"jitter": 0.002, "ramp_per_s": 2.0, "since": time.monotonic()}
     pairs = [play(workers, make_request(**noise), make_request(**noise, true_s=0.0103), seed=n) for n in range(3)]
     for pair in pairs:
         assert pair.log_ratio() == pytest.approx(math.log(1.03), abs=0.004)
@@ -41,12 +42,14 @@ def test_a_known_ratio_comes_out_of_jitter_and_a_ramp_that_both_share(workers):
 
 def test_without_turns_the_ramp_is_in_the_ratio(workers):
     """What turn-taking is for: whole processes one after the other see another machine."""
-    noise = {"ramp_per_s": 20.0, "since": time.monotonic(), "busy": None}
     alternate = Frozen(warmup_steps=(5, 5), steps=(10, 10), alternate=True)
-    request = make_request(**{key: value for key, value in noise.items() if value is not None})
+    request = make_request(ramp_per_s=20.0, since=time.monotonic())
     apart = play(workers, request, request, frozen=alternate)
     together = play(workers, request, request, frozen=Frozen(warmup_steps=(5, 5), steps=(10, 10)))
-    assert abs(apart.log_ratio()) > 3 * abs(together.log_ratio())
+    ratio_apart, ratio_together = apart.log_ratio(), together.log_ratio()
+    assert ratio_apart is not None
+    assert ratio_together is not None
+    assert abs(ratio_apart) > 3 * abs(ratio_together)
     assert apart.frozen.alternate
 
 
@@ -108,8 +111,8 @@ def test_a_hanging_child_is_killed_and_is_a_timeout(workers, monkeypatch):
 
 
 def test_processes_predicted_not_to_fit_run_one_after_the_other(workers):
-    big = {"predicted": 1 << 60, "survey": True}
-    pair = play(workers, make_request(**big), make_request(**big))
+    big = make_request(survey=True, predicted=1 << 60)
+    pair = play(workers, big, big)
     assert pair.frozen.alternate
     assert pair.frozen.warmup_steps[0] == pair.frozen.warmup_steps[1]
     assert pair.log_ratio() == 0

@@ -17,10 +17,11 @@ from archbench.worker.preload import import_for, import_torch
 from archbench.worker.wire import Wire
 
 
-def measure_group(task: Task, send: Send, receive: Receive) -> None:
+def measure_group(task: object, send: Send, receive: Receive) -> None:
     """Two-threaded inference, a training step, and a compiled step, each checked against the other."""
     import torch
 
+    assert isinstance(task, Task)
     host = Path(f"/proc/{os.getppid()}")
     for cell in task.group.cells:
         send(CellStarted(cell_id=cell.cell_id, deadline_s=task.protocol.cell_deadline_s))

@@ -46,14 +46,24 @@ class Child:
         self.send = send
         self.receive = receive
         self.rng = random.Random(os.getpid())
-        self.luck = self.rng.gauss(0, float(self.options.get("luck", 0)))
+        self.luck = self.rng.gauss(0, self.number("luck", 0))
         self.times: list[float] = []
         self.warmed = 0
+
+    def number(self, option: str, default: float | None = None) -> float:
+        given = self.options.get(option, default)
+        assert isinstance(given, (int, float)), option
+        return given
+
+    def text(self, option: str) -> str | None:
+        given = self.options.get(option)
+        assert given is None or isinstance(given, str), option
+        return given
 
     def row(self, status: Status = "ok", **columns: object) -> CellFinished:
         row = empty_record(self.cell, self.request.task.context, FACTS)
         middle = sorted(self.times)[len(self.times) // 2] if self.times else None
-        counted = {"params": int(self.options.get("params", 1000)), "macs": 1} if self.request.survey else {}
+        counted = {"params": int(self.number("params", 1000)), "macs": 1} if self.request.survey else {}
         verdict = self.options.get("verdict", "ok") if status == "ok" else None
         reasons = ("throttled",) if verdict == "invalid" else ()
         known = {"latency_median_s": middle, "verdict": verdict, "reasons": reasons, **counted, **columns}
@@ -63,7 +73,8 @@ class Child:
         name = self.cell.cell_id
         self.send(CellStarted(cell_id=name, deadline_s=86_400.0))
         self.fail_at("start")
-        peak = self.options.get("predicted") if self.request.survey else None
+        surveyed = self.request.survey and "predicted" in self.options
+        peak = int(self.number("predicted")) if surveyed else None
         self.send(Surveyed(cell_id=name, pid=os.getpid(), predicted_peak_bytes=peak))
         while not isinstance(word := self.receive(), Finish):
             if word is None:
@@ -77,45 +88,45 @@ class Child:
         match word:
             case Build():
                 self.fail_at("build")
-                self.send(Built(cell_id=name, origin=self.options.get("origin")))
+                self.send(Built(cell_id=name, origin=self.text("origin")))
             case WarmUp():
                 self.send(PhaseStarted(cell_id=name, phase="warmup"))
                 self.fail_at("warmup")
-                self.warmed += int(self.options.get("needs", 5)) if word.steps is None else word.steps
+                self.warmed += int(self.number("needs", 5)) if word.steps is None else word.steps
                 self.note(f"warm {word.steps} {len(word.rivals)}")
-                self.send(Warmed(cell_id=name, steps=self.warmed, step_s=float(self.options["true_s"]), level=True))
+                self.send(Warmed(cell_id=name, steps=self.warmed, step_s=self.number("true_s"), level=True))
             case TakeTurn():
                 self.send(PhaseStarted(cell_id=name, phase="turns"))
                 self.fail_at(f"turn{len(self.times)}")
                 self.take_turn(word.steps)
 
     def take_turn(self, steps: int) -> None:
-        busy = self.options.get("busy")
+        busy = self.text("busy")
         if busy:  # fails where somebody else is at it
             os.close(os.open(busy, os.O_CREAT | os.O_EXCL))
             time.sleep(0.002)
         self.note(f"turn {steps}")
-        slow = 1 + float(self.options.get("ramp_per_s", 0)) * (time.monotonic() - float(self.options.get("since", 0)))
-        jitter = self.rng.gauss(0, float(self.options.get("jitter", 0)))
+        slow = 1 + self.number("ramp_per_s", 0) * (time.monotonic() - self.number("since", 0))
+        jitter = self.rng.gauss(0, self.number("jitter", 0))
         name, _, factor = os.environ.get("ARCHBENCH_TEST_SLOWDOWN", "").partition(":")  # of one side alone
         if name == self.cell.network.name:
             slow *= float(factor)
-        seconds = float(self.options["true_s"]) * (1 + self.luck) * (1 + jitter) * slow
+        seconds = self.number("true_s") * (1 + self.luck) * (1 + jitter) * slow
         self.times.append(seconds)
         if busy:
             os.unlink(busy)
-        kept = len(self.times) > int(self.options.get("rejects", 0))
+        kept = len(self.times) > self.number("rejects", 0)
         self.send(TurnTaken(cell_id=self.cell.cell_id, steps=steps, seconds=seconds, kept=kept))
 
     def note(self, line: str) -> None:
-        if "log" in self.options:
-            with open(self.options["log"], "a") as file:
+        if log := self.text("log"):
+            with open(log, "a") as file:
                 file.write(f"{self.cell.network.name} {line}\n")
 
     def fail_at(self, moment: str) -> None:
         """Do what the options say for this moment, unless it has been done as often as they say."""
         act = self.options.get(moment)
-        once = self.options.get("once")
+        once = self.text("once")
         if act is None or (once and os.path.exists(once)):
             return
         if once:
