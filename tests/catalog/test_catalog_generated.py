@@ -17,6 +17,7 @@ from archbench.catalog.build import build, feature_width
 from archbench.catalog.generate import accuracy_row, catalogued_networks
 from archbench.catalog.libraries import families_by_name
 from archbench.catalog.tables import weights_by_constructor
+from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 
 TORCHVISION = sorted(families_by_name("torchvision"))
@@ -58,7 +59,7 @@ def test_parameters_are_exactly_those_that_torchvision_publishes(name: str) -> N
     """Golden: every set of weights of every classification network, at the image size that its positions need."""
     for weights in weights_by_constructor()[name]:
         # inception_v3's figure is with its auxiliary head, googlenet's without its two.
-        options = {"aux_logits": True} if name == "inception_v3" else {}
+        options: dict[str, Scalar] = {"aux_logits": True} if name == "inception_v3" else {}
         size = weights.accuracy.crop if name.startswith("vit") else None
         with torch.device("meta"):
             module = build(Network(name=f"torchvision:{name}", options=options, input_size=size))

@@ -8,6 +8,7 @@ import pytest
 
 from archbench.catalog import SOURCES, Entry, accuracies, counted_by_label, entries
 from archbench.catalog.tables import format_shape, parse_shape
+from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 
 ROWS = list(entries().values())
@@ -68,7 +69,7 @@ def test_counted_size_is_the_published_one_or_the_note_says_why_not(entry: Entry
 @pytest.mark.parametrize("entry", [e for e in ROWS if e.source == "torchvision"], ids=lambda entry: entry.name)
 def test_counted_parameters_are_torchvisions_own_figure(entry: Entry) -> None:
     # torchvision publishes googlenet without its auxiliary heads and inception_v3 with its one.
-    options = {"aux_logits": True} if entry.name == "inception_v3" else {}
+    options: dict[str, Scalar] = {"aux_logits": True} if entry.name == "inception_v3" else {}
     counted = counted_by_label()[Network(name=entry.name, options=options).label].counts
     from archbench.catalog import default_weights
 

@@ -107,9 +107,12 @@ def test_lenet_connections_and_its_common_form() -> None:
 
 
 def test_lenet_output_is_minus_the_squared_distance_to_the_codes() -> None:
-    output = builders()["lenet5"]().classifier[-1]
+    classifier = builders()["lenet5"]().classifier
+    assert isinstance(classifier, nn.Sequential)
+    output = classifier[-1]
+    codes = output.get_buffer("codes")
     x = torch.randn(3, 84)
-    distances = torch.cdist(x.double(), output.codes.double()).square()
+    distances = torch.cdist(x.double(), codes.double()).square()
     assert torch.allclose(output(x), -distances.float(), rtol=1e-4)
     assert len({tuple(code.tolist()) for code in output.codes}) == 10
 
@@ -214,6 +217,7 @@ def test_a_highway_with_closed_gates_carries() -> None:
     from archbench.catalog.networks.highway import HighwayConv
 
     layer = HighwayConv(4)
+    assert layer.gate.bias is not None
     nn.init.constant_(layer.gate.bias, -100.0)
     x = torch.randn(1, 4, 8, 8)
     assert torch.allclose(layer(x), x)

@@ -67,6 +67,7 @@ def test_runs_learns_repeats_and_compiles_in_one_graph(key: str, options: dict[s
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
     compiled = torch.compile(net, backend="eager", fullgraph=True, dynamic=False)
+    assert isinstance(compiled, nn.Module)
     step(compiled.train(), x)
     if key in QUICK or options:
         # Tracing takes most of the time: of the evaluation graph, these stand for all.

@@ -42,7 +42,7 @@ def make_profile(
     step_s = sum(leaf.forward_s + leaf.backward_s for leaf in leaves.values()) + optimizer_s
     in_order = sorted(paths, key=lambda path: path.split(".") if path else [])  # each before those inside it
     rows = [_row(path, leaves, stages, step_s, training=phase == "training") for path in in_order]
-    named = {"name": "net", "batch_size": 2, "phase": phase} | dict(cell)
+    named: dict[str, Any] = {"name": "net", "batch_size": 2, "phase": phase, **cell}
     measured: dict[str, Any] = {
         "network": named["name"],
         "cell": Cell(network=Network(name=named.pop("name")), **named),

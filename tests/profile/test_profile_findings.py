@@ -29,8 +29,8 @@ def said(profile: Profile) -> dict[str, Finding]:
 
 
 def operator(name: str, share: float, **fields: Any) -> OperatorProfile:
-    known = {"shapes": (), "calls": 1, "self_s": share, "share": share, "tensor_core": None, "bound": None}
-    return OperatorProfile(name=name, **(known | fields))
+    known: dict[str, Any] = {"shapes": (), "calls": 1, "self_s": share, "tensor_core": None, "bound": None}
+    return OperatorProfile(name=name, share=share, **(known | fields))
 
 
 def test_a_network_without_faults_gets_no_remedies() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,11 @@ class Chain(nn.Module):
 
     def __init__(self, depth: int, gain: float, activation: nn.Module | None = None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(depth))
-        self.activation = activation or nn.Identity()
-        for layer in self.layers:
+        layers = [nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(depth)]
+        for layer in layers:
             nn.init.orthogonal_(layer.weight, gain)
+        self.layers = nn.ModuleList(layers)
+        self.activation = activation or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -56,9 +59,7 @@ def test_shortcuts_carry_the_error_where_a_plain_chain_multiplies_it() -> None:
     ratios = {}
     for name in ("plain20_cifar", "resnet20_cifar"):
         network = Network(name=name)
-        found = gradient_health(
-            lambda network=network: build(network), CELL, input_shape(network), torch.device("cpu"), seeds=2
-        )
+        found = gradient_health(partial(build, network), CELL, input_shape(network), torch.device("cpu"), seeds=2)
         assert len(found.layers) == 20
         assert found.first_to_last.low <= found.first_to_last.median <= found.first_to_last.high
         ratios[name] = found.first_to_last.median

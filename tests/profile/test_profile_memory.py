@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from archbench.analyze import predict
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
-from archbench.model.axes import Phase, Precision
+from archbench.model.axes import CompileMode, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.profile import CATEGORIES, MemoryPoint, MemoryTimeline
@@ -23,9 +23,13 @@ CPU = torch.device("cpu")
 
 
 def watch(
-    module: nn.Module, shape: tuple[int, ...], batch: int = 4, phase: Phase = "training", **options: str
+    module: nn.Module,
+    shape: tuple[int, ...],
+    batch: int = 4,
+    phase: Phase = "training",
+    compile_mode: CompileMode = "off",
 ) -> MemoryTimeline:
-    cell = Cell(network=Network(name="lenet5"), batch_size=batch, phase=phase, **options)
+    cell = Cell(network=Network(name="lenet5"), batch_size=batch, phase=phase, compile_mode=compile_mode)
     workload = Workload(cell, module, shape, CPU, ring=1, seed=0)
     workload.step()
     return memory_timeline(workload, [name for name, _ in module.named_children()])

@@ -12,15 +12,14 @@ from builders import make_environment
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import ProfileRequest
-from archbench.profiler import run
+from archbench.profiler import run, timing
 from archbench.profiler.operators import Window
 from archbench.profiler.rows import Ceilings
 
 
 def window(**figures: Any) -> Window:
-    return Window(
-        **{"operators": (), "kernels": (), "operators_s": 0.5, "busy_s": None, "events": (), "steps": 3} | figures
-    )
+    known: dict[str, Any] = {"operators": (), "kernels": (), "operators_s": 0.5, "busy_s": None, "events": ()}
+    return Window(**{**known, "steps": 3, **figures})
 
 
 def roofline(step_s: float, seen: Window, *, on_device: bool) -> Any:
@@ -54,8 +53,8 @@ def test_everything_is_timed_before_the_first_session(monkeypatch: pytest.Monkey
 
         return call
 
-    monkeypatch.setattr(run, "time_by_module", told("time", run.time_by_module))
-    monkeypatch.setattr(run, "time_plain", told("time compiled", run.time_plain))
+    monkeypatch.setattr(run, "time_by_module", told("time", timing.time_by_module))
+    monkeypatch.setattr(run, "time_plain", told("time compiled", timing.time_plain))
     monkeypatch.setattr(torch.profiler.profile, "__init__", told("session", torch.profiler.profile.__init__))
     monkeypatch.setattr(torch, "compile", told("compile", lambda module, **_: module))
     cell = Cell(network=Network(name="odd_networks:in_place"), batch_size=2, compile_mode="default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from archbench.profiler.operators import uses_tensor_cores
 from archbench.profiler.trace_file import add_module_tracks
 
 
-def event(name: str, ts: float, dur: float, cat: str = "cpu_op", **args: Any) -> dict[str, Any]:
-    return {"ph": "X", "cat": cat, "name": name, "pid": 1, "tid": 5, "ts": ts, "dur": dur, "args": args}
+def event(name: str, ts: float, dur: float, cat: str = "cpu_op", args: Mapping[str, int] = {}) -> dict[str, Any]:
+    return {"ph": "X", "cat": cat, "name": name, "pid": 1, "tid": 5, "ts": ts, "dur": dur, "args": dict(args)}
 
 
 def engine(ts: float, dur: float, number: int) -> dict[str, Any]:
-    return event("autograd::engine::evaluate_function: X", ts, dur, **{"Sequence number": number, "Fwd thread id": 1})
+    return event(
+        "autograd::engine::evaluate_function: X", ts, dur, args={"Sequence number": number, "Fwd thread id": 1}
+    )
 
 
 def forward(ts: float, number: int) -> dict[str, Any]:
-    return event("aten::op", ts, 1, **{"Sequence number": number, "Fwd thread id": 0})
+    return event("aten::op", ts, 1, args={"Sequence number": number, "Fwd thread id": 0})
 
 
 def test_backward_frames_become_ranges_of_the_modules_that_made_their_nodes(tmp_path: Path) -> None:
