@@ -184,14 +184,13 @@ def make_run(
     store = RunStore.create(path, suite, environment, f"suite: {suite.suite}\n")
     samples = [make_samples(row) if timings and row.status == "ok" else () for row in rows]
     if not merge:
-        for row, timings in zip(rows, samples, strict=True):
-            store.append(row, timings)
+        for row, its_samples in zip(rows, samples, strict=True):
+            store.append(row, its_samples)
     elif rows:
         # In one go: a thousand rows would take a thousand syncs.
         Journal(path / "cells", path / "results.parquet", RECORDS, ("round", "started_at")).add("all.parquet", rows)
-        timings = list(chain(*samples))
-        if timings:
-            Journal(path / "samples", path / "samples.parquet", SAMPLES, ("round",)).add("all.parquet", timings)
+        if every := list(chain(*samples)):
+            Journal(path / "samples", path / "samples.parquet", SAMPLES, ("round",)).add("all.parquet", every)
         store.merge()
     return path
 

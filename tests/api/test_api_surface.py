@@ -12,6 +12,7 @@ import typer
 from builders import make_record, make_run
 from msgspec import json as mjson
 from reference_runs import reference_runs
+from typer.core import TyperGroup
 
 import archbench
 from archbench.cli import COMMANDS, app, main
@@ -51,7 +52,9 @@ def test_every_public_name_has_a_docstring_and_no_module_is_called_like_one():
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) & set(archbench.__all__)))
 def test_keywords_are_the_options_names(name):
     """Less those that are about printing: `--json`, `--format` where the function returns what is formatted, ..."""
-    command = typer.main.get_command(app).commands[name]
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    command = group.commands[name]
     options = {option.name for option in command.params if option.param_type_name == "option"}
     of_command = {"compare": {"format", "out"}, "gate": {"format"}, "plan": {"predict"}}
     printing = {"as_json", "strict", "depth", "stage", "top", *of_command.get(name, ())}

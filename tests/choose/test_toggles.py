@@ -79,7 +79,11 @@ def test_on_a_ladder_a_toggle_that_replaces_another_is_held_against_it(tmp_path:
 
 
 def test_in_a_full_product_each_toggle_stands_alone_and_on_top_of_the_other(tmp_path: Path) -> None:
-    times = {("fp32", "contiguous"): 8, ("fp32", "channels_last"): 4, ("amp-bf16", "contiguous"): 2}
+    times: dict[tuple[str, str], float] = {
+        ("fp32", "contiguous"): 8,
+        ("fp32", "channels_last"): 4,
+        ("amp-bf16", "contiguous"): 2,
+    }
     times["amp-bf16", "channels_last"] = 0.5
     cells = outcomes_of(
         tmp_path,
@@ -139,7 +143,9 @@ def test_throughput_has_a_best_of_its_own(tmp_path: Path) -> None:
     (fastest,), (most) = bests(cells, 0.0), bests(cells, 0.0, "throughput")
     assert fastest.cell.setting_label == "fp32"
     assert fastest.gain is None
-    assert [(one.cell.setting_label, one.gain.ratio) for one in most if one.gain] == [("amp", pytest.approx(2.5))]
+    ((setting, ratio),) = ((one.cell.setting_label, one.gain.ratio) for one in most if one.gain)
+    assert setting == "amp"
+    assert ratio == pytest.approx(2.5)
 
 
 def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
@@ -207,7 +213,7 @@ def test_a_run_on_a_gpu_with_a_floor_of_its_twin(tmp_path: Path) -> None:
 
 def cell(setting: str, time: float, low: float, high: float, verdict: str = "ok") -> CellSummary:
     """A cell of resnet50 under a precision or mode of compilation, with its interval in seconds."""
-    blank = dict.fromkeys(CellSummary.__struct_fields__)
+    blank: dict[str, Any] = dict.fromkeys(CellSummary.__struct_fields__)
     toggles = {"precision": "fp32", "memory_format": "contiguous", "compile_mode": "off"}
     toggles |= {"compile_mode": setting} if setting == "default" else {"precision": setting}
     figures = {"rank_latency_s": time, "rank_latency_low_s": low, "rank_latency_high_s": high}
@@ -226,11 +232,11 @@ def cell(setting: str, time: float, low: float, high: float, verdict: str = "ok"
 def test_a_suspect_setting_is_best_only_where_it_is_told_from_the_others(
     suspect: tuple[float, float, float], best: str
 ) -> None:
-    cells = [
+    cells = (
         cell("fp32", 0.0402, 0.0396, 0.0408),
         cell("bf16", 0.06, 0.059, 0.061),
         cell("default", *suspect, "suspect"),
-    ]
+    )
     (found,) = bests(cells, 0.02)
     assert best in (found.cell.precision, found.cell.compile_mode)
     assert (best == "fp32") == found.cell.is_plain

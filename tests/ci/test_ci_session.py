@@ -47,6 +47,7 @@ esac
 @pytest.fixture(scope="module")
 def session():
     spec = importlib.util.spec_from_file_location("gpu_session", GPU / "session.py")
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["gpu_session"] = module
     spec.loader.exec_module(module)

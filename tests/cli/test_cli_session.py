@@ -18,7 +18,7 @@ BUSY = Finding(code="busy", severity="warn", what="others use 50 % of the cores"
 
 @pytest.fixture
 def findings(monkeypatch, tmp_path):
-    found = []
+    found: list[Finding] = []
     monkeypatch.delenv("ARCHBENCH_FORCE")
     monkeypatch.setattr(session, "preflight", lambda device: tuple(found))
     monkeypatch.setenv("TMPDIR", str(tmp_path))

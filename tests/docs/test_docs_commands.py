@@ -93,6 +93,7 @@ def plan(words):
 
 def gate_or_duel(command, words):
     """What they would do before they measure: options, suite, sides and cells are understood."""
+    from typer.core import TyperGroup
     from typer.main import get_command
 
     from archbench.cli import app
@@ -101,7 +102,9 @@ def gate_or_duel(command, words):
     from archbench.suite import load_suite
     from archbench.suite.plan import make_plan, parse_cell
 
-    options = get_command(app).commands[command].make_context(command, words).params
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    options = group.commands[command].make_context(command, words).params
     if options["max_time"]:
         assert seconds_of(options["max_time"], "--max-time")
     if command == "duel":

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_coverage_table_is_current_and_complete():
     spec = importlib.util.spec_from_file_location("coverage_table", ROOT / "docs" / "coverage_table.py")
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     page = (ROOT / "docs" / "coverage.md").read_text()

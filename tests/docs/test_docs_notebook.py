@@ -16,7 +16,7 @@ CELLS = json.loads(notebook_page.NOTEBOOK.read_text())["cells"]
 
 def shown(cell):
     """What a cell shows, as text by kind of output."""
-    found = {}
+    found: dict[str, str] = {}
     for output in cell.get("outputs", []):
         parts = output["data"] if "data" in output else {"stdout": output["text"]}
         found |= {kind: "".join(lines) for kind, lines in parts.items()}

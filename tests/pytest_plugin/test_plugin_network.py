@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -203,7 +204,8 @@ class FakeCuda:
     """Stands in for torch.cuda: a device on whose clock every event comes `apart_ms` after the last."""
 
     def __init__(self, monkeypatch, apart_ms):
-        self.diary, self.streams = [], []
+        self.diary: list[str] = []
+        self.streams: list[str] = []
         fake = self
 
         class Event:
@@ -264,7 +266,7 @@ def test_a_second_gpu_is_the_current_one_while_its_network_is_measured(monkeypat
     monkeypatch.setattr(network, "open_clock", open_clock)
     monkeypatch.setattr(network, "find_device", lambda environment: torch.device(environment.device))
     config = SimpleNamespace(stash={DEVICES: set()})
-    benchmark_network = network.NetworkBenchmark(None, DeviceTimer(), config)
+    benchmark_network = network.NetworkBenchmark(None, DeviceTimer(), cast("pytest.Config", config))
     with pytest.raises(pytest.fail.Exception, match="a clock of cuda:1 on cuda:1"):
         benchmark_network("lenet5", device="cuda:1")
 

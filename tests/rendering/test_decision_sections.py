@@ -73,16 +73,17 @@ def test_the_matrix_and_a_situation(tmp_path: Path) -> None:
 
 
 def test_verdicts_in_words(tmp_path: Path) -> None:
-    goal = {"minimize": "latency_median"}
     found = section(
         tmp_path,
-        Decision(situation="tie", usual_choice=("vgg16",), **goal),
+        Decision(situation="tie", usual_choice=("vgg16",), minimize="latency_median"),
         Decision(situation="tie in bytes", usual_choice=("vgg16",), maximize="peak_allocated"),
-        Decision(situation="behind", usual_choice=("resnet101",), **goal),
-        Decision(situation="short", usual_choice=("vgg16",), at_least={"top1": 75}, **goal),
-        Decision(situation="none", usual_choice=("alexnet",), **goal),
-        Decision(situation="unmeasurable", usual_choice=("vgg16",), not_measurable="it depends.", **goal),
-        Decision(situation="no advice", **goal),
+        Decision(situation="behind", usual_choice=("resnet101",), minimize="latency_median"),
+        Decision(situation="short", usual_choice=("vgg16",), at_least={"top1": 75}, minimize="latency_median"),
+        Decision(situation="none", usual_choice=("alexnet",), minimize="latency_median"),
+        Decision(
+            situation="unmeasurable", usual_choice=("vgg16",), not_measurable="it depends.", minimize="latency_median"
+        ),
+        Decision(situation="no advice", minimize="latency_median"),
     )
     words = {part.title: part.blocks[1] for part in found.blocks if isinstance(part, Section)}
     assert words["tie"] == Paragraph(

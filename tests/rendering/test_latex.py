@@ -11,12 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.rendering.content import Fold, Paragraph, Report, Section, Table
+from archbench.rendering.content import Block, Fold, Paragraph, Report, Section, Table
 from archbench.rendering.latex import ONE_PAGE, render_latex
 
 
 def latex_of(*tables: Table) -> str:
-    inside = (Paragraph("a note"), tables[0], *(Fold(summary="more", blocks=(one,)) for one in tables[1:]))
+    inside: tuple[Block, ...] = (
+        Paragraph("a note"),
+        tables[0],
+        *(Fold(summary="more", blocks=(one,)) for one in tables[1:]),
+    )
     return render_latex(Report(title="t", lead=(), sections=(Section(title="S", blocks=inside),)))
 
 

@@ -39,7 +39,7 @@ def cells(found: tuple[CellSummary, ...]) -> Dataset:
 
 def points(found: tuple[CellSummary, ...]) -> list[Point]:
     data = cells(found)
-    return [Point(**dict(zip(data.columns, row, strict=True))) for row in data.rows]
+    return [msgspec.convert(dict(zip(data.columns, row, strict=True)), Point) for row in data.rows]
 
 
 def drawn(chart: charts.Chart, data: Dataset) -> list[dict[str, Any]]:
