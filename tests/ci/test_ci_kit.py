@@ -11,6 +11,8 @@ import sys
 import pytest
 from workflow_steps import ACTION, ROOT, WORKFLOWS, Runner, read, steps_of
 
+import archbench
+
 SCRIPTS = [
     pytest.param(step, id=name) for path in (ACTION, *WORKFLOWS) for name, step in steps_of(path) if "run" in step
 ]
@@ -23,12 +25,18 @@ def good():
 PLAIN = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+CITATION = ROOT / "CITATION.cff"
 FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
 
 
 @pytest.mark.parametrize(
     ("schema", "paths"),
-    [("github-workflows", WORKFLOWS), ("github-actions", [ACTION]), ("github-issue-forms", FORMS)],
+    [
+        ("github-workflows", WORKFLOWS),
+        ("github-actions", [ACTION]),
+        ("github-issue-forms", FORMS),
+        ("citation-file-format", [CITATION]),
+    ],
 )
 def test_the_schema_holds(schema, paths):
     done = subprocess.run(
@@ -39,6 +47,10 @@ def test_the_schema_holds(schema, paths):
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_what_is_cited_is_this_version():
+    assert read(CITATION)["version"] == archbench.__version__
 
 
 @pytest.mark.parametrize("step", SCRIPTS)
