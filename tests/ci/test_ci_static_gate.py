@@ -56,4 +56,4 @@ def test_a_side_that_cannot_is_named_with_what_it_said(gate, tmp_path, script, c
     ended, line = gate("--base", base, "--head", sys.executable)
     assert ended == code
     assert line.startswith(f"archbench: --base {base}: ")
-    assert line.endswith(says) or says in line
+    assert says in line

@@ -22,5 +22,7 @@ def test_every_file_beside_the_rooms_is_named() -> None:
 
 
 def test_every_file_that_it_names_exists() -> None:
-    for path in re.findall(r"`(\w+/\w+\.py)`", PAGE):
+    named = re.findall(r"`(\w+/\w+\.py)`", PAGE)
+    assert named
+    for path in named:
         assert (ROOT / "archbench" / path).is_file(), path

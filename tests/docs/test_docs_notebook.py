@@ -39,8 +39,8 @@ def test_what_is_read_without_measuring_is_current(tmp_path, monkeypatch):
     place.symlink_to(notebook_page.NOTEBOOK.parents[1] / "results")
     monkeypatch.chdir(tmp_path)
     first = next(n for n, cell in enumerate(CELLS) if "archbench.run(" in "".join(cell["source"]) and n > 1)
-    quick = {"cells": CELLS[: min(first, 5)]}
-    for now, stored in zip(notebook_page.executed(quick)["cells"], CELLS, strict=False):
+    quick = CELLS[: min(first, 5)]
+    for now, stored in zip(notebook_page.executed({"cells": quick})["cells"], quick, strict=True):
         assert {kind: text for kind, text in shown(now).items() if kind != "text/html"} == {
             kind: text for kind, text in shown(stored).items() if kind != "text/html"
         }, "run: python docs/notebook_page.py"
