@@ -141,6 +141,7 @@ def run(
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
+    threads: OneOrMore[int] | str | None = None,
     metrics: OneOrMore[str] | None = None,
     device: str = "auto",
     out: PathOrText | None = None,
@@ -161,8 +162,9 @@ def run(
     named by its class or function and a hash of its content (`TinyNet#3f2a91bc`).
 
     - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`).
-    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `input_size` (pixels): one value or
-      a list each, crossed with each other, for networks that are named or passed; a suite has its own.
+    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `input_size` (pixels), `threads`
+      (of one operator, on the CPU): one value or a list each, crossed with each other, for networks that are named or
+      passed; a suite has its own.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
@@ -179,7 +181,7 @@ def run(
     """
     from archbench.pipeline import carry_out, prepare
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads)
     job = prepare(
         what,
         axes,
@@ -212,6 +214,7 @@ def plan(
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
+    threads: OneOrMore[int] | str | None = None,
     device: str = "auto",
     only: OneOrMore[str] = (),
     rounds: int | None = None,
@@ -224,7 +227,7 @@ def plan(
     from archbench.pipeline import planned_kind, read_what
     from archbench.suite.plan import make_plan
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
     return make_plan(suite, planned_kind(device), only=_several(only), rounds=rounds)
 
@@ -337,10 +340,9 @@ def profile(
 
     found = profiles_of(
         name,
-        _axes(batch_size, phase, precision, compile_mode, memory_format, input_size),
+        _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads),
         against=against,
         device=device,
-        threads=threads,
         memory=memory,
         gradients=gradients,
         html=_path(html),
@@ -358,8 +360,8 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     """Say of every cell whether `head` is slower than `base`, and of what is counted whether it grew.
 
     Both are stored runs, or parquet files of results. `allow_different`: columns that may differ since that is the
-    question: `torch_version`, `driver_version`, `suite`, `applied`. Raises `UsageError`, and `UnfitError` for sides
-    that must not be compared (other hardware, another protocol).
+    question: `torch_version`, `driver_version`, `suite`, `applied`, `threads`. Raises `UsageError`, and `UnfitError`
+    for sides that must not be compared (other hardware, another protocol).
     """
     from archbench.comparison import compare as judge
     from archbench.comparison import read_rows
@@ -453,7 +455,7 @@ def show(
 
 def _axes(*values: object) -> dict[str, object]:
     """The axes by name, of their values in the order in which functions have them."""
-    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
+    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size", "threads")
     return dict(zip(names, values, strict=True))
 
 

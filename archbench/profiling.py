@@ -32,7 +32,6 @@ def profiles_of(
     *,
     against: str,
     device: str,
-    threads: int | None,
     memory: bool,
     gradients: bool,
     html: Path | None,
@@ -62,7 +61,6 @@ def profiles_of(
     request = ProfileRequest(
         cell=cell,
         environment=environment,
-        threads=threads,
         seed=seed,
         allow_code=allow_code,
         memory=memory,

@@ -29,9 +29,8 @@ def adds_up(name: str, batch_size: int, timing_s: float) -> bool:
     """Profile one network, print its line, and say whether it holds."""
     network = Network(name=name)
     request = ProfileRequest(
-        cell=Cell(network=network, batch_size=batch_size, phase="training"),
+        cell=Cell(network=network, batch_size=batch_size, phase="training", threads=1),
         environment=collect_environment("cpu"),
-        threads=1,
         timing_s=timing_s,
         memory=False,
         gradients=False,

@@ -96,12 +96,12 @@ A column that is null satisfies nothing, under `not` neither. Nothing is evaluat
 ## What is ranked against what
 
 `--minimize` and `--maximize` name the goal; several give the Pareto front, none means the smallest `latency_median`.
-Rows that differ in phase, batch size, precision, device, hardware, torch or protocol are never ranked against each
-other: they come as separate rankings, unless `--across COLUMN` asks for one, which then carries a footnote. Image size
-binds likewise, but for networks at the size that they were published for: those are compared as they are meant to be
-used, with a footnote. Accuracies of different data sets are never ranked together either: where a goal or a condition
-is about top1 or top5, `accuracy_dataset` binds as well. `compile_mode` and `memory_format` are free; the best stands
-with each network, and a network that was never measured as the first was is named.
+Rows that differ in phase, batch size, precision, threads, device, hardware, torch or protocol are never ranked
+against each other: they come as separate rankings, unless `--across COLUMN` asks for one, which then carries a
+footnote. Image size binds likewise, but for networks at the size that they were published for: those are compared as
+they are meant to be used, with a footnote. Accuracies of different data sets are never ranked together either: where
+a goal or a condition is about top1 or top5, `accuracy_dataset` binds as well. `compile_mode` and `memory_format` are
+free; the best stands with each network, and a network that was never measured as the first was is named.
 
 Two networks *tie* where they differ by less than the run's noise floor or the interval of their ratio; of latency
 and throughput the answer then names the duel that settles it. Peaks tie within 0.5 %, what is counted or published only

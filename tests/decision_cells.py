@@ -12,7 +12,7 @@ from archbench.model.cell import Cell, Network
 from archbench.model.record import Record
 from archbench.model.suite import Suite
 
-_CELL = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "device")
+_CELL = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "threads", "device")
 
 
 def row(name: str = "resnet50", latency: float | None = 0.02, **columns: Any) -> Record:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from archbench.choose.evaluate import plain_values
 from archbench.model.axes import toggles_label, toggles_order
 from archbench.model.reasons import REASONS
-from archbench.model.units import shortened
+from archbench.model.units import counted, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +36,7 @@ class CellSummary(Struct, frozen=True, gc=False):
     precision: str
     memory_format: str
     compile_mode: str
+    threads: int | None
     batch_size: int
     input_size: int | None
     params: int | None
@@ -77,7 +78,8 @@ class CellSummary(Struct, frozen=True, gc=False):
     @property
     def setting_label(self) -> str:
         """The suite's name for the cell's toggles, or the toggles themselves where it has none."""
-        return self.setting or toggles_label(self.precision, self.memory_format, self.compile_mode)
+        label = self.setting or toggles_label(self.precision, self.memory_format, self.compile_mode)
+        return label if self.threads is None else f"{label}, {counted(self.threads, 'thread')}"
 
     @property
     def toggles(self) -> tuple[str, str, str]:
@@ -126,8 +128,13 @@ def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
 def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[str]:
     """Every setting among `cells`: those `named` in that order, then the others as their axes are ordered."""
     labels = {one.setting_label: one for one in cells}
-    first = [name for name in named if name in labels]
-    return [*first, *sorted(labels.keys() - set(first), key=lambda label: toggles_order(labels[label].toggles))]
+    place = {name: number for number, name in enumerate(named)}
+
+    def order(label: str) -> tuple[int, tuple[int, int, int], int]:
+        one = labels[label]
+        return (place.get(one.setting or "", len(place)), toggles_order(one.toggles), one.threads or 0)
+
+    return sorted(labels, key=order)
 
 
 def _effect(code: str) -> str | None:

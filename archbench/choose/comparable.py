@@ -67,7 +67,7 @@ def comparable_groups(
         if column == ACCURACY_DATASET and not by_accuracy:
             continue
         if column not in across and values[wanted].nunique(dropna=False) > 1:
-            keys[column] = values.where(values.notna(), "unknown")
+            keys[column] = values.where(values.notna(), "default" if column == "threads" else "unknown")
     if not keys:
         return (Comparables(circumstances=(), rows=np.arange(len(frame))),)
     key_frame = pd.DataFrame(keys)
@@ -86,7 +86,8 @@ def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote
     """What rows that stand in one ranking differ in, one sentence a difference."""
     notes = []
     for column, why in RANKING_KEYS.items():
-        values = ranked[column].dropna().unique()
+        known = ranked[column].astype(object).fillna("default") if column == "threads" else ranked[column].dropna()
+        values = known.unique()
         if column in across and len(values) > 1:
             shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))
             notes.append(Footnote(column, f"Ranked across {column} ({shown}): {why}."))

@@ -80,10 +80,11 @@ class Correlation(Struct, frozen=True, kw_only=True):
 
 def curves(cells: Iterable[CellSummary]) -> list[Curve]:
     """A curve for each network, image size, phase and setting in `cells`, in the order of first cells."""
-    together: dict[tuple[str, int | None, str, tuple[str, str, str]], list[CellSummary]] = {}
+    together: dict[tuple[str, int | None, str, tuple[str, str, str], int | None], list[CellSummary]] = {}
     for one in cells:
         if one.is_usable or one.status == "oom":
-            together.setdefault((one.variant, one.input_size, one.phase, one.toggles), []).append(one)
+            key = (one.variant, one.input_size, one.phase, one.toggles, one.threads)
+            together.setdefault(key, []).append(one)
     found = []
     for members in together.values():
         members.sort(key=lambda one: one.batch_size)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-_CIRCUMSTANCES = frozenset({"batch_size", "input_size", "protocol_version", "schema_version"})
+_CIRCUMSTANCES = frozenset({"batch_size", "input_size", "threads", "protocol_version", "schema_version"})
 """Numbers that say which cell it is, as columns of text do, and not how well it does."""
 IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
 """Columns that say which cell a row is and what became of it."""

@@ -15,7 +15,7 @@ from archbench.model.derived import judged_columns, ranked_by
 EXACT = frozenset(
     {
         "params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5",
-        "feature_width", "input_size", "batch_size", "settings_ok", "settings_failed", "graph_breaks",
+        "feature_width", "input_size", "batch_size", "threads", "settings_ok", "settings_failed", "graph_breaks",
     }
 )  # fmt: skip
 """Figures that are counted or published: equal or not, whatever the machine does."""

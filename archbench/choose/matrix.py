@@ -181,6 +181,8 @@ def _circumstances(ranking: Ranking) -> list[Expression]:
     for one in ranking.circumstances:
         if one.column == "input_size":
             continue  # "as published" is no number; the rows of a network that departs from it come out apart again
+        if one.column == "threads" and not isinstance(one.value, int):
+            continue  # nor is "default"
         value = float(one.value) if isinstance(one.value, int) else one.value
         kept.append(Compare(column=one.column, operator="==", value=value))
     return kept
@@ -201,7 +203,7 @@ def _baseline(decision: Decision, candidates: Candidates, question: Question, ra
 
 def _of_the_cell(term: Expression) -> bool:
     """Whether a condition fixes the phase, batch, setting and the like, and neither figures nor the network."""
-    fixed = {"phase", "batch_size", "precision", "compile_mode", "memory_format", "setting", "device"}
+    fixed = {"phase", "batch_size", "precision", "compile_mode", "memory_format", "threads", "setting", "device"}
     return isinstance(term, Compare) and term.column in fixed
 
 

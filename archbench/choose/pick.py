@@ -367,4 +367,9 @@ def _beaten(
 
 
 def _is_figure(column: Column) -> bool:
-    return column.kind in ("real", "whole") and column.name not in ("batch_size", "input_size", "protocol_version")
+    return column.kind in ("real", "whole") and column.name not in (
+        "batch_size",
+        "input_size",
+        "threads",
+        "protocol_version",
+    )

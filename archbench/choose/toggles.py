@@ -97,9 +97,10 @@ def gain(base: CellSummary, head: CellSummary, measure: Measure = "latency") -> 
 
 def alike(cells: Iterable[CellSummary]) -> list[Alike]:
     """The cells that differ in nothing but toggles together, by toggles; smallest batch first, then by name."""
-    together: dict[tuple[str, int, str, int], dict[tuple[str, str, str], CellSummary]] = {}
+    together: dict[tuple[str, int, str, int, int], dict[tuple[str, str, str], CellSummary]] = {}
     for one in cells:
-        together.setdefault((one.phase, one.batch_size, one.variant, one.input_size or 0), {})[one.toggles] = one
+        key = (one.phase, one.batch_size, one.variant, one.input_size or 0, one.threads or 0)
+        together.setdefault(key, {})[one.toggles] = one
     return [together[key] for key in sorted(together)]
 
 
@@ -111,7 +112,7 @@ def steps(groups: Sequence[Alike], order: Sequence[str] = ()) -> list[Step]:
     on a ladder fp32, tf32, amp, the last two differ in precision alone.
     """
     toggles_of = {one.setting_label: one.toggles for group in groups for one in group.values()}
-    ladder = [toggles_of[name] for name in order if name in toggles_of]
+    ladder = list(dict.fromkeys(toggles_of[name] for name in order if name in toggles_of))
     plans: dict[tuple[Toggles, ...], list[tuple[Toggles, Toggles, str]]] = {}
     found = []
     for group in groups:

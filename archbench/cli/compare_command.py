@@ -22,7 +22,9 @@ def command(
     out: Annotated[Path | None, typer.Option(metavar="PATH", help="Write there instead of to stdout.")] = None,
     allow_different: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Let torch_version, driver_version, suite or applied differ; repeatable."),
+        typer.Option(
+            metavar="COLUMN", help="Let torch_version, driver_version, suite, applied or threads differ; repeatable."
+        ),
     ] = None,
     strict: Annotated[
         bool,

@@ -192,12 +192,15 @@ def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:
     from archbench.model.axes import toggles_order
 
     if cell.setting is not None:
-        return (list(suite.settings).index(cell.setting),)
-    return (len(suite.settings), *toggles_order((cell.precision, cell.memory_format, cell.compile_mode)))
+        return (list(suite.settings).index(cell.setting), cell.threads or 0)
+    toggles = toggles_order((cell.precision, cell.memory_format, cell.compile_mode))
+    return (len(suite.settings), *toggles, cell.threads or 0)
 
 
 def _setting(cell: Cell) -> str:
     """The setting's name; without one, the toggles that are not at their default."""
     from archbench.model.axes import toggles_label
+    from archbench.model.units import counted
 
-    return cell.setting or toggles_label(cell.precision, cell.memory_format, cell.compile_mode)
+    label = cell.setting or toggles_label(cell.precision, cell.memory_format, cell.compile_mode)
+    return label if cell.threads is None else f"{label}, {counted(cell.threads, 'thread')}"

@@ -55,13 +55,13 @@ def command(
         "precision": precision,
         "compile_mode": compile_mode,
         "memory_format": memory_format,
+        "threads": threads,
     }
     profiles = profiles_of(
         name,
         axes,
         against=against,
         device=device,
-        threads=threads,
         memory=memory,
         gradients=gradients,
         html=html,

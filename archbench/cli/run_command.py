@@ -37,6 +37,7 @@ def command(
     compile_mode: Annotated[str | None, typer.Option(help="off, default, reduce-overhead, ...")] = None,
     memory_format: Annotated[str | None, typer.Option(help="contiguous, channels_last")] = None,
     input_size: Annotated[str | None, typer.Option(help="Side of the square input, in pixels.")] = None,
+    threads: Annotated[str | None, typer.Option(metavar="1,2", help="Threads of one operator, on the CPU.")] = None,
     metrics: Annotated[str | None, typer.Option(help="static, latency, throughput, memory, energy, ...")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     only: Annotated[
@@ -70,6 +71,7 @@ def command(
             compile_mode=compile_mode,
             memory_format=memory_format,
             input_size=input_size,
+            threads=threads,
             metrics=metrics,
             device=device,
             out=out,

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from archbench.model.cell import without_threads
 from archbench.model.comparison import Side
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
@@ -24,6 +25,7 @@ MUST_MATCH = {
     "driver_version": "the driver is part of what is timed",
     "suite": "other suites ask for other cells",
     "applied": "the processes ran under other flags",
+    "threads": "more cores do more at once",
 }
 """Where these differ, comparing is refused, unless the difference is the question: `--allow-different COLUMN`."""
 NOTED = ("torchvision_version", "timm_version", "cuda_version", "python_version", "archbench_version")
@@ -128,6 +130,30 @@ def refuse_incomparable(base: Side, head: Side, allow: Collection[str]) -> None:
         )
 
 
+def at_any_threads(base: Rows, head: Rows, allow: Collection[str]) -> tuple[Rows, Rows, str | None]:
+    """Both sides with their cells under one name where they differ in the threads that were asked for; and the note.
+
+    Raises `UnfitError` where they differ so and `threads` is not among `allow`, and `UsageError` where a side has a
+    cell at several numbers of threads, so that nobody knows which is meant.
+    """
+    counts = [rows.frame["threads"].astype(object).fillna("the default") for rows in (base, head)]
+    asked = [[str(one) for one in column.unique()] for column in counts]
+    bare = [rows.frame["cell_id"].map(without_threads) for rows in (base, head)]
+    shared = set(base.frame["cell_id"]) & set(head.frame["cell_id"])
+    if set(asked[0]) == set(asked[1]) or shared or not set(bare[0]) & set(bare[1]):
+        return base, head, None
+    words = f"threads {', '.join(asked[0])} in {base.label}, {', '.join(asked[1])} in {head.label}"
+    if "threads" not in allow:
+        raise UnfitError(f"{words}: {MUST_MATCH['threads']}. If that is the question: --allow-different threads")
+    if any(len(one) > 1 for one in asked):
+        raise UsageError(f"{words}: a side has one number of threads where they may differ; name runs of one each")
+    ours, theirs = (
+        structs.replace(side, frame=side.frame.assign(cell_id=ids))
+        for side, ids in zip((base, head), bare, strict=True)
+    )
+    return ours, theirs, f"The sides differ in {words}."
+
+
 def other_flags(base: pd.Series, head: pd.Series, allow: Collection[str]) -> tuple[str, ...]:
     """`base`, `head`: each common cell's `applied`, in the same order. Returns the flags that differ, in words.
 
@@ -138,6 +164,8 @@ def other_flags(base: pd.Series, head: pd.Series, allow: Collection[str]) -> tup
     for ours, theirs in sorted(set(zip(base[known], head[known], strict=True))):
         before, after = json.loads(ours), json.loads(theirs)
         for flag in _FLAGS:
+            if flag == "threads" and "threads" in allow:
+                continue
             if flag in before and flag in after and before[flag] != after[flag]:
                 found.setdefault(flag, f"{flag} {before[flag]} in the base, {after[flag]} in the head")
     if found and "applied" not in allow:

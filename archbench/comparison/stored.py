@@ -16,7 +16,15 @@ from msgspec import Struct
 
 from archbench.comparison.counted import findings
 from archbench.comparison.judge import invalid_codes, judge_runs, remedy_of
-from archbench.comparison.rows import Rows, check_allowed, differences, other_flags, refuse_incomparable, side_of
+from archbench.comparison.rows import (
+    Rows,
+    at_any_threads,
+    check_allowed,
+    differences,
+    other_flags,
+    refuse_incomparable,
+    side_of,
+)
 from archbench.comparison.timed import Timed, timed, undisturbed, usable
 from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
@@ -49,28 +57,30 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     check_allowed(allow)
     ours, theirs = side_of(base), side_of(head)
     refuse_incomparable(ours, theirs, allow)
+    base, head, other_threads = at_any_threads(base, head, allow)
     before_ids, after_ids = base.frame["cell_id"].unique(), head.frame["cell_id"].unique()
     if not set(before_ids) & set(after_ids):
         raise UsageError(
             f"{base.label} and {head.label} have no cell in common; the first has {before_ids[0]}, "
             f"the second {after_ids[0]}"
         )
-    if "suite" not in allow:
+    if "suite" not in allow and not other_threads:
         _refuse_unfinished("base", base, set(after_ids) - set(before_ids))
         _refuse_unfinished("head", head, set(before_ids) - set(after_ids))
     flags = other_flags(*_applied(base.frame, head.frame), allow)
     shared = ours.torch_version == theirs.torch_version
     calm = [undisturbed(rows.frame) for rows in (base, head)]
-    before, after, drift = timed(*calm, shared_canary=shared, correct=not flags)
+    before, after, drift = timed(*calm, shared_canary=shared, correct=not (flags or other_threads))
     floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
     cells, untimed = _cells(before, after, floor)
     notes = [
         *([_stored(ours, floor)] if cells else []),
         *differences(base, head, ours, theirs),
+        *([other_threads] if other_threads else []),
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
         *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
         *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
-        *_canary(before, drift, shared, other_flags=bool(flags)),
+        *_canary(before, drift, shared, other_flags=bool(flags or other_threads)),
         *_shift(cells),
         *_untimed(untimed),
     ]

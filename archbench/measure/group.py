@@ -22,7 +22,7 @@ from archbench.measure.canary import Canary
 from archbench.measure.fresh import FreshProcesses
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
-from archbench.measure.state import apply_state, default_threads
+from archbench.measure.state import apply_state, default_threads, threads_set
 from archbench.model.axes import Precision
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
@@ -57,7 +57,7 @@ class GroupContext:
 
     def set_state(self, precision: Precision) -> None:
         """Set all process-wide state for a cell: those of one group may differ in precision."""
-        threads = default_threads(self.task.context.environment.cpu_count)
+        threads = self.task.group.cells[0].threads or self._default_threads
         apply_state(precision, threads, self.task.seed, self.task.protocol.cudnn_benchmark_limit)
 
     @cached_property
@@ -66,13 +66,17 @@ class GroupContext:
 
     def calibrate(self) -> Calibration:
         """Measure the device's ceilings."""
-        threads = default_threads(self.task.context.environment.cpu_count)
-        self.calibration = calibrate(self.device, self.clock, threads, self.task.protocol.soak_s)
+        self.calibration = calibrate(self.device, self.clock, self._default_threads, self.task.protocol.soak_s)
         return self.calibration
 
     def time_canary(self) -> float:
-        """Run the canary once and return its seconds."""
-        return self._canary.time()
+        """Run the canary once and return its seconds: at the default threads, the same beside every cell of a run."""
+        with threads_set(self._default_threads):
+            return self._canary.time()
+
+    @property
+    def _default_threads(self) -> int:
+        return default_threads(self.task.context.environment.cpu_count)
 
     def put_canary_away(self) -> None:
         """Free the canary's memory, which is not the network's; it is made again when it is next needed."""

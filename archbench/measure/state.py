@@ -111,6 +111,20 @@ def plain_fp32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before[1:]
 
 
+@contextlib.contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Inside, operators have this number of threads."""
+    before = torch.get_num_threads()
+    if threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def step_contexts(
     device: torch.device, phase: Phase, precision: Precision
 ) -> Callable[[], AbstractContextManager[None]]:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from archbench.model.axes import CompileMode, DeviceKind, Head, MemoryFormat, Phase, Precision, Scalar
 
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
+Threads = Annotated[int, Meta(ge=1, le=1024)]
 
 
 Percent = Annotated[float, Meta(ge=1.0, le=100.0)]
@@ -75,6 +76,8 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
     compile_mode: CompileMode = "off"
     memory_format: MemoryFormat = "contiguous"
     device: DeviceKind = "cpu"
+    threads: Threads | None = None
+    """Of one operator, on the CPU; `None`: what the machine has by default (`archbench.measure.state`)."""
     setting: str | None = None
     """Name of the suite's bundle of toggles; a label only, not part of the cell's identity."""
 
@@ -83,7 +86,7 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Readable and complete, equal on every machine and in every suite; `--only` accepts it."""
         return (
             f"{self.network.label}@batch_size={self.batch_size},phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._threads}device={self.device}"
         )
 
     @property
@@ -91,8 +94,13 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The cell without its batch size: what one worker process measures in turn."""
         return (
             f"{self.network.label}@phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},device={self.device}"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._threads}device={self.device}"
         )
+
+    @property
+    def _threads(self) -> str:
+        """Nothing where they are not given: cells that were stored before there was a choice keep their ids."""
+        return "" if self.threads is None else f"threads={self.threads},"
 
 
 _USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
@@ -106,6 +114,12 @@ def short_id(cell_id: str) -> str:
         return cell_id
     kept = [one for one in conditions.split(",") if one not in _USUAL and not one.startswith("device=")]
     return f"{network}@{','.join(kept)}"
+
+
+def without_threads(cell_id: str) -> str:
+    """The id of the same cell at the machine's default number of threads."""
+    network, at, conditions = cell_id.rpartition("@")
+    return network + at + ",".join(one for one in conditions.split(",") if not one.startswith("threads="))
 
 
 def is_user_code(name: str) -> bool:

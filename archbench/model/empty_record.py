@@ -58,6 +58,7 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         precision=cell.precision,
         compile_mode=cell.compile_mode,
         memory_format=cell.memory_format,
+        threads=cell.threads,
         device=cell.device,
         hardware_class=environment.hardware_class,
         top1=facts.top1,

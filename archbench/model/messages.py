@@ -71,8 +71,6 @@ class ProfileRequest(Struct, frozen=True, kw_only=True, tag="profile"):
 
     cell: Cell
     environment: Environment
-    threads: int | None = None
-    """Intra-op threads; `None` for the default."""
     timing_s: float = 6.0
     """For all timed steps together, where enough of them fit: a profile is looked at, not gated on."""
     seed: int = 0

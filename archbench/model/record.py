@@ -63,6 +63,9 @@ class Record(Struct, frozen=True, kw_only=True):
     precision: Annotated[str, C("fp32, tf32, amp-bf16, amp-fp16, bf16 or fp16")]
     compile_mode: Annotated[str, C("torch.compile mode, or off")]
     memory_format: Annotated[str, C("contiguous or channels_last, of model and input")]
+    threads: Annotated[
+        Whole, C("threads of one operator that were asked for; null: the machine's default, read back in `applied`")
+    ] = None
     device: Annotated[str, C("cpu or cuda")]
     hardware_class: Annotated[str, C("rows of different hardware classes are never compared")]
 

@@ -73,7 +73,7 @@ class _Run:
         self._eager = replace(request.cell, compile_mode="off")
         self._enter = enter
         self._device = find_device(request.environment)
-        self._threads = request.threads or default_threads(request.environment.cpu_count)
+        self._threads = request.cell.threads or default_threads(request.environment.cpu_count)
         self._missing: dict[str, str] = {}
         self._has_kernels = kind_of(self._device).activity is not None
 

@@ -239,5 +239,5 @@ def _memory_row(pair: tuple[CellSummary, CellSummary | None]) -> tuple[str, ...]
     )
 
 
-def _place(one: CellSummary) -> tuple[str, int | None, int, tuple[str, str, str]]:
-    return (one.variant, one.input_size, one.batch_size, one.toggles)
+def _place(one: CellSummary) -> tuple[str, int | None, int, tuple[str, str, str], int | None]:
+    return (one.variant, one.input_size, one.batch_size, one.toggles, one.threads)

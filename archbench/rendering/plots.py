@@ -140,7 +140,7 @@ def _front(by_time: Iterable[CellSummary]) -> set[str]:
 
 def _identity(one: CellSummary) -> tuple[object, ...]:
     """All that two settings of one network must share for one to be held against the other."""
-    return (one.variant, one.phase, one.batch_size, one.input_size, one.hardware_class)
+    return (one.variant, one.phase, one.batch_size, one.input_size, one.hardware_class, one.threads)
 
 
 def _point(

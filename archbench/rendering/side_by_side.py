@@ -21,7 +21,7 @@ from archbench.rendering.trust import counted
 
 _WIDEST = 6
 """Columns of figures in one table, beside network, setting and batch."""
-_Key = tuple[str, int, tuple[str, str, str], str, int]
+_Key = tuple[str, int, tuple[str, str, str], str, int, int]
 _DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
     ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
     ("System", lambda here: f"{here.os}, {here.kernel}"),
@@ -113,7 +113,7 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
     cells: dict[_Key, dict[str, CellSummary]] = {}
     for each in runs:
         for one in each.run.cells:
-            key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0)
+            key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0, one.threads or 0)
             cells.setdefault(key, {})[each.letter] = one
     sections = []
     for phase, title in PHASES.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PARQUET, CSV = "summary.parquet", "summary.csv"
 _AS_THEY_ARE = (
     *("run_id", "cell_id", "architecture", "variant", "family", "device", "hardware_class", "phase", "batch_size"),
-    *("input_size", "precision", "memory_format", "compile_mode", "status", "verdict", "error_message"),
+    *("input_size", "precision", "memory_format", "compile_mode", "threads", "status", "verdict", "error_message"),
     *("processes", "processes_used", "drift_corrected", "params", "macs", "activations", "weight_bytes"),
     *("compile_cold_s", "compile_warm_s", "output_rel_error", "output_cosine", "energy_j_per_img"),
     *("top1", "top5", "accuracy_source", "accuracy_dataset", "torch_version"),

@@ -56,6 +56,7 @@ def matches(filter: Filter, cell: Cell) -> bool:
         and (not filter.precision or cell.precision in filter.precision)
         and (not filter.compile_mode or cell.compile_mode in filter.compile_mode)
         and (not filter.memory_format or cell.memory_format in filter.memory_format)
+        and (not filter.threads or cell.threads in filter.threads)
         and (not filter.device or cell.device in filter.device)
     )
 
@@ -69,6 +70,7 @@ _KEYS: dict[str, Callable[[Cell], object]] = {
     "precision": lambda cell: cell.precision,
     "compile_mode": lambda cell: cell.compile_mode,
     "memory_format": lambda cell: cell.memory_format,
+    "threads": lambda cell: cell.threads,
     "device": lambda cell: cell.device,
     "setting": lambda cell: cell.setting,
     "family": lambda cell: entry_of(cell.network).family,
@@ -104,11 +106,12 @@ def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Ce
     batches = section.batch_size or suite.axes.batch_size or (1,)
     sizes: tuple[int | None, ...] = section.input_size or suite.axes.input_size or (None,)
     bundles = _bundles(suite, section)
-    count = prod(map(len, (networks, phases, bundles, sizes, batches)))
+    threads: tuple[int | None, ...] = section.threads or suite.axes.threads or (None,)
+    count = prod(map(len, (networks, phases, bundles, sizes, threads, batches)))
     if count > MAX_CELLS:
         what = f"suite {suite.suite} asks for {count:,} cells in one section for {device}; at most {MAX_CELLS:,} are"
         raise UsageError(f"{what} planned: give fewer values an axis, or settings in place of a product")
-    for network, phase, bundle, size in product(networks, phases, bundles, sizes):
+    for network, phase, bundle, size, own_threads in product(networks, phases, bundles, sizes, threads):
         sized = _sized(network, size)
         for batch in batches:
             cell = Cell(
@@ -119,6 +122,7 @@ def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Ce
                 compile_mode=bundle.compile_mode,
                 memory_format=bundle.memory_format,
                 device=device,
+                threads=own_threads,
                 setting=bundle.setting,
             )
             if matches(bundle.only, cell) and not any(matches(one, cell) for one in suite.exclude):
@@ -169,6 +173,8 @@ def unsupported(cell: Cell) -> str | None:
     """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
     if (reason := unsupported_toggle(cell)) is not None:
         return reason
+    if cell.threads is not None and cell.device != "cpu":
+        return "threads are those of the CPU; leave them to the section `devices: {cpu: ...}`"
     shape = entry_of(cell.network).input_shape
     if cell.network.input_size is not None and shape is not None and len(shape) != 3:
         return f"{cell.network.name} takes vectors, which have no input_size"

@@ -133,6 +133,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("Axes", "precision"): "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
     ("Axes", "compile_mode"): "torch.compile mode, or off (default).",
     ("Axes", "memory_format"): "contiguous (default) or channels_last, of model and input.",
+    ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
     ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
     ("Section", "family"): "Only the suite's networks of these families.",
     ("Section", "settings"): "Only these of the suite's settings.",

@@ -69,6 +69,7 @@ def test_those_that_tie_with_the_first_share_its_rank(tmp_path: Path) -> None:
         ("batch_size", {"batch_size": 8}),
         ("phase", {"phase": "training"}),
         ("precision", {"precision": "amp-bf16"}),
+        ("threads", {"threads": 1}),
         ("torch_version", {"torch_version": "2.99"}),
         ("hardware_class", {"hardware_class": "another"}),
         ("protocol_version", {"protocol_version": 99}),

@@ -22,7 +22,7 @@ CELL = "resnet50@batch_size=1,phase=inference,precision=fp32,compile_mode=off,me
 _number = count()
 
 
-def cell(network: str, batch_size: int = 1, **toggles: str) -> str:
+def cell(network: str, batch_size: int = 1, **toggles: str | int) -> str:
     """The id of a cell that is plain but for `toggles`."""
     usual = {"phase": "inference", "precision": "fp32", "compile_mode": "off", "memory_format": "contiguous"}
     words = ",".join(f"{key}={value}" for key, value in {**usual, **toggles}.items())

@@ -126,6 +126,24 @@ def test_other_flags_of_the_process_are_refused_by_name(tmp_path: Path) -> None:
     assert any("71.0 % more time in the head, which may be the machine or the flags" in note for note in answer.notes)
 
 
+def test_sides_at_other_threads_are_compared_where_that_is_the_question(tmp_path: Path) -> None:
+    def side(threads: int, factor: float, canary_s: float) -> list[Record]:
+        given = {"threads": threads, "applied": json.dumps({"threads": threads}), "canary_s": canary_s}
+        rows = measured([factor * time for time in STEADY], cell("resnet50", threads=threads), **given)
+        return [*twin(0.01, cell("twin", threads=threads), **given), *rows]
+
+    base, head = side(2, 1.0, 0.001), side(1, 1.54, 0.00171)
+    with pytest.raises(UnfitError, match=r"threads 2 in .*, 1 in .*--allow-different threads"):
+        both(tmp_path, base, head)
+    answer = both(tmp_path, base, head, allow=["threads"])
+    assert {one.cell_id: one.verdict for one in answer.cells}[CELL] == "slower"
+    assert answer.cells[-1].ratio == pytest.approx(1.54)
+    assert any(note.startswith("The sides differ in threads 2") for note in answer.notes)
+    with pytest.raises(UsageError, match="a side has one number of threads"):
+        both(tmp_path, base, [*head, *side(4, 0.7, 0.001)], allow=["threads"])
+    assert verdicts(both(tmp_path, base, side(2, 1.0, 0.001)))["resnet50"] == "same"
+
+
 def test_an_unlocked_column_cannot_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"torch_versoin: not a locked column.*did you mean torch_version"):
         both(tmp_path, measured(STEADY), measured(AGAIN), allow=["torch_versoin"])

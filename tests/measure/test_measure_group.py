@@ -12,10 +12,12 @@ from replay import ReplayProbe
 from archbench.device import collect_environment
 from archbench.device.probe import GpuProcess, Reading
 from archbench.measure import measure_group
+from archbench.measure.canary import Canary
 from archbench.measure.energy import measure_energy
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import energy as energy_metric
 from archbench.measure.record_builder import RecordBuilder
+from archbench.measure.state import default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
@@ -236,6 +238,20 @@ def test_a_network_that_is_not_there_is_an_error_row():
     found = rows(measure("nowhere", metrics=("latency",)))
     assert found[0].status == "error"
     assert "nowhere" in found[0].error_message
+
+
+def test_a_cell_runs_at_its_threads_and_the_canary_beside_it_at_the_machines(monkeypatch):
+    seen = []
+    time = Canary.time
+    monkeypatch.setattr(Canary, "time", lambda canary: (seen.append(torch.get_num_threads()), time(canary))[1])
+    default = default_threads(collect_environment("cpu").cpu_count)
+    for threads in (1, 2, 3):
+        seen.clear()
+        (row,) = rows(measure(threads=threads, metrics=("latency",)))
+        assert (row.threads, json.loads(row.applied)["threads"]) == (threads, threads)
+        assert set(seen) == {default}
+    (row,) = rows(measure(metrics=("latency",)))
+    assert (row.threads, json.loads(row.applied)["threads"]) == (None, default)
 
 
 def test_calibration_comes_first_and_gives_a_share_of_the_peak():

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from archbench.model.axes import DeviceKind
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Network, without_threads
 from archbench.model.errors import UsageError
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
 from archbench.suite.cells import MAX_CELLS
@@ -137,6 +137,20 @@ def test_what_cannot_be_what_it_says_is_skipped_with_the_reason() -> None:
         "max-autotune includes CUDA graphs",
     }
     assert make_plan(one, "cuda").skipped == ()
+
+
+def test_threads_name_a_cell_only_where_they_are_given() -> None:
+    (plain,) = make_plan(suite(architectures=NETWORKS[:1]), "cpu").cells
+    assert plain.cell_id == (
+        "resnet18@batch_size=1,phase=inference,precision=fp32,compile_mode=off,memory_format=contiguous,device=cpu"
+    )
+    one = suite(architectures=NETWORKS[:1], axes=Axes(batch_size=(1, 2), threads=(1, 2)))
+    plan = make_plan(one, "cpu")
+    assert {(cell.batch_size, cell.threads) for cell in plan.cells} == {(1, 1), (1, 2), (2, 1), (2, 2)}
+    assert {without_threads(cell.cell_id) for cell in plan.cells if cell.batch_size == 1} == {plain.cell_id}
+    assert all({cell.threads for cell in group.cells} in ({1}, {2}) for group in plan.rounds[0])
+    assert len(make_plan(one, "cpu", only=["@threads=2"]).cells) == 2
+    assert {skip.reason.split(";")[0] for skip in make_plan(one, "cuda").skipped} == {"threads are those of the CPU"}
 
 
 def test_vectors_have_no_size() -> None:

@@ -27,11 +27,10 @@ def known(figure: int | None) -> int:
 
 @cache
 def profile(name: str, phase: str = "training", batch: int = 2, trace: str | None = None) -> Profile:
-    cell = Cell(network=Network(name=name), batch_size=batch, phase=phase)  # type: ignore[arg-type]
+    cell = Cell(network=Network(name=name), batch_size=batch, phase=phase, threads=1)  # type: ignore[arg-type]
     request = ProfileRequest(
         cell=cell,
         environment=make_environment(memory_bytes=16 * 2**30),
-        threads=1,
         timing_s=0.1,
         calibration=Calibration(matmul_flops={"fp32": 1e11}, copy_bytes_per_s=1e10),
         allow_code=True,

@@ -57,11 +57,10 @@ def test_everything_is_timed_before_the_first_session(monkeypatch: pytest.Monkey
     monkeypatch.setattr(run, "time_plain", told("time compiled", timing.time_plain))
     monkeypatch.setattr(torch.profiler.profile, "__init__", told("session", torch.profiler.profile.__init__))
     monkeypatch.setattr(torch, "compile", told("compile", lambda module, **_: module))
-    cell = Cell(network=Network(name="odd_networks:in_place"), batch_size=2, compile_mode="default")
+    cell = Cell(network=Network(name="odd_networks:in_place"), batch_size=2, compile_mode="default", threads=1)
     request = ProfileRequest(
         cell=cell,
         environment=make_environment(memory_bytes=16 * 2**30),
-        threads=1,
         timing_s=0.05,
         calibration=Calibration(matmul_flops={"fp32": 1e11}, copy_bytes_per_s=1e10),
         allow_code=True,
