@@ -173,6 +173,7 @@ def test_what_an_earlier_process_counted_is_taken_and_not_counted_again():
 IDENTITY = {
     "family",
     "setting",
+    "threads",
     "top1",
     "top5",
     "accuracy_source",
@@ -241,9 +242,14 @@ def test_a_network_that_is_not_there_is_an_error_row():
 
 
 def test_a_cell_runs_at_its_threads_and_the_canary_beside_it_at_the_machines(monkeypatch):
-    seen = []
+    seen: list[int] = []
     time = Canary.time
-    monkeypatch.setattr(Canary, "time", lambda canary: (seen.append(torch.get_num_threads()), time(canary))[1])
+
+    def timed(canary: Canary) -> float:
+        seen.append(torch.get_num_threads())
+        return time(canary)
+
+    monkeypatch.setattr(Canary, "time", timed)
     default = default_threads(collect_environment("cpu").cpu_count)
     for threads in (1, 2, 3):
         seen.clear()
