@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Run, compare, gate, load, pick, plan, profile, report, run, show, summary
+    from archbench.api import Run, compare, duel, gate, load, pick, plan, profile, report, run, show, summary
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
 
 __version__ = "0.1.0"
@@ -16,6 +16,7 @@ __all__ = [
     "UnfitError",
     "UsageError",
     "compare",
+    "duel",
     "gate",
     "load",
     "pick",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archbench.choose.pick import Picked
+    from archbench.comparison.duel import Duel
     from archbench.known import Shown
     from archbench.model.cell import Plan
     from archbench.model.comparison import Comparison
@@ -414,6 +415,40 @@ def gate(
         progress=progress,
     )
     return comparison
+
+
+def duel(
+    *cells: str,
+    pairs: int | None = None,
+    turns: int | None = None,
+    max_time: str | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Duel:
+    """Settle a close call: two or more cells take turns block by block, and each is held against the first.
+
+    - `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default.
+    - `pairs`: of fresh processes, with those that were played before; 8 unless given. `turns`: of each process in one.
+    - `max_time`: stop after so long, with fewer pairs: `5m`. `fresh`: begin anew, whatever was played before.
+
+    The rest as of `run`, errors and `Interrupted` too. Ratios are of times (the cell's over the first one's).
+    """
+    from archbench.gating import duel_of
+
+    return duel_of(
+        cells,
+        pairs=pairs,
+        turns=turns,
+        max_time=max_time,
+        device=device,
+        fresh=fresh,
+        allow_code=allow_code,
+        force=force,
+        progress=progress,
+    )
 
 
 def show(

@@ -96,7 +96,7 @@ def duel_of(
     """How the duel of these cells ended. Parameters as of `archbench duel`; errors as for a gate."""
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
     if len(texts) < 2:
-        raise UsageError(f"a duel needs two cells or more, and {texts[0]!r} is one")
+        raise UsageError(f"a duel needs two cells or more, and there is {repr(texts[0]) if texts else 'none'}")
     count = PAIRS if pairs is None else pairs
     if not FEWEST_PAIRS <= count <= MOST_PAIRS:
         raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")

@@ -92,7 +92,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         findings=findings(before.cells, after.cells, may_lack="suite" in allow),
         notes=tuple(notes),
         floor=floor,
-        comparable=len(_ended_ok(before.cells).intersection(_ended_ok(after.cells))),
+        compared=tuple(_ended_ok(before.cells).intersection(_ended_ok(after.cells), sort=False)),
         duration_s=float(base.frame["duration_s"].sum() + head.frame["duration_s"].sum()),
     )
 

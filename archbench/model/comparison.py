@@ -173,8 +173,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     """Sentences to read before believing: what differs between the sides, what was corrected, what was left out."""
     floor: Floor | None = None
-    comparable: int | None = None
-    """Common cells that ended `ok` on both sides; `None` in turns, where every cell that ran has a verdict."""
+    compared: tuple[str, ...] | None = None
+    """Ids of the common cells that ended `ok` on both sides; `None` in turns, where every cell that ran has a
+    verdict."""
     duration_s: float | None = None
     """Time spent on measuring, both sides together."""
 
@@ -206,7 +207,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     @property
     def blind(self) -> bool:
         """Cells failed, and no other ended well on both sides: nothing could be compared."""
-        return self.comparable == 0 and any(finding.failed for finding in self.findings)
+        return self.compared == () and any(finding.failed for finding in self.findings)
 
     def exit_code(self, strict: bool = False) -> int:
         """1 for a regression; 3 where nothing is fit to be judged, or `strict` and any cell was not decided; else 0."""

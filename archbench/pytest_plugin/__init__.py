@@ -41,7 +41,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="Of a suite's cells, collect those that match, as with `archbench run --only`: resnet*, *@batch_size=1.",
+        help="Of a suite's cells, collect those that match, as with `archbench run --only`: resnet*, "
+        "resnet18@batch_size=1. What begins with @ is joined by an equals sign (pytest takes a word @NAME for a file "
+        "of options): --archbench-only=@batch_size=1.",
     )
     group.addoption(
         "--archbench-allow-code", action="store_true", help="Accept module:function architectures in suites."

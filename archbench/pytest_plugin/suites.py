@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from archbench.model.calibration import Calibration
-from archbench.model.cell import Cell, Group, Plan
+from archbench.model.cell import Cell, Group, Plan, short_id
 from archbench.model.environment import Environment
 from archbench.model.errors import ArchbenchError
 from archbench.model.messages import Calibrated, CellFinished, Event
@@ -46,14 +47,15 @@ class SuiteFile(pytest.File):
             only = self.config.getoption("archbench_only")
             plan = make_plan(suite, environment.kind, only=only, rounds=1)
         except ArchbenchError as error:
-            raise self.CollectError(str(error)) from None
+            # The words are those of the command line; here the options have names of their own.
+            raise self.CollectError(re.sub(r"--(only |allow-code|device)", r"--archbench-\1", str(error))) from None
         self.runner = GroupRunner(suite, plan, environment, self._wanted, allow_code=allow_code)
         timed = any(metric in suite.metrics for metric in ("latency", "throughput"))
         call = _keep_in_benchmark if timed and has_benchmark(self.config) else _measure_alone
         for cell in _each_once(plan):
-            yield CellItem.from_parent(self, name=cell.cell_id, callobj=call, cell=cell)
+            yield CellItem.from_parent(self, name=short_id(cell.cell_id), callobj=call, cell=cell)
         for skip in plan.skipped:
-            item = CellItem.from_parent(self, name=skip.cell.cell_id, callobj=_measure_alone, cell=skip.cell)
+            item = CellItem.from_parent(self, name=short_id(skip.cell.cell_id), callobj=_measure_alone, cell=skip.cell)
             item.add_marker(pytest.mark.skip(reason=skip.reason))
             yield item
 
@@ -77,7 +79,7 @@ class CellItem(pytest.Function):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *arguments: Any) -> Any:
         """What went wrong, in the row's own line: the worker's traceback is in the row, pytest's would be of us."""
         if isinstance(excinfo.value, (CellFailedError, ArchbenchError)):
-            return f"{self.cell.cell_id}: {excinfo.value}"
+            return f"{self.name}: {excinfo.value}"
         return super().repr_failure(excinfo, *arguments)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:

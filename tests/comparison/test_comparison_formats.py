@@ -53,7 +53,7 @@ def test_exit_codes() -> None:
 
 def test_cells_that_failed_on_both_sides_are_open_and_not_passed() -> None:
     broken = Finding(cell_id=cell("x"), column="status", base="oom", head="oom", what="ended with oom", fails=False)
-    answer = comparison(compared("a", "same"), findings=[broken], comparable=1)
+    answer = comparison(compared("a", "same"), findings=[broken], compared=(cell("a"),))
     assert (answer.exit_code(), answer.exit_code(strict=True)) == (0, 3)
     assert headline(answer) == "No regression: 1 same of 1 timed cells; 1 cell failed on both sides."
     assert "::warning title=x@batch_size=1::ended with oom" in render_comparison(answer, "annotations")
@@ -79,7 +79,7 @@ def test_headlines() -> None:
     )
     assert headline(comparison(compared("a", "invalid"))) == "Nothing could be judged: 1 invalid of 1 timed cells."
     assert headline(comparison(findings=[finding("a", fails=True)])) == ("Regressed: no timed cell; 1 failing finding.")
-    assert headline(comparison(comparable=84)) == "No regression: what is counted of 84 cells."
+    assert headline(comparison(compared=tuple(cell(f"n{n}") for n in range(84)))) == "No regression: what is counted of 84 cells."
 
 
 def test_short_names_drop_what_is_usual_and_keep_the_network_whole() -> None:
@@ -200,6 +200,17 @@ def test_junit_fails_skips_and_passes_the_right_cases() -> None:
     (failure,) = root.findall(".//testcase[@classname='b']/failure")
     assert failure.get("message") == "slower: b is slower; params 1 → 2 (must be equal)"
     assert float(root.find(".//testcase[@classname='b']").get("time", "")) == pytest.approx(0.0105)
+
+
+def test_cells_of_which_only_counts_were_compared_are_cases_with_short_names() -> None:
+    ids = (cell("a"), cell("a", 8, precision="amp-bf16"), cell("b"))
+    root = junit_of(comparison(findings=[finding("b", fails=True)], compared=ids))
+    outcome = {(case.get("classname"), case.get("name")): [child.tag for child in case] for case in root.iter("testcase")}
+    assert outcome == {
+        ("a", "batch_size=1"): [],
+        ("a", "batch_size=8,precision=amp-bf16"): [],
+        ("b", "batch_size=1"): ["failure"],
+    }
 
 
 def test_junit_survives_what_xml_cannot_hold() -> None:

@@ -53,14 +53,14 @@ def _escaped(text: str, *, in_property: bool = False) -> str:
 
 
 def junit(comparison: Comparison) -> str:
-    """One suite of one test case a cell, with elements and attributes of the schema that Jenkins' xUnit plugin has."""
+    """One suite of one test case a cell, also one that is only counted, with elements and attributes of the schema that Jenkins' xUnit plugin has."""
     about: dict[str, list[Finding]] = defaultdict(list)
     for finding in comparison.findings:
         about[finding.cell_id].append(finding)
     timed = {cell.cell_id: cell for cell in comparison.cells}
     suite = ET.Element("testsuite", name=_clean(f"archbench {comparison.head.suite or comparison.kind}"))
     _properties(suite, comparison)
-    for cell_id in (*timed, *(cell_id for cell_id in about if cell_id not in timed)):
+    for cell_id in dict.fromkeys((*timed, *about, *(comparison.compared or ()))):
         _case(suite, cell_id, timed.get(cell_id), about.get(cell_id, ()))
     ET.SubElement(suite, "system-out").text = _clean("\n".join((headline(comparison), *comparison.notes)))
     for element in (suite, root := ET.Element("testsuites", name="archbench")):
@@ -90,7 +90,7 @@ def _properties(suite: ET.Element, comparison: Comparison) -> None:
 
 
 def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings: Sequence[Finding]) -> None:
-    network, _, toggles = cell_id.rpartition("@")
+    network, _, toggles = short_id(cell_id).rpartition("@")
     case = ET.SubElement(suite, "testcase", classname=_clean(network or cell_id), name=_clean(toggles or cell_id))
     if cell and cell.head.latency_s is not None:
         case.set("time", f"{cell.head.latency_s:.9f}")

@@ -55,7 +55,7 @@ def structured(comparison: Comparison) -> str:
         base=comparison.base,
         head=comparison.head,
         floor=comparison.floor,
-        comparable=comparison.comparable,
+        comparable=None if comparison.compared is None else len(comparison.compared),
         duration_s=comparison.duration_s,
         notes=comparison.notes,
         findings=comparison.findings,

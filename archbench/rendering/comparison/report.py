@@ -128,8 +128,8 @@ def headline(comparison: Comparison) -> str:
     """`Regressed: 2 slower, 3 undecided, 40 same of 45 timed cells; 1 failing finding.`"""
     counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
     parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
-    cells = comparison.comparable
-    untimed = f"what is counted of {counted(cells, 'cell')}" if cells else "no timed cell"
+    cells = comparison.compared
+    untimed = f"what is counted of {counted(len(cells), 'cell')}" if cells else "no timed cell"
     timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else untimed
     failing, both = len(comparison.failures), len(comparison.failed_on_both)
     fails = f"; {counted(failing, 'failing finding')}" if failing else ""
