@@ -79,7 +79,10 @@ def test_headlines() -> None:
     )
     assert headline(comparison(compared("a", "invalid"))) == "Nothing could be judged: 1 invalid of 1 timed cells."
     assert headline(comparison(findings=[finding("a", fails=True)])) == ("Regressed: no timed cell; 1 failing finding.")
-    assert headline(comparison(compared=tuple(cell(f"n{n}") for n in range(84)))) == "No regression: what is counted of 84 cells."
+    assert (
+        headline(comparison(compared=tuple(cell(f"n{n}") for n in range(84))))
+        == "No regression: what is counted of 84 cells."
+    )
 
 
 def test_short_names_drop_what_is_usual_and_keep_the_network_whole() -> None:
@@ -205,7 +208,9 @@ def test_junit_fails_skips_and_passes_the_right_cases() -> None:
 def test_cells_of_which_only_counts_were_compared_are_cases_with_short_names() -> None:
     ids = (cell("a"), cell("a", 8, precision="amp-bf16"), cell("b"))
     root = junit_of(comparison(findings=[finding("b", fails=True)], compared=ids))
-    outcome = {(case.get("classname"), case.get("name")): [child.tag for child in case] for case in root.iter("testcase")}
+    outcome = {
+        (case.get("classname"), case.get("name")): [child.tag for child in case] for case in root.iter("testcase")
+    }
     assert outcome == {
         ("a", "batch_size=1"): [],
         ("a", "batch_size=8,precision=amp-bf16"): [],
