@@ -53,7 +53,7 @@ def _escaped(text: str, *, in_property: bool = False) -> str:
 
 
 def junit(comparison: Comparison) -> str:
-    """One suite of one test case a cell, also one that is only counted, with elements and attributes of the schema that Jenkins' xUnit plugin has."""
+    """One suite of one test case a cell, those only counted too; the schema is that of Jenkins' xUnit plugin."""
     about: dict[str, list[Finding]] = defaultdict(list)
     for finding in comparison.findings:
         about[finding.cell_id].append(finding)
