@@ -15,7 +15,8 @@ from msgspec import Struct
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
-from archbench.stats.repeatability import repeatability_limit
+from archbench.stats.moderation import pooled
+from archbench.stats.paired import sd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ class NoiseFloor(Struct, frozen=True, kw_only=True):
     variant: str
     """The twin."""
     spread: float
-    """19 of 20 further pairs of measurements differ by at most this, as a ratio less 1; see `repeatability_limit`."""
+    """19 of 20 further pairs of measurements differ by at most this, as a ratio less 1."""
     visits: int
     """Measurements that it was told from."""
     drift_corrected: bool
@@ -100,11 +101,12 @@ def noise_floor(frame: pd.DataFrame) -> NoiseFloor | None:
         return None
     corrected = bool(_follows_canary(rows["device"]).all() and rows["speed_index"].notna().all())
     logs = np.log(rows[_CORRECTED if corrected else "latency_median_s"])
-    limit = repeatability_limit(visits for _, visits in logs.groupby([rows[key] for key in (*KEYS, "round")]))
-    assert limit is not None
+    visits = [np.asarray(group) for _, group in logs.groupby([rows[key] for key in (*KEYS, "round")])]
+    pool = pooled([sd(group) ** 2 for group in visits], [len(group) - 1 for group in visits])
+    assert pool is not None
     return NoiseFloor(
         variant=str(rows["variant"].iloc[0]),
-        spread=float(np.expm1(limit)),
+        spread=float(np.expm1(pool.limit())),
         visits=len(rows),
         drift_corrected=corrected,
     )

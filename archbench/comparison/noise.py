@@ -22,8 +22,8 @@ from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
 from archbench.model.pair import ProcessPair
 from archbench.results.files import write_bytes
-from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired
-from archbench.stats.repeatability import repeatability_limit
+from archbench.stats.moderation import pooled
+from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired, sd
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def known_floor(hardware_class: str, root: Path = NOISE) -> Floor | None:
     gates of one code. Within a pair two processes lie far closer, but a stored baseline takes no turns with anybody.
     """
     cells = [cell for cell in read_noise(hardware_class, root).cells if len(cell.base_s) >= FEWEST]
-    limit = repeatability_limit(np.log(cell.base_s) for cell in cells)
-    if limit is None:
+    pool = pooled([sd(np.log(cell.base_s)) ** 2 for cell in cells], [len(cell.base_s) - 1 for cell in cells])
+    if pool is None:
         return None
     latest = max(gate.began for cell in cells for gate in cell.gates)
-    return Floor(spread=math.expm1(limit), origin=f"gate --aa of {latest[:10]}")
+    return Floor(spread=math.expm1(pool.limit()), origin=f"gate --aa of {latest[:10]}")

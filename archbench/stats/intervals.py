@@ -22,6 +22,8 @@ MOST_BLOCKS = 24
 """Beyond this many blocks, longer ones are worth more: few long blocks keep their coverage under correlation."""
 DESIGN_CORRELATION = 0.5
 """Correlation between consecutive samples that `blocked_interval` allows for (an AR(1) process)."""
+SMALLEST_RATIO = 1e-100
+"""Of an interval's end to its middle: beyond, reciprocals and ratios of times would leave a float's range."""
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -61,10 +63,13 @@ def blocked_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     """The median of consecutive, possibly correlated samples, with an interval over the medians of blocks.
 
     Blocks are as `block_length_for` says. The interval is stretched by what an AR(1) process with
-    `DESIGN_CORRELATION` would need at that block length, and widened where need be to hold the samples' median.
-    Raises `ValueError` as `median_interval` does.
+    `DESIGN_CORRELATION` would need at that block length, and widened where need be to hold the samples' median. It is
+    stretched on the log scale: however wide, it holds positive times only, and its reciprocal is that of the rates.
+    Raises `ValueError` as `median_interval` does, and for a sample that is not above 0.
     """
     array = finite(samples)
+    if array.min() <= 0:
+        raise ValueError("a value is not above 0")
     length = block_length_for(array.size)
     blocks = median_interval(block_medians(array, length), confidence)
     median = _middle(np.sort(array))
@@ -73,8 +78,8 @@ def blocked_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     factor = stretch(length)
     return Interval(
         median=median,
-        low=min(median, blocks.median - factor * (blocks.median - blocks.low)),
-        high=max(median, blocks.median + factor * (blocks.high - blocks.median)),
+        low=min(median, blocks.median * max((blocks.low / blocks.median) ** factor, SMALLEST_RATIO)),
+        high=max(median, blocks.median * min((blocks.high / blocks.median) ** factor, 1 / SMALLEST_RATIO)),
         confidence=blocks.confidence,
     )
 

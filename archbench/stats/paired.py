@@ -102,12 +102,12 @@ def paired(log_ratios: ArrayLike, trim: float = 0.0) -> LogRatio:
     mean, median = float(kept.mean()), float(np.median(values))
     if kept.size == 1:
         return LogRatio(count=size, mean=mean, median=median)
-    winsorised = _sd(np.clip(values, kept[0], kept[-1]))
+    winsorised = sd(np.clip(values, kept[0], kept[-1]))
     return LogRatio(
         count=size,
         mean=mean,
         median=median,
-        sd=_sd(values),
+        sd=sd(values),
         error=winsorised * math.sqrt((size - 1) / (kept.size * (kept.size - 1))),
         freedom=kept.size - 1,
     )
@@ -125,7 +125,7 @@ def unpaired(base: ArrayLike, head: ArrayLike) -> LogRatio:
     fewest = min(group.size for group in logs)
     if fewest == 1:
         return LogRatio(count=1, mean=mean, median=median)
-    variances = [_sd(group) ** 2 for group in logs]
+    variances = [sd(group) ** 2 for group in logs]
     shares = [variance / group.size for variance, group in zip(variances, logs, strict=True)]
     squared_error = sum(shares)
     spread = sum(share**2 / (group.size - 1) for share, group in zip(shares, logs, strict=True))
@@ -185,8 +185,8 @@ def _exp(log: float) -> float:
     return math.exp(log) if log < 709 else math.inf
 
 
-def _sd(values: NDArray[np.float64]) -> float:
-    # Equal values can differ from their own mean by rounding; that is no scatter.
+def sd(values: NDArray[np.float64]) -> float:
+    """Standard deviation of two values or more; 0 of equal ones, which can differ from their own mean by rounding."""
     return 0.0 if np.ptp(values) == 0 else float(values.std(ddof=1))
 
 

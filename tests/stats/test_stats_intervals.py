@@ -172,3 +172,21 @@ def test_percentiles_rise_and_stay_within_the_values(count: int, spread: float, 
     assert p90 is not None
     assert p99 is not None
     assert np.median(values) <= p90 <= p99 <= max(values)
+
+
+@given(st.lists(st.floats(1e-12, 1e12), min_size=6, max_size=80))
+def test_no_interval_of_times_leaves_the_positive_numbers(values: list[float]) -> None:
+    interval = blocked_interval(values)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0 < interval.low <= interval.high < math.inf
+    # Rates are the reciprocals, and so is their interval, turned round: but for the middle of an even number.
+    assert 0 < 1 / interval.high <= 1 / interval.low < math.inf
+
+
+def test_a_lopsided_interval_is_stretched_by_ratios() -> None:
+    interval = blocked_interval([0.001] * 3 + [0.040] + [3.0] * 3)  # blocks of one: the stretch is the root of 3
+    assert interval.low == pytest.approx(0.040 * (0.001 / 0.040) ** math.sqrt(3))
+    assert interval.high == pytest.approx(0.040 * (3.0 / 0.040) ** math.sqrt(3))
+    with pytest.raises(ValueError, match="not above 0"):
+        blocked_interval([0.0, 1.0])
