@@ -66,7 +66,8 @@ def known(
 
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
-    from archbench.analyze import count, second_opinion
+    from archbench.analyze.counts import count
+    from archbench.analyze.fvcore_counts import second_opinion
     from archbench.catalog.build import feature_width
 
     counts = count(network, allow_code=allow_code)
@@ -86,7 +87,7 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
 
 def _peak(network: Network, phase: Phase, batch_size: int, *, allow_code: bool) -> tuple[int | None, str | None]:
     """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
-    from archbench.analyze import predict
+    from archbench.analyze.memory import predict
 
     try:
         return predict(network, phase, "fp32", allow_code=allow_code).peak_bytes(batch_size), None

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from torchvision import models
 
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.analyze.fvcore_counts import second_opinion_on
 from archbench.catalog.build import build
 from archbench.model.cell import Network

@@ -16,7 +16,7 @@ from itertools import product
 
 import torch
 
-from archbench.analyze import measured_peak, predict
+from archbench.analyze.memory import measured_peak, predict
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import PRECISIONS, MemoryFormat, Phase, Precision

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import ProfileRequest

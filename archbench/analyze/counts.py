@@ -6,15 +6,17 @@ into the matrix products that its formulas know; on CPU tensors it does not, and
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from archbench.analyze.dataless import copy_with, on_meta, without_data
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
@@ -23,6 +25,7 @@ from archbench.model.counts import Counts, OperatorCalls
 from archbench.model.errors import UsageError
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 def count(network: Network, *, allow_code: bool = False) -> Counts:
@@ -32,15 +35,25 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     """
     shape = input_shape(network, allow_code=allow_code)
     try:
+        return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
+    except UsageError:
+        raise
+    except Exception as error:  # the network's own code
+        raise _refusal(shape, error, f"{network.label}: ") from error
+
+
+def on_module(network: Network, work: Callable[[nn.Module], T], *, allow_code: bool = False) -> T:
+    """Do `work` on `network` built without data; where that fails, since its code looks at values, on one with data.
+
+    Raises whatever the building, or the work, raises with data.
+    """
+    try:
         with without_data():
             module = build(network, allow_code=allow_code)
-        return _count(module, shape)
-    except Exception:  # the network's own code: it may look at values, which only a module with data has
+        return work(module)
+    except Exception:  # the network's own code
         module = build(network, allow_code=allow_code)
-    try:
-        return _count(module, shape)
-    except Exception as error:
-        raise UsageError(f"{network.label}: cannot take an input of {_times(shape)}: {_line(error)}") from error
+    return work(module)
 
 
 def count_module(module: nn.Module, input_shape: Shape) -> Counts:
@@ -49,23 +62,19 @@ def count_module(module: nn.Module, input_shape: Shape) -> Counts:
     The module is left as it was: a copy without data is counted, and only where that copy cannot run (its forward
     pass looks at values) the module itself. Raises `UsageError` where neither can.
     """
-    try:
+    with suppress(Exception):  # the network's own code
         return _count(copy_with(module, on_meta), input_shape)
-    except Exception as error:  # the network's own code
-        if _device(module).type == "meta":
-            raise UsageError(f"cannot take an input of {_times(input_shape)}: {_line(error)}") from error
     try:
         return _count(module, input_shape)
     except Exception as error:
-        raise UsageError(f"cannot take an input of {_times(input_shape)}: {_line(error)}") from error
+        raise _refusal(input_shape, error) from error
 
 
 def _count(module: nn.Module, shape: Shape) -> Counts:
-    device = _device(module)
-    image = torch.zeros(1, *shape, device=device)
+    image = blank_image(module, shape)
     trace = ForwardTrace(module, image)
     recorder = StageRecorder(module, lambda: trace.macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, trace:
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), image.device, recorder, trace:
         output = module(image)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     stored: list[Tensor] = [*module.parameters(), *module.buffers()]
@@ -112,18 +121,56 @@ def decomposed_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _device(module: nn.Module) -> torch.device:
-    tensor = next(module.parameters(), None)
-    return torch.device("meta") if tensor is None else tensor.device
+def blank_image(module: nn.Module, shape: Shape) -> Tensor:
+    """One input of `shape`, all zero, where the module's parameters lie; without data for a module that has none."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("meta"))
+    return torch.zeros(1, *shape, device=device)
+
+
+def copy_with(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Return a deep copy of `module` in which `make` has replaced each parameter and buffer.
+
+    No data is copied on the way, and what was tied stays tied.
+    """
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(make(parameter), parameter.requires_grad)
+    for buffer in module.buffers():
+        memo[id(buffer)] = make(buffer)
+    return copy.deepcopy(module, memo)
+
+
+def on_meta(tensor: Tensor) -> Tensor:
+    """A tensor like this one on the meta device."""
+    return torch.empty_like(tensor, device="meta")
+
+
+@contextmanager
+def without_data() -> Iterator[None]:
+    """Build modules on the meta device, and skip the drawing of weights that would have nothing to draw into."""
+    with torch.device("meta"), _NoInitialisation():
+        yield
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips `torch.nn.init` and in-place random numbers on meta tensors: half the time of building a network there."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in _DRAWS:
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
+_DRAWS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_})
 
 
 def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 
-def _times(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _refusal(shape: Shape, error: Exception, label: str = "") -> UsageError:
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return UsageError(f"{label}cannot take an input of {'x'.join(map(str, shape))}: {said}")

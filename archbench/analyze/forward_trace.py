@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from archbench.analyze.step import tensors_in
 
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention
@@ -72,7 +73,7 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # Attention multiplies data with data, and where it is fused it writes no more than its result.
         is_layer = macs > 0 and func.overloadpacket is not _ATTENTION
         if is_layer:
-            self.activations += sum(tensor.numel() for tensor in _tensors(out))
+            self.activations += sum(tensor.numel() for tensor in tensors_in(out))
         elif macs == 0 and _is_arithmetic(func, (args, kwargs), out):
             self.uncounted[str(func.overloadpacket)] += 1
         self._follow((args, kwargs), out, may_be_weight_layer=is_layer)
@@ -80,7 +81,7 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def depth_of(self, output: Any) -> int:
         """Weight layers on the longest path to any tensor in `output` (of the whole pass, if it holds none)."""
-        depths = [self._depth.get(self._key(tensor), 0) for tensor in _tensors(output)]
+        depths = [self._depth.get(self._key(tensor), 0) for tensor in tensors_in(output)]
         return max(depths) if depths else max(self._depth.values())
 
     def idle_parameters(self) -> list[nn.Parameter]:
@@ -88,11 +89,11 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return [parameter for key, parameter in self._parameters.items() if key not in self._used]
 
     def _follow(self, inputs: Any, out: Any, *, may_be_weight_layer: bool) -> None:
-        sources = {self._key(tensor) for tensor in _tensors(inputs)}
+        sources = {self._key(tensor) for tensor in tensors_in(inputs)}
         self._used |= sources
         learned = not sources.isdisjoint(self._learned)
         depth = max((self._depth[key] for key in sources if key in self._depth), default=None)
-        for tensor in _tensors(out):
+        for tensor in tensors_in(out):
             key = self._key(tensor)
             if depth is not None:
                 self._depth[key] = max(self._depth.get(key, 0), depth + (may_be_weight_layer and learned))
@@ -120,25 +121,13 @@ def _is_like_first(func: OpOverload, args: Any) -> bool:
     return operator in _NORMALISATIONS or operator in _ACTIVATIONS
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from _tensors(item)
-
-
 def _is_arithmetic(func: OpOverload, inputs: Any, out: Any) -> bool:
     """Whether `func` computes real numbers: not a move of data, not bookkeeping with indices and masks."""
     name = func.overloadpacket.__name__
-    if _name(func) in _DATA_MOVES or not any(tensor.is_floating_point() for tensor in _tensors(out)):
+    if _name(func) in _DATA_MOVES or not any(tensor.is_floating_point() for tensor in tensors_in(out)):
         return False
-    read = {tensor.untyped_storage()._cdata for tensor in _tensors(inputs)}
-    makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in _tensors(out))
+    read = {tensor.untyped_storage()._cdata for tensor in tensors_in(inputs)}
+    makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in tensors_in(out))
     return bool(read) and not name.startswith("new_") and not name.endswith("_like") and (makes_new or name[-1] == "_")
 
 

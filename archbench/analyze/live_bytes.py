@@ -1,9 +1,11 @@
-"""Follows the bytes of live tensors through a step that runs on fake tensors."""
+"""Follows the bytes of live tensors through a step that runs on fake tensors, and what convolutions hold besides."""
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,8 +13,13 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Workspace = Callable[[OpOverload, Any, Any], tuple[tuple[int, ...], ...]]
-"""From an operator, its arguments and its result to the moments inside it, each the sizes of what is held just then."""
+_CONVOLUTION = torch.ops.aten.convolution.default
+_BACKWARD = torch.ops.aten.convolution_backward.default
+_BLOCK_OF = {"AVX512": 16}
+"""Channels that oneDNN's blocked layouts hold together, by the vectors that the CPU has; 8 for shorter ones."""
+
+Moments = tuple[tuple[int, ...], ...]
+"""From moment to moment inside an operator, the bytes of everything that it holds beside its result."""
 
 Bytes = tuple[int, int]
 """A number of bytes as (constant, per image)."""
@@ -26,13 +33,14 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     The step must run at a batch size of `batch`, larger in bytes than any storage that does not grow with the batch.
     Dividing a storage's size by `batch` then gives its bytes per image, and the remainder its constant bytes.
+    Allocations round up to `granule`; `blocked_convolutions` adds what oneDNN's hold inside.
     """
 
-    def __init__(self, batch: int, workspace: Workspace, granule: int) -> None:
+    def __init__(self, batch: int, granule: int, *, blocked_convolutions: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.timeline: list[Bytes] = []
         self._batch = batch
-        self._workspace = workspace
+        self._blocked_convolutions = blocked_convolutions
         self._granule = granule
         self._constant = self._per_image = 0
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -51,7 +59,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._see(tensor)
         if len(self._storages) > known:
             self.timeline.append((self._constant, self._per_image))
-        for moment in self._workspace(func, args, out):
+        for moment in convolution_workspace(func, args, out) if self._blocked_convolutions else ():
             held = [self._size(size) for size in moment]
             self.timeline.append((constant + sum(c for c, _ in held), per_image + sum(p for _, p in held)))
         return out
@@ -75,3 +83,48 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages[key] = weakref.ref(storage, gone)
         self._constant += constant
         self._per_image += per_image
+
+
+def convolution_workspace(func: OpOverload, args: Any, out: Any) -> Moments:
+    """What a convolution on the CPU holds from moment to moment, in bytes; nothing for any other operator.
+
+    oneDNN computes in a blocked layout: it copies the operands into it, computes, and copies the result back, all
+    through torch's allocator, whose memory events show it. With channels last only the weight is copied.
+    """
+    if func is _CONVOLUTION:
+        image, weight = args[:2]
+        blocked = _blocked(out)
+        return (*_operand(image), weight.nbytes, *(blocked or (out.nbytes,))), (*blocked, out.nbytes)
+    if func is _BACKWARD:
+        gradient, image, weight = args[:3]
+        for_image, for_weight = out[:2]
+        moments: list[tuple[int, ...]] = []
+        kept: tuple[int, ...] = ()
+        if for_image is not None:
+            blocked, kept = _blocked(for_image), (for_image.nbytes,)
+            moments += [(*_operand(gradient), weight.nbytes, *(blocked or kept)), (*blocked, *kept)]
+        if for_weight is not None:
+            made = for_weight.nbytes
+            moments += [(*kept, *_operand(image), *_operand(gradient), made), (*kept, made, made)]
+        return tuple(moments)
+    return ()
+
+
+def _operand(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of the copy that is read in its place; nothing where it is read as it is, like an image's 3 channels."""
+    return _blocked(feature_map) if feature_map.shape[1] >= _block() else ()
+
+
+def _blocked(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of a blocked copy, its channels filled up to whole blocks; nothing where channels stand last."""
+    if feature_map.is_contiguous(memory_format=torch.channels_last):
+        return ()
+    batch, channels, *area = feature_map.shape
+    filled = -(-channels // _block()) * _block()
+    return (batch * filled * math.prod(area) * feature_map.element_size(),)
+
+
+@cache
+def _block() -> int:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return next((block for prefix, block in _BLOCK_OF.items() if capability.startswith(prefix)), 8)

@@ -1,26 +1,31 @@
-"""Predicts the peak memory of a step, at every batch size, without running it: from one probe with fake tensors.
+"""The peak memory of a step: predicted at every batch size without running it, and measured on the CPU.
 
-At each moment of a step the live bytes are a constant (weights, gradients, momentum) and so many bytes per image. The
-probe runs at a batch so large that no constant reaches it, which lets one division tell the two apart. Each moment is
-then a line over the batch size, and the peak is the largest of the lines: piecewise linear, since small batches peak
-where weights and gradients are alive and large ones where activations are.
+The prediction is made from one probe with fake tensors. At each moment of a step the live bytes are a constant
+(weights, gradients, momentum) and so many bytes per image. The probe runs at a batch so large that no constant reaches
+it, which lets one division tell the two apart. Each moment is then a line over the batch size, and the peak is the
+largest of the lines: piecewise linear, since small batches peak where weights and gradients are alive and large ones
+where activations are.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.profiler import profile
+from torch.overrides import TorchFunctionMode
 
-from archbench.analyze.cpu_workspace import convolution_workspace, no_workspace
-from archbench.analyze.cuda_autocast import CudaAutocast
-from archbench.analyze.dataless import copy_with, without_data
+from archbench.analyze.counts import copy_with, without_data
 from archbench.analyze.live_bytes import Bytes, LiveBytes
-from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL
+from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of
 from archbench.catalog.build import build, input_shape
+from archbench.device.kind import kind_named
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.counts import MemoryLine, MemoryModel
@@ -28,8 +33,18 @@ from archbench.model.errors import UnfitError
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
-_GRANULE = {"cpu": 1, "cuda": 512}
-"""What an allocation rounds up to. CUDA: kMinBlockSize of torch's caching allocator."""
+
+# "CUDA Ops that can autocast to float32" of torch's autocast reference, as far as networks use them in a forward pass
+# or a loss. The CPU's list has none of these.
+_IN_FP32 = frozenset(
+    """
+    __pow__ __rpow__ __rtruediv__ cdist cosine_similarity cross_entropy cumprod cumsum exp expm1 group_norm layer_norm
+    log log1p log_softmax mse_loss nll_loss norm normalize pow prod reciprocal rsqrt softmax softmin softplus sum
+    """.split()  # noqa: SIM905 - twenty-five lines as a list
+)
+
+MEMORY = "[memory]"
+"""What the profiler calls an event of an allocator."""
 
 
 def predict(
@@ -44,8 +59,10 @@ def predict(
     """Predict the memory of `network`'s step, eager, under the given toggles.
 
     Raises `UsageError` where there is no such network, `UnfitError` where it cannot be built, or run its step, without
-    data.
+    data, and for a device of whose allocator too little is known.
     """
+    if kind_named(device).granule is None:
+        raise UnfitError(f"{network.label}: memory is not predicted on {device}: how its allocator rounds is not known")
     shape = input_shape(network, allow_code=allow_code)
     try:
         with without_data():
@@ -111,7 +128,7 @@ class FakeStep:
         memory_format: MemoryFormat = "contiguous",
         device: DeviceKind = "cpu",
     ) -> None:
-        self._shape, self._phase, self._device = shape, phase, device
+        self._shape, self._phase, self._kind = shape, phase, kind_named(device)
         self._dtype = WHOLE_MODEL.get(precision, torch.float32)
         self._autocast = AUTOCAST.get(precision)
         self._layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
@@ -133,8 +150,7 @@ class FakeStep:
 
     def timeline(self, batch_size: int, unit: int) -> list[Bytes]:
         """Run the step; return what is alive at each of its moments, told apart by `unit` (see `LiveBytes`)."""
-        workspace = convolution_workspace if self._device == "cpu" else no_workspace
-        live = LiveBytes(unit, workspace, _GRANULE[self._device])
+        live = LiveBytes(unit, self._kind.granule or 1, blocked_convolutions=self._kind.blocked_convolutions)
         with self._fake:
             image = self._allocate((batch_size, *self._shape), self._dtype)
             labels = torch.zeros(batch_size, dtype=torch.int64)
@@ -153,7 +169,9 @@ class FakeStep:
 
     def _train(self, image: Tensor, labels: Tensor) -> None:
         with self._precision():
-            loss = _loss(self._module(image), labels)
+            loss = loss_of(self._module(image), lambda logits: labels)
+        if loss is None:
+            raise UnfitError("the network returned no tensor to train on")
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -171,22 +189,23 @@ class FakeStep:
         with contextlib.ExitStack() as stack:
             if self._autocast:
                 stack.enter_context(torch.autocast("cpu", self._autocast))
-                if self._device == "cuda":
+                if self._kind.autocasts_as_cuda:
                     stack.enter_context(CudaAutocast())  # type: ignore[no-untyped-call]
             yield
 
 
-def _loss(output: object, labels: Tensor) -> Tensor:
-    """Cross-entropy of each classifier output, mean square of anything else, summed."""
-    if isinstance(output, Tensor):
-        if output.dim() == 2:
-            return nn.functional.cross_entropy(output, labels)
-        return output.float().square().mean()
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-    losses = [_loss(part, labels) for part in parts]
-    if not losses:
-        raise TypeError(f"the network returned {type(output).__name__}, in which there is no tensor")
-    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+class CudaAutocast(TorchFunctionMode):
+    """Stands in for CUDA's autocast where fake tensors have to be CPU tensors: a Swin takes a tenth more to train."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", None) in _IN_FP32:
+            args = [_promoted(argument) for argument in args]
+        return func(*args, **(kwargs or {}))
+
+
+def _promoted(argument: Any) -> Any:
+    is_half = isinstance(argument, Tensor) and argument.dtype in (torch.float16, torch.bfloat16)
+    return argument.float() if is_half else argument
 
 
 def upper_envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
@@ -207,3 +226,60 @@ def _overtakes(steep: MemoryLine, flat: MemoryLine) -> float:
     """Batch size from which `steep` is not below `flat`."""
     rise = steep.bytes_per_image - flat.bytes_per_image
     return (flat.base_bytes - steep.base_bytes) / rise if rise else 0.0
+
+
+def measured_peak(step: Callable[[], object]) -> int:
+    """Run `step` twice and return the peak of live CPU tensor bytes during the second run, in bytes.
+
+    What was alive before (weights, optimizer state, inputs) is included, as in CUDA's `max_memory_allocated`. The
+    figures are the allocator's own, from the profiler's memory events, so compiled and autocast steps count alike;
+    a dispatch mode would make torch run a compiled step eagerly. Expect `step` to have run before, else what it keeps
+    from its first call is counted as belonging to the second.
+
+    Cost: two steps, a few microseconds an operator, and a walk over all Python objects (about 0.1 s).
+    """
+    show_allocator(step)
+    gc.collect()
+    return _standing_bytes() + _rise(step)
+
+
+def peak_rise(step: Callable[[], object]) -> int:
+    """The same above what was alive before `step`, whatever that was, in bytes."""
+    show_allocator(step)
+    gc.collect()
+    return _rise(step)
+
+
+def show_allocator(step: Callable[[], object]) -> None:
+    """Run `step` once for the allocator's reporter to see whatever the next step will free.
+
+    It knows a block's size, when it is freed, only if it saw it being allocated.
+    """
+    memory_events(step)
+
+
+def _rise(step: Callable[[], object]) -> int:
+    changes: list[int] = [event.nbytes() for event in memory_events(step) if event.name() == MEMORY]
+    return max(accumulate(changes, initial=0))
+
+
+def memory_events(step: Callable[[], object]) -> list[Any]:
+    """Run `step` and return its profiler events in order of their start; those called `MEMORY` are the CPU allocator's.
+
+    Their `nbytes()` is positive where bytes were allocated and negative where they were freed.
+    `torch.profiler.profile` would do too, but it imports torch's compiler first, which takes four seconds.
+    """
+    with profile(use_kineto=True, profile_memory=True) as profiler:
+        step()
+    events = [e for e in profiler.kineto_results.events() if e.name() != MEMORY or e.device_type().name == "CPU"]
+    return sorted(events, key=lambda event: event.start_ns())
+
+
+def _standing_bytes() -> int:
+    """Bytes of all CPU storages that Python can reach through a tensor, each once."""
+    # type() and not isinstance(): lazy proxies answer isinstance() by doing things.
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
+    tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
+    # A fake tensor says that it lies on the CPU; its storage does not.
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages if storage.device.type == "cpu"}.values())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from archbench.analyze.step import shape_of
 from archbench.model.counts import Stage
 
 # A Sequential that works at this many resolutions or more is a trunk (VGG's or MobileNet's `features`): its children
@@ -60,7 +60,7 @@ class StageRecorder:
             self._stages[name] = Stage(
                 name=name,
                 kind=type(module).__name__,
-                output_shape=_shape(output),
+                output_shape=shape_of(output),
                 params=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
                 macs=self._macs_so_far() - macs_before + (earlier.macs if earlier else 0),
             )
@@ -84,11 +84,3 @@ def _resolution(stage: Stage) -> tuple[int, int] | None:
     if shape is None or len(shape) != 3:
         return None
     return (shape[1], shape[2]) if shape[1] == shape[2] else (shape[0], shape[1])
-
-
-def _shape(output: Any) -> tuple[int, ...] | None:
-    """Shape of the first tensor in `output`, without its batch axis."""
-    if isinstance(output, Tensor):
-        return tuple(output.shape[1:])
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
-    return next((shape for part in parts if (shape := _shape(part)) is not None), None)

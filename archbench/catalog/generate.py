@@ -16,7 +16,7 @@ import timm
 import torchvision
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.catalog.build import feature_width
 from archbench.catalog.entry import NEWER_RECIPE, SWAG
 from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, TIMM_WEIGHTS, entries, format_shape

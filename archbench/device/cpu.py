@@ -144,6 +144,9 @@ class Cpu:
     numbered = False
     process_bytes = 400 << 20
     follows_canary = True
+    granule: int | None = 1
+    blocked_convolutions = True
+    autocasts_as_cuda = False
 
     def resolve(self, number: int | None, asked: str) -> str:
         return "cpu"

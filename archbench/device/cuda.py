@@ -191,6 +191,9 @@ class Cuda:
     numbered = True
     process_bytes = 700 << 20
     follows_canary = False
+    granule: int | None = 512  # kMinBlockSize of torch's caching allocator
+    blocked_convolutions = False
+    autocasts_as_cuda = True
 
     def resolve(self, number: int | None, asked: str) -> str:
         visible = known_gpus(named=True)

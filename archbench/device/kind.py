@@ -98,6 +98,12 @@ class Kind(Protocol):
     """What a process holds of its memory besides the cell's tensors: libraries, workspace, a context."""
     follows_canary: bool
     """Its speed wanders as the canary's does, so that figures are corrected by it."""
+    granule: int | None
+    """What an allocation rounds up to, in bytes; None where that is not known, and no memory predicted."""
+    blocked_convolutions: bool
+    """Its convolutions are oneDNN's, which copy operands by torch's allocator: see `archbench.analyze.live_bytes`."""
+    autocasts_as_cuda: bool
+    """Its autocast promotes to fp32 what CUDA's does, and not only what the CPU's does."""
 
     # What the parent asks, which never imports torch.
 

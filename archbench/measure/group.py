@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from archbench.analyze import count, predict_cell
+from archbench.analyze.counts import count
+from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape

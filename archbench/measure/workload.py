@@ -7,10 +7,9 @@ from itertools import cycle
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL
+from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of, tensors_in
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.state import Applied, flushes_denormals, step_contexts
@@ -100,7 +99,10 @@ class Workload:
             compiler.mark_step()
         turn = next(self._turn)
         with self._contexts():
-            return self._loss(self._forward(self.inputs[turn]), turn)
+            loss = loss_of(self._forward(self.inputs[turn]), lambda logits: self._labels_for(logits)[turn])
+        if loss is None:
+            raise UnsupportedError("the network returned no tensor to train on")
+        return loss
 
     def backward(self, loss: Tensor) -> None:
         """The second third: gradients of all weights."""
@@ -111,18 +113,6 @@ class Workload:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
-
-    def _loss(self, output: object, turn: int) -> Tensor:
-        """Cross-entropy of every classifier output (auxiliary heads count alike); the mean square of anything else."""
-        losses = [
-            F.cross_entropy(tensor, self._labels_for(tensor)[turn])
-            if tensor.dim() == 2
-            else tensor.float().square().mean()
-            for tensor in _tensors(output)
-        ]
-        if not losses:
-            raise UnsupportedError("the network returned no tensor to train on")
-        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
 
     def _labels_for(self, logits: Tensor) -> list[Tensor]:
         """The ring of labels for so many classes; made in the first step, which is kept out of every figure."""
@@ -236,22 +226,12 @@ def _placed(tensor: Tensor, cell: Cell, device: torch.device) -> Tensor:
     return tensor.contiguous(memory_format=wanted)
 
 
-def _tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if isinstance(output, dict):
-        return [tensor for value in output.values() for tensor in _tensors(value)]
-    if isinstance(output, (tuple, list)):
-        return [tensor for value in output for tensor in _tensors(value)]
-    return []
-
-
 def first_tensor(output: object) -> Tensor:
     """The first tensor in whatever a network returns. Raises `UnsupportedError` where there is none."""
-    tensors = _tensors(output)
-    if not tensors:
+    found = next(tensors_in(output), None)
+    if found is None:
         raise UnsupportedError(f"the network's forward returned {type(output).__name__}, in which there is no tensor")
-    return tensors[0]
+    return found
 
 
 def _format_of(tensors: list[Tensor]) -> str:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from archbench.analyze.step import shape_of
+
 LOSS, OPTIMIZER, OTHER, OBSERVING = "(loss)", "(optimizer)", "(other)", "(observing)"
 """Owners of the work that is no module's. `OBSERVING` is our own: finding the graph's nodes."""
 PARTS = (LOSS, OPTIMIZER, OTHER)
@@ -149,7 +151,7 @@ class Boundaries(Generic[R]):
             self._stack = [self._afterwards]
         if self._open:
             self._open.pop().__exit__(None, None, None)
-        if left.path not in self.shapes and (shape := _shape(output)) is not None:
+        if left.path not in self.shapes and (shape := shape_of(output)) is not None:
             self.shapes[left.path] = shape
         self._mark(self._stack[-1])
 
@@ -202,11 +204,3 @@ def _nodes(loss: Tensor) -> Iterable[tuple[int, Any]]:
             if below is not None and below not in seen:
                 seen.add(below)
                 waiting.append(below)
-
-
-def _shape(output: Any) -> tuple[int, ...] | None:
-    """Shape of the first tensor in `output`, without its batch axis."""
-    if isinstance(output, Tensor):
-        return tuple(output.shape[1:])
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
-    return next((shape for part in parts if (shape := _shape(part)) is not None), None)

@@ -8,11 +8,10 @@ import torch
 from msgspec import Struct
 from torch import nn
 
-from archbench.analyze.counts import decomposed_attention, evaluating
-from archbench.analyze.dataless import without_data
+from archbench.analyze.counts import blank_image, decomposed_attention, evaluating, on_module
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
-from archbench.catalog.build import build, input_shape
+from archbench.catalog.build import input_shape
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
 from archbench.profiler.boundaries import Boundaries, between
@@ -33,17 +32,11 @@ def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
     Raises whatever the network's own code raises on real tensors.
     """
     shape = input_shape(network, allow_code=allow_code)
-    try:
-        with without_data():
-            module = build(network, allow_code=allow_code)
-        return _count(module, shape)
-    except Exception:  # the network's own code
-        return _count(build(network, allow_code=allow_code), shape)
+    return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
 
 
 def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
-    device = next((parameter.device for parameter in module.parameters()), torch.device("meta"))
-    image = torch.zeros(1, *shape, device=device)
+    image = blank_image(module, shape)
     trace = ForwardTrace(module, image)
 
     def macs() -> int:
@@ -51,7 +44,7 @@ def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
 
     boundaries = Boundaries(module, macs)
     recorder = StageRecorder(module, macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, boundaries, trace:
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), image.device, recorder, boundaries, trace:
         module(image)
     boundaries.end()
     had = between(boundaries.marks, lambda before, after: after - before)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from archbench.analyze.allocator import MEMORY, memory_events, peak_rise
+from archbench.analyze.memory import MEMORY, memory_events, peak_rise
 from archbench.device.kind import Allocator, kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError

@@ -12,7 +12,7 @@ import torch
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.analyze import predict_cell
+from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
 from archbench.device.kind import find_device, kind_of, open_clock, open_probe

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze import count, count_module, measured_peak
+from archbench.analyze.counts import count, count_module
+from archbench.analyze.memory import measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, input_shape
 from archbench.device.kind import find_device, kind_of, open_clock

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from archbench.analyze import count, count_module
+from archbench.analyze.counts import count, count_module
 from archbench.model.cell import Network
 from archbench.model.counts import Counts
 from archbench.model.errors import UsageError

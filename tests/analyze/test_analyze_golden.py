@@ -6,7 +6,7 @@ import pytest
 from msgspec import Struct
 from torchvision import models
 
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from archbench.analyze import measured_peak, memory, predict
-from archbench.analyze.memory import FakeStep, predict_module, upper_envelope
+from archbench.analyze import memory
+from archbench.analyze.memory import FakeStep, measured_peak, predict, predict_module, upper_envelope
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import MemoryFormat, Phase, Precision

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze import count, count_module, second_opinion
-from archbench.analyze.fvcore_counts import second_opinion_on
+from archbench.analyze.counts import count, count_module
+from archbench.analyze.fvcore_counts import second_opinion, second_opinion_on
 from archbench.model.cell import Network
 
 

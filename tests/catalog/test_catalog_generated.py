@@ -11,7 +11,7 @@ import torchvision
 from torchvision.models import get_model_weights
 
 from archbench import catalog
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.catalog import counted_by_label, default_weights, entries
 from archbench.catalog.build import build, feature_width
 from archbench.catalog.generate import accuracy_row, catalogued_networks

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builders import make_environment
 
-from archbench.analyze import count
+from archbench.analyze.counts import count
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError

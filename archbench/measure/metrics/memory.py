@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from msgspec import Struct
 
-from archbench.analyze.allocator import measured_peak
+from archbench.analyze.memory import measured_peak
 from archbench.device.kind import kind_of
 from archbench.device.probe import Probe
 from archbench.measure.metrics.metric import Metric

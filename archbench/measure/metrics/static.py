@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from archbench.analyze.dataless import without_data
+from archbench.analyze.counts import on_module
 from archbench.analyze.step import WHOLE_MODEL
-from archbench.catalog.build import build
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import predict
 from archbench.measure.metrics.metric import Metric
@@ -50,16 +49,12 @@ def traced_counts(cell: Cell, shape: tuple[int, ...], *, allow_code: bool = Fals
     Tracing is the same on every device, so this needs none: tensors have no data, unless the network looks at values;
     then it runs once on the CPU. A second or two a network. Raises what the network, or dynamo over it, raises.
     """
-    try:
-        with without_data():
-            module = build(cell.network, allow_code=allow_code)
-        return _trace(module, cell, torch.empty(cell.batch_size, *shape, device="meta"))
-    except Exception:  # the network's own code
-        module = build(cell.network, allow_code=allow_code)
-    return _trace(module, cell, torch.randn(cell.batch_size, *shape))
+    return on_module(cell.network, lambda module: _trace(module, cell, shape), allow_code=allow_code)
 
 
-def _trace(module: nn.Module, cell: Cell, image: torch.Tensor) -> compiler.CompileCounts:
+def _trace(module: nn.Module, cell: Cell, shape: tuple[int, ...]) -> compiler.CompileCounts:
+    device = next((parameter.device for parameter in module.parameters()), None)
+    image = torch.randn(cell.batch_size, *shape, device=device)
     dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
     module.train(cell.phase == "training").to(dtype)
     compiler.reset()
