@@ -247,6 +247,7 @@ def _tasks(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> It
                 calibration=store.calibration,
                 calibrate=calibrate,
                 carried=carried.of(group),
+                later=left.short and number > 0,
                 allow_code=job.allow_code,
             )
             calibrate = False

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from archbench.device import collect_environment, preflight, resolve_device
+from archbench.model.axes import STATIC, TIMED
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Group
 from archbench.model.counts import Carried
@@ -24,7 +25,7 @@ from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, UnfitError
 from archbench.model.messages import Task
-from archbench.model.protocol import protocol_for
+from archbench.model.protocol import protocol_for, times_only
 from archbench.model.suite import Suite
 from archbench.worker import device_lock
 
@@ -85,21 +86,26 @@ def task_for(
     calibration: Calibration | None = None,
     calibrate: bool = False,
     carried: Carried | None = None,
+    later: bool = False,
     allow_code: bool = False,
 ) -> Task:
     """What a worker is told in order to measure one group of a suite's cells.
 
     `calibration` is what an earlier task found out of the device; with `calibrate` this one is to find it out.
-    `carried` is what earlier tasks found out of the network.
+    `carried` is what earlier tasks found out of the network. With `later` they measured the group, too: this one
+    only takes its times again.
     """
+    protocol = protocol_for(environment.kind, suite.protocol)
+    elsewhere = tuple(metric for metric in suite.metrics if later and metric not in (*STATIC, *TIMED))
     return Task(
         group=group,
         context=RunContext(
             run_id=run_id, round=round, visit=group.visit, environment=environment, calibration=calibration
         ),
-        protocol=protocol_for(environment.kind, suite.protocol),
-        metrics=suite.metrics,
-        percentiles=suite.percentiles,
+        protocol=times_only(protocol) if later else protocol,
+        metrics=tuple(metric for metric in suite.metrics if metric not in elsewhere),
+        elsewhere=elsewhere,
+        percentiles=() if later else suite.percentiles,
         seed=suite.seed,
         allow_code=allow_code,
         carried=carried or Carried(),

@@ -153,7 +153,7 @@ def make_rows(
     rng = random.Random(seed)
     names = list(networks)
     minute = 0
-    for round_ in range(suite.rounds):
+    for round_ in range(suite.rounds or 1):
         for name in names:
             for visit in range(3 if name == suite.twin else 1):
                 context = RunContext(run_id=run_id, round=round_, visit=visit, environment=environment)

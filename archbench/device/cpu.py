@@ -143,6 +143,7 @@ class Cpu:
     own_clock = False
     numbered = False
     process_bytes = 400 << 20
+    short_rounds = 2
     follows_canary = True
     granule: int | None = 1
     blocked_convolutions = True

@@ -190,6 +190,7 @@ class Cuda:
     own_clock = True
     numbered = True
     process_bytes = 700 << 20
+    short_rounds = 1  # a context, cuDNN's search and the like take as long as the cell
     follows_canary = False
     granule: int | None = 512  # kMinBlockSize of torch's caching allocator
     blocked_convolutions = False

@@ -96,6 +96,8 @@ class Kind(Protocol):
     """Whether there can be several: `cuda:1`."""
     process_bytes: int
     """What a process holds of its memory besides the cell's tensors: libraries, workspace, a context."""
+    short_rounds: int
+    """Rounds of a suite that names none: a second one tells how processes differ, where starting one costs little."""
     follows_canary: bool
     """Its speed wanders as the canary's does, so that figures are corrected by it."""
     granule: int | None

@@ -125,7 +125,8 @@ class CellRun:
         """Say of the columns of every metric that is not asked for why they are null, and of uncompiled cells."""
         for metric in METRICS:
             if not self.asks_for(metric.name):
-                self.row.null("not_requested", *metric.columns)
+                elsewhere = metric.name in self.task.elsewhere
+                self.row.null("first_round" if elsewhere else "not_requested", *metric.columns)
         if not self.compiles:
             self.row.null("not_compiled", "graph_breaks", "recompiles")
 

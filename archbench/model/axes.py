@@ -20,6 +20,9 @@ DEVICE_KINDS: tuple[str, ...] = get_args(DeviceKind)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
 
+TIMED: tuple[Metric, ...] = ("latency", "throughput")
+"""What differs between processes, so that more than one of them is asked."""
+
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""
 

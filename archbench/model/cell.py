@@ -180,6 +180,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     seed: int
     rounds: tuple[tuple[Group, ...], ...]
     skipped: tuple[Skip, ...] = ()
+    short: bool = False
+    """Rounds after the first only take times, of the smallest cell of each group that need not be compiled for it."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:

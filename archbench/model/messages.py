@@ -44,6 +44,8 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     context: RunContext
     protocol: Protocol
     metrics: tuple[Metric, ...]
+    elsewhere: tuple[Metric, ...] = ()
+    """What the suite asks for besides, and another process measures."""
     percentiles: tuple[int, ...] = (90,)
     seed: int = 0
     allow_code: bool = False

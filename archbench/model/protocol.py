@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from archbench.model.axes import DeviceKind
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
@@ -99,15 +99,22 @@ _CPU_DEFAULTS = Protocol(
     warmup_later_cell_s=0.1,
     warmup_level_change=0.02,
     warmup_cap_s=5.0,
-    max_sampling_s=3.0,
+    # Of each of two processes, where a suite names no rounds.
+    min_sampling_s=0.25,
+    max_sampling_s=1.5,
     target_half_width=0.02,
     sample_floor_s=10e-3,
     burst_s=0.1,
     min_burst_steps=1,
-    min_throughput_s=1.0,
-    max_throughput_s=1.5,
+    min_throughput_s=0.5,
+    max_throughput_s=0.75,
     soak_s=0.0,
 )
+
+
+def times_only(protocol: Protocol) -> Protocol:
+    """The constants of a short later visit: enough samples for an interval, though not for a percentile."""
+    return msgspec.structs.replace(protocol, min_samples=min(protocol.min_samples, protocol.min_samples_slow))
 
 
 _DEFAULTS: dict[DeviceKind, Protocol] = {"cpu": _CPU_DEFAULTS}

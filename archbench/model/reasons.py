@@ -110,6 +110,7 @@ REASONS: dict[str, Reason] = {
     "not_requested": Reason(
         effect="null", meaning="the suite does not ask for this metric", remedy="add it to `metrics:`"
     ),
+    "first_round": Reason(effect="null", meaning="the process that measured the cell in the first round has it"),
     "not_on_device": Reason(effect="null", meaning="this device or system does not provide it"),
     "process_unknown": Reason(
         effect="null", meaning="the driver does not name this process, or names it by an id of outside its container"

@@ -120,7 +120,8 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     devices: dict[DeviceKind, tuple[Section, ...]] = {}
     exclude: tuple[Filter, ...] = ()
     metrics: tuple[Metric, ...] = ("static", "latency", "throughput", "memory")
-    rounds: Rounds = 1
+    rounds: Rounds | None = None
+    """`None`: as many short ones as the device repays (`Kind.short_rounds`), the later ones for times alone."""
     percentiles: tuple[Percentile, ...] = (90,)
     seed: int = 0
     twin: Name | None = None

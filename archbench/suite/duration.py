@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from archbench import catalog
 from archbench.catalog.tables import counted_by_label
-from archbench.model.axes import STATIC
+from archbench.model.axes import STATIC, TIMED
 from archbench.model.cell import Cell, Group, Network, Plan
-from archbench.model.protocol import Protocol, protocol_for
+from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.plan import CellVisit, make_plan
@@ -91,6 +91,8 @@ def predict(plan: Plan, suite: Suite, rates: Rates) -> Prediction:
     phases: Seconds = dict.fromkeys(PHASES, 0.0)
     visits: dict[CellVisit, float] = {}
     for number, groups in enumerate(plan.rounds):
+        if plan.short and number == 1:
+            model.only_times()
         for group in groups:
             for cell, seconds in model.group(group):
                 visits[cell.cell_id, number, group.visit] = sum(seconds.values())
@@ -125,15 +127,21 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
         if not found:
             continue
         plan = make_plan(suite, "cpu" if found[0].device == "cpu" else "cuda")
-        took = {(row.cell_id, row.round, row.visit): row.duration_s for row in found}
+        took = {
+            (row.cell_id, row.round, row.visit): row.duration_s or 0.0
+            for row in found
+            if row.protocol_version == PROTOCOL_VERSION
+        }
         expected = predict(plan, suite, known).visits
-        paces += [duration / expected[visit] for visit, duration in took.items() if duration and expected.get(visit)]
+        paces += [duration / expected[visit] for visit, duration in took.items() if expected.get(visit)]
         guess = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
         speeds += [known.steps[cell.cell_id] / guess.step_s(cell) for cell in plan.cells if cell.cell_id in known.steps]
-    if not paces:
+    if not rows:
         return rates
     basis = f"{len(rows):,} stored rows of this hardware class"
-    return msgspec.structs.replace(known, speed=median(speeds) if speeds else 1.0, pace=median(paces), basis=basis)
+    return msgspec.structs.replace(
+        known, speed=median(speeds) if speeds else 1.0, pace=median(paces) if paces else 1.0, basis=basis
+    )
 
 
 class Countdown:
@@ -166,6 +174,12 @@ class _Model:
         self._rates = rates
         self._samples = max((SAMPLES[percent] for percent in suite.percentiles), default=0)
         self._found: set[str] = set()
+
+    def only_times(self) -> None:
+        """From here on groups are visited again, for their times alone."""
+        self._metrics = tuple(metric for metric in self._metrics if metric in (*STATIC, *TIMED))
+        self._protocol = times_only(self._protocol)
+        self._samples = 0
 
     def group(self, group: Group) -> Iterator[tuple[Cell, Seconds]]:
         """The group's cells with their seconds by phase."""

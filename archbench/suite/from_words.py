@@ -18,8 +18,8 @@ QUICK_PROTOCOL = {
     "warmup_level_change": 0.05,
     "target_half_width": 0.05,
     "slow_step_s": 0.04,
-    "max_sampling_s": 1.0,
-    "max_throughput_s": 1.0,
+    "max_sampling_s": 0.6,
+    "max_throughput_s": 0.6,
 }
 """Who names networks wants to know which is faster, and soon; who wants the last per cent writes a suite. Steps from
 40 ms are slow here: twelve of them, in six blocks, give an interval."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 
-from archbench.model.axes import PRECISIONS, DeviceKind
+from archbench.model.axes import PRECISIONS, TIMED, DeviceKind
 from archbench.model.cell import Cell, Group, Plan, Skip, process_key
 from archbench.model.errors import UsageError
 from archbench.model.suite import MAX_ROUNDS, Suite
@@ -26,10 +26,16 @@ def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rou
     """Plan a run of `suite` on `device`: its cells in groups, the groups in an order of their own each round.
 
     `only` keeps the cells that match any pattern (`resnet*`, `resnet50@batch_size=1`); `rounds` goes before the
-    suite's. A cell that cannot be what it says on this device is in `skipped` with the reason.
+    suite's. Where neither names any, there are `Kind.short_rounds` of them if anything is timed: the first measures
+    everything, the later ones only the times of each eager group's smallest cell (`Plan.short`).
+    A cell that cannot be what it says on this device is in `skipped` with the reason.
     Raises `UsageError` for a pattern that matches nothing, for rounds out of range, and where no cell is left.
     """
-    count = suite.rounds if rounds is None else rounds
+    from archbench.device.kind import kind_named
+
+    named = suite.rounds if rounds is None else rounds
+    short = named is None and not set(TIMED).isdisjoint(suite.metrics)
+    count = named if named is not None else kind_named(device).short_rounds if short else 1
     if not 1 <= count <= MAX_ROUNDS:
         raise UsageError(f"--rounds {count} is out of range; give 1 to {MAX_ROUNDS}")
     cells = expand(suite, device)
@@ -40,12 +46,17 @@ def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rou
     runnable, skipped = _sorted_out(cells)
     groups = grouped(runnable)
     twin = twin_group(groups, suite.twin)
+    again = [Group(cells=group.cells[:1]) for group in groups if group.cells[0].compile_mode == "off"]
     return Plan(
         suite=suite.suite,
         device=device,
         seed=suite.seed,
-        rounds=tuple(ordered(groups, twin, suite.seed, number) for number in range(count)),
+        rounds=tuple(
+            ordered(*((again, None) if short and number else (groups, twin)), suite.seed, number)
+            for number in range(count)
+        ),
         skipped=tuple(skipped),
+        short=short,
     )
 
 

@@ -106,7 +106,10 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("SuiteFile", "devices"): "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
     ("SuiteFile", "exclude"): "Cells to leave out: every given field must match, a field matches any of its values.",
     ("SuiteFile", "metrics"): "What to measure; energy, compile, numerics, profile cost time and are off unless named.",
-    ("SuiteFile", "rounds"): "Passes over the suite, each in an order of its own and with fresh processes.",
+    ("SuiteFile", "rounds"): (
+        "Passes over the suite, each in an order of its own and with fresh processes (default: on a CPU two, the last "
+        "for times alone, since processes differ; on a GPU one)."
+    ),
     ("SuiteFile", "percentiles"): "Latency percentiles to give; a high one needs many samples.",
     ("SuiteFile", "seed"): "Seed of the order, of the inputs and of the weights.",
     ("SuiteFile", "twin"): "A network measured first, in between and last in each round: the run's noise floor.",

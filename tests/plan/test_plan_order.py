@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,3 +182,30 @@ def test_nothing_remains_of_a_finished_plan_and_strangers_change_nothing() -> No
 def test_rounds_asked_for_go_before_the_suites(rounds: int) -> None:
     suite = Suite(suite="s", architectures=(Network(name="vgg16"),), rounds=2)
     assert len(make_plan(suite, "cpu", rounds=rounds).rounds) == rounds
+
+
+def test_a_suite_that_names_no_rounds_visits_every_eager_group_twice_on_a_cpu() -> None:
+    suite = Suite(
+        suite="s",
+        architectures=tuple(Network(name=name) for name in NAMES),
+        axes=Axes(batch_size=(1, 4), compile_mode=("off", "default")),
+        twin="resnet18",
+    )
+    plan = make_plan(suite, "cpu")
+    assert plan.short
+    assert {cell.batch_size for group in plan.rounds[1] for cell in group.cells} == {1}
+    once, again = ([(group.group_id, group.visit) for group in groups] for groups in plan.rounds)
+    twin = make_plan(suite, "cpu", only=["resnet18@compile_mode=off"]).rounds[0][0].group_id
+    eager = {group.group_id for group in plan.rounds[0] if group.cells[0].compile_mode == "off"}
+    assert len(once) == 2 * len(NAMES) + 2
+    assert {group for group, visit in once if visit} == {twin}
+    assert sorted(again) == sorted((group, 0) for group in eager)  # the twin's too, as one among them
+    assert [group for group, _ in again] != [group for group, visit in once if group in eager and not visit]
+
+    assert len(make_plan(suite, "cuda").rounds) == 1
+    assert len(make_plan(suite, "cpu", rounds=1).rounds) == 1
+    named = make_plan(suite, "cpu", rounds=3)
+    assert not named.short
+    assert {len(groups) for groups in named.rounds} == {2 * len(NAMES) + 2}
+    untimed = msgspec.structs.replace(suite, metrics=("static", "memory"))
+    assert len(make_plan(untimed, "cpu").rounds) == 1

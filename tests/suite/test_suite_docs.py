@@ -9,6 +9,7 @@ from typing import get_args
 import msgspec
 
 from archbench.model.axes import COMPILE_MODES, Metric
+from archbench.model.cell import Network
 from archbench.model.suite import Axes, Filter, Suite
 from archbench.suite import json_schema, load_suite
 from archbench.suite.plan import make_plan
@@ -46,7 +47,10 @@ def test_the_table_has_every_key() -> None:
 def test_the_defaults_are_the_types() -> None:
     defaults = {field.name: field.default for field in msgspec.structs.fields(Suite)}
     assert defaults["metrics"] == METRICS[:4]
-    assert (defaults["rounds"], defaults["percentiles"], defaults["seed"]) == (1, (90,), 0)
+    assert (defaults["rounds"], defaults["percentiles"], defaults["seed"]) == (None, (90,), 0)
+    one = Suite(suite="s", architectures=(Network(name="resnet18"),))
+    assert [len(make_plan(one, "cpu").rounds), len(make_plan(one, "cuda").rounds)] == [2, 1]
+    assert "| 2 short ones on a CPU, else 1 |" in PAGE
 
 
 def test_the_modes_that_a_cpu_lacks_are_the_ones_named() -> None:
