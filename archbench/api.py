@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from archbench.model.environment import Environment
     from archbench.model.profile import Profile
     from archbench.model.record import Record
+    from archbench.results import Session
 
 _T = TypeVar("_T")
 OneOrMore: TypeAlias = _T | Sequence[_T]
@@ -71,6 +72,11 @@ class Run:
     def suite(self) -> str:
         """The suite's name; `quick` where networks were named."""
         return self._store.suite.suite
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Of each call that measured for this run how long it was expected to take, and took, in seconds."""
+        return self._store.sessions
 
     @property
     def statuses(self) -> dict[str, int]:
@@ -151,6 +157,7 @@ def run(
     static: bool = False,
     fresh: bool = False,
     retry_failed: bool = False,
+    retry_suspect: bool = False,
     allow_code: bool = False,
     force: bool = False,
     progress: bool | None = None,
@@ -171,7 +178,8 @@ def run(
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
     - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
     - `static`: only what is counted, predicted and traced; nothing is run or timed.
-    - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again.
+    - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again;
+      `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
     - `allow_code`: accept `module:function` names. Passing an object needs no permission.
     - `force`: measure on a machine that the preflight calls unfit.
     - `progress`: by default a bar in terminals and notebooks, and elsewhere a line for each cell that fails; False:
@@ -198,6 +206,7 @@ def run(
         out=_path(out),
         fresh=fresh,
         retry_failed=retry_failed,
+        retry_suspect=retry_suspect,
         force=force,
         progress=progress,
     )
@@ -223,14 +232,15 @@ def plan(
 ) -> Plan:
     """What `run` would measure: its cells in the order of each round, and those it would skip, with the reason.
 
+    `predicted_s` of the plan is how long that is expected to take, seconds, and `predicted_from` what that is known by.
     Parameters as of `run`; cells may be planned for `cuda` where there is none. Raises `UsageError`.
     """
-    from archbench.pipeline import planned_kind, read_what
-    from archbench.suite.plan import make_plan
+    from archbench.pipeline import read_what
+    from archbench.session import planned
 
     axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
-    return make_plan(suite, planned_kind(device), only=_several(only), rounds=rounds)
+    return planned(suite, device, only=_several(only), rounds=rounds)[0]
 
 
 def load(path: PathOrText) -> pd.DataFrame:

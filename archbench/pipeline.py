@@ -7,6 +7,7 @@ and whatever else measures a suite from end to end go through these two.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from archbench.device.kind import named_kind
-from archbench.forecast import expected
-from archbench.model.axes import STATIC, DeviceKind
+from archbench.model.axes import STATIC
 from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
@@ -26,8 +25,8 @@ from archbench.model.messages import Calibrated, CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.progress import RunProgress
-from archbench.results import RunStore, find_run, new_run_id, run_identity
-from archbench.session import describe, held, task_for
+from archbench.results import RunStore, new_run_id, run_identity, runs_alike
+from archbench.session import describe, expected, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.plan import make_plan, remaining
 from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
@@ -35,6 +34,7 @@ from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
 
+RESULTS = Path("results")
 NETWORKS = "networks"
 """The folder of a run's directory with the networks that were passed as objects."""
 
@@ -93,6 +93,7 @@ def carry_out(
     out: Path | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    retry_suspect: bool = False,
     force: bool = False,
     progress: bool | None = None,
 ) -> tuple[Path, bool]:
@@ -102,15 +103,24 @@ def carry_out(
     reported all the same. Raises `UsageError` for an `out` that cannot be this run's, and `UnfitError` for a machine
     that is not fit or is busy.
     """
-    with held(job.environment, force=force, timed=job.timed), _opened(job, out, fresh) as store:
+    begun = time.monotonic()
+    place, passed_over = _place(job, out, fresh)  # what is the user's to mend comes before what the machine lacks
+    with held(job.environment, force=force, timed=job.timed), _opened(job, place) as store:
         _store_skipped(store, job)
-        left = remaining(job.plan, store.finished(retry_failed=retry_failed))
+        finished = store.finished(retry_failed=retry_failed, retry_suspect=retry_suspect)
+        store.measure_again(store.finished() - finished)
+        left = remaining(job.plan, finished)
+        shown = RunProgress(
+            store.path,
+            expected(left, job.suite, job.environment),
+            total=_visits(job.plan),
+            left=_visits(left),
+            passed_over=passed_over,
+            shown=progress,
+        )
         interrupted = False
         try:
-            forecast = expected(left, job.suite, job.environment)
-            with RunProgress(
-                store.path, forecast, total=_visits(job.plan), left=_visits(left), shown=progress
-            ) as shown:
+            with shown:
                 carried = CarriedFigures()
                 for event in _executed(store, job, left, carried):
                     _take(store, event, carried)
@@ -120,6 +130,8 @@ def carry_out(
         store.merge()
         if store.finished():
             _report(store.path)
+        if _visits(left) and not interrupted:
+            store.note_session(shown.ended(time.monotonic() - begun))
     return store.path, interrupted
 
 
@@ -143,12 +155,6 @@ def read_what(
     return *read_suite(files[0], allow_code=allow_code), ()
 
 
-def planned_kind(device: str) -> DeviceKind:
-    """The kind of device that cells are planned for, which need not be in this machine; only `auto` looks."""
-    kind = named_kind(device)
-    return describe(device).kind if kind is None else kind.name
-
-
 def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
     """A network or suite as a suite would write it; objects join those `passed`, and go by the name they get there."""
     if isinstance(one, str | os.PathLike):
@@ -167,37 +173,43 @@ def _typed(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-@contextmanager
-def _opened(job: Job, out: Path | None, fresh: bool) -> Iterator[RunStore]:
-    """The run to continue, or a new one, held against other writers."""
-    store = _store(job, out, fresh)
-    with run_lock(store.path):
-        for network in job.networks:
-            network.put(store.path / NETWORKS)
-        yield store
+def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:
+    """The directory of the run to continue or to begin, and those of older runs that it goes before.
 
-
-def _store(job: Job, out: Path | None, fresh: bool) -> RunStore:
+    Raises `UsageError` for an `out` that cannot be this run's; makes nothing.
+    """
     suite, environment = job.suite, job.environment
-    results = Path("results")
-    if out is None:
-        found = None if fresh else find_run(results, suite, environment)
-    else:
-        found = out if (out / "environment.json").exists() else None
-    if found is None:
-        path = out or results / suite.suite / new_run_id(suite, environment)
-        return RunStore.create(path, suite, environment, job.text)
-    store = RunStore.open(found)
+    alike = [] if fresh or out is not None else runs_alike(RESULTS, suite, environment)
+    path = out or (alike[0] if alike else RESULTS / suite.suite / new_run_id(suite, environment))
+    if not RunStore.is_run(path):
+        RunStore.check(path)
+        return path, []
+    if alike:
+        return path, alike[1:]
+    store = RunStore.open(path)
     if store.suite.suite != suite.suite:
-        raise UsageError(f"{found} holds a run of suite {store.suite.suite!r}, not {suite.suite!r}; give another --out")
+        raise UsageError(f"{path} holds a run of suite {store.suite.suite!r}, not {suite.suite!r}; give another --out")
     if fresh:
-        raise UsageError(f"{found} holds a run already; --fresh needs another --out")
+        raise UsageError(f"{path} holds a run already; --fresh needs another --out")
     if store.identity != run_identity(suite, environment):
         raise UsageError(
-            f"{found} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
+            f"{path} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
         )
-    store.adopt(suite, job.text)
-    return store
+    return path, []
+
+
+@contextmanager
+def _opened(job: Job, path: Path) -> Iterator[RunStore]:
+    """The run at `path`, which may have to be begun, held against other writers."""
+    if RunStore.is_run(path):
+        store = RunStore.open(path)
+        store.adopt(job.suite, job.text)
+    else:
+        store = RunStore.create(path, job.suite, job.environment, job.text)
+    with run_lock(path):
+        for network in job.networks:
+            network.put(path / NETWORKS)
+        yield store
 
 
 def _store_skipped(store: RunStore, job: Job) -> None:

@@ -34,6 +34,7 @@ def profiles_of(
     device: str,
     memory: bool,
     gradients: bool,
+    stage: str = "",
     html: Path | None,
     trace: Path | None,
     snapshot: Path | None,
@@ -44,7 +45,7 @@ def profiles_of(
 ) -> list[Profile]:
     """The profile, and that of `against` where it is given. Parameters as of `archbench.profile`; errors as there.
 
-    Every mistake is found before anything is measured.
+    Every mistake is found before anything is measured, also that the network runs no module `stage`.
     """
     environment = describe(device)
     cell, networks = _cell(network, axes, environment, allow_code)
@@ -65,6 +66,7 @@ def profiles_of(
         allow_code=allow_code,
         memory=memory,
         gradients=gradients,
+        stage=stage,
         trace=str(trace.absolute()) if trace else None,
         snapshot=str(snapshot.absolute()) if snapshot else None,
     )

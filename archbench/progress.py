@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from archbench.model.cell import short_id
@@ -18,8 +20,12 @@ from archbench.model.messages import Calibrated, CellFinished, CellStarted, Even
 from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
 from archbench.model.record import Record
-from archbench.model.units import MS, change, duration
+from archbench.model.units import MS, change, counted, duration
+from archbench.results import Session
 from archbench.suite.duration import Countdown, Prediction
+
+LINES_EVERY_S = 10.0
+"""Between two lines on pairs in a log: pairs of small networks take a second."""
 
 
 class _TimeLeft(ProgressColumn):
@@ -35,42 +41,56 @@ class _TimeLeft(ProgressColumn):
         self._countdown.finished(record)
         self._ends = time.monotonic() + self._countdown.left_s
 
+    @property
+    def seconds(self) -> int:
+        """From now on."""
+        return max(0, round(self._ends - time.monotonic()))
+
     def render(self, task: Task) -> Text:
         """What rich asks for."""
-        return Text(str(timedelta(seconds=max(0, round(self._ends - time.monotonic())))), style="progress.remaining")
+        return Text(str(timedelta(seconds=self.seconds)), style="progress.remaining")
 
 
 class RunProgress:
     """Shows the messages of a run of `total` cells, of which some are `left` and take about as long as `expected`.
 
-    Silent where stderr is not a terminal and there is no notebook, but for rows that failed; with `shown` false, silent
-    altogether; with `shown` true, a line for every row in any case.
+    In a terminal or a notebook a bar, and a line for every row; elsewhere, as in a log, the lines alone, each with its
+    number and the time left. With `shown` false, silent. `passed_over`: older runs that could have been continued.
     """
 
-    def __init__(self, run: Path, expected: Prediction, *, total: int, left: int, shown: bool | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=shown is False)
-        # In a notebook rich draws a bar by ipywidgets alone; where they are missing, there are lines without a bar.
-        live = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
-        self._verbose = shown or self._console.is_terminal or self._console.is_jupyter
-        self._note = _note(run, total, left)
+    def __init__(
+        self,
+        run: Path,
+        expected: Prediction,
+        *,
+        total: int,
+        left: int,
+        passed_over: Sequence[Path] = (),
+        shown: bool | None = None,
+    ) -> None:
+        self._console, self._live = _stderr(shown)
+        self._note = _note(run, total, left, expected, passed_over)
+        self._expected = expected
         self._left = _TimeLeft(Countdown(expected))
+        self._total, self._done = total, total - left
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            _Label(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             self._left,
             console=self._console,
-            disable=not live or not left,
+            disable=not self._live or not left,
             transient=True,
+            expand=True,
         )
         self._cells = self._bar.add_task("cells", total=total, completed=total - left)
         self._cell = ""
 
     def __enter__(self) -> RunProgress:
-        if self._note:
-            self._say(self._note)
+        for line in self._note:
+            self._say(line)
         self._bar.start()
         return self
 
@@ -92,45 +112,88 @@ class RunProgress:
             case CellFinished():
                 self._left.finished(event.record)
                 self._bar.advance(self._cells)
-                if self._verbose or event.record.status not in ("ok", "skipped"):
-                    self._say(describe(event.record))
+                self._done += 1
+                left = "" if self._live or self._done == self._total else f" · ETA {duration(self._left.seconds)}"
+                self._say(f"[{self._done}/{self._total}] {describe(event.record)}{left}")
+
+    def ended(self, took_s: float) -> Session:
+        """Say what it took beside what was expected, in seconds from the call to its report."""
+        expected, cells = self._expected, len(self._expected.visits)
+        by = f"predicted {duration(expected.total)} by {expected.basis}"
+        self._say(f"archbench: {counted(cells, 'cell')} took {duration(took_s)}; {by}")
+        return Session(
+            cells=cells,
+            predicted_s=round(expected.total, 1),
+            predicted_from=expected.basis,
+            took_s=round(took_s, 1),
+        )
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
 
 
-def _note(run: Path, total: int, left: int) -> str:
-    """What there is to say before the first cell of a run that was begun before."""
+class _Label(ProgressColumn):
+    """What is being measured; where the line is short it gives way, and no figure does."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        """What rich asks for."""
+        return Text(task.description)
+
+
+def _stderr(shown: bool | None) -> tuple[Console, bool]:
+    """Where progress is told, and whether a bar can be drawn there.
+
+    A log is none even where FORCE_COLOR makes rich take it for a terminal. In a notebook rich draws by ipywidgets
+    alone; where they are missing, there are lines without a bar.
+    """
+    console = Console(stderr=True, highlight=False, quiet=shown is False)
+    notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    return console, notebook or (sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal)
+
+
+def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: Sequence[Path]) -> Iterator[str]:
+    """What there is to say before the first cell."""
     if total and not left:
-        return f"archbench: {run} is complete; --fresh measures anew"
-    return f"archbench: resuming {run}: {total - left} of {total} cells are done" if left < total else ""
+        yield f"archbench: {run} is complete; --fresh measures anew"
+    elif left < total:
+        yield f"archbench: resuming {run}: {total - left} of {total} cells are done"
+    if left:
+        yield f"archbench: {counted(left, 'cell')}, {expected.in_words}"
+    if passed_over:
+        yield f"archbench: older runs alike, left as they are: {', '.join(map(str, passed_over))}"
 
 
 class PairProgress:
     """Shows pairs as they are finished, after the `done` ones of an earlier session.
 
-    Silent where stderr is not a terminal, but for processes that failed; with `shown` false, silent altogether.
+    In a terminal a bar; elsewhere a line now and then. Processes that failed have a line in any case. With `shown`
+    false, silent.
     """
 
     def __init__(self, place: Path, *, done: int, shown: bool | None = None) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=shown is False)
+        self._console, self._live = _stderr(shown)
         self._note = f"archbench: resuming {place}: {done} pairs are done" if done else ""
+        self._said_at = time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            _Label(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("pairs"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[outlook]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._live,
             transient=True,
+            expand=True,
         )
         self._pairs = self._bar.add_task("pairs", total=None, outlook="")
 
     def __enter__(self) -> PairProgress:
         if self._note:
-            self._console.print(self._note, markup=False, soft_wrap=True)
+            self._say(self._note)
         self._bar.start()
         return self
 
@@ -146,11 +209,17 @@ class PairProgress:
         outlook = f"{told.cells_open} open, ETA {duration(told.seconds_left)}" if told.cells_open else ""
         total = told.pairs_done + told.pairs_left
         self._bar.update(self._pairs, completed=told.pairs_done, total=total, description=said, outlook=outlook)
+        if not self._live and time.monotonic() - self._said_at >= LINES_EVERY_S:
+            self._said_at = time.monotonic()
+            self._say(f"[{told.pairs_done}/{total} pairs] {said}" + (f" · {outlook}" if outlook else ""))
         if (failure := told.pair.failure()) is not None:
             index, how = failure
             rows = told.pair.rows
             side = ("base", "head")[index] if len({row.cell_id for row in rows}) == 1 else f"cell {index + 1}"
-            self._console.print(f"{short_id(rows[index].cell_id)} ({side}): {how}", markup=False, soft_wrap=True)
+            self._say(f"{short_id(rows[index].cell_id)} ({side}): {how}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
 
 
 class PhaseLine:

@@ -5,7 +5,8 @@
         ...
 
 `run`, `gate`, `duel`, `profile` and the pytest plugin begin so; whatever the user may have got wrong (names, suites,
-places to write to) is best looked at between the two lines. Never imports torch.
+places to write to) is best looked at between the two lines. How long a run will take is told here, too, by what the
+machine did before. Never imports torch, nor pyarrow or pandas until there are stored rows to read.
 """
 
 from __future__ import annotations
@@ -13,20 +14,28 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from archbench.device import collect_environment, preflight, resolve_device
+from archbench.device.kind import kind_named, named_kind
 from archbench.model.axes import STATIC, TIMED
 from archbench.model.calibration import Calibration
-from archbench.model.cell import Group
+from archbench.model.cell import Group, Plan
 from archbench.model.counts import Carried
 from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
-from archbench.model.errors import FitnessWarning, UnfitError
+from archbench.model.errors import FitnessWarning, UnfitError, UsageError
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for, times_only
+from archbench.model.record import Record
 from archbench.model.suite import Suite
+from archbench.suite.duration import Prediction, learned, predict
+from archbench.suite.plan import make_plan
 from archbench.worker import device_lock
 
 
@@ -74,6 +83,56 @@ def callers_level() -> int:
 
 
 _OURS = ("archbench", "contextlib")
+
+
+LEARNED_RUNS = 20
+"""Stored runs, the latest, that a prediction learns from: reading more takes longer than it tells."""
+
+
+def planned(
+    suite: Suite, device: str, *, only: Sequence[str] = (), rounds: int | None = None
+) -> tuple[Plan, Prediction]:
+    """The plan of a run on a device, which need not be in this machine, and how long that will take, by phase.
+
+    Raises `UsageError` for what `make_plan` refuses, and for a device that is none.
+    """
+    named, here = named_kind(device), None
+    if named is not None:
+        with suppress(UsageError, UnfitError):
+            here = describe(device)
+        kind = named.name
+    else:
+        here = describe(device)
+        kind = here.kind
+    plan = make_plan(suite, kind, only=only, rounds=rounds)
+    prediction = expected(plan, suite, here)
+    return replace(plan, predicted_s=round(prediction.total, 1), predicted_from=prediction.basis), prediction
+
+
+def expected(plan: Plan, suite: Suite, environment: Environment | None, results: Path = Path("results")) -> Prediction:
+    """How long a run of `plan` will take on a machine; `None`: on a usual one of the plan's kind, which is not here.
+
+    What is stored under `results` of the same class of hardware goes before constants.
+    """
+    if environment is None:
+        return predict(plan, suite, kind_named(plan.device).rates(os.cpu_count() or 1))
+    rates = kind_named(plan.device).rates(environment.cpu_count)
+    return predict(plan, suite, learned(rates, _runs_of(environment.hardware_class, results)))
+
+
+def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Record]]]:
+    """Suite and rows of the latest runs on such a machine; those of other versions are left out."""
+    found: list[tuple[Suite, list[Record]]] = []
+    for marker in sorted(results.glob("*/*/environment.json"), key=lambda path: path.parent.name, reverse=True):
+        with suppress(OSError, msgspec.MsgspecError, UsageError):
+            if msgspec.json.decode(marker.read_bytes(), type=Environment).hardware_class == hardware_class:
+                from archbench.results import RunStore
+
+                store = RunStore.open(marker.parent)
+                found.append((store.suite, store.records()))
+        if len(found) == LEARNED_RUNS:
+            break
+    return found
 
 
 def task_for(

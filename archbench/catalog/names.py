@@ -6,6 +6,7 @@ import difflib
 import functools
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from types import MappingProxyType
 
 from msgspec.structs import replace
@@ -41,14 +42,26 @@ def resolve(name: str, *, allow_code: bool = False) -> Entry:
             return _of_library(library, rest)
     if is_passed(name):
         return Entry(name=name, source="user code", constructor=name)
-    if colon and prefix.endswith(".py"):
-        module = ".".join(part for part in prefix.removesuffix(".py").split("/") if part not in ("", "."))
-        raise UsageError(f"architecture {name!r} names a file, not a module; did you mean {module}:{rest}?")
+    if prefix.endswith(".py"):
+        raise UsageError(f"architecture {name!r} names a file, not a module; {_in_module(PurePath(prefix), rest)}")
     if _USER_CODE.fullmatch(name):
         if not allow_code:
             raise UsageError(f"architecture {name!r} runs code of yours: say --allow-code if you trust it")
         return Entry(name=name, source="user code", constructor=name)
-    raise UsageError(f"unknown architecture {name!r}{_suggestions(name)}; `archbench list` shows all that have a name")
+    near = _suggestions(name)
+    if not near and (dotted := re.fullmatch(r"([^\W\d][\w.]*)\.([^\W\d]\w*)", name)):
+        near = f"; a network of your own is named as {dotted[1]}:{dotted[2]}, with --allow-code"
+    raise UsageError(f"unknown architecture {name!r}{near}; `archbench list` shows all that have a name")
+
+
+def _in_module(file: PurePath, network: str) -> str:
+    """How to name a network in a file: by the module that the file is, from a folder where Python finds that."""
+    outside = file.is_absolute() or ".." in file.parts
+    module = file.stem if outside else ".".join(file.with_suffix("").parts)
+    there = f", run in {file.parent}" if outside else ""
+    if network:
+        return f"did you mean {module}:{network}{there}?"
+    return f"name a class or function in it, as in {module}:Net{there}"
 
 
 def family(name: str) -> tuple[Entry, ...]:

@@ -9,12 +9,9 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import print_json
-from archbench.model.errors import UnfitError, UsageError
 
 if TYPE_CHECKING:
-    from archbench.model.axes import DeviceKind
     from archbench.model.cell import Cell, Plan
-    from archbench.model.environment import Environment
     from archbench.model.suite import Suite
     from archbench.rendering.content import Report, Table
     from archbench.suite.duration import Prediction
@@ -67,37 +64,16 @@ def command(
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
 ) -> None:
     """Show what a run would measure and how long it would take, and what it would skip and why."""
-    from archbench.forecast import expected
     from archbench.rendering.terminal import print_report
+    from archbench.session import planned
     from archbench.suite import load_suite
-    from archbench.suite.plan import make_plan
 
     loaded = load_suite(suite, allow_code=allow_code)
-    plan = make_plan(loaded, _kind(device), only=only or (), rounds=rounds)
-    prediction = expected(plan, loaded, _machine(device))
+    plan, prediction = planned(loaded, device, only=only or (), rounds=rounds)
     if as_json:
         print_json(_document(loaded, plan, prediction))
     else:
         print_report(_report(loaded, plan, prediction, by_phase=predict))
-
-
-def _kind(device: str) -> DeviceKind:
-    """Cells are planned for a kind of device, which need not be in this machine; only `auto` looks."""
-    from archbench.device import resolve_device
-    from archbench.device.kind import kind_named, named_kind
-
-    kind = named_kind(device) or kind_named(resolve_device(device).partition(":")[0])
-    return kind.name
-
-
-def _machine(device: str) -> Environment | None:
-    """The machine as it is, if it has such a device."""
-    from archbench.session import describe
-
-    try:
-        return describe(device)
-    except (UsageError, UnfitError):
-        return None
 
 
 def _document(suite: Suite, plan: Plan, prediction: Prediction) -> PlanDocument:
@@ -147,19 +123,12 @@ def _report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool)
     for reason, number in Counter(skip.reason for skip in plan.skipped).items():
         said.append(f"skipped: {counted(number, 'cell')}: {reason}")
     cells: list[Block] = [_table(suite, plan.cells)] if plan.cells else []
-    said.append(f"{about(prediction.total)}, by {prediction.basis}")
+    said.append(prediction.in_words)
     if by_phase:
         rows = ((name, f"{seconds:.0f}") for name, seconds in prediction.phases.items() if seconds >= 0.5)
         cells.append(table(("phase", ">seconds"), rows))
     title = f"{suite.suite} on {plan.device}: {counts}"
     return Report(title=title, lead=(*map(Paragraph, said), *cells), sections=())
-
-
-def about(seconds: float) -> str:
-    """A duration as one would say it."""
-    if seconds < 100:
-        return f"about {max(10, round(seconds, -1)):.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
 def _table(suite: Suite, cells: tuple[Cell, ...]) -> Table:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from archbench.cli.console import print_json
 from archbench.model.errors import UsageError
-
-if TYPE_CHECKING:
-    from archbench.model.profile import Profile
 
 
 def command(
@@ -45,6 +42,8 @@ def command(
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.profiling import profiles_of, together
+    from archbench.rendering.profile_screen import difference_screen, profile_screen
+    from archbench.rendering.terminal import print_report
 
     if against and stage:
         raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
@@ -64,6 +63,7 @@ def command(
         device=device,
         memory=memory,
         gradients=gradients,
+        stage=stage,
         html=html,
         trace=trace,
         snapshot=snapshot,
@@ -75,25 +75,9 @@ def command(
     if as_json:
         print_json(together(profiles), indent=False)
     else:
-        _show(profiles, depth=depth, stage=stage, top=top)
+        first, *others = profiles
+        screen = difference_screen(first, others[0], depth=depth) if others else None
+        print_report(screen or profile_screen(first, depth=depth, stage=stage, top=top))
     for path in (html, trace, snapshot):
         if path is not None:
             print(f"written: {path}", file=sys.stderr)
-
-
-def _show(profiles: list[Profile], *, depth: int | None, stage: str, top: int) -> None:
-    """Print. A module that is not there is only known now: the rest, which took a minute, is shown all the same."""
-    from archbench.model.errors import did_you_mean
-    from archbench.rendering.profile_screen import difference_screen, profile_screen
-    from archbench.rendering.terminal import print_report
-
-    if len(profiles) > 1:
-        print_report(difference_screen(profiles[0], profiles[1], depth=depth))
-        return
-    profile = profiles[0]
-    paths = [row.path for row in profile.modules]
-    is_there = not stage or stage in paths
-    print_report(profile_screen(profile, depth=depth, stage=stage if is_there else "", top=top))
-    if not is_there:
-        near = did_you_mean(stage, paths)
-        raise UsageError(f"--stage {stage}: {profile.network} runs no module of that name{near}")

@@ -10,7 +10,7 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import INTERRUPTED, print_json, stop_as_by_ctrl_c
-from archbench.model.errors import Interrupted
+from archbench.model.errors import Interrupted, UnfitError
 from archbench.model.record import FAILED, Record
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Measure failed and invalid cells again.")
     ] = False,
+    retry_suspect: Annotated[
+        bool, typer.Option("--retry-suspect", help="Measure suspect cells again; of two rows the better counts.")
+    ] = False,
     allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")
@@ -80,6 +83,7 @@ def command(
             static=static,
             fresh=fresh,
             retry_failed=retry_failed,
+            retry_suspect=retry_suspect,
             allow_code=allow_code,
             force=force,
         )
@@ -92,6 +96,8 @@ def command(
     _tell(done, as_json)
     if any(row.status in FAILED for row in done.rows):
         raise typer.Exit(1)
+    if set(done.verdicts) == {"invalid"}:
+        raise UnfitError("every row is invalid: this machine was not fit to measure; `archbench doctor` says why")
 
 
 def _tell(run: Run, as_json: bool) -> None:

@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from archbench.device.checks import Finding
 from archbench.device.clock import NS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
@@ -22,6 +24,8 @@ from archbench.device.kind import CalibrationSizes, CanarySizes
 from archbench.device.probe import CpuTimes, Reading
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
+from archbench.model.rates import Rates
+from archbench.model.units import counted
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +38,28 @@ PREFLIGHT_LOAD_S = 0.25
 """How long a preflight looks at the load: ticks are 10 ms, so this resolves 2 % on two cores."""
 SECOND_LOOK_S = 1.0
 _NS = 1e9
+CPU_CORE = Rates(
+    # The run of imagenet_backbones that comes with the sources: 88 cells on two cores of a Xeon with AVX-512.
+    flops=dict.fromkeys(("fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"), 125e9),
+    activation_bytes_per_s=10e9,
+    operator_s=30e-6,
+    start=7.0,
+    process=0.05,
+    search=0.0,
+    compile_cold=(10.0, 0.09),
+    compile_warm=(0.2, 0.007),
+    graph_check=0.0,
+    monitor=0.2,
+    memory=0.3,
+    noise=0.5,
+    parameter=17e-9,
+    counts=0.6e-3,
+    prediction=2.5e-3,
+    profile=5.0,
+    report=(5.0, 0.02),
+    basis="constants",
+)
+"""Of one core: arithmetic and traffic grow with their number."""
 
 
 class HostClock:
@@ -148,6 +174,15 @@ class Cpu:
     granule: int | None = 1
     blocked_convolutions = True
     autocasts_as_cuda = False
+    counts_energy = False
+
+    def rates(self, cores: int) -> Rates:
+        return replace(
+            CPU_CORE,
+            flops={precision: rate * cores for precision, rate in CPU_CORE.flops.items()},
+            activation_bytes_per_s=CPU_CORE.activation_bytes_per_s * cores,
+            basis=f"constants for {counted(cores, 'core')}",
+        )
 
     def resolve(self, number: int | None, asked: str) -> str:
         return "cpu"

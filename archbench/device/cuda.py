@@ -19,6 +19,7 @@ from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, vis
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError
+from archbench.model.rates import Rates
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,33 @@ SYNCHRONIZED = "called a synchronizing CUDA operation"
 """What torch says of each in its debug mode (c10/cuda/CUDAFunctions.cpp)."""
 SNAPSHOT_EVENTS = 200_000
 """Allocations and frees that a memory snapshot holds: several times those of the deepest network's step."""
+
+H100 = Rates(
+    # Published throughput of ResNet-50 in eager PyTorch on this card: about 2,000 images/s in fp32 with TF32 off, 3,500
+    # with it, 7,000 under bf16 autocast; three quarters of the 3.35 TB/s of its memory.
+    flops={"fp32": 25e12, "tf32": 60e12, "amp-bf16": 120e12, "amp-fp16": 120e12, "bf16": 150e12, "fp16": 150e12},
+    activation_bytes_per_s=2.5e12,
+    operator_s=20e-6,  # Python and the dispatcher: 10 to 30 us in public traces of eager PyTorch
+    start=30.0,  # soak_s is 20 of them
+    # A review of this code path, before a card was at hand: 4.3 s a process, of which 1.4 s went to counting and
+    # predicting and 0.6 s to drawing weights; 2.5 s of search an eager inference cell and 6 s a training cell, 35 s a
+    # compilation and 6 s from the cache, 1.3 s for a profiler session: means over imagenet_backbones, whose networks
+    # have 240 operators on average.
+    process=2.3,
+    search=10.4e-3,
+    compile_cold=(10.0, 0.104),
+    compile_warm=(1.0, 0.0207),
+    graph_check=1.3,
+    monitor=0.15,
+    memory=0.2,
+    noise=0.05,  # a GPU that is its user's alone settles at once
+    parameter=17e-9,  # vgg16 and vit_b_16, timed on two cores of a Xeon
+    counts=0.6e-3,  # resnet18 to densenet201, timed there
+    prediction=2.5e-3,
+    profile=5.0,
+    report=(5.0, 0.02),
+    basis="constants for one H100 80 GB",
+)
 
 
 class CudaClock:
@@ -195,6 +223,10 @@ class Cuda:
     granule: int | None = 512  # kMinBlockSize of torch's caching allocator
     blocked_convolutions = False
     autocasts_as_cuda = True
+    counts_energy = True
+
+    def rates(self, cores: int) -> Rates:
+        return H100
 
     def resolve(self, number: int | None, asked: str) -> str:
         visible = known_gpus(named=True)

@@ -22,6 +22,7 @@ from archbench.device.probe import Probe
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.rates import Rates
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,13 @@ class Kind(Protocol):
     autocasts_as_cuda: bool
     """Its autocast promotes to fp32 what CUDA's does, and not only what the CPU's does."""
 
+    counts_energy: bool
+    """Whether its monitor counts what it uses."""
+
     # What the parent asks, which never imports torch.
+
+    def rates(self, cores: int) -> Rates:
+        """How long things take on a machine of which nothing is stored; `cores` are the host's usable ones."""
 
     def resolve(self, number: int | None, asked: str) -> str:
         """The device of this number, by default the first. Raises `UsageError`, naming the word asked, for none."""
@@ -207,8 +214,10 @@ def resolve_device(text: str = "auto") -> str:
         return next(found for name in _KINDS if (found := kind_named(name).first()))
     kind = named_kind(word)
     if kind is None:
-        hint = "; did you mean cuda?" if word == "gpu" else did_you_mean(word, ("auto", "cpu", "cuda", "cuda:0"))
-        raise UsageError(f"device {text!r} is not one of auto, cpu, cuda, cuda:N{hint}")
+        words = ["auto"]
+        for name in sorted(_KINDS):
+            words += [name, f"{name}:N"] if kind_named(name).numbered else [name]
+        raise UsageError(f"device {text!r} is not one of {', '.join(words)}{did_you_mean(word, words)}")
     number = word.partition(":")[2]
     return kind.resolve(int(number) if number else None, text)
 

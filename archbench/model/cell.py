@@ -182,6 +182,10 @@ class Plan(Struct, frozen=True, kw_only=True):
     skipped: tuple[Skip, ...] = ()
     short: bool = False
     """Rounds after the first only take times, of the smallest cell of each group that need not be compiled for it."""
+    predicted_s: float | None = None
+    """How long the run is expected to take, from the command to its report; `None` where nobody asked."""
+    predicted_from: str | None = None
+    """What that is known by: stored rows of this class of hardware, or constants."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -40,8 +40,45 @@ class FitnessWarning(UserWarning):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
-    """Return `"; did you mean a, b?"` for the nearest of `known`, or `""` when nothing is near."""
+CALLED_ELSEWHERE: dict[str, str] = {
+    "amp-bf16": "amp autocast mixed",
+    "architecture": "model network net",
+    "architectures": "models networks nets backbones",
+    "batch_size": "batch batches bs",
+    "bf16": "bfloat16",
+    "channels_last": "channels-last nhwc",
+    "compile_mode": "compile compiled jit",
+    "contiguous": "nchw channels_first",
+    "cuda": "gpu nvidia",
+    "depth": "layers",
+    "devices": "backends hardware",
+    "fp16": "float16 half",
+    "fp32": "float32 float single",
+    "inference": "eval forward predict",
+    "input_size": "image_size img_size resolution imgsz",
+    "memory_format": "layout data_format",
+    "name": "model network net",
+    "off": "none eager",
+    "params": "parameters weights",
+    "phase": "mode stage",
+    "precision": "amp autocast dtype data_type",
+    "rounds": "repeats repetitions runs",
+    "threads": "num_threads cores",
+    "training": "train backward",
+}
+"""By archbench's own word, what others call the thing: no similarity of letters would find it."""
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Those of `known` that others call `word`; where there are none, those whose letters are near."""
     by_folded = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_folded, n=limit, cutoff=0.6)
-    return f"; did you mean {', '.join(by_folded[name] for name in near)}?" if near else ""
+    word = word.lower()
+    meant = [ours for ours, theirs in CALLED_ELSEWHERE.items() if ours in by_folded and word in theirs.split()]
+    near = meant or difflib.get_close_matches(word, by_folded, n=limit, cutoff=0.6)
+    return [by_folded[name] for name in near[:limit]]
+
+
+def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
+    """Return `"; did you mean a, b?"` of `nearest`, or `""` when nothing is near."""
+    near = nearest(word, known, limit)
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -83,6 +83,8 @@ class ProfileRequest(Struct, frozen=True, kw_only=True, tag="profile"):
     """Follow live bytes over the step."""
     gradients: bool = True
     """Look at gradients at initialisation; of a training step alone."""
+    stage: str = ""
+    """The module that the user wants to see: refused before anything is timed where there is none."""
     trace: str | None = None
     """Where to write Chrome's JSON."""
     snapshot: str | None = None

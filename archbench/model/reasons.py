@@ -44,12 +44,12 @@ REASONS: dict[str, Reason] = {
     "disturbed": Reason(
         effect="invalid",
         meaning="the machine ran at less than half, or more than twice, its usual speed (canary): too far to correct",
-        remedy="run the same command again with `--retry-failed` when nothing else runs",
+        remedy="measure it again when nothing else runs; a stored run does so with `--retry-failed`",
     ),
     "crowded": Reason(
         effect="invalid",
         meaning="other work took over a third of the CPU time that this cell's threads asked for, most of the time",
-        remedy="close it, and run the same command again with `--retry-failed`; `archbench doctor` shows the load",
+        remedy="close it and measure again, a stored run with `--retry-failed`; `archbench doctor` shows the load",
     ),
     # suspect: usable with a mark
     "nonstationary": Reason(

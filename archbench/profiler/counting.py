@@ -24,6 +24,8 @@ class Counted(Struct, frozen=True, kw_only=True):
     own_macs: Counter[str]
     """By path, without the modules inside; adds up to `macs`."""
     stages: tuple[Stage, ...]
+    paths: tuple[str, ...]
+    """Of every module that ran, and of those that hold one."""
 
 
 def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
@@ -49,4 +51,6 @@ def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
     boundaries.end()
     had = between(boundaries.marks, lambda before, after: after - before)
     own = Counter({owner.path: int(count) for owner, count in had.items() if count})
-    return Counted(macs=trace.macs, own_macs=own, stages=recorder.stages())
+    ran = [owner.path.split(".") for owner in had]
+    paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
+    return Counted(macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths))

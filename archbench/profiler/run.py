@@ -25,7 +25,7 @@ from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
-from archbench.model.errors import UnfitError
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.model.messages import ProfileRequest
 from archbench.model.profile import (
     GradientHealth,
@@ -95,11 +95,14 @@ class _Run:
         counted = self._unless_impossible(
             "macs", lambda: count_by_module(self._cell.network, allow_code=self._request.allow_code)
         )
+        if counted is not None:
+            self._check_stage(counted.paths)
         self._enter("ceilings")
         clock = self._open()
         ceilings = self._ceilings(clock)
         self._enter("build")
         module = self._build()
+        self._check_stage([path for path, _ in module.named_modules()])
         workload = self._workload(module, self._eager)
         self._enter("first call")
         workload.step()
@@ -152,6 +155,12 @@ class _Run:
             gradients=gradients,
             missing=self._missing,
         )
+
+    def _check_stage(self, paths: Sequence[str]) -> None:
+        stage = self._request.stage
+        if stage and stage not in paths:
+            near = did_you_mean(stage, paths)
+            raise UsageError(f"--stage {stage}: {self._cell.network.label} runs no module of that name{near}")
 
     def _refuse_if_too_large(self) -> MemoryModel | None:
         """The predicted memory, where it can be predicted; raises `UnfitError` where the device has not so much."""

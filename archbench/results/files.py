@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -57,26 +57,36 @@ def begin(
     So a directory that has its marker is whole, and one without is begun again: a lock, `files` and `folders` that lie
     there are of one that was killed while it was made. Raises `UsageError` where something else lies there.
     """
+    refuse_occupied(path, marker, (*files, *folders), what)
+    for folder in folders:
+        (path / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_bytes(path / name, content)
+    write_bytes(path / marker, indented_json(about).encode())
+    sync_directory(path.parent)
+
+
+def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -> None:
+    """Raise `UsageError` where `begin` cannot make a directory, or something else lies there; leave all as it was."""
+    made = [one for one in (path, *path.parents) if not one.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        ours = {*files, *folders, "trees"}  # the last: of a gate's checkouts
+        ours = {*ours, "trees"}  # of a gate's checkouts
         foreign = sorted(
             entry.name
             for entry in path.iterdir()
             if not (entry.name.startswith(".") or entry.name.endswith(".lock") or entry.name in ours)
         )
-        if marker in foreign:
-            raise UsageError(f"{path}: already holds {what}; give another directory with --out")
-        if foreign:
-            raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory with --out")
-        for folder in folders:
-            (path / folder).mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot store {what} in {path}: {error.strerror}; give another with --out") from error
-    for name, content in files.items():
-        write_bytes(path / name, content)
-    write_bytes(path / marker, indented_json(about).encode())
-    sync_directory(path.parent)
+    finally:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
+    if marker in foreign:
+        raise UsageError(f"{path}: already holds {what}; give another directory with --out")
+    if foreign:
+        raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory with --out")
 
 
 def read_struct(path: Path, kind: type[_T]) -> _T:

@@ -4,12 +4,14 @@
         suite.yaml, suite.json   the suite as run: for people and `archbench run`, and for reading back exactly
         protocol.json            the constants of measuring, defaults of that day included
         environment.json         machine and libraries; written last, so a directory that has it is a run
+        sessions.json            of each call that measured, how long it was expected to take, and took
         cells/                   the journal: one file of one row for each cell, round and visit
         samples/                 the raw timings of each of these, under the same name, written before the row
         profile/                 where the metric `profile` is asked for: a table of stages each, as JSON, likewise
         results.parquet          rows folded in from the journal, which `merge` then empties
         samples.parquet          their timings
         summary.parquet, .csv    what the last report printed of each cell, made from the rows
+        replaced/                of cells that were measured again, the row that does not count, with its timings
 
 Rows in the journal win over rows in `results.parquet`, so a death anywhere inside `merge` loses and doubles nothing.
 Readers never write. Whoever appends or merges holds the run's lock, which is not this room's business.
@@ -18,7 +20,10 @@ Readers never write. Whoever appends or merges holds the run's lock, which is no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -36,7 +41,7 @@ from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import begin, dated, read_struct, write_bytes
+from archbench.results.files import begin, dated, read_struct, refuse_occupied, write_bytes
 from archbench.results.journal import Journal
 from archbench.results.profiles import ProfileFolder
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
@@ -49,9 +54,21 @@ _SUITE = "suite.json"
 _CALIBRATION = "calibration.json"
 _SUITE_TEXT = "suite.yaml"
 _PROTOCOL = "protocol.json"
+_SESSIONS = "sessions.json"
+_FOLDERS = ("cells", "samples")
+_BEST_FIRST = ("ok", "suspect", "invalid")
 
 Key = tuple[str, int, int]
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+_T = TypeVar("_T")
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One call that measured for a run, to its report: what was expected of it, and what it took."""
+
+    cells: int
+    predicted_s: float
+    predicted_from: str
+    took_s: float
 
 
 class RunStore:
@@ -62,6 +79,7 @@ class RunStore:
         self._rows = Journal(path / "cells", path / RESULTS, RECORDS, order=_ROW_ORDER)
         self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES, order=_SAMPLE_ORDER)
         self._profiles = ProfileFolder(path / "profile")
+        self._kept: dict[Key, tuple[Record, list[Sample]]] = {}
 
     @classmethod
     def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:
@@ -69,16 +87,27 @@ class RunStore:
 
         Raises `UsageError` where the directory cannot be made or holds something else.
         """
-        store = cls(path)
-        if (path / _ENVIRONMENT).exists():
-            raise UsageError(f"{path}: already holds a run, of suite {store.suite.suite!r}; give another directory")
+        cls.check(path)
         files = {
             _SUITE_TEXT: suite_text.encode(),
             _SUITE: indented_json(suite).encode(),
             _PROTOCOL: indented_json(_protocol(suite, environment)).encode(),
         }
-        begin(path, _ENVIRONMENT, files, environment, folders=["cells", "samples"], what="results")
-        return store
+        begin(path, _ENVIRONMENT, files, environment, folders=_FOLDERS, what="results")
+        return cls(path)
+
+    @staticmethod
+    def is_run(path: Path) -> bool:
+        """Whether a directory is one that `create` has finished making."""
+        return (path / _ENVIRONMENT).exists()
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Raise `UsageError` where `create` would; nothing is made."""
+        if RunStore.is_run(path):
+            suite = RunStore(path).suite.suite
+            raise UsageError(f"{path}: already holds a run, of suite {suite!r}; give another directory")
+        refuse_occupied(path, _ENVIRONMENT, (_SUITE_TEXT, _SUITE, _PROTOCOL, *_FOLDERS), "results")
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -144,22 +173,53 @@ class RunStore:
         write_bytes(self.path / _CALIBRATION, indented_json(calibration).encode())
         self.__dict__.pop("calibration", None)
 
+    @property
+    def sessions(self) -> list[Session]:
+        """The calls that measured for this run and were not interrupted, in their order."""
+        return self._decode(_SESSIONS, list[Session]) if (self.path / _SESSIONS).exists() else []
+
+    def note_session(self, session: Session) -> None:
+        """Add one to `sessions`."""
+        write_bytes(self.path / _SESSIONS, indented_json([*self.sessions, session]).encode())
+
     def append(self, record: Record, samples: Sequence[Sample] = (), profile: StageProfile | None = None) -> None:
         """Store one finished cell; on return it survives a kill and a power cut. Replaces the same cell, round, visit.
 
-        Raises `UnfitError` where the disk is full; what was stored before is kept.
+        Of one that is measured again (`measure_again`) the better counts, at a tie the newer, and the other is set
+        aside in `replaced/`. Raises `UnfitError` where the disk is full; what was stored before is kept.
         """
         name = _file_name(record)
+        if (earlier := self._kept.pop(_key(record), None)) is not None:
+            is_worse = _rank(record) > _rank(earlier[0])
+            self._set_aside(*((record, samples) if is_worse else earlier))
+            if is_worse:
+                return
         if samples:
             self._timings.add(name, samples)
         if profile is not None:
             self._profiles.add(name, profile)
         self._rows.add(name, [record])
 
-    def finished(self, *, retry_failed: bool = False) -> set[Key]:
+    def measure_again(self, keys: Collection[Key]) -> None:
+        """From now on an `append` of one of `keys` is a second try at a row that is there."""
+        samples: dict[Key, list[Sample]] = defaultdict(list)
+        for sample in msgspec.convert(self.samples().to_pylist(), list[Sample]) if keys else ():
+            samples[_key(sample)].append(sample)
+        self._kept = {_key(row): (row, samples[_key(row)]) for row in self.judged_records() if _key(row) in keys}
+
+    def _set_aside(self, record: Record, samples: Sequence[Sample]) -> None:
+        if record.status == "ok":
+            stamp = f"{record.started_at or ''}-".replace(":", "")
+            for rows, folder, schema in (([record], "cells", RECORDS), (samples, "samples", SAMPLES)):
+                place = self.path / "replaced" / folder
+                place.mkdir(parents=True, exist_ok=True)
+                Journal(place, place, schema, ()).add(stamp + _file_name(record), rows)  # type: ignore[arg-type]
+
+    def finished(self, *, retry_failed: bool = False, retry_suspect: bool = False) -> set[Key]:
         """What a resumed run need not do again: (cell_id, round, visit) of every row, whatever became of the cell.
 
-        With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out.
+        With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out,
+        with `retry_suspect` those that are suspect.
         """
         table = self._rows.read((*KEY_COLUMNS, "status", *JUDGED_BY))
         keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
@@ -168,6 +228,7 @@ class RunStore:
             key
             for key, (status, row) in zip(keys, outcomes, strict=True)
             if not (retry_failed and (status in FAILED or row.verdict == "invalid"))
+            and not (retry_suspect and row.verdict == "suspect")
         }
 
     def table(self) -> pa.Table:
@@ -208,7 +269,7 @@ class RunStore:
         self._timings.fold(only=set(self._rows.names()))
         self._rows.fold()
 
-    def _decode(self, name: str, kind: type[_Struct]) -> _Struct:
+    def _decode(self, name: str, kind: type[_T]) -> _T:
         return read_struct(self.path / name, kind)
 
 
@@ -241,17 +302,29 @@ def new_run_id(suite: Suite, environment: Environment) -> str:
     return dated(run_identity(suite, environment))
 
 
-def find_run(root: Path, suite: Suite, environment: Environment) -> Path | None:
-    """The latest run under `root`/<suite>/ that the same command would continue, or `None`."""
+def runs_alike(root: Path, suite: Suite, environment: Environment) -> list[Path]:
+    """The runs under `root`/<suite>/ that the same command would continue, the one begun last first.
+
+    By the clock of its first cell, as directories are named as anybody likes; one without a cell by its making.
+    """
     identity = run_identity(suite, environment)
-    for marker in sorted((root / suite.suite).glob(f"*/{_ENVIRONMENT}"), reverse=True):
+    found: list[tuple[str, Path]] = []
+    for marker in (root / suite.suite).glob(f"*/{_ENVIRONMENT}"):
         store = RunStore(marker.parent)
-        try:
+        with suppress(UsageError):  # of another version, so not one to continue
             if store.identity == identity:
-                return store.path
-        except UsageError:
-            continue  # of another version, so not one to continue
-    return None
+                made = datetime.fromtimestamp(marker.stat().st_mtime, UTC).isoformat()
+                found.append((store.started_at or made, store.path))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _key(row: Record | Sample) -> Key:
+    return row.cell_id, row.round, row.visit
+
+
+def _rank(record: Record) -> int:
+    """0 for the best: a row that is `ok`; what failed comes last."""
+    return _BEST_FIRST.index(record.verdict or "ok") if record.status == "ok" else len(_BEST_FIRST)
 
 
 def _file_name(record: Record) -> str:

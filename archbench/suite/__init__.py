@@ -32,6 +32,8 @@ def read_suite(path: str | Path, *, allow_code: bool = False) -> tuple[Suite, st
 
 def is_suite_path(word: str) -> bool:
     """Whether a word of the command line means a suite file rather than a network."""
+    if word.partition(":")[0].endswith(".py"):  # a network of one's own, misnamed: whoever resolves names says how
+        return False
     if word.endswith((".yaml", ".yml")) or "/" in word:
         return True
     try:

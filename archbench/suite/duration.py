@@ -13,13 +13,14 @@ from msgspec import Struct
 
 from archbench import catalog
 from archbench.catalog.tables import counted_by_label
+from archbench.device.kind import kind_named
 from archbench.model.axes import STATIC, TIMED
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
+from archbench.model.rates import CellKey, Rates
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.plan import CellVisit, make_plan
-from archbench.suite.rates import Rates, with_measured
 
 PHASES = (
     "start",
@@ -75,6 +76,15 @@ class Prediction(Struct, frozen=True, kw_only=True):
         """Seconds from the command's begin to its end."""
         return sum(self.phases.values())
 
+    @property
+    def in_words(self) -> str:
+        """`about 70 s, by constants for 2 cores`."""
+        seconds = self.total
+        if seconds < 100:
+            return f"about {max(10, round(seconds, -1)):.0f} s, by {self.basis}"
+        many = f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"about {many}, by {self.basis}"
+
 
 class Size(Struct, frozen=True, kw_only=True):
     """What a network's step costs follow from, per image."""
@@ -121,12 +131,12 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
     """
     runs = [(suite, [row for row in rows if row.status == "ok" and row.duration_s]) for suite, rows in runs]
     rows = [row for _, found in runs for row in found]
-    known = with_measured(rates, rows)
+    known = _with_measured(rates, rows)
     speeds, paces = [], []
     for suite, found in runs:
         if not found:
             continue
-        plan = make_plan(suite, "cpu" if found[0].device == "cpu" else "cuda")
+        plan = make_plan(suite, kind_named(found[0].device).name)
         took = {
             (row.cell_id, row.round, row.visit): row.duration_s or 0.0
             for row in found
@@ -142,6 +152,26 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
     return msgspec.structs.replace(
         known, speed=median(speeds) if speeds else 1.0, pace=median(paces) if paces else 1.0, basis=basis
     )
+
+
+def _with_measured(rates: Rates, rows: Iterable[Record]) -> Rates:
+    """The rates with step times and compilations of stored rows, each under its cell."""
+    rows = list(rows)
+    return msgspec.structs.replace(
+        rates,
+        steps=_medians((row.cell_id, row.latency_median_s) for row in rows),
+        colds=_medians((row.cell_id, row.compile_cold_s) for row in rows),
+        warms=_medians((row.cell_id, row.compile_warm_s) for row in rows),
+    )
+
+
+def _medians(values: Iterable[tuple[CellKey, float | None]]) -> dict[CellKey, float]:
+    """The median of each cell's values; of nothing but nulls nothing."""
+    found: dict[CellKey, list[float]] = defaultdict(list)
+    for key, value in values:
+        if value is not None:
+            found[key].append(value)
+    return {key: median(group) for key, group in found.items()}
 
 
 class Countdown:
@@ -208,7 +238,7 @@ class _Model:
         image_s += size.activations * bytes_each * TRAFFIC / fused / rates.activation_bytes_per_s
         passes = TRAINING if cell.phase == "training" else 1.0
         launches_s = size.operators * rates.operator_s / fused
-        if cell.device == "cuda":  # launches and arithmetic overlap
+        if kind_named(cell.device).own_clock:  # launches and arithmetic overlap
             return rates.speed * passes * max(cell.batch_size * image_s, launches_s)
         return rates.speed * passes * (cell.batch_size * image_s + launches_s)
 
@@ -247,7 +277,7 @@ class _Model:
             seconds["throughput"] += self._throughput(step) + rates.monitor
         if "memory" in metrics:
             seconds["memory"] += rates.memory + 3 * step
-        if "energy" in metrics and cell.device == "cuda":
+        if "energy" in metrics and kind_named(cell.device).counts_energy:
             seconds["energy"] += self._protocol.energy_window_s
         if "numerics" in metrics and alone and not training:
             seconds["numerics"] += 2 * step
@@ -256,7 +286,7 @@ class _Model:
         if compiles and "compile" in metrics and alone:
             again = rates.warms.get(cell.cell_id) or _line(rates.compile_warm, operators, training)
             seconds["compile warm"] += again + rates.process + rates.parameter * size_of(cell.network).params
-            if cell.device == "cuda" and cell.compile_mode in ("reduce-overhead", "max-autotune"):
+            if kind_named(cell.device).records_graphs and cell.compile_mode in ("reduce-overhead", "max-autotune"):
                 seconds["profile"] += rates.graph_check
 
     def _warm_up(self, step: float, first: bool) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import inspect
 
-from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.errors import UsageError, did_you_mean, nearest
 from archbench.suite.document import ValuePath
 
 _PATTERN_MEANINGS = {r"^[a-z0-9][a-z0-9_.-]*$": "lower-case letters, digits, '_', '-' and '.', a letter or digit first"}
@@ -71,7 +71,7 @@ def _shaped_struct(value: Any, kind: inspect.StructType, path: ValuePath, origin
     fields = {field.encode_name: field for field in kind.fields}
     for key in value:
         if key not in fields:
-            hint = did_you_mean(key, fields, limit=1) or f"; the keys are {', '.join(fields)}"
+            hint = did_you_mean(key, fields, limit=1) or _inside(key, kind) or f"; the keys are {', '.join(fields)}"
             where = f" in {_name(path)}" if path else ""
             raise origin.error((*path, key), f"unknown key {key!r}{where}{hint}", at_key=True)
     for name, field in fields.items():
@@ -79,6 +79,15 @@ def _shaped_struct(value: Any, kind: inspect.StructType, path: ValuePath, origin
             where = f" in {_name(path)}" if path else ""
             raise origin.error(path, f"the key '{name}' is missing{where}; add '{name}: ...'")
     return {key: shaped(item, fields[key].type, (*path, key), origin) for key, item in value.items()}
+
+
+def _inside(key: str, kind: inspect.StructType) -> str:
+    """Where a key belongs that stands a level too high: `batch_size` of `axes`."""
+    for field in kind.fields:
+        if isinstance(field.type, inspect.StructType):
+            for name in nearest(key, [inner.encode_name for inner in field.type.fields], limit=1):
+                return f"; did you mean {field.encode_name}: {{{name}: ...}}?"
+    return ""
 
 
 def _shaped_dict(value: Any, kind: inspect.DictType, path: ValuePath, origin: Origin) -> dict[str, Any]:

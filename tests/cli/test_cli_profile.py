@@ -61,6 +61,7 @@ def lines_of(done: subprocess.CompletedProcess[str]) -> list[str]:
         (["resnet50", "--against", "@batchsize=2"], 2, "did you mean batch_size"),
         (["resnet50", "--against", "resnet5O"], 2, "did you mean"),
         (["resnet50", "--against", "resnet18", "--stage", "layer1"], 2, "leave out --against, or --stage"),
+        (["resnet50", "--stage", "layr1", "--device", "cpu"], 2, "runs no module of that name; did you mean layer1"),
         (["odd_networks:fails"], 2, "--allow-code"),
         (["vgg16", "--batch-size", "1000000", "--device", "cpu"], 3, "no room on cpu"),
     ],

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from builders import make_record
+from builders import make_environment, make_record
 from msgspec import structs
 from typer.testing import CliRunner, Result
 
+import archbench
 from archbench.cli import app, main
 from archbench.device import collect_environment
 from archbench.results import RunStore
@@ -91,6 +92,13 @@ def test_the_expected_duration_by_phase(file: Path, monkeypatch: pytest.MonkeyPa
     for phase in ("compile cold", "latency", "start"):
         assert float(table[phase]) == pytest.approx(predicted[phase], abs=0.51)
     assert any(line.startswith("about ") and line.endswith("constants for one H100 80 GB") for line in lines)
+    # From Python, too.
+    planned = archbench.plan(file, device="cuda")
+    assert planned.predicted_s == pytest.approx(predicted["total"])
+    assert planned.predicted_from == shown["predicted_from"] == "constants for one H100 80 GB"
+    one = archbench.plan(file, device="cuda", only="resnet18", rounds=1)
+    assert one.predicted_s is not None
+    assert one.predicted_s < predicted["total"]
 
 
 def test_stored_runs_of_this_machine_go_before_constants(
@@ -161,10 +169,10 @@ def test_code_needs_leave(tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archbench.device.resolve_device", lambda text: {"auto": "cuda:0", "cpu": "cpu"}[text])
-    assert plan(file).stdout.startswith("small on cuda")
-    monkeypatch.setattr("archbench.device.resolve_device", lambda text: "cpu")
-    assert plan(file).stdout.startswith("small on cpu")
+    for device, kind in (("cuda:0", "cuda"), ("cpu", "cpu")):
+        monkeypatch.setattr("archbench.session.resolve_device", {"auto": device}.get)
+        monkeypatch.setattr("archbench.session.collect_environment", lambda found: make_environment(device=found))
+        assert plan(file).stdout.startswith(f"small on {kind}")
 
 
 def test_planning_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from archbench.model.cell import Cell, Network, file_stem
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample, columns
 from archbench.model.suite import Decision
-from archbench.results import RunStore, find_run, load_frame, new_run_id, read_table, run_identity
+from archbench.results import RunStore, load_frame, new_run_id, read_table, run_identity, runs_alike
 from archbench.results.journal import Journal
 from archbench.results.schema import RECORDS, SAMPLES
 from archbench.suite import suite_from_names
@@ -123,6 +123,43 @@ def test_finished_holds_every_row_and_may_leave_out_failures(tmp_path: Path) -> 
     assert store.finished(retry_failed=True) == {(cell, number, 0) for number in range(3)}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ({"verdict": "suspect"}, {"verdict": "ok"}, "after"),
+        ({"verdict": "suspect"}, {"verdict": "suspect"}, "after"),  # at a tie the newer
+        ({"verdict": "suspect"}, {"verdict": "invalid"}, "before"),
+        ({"verdict": "suspect"}, {"status": "crashed", "verdict": None}, "before"),
+        ({"verdict": "invalid"}, {"verdict": "suspect"}, "after"),
+        ({"status": "oom", "verdict": None}, {"verdict": "invalid"}, "after"),
+    ],
+)
+def test_of_a_cell_measured_again_the_better_row_counts_and_no_figure_is_lost(
+    tmp_path: Path, before: dict[str, str], after: dict[str, str], counts: str
+) -> None:
+    first = make_record(**before, started_at="2025-01-02T03:04:05.000+00:00")
+    second = make_record(**after, started_at="2025-01-03T03:04:05.000+00:00", latency_median_s=0.021)
+    other = make_record(round=1, verdict="suspect")
+    store = RunStore.open(make_run(tmp_path, [first, other]))
+    assert store.finished(retry_suspect=True) == {
+        (row.cell_id, row.round, row.visit) for row in (first, other) if row.verdict != "suspect"
+    }
+    store.measure_again({(first.cell_id, 0, 0)})
+    store.append(second, make_samples(second))
+    kept, aside = (second, first) if counts == "after" else (first, second)
+    assert [row for row in store.records() if row.round == 0] == [kept]
+    assert store.samples().num_rows == len(make_samples(kept)) * (kept.status == "ok") + len(make_samples(other))
+    store.merge()
+    assert RunStore.open(store.path).records() == [kept, other]
+    replaced = list((store.path / "replaced" / "cells").glob("*.parquet"))
+    if aside.status == "ok":
+        assert msgspec.convert(read_table(replaced[0]).to_pylist(), list[Record]) == [aside]
+        timings = pq.read_table(store.path / "replaced" / "samples")
+        assert timings.num_rows == len(make_samples(aside))
+    else:
+        assert not replaced  # nothing was measured
+
+
 def test_a_row_measured_again_replaces_the_merged_one(tmp_path: Path) -> None:
     store = RunStore.open(make_run(tmp_path, [make_record(status="oom"), make_record(round=1)]))
     again = make_record()
@@ -157,16 +194,29 @@ def test_reading_changes_nothing_on_disk(tmp_path: Path) -> None:
     assert state() == before
 
 
-def test_the_same_suite_and_environment_find_the_latest_run(tmp_path: Path) -> None:
-    assert find_run(tmp_path, SUITE, MACHINE) is None
-    for name in ("20250101T000000Z-00000000", "20250301T000000Z-00000000", "20250201T000000Z-00000000"):
-        RunStore.create(tmp_path / SUITE.suite / name, SUITE, MACHINE, "")
-    newest = tmp_path / SUITE.suite / "20250301T000000Z-00000000"
-    assert find_run(tmp_path, SUITE, MACHINE) == newest
-    (newest / "environment.json").write_text("{}")  # of another version: not one to continue, and no error
-    found = find_run(tmp_path, SUITE, MACHINE)
-    assert found is not None
-    assert found.name.startswith("20250201")
+def test_the_same_suite_and_environment_find_their_runs_the_last_begun_first(tmp_path: Path) -> None:
+    """By the clock of their first cells: directories are named as anybody likes."""
+    assert runs_alike(tmp_path, SUITE, MACHINE) == []
+    begun = {"a": "2025-02-01", "b": "2025-03-01", "c": "2025-01-01", "without-a-cell": None}
+    for name, day in begun.items():
+        store = RunStore.create(tmp_path / SUITE.suite / name, SUITE, MACHINE, "")
+        if day is not None:
+            store.append(make_record(started_at=f"{day}T03:04:05.000+00:00"))
+    # One without a cell counts from when it was made: now.
+    assert [path.name for path in runs_alike(tmp_path, SUITE, MACHINE)] == ["without-a-cell", "b", "a", "c"]
+    (tmp_path / SUITE.suite / "b" / "environment.json").write_text("{}")  # of another version: no error
+    assert [path.name for path in runs_alike(tmp_path, SUITE, MACHINE)] == ["without-a-cell", "a", "c"]
+
+
+def test_where_a_run_could_be_made_nothing_is_left(tmp_path: Path) -> None:
+    RunStore.check(tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        RunStore.check(tmp_path)
+    with pytest.raises(UsageError, match="cannot store results"):
+        RunStore.check(tmp_path / "thesis.txt" / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_identity_changes_with_what_is_measured_and_where_but_not_with_prose() -> None:
@@ -321,9 +371,9 @@ def test_other_constants_are_another_run_even_where_only_a_default_changed(tmp_p
     assert store.identity == run_identity(SUITE, MACHINE)
     constants = msgspec.json.decode((run / "protocol.json").read_bytes())
     (run / "protocol.json").write_bytes(msgspec.json.encode({**constants, "max_sampling_s": 4.5}))
-    assert find_run(tmp_path, SUITE, MACHINE) is None
+    assert runs_alike(tmp_path, SUITE, MACHINE) == []
     (run / "protocol.json").unlink()  # of a version that did not keep them
-    assert find_run(tmp_path, SUITE, MACHINE) is None
+    assert runs_alike(tmp_path, SUITE, MACHINE) == []
 
 
 def test_a_suite_with_whole_numbers_in_its_protocol_finds_its_run_again(tmp_path: Path) -> None:
@@ -333,4 +383,4 @@ def test_a_suite_with_whole_numbers_in_its_protocol_finds_its_run_again(tmp_path
     run = tmp_path / suite.suite / "20250101T000000Z-00000000"
     RunStore.create(run, suite, MACHINE, "")
     assert RunStore.open(run).identity == run_identity(suite, MACHINE)
-    assert find_run(tmp_path, suite, MACHINE) == run
+    assert runs_alike(tmp_path, suite, MACHINE) == [run]

@@ -8,6 +8,8 @@ import pytest
 from builders import make_record
 from msgspec import structs
 
+from archbench.device.cuda import H100
+from archbench.device.kind import kind_named
 from archbench.model.cell import Network
 from archbench.model.protocol import PROTOCOL_VERSION, protocol_for
 from archbench.model.record import Record
@@ -16,7 +18,6 @@ from archbench.results import RunStore
 from archbench.stats import minimum_samples
 from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict
 from archbench.suite.plan import make_plan
-from archbench.suite.rates import H100, usual_rates
 
 SUITE = Suite(suite="s", architectures=(Network(name="resnet18"),), axes=Axes(batch_size=(1, 8)), percentiles=())
 QUIET = structs.replace(H100, noise=0.0, monitor=0.0)
@@ -72,7 +73,7 @@ def test_warm_compile_times_are_taken_once_under_the_same_toggles() -> None:
 def test_stored_rows_go_before_constants() -> None:
     plan = make_plan(SUITE, "cpu", rounds=1)
     first, second = plan.cells
-    usual = usual_rates("cpu", cores=2)
+    usual = kind_named("cpu").rates(2)
     guessed = predict(plan, SUITE, usual)
     rows = [row(first.cell_id, step=0.05, duration=7.0), row(second.cell_id, step=0.4, duration=40.0)]
     known = learned(usual, [(SUITE, rows)])
@@ -98,7 +99,7 @@ def test_the_committed_run_is_foretold() -> None:
     records = [structs.replace(record, protocol_version=PROTOCOL_VERSION) for record in store.records()]
     real = sum(record.duration_s or 0.0 for record in records)
     plan = make_plan(suite, "cpu")
-    usual = usual_rates("cpu", cores=2)
+    usual = kind_named("cpu").rates(2)
     for rates, error in ((usual, 0.2), (learned(usual, [(suite, records)]), 0.1)):
         assert sum(predict(plan, suite, rates).visits.values()) == pytest.approx(real, rel=error)
 
@@ -124,11 +125,11 @@ def test_networks_outside_the_catalogue_and_static_runs_are_foretold_too() -> No
     strange = structs.replace(SUITE, architectures=(Network(name="mypkg.nets:build"), Network(name="timm:resnet10t")))
     assert predict(make_plan(strange, "cuda"), strange, H100).total > 0
     static = structs.replace(SUITE, metrics=("static",))
-    phases = predict(make_plan(static, "cpu"), static, usual_rates("cpu", 4)).phases
+    phases = predict(make_plan(static, "cpu"), static, kind_named("cpu").rates(4)).phases
     assert phases["counts"] > 0
     assert phases["latency"] == phases["warm-up"] == 0.0
     # Rows of a static run, the second of which costs nothing by the rules, teach nothing and break nothing.
     cells = make_plan(static, "cpu").cells
     rows = [structs.replace(row(cell.cell_id, step=1.0, duration=0.1), latency_median_s=None) for cell in cells]
-    known = learned(usual_rates("cpu", 4), [(static, rows)])
+    known = learned(kind_named("cpu").rates(4), [(static, rows)])
     assert predict(make_plan(static, "cpu"), static, known).total > 0

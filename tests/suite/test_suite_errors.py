@@ -20,10 +20,26 @@ MISTAKES = {
         "4:9",
         "unknown key 'batchsize' in cpu; did you mean batch_size?",
     ),
+    **{
+        f"what others call it: {theirs}": (written, place, f"unknown key '{theirs}'{within}; did you mean {ours}?")
+        for theirs, written, place, within, ours in (
+            ("networks", "networks: [vgg16]", "3:1", "", "architectures"),
+            ("models", "models: [vgg16]", "3:1", "", "architectures"),
+            ("repeats", "repeats: 3", "3:1", "", "rounds"),
+            ("dtype", "axes: {dtype: fp16}", "3:8", " in axes", "precision"),
+            ("amp", "axes: {amp: true}", "3:8", " in axes", "precision"),
+            ("batch_sizes", "axes: {batch_sizes: 1}", "3:8", " in axes", "batch_size"),
+            ("resolution", "axes: {resolution: 96}", "3:8", " in axes", "input_size"),
+        )
+    },
+    "batch size a level too high": ("batch_sizes: 1", "3:1", "unknown key 'batch_sizes'; did you mean axes: {batch_si"),
+    "precision a level too high": ("amp: true", "3:1", "unknown key 'amp'; did you mean axes: {precision: ...}?"),
+    "constant a level too high": ("min_sample: 3", "3:1", "did you mean protocol: {min_samples: ...}?"),
+    "amp as a precision": ("axes: {precision: amp}", "3:19", "'amp' is not a choice; did you mean amp-bf16?"),
     "unknown key far from any": ("zzz: 3", "3:1", "unknown key 'zzz'; the keys are suite, description"),
     "key twice": ("rounds: 1\nseed: 2\nrounds: 3", "5:1", "the key 'rounds' stands twice, first in line 3"),
     "key twice inside": ("axes: {batch_size: 1, batch_size: 2}", "3:23", "'batch_size' stands twice"),
-    "unknown device": ("devices: {gpu: {}}", "3:11", "'gpu' is not a choice"),
+    "unknown device": ("devices: {gpu: {}}", "3:11", "'gpu' is not a choice; did you mean cuda?"),
     "batch twice": ("axes: {batch_size: [1, 1]}", "3:24", "batch_size lists 1 twice"),
     "batch 0": (
         "axes:\n  batch_size: [8, 0]",

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from archbench.catalog import entries, facts
+from archbench.device.kind import kind_named
 from archbench.model.suite import Suite
 from archbench.suite import load_suite
 from archbench.suite.duration import predict
 from archbench.suite.plan import make_plan
-from archbench.suite.rates import usual_rates
 
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
 
@@ -130,10 +130,10 @@ MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same
 @by_path
 def test_the_expected_minutes_of_each_suite(path: Path) -> None:
     suite = load_suite(path)
-    found = [predict(make_plan(suite, kind), suite, usual_rates(kind, cores=2)).total / 60 for kind in ("cpu", "cuda")]
+    found = [predict(make_plan(suite, kind), suite, kind_named(kind).rates(2)).total / 60 for kind in ("cpu", "cuda")]
     assert [round(minutes) for minutes in found] == list(MINUTES[path.stem])
 
 
 def test_the_main_suite_takes_at_most_75_minutes_on_one_h100() -> None:
     suite = load_suite(next(path for path in SUITES if path.stem == "imagenet_backbones"))
-    assert predict(make_plan(suite, "cuda"), suite, usual_rates("cuda", cores=16)).total <= 75 * 60
+    assert predict(make_plan(suite, "cuda"), suite, kind_named("cuda").rates(16)).total <= 75 * 60
