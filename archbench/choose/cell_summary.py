@@ -22,7 +22,7 @@ PLAIN = ("fp32", "contiguous", "off")
 class CellSummary(Struct, frozen=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
-    Latency and throughput are the figures to rank by, p95 in the same terms: corrected for drift where those are.
+    Latency and throughput are the figures to rank by, percentiles in the same terms: corrected for drift where those are.
     Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
     """
 
@@ -56,7 +56,9 @@ class CellSummary(Struct, frozen=True, gc=False):
     rank_latency_s: float | None
     rank_latency_low_s: float | None
     rank_latency_high_s: float | None
+    rank_latency_p90_s: float | None
     rank_latency_p95_s: float | None
+    rank_latency_p99_s: float | None
     rank_throughput_img_s: float | None
     rank_throughput_low_img_s: float | None
     rank_throughput_high_img_s: float | None

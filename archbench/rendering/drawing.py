@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from archbench.model.errors import UnfitError
+from archbench.model.units import printable
 from archbench.rendering.content import Dataset, Picture, Report, every
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,19 @@ def drawn(report: Report) -> Iterator[tuple[str, str]]:
             spec["data"] = {"values": _rows(report.dataset, [name for name in report.dataset.columns if name in named])}
         if spec.get("width") == "container":
             spec["width"] = WIDTH
-        yield picture.name, vl_convert.vegalite_to_svg(spec, config=config)
+        yield picture.name, vl_convert.vegalite_to_svg(_drawable(spec), config=config)
+
+
+def _drawable(value: Any) -> Any:
+    """The same with every text printable: at a control character the library aborts the whole process."""
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [_drawable(one) for one in value]
+        case dict():
+            return {name: _drawable(one) for name, one in value.items()}
+    return value
 
 
 def load_converter() -> None:

@@ -49,6 +49,8 @@ class _Terms(Struct, frozen=True, kw_only=True):
     """Peak memory is what the allocator held, as on a GPU, and not the live tensors alone."""
     memory: Unit
     usual_size: int | None
+    percentiles: tuple[int, ...]
+    """Those of the latency that the suite asks for."""
 
 
 def networks(run: RunData) -> Section:
@@ -86,7 +88,7 @@ def phase_sections(run: RunData) -> list[Section]:
 
 
 def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Section:
-    terms = _terms(phase, cells)
+    terms = _terms(run, phase, cells)
     notes = Paragraph(_caption(terms))
     cells = sorted(
         cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
@@ -106,7 +108,7 @@ def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Sectio
     return Section(title=title, blocks=(notes, *parts), phase=phase)
 
 
-def _terms(phase: str, cells: list[CellSummary]) -> _Terms:
+def _terms(run: RunData, phase: str, cells: list[CellSummary]) -> _Terms:
     reserved = any(one.peak_reserved_bytes is not None for one in cells)
     peaks = (one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells)
     sizes = Counter(one.input_size for one in cells if one.input_size is not None)
@@ -115,6 +117,7 @@ def _terms(phase: str, cells: list[CellSummary]) -> _Terms:
         reserved=reserved,
         memory=memory_unit(peak for peak in peaks if peak is not None),
         usual_size=sizes.most_common(1)[0][0] if sizes else None,
+        percentiles=run.suite.percentiles,
     )
 
 
@@ -130,7 +133,8 @@ def _caption(terms: _Terms) -> str:
 
 def _table(cells: list[CellSummary], terms: _Terms, caption: str) -> list[Block]:
     time = ">Step ms" if terms.phase == "training" else ">Latency ms"
-    numbers = (">Batch", time, ">p95 ms", ">img/s", f">Peak {terms.memory.symbol}")
+    tails = (f">p{percent} ms" for percent in terms.percentiles)
+    numbers = (">Batch", time, *tails, ">img/s", f">Peak {terms.memory.symbol}")
     headings = ("Network", "Setting", *numbers, "Verdict")
     return listed(cells, lambda one: _row(one, terms), headings, noun="cells", caption=caption)
 
@@ -143,7 +147,7 @@ def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
         one.setting_label,
         str(one.batch_size),
         latency(one),
-        rounded(one.rank_latency_p95_s, MS),
+        *(rounded(getattr(one, f"rank_latency_p{percent}_s"), MS) for percent in terms.percentiles),
         rate(one),
         whole(peak, MIB) if terms.memory is MIB else fixed(peak, terms.memory, 2),
         one.verdict_label,

@@ -5,9 +5,13 @@ from __future__ import annotations
 import shlex
 from datetime import datetime
 from itertools import chain
+from keyword import iskeyword
+
+import msgspec
+from msgspec.structs import replace
 
 from archbench.model.axes import toggles_label
-from archbench.model.cell import is_user_code
+from archbench.model.cell import is_passed, is_user_code, short_id
 from archbench.model.environment import Environment, Gpu
 from archbench.model.units import GIB, NULL, counted, duration, whole
 from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Section, Table
@@ -15,6 +19,8 @@ from archbench.rendering.run_data import RunData
 from archbench.rendering.trust import in_short
 
 _SHORT_LIST = 6
+_MOST_PATTERNS = 12
+_STATED = "stated by the suite: "
 _SCOPE = [
     (
         "Not in any time: reading, decoding and augmenting images, and copies from host to device. Inputs are random "
@@ -22,7 +28,7 @@ _SCOPE = [
     ),
     "Weights are random: they change neither the work nor the memory, and outputs are never judged for accuracy.",
     "GMACs are multiply-accumulates of one forward pass of one image (FLOP = 2 x MAC).",
-    "p95 is withheld where the samples are too few to support it.",
+    "A percentile is withheld where the samples are too few to support it.",
     "`-` is not measured or not known; it is never zero.",
 ]
 _TRAINING = (
@@ -45,10 +51,10 @@ def lead(run: RunData) -> tuple[Block, ...]:
         counted(len(run.setting_labels()), "setting"),
         counted(run.rounds, "round"),
     ]
-    planned = f"{len(every) + run.waiting:,} planned cells" if run.waiting else counted(len(every), "cell")
+    planned = f"{len(every) + len(run.waiting):,} planned cells" if run.waiting else counted(len(every), "cell")
     size = f"{'; '.join(parts)}: {measured:,} of {planned} measured{_when(run)}."
     if run.waiting:
-        size += f" Unfinished: {counted(run.waiting, 'cell')} of the suite without a row yet, or left out by `--only`."
+        size += f" Unfinished: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 
@@ -126,11 +132,13 @@ def scope(run: RunData) -> Section:
 
 
 def accuracy(run: RunData) -> Section | None:
-    """The origin of every published accuracy; `None` where no network has one."""
+    """Who published every accuracy, or that the suite states it; `None` where no network has one."""
+    stated = _stated(run)
     by_source: dict[str, dict[str, None]] = {}
     for one in run.cells:
         if one.top1 is not None:
-            by_source.setdefault(one.accuracy_source or "source not recorded", {})[one.network] = None
+            by = _STATED if (one.variant, one.input_size) in stated else ""
+            by_source.setdefault(f"{by}{one.accuracy_source or 'source not recorded'}", {})[one.network] = None
     if not by_source:
         return None
     rows = tuple((source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items()))
@@ -139,20 +147,77 @@ def accuracy(run: RunData) -> Section | None:
         sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
     datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
     apart = "recipes, image sizes or data sets" if len(datasets) > 1 else "recipes or image sizes"
+    published = ["was published for the weights named here"] if any(not one.startswith(_STATED) for one in by_source) else []
+    origins = [*published, *(["whoever wrote the suite states"] if stated else [])]
     note = Paragraph(
-        f"Top-1 is what was published for the weights named here, on {' and '.join(datasets)}; it was not measured. "
+        f"Top-1 is what {', or '.join(origins)}, on {' and '.join(datasets)}; it was not measured. "
         f"Accuracies of different {apart} are not on one scale."
     )
     return Section(title="Where the accuracies come from", blocks=(note, sources))
 
 
+def _stated(run: RunData) -> set[tuple[str, int | None]]:
+    """Variant and image size of the networks whose accuracy the suite states."""
+    stating = [network for network in run.suite.architectures if network.accuracy is not None]
+    known = {(one.variant, one.input_size) for one in run.cells}
+    return {
+        (variant, size)
+        for variant, size in known
+        for network in stating
+        if variant in (network.label, replace(network, input_size=network.input_size or size).label)
+    }
+
+
 def reproduce(run: RunData) -> Section:
-    """The one command, and what it leaves behind."""
-    command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
-    if any(is_user_code(network.name) for network in run.suite.architectures):
-        command.append("--allow-code")
+    """What measures the cells of this report once more: a command, or Python where networks were passed as objects."""
+    passed = [one.name for one in run.suite.architectures if is_passed(one.name)]
+    stands_for: dict[str, str] = {}
+    for name in passed:
+        word = name.partition("#")[0]
+        word += "_" * iskeyword(word)
+        number = sum(one.rstrip("0123456789") == word for one in stands_for.values())
+        stands_for.setdefault(name, f"{word}{number + 1}" if number else word)
+    objects = ", ".join(f"`{word}` as `{name}`" for name, word in stands_for.items())
     note = Paragraph(
         f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every row "
-        "(`archbench.load` reads them). There:"
+        f"(`archbench.load` reads them). {f'With the objects that were passed, {objects}:' if objects else 'There:'}"
     )
-    return Section(title="Measure it again", blocks=(note, Code(shlex.join(command))))
+    code = Code(_call(run, stands_for), "python") if objects else Code(shlex.join(_command(run)))
+    return Section(title="Measure it again", blocks=(note, code))
+
+
+def _command(run: RunData) -> list[str]:
+    command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
+    if _needs_permission(run):
+        command.append("--allow-code")
+    return [*command, *chain.from_iterable(("--only", pattern) for pattern in _only(run))]
+
+
+def _call(run: RunData, stands_for: dict[str, str]) -> str:
+    """As `_command`, in Python, where each object has a name."""
+    networks = []
+    for network in run.suite.architectures:
+        name = stands_for.get(network.name) or repr(network.name)
+        rest = {key: value for key, value in msgspec.to_builtins(network).items() if key != "name"}
+        networks.append(f"{{'name': {name}, **{rest!r}}}" if rest else name)
+    options = {axis: values for axis, values in msgspec.to_builtins(run.suite.axes).items() if values is not None}
+    options |= {"metrics": list(run.suite.metrics), "device": run.environment.device}
+    options |= {"allow_code": True} if _needs_permission(run) else {}
+    options |= {"only": _only(run)} if _only(run) else {}
+    arguments = [f"[{', '.join(networks)}]", *(f"{name}={value!r}" for name, value in options.items())]
+    return "import archbench\n\narchbench.run(\n" + "".join(f"    {one},\n" for one in arguments) + ")"
+
+
+def _needs_permission(run: RunData) -> bool:
+    return any(is_user_code(network.name) for network in run.suite.architectures)
+
+
+def _only(run: RunData) -> list[str]:
+    """Patterns for the cells that have a row, where the suite has more; none where they could not be read."""
+    unfinished = {cell_id.rpartition("@")[0] for cell_id in run.waiting}
+    cells = [one.cell_id for one in run.cells] if unfinished else []
+    named = (cell_id.rpartition("@")[0] for cell_id in cells)
+    patterns = dict.fromkeys(
+        short_id(cell_id) if name in unfinished else name for cell_id, name in zip(cells, named, strict=True)
+    )
+    return list(patterns) if len(patterns) <= _MOST_PATTERNS and all(map(str.isprintable, patterns)) else []

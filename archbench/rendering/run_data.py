@@ -35,8 +35,8 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     cells: tuple[CellSummary, ...]
     candidates: Candidates
     """The same cells as decisions see them."""
-    waiting: int
-    """Cells that the suite asks for and that have no row: the run was stopped, is running, or was narrowed."""
+    waiting: tuple[str, ...]
+    """Ids of the cells that the suite asks for and that have no row: the run was stopped, is running, or was narrowed."""
     rounds: int
     corrected: bool
     """Some latencies are corrected for the machine's drift."""
@@ -90,15 +90,15 @@ def read_run(path: Path) -> RunData:
     )
 
 
-def _waiting(suite: Suite, rows: pd.DataFrame) -> int:
+def _waiting(suite: Suite, rows: pd.DataFrame) -> tuple[str, ...]:
     from archbench.suite.plan import make_plan
 
     try:
         plan = make_plan(suite, rows["device"].iloc[0])
     except UsageError:  # a suite of which nothing can be planned here any more
-        return 0
+        return ()
     there = set(rows["cell_id"])
-    return sum(cell.cell_id not in there for cell in plan.cells)
+    return tuple(cell.cell_id for cell in plan.cells if cell.cell_id not in there)
 
 
 def read_several(paths: Sequence[Path]) -> list[RunData]:

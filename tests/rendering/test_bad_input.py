@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def test_a_run_of_an_older_schema_is_read_and_lacks_what_is_younger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, [make_record()])
-    younger = ("output_cosine", "activations", "predicted_peak_bytes", "latency_p95_s", "peak_allocated_bytes")
+    younger = ("output_cosine", "activations", "predicted_peak_bytes", "latency_p90_s", "peak_allocated_bytes")
     with_version(run, SCHEMA_VERSION, without=younger)
     monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     assert report(run) == 0
@@ -176,3 +178,43 @@ def test_every_command_in_a_report_is_safe_to_paste(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", echo], capture_output=True, text=True, timeout=10, cwd=tmp_path, check=True)
     assert done.stdout.splitlines()[0].startswith(name)
     assert not (tmp_path / "owned").exists()
+
+
+def test_control_characters_are_drawn_and_do_not_end_the_process(tmp_path: Path) -> None:
+    """The plot library aborts at them, and a process that aborts catches nothing: so in one of its own."""
+    names = ["bell\x07", "escape\x1b[31m", "nul\x00", "surrogate\ud800", "no character\ufffe"]
+    code = (
+        "import json, sys\nfrom pathlib import Path\nfrom archbench.rendering.content import Dataset, Picture, Report\n"
+        "from archbench.rendering.drawing import draw\n"
+        "names = json.loads(sys.argv[1])\n"
+        "spec = {'data': {'name': 'cells'}, 'mark': 'text', 'title': names, 'encoding': {'text': {'field': 'network'},"
+        " 'x': {'field': 'network', 'type': 'nominal', 'scale': {'domain': names}}}}\n"
+        "picture = Picture(name='one', title=names[0], alt=names[0], spec=json.dumps(spec))\n"
+        "cells = Dataset(name='cells', columns=('network',), rows=tuple((name,) for name in names))\n"
+        "assert draw(Report(title='', lead=(picture,), sections=(), dataset=cells), Path(sys.argv[2]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(names), str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    drawn = (tmp_path / "one.svg").read_text()
+    assert all(f"{name}\N{REPLACEMENT CHARACTER}" in drawn for name in ("bell", "escape", "nul", "surrogate"))
+
+
+def test_stored_names_with_control_characters_and_figures_that_are_infinite_or_absent(tmp_path: Path) -> None:
+    """`report` in a process of its own, of a stored run: every format is written, nothing is aborted or traced back."""
+    odd = {"latency_median_s": float("inf"), "throughput_img_s": float("nan"), "macs": None, "top1": float("inf")}
+    rows = [make_record(cell_id=name, variant=name, family=name) for name in ("bell\x07", "nul\x00", "b")]
+    rows.append(make_record(cell_id="odd", variant="odd", latency_ci_high_s=float("inf"), **odd))
+    rows.append(make_record(cell_id="zero", variant="zero", latency_median_s=0.0, throughput_img_s=0.0, params=0))
+    rows.append(make_record(cell_id="none", variant="none", **dict.fromkeys(odd), peak_allocated_bytes=None))
+    run = make_run(tmp_path, rows)
+    for format in FORMATS:
+        done = subprocess.run(
+            [sys.executable, "-m", "archbench", "report", str(run), "--format", format],
+            capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    drawn = (run / "plots" / "latency-over-macs.svg").read_text()
+    assert "bell\N{REPLACEMENT CHARACTER}" in drawn

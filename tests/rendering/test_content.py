@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,19 @@ from builders import SETTINGS, make_environment, make_record, make_rows, make_ru
 from report_parts import part, section, tables, texts
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.model.cell import Network
+from archbench.model.cell import Network, StatedAccuracy
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
 from archbench.rendering import Report, build_report, read_run, write_report
 from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
-from archbench.rendering.content import Fold, Section, Table
+from archbench.rendering.content import Code, Fold, Section, Table
 from archbench.rendering.figures import phase_sections
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import toggles
 from archbench.rendering.trust import failures
+from archbench.suite.plan import make_plan
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -66,7 +69,7 @@ def test_a_row_of_figures(tmp_path: Path) -> None:
         "Setting": "fp32",
         "Batch": "1",
         "Latency ms": "23.2 ±0.3",
-        "p95 ms": "25.1",
+        "p90 ms": "24.5",
         "img/s": "43.5",
         "Peak MiB": "172",
         "Verdict": "ok",
@@ -145,7 +148,7 @@ def test_the_commit_is_short_and_tells_changes(tmp_path: Path) -> None:
 def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
     slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
-    table = tables(section(report_of(tmp_path, *rows, slow), "Inference"))[0]
+    table = tables(section(report_of(tmp_path, *rows, slow, percentiles=(95,)), "Inference"))[0]
     assert [(row[3].split()[0], row[4]) for row in table.rows if row[0] == "slow"] == [("10", "20.0")]
 
 
@@ -361,10 +364,54 @@ def test_the_training_step_is_named_only_where_there_is_one(tmp_path: Path) -> N
 def test_the_command_to_reproduce_names_device_and_code(tmp_path: Path) -> None:
     architectures = (Network(name="torchvision:resnet18"), Network(name="timm:hrnet_w18"))
     plain = texts(section(report_of(tmp_path / "a", make_record(), architectures=architectures), "Measure it again"))
-    assert plain.endswith("archbench run suite.yaml --device cpu")
+    assert "archbench run suite.yaml --device cpu" in plain
+    assert "--allow-code" not in plain
     code = (*architectures, Network(name="mypkg.nets:build"))
     with_code = texts(section(report_of(tmp_path / "b", make_record(), architectures=code), "Measure it again"))
-    assert with_code.endswith("archbench run suite.yaml --device cpu --allow-code")
+    assert "archbench run suite.yaml --device cpu --allow-code" in with_code
+
+
+def test_the_command_to_reproduce_plans_the_cells_of_a_run_that_was_narrowed(tmp_path: Path) -> None:
+    """By the command itself: what it plans in the run's directory is what the report shows."""
+    suite = make_suite()
+    every = make_plan(suite, "cpu").cells
+    narrowed = [one for one in every if one.network.name == "vgg16" or (one.network.name == "resnet18" and one.batch_size == 8)]
+    kept = {one.cell_id for one in narrowed}
+    assert 0 < len(kept) < len(every)
+    rows = [row for row in make_rows(suite, make_environment()) if row.cell_id in kept]
+    run = make_run(tmp_path, rows, suite=suite)
+    said = section(build_report(read_run(run)), "Measure it again").blocks[-1]
+    assert isinstance(said, Code)
+    words = shlex.split(said.text)
+    assert words[:3] == ["archbench", "run", "suite.yaml"]
+    patterns = [after for before, after in pairwise(words) if before == "--only"]
+    assert "vgg16" in patterns
+    assert {one.cell_id for one in make_plan(suite, "cpu", only=patterns).cells} == kept
+
+
+def test_accuracies_say_who_states_them(tmp_path: Path) -> None:
+    own = Network(name="resnet18", accuracy=StatedAccuracy(top1=70.5, source="our run 17", dataset="ImageNet"))
+    rows = [make_record(), make_record(cell_id="r18", architecture="resnet18", variant="resnet18")]
+    said = texts(section(report_of(tmp_path, *rows, architectures=(own, Network(name="resnet50"))), TITLE))
+    assert "stated by the suite: our run 17 | resnet18" in said
+    assert "published for the weights named here, or whoever wrote the suite states" in said
+    alone = texts(section(report_of(tmp_path / "b", rows[1], architectures=(own,)), TITLE))
+    assert "published" not in alone
+    neither = texts(section(report_of(tmp_path / "c", rows[0]), TITLE))
+    assert "stated" not in neither
+    assert "whoever" not in neither
+
+
+TITLE = "Where the accuracies come from"
+
+
+@pytest.mark.parametrize("percentiles", [(90,), (95, 99), ()])
+def test_the_percentiles_are_those_that_were_asked_for(tmp_path: Path, percentiles: tuple[Any, ...]) -> None:
+    row = make_record(latency_p90_s=0.0301, latency_p95_s=0.0402, latency_p99_s=0.0503)
+    table = tables(section(report_of(tmp_path, row, percentiles=percentiles), "Inference"))[0]
+    shown = {head: cell for head, cell in zip(table.headings, table.rows[0], strict=True) if head.startswith("p")}
+    true = {90: "30.1", 95: "40.2", 99: "50.3"}
+    assert shown == {f"p{percent} ms": true[percent] for percent in percentiles}
 
 
 def test_hostile_names_are_harmless(tmp_path: Path) -> None:
