@@ -22,7 +22,7 @@ PLAIN = ("fp32", "contiguous", "off")
 class CellSummary(Struct, frozen=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
-    Latency and throughput are the figures to rank by, percentiles in the same terms: corrected for drift where those are.
+    Latency, its percentiles and throughput are the figures to rank by: corrected for drift where those are.
     Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
     """
 

@@ -54,7 +54,9 @@ def lead(run: RunData) -> tuple[Block, ...]:
     planned = f"{len(every) + len(run.waiting):,} planned cells" if run.waiting else counted(len(every), "cell")
     size = f"{'; '.join(parts)}: {measured:,} of {planned} measured{_when(run)}."
     if run.waiting:
-        size += f" Unfinished: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
+        size += (
+            f" Unfinished: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
+        )
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 
 
@@ -147,7 +149,9 @@ def accuracy(run: RunData) -> Section | None:
         sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
     datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
     apart = "recipes, image sizes or data sets" if len(datasets) > 1 else "recipes or image sizes"
-    published = ["was published for the weights named here"] if any(not one.startswith(_STATED) for one in by_source) else []
+    published = (
+        ["was published for the weights named here"] if any(not one.startswith(_STATED) for one in by_source) else []
+    )
     origins = [*published, *(["whoever wrote the suite states"] if stated else [])]
     note = Paragraph(
         f"Top-1 is what {', or '.join(origins)}, on {' and '.join(datasets)}; it was not measured. "

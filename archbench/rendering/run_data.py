@@ -36,7 +36,7 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     candidates: Candidates
     """The same cells as decisions see them."""
     waiting: tuple[str, ...]
-    """Ids of the cells that the suite asks for and that have no row: the run was stopped, is running, or was narrowed."""
+    """Ids of the suite's cells that have no row: the run was stopped, is running, or was narrowed."""
     rounds: int
     corrected: bool
     """Some latencies are corrected for the machine's drift."""

@@ -375,7 +375,9 @@ def test_the_command_to_reproduce_plans_the_cells_of_a_run_that_was_narrowed(tmp
     """By the command itself: what it plans in the run's directory is what the report shows."""
     suite = make_suite()
     every = make_plan(suite, "cpu").cells
-    narrowed = [one for one in every if one.network.name == "vgg16" or (one.network.name == "resnet18" and one.batch_size == 8)]
+    narrowed = [
+        one for one in every if one.network.name == "vgg16" or (one.network.name == "resnet18" and one.batch_size == 8)
+    ]
     kept = {one.cell_id for one in narrowed}
     assert 0 < len(kept) < len(every)
     rows = [row for row in make_rows(suite, make_environment()) if row.cell_id in kept]
