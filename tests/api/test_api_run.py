@@ -280,12 +280,12 @@ def test_the_reports_python_for_measuring_again_means_the_same_run(tmp_path, mon
     """Run as it stands there, with the objects under the names that it gives them: it finds the run, and resumes it."""
     monkeypatch.chdir(tmp_path)
     tiny, made = TinyNet(2), lambda: TinyNet(5)
-    networks = [tiny, {"name": made}, TinyNet(5), {"name": "lenet5", "num_classes": 7}]
+    networks: list[Any] = [tiny, {"name": made}, TinyNet(5), {"name": "lenet5", "num_classes": 7}]
     run = archbench.run(networks, batch_size=[1, 2], metrics="static", device="cpu", progress=False)
     assert run.statuses == {"ok": 8}
     code = run.path.joinpath("report.md").read_text().partition("```python\n")[2].partition("```")[0]
     names = {"TinyNet": tiny, "lambda_": made, "TinyNet2": networks[2]}
-    found = {}
+    found: dict[str, Any] = {}
     exec(code.replace("archbench.run(", "found['run'] = archbench.run("), {**names, "found": found})
     assert found["run"].path.resolve() == run.path.resolve()
     assert found["run"].rows == run.rows
