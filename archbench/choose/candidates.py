@@ -12,14 +12,13 @@ from msgspec import Struct
 from archbench.catalog import counted_by_label
 from archbench.catalog.pretrained import weights_tag
 from archbench.choose.summary import KEYS, NoiseFloor, noise_floor, summarise
+from archbench.model.axes import TOGGLES
 from archbench.model.errors import UsageError
 from archbench.model.record import FAILED
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-
-_TOGGLES = ["precision", "compile_mode", "memory_format"]
 
 
 class Candidates(Struct, frozen=True, kw_only=True):
@@ -83,7 +82,7 @@ def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
 def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
     """Under how many bundles of toggles each network ran and failed, over all its cells of the run."""
     network = summary.groupby(["run_id", "variant"], sort=False).ngroup().to_numpy()
-    setting = summary.groupby(_TOGGLES, sort=False, dropna=False).ngroup().to_numpy()
+    setting = summary.groupby(list(TOGGLES), sort=False, dropna=False).ngroup().to_numpy()
     pair = network.astype(np.int64) * (setting.max(initial=0) + 1) + setting
     status = summary["status"]
     found: dict[str, NDArray[np.int64]] = {}

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from archbench.choose.evaluate import plain_values
-from archbench.model.axes import toggles_label, toggles_order
+from archbench.model.axes import PLAIN, Toggled
 from archbench.model.reasons import REASONS
 from archbench.model.units import counted, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAIN = ("fp32", "contiguous", "off")
-"""The toggles that others are held against: precision, memory format and mode of compilation."""
 
-
-class CellSummary(Struct, frozen=True, gc=False):
+class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
     Latency, its percentiles and throughput are the figures to rank by: corrected for drift where those are.
@@ -33,9 +28,6 @@ class CellSummary(Struct, frozen=True, gc=False):
     device: str
     hardware_class: str
     phase: str
-    precision: str
-    memory_format: str
-    compile_mode: str
     threads: int | None
     batch_size: int
     input_size: int | None
@@ -80,13 +72,8 @@ class CellSummary(Struct, frozen=True, gc=False):
     @property
     def setting_label(self) -> str:
         """The suite's name for the cell's toggles, or the toggles themselves where it has none."""
-        label = self.setting or toggles_label(self.precision, self.memory_format, self.compile_mode)
+        label = self.setting or self.toggles.label
         return label if self.threads is None else f"{label}, {counted(self.threads, 'thread')}"
-
-    @property
-    def toggles(self) -> tuple[str, str, str]:
-        """Precision, memory format and mode of compilation: what a setting consists of."""
-        return (self.precision, self.memory_format, self.compile_mode)
 
     @property
     def is_plain(self) -> bool:
@@ -123,8 +110,9 @@ class CellSummary(Struct, frozen=True, gc=False):
 
 def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
     """The rows of a summary, in its order."""
-    columns = (plain_values(cells[field]) for field in CellSummary.__struct_fields__)
-    return tuple(CellSummary(*values) for values in zip(*columns, strict=True))
+    fields = CellSummary.__struct_fields__
+    columns = (plain_values(cells[field]) for field in fields)
+    return tuple(CellSummary(**dict(zip(fields, values, strict=True))) for values in zip(*columns, strict=True))
 
 
 def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[str]:
@@ -132,9 +120,9 @@ def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[s
     labels = {one.setting_label: one for one in cells}
     place = {name: number for number, name in enumerate(named)}
 
-    def order(label: str) -> tuple[int, tuple[int, int, int], int]:
+    def order(label: str) -> tuple[int, tuple[int, ...], int]:
         one = labels[label]
-        return (place.get(one.setting or "", len(place)), toggles_order(one.toggles), one.threads or 0)
+        return (place.get(one.setting or "", len(place)), one.toggles.order, one.threads or 0)
 
     return sorted(labels, key=order)
 

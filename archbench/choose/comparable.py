@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from archbench.model.axes import toggles_label
+from archbench.model.axes import TOGGLES, Toggles
 from archbench.model.derived import RANKING_KEYS
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ PUBLISHED = "as published"
 """In the place of an image size: each network at the size that it was published for."""
 _MOST_NAMED = 6
 _PLACE = ["variant", "hardware_class", "phase", "batch_size"]
-_TOGGLES = ["precision", "memory_format", "compile_mode"]
 
 
 class Circumstance(Struct, frozen=True):
@@ -101,12 +100,12 @@ def unlike_settings(frame: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFra
 
     `ahead`, `behind`: rows of `frame`, pair by pair. A setting that failed was tried. One sentence a row ahead.
     """
-    tried = set(frame.loc[frame["status"] != "skipped", [*_PLACE, *_TOGGLES]].itertuples(index=False, name=None))
+    tried = set(frame.loc[frame["status"] != "skipped", [*_PLACE, *TOGGLES]].itertuples(index=False, name=None))
     untried: dict[tuple[str, str], list[str]] = {}
-    pairs = zip(ahead[["variant", *_TOGGLES]].values.tolist(), behind[_PLACE].values.tolist(), strict=True)
+    pairs = zip(ahead[["variant", *TOGGLES]].values.tolist(), behind[_PLACE].values.tolist(), strict=True)
     for (first, *toggles), place in pairs:
         if (*place, *toggles) not in tried:
-            untried.setdefault((first, toggles_label(*toggles)), []).append(place[0])
+            untried.setdefault((first, Toggles(**dict(zip(TOGGLES, toggles, strict=True))).label), []).append(place[0])
     return tuple(
         Footnote(
             "setting",

@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
+from archbench.model.axes import Toggles
 
 KNEE = 0.05
 """How far below the best throughput the knee may lie: less is not worth a larger batch's latency and memory."""
@@ -80,7 +81,7 @@ class Correlation(Struct, frozen=True, kw_only=True):
 
 def curves(cells: Iterable[CellSummary]) -> list[Curve]:
     """A curve for each network, image size, phase and setting in `cells`, in the order of first cells."""
-    together: dict[tuple[str, int | None, str, tuple[str, str, str], int | None], list[CellSummary]] = {}
+    together: dict[tuple[str, int | None, str, Toggles, int | None], list[CellSummary]] = {}
     for one in cells:
         if one.is_usable or one.status == "oom":
             key = (one.variant, one.input_size, one.phase, one.toggles, one.threads)

@@ -13,6 +13,7 @@ from archbench.catalog.pretrained import loading_line
 from archbench.choose.candidates import Candidates
 from archbench.choose.exclusion import LeftOut
 from archbench.choose.pick import Choice, Goal, Question, Ranking, cells_of, every_cell, pick
+from archbench.model.axes import TOGGLES
 from archbench.model.cell import Network
 from archbench.model.derived import judged_columns
 from archbench.model.suite import Bound, Decision, Suite
@@ -203,7 +204,7 @@ def _baseline(decision: Decision, candidates: Candidates, question: Question, ra
 
 def _of_the_cell(term: Expression) -> bool:
     """Whether a condition fixes the phase, batch, setting and the like, and neither figures nor the network."""
-    fixed = {"phase", "batch_size", "precision", "compile_mode", "memory_format", "threads", "setting", "device"}
+    fixed = {"phase", "batch_size", *TOGGLES, "threads", "setting", "device"}
     return isinstance(term, Compare) and term.column in fixed
 
 

@@ -23,6 +23,7 @@ from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
 from archbench.choose.margins import INTERVALS, Estimate, Margin, dominating, margin, pareto_front
 from archbench.choose.summary import fit_rows
+from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.record import Column
@@ -107,7 +108,7 @@ def asked(
     )
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class Choice(Toggled, frozen=True, kw_only=True):
     """One cell in a ranking: a network under the setting that serves the goal best."""
 
     rank: int
@@ -115,9 +116,6 @@ class Choice(Struct, frozen=True, kw_only=True):
     network: str
     architecture: str
     setting: str | None
-    precision: str
-    memory_format: str
-    compile_mode: str
     phase: str
     batch_size: int
     input_size: int | None

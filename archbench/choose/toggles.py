@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
-from archbench.choose.cell_summary import PLAIN, CellSummary
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import LONGEST_LOG, WIDEST
-from archbench.model.axes import toggles_order
+from archbench.model.axes import PLAIN, Toggles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +25,6 @@ _BLOCK = 256
 _MOST_NAMED = 200
 """Flips of one comparison that are named; all are counted."""
 NEVER = math.inf
-Toggles = tuple[str, str, str]
-"""Precision, memory format and mode of compilation."""
 Alike = dict[Toggles, CellSummary]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
@@ -97,7 +96,7 @@ def gain(base: CellSummary, head: CellSummary, measure: Measure = "latency") -> 
 
 def alike(cells: Iterable[CellSummary]) -> list[Alike]:
     """The cells that differ in nothing but toggles together, by toggles; smallest batch first, then by name."""
-    together: dict[tuple[str, int, str, int, int], dict[tuple[str, str, str], CellSummary]] = {}
+    together: dict[tuple[str, int, str, int, int], Alike] = {}
     for one in cells:
         key = (one.phase, one.batch_size, one.variant, one.input_size or 0, one.threads or 0)
         together.setdefault(key, {})[one.toggles] = one
@@ -133,12 +132,12 @@ def _planned(measured: Sequence[Toggles], ladder: Sequence[Toggles]) -> list[tup
     rungs = [toggles for toggles in ladder if toggles in measured]
     under = dict(zip(rungs[1:], rungs, strict=False))
     planned = []
-    for after in sorted(measured, key=toggles_order):
-        befores = [toggles for toggles in _less_one(after) if toggles in measured]
+    for after in sorted(measured, key=lambda toggles: toggles.order):
+        befores = [toggles for toggles in after.less_one() if toggles in measured]
         previous = under.get(after)
-        if previous is not None and previous not in befores and len(_changed(previous, after)) == 1:
+        if previous is not None and previous not in befores and len(after.added_to(previous)) == 1:
             befores.append(previous)
-        planned += [(before, after, _changed(before, after)[0]) for before in befores]
+        planned += [(before, after, after.added_to(before)[0]) for before in befores]
     return planned
 
 
@@ -208,23 +207,6 @@ def _log_time(one: CellSummary, measure: Measure) -> _LogTime:
     return math.log(value) if measure == "latency" else -math.log(value), half
 
 
-def _less_one(toggles: Toggles) -> list[Toggles]:
-    """The same setting with one of its toggles off, for each that is on."""
-    precision, memory_format, compile_mode = toggles
-    less = [
-        (PLAIN[0], memory_format, compile_mode),
-        (precision, PLAIN[1], compile_mode),
-        (precision, memory_format, PLAIN[2]),
-    ]
-    return [one for one in less if one != toggles]
-
-
-def _changed(before: Toggles, after: Toggles) -> list[str]:
-    """The toggles of `after` that `before` lacks, in words."""
-    pairs = zip(before, after, ("{}", "{}", "compile={}"), strict=True)
-    return [words.format(now) for then, now, words in pairs if then != now]
-
-
 class Images(Struct, frozen=True, kw_only=True):
     """A number of images with its 95 % interval, whose upper end may be never; no interval where a side has none."""
 
@@ -255,9 +237,9 @@ def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
     """
     found = []
     for settings in groups:
-        for (precision, memory_format, compile_mode), compiled in settings.items():
-            eager = settings.get((precision, memory_format, "off"))
-            if compile_mode == "off" or eager is None or not (eager.is_usable and compiled.is_usable):
+        for toggles, compiled in settings.items():
+            eager = settings.get(replace(toggles, compile_mode="off"))
+            if toggles.compile_mode == "off" or eager is None or not (eager.is_usable and compiled.is_usable):
                 continue
             ratio = gain(eager, compiled, "throughput")
             if ratio is not None:

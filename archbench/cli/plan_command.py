@@ -158,18 +158,14 @@ def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
 
 def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:
     """Where the cell's setting stands in the suite; without one, its toggles, the plain ones first."""
-    from archbench.model.axes import toggles_order
-
     if cell.setting is not None:
         return (list(suite.settings).index(cell.setting), cell.threads or 0)
-    toggles = toggles_order((cell.precision, cell.memory_format, cell.compile_mode))
-    return (len(suite.settings), *toggles, cell.threads or 0)
+    return (len(suite.settings), *cell.toggles.order, cell.threads or 0)
 
 
 def _setting(cell: Cell) -> str:
     """The setting's name; without one, the toggles that are not at their default."""
-    from archbench.model.axes import toggles_label
     from archbench.model.units import counted
 
-    label = cell.setting or toggles_label(cell.precision, cell.memory_format, cell.compile_mode)
+    label = cell.setting or cell.toggles.label
     return label if cell.threads is None else f"{label}, {counted(cell.threads, 'thread')}"

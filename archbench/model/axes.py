@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 Phase = Literal["inference", "training"]
 Precision = Literal["fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -27,17 +30,58 @@ Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""
 
 
-def toggles_label(precision: str, memory_format: str, compile_mode: str) -> str:
-    """A bundle of toggles in words: `amp-bf16, channels_last, compile=default`."""
-    words = [precision]
-    if memory_format != "contiguous":
-        words.append(memory_format)
-    if compile_mode != "off":
-        words.append(f"compile={compile_mode}")
-    return ", ".join(words)
+class Toggled(Struct, frozen=True, kw_only=True):
+    """What has toggles among its fields: how a network is run, which changes its speed and not what it computes.
+
+    Unless told otherwise it is run as papers measure it.
+    """
+
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "contiguous"
+    compile_mode: CompileMode = "off"
+
+    @property
+    def toggles(self) -> Toggles:
+        """These fields alone."""
+        return Toggles(**{name: getattr(self, name) for name in TOGGLES})
 
 
-def toggles_order(toggles: tuple[str, str, str]) -> tuple[int, int, int]:
-    """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
-    precision, memory_format, compile_mode = toggles
-    return (PRECISIONS.index(precision), MEMORY_FORMATS.index(memory_format), COMPILE_MODES.index(compile_mode))
+class Toggles(Toggled, frozen=True):
+    """A setting, whatever a suite calls it."""
+
+    @property
+    def label(self) -> str:
+        """In words: `amp-bf16, channels_last, compile=default`."""
+        return ", ".join([self.precision, *(self._word(name) for name in TOGGLES[1:] if self._is_on(name))])
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
+        return tuple(_LEGAL[name].index(getattr(self, name)) for name in TOGGLES)
+
+    def less_one(self) -> list[Toggles]:
+        """The same with one of them off, for each that is on."""
+        return [replace(self, **{name: getattr(PLAIN, name)}) for name in TOGGLES if self._is_on(name)]
+
+    def added_to(self, before: Toggles) -> list[str]:
+        """Those that `before` lacks, in words."""
+        return [self._word(name) for name in TOGGLES if getattr(self, name) != getattr(before, name)]
+
+    def _is_on(self, name: str) -> bool:
+        return bool(getattr(self, name) != getattr(PLAIN, name))
+
+    def _word(self, name: str) -> str:
+        return f"{_PREFIX.get(name, '')}{getattr(self, name)}"
+
+
+TOGGLES: tuple[str, ...] = Toggled.__struct_fields__
+"""Their names: columns, axes, options."""
+PLAIN = Toggles()
+"""What others are held against."""
+_LEGAL: dict[str, tuple[str, ...]] = {
+    "precision": PRECISIONS,
+    "memory_format": MEMORY_FORMATS,
+    "compile_mode": COMPILE_MODES,
+}
+_PREFIX = {"compile_mode": "compile="}
+"""Before values that do not say by themselves what they are of."""

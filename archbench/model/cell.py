@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from archbench.model.axes import CompileMode, DeviceKind, Head, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.axes import DeviceKind, Head, Phase, Scalar, Toggled
 
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
@@ -66,15 +66,12 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.name}[{inside}]" if inside else self.name
 
 
-class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
     """One point of a suite: a network at one batch size, phase and set of toggles, on one kind of device."""
 
     network: Network
     batch_size: PositiveInt
     phase: Phase = "inference"
-    precision: Precision = "fp32"
-    compile_mode: CompileMode = "off"
-    memory_format: MemoryFormat = "contiguous"
     device: DeviceKind = "cpu"
     threads: Threads | None = None
     """Of one operator, on the CPU; `None`: what the machine has by default (`archbench.measure.state`)."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
-from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision
+from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision, Toggled
 from archbench.model.cell import Network, PositiveInt, Threads
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
@@ -54,12 +54,9 @@ AXES = Axes.__struct_fields__
 """Their names."""
 
 
-class Setting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Setting(Toggled, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A named bundle of toggles; `only` restricts it to the cells that match."""
 
-    precision: Precision = "fp32"
-    compile_mode: CompileMode = "off"
-    memory_format: MemoryFormat = "contiguous"
     only: Filter = Filter()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
 from archbench.choose.pick import ACCURACIES, Choice
-from archbench.model.axes import toggles_label
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, percent
 from archbench.query.expression import show
@@ -244,4 +243,4 @@ def _suspect(one: Choice) -> bool:
 
 
 def _setting(one: Choice) -> str:
-    return toggles_label(one.precision, one.memory_format, one.compile_mode)
+    return one.toggles.label

@@ -8,6 +8,7 @@ from collections import Counter
 from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
+from archbench.model.axes import Toggles
 from archbench.model.profile import StageProfile
 from archbench.model.units import (
     GIGA,
@@ -243,5 +244,5 @@ def _memory_row(pair: tuple[CellSummary, CellSummary | None]) -> tuple[str, ...]
     )
 
 
-def _place(one: CellSummary) -> tuple[str, int | None, int, tuple[str, str, str], int | None]:
+def _place(one: CellSummary) -> tuple[str, int | None, int, Toggles, int | None]:
     return (one.variant, one.input_size, one.batch_size, one.toggles, one.threads)

@@ -10,7 +10,6 @@ from keyword import iskeyword
 import msgspec
 from msgspec.structs import replace
 
-from archbench.model.axes import toggles_label
 from archbench.model.cell import is_passed, is_user_code, short_id
 from archbench.model.environment import Environment, Gpu
 from archbench.model.units import GIB, NULL, counted, duration, whole
@@ -105,7 +104,7 @@ def _cpu_state(here: Environment) -> str:
 def _legend(run: RunData) -> tuple[Block, ...]:
     used = {one.setting for one in run.cells}
     rows = tuple(
-        (name, toggles_label(setting.precision, setting.memory_format, setting.compile_mode))
+        (name, setting.toggles.label)
         for name, setting in run.suite.settings.items()
         if name in used and name != setting.precision
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Picked, Ranking
-from archbench.model.axes import toggles_label
 from archbench.model.derived import without_unit
 from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Report, Section, Table, table
 from archbench.rendering.values import difference, heading, number, why_left_out
@@ -80,7 +79,7 @@ def _table(choices: Sequence[Choice], picked: Picked) -> Table:
             [
                 str(one.rank) if single else "",
                 f"{one.network} {MARK}" if one.verdict == "suspect" else one.network,
-                toggles_label(one.precision, one.memory_format, one.compile_mode),
+                one.toggles.label,
                 *(str(getattr(one, name)) for name in varying),
                 judged,
                 *([_behind(one, choices[0])] if single else []),

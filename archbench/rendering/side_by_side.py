@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
-from archbench.model.axes import toggles_order
+from archbench.model.axes import Toggles
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, percent, whole
 from archbench.rendering.content import Block, Paragraph, Section, listed, table
@@ -21,7 +21,7 @@ from archbench.rendering.trust import counted
 
 _WIDEST = 6
 """Columns of figures in one table, beside network, setting and batch."""
-_Key = tuple[str, int, tuple[str, str, str], str, int, int]
+_Key = tuple[str, int, Toggles, str, int, int]
 _DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
     ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
     ("System", lambda here: f"{here.os}, {here.kernel}"),
@@ -117,7 +117,7 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
             cells.setdefault(key, {})[each.letter] = one
     sections = []
     for phase, title in PHASES.items():
-        keys = sorted(cells, key=lambda key: (key[1], toggles_order(key[2]), key[3:]))
+        keys = sorted(cells, key=lambda key: (key[1], key[2].order, key[3:]))
         shared = [cells[key] for key in keys if key[0] == phase and len(cells[key]) > 1]
         if shared:
             parts = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from archbench.choose.cell_summary import PLAIN, CellSummary
+from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import WIDEST, duel
 from archbench.choose.toggles import (
     Alike,
@@ -25,6 +25,7 @@ from archbench.choose.toggles import (
     rank_flips,
     steps,
 )
+from archbench.model.axes import PLAIN
 from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, rounded, scientific
 from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, table
 from archbench.rendering.figures import PHASES

@@ -8,14 +8,16 @@ from fnmatch import fnmatchcase
 from functools import cache
 from itertools import product
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.axes import PLAIN, TOGGLES, DeviceKind, Phase, Scalar, Toggles
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.suite import AXES, Filter, Section, Suite
@@ -53,9 +55,7 @@ def matches(filter: Filter, cell: Cell) -> bool:
         and (not filter.batch_size or cell.batch_size in filter.batch_size)
         and (not filter.input_size or input_size_of(network) in filter.input_size)
         and (not filter.phase or cell.phase in filter.phase)
-        and (not filter.precision or cell.precision in filter.precision)
-        and (not filter.compile_mode or cell.compile_mode in filter.compile_mode)
-        and (not filter.memory_format or cell.memory_format in filter.memory_format)
+        and all(getattr(cell, name) in wanted for name in TOGGLES if (wanted := getattr(filter, name)))
         and (not filter.threads or cell.threads in filter.threads)
         and (not filter.device or cell.device in filter.device)
     )
@@ -67,9 +67,7 @@ _KEYS: dict[str, Callable[[Cell], object]] = {
     "batch_size": lambda cell: cell.batch_size,
     "input_size": lambda cell: input_size_of(cell.network),
     "phase": lambda cell: cell.phase,
-    "precision": lambda cell: cell.precision,
-    "compile_mode": lambda cell: cell.compile_mode,
-    "memory_format": lambda cell: cell.memory_format,
+    **{name: attrgetter(name) for name in TOGGLES},
     "threads": lambda cell: cell.threads,
     "device": lambda cell: cell.device,
     "setting": lambda cell: cell.setting,
@@ -81,9 +79,7 @@ class _Bundle(Struct, frozen=True):
     """One set of toggles, whether a setting names it or a product of axes holds it."""
 
     setting: str | None
-    precision: Precision
-    compile_mode: CompileMode
-    memory_format: MemoryFormat
+    toggles: Toggles
     only: Filter = Filter()
 
 
@@ -118,9 +114,7 @@ def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Ce
                 network=sized,
                 batch_size=batch,
                 phase=phase,
-                precision=bundle.precision,
-                compile_mode=bundle.compile_mode,
-                memory_format=bundle.memory_format,
+                **asdict(bundle.toggles),
                 device=device,
                 threads=own_threads,
                 setting=bundle.setting,
@@ -137,23 +131,13 @@ def _belongs(network: Network, section: Section) -> bool:
 
 def _bundles(suite: Suite, section: Section) -> list[_Bundle]:
     """Toggles that the section crosses itself go before the suite's settings, and these before the suite's axes."""
-    crossed = any(toggle is not None for toggle in (section.precision, section.compile_mode, section.memory_format))
+    crossed = any(getattr(section, name) is not None for name in TOGGLES)
     if suite.settings and not crossed:
         names = suite.settings if section.settings is None else section.settings
-        return [
-            _Bundle(name, one.precision, one.compile_mode, one.memory_format, one.only)
-            for name in names
-            for one in (suite.settings[name],)
-        ]
+        return [_Bundle(name, suite.settings[name].toggles, suite.settings[name].only) for name in names]
     axes = suite.axes
-    return [
-        _Bundle(None, *toggles)
-        for toggles in product(
-            section.precision or axes.precision or ("fp32",),
-            section.compile_mode or axes.compile_mode or ("off",),
-            section.memory_format or axes.memory_format or ("contiguous",),
-        )
-    ]
+    values = [getattr(section, name) or getattr(axes, name) or (getattr(PLAIN, name),) for name in TOGGLES]
+    return [_Bundle(None, Toggles(**dict(zip(TOGGLES, toggles, strict=True)))) for toggles in product(*values)]
 
 
 def _sized(network: Network, size: int | None) -> Network:

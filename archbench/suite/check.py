@@ -12,7 +12,7 @@ from msgspec import Struct, inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import DeviceKind
+from archbench.model.axes import TOGGLES, DeviceKind
 from archbench.model.cell import Network
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
@@ -23,8 +23,6 @@ from archbench.query.quantity import stored_value
 from archbench.suite.document import ValuePath
 from archbench.suite.schema import ArchitectureEntry, SuiteFile
 from archbench.suite.shape import Origin, shaped
-
-TOGGLES = ("precision", "compile_mode", "memory_format")
 
 
 @cache
