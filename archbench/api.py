@@ -391,6 +391,7 @@ def gate(
     only: OneOrMore[str] = (),
     aa: bool = False,
     static: bool = False,
+    accept: str | None = None,
     max_time: str | None = None,
     out: PathOrText | None = None,
     device: str = "auto",
@@ -403,6 +404,7 @@ def gate(
     - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
     - `aa`: base against itself, to learn how widely each cell scatters here.
     - `static`: only what is counted, predicted and traced, on any machine.
+    - `accept`: what fails is meant, for this reason: so it says beside the suite (`speed.accepted.yaml`), and passes.
     - `max_time`: stop measuring after so long: `90s`, `10m`, `2h`.
     - `out`: the gate's directory; else one under `results/gate/`, and there the one that this call began before.
 
@@ -417,6 +419,7 @@ def gate(
         only=_several(only),
         aa=aa,
         static=static,
+        accept=accept,
         max_time=max_time,
         out=_path(out),
         device=device,

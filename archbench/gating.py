@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from archbench.comparison.accepted import accepted_file, apply_accepted
 from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
 from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
 from archbench.comparison.interleave import Interleave
 from archbench.comparison.pair_store import PairStore
-from archbench.comparison.sides import Project, SideRun, SideSpec, find_project, opened, read_side, uncommitted
+from archbench.comparison.sides import (
+    Project,
+    SideRun,
+    SideSpec,
+    content_at,
+    find_project,
+    opened,
+    read_side,
+    uncommitted,
+)
 from archbench.comparison.static import static_gate
 from archbench.model.cell import Cell, Plan
-from archbench.model.comparison import Comparison
+from archbench.model.comparison import Comparison, SuiteFile
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
@@ -25,7 +39,7 @@ from archbench.model.suite import Suite
 from archbench.progress import PairProgress
 from archbench.results import suite_hash
 from archbench.session import callers_level, describe, held
-from archbench.suite import read_suite
+from archbench.suite import lines_of, read_suite
 from archbench.suite.plan import make_plan, parse_cell
 from archbench.worker import WorkerClient, run_lock
 
@@ -43,6 +57,7 @@ def gate_of(
     only: Sequence[str],
     aa: bool,
     static: bool,
+    accept: str | None,
     max_time: str | None,
     out: Path | None,
     device: str,
@@ -51,6 +66,8 @@ def gate_of(
     progress: bool | None,
 ) -> tuple[Comparison, Path]:
     """The comparison and the directory in which it lies. Parameters as of `archbench.gate`; errors as there."""
+    if accept is not None and (aa or not accept.strip()):
+        raise UsageError("--aa finds nothing to --accept" if aa else "--accept needs a reason: why is it meant?")
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
     if aa and head is not None:
         raise UsageError("--aa sets base against itself; leave --head away")
@@ -66,10 +83,11 @@ def gate_of(
     if static:
         place = out or Path("results") / "static" / suite.suite
         options = _static_options(environment.device, only, allow_code)
-        return static_gate(Path(what), sides, project, place, python=sys.executable, options=options), place
+        found = static_gate(Path(what), sides, project, place, python=sys.executable, options=options)
+        return _told(found, Path(what), lines_of(suite, text), sides[0], project, accept), place
     with held(environment, force=force):
         spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
-        store = open_gate(spec, text, out)
+        store = open_gate(spec, text, out, finished=accept is not None)
         protocol = protocol_for(plan.device, suite.protocol)
         with run_lock(store.path), ExitStack() as trees:
             play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol)
@@ -78,7 +96,26 @@ def gate_of(
                 for side in (spec.base, spec.head)
             ]
             _play(play, store, ("base", "head"), runs, spec.device, budget_s, progress)
-            return finish(play, spec, plan, runs), store.path
+            found = finish(play, spec, plan, runs)
+    return _told(found, Path(what), lines_of(suite, text), sides[0], project, accept), store.path
+
+
+def _told(
+    comparison: Comparison,
+    suite: Path,
+    lines: dict[str, int],
+    base: SideSpec,
+    project: Project | None,
+    accept: str | None,
+) -> Comparison:
+    """The comparison with the lines of the suite, and what the file beside it accepts, marked as that."""
+    file = accepted_file(suite)
+    here, before = str(suite), ""
+    if project is not None:
+        here = os.path.relpath(suite, project.root)
+        before = content_at(project, base, os.path.relpath(file, project.root))
+    found = msgspec.structs.replace(comparison, suite_file=SuiteFile(path=here, lines=lines))
+    return apply_accepted(found, file, before, accept, date.today())
 
 
 def duel_of(

@@ -21,12 +21,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from archbench.comparison import Rows, compare, read_rows
+from archbench.comparison.judge import judge_whole
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.environment import Environment
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS
+from archbench.stats.paired import unpaired
 
 CELLS = 100
 PROCESSES = 10
@@ -41,6 +43,15 @@ SCENARIOS = (
     (0.02, 0.00, ()),
     (0.02, 0.00, (DAYS_FLOOR,)),
     (0.01, 0.05, (DAYS_FLOOR,)),
+)
+WHOLE_SLOWER = (0.0, 0.02, 0.03, 0.05, 0.10)
+WHOLE = (
+    # cells, processes a side, sd of a process, sd of a cell's own shift
+    (6, 3, 0.01, 0.00),
+    (6, 3, 0.03, 0.00),
+    (6, 3, 0.03, 0.03),
+    (6, 3, 0.05, 0.00),
+    (40, 3, 0.03, 0.03),
 )
 _MACHINE = Environment(
     hardware_class="simulated GPU",
@@ -121,6 +132,21 @@ def rates(suites: int, *, shift: float, slowdown: float, floors: Sequence[Floor]
     return Rates(float(np.mean(found)), float(np.mean(innocent)), silent, float(np.mean(spreads)))
 
 
+def whole_slower(suites: int, *, cells: int, processes: int, sd: float, slower: float, own_shift: float = 0.0) -> float:
+    """Share of suites that are slower as a whole, every cell of which takes `slower` more in the head.
+
+    `sd`: of a process's log time; `own_shift`: sd of what a cell of its own shifts by from one session to the other.
+    """
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(suites):
+        base = rng.normal(0, sd, (cells, processes))
+        head = rng.normal(0, sd, (cells, processes)) + rng.normal(0, own_shift, (cells, 1)) + np.log1p(slower)
+        whole = judge_whole([unpaired(*sides) for sides in zip(np.exp(base), np.exp(head), strict=True)])
+        found += whole is not None and whole.verdict == "slower"
+    return found / suites
+
+
 def fixed_percentage(suites: int, *, limit: float, processes: int, shift: float = 0.0) -> float:
     """Share of A/A suites in which a rule that knows no noise, median more than `limit` slower, blames a cell.
 
@@ -154,6 +180,15 @@ def main() -> None:
         print(
             f"{shift:+5.0%} {slowdown:8.0%} {line.floor:6.1%} {found} {line.innocent:15.1%} {line.silent:6}", flush=True
         )
+
+    print("all cells together, each slower by the same; its own shift from session to session")
+    print(f"{'cells':>5} {'processes':>9} {'sd':>5} {'shift':>5} " + " ".join(f"{s:+6.0%}" for s in WHOLE_SLOWER))
+    for cells, processes, sd, shift in WHOLE:
+        shares = [
+            whole_slower(10 * suites, cells=cells, processes=processes, sd=sd, slower=slower, own_shift=shift)
+            for slower in WHOLE_SLOWER
+        ]
+        print(f"{cells:5} {processes:9} {sd:5.1%} {shift:5.1%} " + " ".join(f"{share:6.1%}" for share in shares))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ def command(
         bool,
         typer.Option("--static", help="Only what is counted, predicted and traced, on any machine; nothing is timed."),
     ] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="What fails is meant: say why, in SUITE.accepted.yaml, to be committed."),
+    ] = None,
     max_time: Annotated[
         str | None, typer.Option(metavar="10m", help="Stop measuring after so long: 90s, 10m, 2h.")
     ] = None,
@@ -63,6 +67,7 @@ def command(
             only=only or (),
             aa=aa,
             static=static,
+            accept=accept,
             max_time=max_time,
             out=out,
             device=device,
@@ -79,6 +84,8 @@ def command(
     if isinstance(text, str):
         print(text, end="")
         print(f"archbench: {place}", file=sys.stderr)
+        if comparison.regressed:
+            print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
     else:
         for written in write_comparison(comparison, format, place / f"{format}.json"):
             print(written)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from archbench.model.comparison import Finding
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
-from archbench.model.units import MIB, percent, whole
+from archbench.model.units import MIB, change, percent, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +98,8 @@ def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: 
 
 
 def _changed(cell: str, column: str, base: float, head: float, rule: str) -> Finding:
-    what = f"{column} {base:,.0f} → {head:,.0f} ({rule})"
+    by = f", {change(head / base - 1)}" if base else ""
+    what = f"{column} {base:,.0f} → {head:,.0f}{by} ({rule})"
     return Finding(cell_id=cell, column=column, base=float(base), head=float(head), what=what, fails=True)
 
 

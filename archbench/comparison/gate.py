@@ -108,8 +108,10 @@ class GatePlay(Interleave):
         return outlook(self.logs, self.thresholds, screen_pairs=self._screen_pairs)
 
 
-def open_gate(spec: GateSpec, suite_text: str, out: Path | None = None) -> PairStore[GateSpec]:
-    """The gate to continue, in `out` or the latest that was not finished; or a new one.
+def open_gate(
+    spec: GateSpec, suite_text: str, out: Path | None = None, *, finished: bool = False
+) -> PairStore[GateSpec]:
+    """The gate to continue, in `out` or the latest that was not finished (with `finished`: the latest); or a new one.
 
     Raises `UsageError` where `out` holds something else, `UnfitError` where it holds one of another machine.
     """
@@ -120,7 +122,7 @@ def open_gate(spec: GateSpec, suite_text: str, out: Path | None = None) -> PairS
             return store
         return PairStore.create(out, spec, suite=suite_text)
     for store in find_stores(GATES / spec.suite, spec):
-        if not (store.path / "comparison.json").exists():
+        if finished or not (store.path / "comparison.json").exists():
             return store
         break  # the last one was finished: the same command begins a new one
     return PairStore.create(GATES / spec.suite / dated(spec.identity), spec, suite=suite_text)

@@ -23,6 +23,7 @@ from archbench.model.comparison import (
     CellVerdict,
     Figures,
     Floor,
+    Whole,
     Why,
 )
 from archbench.model.pair import ProcessPair
@@ -30,11 +31,13 @@ from archbench.model.reasons import REASONS
 from archbench.model.record import Record
 from archbench.model.units import change, percent
 from archbench.stats import median_interval
-from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm
+from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired, t_quantile
 from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, trimmed
 
 LEVEL = 0.01
 """Chance of calling any cell of two runs slower that is not, over all cells of a comparison; and of faster."""
+WHOLE_CELLS = 5
+"""Fewest cells that are judged together: of fewer, nobody knows how far they lie apart by chance."""
 DUEL_LEVEL = 0.025
 """Of each one-sided test: 5 % that a cell is called faster or slower which is neither, over all rivals together."""
 FEWEST_CONFIRMING = 6
@@ -205,6 +208,39 @@ def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, 
             "below_floor", f"{by}, not shown to exceed {known}; the baseline is stored, `archbench gate` sees less"
         )
     return Why("shown", f"{by}, beyond {known}; the baseline is stored")
+
+
+def judge_whole(estimates: Sequence[LogRatio], floors: Sequence[Floor] = ()) -> Whole | None:
+    """All cells together that more than one process measured on each side; `None` for fewer than `WHOLE_CELLS`.
+
+    Student's t over the cells' mean log ratios: how far these lie apart is what chance does to a cell, be it the noise
+    of its processes or a shift of its own from one session to the other. The mean must be shown at `LEVEL` to exceed
+    `VISIBLE_EFFECT`, and what two single processes (or sessions, where `floors` know of them) differ by, over the root
+    of the cells. A day that slows all cells down by more cannot be told from the code, as ever with a stored baseline.
+    How often it errs and finds: benchmarks/simulated_stored.py.
+    """
+    known = [one for one in estimates if one.sd is not None]
+    if len(known) < WHOLE_CELLS:
+        return None
+    freedom = sum(one.freedom or 0.0 for one in known)
+    apart = t_quantile(freedom, 0.975) * math.sqrt(sum((one.sd or 0.0) ** 2 for one in known) / len(known))
+    apart = max([apart, *(math.log1p(floor.spread) for floor in floors)])
+    margin = max(math.log1p(VISIBLE_EFFECT), apart / math.sqrt(len(known)))
+    mean = paired([one.mean for one in known])
+    p = mean.p_slower(margin) if mean.mean > 0 else mean.p_faster(-margin)
+    ends = mean.interval()
+    assert p is not None
+    assert ends is not None
+    shown = p <= LEVEL
+    return Whole(
+        cells=len(known),
+        ratio=mean.ratio,
+        ci_low=ends[0],
+        ci_high=ends[1],
+        p=p,
+        margin=math.expm1(margin),
+        verdict="undecided" if not shown else "slower" if mean.mean > 0 else "faster",
+    )
 
 
 def judge_pairs(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> tuple[CellComparison, ...]:

@@ -97,6 +97,11 @@ def uncommitted(project: Project) -> tuple[str, ...]:
     return tuple(line[3:] if line[2:3] == " " else line[2:] for line in text.splitlines())
 
 
+def content_at(project: Project, side: SideSpec, path: str) -> str:
+    """The text of a file (its path from the root) at a side's commit; empty where it is none, or lacks the file."""
+    return (_git(project.root, "show", f"{side.identity}:{path}") or "") if side.kind == "revision" else ""
+
+
 @contextmanager
 def opened(spec: SideSpec, project: Project | None, folder: Path, python: str) -> Iterator[SideRun]:
     """Make a side's code available: a revision is checked out below `folder`, and gone again afterwards.

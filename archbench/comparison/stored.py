@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.comparison.counted import findings
-from archbench.comparison.judge import invalid_codes, judge_runs, remedy_of
+from archbench.comparison.judge import invalid_codes, judge_runs, judge_whole, remedy_of
 from archbench.comparison.rows import (
     Rows,
     at_any_threads,
@@ -26,10 +26,19 @@ from archbench.comparison.rows import (
     side_of,
 )
 from archbench.comparison.timed import Timed, timed, undisturbed, usable
-from archbench.model.comparison import CellComparison, Comparison, Figures, Floor, Metric, Side, Why
+from archbench.model.comparison import (
+    CLOCK_TOLERANCE,
+    CellComparison,
+    Comparison,
+    Figures,
+    Floor,
+    Metric,
+    Side,
+    Why,
+)
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.units import percent
-from archbench.stats.paired import unpaired
+from archbench.stats.paired import LogRatio, unpaired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +49,6 @@ _TAKEN = ["architecture", "variant", "status", "reasons", "batch_size", "latency
 _TAKEN += [f"rank_{name}" for name in ("latency_s", "latency_low_s", "latency_high_s")]
 _TAKEN += [f"rank_throughput_{name}img_s" for name in ("", "low_", "high_")]
 _TAKEN += ["peak_allocated_bytes", "peak_reserved_bytes", "params", "macs", "sm_clock_mhz"]
-_SHIFT_CELLS = 5
-"""From this many cells on, what they share is worth a sentence."""
 
 
 def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequence[Floor] = ()) -> Comparison:
@@ -72,7 +79,10 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     calm = [undisturbed(rows.frame) for rows in (base, head)]
     before, after, drift = timed(*calm, shared_canary=shared, correct=not (flags or other_threads))
     floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
-    cells, untimed = _cells(before, after, floor)
+    pairs, untimed = _pairs(before, after)
+    cells = tuple(_compared(pairs, floor))
+    steady = [pair for pair in pairs if abs(pair.clock or 0.0) <= CLOCK_TOLERANCE]
+    whole = judge_whole([estimate for pair in steady if (estimate := pair.estimate)], floors)
     notes = [
         *([_stored(ours, floor)] if cells else []),
         *differences(base, head, ours, theirs),
@@ -81,7 +91,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
         *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
         *_canary(before, drift, shared, other_flags=bool(flags or other_threads)),
-        *_shift(cells),
+        *([whole.sentence] if whole else []),
         *_untimed(untimed),
     ]
     return Comparison(
@@ -92,6 +102,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         findings=findings(before.cells, after.cells, may_lack="suite" in allow),
         notes=tuple(notes),
         floor=floor,
+        whole=whole,
         compared=tuple(_ended_ok(before.cells).intersection(_ended_ok(after.cells), sort=False)),
         duration_s=float(base.frame["duration_s"].sum() + head.frame["duration_s"].sum()),
     )
@@ -149,9 +160,14 @@ class _Pair(Struct, frozen=True, kw_only=True):
         ours, theirs = self.base["sm_clock_mhz"], self.head["sm_clock_mhz"]
         return theirs / ours - 1 if ours and theirs else None
 
+    @property
+    def estimate(self) -> LogRatio | None:
+        """What the processes say; `None` where a side has none that is fit."""
+        return unpaired(self.base_times, self.head_times) if self.base_times and self.head_times else None
 
-def _cells(base: Timed, head: Timed, floor: Floor | None) -> tuple[tuple[CellComparison, ...], int]:
-    """Every cell measured on both sides, in the base's order; and how many of these neither side timed."""
+
+def _pairs(base: Timed, head: Timed) -> tuple[list[_Pair], int]:
+    """Every cell measured on both sides and timed on one, in the base's order; and how many of these neither timed."""
     common = base.cells.index.intersection(head.cells.index, sort=False)
     pairs, untimed = [], 0
     for cell_id, ours, theirs in zip(
@@ -162,7 +178,7 @@ def _cells(base: Timed, head: Timed, floor: Floor | None) -> tuple[tuple[CellCom
         pair = _pair(cell_id, ours, theirs, base, head)
         untimed += pair is None
         pairs += [pair] if pair else []
-    return tuple(_compared(pairs, floor)), untimed
+    return pairs, untimed
 
 
 def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pair | None:
@@ -188,12 +204,11 @@ def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pa
 
 
 def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellComparison]:
-    fit = [pair for pair in pairs if pair.base_times and pair.head_times]
-    estimates = [unpaired(pair.base_times, pair.head_times) for pair in fit]
-    judged = iter(judge_runs(estimates, [pair.clock for pair in fit], floor))
+    fit = [(estimate, pair.clock) for pair in pairs if (estimate := pair.estimate)]
+    judged = iter(judge_runs([one for one, _ in fit], [clock for _, clock in fit], floor))
     for pair in pairs:
         known: dict[str, Any] = {"verdict": "invalid", "why": _unfit(pair)}
-        if pair.base_times and pair.head_times:
+        if pair.estimate:
             known = msgspec.structs.asdict(next(judged))
         yield CellComparison(
             cell_id=pair.cell_id,
@@ -290,13 +305,6 @@ def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool
 def _untimed(count: int) -> Iterator[str]:
     if count:
         yield f"Common cells without a time on either side: {count:,}. Of these only what is counted is compared."
-
-
-def _shift(cells: Sequence[CellComparison]) -> Iterator[str]:
-    """What all cells share is the day's, or a change to all of them: worth knowing either way."""
-    ratios = [cell.ratio for cell in cells if cell.ratio is not None]
-    if len(ratios) >= _SHIFT_CELLS:
-        yield f"Over all {len(ratios):,} cells together: {_more(float(np.median(ratios)) - 1)} in the head."
 
 
 def _more(change: float) -> str:

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from msgspec import Struct
 
 from archbench.model.record import FAILED
+from archbench.model.units import change, percent
 
 CellVerdict = Literal["slower", "faster", "undecided", "invalid", "same"]
 CELL_VERDICTS: tuple[str, ...] = get_args(CellVerdict)
@@ -101,6 +102,13 @@ class CellComparison(Struct, frozen=True, kw_only=True):
     """The share by which this cell must differ to be called slower or faster: larger where it is noisy."""
     noisy: bool = False
     """Its measurements scatter too widely to see 3 %, so it is judged by a threshold of its own."""
+    accepted: str | None = None
+    """Why it may be slower, in the words of whoever accepted that; it fails nobody then."""
+
+    @property
+    def fails(self) -> bool:
+        """It is slower, and nobody has accepted that."""
+        return self.verdict == "slower" and self.accepted is None
 
     @property
     def change(self) -> float | None:
@@ -120,6 +128,15 @@ class Finding(Struct, frozen=True, kw_only=True):
     """One sentence."""
     fails: bool
     """Whether it fails the gate; else it is told and no more."""
+    accepted: str | None = None
+    """Why it is meant, in the words of whoever accepted it; it does not fail then."""
+
+    @property
+    def change(self) -> float | None:
+        """Head over base, less 1; `None` where either is no number, or the base is nought."""
+        if isinstance(self.base, str) or isinstance(self.head, str) or not self.base or self.head is None:
+            return None
+        return self.head / self.base - 1
 
     @property
     def failed(self) -> bool:
@@ -161,6 +178,39 @@ class Floor(Struct, frozen=True, kw_only=True):
     """Where it is known from, in a few words: `the twin resnet50`, `gate --aa of 2026-03-01`."""
 
 
+class Whole(Struct, frozen=True, kw_only=True):
+    """All cells of two stored runs together: what none of them shows alone, all of them may."""
+
+    cells: int
+    ratio: float
+    """Geometric mean over the cells of the head's time over the base's."""
+    ci_low: float
+    """95 % interval of `ratio`, from how far the cells' ratios lie apart."""
+    ci_high: float
+    p: float
+    """One-sided, that the mean does not exceed `margin` in the direction seen."""
+    margin: float
+    """The share that the mean must exceed: what chance moves so many cells by, or the least effect."""
+    verdict: Literal["slower", "faster", "undecided"]
+
+    @property
+    def sentence(self) -> str:
+        """What it says, with its figures."""
+        told = f"Over all {self.cells} cells together: {change(self.ratio - 1)} time in the head"
+        if self.verdict == "undecided":
+            return f"{told}, not shown to exceed {percent(self.margin)}."
+        return f"{told} ({change(self.ci_low - 1)} to {change(self.ci_high - 1)}), which chance does not explain."
+
+
+class SuiteFile(Struct, frozen=True, kw_only=True):
+    """Where the suite's networks stand, for whoever points at a line."""
+
+    path: str
+    """From the root of the project."""
+    lines: dict[str, int]
+    """By network, as the ids of its cells begin."""
+
+
 class Comparison(Struct, frozen=True, kw_only=True):
     """All that is to be said of head against base."""
 
@@ -178,6 +228,9 @@ class Comparison(Struct, frozen=True, kw_only=True):
     verdict."""
     duration_s: float | None = None
     """Time spent on measuring, both sides together."""
+    whole: Whole | None = None
+    """`None` in turns, and for too few cells."""
+    suite_file: SuiteFile | None = None
 
     def having(self, *verdicts: CellVerdict) -> tuple[CellComparison, ...]:
         """The cells with one of these verdicts, in order."""
@@ -189,9 +242,20 @@ class Comparison(Struct, frozen=True, kw_only=True):
         return tuple(finding for finding in self.findings if finding.fails)
 
     @property
+    def everything(self) -> tuple[CellComparison | Finding, ...]:
+        """All cells, then all findings."""
+        return (*self.cells, *self.findings)
+
+    @property
+    def accepted(self) -> tuple[CellComparison | Finding, ...]:
+        """What would fail, had nobody accepted it."""
+        return tuple(one for one in self.everything if one.accepted is not None)
+
+    @property
     def regressed(self) -> bool:
-        """A cell is slower, or a finding fails the gate."""
-        return bool(self.having("slower") or self.failures)
+        """A cell is slower, or all of them together, or a finding fails, which nobody has accepted."""
+        together = self.whole is not None and self.whole.verdict == "slower"
+        return bool(together or self.failures or any(cell.fails for cell in self.cells))
 
     @property
     def undecided(self) -> tuple[CellComparison, ...]:

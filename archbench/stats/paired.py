@@ -46,7 +46,7 @@ class LogRatio(Struct, frozen=True, kw_only=True):
         """Two-sided interval of the ratio, ends in order; `None` for a single pair."""
         if self.error is None or self.freedom is None:
             return None
-        reach = _t_quantile(self.freedom, (1 + confidence) / 2) * self.error
+        reach = t_quantile(self.freedom, (1 + confidence) / 2) * self.error
         return _exp(self.mean - reach), _exp(self.mean + reach)
 
     def p_slower(self, than: float = 0.0) -> float | None:
@@ -164,7 +164,8 @@ def minimum_detectable_effect(sd: float, count: int, level: float = 0.01, power:
     return _exp(sd / math.sqrt(count) * _noncentrality(count - 1, level, power)) - 1
 
 
-def _t_quantile(freedom: float, probability: float) -> float:
+def t_quantile(freedom: float, probability: float) -> float:
+    """Student's t that is not exceeded with this probability."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, probability))
@@ -177,7 +178,7 @@ def _noncentrality(freedom: float, level: float, power: float) -> float:
 
     if not 0 < level < power < 1:
         raise ValueError(f"a test at level {level} cannot be asked for a power of {power}")
-    return float(nctdtrinc(freedom, 1 - power, _t_quantile(freedom, 1 - level)))
+    return float(nctdtrinc(freedom, 1 - power, t_quantile(freedom, 1 - level)))
 
 
 def _exp(log: float) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from archbench.catalog import facts
 from archbench.model.suite import Suite
 from archbench.suite.check import checked, selects
 from archbench.suite.document import read_document
 from archbench.suite.from_words import suite_from_entry, suite_from_names
 from archbench.suite.schema import json_schema
 
-__all__ = ["is_suite_path", "json_schema", "load_suite", "selects", "suite_from_entry", "suite_from_names"]
+__all__ = ["is_suite_path", "json_schema", "lines_of", "load_suite", "selects", "suite_from_entry", "suite_from_names"]
 
 
 def load_suite(path: str | Path, *, allow_code: bool = False) -> Suite:
@@ -28,6 +30,21 @@ def read_suite(path: str | Path, *, allow_code: bool = False) -> tuple[Suite, st
     """
     document = read_document(path)
     return checked(document.value, document, allow_code=allow_code), document.text
+
+
+def lines_of(suite: Suite, text: str) -> dict[str, int]:
+    """In which line of a suite's text each network stands, by its label: under its name, its family, or the list."""
+    lines = text.splitlines()
+
+    def line_of(word: str) -> int | None:
+        whole = re.compile(rf"(?<![\w.:-]){re.escape(word)}(?![\w.:-])")
+        return next((number for number, line in enumerate(lines, start=1) if whole.search(line)), None)
+
+    listed = next((n for n, line in enumerate(lines, start=1) if line.startswith("architectures")), 1)
+    return {
+        network.label: line_of(network.name) or line_of(facts(network).family or network.name) or listed
+        for network in suite.architectures
+    }
 
 
 def is_suite_path(word: str) -> bool:

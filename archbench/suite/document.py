@@ -115,8 +115,11 @@ class Document:
 
 def read_document(path: str | Path) -> Document:
     """Read and parse one file. Raises `UsageError` for what is missing, no text, no YAML, empty, or no mapping."""
-    file = str(path)
-    text = _text(Path(path), file)
+    return parse_document(read_text(path), str(path))
+
+
+def parse_document(text: str, file: str) -> Document:
+    """Parse the text of a file of this name; errors as of `read_document`."""
     try:
         root = _PlainComposer(text, file).get_single_node()
     except ReaderError as error:
@@ -134,7 +137,9 @@ def read_document(path: str | Path) -> Document:
     return Document(file, text, root)
 
 
-def _text(path: Path, file: str) -> str:
+def read_text(path: str | Path) -> str:
+    """A small file's text. Raises `UsageError` for what is missing, a directory, too large, or no UTF-8."""
+    path, file = Path(path), str(path)
     try:
         if path.is_dir():
             example = next((str(p) for p in sorted(path.glob("*.yaml"))), None)

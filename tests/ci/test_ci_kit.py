@@ -67,7 +67,7 @@ def test_a_step_is_sound_shell(step, tmp_path):
 def test_every_input_that_a_workflow_gives_is_one_of_the_actions():
     known = read(ACTION)["inputs"]
     steps = [(name, step) for path in WORKFLOWS for name, step in steps_of(path)]
-    ours = [(name, step["with"]) for name, step in steps if step.get("uses") in ("./", "OWNER/archbench@v1")]
+    ours = [(name, step["with"]) for name, step in steps if step.get("uses") in ("./", "OWNER/archbench@main")]
     assert ours
     for name, given in ours:
         assert set(given) <= set(known), name
@@ -137,11 +137,62 @@ def test_a_larger_network_fails_with_an_annotation_on_its_cell(tmp_path, project
     assert done["Judge"].returncode == 0  # so that the summary is written; the last step has the verdict
     assert done["Verdict"].returncode == 1
     assert runner.values["steps.judge.outputs.verdict"] == "regressed"
-    assert "::error title=mynets%3Agood@batch_size=1::params 314 → 618 (must be equal)" in done["Judge"].stdout
-    assert runner.summary.read_text().startswith("# Regressed: what is counted of 1 cell; 2 failing findings\n")
-    assert "| fails | mynets:good@batch_size=1 | params 314 → 618 (must be equal) |" in runner.summary.read_text()
+    place = "::error file=mine.yaml,line=2,title=mynets%3Agood::"
+    assert f"{place}batch_size=1: params 314 → 618, +96.8 %25 (must be equal)" in done["Judge"].stdout
+    headline = "Regressed: mynets:good (params +96.8 %, macs +100.0 %): what is counted of 1 cell; 2 failing findings"
+    assert runner.values["steps.judge.outputs.headline"] == f"{headline}."
+    summary = runner.summary.read_text()
+    assert summary.startswith(f"# {headline}\n")
+    assert "| fails | mynets:good | batch_size=1 | params 314 → 618, +96.8 % (must be equal) |" in summary
+    assert "Commit this as `mine.accepted.yaml`" in summary
     assert (runner.home / "archbench" / "comparison.json").exists()
     assert {"base.parquet", "head.parquet"} <= set(os.listdir(runner.home / "archbench"))
+
+
+def test_what_the_summary_proposes_to_commit_is_what_is_accepted_once(tmp_path, project):
+    """The reviewer's way: the lines of the summary are committed with the change, and count for no later one."""
+    larger = MYNETS.replace("3, 8,", "3, 16,").replace("Linear(8", "Linear(16")
+    (project / "mynets.py").write_text(larger)
+    commit(project, "larger")
+    runner, _ = act(tmp_path, project, suite="mine.yaml", mode="static", device="cpu")
+    (proposed,) = re.findall(r"```yaml\n(.*?)```", runner.summary.read_text(), re.DOTALL)
+    (project / "mine.accepted.yaml").write_text(proposed.replace("WHY", "a wider stem"))
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "--amend", "-m", "larger, and meant")
+    (tmp_path / "again").mkdir()
+    runner, done = act(tmp_path / "again", project, suite="mine.yaml", mode="static", device="cpu")
+    assert done["Verdict"].returncode == 0
+    assert runner.values["steps.judge.outputs.headline"] == (
+        "No regression but what was accepted: what is counted of 1 cell; 2 changes accepted."
+    )
+    assert "(must be equal); accepted: a wider stem |" in runner.summary.read_text()
+    assert "::error" not in done["Judge"].stdout
+    # Merged, it is of the base: the same growth once more is not covered.
+    (project / "mynets.py").write_text(larger.replace("3, 16,", "3, 32,").replace("Linear(16", "Linear(32"))
+    commit(project, "larger still")
+    (tmp_path / "later").mkdir()
+    runner, done = act(tmp_path / "later", project, suite="mine.yaml", mode="static", device="cpu")
+    assert done["Verdict"].returncode == 1
+    assert "the entry of mynets:good (params) is in the base already: delete it." in runner.summary.read_text()
+
+
+def test_archbench_is_installed_from_the_actions_own_checkout(tmp_path, project):
+    fake = tmp_path / "python"
+    fake.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > "$RUNNER_TEMP/told"\n')
+    fake.chmod(0o755)
+    (step,) = [step for step in read(ACTION)["runs"]["steps"] if step["name"] == "Install"]
+    values = {"inputs.python": str(fake), "github.action_path": str(ROOT)}
+    runner = Runner(tmp_path / "runner", project, values, PLAIN)
+    assert runner.run(step).returncode == 0
+    told = (runner.home / "told").read_text().splitlines()
+    assert told == ["-m", "pip", "install", "--quiet", str(ROOT)]
+    assert (ROOT / "pyproject.toml").is_file(), "what is installed there is archbench"
+
+
+def test_templates_install_nothing_that_nobody_has_published():
+    """`pip install archbench` is somebody else's package, or nobody's, until there is a release."""
+    for path in sorted((ROOT / "docs" / "ci").glob("*.yml")):
+        assert not re.search(r"pip install .*\barchbench(\[\w+\])?'?(?! @)(\s|$)", path.read_text()), path.name
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_a_slower_head_is_exit_1_and_says_which_and_why(base: Path, head: Path, 
     assert "slower" in out
     assert "+10.0 %" in out
     assert "the baseline is stored" in " ".join(out.split())
-    assert out.endswith("Regressed: 1 slower, 1 same of 2 timed cells.\n")
+    assert out.endswith("Regressed: resnet50 (time +10.0 %): 1 slower, 1 same of 2 timed cells.\n")
 
 
 def test_itself_is_exit_0_and_strict_makes_undecided_3(tmp_path: Path, capsys) -> None:

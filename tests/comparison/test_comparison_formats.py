@@ -56,7 +56,7 @@ def test_cells_that_failed_on_both_sides_are_open_and_not_passed() -> None:
     answer = comparison(compared("a", "same"), findings=[broken], compared=(cell("a"),))
     assert (answer.exit_code(), answer.exit_code(strict=True)) == (0, 3)
     assert headline(answer) == "No regression: 1 same of 1 timed cells; 1 cell failed on both sides."
-    assert "::warning title=x@batch_size=1::ended with oom" in render_comparison(answer, "annotations")
+    assert "::warning title=x::batch_size=1: ended with oom" in render_comparison(answer, "annotations")
     (skipped,) = junit_of(answer).findall(".//testcase[@classname='x']/skipped")
     assert skipped.get("message") == "ended with oom"
     assert json.loads(render_comparison(answer, "json"))["comparable"] == 1
@@ -68,7 +68,8 @@ def test_cells_that_failed_on_both_sides_are_open_and_not_passed() -> None:
 
 def test_headlines() -> None:
     assert headline(SOME) == (
-        "Regressed: 1 slower, 1 faster, 1 undecided, 1 invalid, 1 same of 5 timed cells; 2 failing findings."
+        "Regressed: b (time +5.0 %, params +100.0 %), z (params +100.0 %): 1 slower, 1 faster, 1 undecided, 1 invalid, "
+        "1 same of 5 timed cells; 2 failing findings."
     )
     assert headline(comparison(compared("a", "same"))) == "No regression: 1 same of 1 timed cells."
     assert headline(comparison(compared("a", "undecided"), compared("b", "invalid"))) == (
@@ -78,7 +79,9 @@ def test_headlines() -> None:
         "No regression in what was decided: 1 faster, 1 undecided of 2 timed cells."
     )
     assert headline(comparison(compared("a", "invalid"))) == "Nothing could be judged: 1 invalid of 1 timed cells."
-    assert headline(comparison(findings=[finding("a", fails=True)])) == ("Regressed: no timed cell; 1 failing finding.")
+    assert headline(comparison(findings=[finding("a", fails=True)])) == (
+        "Regressed: a (params +100.0 %): no timed cell; 1 failing finding."
+    )
     assert (
         headline(comparison(compared=tuple(cell(f"n{n}") for n in range(84))))
         == "No regression: what is counted of 84 cells."
@@ -97,7 +100,7 @@ def test_text_lists_the_worst_first_with_its_reason() -> None:
     assert order == ["slower", "faster", "undecided", "invalid", "same"]
     assert "undecided (noisy)" in text
     assert re.search(r"^  slower +b@batch_size=1: b is slower", text, re.MULTILINE)
-    assert re.search(r"^  FAILS +z@batch_size=1: params 1 → 2 \(must be equal\)", text, re.MULTILINE)
+    assert re.search(r"^  FAILS +z, batch_size=1: params 1 → 2 \(must be equal\)", text, re.MULTILINE)
     assert "+5.0 %" in text
     assert "took turns on one machine" in text
     assert text.endswith(f"{headline(SOME)}\n")
@@ -119,7 +122,7 @@ def test_no_control_character_reaches_the_terminal() -> None:
 
 def test_markdown_has_the_verdict_as_its_title() -> None:
     text = render_comparison(SOME, "md")
-    assert text.startswith("# Regressed: 1 slower")
+    assert text.startswith("# Regressed: b (time +5.0 %, params +100.0 %), z (params +100.0 %): 1 slower")
     assert "| slower | b@batch_size=1 |" in text
     assert "<details><summary>The same: 1</summary>" in text
     assert "Mind the gap." in text
@@ -136,7 +139,8 @@ def test_a_huge_markdown_is_cut_with_a_note() -> None:
 def test_json_holds_everything() -> None:
     data = json.loads(render_comparison(SOME, "json"))
     assert (data["comparison_version"], data["kind"], data["regressed"]) == (1, "turns", True)
-    assert (data["exit_code"], data["exit_code_strict"]) == (1, 1)
+    assert (data["exit_code"], data["exit_code_strict"], data["verdict"]) == (1, 1, "regressed")
+    assert data["headline"] == headline(SOME)
     assert data["counts"] == {"slower": 1, "faster": 1, "undecided": 1, "invalid": 1, "same": 1}
     assert msgspec.convert(data["cells"], tuple[CellComparison, ...]) == SOME.cells
     assert [one["fails"] for one in data["findings"]] == [True, True, False]

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from simulated_stored import whole_slower
 
 from archbench.comparison.judge import judge_runs
 from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
@@ -122,6 +123,17 @@ def test_equal_suites_alarm_no_more_often_than_they_may() -> None:
         judged = judge_runs(estimates, [None] * 20, Floor(spread=0.0, origin="none"))
         alarms += any(cell.verdict in ("slower", "faster") for cell in judged)
     assert alarms <= 8
+
+
+@pytest.mark.parametrize(
+    ("slower", "own_shift", "least", "most"),
+    # What all cells take more; the sd by which each cell shifts from session to session; share of suites "slower".
+    [(0.0, 0.0, 0.0, 0.002), (0.0, 0.03, 0.0, 0.01), (0.03, 0.0, 0.0, 0.015), (0.10, 0.0, 0.95, 1.0)],
+)
+def test_all_cells_together_err_as_seldom_as_promised(slower, own_shift, least, most) -> None:
+    """Six cells of three processes a side that scatter by 3 %."""
+    found = whole_slower(400, cells=6, processes=3, sd=0.03, slower=slower, own_shift=own_shift)
+    assert least <= found <= most
 
 
 def test_a_large_slowdown_is_found_among_equal_cells() -> None:

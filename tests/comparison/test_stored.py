@@ -17,6 +17,7 @@ from archbench.comparison import MUST_MATCH, NEVER, Rows, compare
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record
+from archbench.rendering.comparison import render_comparison
 
 STEADY = times(0.010, 8, 0.003, seed=1)
 AGAIN = times(0.010, 8, 0.003, seed=2)
@@ -327,7 +328,32 @@ def test_what_all_cells_share_is_said(tmp_path: Path) -> None:
     names = [f"net{number}" for number in range(6)]
     base = [row for name in names for row in measured(STEADY, cell(name))]
     head = [row for name in names for row in measured(times(0.0102, 8, 0.003, seed=7), cell(name))]
-    assert "Over all 6 cells together: 2.0 % more time in the head." in both(tmp_path, base, head).notes
+    answer = both(tmp_path, base, head)
+    assert "Over all 6 cells together: +2.0 % time in the head, not shown to exceed 3.0 %." in answer.notes
+    assert answer.exit_code() == 0
+
+
+def test_what_none_of_the_cells_shows_alone_all_of_them_may(tmp_path: Path) -> None:
+    """+10 % on every one of six cells, of which three processes each show none: no chance does that."""
+    names = [f"net{number}" for number in range(6)]
+    base = [row for n, name in enumerate(names) for row in measured(times(0.010, 3, 0.04, seed=n), cell(name))]
+    head = [row for n, name in enumerate(names) for row in measured(times(0.011, 3, 0.04, seed=9 + n), cell(name))]
+    answer = both(tmp_path, base, head)
+    assert set(verdicts(answer).values()) == {"undecided"}
+    assert answer.whole is not None
+    assert (answer.whole.verdict, answer.whole.cells, answer.exit_code()) == ("slower", 6, 1)
+    assert answer.whole.ratio == pytest.approx(1.1)
+    line = "Regressed: all 6 cells together (+10.0 % time): 6 undecided of 6 timed cells."
+    assert render_comparison(answer, "text").endswith(f"{line}\n")
+    assert "::error title=archbench::Over all 6 cells together: +10.0 %25" in render_comparison(answer, "annotations")
+    assert json.loads(render_comparison(answer, "json"))["whole"]["verdict"] == "slower"
+    back = both(tmp_path, head, base)
+    assert back.whole is not None
+    assert (back.whole.verdict, back.exit_code()) == ("faster", 0)
+    known = both(tmp_path, base, head, floors=[Floor(spread=0.3, origin="gate --aa")])
+    assert known.whole is not None
+    assert known.whole.verdict == "undecided", "sessions here differ by 30 %"
+    assert both(tmp_path, base[:12], head[:12]).whole is None, "four cells are too few"
 
 
 def test_differences_of_the_machines_are_noted(tmp_path: Path) -> None:

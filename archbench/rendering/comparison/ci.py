@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from archbench.model.cell import short_id
-from archbench.model.comparison import CellComparison, Comparison, Finding
-from archbench.rendering.comparison.report import headline, in_order, side_line
+from archbench.model.comparison import CellComparison, Comparison, Finding, SuiteFile
+from archbench.rendering.comparison.report import (
+    because,
+    by_network,
+    conditions_of,
+    headline,
+    in_order,
+    network_of,
+    side_line,
+)
 
 LIMIT = 10
 """GitHub shows so many errors of a step, and so many warnings, and drops the rest in silence."""
@@ -22,25 +30,44 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def workflow_commands(comparison: Comparison) -> str:
-    """An error for each slower cell and failing finding, a warning for each undecided cell, the verdict as a notice."""
-    errors = [(short_id(cell.cell_id), cell.why.sentence) for cell in in_order(comparison) if cell.verdict == "slower"]
-    errors += [(short_id(finding.cell_id), finding.what) for finding in comparison.failures]
-    doubts = [(short_id(cell.cell_id), cell.why.sentence) for cell in comparison.undecided]
-    doubts += [(short_id(finding.cell_id), finding.what) for finding in comparison.failed_on_both]
-    lines = [*_lines("error", errors), *_lines("warning", doubts), _line("notice", "archbench", headline(comparison))]
+    """An error for each network that fails, a warning for each that is undecided, the verdict as a notice.
+
+    They stand at the network's line of the suite, where that is known.
+    """
+    errors: dict[str, list[str]] = defaultdict(list)
+    doubts: dict[str, list[str]] = defaultdict(list)
+    for cell in in_order(comparison):
+        told = errors if cell.fails else doubts if cell.verdict in ("undecided", "invalid") else None
+        if told is not None:
+            told[network_of(cell.cell_id)].append(f"{conditions_of(cell.cell_id)}: {cell.verdict}, {cell.why.sentence}")
+    for mark, network, cells, what in by_network(comparison):
+        if mark == "fails":
+            errors[network].append(f"{cells}: {what}")
+    for finding in comparison.failed_on_both:
+        doubts[network_of(finding.cell_id)].append(f"{conditions_of(finding.cell_id)}: {finding.what}")
+    if comparison.whole is not None and comparison.whole.verdict == "slower":
+        errors["archbench"].append(comparison.whole.sentence)
+    lines = [
+        *_lines("error", errors, comparison.suite_file),
+        *_lines("warning", doubts, comparison.suite_file),
+        _line("notice", "archbench", headline(comparison)),
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _lines(level: str, told: Sequence[tuple[str, str]]) -> Iterator[str]:
-    shown = told if len(told) <= LIMIT else told[: LIMIT - 1]
-    for title, message in shown:
-        yield _line(level, title, message)
-    if len(told) > len(shown):
-        yield _line(level, "archbench", f"{len(told) - len(shown):,} more; the step summary has all")
+def _lines(level: str, told: Mapping[str, Sequence[str]], suite: SuiteFile | None) -> Iterator[str]:
+    names = list(told)
+    shown = names if len(names) <= LIMIT else names[: LIMIT - 1]
+    for name in shown:
+        yield _line(level, name, "\n".join(told[name]), suite)
+    if len(names) > len(shown):
+        yield _line(level, "archbench", f"{len(names) - len(shown):,} more networks; the step summary has all", suite)
 
 
-def _line(level: str, title: str, message: str) -> str:
-    return f"::{level} title={_escaped(title, in_property=True)}::{_escaped(message)}"
+def _line(level: str, title: str, message: str, suite: SuiteFile | None = None) -> str:
+    line = suite.lines.get(title) if suite else None
+    place = f"file={_escaped(suite.path, in_property=True)},line={line or 1}," if suite else ""
+    return f"::{level} {place}title={_escaped(title, in_property=True)}::{_escaped(message)}"
 
 
 def _escaped(text: str, *, in_property: bool = False) -> str:
@@ -95,7 +122,7 @@ def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings
     if cell and cell.head.latency_s is not None:
         case.set("time", f"{cell.head.latency_s:.9f}")
     failing = [finding.what for finding in findings if finding.fails]
-    if cell and cell.verdict == "slower":
+    if cell and cell.fails:
         failing.insert(0, f"slower: {cell.why.sentence}")
     if failing:
         failure = ET.SubElement(case, "failure", type="regression", message=_clean("; ".join(failing)))
@@ -105,8 +132,8 @@ def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings
     elif both := [finding.what for finding in findings if finding.failed_on_both]:
         ET.SubElement(case, "skipped", message=_clean(both[0]))
     told = [finding.what for finding in findings if not finding.fails]
-    if cell and cell.verdict in ("same", "faster"):
-        told.insert(0, f"{cell.verdict}: {cell.why.sentence}")
+    if cell and (cell.verdict in ("same", "faster") or cell.accepted is not None):
+        told.insert(0, f"{cell.verdict}: {because(cell)}")
     if told:
         ET.SubElement(case, "system-out").text = _clean("\n".join(told))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -17,11 +17,14 @@ from archbench.model.comparison import (
     Floor,
     Kind,
     Side,
+    Whole,
 )
 from archbench.model.units import MIB, MS, indented_json, percent
+from archbench.rendering.comparison.report import headline
 
 VERSION = 1
 """Raised when a field changes its meaning or goes; new ones may come at any time."""
+VERDICTS: dict[int, Literal["passed", "regressed", "unfit"]] = {0: "passed", 1: "regressed", 3: "unfit"}
 _NEVER = "1970-01-01T00:00:00"
 
 
@@ -30,6 +33,10 @@ class _Structured(Struct, frozen=True, kw_only=True):
 
     comparison_version: int = VERSION
     kind: Kind
+    verdict: Literal["passed", "regressed", "unfit"]
+    """What `exit_code` means."""
+    headline: str
+    """All of it in one line."""
     regressed: bool
     exit_code: int
     exit_code_strict: int
@@ -37,6 +44,7 @@ class _Structured(Struct, frozen=True, kw_only=True):
     base: Side
     head: Side
     floor: Floor | None
+    whole: Whole | None
     comparable: int | None
     duration_s: float | None
     notes: tuple[str, ...]
@@ -48,6 +56,8 @@ def structured(comparison: Comparison) -> str:
     """One object; `cells` in the order of the base."""
     document = _Structured(
         kind=comparison.kind,
+        verdict=VERDICTS[comparison.exit_code()],
+        headline=headline(comparison),
         regressed=comparison.regressed,
         exit_code=comparison.exit_code(),
         exit_code_strict=comparison.exit_code(strict=True),
@@ -55,6 +65,7 @@ def structured(comparison: Comparison) -> str:
         base=comparison.base,
         head=comparison.head,
         floor=comparison.floor,
+        whole=comparison.whole,
         comparable=None if comparison.compared is None else len(comparison.compared),
         duration_s=comparison.duration_s,
         notes=comparison.notes,

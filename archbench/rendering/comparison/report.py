@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
 
+from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
-from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Side
+from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Finding, Side
 from archbench.model.units import MS, NULL, change, counted, duration, figure, percent
-from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Report, Section, Table, sections, table
+from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table, sections, table
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.terminal import render_terminal
 
@@ -16,9 +20,14 @@ LIMIT_BYTES = 1_000_000
 """GitHub refuses a step summary of more than 1 MiB, whole."""
 _FIRST_TRY = 4096
 """Rows of a table before any are cut."""
+_CULPRITS = 4
+"""Networks that a headline names before it only counts the rest."""
 ALL_SHOWN = 40
 """Up to this many cells are listed whatever became of them; of more, those that are the same are counted only."""
 _HEADINGS = ("Verdict", "Cell", ">Base ms", ">Head ms", ">Change", ">95 % interval", ">Sees", ">Pairs")
+_ENTRIES = 40
+"""Of accepted changes, that a report proposes at most."""
+_FOUND = ("", "Network", "Cells", "What")
 _LONGEST_ERROR = 200
 """Characters of an error in a headline; the findings have it whole."""
 
@@ -33,8 +42,11 @@ def text_report(comparison: Comparison) -> Report:
     cells = in_order(comparison)
     shown = cells if len(cells) <= ALL_SHOWN else [cell for cell in cells if cell.verdict != "same"]
     alike = len(cells) - len(shown)
-    why = [(cell.verdict, f"{short_id(cell.cell_id)}: {cell.why.sentence}") for cell in shown if cell.verdict != "same"]
-    found = [("FAILS" if one.fails else "note", f"{short_id(one.cell_id)}: {one.what}") for one in comparison.findings]
+    why = [(cell.verdict, f"{short_id(cell.cell_id)}: {because(cell)}") for cell in shown if cell.verdict != "same"]
+    found = [
+        (mark.upper() if mark == "fails" else mark, f"{network}, {cells}: {what}")
+        for mark, network, cells, what in by_network(comparison)
+    ]
     verdict = Section(title=headline(comparison), blocks=())
     parts: Iterator[tuple[str, Block]] = (
         (title, table(("", ""), rows))
@@ -67,9 +79,8 @@ def _report(comparison: Comparison, most: int) -> Report:
     cells = in_order(comparison)
     told = [cell for cell in cells if cell.verdict != "same"]
     alike = [cell for cell in cells if cell.verdict == "same"]
-    why = Bullets(tuple(f"{one.verdict}, {short_id(one.cell_id)}: {one.why.sentence}" for one in told[:most]))
-    ordered = sorted(comparison.findings, key=lambda finding: not finding.fails)
-    found = [("fails" if one.fails else "note", short_id(one.cell_id), one.what) for one in ordered[:most]]
+    why = Bullets(tuple(f"{one.verdict}, {short_id(one.cell_id)}: {because(one)}" for one in told[:most]))
+    found = by_network(comparison)
     fold = Fold(summary=f"The same: {len(alike):,}", blocks=(_table(alike[:most]), *_cut(len(alike), most)))
     return Report(
         title=headline(comparison).rstrip("."),
@@ -78,7 +89,10 @@ def _report(comparison: Comparison, most: int) -> Report:
             Paragraph(method(comparison)),
         ),
         sections=sections(
-            Section(title="Findings", blocks=(table(("", "Cell", "What"), found), *_cut(len(ordered), most)))
+            Section(
+                title="Findings",
+                blocks=(table(_FOUND, found[:most]), *_cut(len(found), most)),
+            )
             if found
             else None,
             Section(
@@ -89,8 +103,20 @@ def _report(comparison: Comparison, most: int) -> Report:
             else None,
             Section(title="The same", blocks=(fold,)) if alike else None,
             Section(title="To know", blocks=(Bullets(comparison.notes),)) if comparison.notes else None,
+            _if_meant(comparison),
         ),
     )
+
+
+def _if_meant(comparison: Comparison) -> Section | None:
+    """What to commit where that which fails is meant."""
+    if comparison.suite_file is None or not comparison.regressed:
+        return None
+    file = accepted_file(Path(comparison.suite_file.path))
+    entries = entries_for(comparison, "WHY", date.today())
+    how = Paragraph(f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too.")
+    text = f"accepted:\n{as_yaml(entries[:_ENTRIES])}"
+    return Section(title="If this is meant", blocks=(Fold(summary="What to commit", blocks=(how, Code(text, "yaml"))),))
 
 
 def _cut(count: int, most: int) -> tuple[Block, ...]:
@@ -106,7 +132,7 @@ def _table(cells: Sequence[CellComparison]) -> Table:
 def _row(cell: CellComparison) -> tuple[str, ...]:
     """One cell's figures, in the order of `_HEADINGS`."""
     return (
-        f"{cell.verdict} (noisy)" if cell.noisy else cell.verdict,
+        cell.verdict + (" (noisy)" if cell.noisy else "") + (" (accepted)" if cell.accepted else ""),
         short_id(cell.cell_id),
         _time(cell, cell.base),
         _time(cell, cell.head),
@@ -117,6 +143,11 @@ def _row(cell: CellComparison) -> tuple[str, ...]:
     )
 
 
+def because(cell: CellComparison) -> str:
+    """The ground of its verdict, and why it was accepted."""
+    return cell.why.sentence + (f"; accepted: {cell.accepted}" if cell.accepted is not None else "")
+
+
 def _interval(cell: CellComparison) -> str:
     """`+1.2 % to +3.4 %`; `-` where there is none."""
     if cell.ci_low is None or cell.ci_high is None:
@@ -125,26 +156,87 @@ def _interval(cell: CellComparison) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """`Regressed: 2 slower, 3 undecided, 40 same of 45 timed cells; 1 failing finding.`"""
-    counts = {verdict: len([cell for cell in comparison.cells if cell.verdict == verdict]) for verdict in CELL_VERDICTS}
-    parts = [f"{count:,} {verdict}" for verdict, count in counts.items() if count]
+    """`Regressed: resnet50 (time +4.1 %, params +2.0 %): 2 slower, 40 same of 42 timed cells; 1 failing finding.`"""
+    counts: Counter[str] = Counter(cell.verdict for cell in comparison.cells)
+    parts = [f"{counts[verdict]:,} {verdict}" for verdict in CELL_VERDICTS if counts[verdict]]
     cells = comparison.compared
     untimed = f"what is counted of {counted(len(cells), 'cell')}" if cells else "no timed cell"
     timed = f"{', '.join(parts)} of {len(comparison.cells):,} timed cells" if parts else untimed
-    failing, both = len(comparison.failures), len(comparison.failed_on_both)
-    fails = f"; {counted(failing, 'failing finding')}" if failing else ""
-    unseen = f"; {counted(both, 'cell')} failed on both sides" if both else ""
+    failing, both, meant = len(comparison.failures), len(comparison.failed_on_both), len(comparison.accepted)
+    timed += f"; {counted(failing, 'failing finding')}" if failing else ""
+    timed += f"; {counted(meant, 'change')} accepted" if meant else ""
+    timed += f"; {counted(both, 'cell')} failed on both sides" if both else ""
     if comparison.regressed:
-        return f"Regressed: {timed}{fails}{unseen}."
+        return f"Regressed: {_culprits(comparison)}: {timed}."
     if comparison.blind:
         return f"Nothing could be compared: {_of_failures(comparison)}."
     if comparison.exit_code() == 3:
-        return f"Nothing could be judged: {timed}{unseen}."
-    if comparison.cells and not comparison.having("same", "faster"):
-        return f"Nothing decided, which is not the same as no regression: {timed}{unseen}."
+        return f"Nothing could be judged: {timed}."
+    if comparison.cells and not comparison.having("same", "faster") and not meant:
+        return f"Nothing decided, which is not the same as no regression: {timed}."
+    but = " but what was accepted" if meant else ""
     if comparison.undecided:
-        return f"No regression in what was decided: {timed}{unseen}."
-    return f"No regression: {timed}{unseen}."
+        return f"No regression{but} in what was decided: {timed}."
+    return f"No regression{but}: {timed}."
+
+
+def _culprits(comparison: Comparison) -> str:
+    """The networks that fail, with their largest change of each kind: `resnet50 (time +4.1 %, params +2.0 %)`."""
+    worst: dict[str, dict[str, float | None]] = {}
+    for one in comparison.everything:
+        if one.fails:
+            kind = "time" if isinstance(one, CellComparison) else one.column
+            of_network = worst.setdefault(network_of(one.cell_id), {})
+            of_network[kind] = max(of_network.get(kind) or -1.0, -1.0 if one.change is None else one.change)
+    told = [
+        f"{name} ({', '.join(kind if by in (None, -1.0) else f'{kind} {change(by)}' for kind, by in kinds.items())})"
+        for name, kinds in worst.items()
+    ]
+    if comparison.whole is not None and comparison.whole.verdict == "slower":
+        told.insert(0, f"all {comparison.whole.cells} cells together ({change(comparison.whole.ratio - 1)} time)")
+    more = f" and {len(told) - _CULPRITS} more" if len(told) > _CULPRITS else ""
+    return ", ".join(told[:_CULPRITS]) + more
+
+
+def network_of(cell_id: str) -> str:
+    """The part of a cell's id that says which network it is of."""
+    return cell_id.rpartition("@")[0] or cell_id
+
+
+def conditions_of(cell_id: str) -> str:
+    """What is unusual of a cell besides its network: `batch_size=1,precision=amp-bf16`."""
+    return short_id(cell_id).rpartition("@")[2]
+
+
+def by_network(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Findings about one column of a network in one line: a mark, the network, which cells of it, what.
+
+    What fails comes first, then what was accepted, then what is only told.
+    """
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for one in comparison.findings:
+        mark = "fails" if one.fails else "accepted" if one.accepted is not None else "note"
+        groups.setdefault((mark, network_of(one.cell_id), one.column), []).append(one)
+    marks = ("fails", "accepted", "note")
+    return [
+        (mark, name, conditions_of(alike[0].cell_id) if len(alike) == 1 else f"{len(alike)} cells", _together(alike))
+        for (mark, name, _), alike in sorted(groups.items(), key=lambda item: marks.index(item[0][0]))
+    ]
+
+
+def _together(alike: Sequence[Finding]) -> str:
+    """What findings of one column say: the one thing, or from which change to which."""
+    said = list(dict.fromkeys(one.what for one in alike))
+    by = [one.change for one in alike]
+    known = [one for one in by if one is not None]
+    if len(said) == 1:
+        what = said[0]
+    elif len(known) == len(by):
+        what = f"{alike[0].column} {change(min(known))} to {change(max(known))}, such as {said[0]}"
+    else:
+        what = f"{said[0]}; and {counted(len(said) - 1, 'other')} like it"
+    reasons = dict.fromkeys(one.accepted for one in alike if one.accepted is not None)
+    return f"{what}; accepted: {'; '.join(reasons)}" if reasons else what
 
 
 def _of_failures(comparison: Comparison) -> str:
