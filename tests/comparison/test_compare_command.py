@@ -14,6 +14,7 @@ from builders import make_environment, make_record, make_run, make_suite
 from compare_sides import cell, measured, times, twin
 
 from archbench.cli import main
+from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import SCHEMA_VERSION, Record
 from archbench.results.schema import VERSION_KEY
 
@@ -131,7 +132,7 @@ def mistakes(tmp_path: Path, base: Path) -> list[tuple[int, str, list[object]]]:
     empty = make_run(tmp_path / "empty", [])
     elsewhere = run(tmp_path / "gpu", [make_record(hardware_class="NVIDIA H200")])
     others = run(tmp_path / "other", measured(STEADY, cell("vgg16")))
-    protocol = run(tmp_path / "protocol", measured(STEADY, protocol_version=2))
+    protocol = run(tmp_path / "protocol", measured(STEADY, protocol_version=PROTOCOL_VERSION + 1))
     suite = make_run(tmp_path / "suite", measured(STEADY), suite=make_suite(suite="another"))
     versions = {}
     for version in (0, SCHEMA_VERSION + 1):
@@ -155,7 +156,7 @@ def mistakes(tmp_path: Path, base: Path) -> list[tuple[int, str, list[object]]]:
         (2, "--allow-different torch: not a locked column", [base, base, "--allow-different", "torch"]),
         (2, "never compared", [base, base, "--allow-different", "hardware_class"]),
         (3, "hardware_class differs", [base, elsewhere]),
-        (3, "protocol_version differs: 1 in", [base, protocol]),
+        (3, f"protocol_version differs: {PROTOCOL_VERSION} in", [base, protocol]),
         (3, "suite differs: example in", [base, suite]),
         (3, "cannot write", [base, base, "--out", tmp_path / "no" / "where.txt"]),
     ]
