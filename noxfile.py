@@ -48,6 +48,7 @@ def regenerate(session: nox.Session) -> None:
         "docs/columns.md": ("-m", "archbench.rendering.column_docs"),
         "docs/coverage.md": ("docs/coverage_table.py",),
         "docs/picking.md": ("docs/picking_page.py",),
+        "docs/protocol.md": ("docs/protocol_page.py",),
         "docs/report.md": ("docs/report_page.py",),
     }
     for page, words in pages.items():

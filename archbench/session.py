@@ -65,13 +65,18 @@ def refuse_unfit(device: str, *, force: bool = False) -> None:
 
     `ARCHBENCH_FORCE=1` in the environment is `force` for everything: for machines that are always shared.
     """
-    force = force or os.environ.get("ARCHBENCH_FORCE") == "1"
+    force = force or is_always_shared()
     for finding in preflight(device):
         line = f"{finding.what}; {finding.remedy}" if finding.remedy else finding.what
         if finding.severity == "unfit" and not force:
             raise UnfitError(f"{line} (--force measures all the same)")
         if finding.severity in ("warn", "unfit"):
             warnings.warn(line, FitnessWarning, stacklevel=callers_level())
+
+
+def is_always_shared() -> bool:
+    """Whether the environment says that this machine is never quiet, and that its user knows."""
+    return os.environ.get("ARCHBENCH_FORCE") == "1"
 
 
 def callers_level() -> int:

@@ -7,7 +7,7 @@ Raise `PROTOCOL_VERSION` when a change here, or in `archbench.measure`, makes ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -16,81 +16,148 @@ from archbench.model.axes import DeviceKind
 
 PROTOCOL_VERSION = 2
 
-Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
-Share = Annotated[float, Meta(gt=0.0, lt=1.0)]
+Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0, extra={"unit": "s"})]
+Share = Annotated[float, Meta(gt=0.0, lt=1.0, extra={"unit": "share"})]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
+def D(meaning: str) -> Meta:  # noqa: N802 - an annotation, as `C` of a record's columns is
+    """What a constant means, for the page on them and for editors that know the suite's schema."""
+    return Meta(description=meaning)
+
+
 class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one cell is measured. Seconds throughout; `protocol_for` gives each device kind its defaults."""
+    """How one cell is measured; `protocol_for` gives each device kind its defaults."""
 
     # Warm-up: counts alone miss slow drift, time alone starves slow networks; so both, then blocks until level.
-    warmup_min_calls: Count = 3
-    warmup_first_cell_s: Seconds = 0.7
-    """Device-busy time before the first cell of a process is timed: clocks that idled have to ramp. Step times must be
-    level besides, so that a slower ramp only takes longer."""
-    warmup_later_cell_s: Seconds = 0.3
-    """The same for later cells: the clocks are up already."""
-    warmup_block: Count = 10
-    """Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."""
-    warmup_block_s: Seconds = 0.2
-    warmup_level_blocks: Annotated[int, Meta(ge=2, le=1_000_000)] = 3
-    warmup_level_change: Share = 0.005
-    """Three consecutive block medians may move this much, or 2 standard errors if that is more."""
-    warmup_cap_s: Seconds = 30.0
-    """After this long the row is flagged `nonstationary` and measured as it is."""
+    warmup_min_calls: Annotated[Count, D("Steps before the first that counts, whatever the time.")] = 3
+    warmup_first_cell_s: Annotated[
+        Seconds,
+        D(
+            "Device-busy time before the first cell of a process is timed: clocks that idled have to ramp. Step "
+            "times must be level besides, so that a slower ramp only takes longer."
+        ),
+    ] = 0.7
+    warmup_later_cell_s: Annotated[Seconds, D("The same for later cells: the clocks are up already.")] = 0.3
+    warmup_block: Annotated[
+        Count,
+        D("Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."),
+    ] = 10
+    warmup_block_s: Annotated[Seconds, D("The longest block.")] = 0.2
+    warmup_level_blocks: Annotated[
+        Annotated[int, Meta(ge=2, le=1_000_000)],
+        D("Consecutive blocks whose medians have to be level."),
+    ] = 3
+    warmup_level_change: Annotated[
+        Share,
+        D("Their medians may move this much, or 2 standard errors if that is more."),
+    ] = 0.005
+    warmup_cap_s: Annotated[
+        Seconds,
+        D("After this long the row is flagged `nonstationary` and measured as it is."),
+    ] = 30.0
 
     # Sampling: enough independent blocks for a 95 % order-statistic interval (six is the fewest that can give one).
-    min_samples: Count = 30
-    min_samples_slow: Count = 12
-    """For steps slower than `slow_step_s`."""
-    slow_step_s: Seconds = 0.1
-    min_blocks: Count = 6
-    min_sampling_s: Seconds = 0.5
-    max_samples: Count = 1000
-    max_sampling_s: Seconds = 5.0
-    target_half_width: Share = 0.005
-    """Stop when the interval's half-width over the median falls to this."""
-    sample_floor_s: Seconds = 1e-3
-    """A sample shorter than this is made of several steps: timer resolution."""
+    min_samples: Annotated[Count, D("Latency samples before sampling may stop.")] = 30
+    min_samples_slow: Annotated[Count, D("The same for steps slower than `slow_step_s`.")] = 12
+    slow_step_s: Annotated[Seconds, D("A step above this is slow.")] = 0.1
+    min_blocks: Annotated[
+        Count,
+        D("Blocks, which enter the interval as one figure each: six are the fewest that give one of 95 %."),
+    ] = 6
+    min_sampling_s: Annotated[Seconds, D("Sampling never stops before.")] = 0.5
+    max_samples: Annotated[Count, D("Sampling stops here in any case.")] = 1000
+    max_sampling_s: Annotated[
+        Seconds,
+        D("And here; a wider interval than twice the target is then flagged `wide_interval`."),
+    ] = 5.0
+    target_half_width: Annotated[Share, D("Stop when the interval's half-width over the median falls to this.")] = 0.005
+    sample_floor_s: Annotated[
+        Seconds,
+        D("A sample shorter than this is made of several steps: timer resolution."),
+    ] = 1e-3
 
     # Throughput: a sync in every step biases against small networks, so bursts have none inside.
-    burst_s: Seconds = 0.05
-    """The one wait at a burst's end, 10 us, is 0.02 % of it."""
-    min_burst_steps: Count = 3
-    """Where the device runs behind the host: fewer would be the start and the end of a pipeline, and no middle."""
-    min_bursts: Count = 6
-    """Of slow steps; fast ones make ten bursts and more in `min_throughput_s`."""
-    min_throughput_s: Seconds = 0.5
-    """A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width."""
-    max_throughput_s: Seconds = 5.0
+    burst_s: Annotated[
+        Seconds,
+        D("Length of a burst of steps; the one wait at its end, 10 us, is 0.02 % of it."),
+    ] = 0.05
+    min_burst_steps: Annotated[
+        Count,
+        D(
+            "Steps of a burst where the device runs behind the host: fewer would be the start and the end of a "
+            "pipeline, and no middle."
+        ),
+    ] = 3
+    min_bursts: Annotated[Count, D("Of slow steps; fast ones make ten bursts and more in `min_throughput_s`.")] = 6
+    min_throughput_s: Annotated[
+        Seconds,
+        D("A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width."),
+    ] = 0.5
+    max_throughput_s: Annotated[Seconds, D("Bursts end here in any case.")] = 5.0
 
     # Turns: the sides of a gate or a duel hold the device alternately, each for one block.
-    turn_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.1
-    """Long enough for a clock and many steps, short enough for both sides to meet the same machine."""
-    turns: Annotated[int, Meta(ge=3, le=10_000)] = 16
-    """Blocks of each side in one pair of processes."""
+    turn_s: Annotated[
+        Annotated[float, Meta(gt=0.0, le=60.0, extra={"unit": "s"})],
+        D(
+            "Length of a turn: long enough for a clock and many steps, short enough for both sides to meet the "
+            "same machine."
+        ),
+    ] = 0.1
+    turns: Annotated[Annotated[int, Meta(ge=3, le=10_000)], D("Blocks of each side in one pair of processes.")] = 16
 
-    cudnn_benchmark_limit: Count = 4
-    """Plans that cuDNN's search tries for each convolution, the likeliest by its heuristics first; torch tries 10."""
-    input_ring: Count = 3
-    """Seeded randn tensors used in turn: zeros run 13-15 % faster than data."""
-    host_bound_ratio: Annotated[float, Meta(gt=1.0)] = 1.10
-    """Issue time over device time above which a row is labelled `host_bound`."""
-    canary_share: Share = 0.05
-    """At most this share of the measuring time goes to the canary kernel."""
-    drift_limit: Share = 0.10
-    """A canary that leaves this band around the run's reference makes the row `suspect`."""
-    rejected_block_limit: Share = 0.20
-    """More throttled blocks than this and the row is `invalid`."""
-    energy_window_s: Seconds = 5.0
-    """NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised."""
-    cell_deadline_s: Seconds = 600.0
-    """A cell that takes longer is killed and becomes a `timeout` row."""
-    compile_deadline_s: Seconds = 1800.0
-    """Added to the deadline of a compiled cell."""
-    soak_s: Seconds = 20.0
-    """Matmuls once per GPU session, before the first cell: clocks and temperature settle."""
+    # Device, canary, limits.
+    cudnn_benchmark_limit: Annotated[
+        Count,
+        D(
+            "Plans that cuDNN's search tries for each convolution, the likeliest by its heuristics first; torch "
+            "tries 10."
+        ),
+    ] = 4
+    input_ring: Annotated[Count, D("Seeded randn tensors used in turn: zeros run 13-15 % faster than data.")] = 3
+    host_bound_ratio: Annotated[
+        Annotated[float, Meta(gt=1.0)],
+        D("Issue time over device time above which a row is labelled `host_bound`."),
+    ] = 1.10
+    canary_share: Annotated[Share, D("At most this share of the measuring time goes to the canary kernel.")] = 0.05
+    drift_limit: Annotated[
+        Share,
+        D("A canary that leaves this band around the run's reference makes the row `suspect`."),
+    ] = 0.10
+    rejected_block_limit: Annotated[Share, D("A larger share of throttled blocks, and the row is `invalid`.")] = 0.20
+    energy_window_s: Annotated[
+        Seconds,
+        D("NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised."),
+    ] = 5.0
+    cell_deadline_s: Annotated[Seconds, D("A cell that takes longer is killed and becomes a `timeout` row.")] = 600.0
+    compile_deadline_s: Annotated[Seconds, D("Added to the deadline of a compiled cell.")] = 1800.0
+    soak_s: Annotated[
+        Seconds,
+        D("Matmuls once per GPU session, before the first cell: clocks and temperature settle."),
+    ] = 20.0
+
+
+class Constant(Struct, frozen=True, kw_only=True):
+    """What the documentation needs to know of one constant."""
+
+    name: str
+    unit: str
+    """`s`, `share` (of 1), `ratio`, or `count`."""
+    meaning: str
+
+
+def constants() -> tuple[Constant, ...]:
+    """The constants of `Protocol`, in order."""
+    info: Any = msgspec.inspect.type_info(Protocol)
+    return tuple(
+        Constant(
+            name=field.name,
+            unit=(field.type.extra or {}).get("unit")
+            or ("count" if isinstance(field.type.type, msgspec.inspect.IntType) else "ratio"),
+            meaning=field.type.extra_json_schema["description"],
+        )
+        for field in info.fields
+    )
 
 
 _CPU_DEFAULTS = Protocol(

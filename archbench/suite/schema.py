@@ -10,7 +10,7 @@ from msgspec import Struct
 from archbench.catalog import entries
 from archbench.model.axes import DEVICE_KINDS, Head, Scalar
 from archbench.model.cell import PositiveInt, StatedAccuracy
-from archbench.model.protocol import Protocol
+from archbench.model.protocol import Constant, Protocol, constants, protocol_for
 from archbench.model.suite import Name, Suite
 
 Schema = dict[str, Any]
@@ -49,12 +49,19 @@ def json_schema() -> Schema:
         definition["properties"] = {
             key: _relaxed(kind) | _description(struct, key) for key, kind in definition["properties"].items()
         }
+    for one in constants():
+        definitions["Protocol"]["properties"][one.name]["description"] = _constant(one)
     suite = definitions["SuiteFile"]["properties"]
     suite["architectures"] |= _one_or_list(_architecture())
     suite["devices"] = _devices(suite["devices"])
     definitions["ArchitectureEntry"]["oneOf"] = [{"required": ["name"]}, {"required": ["family"]}]
     definitions["Decision"]["oneOf"] = [{"required": ["minimize"]}, {"required": ["maximize"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "archbench suite", **schema}
+
+
+def _constant(one: Constant) -> str:
+    defaults = ", ".join(f"{getattr(protocol_for(kind, {}), one.name):g} on {kind}" for kind in DEVICE_KINDS)
+    return f"{one.meaning} Unit: {one.unit}; by default {defaults}."
 
 
 def _description(struct: str, key: str) -> dict[str, str]:

@@ -16,3 +16,13 @@ def test_the_coverage_table_is_current_and_complete():
     assert "| no |" not in page, "an architecture is neither built nor counted"
     rows = [line for line in page.splitlines() if line.startswith("| ") and "---" not in line][1:]
     assert all(not line.endswith("|  |") for line in rows), "an architecture is in no suite"
+
+
+def test_the_page_on_constants_is_current():
+    spec = importlib.util.spec_from_file_location("protocol_page", ROOT / "docs" / "protocol_page.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    assert page == module.protocol_markdown(), "run: nox -s regenerate"
+    assert "| `max_sampling_s` | 1.5 | 5 | seconds | And here; " in page

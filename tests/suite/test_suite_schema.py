@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from archbench.cli import app
+from archbench.model.protocol import Protocol
 from archbench.suite import json_schema
 from archbench.suite.document import read_document
 from archbench.suite.schema import DESCRIPTIONS
@@ -78,17 +79,23 @@ def test_schema_refuses(validator: jsonschema.Draft202012Validator, more: dict[s
 
 def test_every_key_is_described_and_nothing_else() -> None:
     definitions = json_schema()["$defs"]
-    keys = {
-        (struct, key)
-        for struct, definition in definitions.items()
-        if struct != "Protocol"  # constants are explained in the protocol's own documentation
-        for key in definition["properties"]
-    }
+    keys = {(struct, key) for struct, definition in definitions.items() for key in definition["properties"]}
     undescribed = {
         (struct, key) for struct, key in keys if not definitions[struct]["properties"][key].get("description")
     }
     assert undescribed == set()
     assert DESCRIPTIONS.keys() - keys == set()
+
+
+def test_constants_have_their_unit_and_the_defaults_of_each_device() -> None:
+    described = {name: one["description"] for name, one in json_schema()["$defs"]["Protocol"]["properties"].items()}
+    assert described.keys() == set(Protocol.__struct_fields__)
+    assert described["max_sampling_s"].endswith("Unit: s; by default 1.5 on cpu, 5 on cuda.")
+    assert described["drift_limit"].endswith("Unit: share; by default 0.1 on cpu, 0.1 on cuda.")
+    assert described["host_bound_ratio"].endswith("Unit: ratio; by default 1.1 on cpu, 1.1 on cuda.")
+    assert described["min_samples"].endswith("Unit: count; by default 30 on cpu, 30 on cuda.")
+    for name, words in described.items():
+        assert name.endswith("_s") == ("Unit: s;" in words), name
 
 
 def test_command_prints_the_schema() -> None:
