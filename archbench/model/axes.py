@@ -19,7 +19,7 @@ PHASES: tuple[str, ...] = get_args(Phase)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE_MODES: tuple[str, ...] = get_args(CompileMode)
 MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
-DEVICE_KINDS: tuple[str, ...] = get_args(DeviceKind)
+DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
 
