@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from archbench.catalog.networks.capsule import squash
-from archbench.catalog.networks.lenet import C3_INPUTS
+from archbench.catalog.networks.classic import C3_INPUTS
 from archbench.model.errors import UsageError
 
 
@@ -214,7 +214,7 @@ def test_toy_residual_block_with_zero_weights_is_relu() -> None:
 
 
 def test_a_highway_with_closed_gates_carries() -> None:
-    from archbench.catalog.networks.highway import HighwayConv
+    from archbench.catalog.networks.nonresidual import HighwayConv
 
     layer = HighwayConv(4)
     assert layer.gate.bias is not None
@@ -224,7 +224,7 @@ def test_a_highway_with_closed_gates_carries() -> None:
 
 
 def test_fractal_columns_are_one_two_and_four_deep() -> None:
-    from archbench.catalog.networks.fractal import Fractal
+    from archbench.catalog.networks.nonresidual import Fractal
 
     fractal = Fractal(1, 1, columns=3).eval()
     for module in fractal.modules():

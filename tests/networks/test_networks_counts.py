@@ -7,15 +7,17 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from networks_truth import BLOCKS, DEEP, DEPARTURES, TIMM, TRUTH, builders, families
+from networks_truth import BLOCKS, DEEP, DEPARTURES, TIMM, TRUTH, builders
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from archbench.catalog import entries
+
 
 def slow_unless_first(keys: set[str]) -> list[object]:
-    """In the quick suite only one of a file's networks, which share their code."""
-    firsts = {family[0].__name__ for family in families()}
-    return [key if key in firsts else pytest.param(key, marks=pytest.mark.slow) for key in sorted(keys)]
+    """In the quick suite only one network of a family and a year, which share their code."""
+    firsts = {(entry.family, entry.year): entry.name for entry in reversed(entries().values()) if entry.name in keys}
+    return [key if key in firsts.values() else pytest.param(key, marks=pytest.mark.slow) for key in sorted(keys)]
 
 
 def slow_if_deep(keys: set[str]) -> list[object]:

@@ -98,9 +98,7 @@ def capsnet(
         raise UsageError(f"capsnet: routing_iterations={routing_iterations}: must be at least 1")
     features = nn.Sequential(nn.Conv2d(in_channels, 256, 9), nn.ReLU(inplace=True), PrimaryCapsules(256))
     if head == "none":
-        bare = nn.Sequential(OrderedDict(features=features))
-        he_init(bare)
-        return bare
+        return he_init(nn.Sequential(OrderedDict(features=features)))
     decoder = None
     if reconstruction:
         decoder = nn.Sequential(
@@ -111,9 +109,4 @@ def capsnet(
             nn.Linear(1024, in_channels * 28 * 28),
             nn.Sigmoid(),
         )
-    net = CapsNet(features, RoutedCapsules(32 * 6 * 6, num_classes, routing_iterations), decoder)
-    he_init(net)
-    return net
-
-
-BUILDERS = (capsnet,)
+    return he_init(CapsNet(features, RoutedCapsules(32 * 6 * 6, num_classes, routing_iterations), decoder))

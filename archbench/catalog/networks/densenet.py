@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from archbench.catalog.networks.layers import bn_relu, conv, network, pooled_linear
+from archbench.catalog.networks.layers import bn_relu, conv, imagenet_stem, pooled_network
 from archbench.model.axes import Head
 
 
@@ -31,9 +30,9 @@ class DenseLayer(nn.Module):
 
 def _dense_stages(
     channels: int, growth: int, depths: Sequence[int], *, bottleneck: bool, compression: float
-) -> tuple[OrderedDict[str, nn.Module], int]:
+) -> tuple[dict[str, nn.Module], int]:
     """Dense blocks with transitions between them, and the number of channels that leave the last."""
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    parts: dict[str, nn.Module] = {}
     for number, depth in enumerate(depths, start=1):
         layers = [DenseLayer(channels + i * growth, growth, bottleneck=bottleneck) for i in range(depth)]
         parts[f"block{number}"] = nn.Sequential(*layers)
@@ -54,10 +53,8 @@ def densenet264(num_classes: int = 1000, in_channels: int = 3, head: Head = "cla
     [N, 3, 224, 224] to [N, 1000]; without head [N, 2688, 7, 7]. 33,337,704 parameters, 5.8 GMACs. timm's
     `densenet264d` is another network (k = 48, deep stem).
     """
-    stem = nn.Sequential(conv(in_channels, 64, 7, stride=2), bn_relu(64), nn.MaxPool2d(3, stride=2, padding=1))
     parts, channels = _dense_stages(64, 32, (6, 12, 64, 48), bottleneck=True, compression=0.5)
-    features = nn.Sequential(OrderedDict(stem=stem, **parts))
-    return network(features, lambda: pooled_linear(channels, num_classes), head)
+    return pooled_network({"stem": imagenet_stem(in_channels), **parts}, channels, num_classes, head)
 
 
 def _cifar(depth: int, growth: int, num_classes: int, in_channels: int, head: Head, *, compact: bool) -> nn.Sequential:
@@ -65,8 +62,7 @@ def _cifar(depth: int, growth: int, num_classes: int, in_channels: int, head: He
     stem = 2 * growth if compact else 16
     layers = (depth - 4) // (6 if compact else 3)
     parts, channels = _dense_stages(stem, growth, [layers] * 3, bottleneck=compact, compression=0.5 if compact else 1.0)
-    features = nn.Sequential(OrderedDict(stem=conv(in_channels, stem, 3), **parts))
-    return network(features, lambda: pooled_linear(channels, num_classes), head)
+    return pooled_network({"stem": conv(in_channels, stem, 3), **parts}, channels, num_classes, head)
 
 
 def densenet40_k12_cifar(num_classes: int = 10, in_channels: int = 3, head: Head = "classifier") -> nn.Module:
@@ -106,12 +102,3 @@ def densenetBC190_k40_cifar(  # noqa: N802
     [N, 3, 32, 32] to [N, 10]; without head [N, 2190, 8, 8]. 25,624,430 parameters (table: 25.6 million), 9.3 GMACs.
     """
     return _cifar(190, 40, num_classes, in_channels, head, compact=True)
-
-
-BUILDERS = (
-    densenet264,
-    densenet40_k12_cifar,
-    densenetBC100_k12_cifar,
-    densenetBC250_k24_cifar,
-    densenetBC190_k40_cifar,
-)

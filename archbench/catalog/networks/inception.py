@@ -1,4 +1,4 @@
-"""Inception with batch normalisation (2015) and with residual connections (2016)."""
+"""Inception: GoogLeNet (2014), with batch normalisation (2015), with residual connections (2016)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,153 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from archbench.catalog.networks.layers import Parallel, network, pooled_linear
+from archbench.catalog.networks.layers import Parallel, bn_relu, he_init, network, pooled_linear, pooled_network
 from archbench.model.axes import Head
+from archbench.model.errors import UsageError
+
+Widths = tuple[int, int, int, int, int, int]
+"""Columns of table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection."""
+
+MODULES: dict[str, Widths] = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+
+
+def _conv_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    """Convolution with bias, keeping the resolution at stride 1, and relu: the network has no normalisation."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2), nn.ReLU(inplace=True)
+    )
+
+
+def _module(in_channels: int, widths: Widths) -> Parallel:
+    """Figure 2(b): [N, in_channels, H, W] to [N, sum of the four outputs, H, W]."""
+    one, reduce3, three, reduce5, five, pooled = widths
+    return Parallel(
+        _conv_relu(in_channels, one, 1),
+        nn.Sequential(_conv_relu(in_channels, reduce3, 1), _conv_relu(reduce3, three, 3)),
+        nn.Sequential(_conv_relu(in_channels, reduce5, 1), _conv_relu(reduce5, five, 5)),
+        nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv_relu(in_channels, pooled, 1)),
+    )
+
+
+def _googlenet_features(in_channels: int) -> nn.Sequential:
+    def halve() -> nn.Module:
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    def normalise() -> nn.Module:
+        return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
+
+    parts: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=nn.Sequential(
+            _conv_relu(in_channels, 64, 7, stride=2),
+            halve(),
+            normalise(),
+            _conv_relu(64, 64, 1),
+            _conv_relu(64, 192, 3),
+            normalise(),
+            halve(),
+        )
+    )
+    channels = 192
+    for name, widths in MODULES.items():
+        if name in ("4a", "5a"):
+            parts[f"pool{int(name[0]) - 1}"] = halve()
+        parts[f"inception{name}"] = _module(channels, widths)
+        one, _, three, _, five, pooled = widths
+        channels = one + three + five + pooled
+    return nn.Sequential(parts)
+
+
+def _auxiliary(channels: int, num_classes: int) -> nn.Sequential:
+    """Section 5: the classifier on a middle module, [N, channels, 14, 14] to [N, num_classes]."""
+    return nn.Sequential(
+        nn.AvgPool2d(5, stride=3),
+        _conv_relu(channels, 128, 1),
+        nn.Flatten(1),
+        nn.Linear(128 * 4 * 4, 1024),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.7),
+        nn.Linear(1024, num_classes),
+    )
+
+
+class WithAuxiliary(nn.Module):
+    """GoogLeNet with its two auxiliary classifiers behind 4a and 4d.
+
+    In training mode the outputs (main, behind 4a, behind 4d), each [N, num_classes], the paper weighing the latter two
+    by 0.3; in evaluation mode the main one alone.
+    """
+
+    def __init__(self, features: nn.Sequential, num_classes: int) -> None:
+        super().__init__()
+        self.features = features
+        self.auxiliary = nn.ModuleDict(
+            {"inception4a": _auxiliary(512, num_classes), "inception4d": _auxiliary(528, num_classes)}
+        )
+        self.classifier = pooled_linear(1024, num_classes, dropout=0.4)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        others = []
+        for name, part in self.features.named_children():
+            x = part(x)
+            if self.training and name in self.auxiliary:
+                others.append(self.auxiliary[name](x))
+        main: Tensor = self.classifier(x)
+        return (main, *others) if self.training else main
+
+
+def googlenet_paper(
+    num_classes: int = 1000, in_channels: int = 3, head: Head = "classifier", *, aux_logits: bool = False
+) -> nn.Module:
+    """GoogLeNet. Szegedy et al.: Going deeper with convolutions, 1409.4842, table 1.
+
+    [N, 3, 224, 224] to [N, 1000]; without head [N, 1024, 7, 7]. 6,998,552 parameters and 1.58 GMACs, as the released
+    Caffe network has (table 1 sums to 6.8 million without biases; the abstract's "12 times fewer" would be 5). With
+    `aux_logits` 13,378,280 parameters and in training mode three outputs: see `WithAuxiliary`.
+
+    5x5 filters, local response normalisation, no batch normalisation: torchvision's `googlenet` has 3x3 in place of
+    5x5, and batch normalisation. Raises UsageError for auxiliary classifiers without a head.
+    """
+    features = _googlenet_features(in_channels)
+    if not aux_logits:
+        return network(features, lambda: pooled_linear(1024, num_classes, dropout=0.4), head)
+    if head == "none":
+        raise UsageError("googlenet_paper: aux_logits needs head: classifier")
+    return he_init(WithAuxiliary(features, num_classes))
+
+
+def inception_module_3a(in_channels: int = 192) -> nn.Module:
+    """The first inception module of GoogLeNet, with its 1x1 reductions. 1409.4842, figure 2(b) and table 1.
+
+    [N, 192, 28, 28] to [N, 256, 28, 28]. 163,696 parameters, 0.128 GMACs: 42 % of `inception_module_3a_naive`.
+    """
+    return he_init(_module(in_channels, MODULES["3a"]))
+
+
+def inception_module_3a_naive(in_channels: int = 192) -> nn.Module:
+    """The same module without reductions. 1409.4842, figure 2(a) with the output widths of table 1.
+
+    [N, 192, 28, 28] to [N, 416, 28, 28], since pooling passes all its input on. 387,296 parameters, 0.303 GMACs.
+    """
+    one, _, three, _, five, _ = MODULES["3a"]
+    return he_init(
+        Parallel(
+            _conv_relu(in_channels, one, 1),
+            _conv_relu(in_channels, three, 3),
+            _conv_relu(in_channels, five, 5),
+            nn.MaxPool2d(3, stride=1, padding=1),
+        )
+    )
+
 
 Size = int | tuple[int, int]
 
@@ -18,9 +163,7 @@ def _conv(in_channels: int, out_channels: int, kernel: Size, stride: int = 1, *,
     high, wide = (kernel, kernel) if isinstance(kernel, int) else kernel
     padding = (high // 2, wide // 2) if same else 0
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, (high, wide), stride, padding, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, out_channels, (high, wide), stride, padding, bias=False), *bn_relu(out_channels)
     )
 
 
@@ -86,20 +229,31 @@ def bn_inception(num_classes: int = 1000, in_channels: int = 3, head: Head = "cl
     departures that this network does not share. Departure: the first convolution is a plain 7x7, as in
     every public copy; the authors' own was depthwise separable with multiplier 8 (appendix).
     """
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=nn.Sequential(
-            _conv(in_channels, 64, 7, stride=2),
-            nn.MaxPool2d(3, stride=2, ceil_mode=True),
-            _conv(64, 64, 1),
-            _conv(64, 192, 3),
-            nn.MaxPool2d(3, stride=2, ceil_mode=True),
-        )
+    stem = nn.Sequential(
+        _conv(in_channels, 64, 7, stride=2),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        _conv(64, 64, 1),
+        _conv(64, 192, 3),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
     )
+    parts: dict[str, nn.Module] = {"stem": stem}
     channels = 192
     for name, row in BN_INCEPTION.items():
         parts[f"inception{name}"] = row.build(channels)
         channels = row.out_channels(channels)
-    return network(nn.Sequential(parts), lambda: pooled_linear(channels, num_classes), head)
+    return pooled_network(parts, channels, num_classes, head)
+
+
+_Layer = tuple[int, Size] | tuple[int, Size, int]
+"""Output channels and kernel of a convolution; with a stride, it is not padded."""
+
+
+def _chain(in_channels: int, *layers: _Layer) -> nn.Sequential:
+    chain = nn.Sequential()
+    for out_channels, kernel, *stride in layers:
+        chain.append(_conv(in_channels, out_channels, kernel, *stride, same=not stride))
+        in_channels = out_channels
+    return chain
 
 
 class _InceptionResidual(nn.Module):
@@ -108,10 +262,10 @@ class _InceptionResidual(nn.Module):
     The scale is section 3.3's remedy for units that die: between 0.1 and 0.3.
     """
 
-    def __init__(self, branches: Parallel, mixed: int, channels: int, scale: float) -> None:
+    def __init__(self, channels: int, scale: float, *branches: tuple[_Layer, ...]) -> None:
         super().__init__()
-        self.branches = branches
-        self.up = nn.Conv2d(mixed, channels, 1)
+        self.branches = Parallel(*(_chain(channels, *layers) for layers in branches))
+        self.up = nn.Conv2d(sum(layers[-1][0] for layers in branches), channels, 1)
         self.relu = nn.ReLU(inplace=True)
         self.scale = scale
 
@@ -124,48 +278,31 @@ class _InceptionResidual(nn.Module):
 
 def _unit_a() -> nn.Module:
     """Figure 10, at 35x35."""
-    branches = Parallel(
-        _conv(256, 32, 1),
-        nn.Sequential(_conv(256, 32, 1), _conv(32, 32, 3)),
-        nn.Sequential(_conv(256, 32, 1), _conv(32, 32, 3), _conv(32, 32, 3)),
-    )
-    return _InceptionResidual(branches, 96, 256, scale=0.17)
+    return _InceptionResidual(256, 0.17, ((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3)))
 
 
 def _unit_b() -> nn.Module:
     """Figure 11, at 17x17."""
-    branches = Parallel(
-        _conv(896, 128, 1),
-        nn.Sequential(_conv(896, 128, 1), _conv(128, 128, (1, 7)), _conv(128, 128, (7, 1))),
-    )
-    return _InceptionResidual(branches, 256, 896, scale=0.10)
+    return _InceptionResidual(896, 0.10, ((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1))))
 
 
 def _unit_c() -> nn.Module:
     """Figure 13, at 8x8."""
-    branches = Parallel(
-        _conv(1792, 192, 1),
-        nn.Sequential(_conv(1792, 192, 1), _conv(192, 192, (1, 3)), _conv(192, 192, (3, 1))),
-    )
-    return _InceptionResidual(branches, 384, 1792, scale=0.20)
+    return _InceptionResidual(1792, 0.20, ((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1))))
 
 
 def _reduction_a() -> nn.Module:
     """Figure 7 with k, l, m, n = 192, 192, 256, 384 (table 1): 256 to 896 channels, 35x35 to 17x17."""
-    return Parallel(
-        nn.MaxPool2d(3, stride=2),
-        _conv(256, 384, 3, stride=2, same=False),
-        nn.Sequential(_conv(256, 192, 1), _conv(192, 192, 3), _conv(192, 256, 3, stride=2, same=False)),
-    )
+    return Parallel(nn.MaxPool2d(3, stride=2), _chain(256, (384, 3, 2)), _chain(256, (192, 1), (192, 3), (256, 3, 2)))
 
 
 def _reduction_b() -> nn.Module:
     """Figure 12: 896 to 1792 channels, 17x17 to 8x8."""
     return Parallel(
         nn.MaxPool2d(3, stride=2),
-        nn.Sequential(_conv(896, 256, 1), _conv(256, 384, 3, stride=2, same=False)),
-        nn.Sequential(_conv(896, 256, 1), _conv(256, 256, 3, stride=2, same=False)),
-        nn.Sequential(_conv(896, 256, 1), _conv(256, 256, 3), _conv(256, 256, 3, stride=2, same=False)),
+        _chain(896, (256, 1), (384, 3, 2)),
+        _chain(896, (256, 1), (256, 3, 2)),
+        _chain(896, (256, 1), (256, 3), (256, 3, 2)),
     )
 
 
@@ -177,25 +314,16 @@ def inception_resnet_v1(num_classes: int = 1000, in_channels: int = 3, head: Hea
     gives only the range, are those of the authors' released v2.
     """
     stem = nn.Sequential(
-        _conv(in_channels, 32, 3, stride=2, same=False),
-        _conv(32, 32, 3, same=False),
-        _conv(32, 64, 3),
+        *_chain(in_channels, (32, 3, 2), (32, 3, 1), (64, 3)),
         nn.MaxPool2d(3, stride=2),
-        _conv(64, 80, 1),
-        _conv(80, 192, 3, same=False),
-        _conv(192, 256, 3, stride=2, same=False),
+        *_chain(64, (80, 1), (192, 3, 1), (256, 3, 2)),
     )
-    features = nn.Sequential(
-        OrderedDict(
-            stem=stem,
-            stage1=nn.Sequential(*(_unit_a() for _ in range(5))),
-            reduction1=_reduction_a(),
-            stage2=nn.Sequential(*(_unit_b() for _ in range(10))),
-            reduction2=_reduction_b(),
-            stage3=nn.Sequential(*(_unit_c() for _ in range(5))),
-        )
-    )
-    return network(features, lambda: pooled_linear(1792, num_classes, dropout=0.2), head)
-
-
-BUILDERS = (bn_inception, inception_resnet_v1)
+    parts = {
+        "stem": stem,
+        "stage1": nn.Sequential(*(_unit_a() for _ in range(5))),
+        "reduction1": _reduction_a(),
+        "stage2": nn.Sequential(*(_unit_b() for _ in range(10))),
+        "reduction2": _reduction_b(),
+        "stage3": nn.Sequential(*(_unit_c() for _ in range(5))),
+    }
+    return pooled_network(parts, 1792, num_classes, head, dropout=0.2)

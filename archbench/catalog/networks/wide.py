@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import nn
 
 from archbench.catalog.networks.layers import (
     PadChannels,
     PreActivation,
     Residual,
+    Unit,
     bn_relu,
+    bottleneck,
     conv,
-    network,
-    pooled_linear,
+    pooled_network,
+    projection_shortcut,
     stages,
 )
-from archbench.catalog.networks.residual import projection_shortcut
 from archbench.model.axes import Head
 
 
-def wide_parts(
-    in_channels: int, channels: int, stride: int, dropout: float = 0.0
-) -> tuple[nn.Sequential, nn.Module | None]:
-    """Branch and projection of a wide residual unit: two 3x3 convolutions, dropout between them."""
+def wide_branch(in_channels: int, channels: int, stride: int, dropout: float = 0.0) -> nn.Sequential:
+    """Branch of a wide residual unit: two 3x3 convolutions, dropout between them."""
     between: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
-    branch = nn.Sequential(
+    return nn.Sequential(
         conv(in_channels, channels, 3, stride), bn_relu(channels), *between, conv(channels, channels, 3)
     )
-    same = stride == 1 and channels == in_channels
-    return branch, None if same else conv(in_channels, channels, 1, stride)
+
+
+def wide_network(unit: Unit, num_classes: int, in_channels: int, head: Head) -> nn.Sequential:
+    """28 layers, ten times as wide as a ResNet for CIFAR."""
+    units = stages(unit, 16, (160, 320, 640), (4, 4, 4))
+    return pooled_network({"stem": conv(in_channels, 16, 3), **units, "final": bn_relu(640)}, 640, num_classes, head)
 
 
 def wrn28_10_cifar(
@@ -42,11 +43,9 @@ def wrn28_10_cifar(
     """
 
     def unit(in_channels: int, channels: int, stride: int) -> nn.Module:
-        return PreActivation(in_channels, *wide_parts(in_channels, channels, stride, dropout))
+        return PreActivation(in_channels, channels, stride, wide_branch(in_channels, channels, stride, dropout))
 
-    units = stages(unit, 16, (160, 320, 640), (4, 4, 4))
-    features = nn.Sequential(OrderedDict(stem=conv(in_channels, 16, 3), **units, final=bn_relu(640)))
-    return network(features, lambda: pooled_linear(640, num_classes), head)
+    return wide_network(unit, num_classes, in_channels, head)
 
 
 def _pyramid_unit(in_channels: int, channels: int, stride: int) -> nn.Module:
@@ -74,9 +73,7 @@ def pyramidnet110_a270(num_classes: int = 10, in_channels: int = 3, head: Head =
     units_per_stage, widening = 18, 270
     step = widening // (3 * units_per_stage)
     channels = 16
-    parts: OrderedDict[str, nn.Module] = OrderedDict(
-        stem=nn.Sequential(conv(in_channels, channels, 3), nn.BatchNorm2d(channels))
-    )
+    parts: dict[str, nn.Module] = {"stem": nn.Sequential(conv(in_channels, channels, 3), nn.BatchNorm2d(channels))}
     for number in range(3):
         units = []
         for index in range(units_per_stage):
@@ -84,20 +81,13 @@ def pyramidnet110_a270(num_classes: int = 10, in_channels: int = 3, head: Head =
             channels += step
         parts[f"stage{number + 1}"] = nn.Sequential(*units)
     parts["final"] = bn_relu(channels)
-    return network(nn.Sequential(parts), lambda: pooled_linear(channels, num_classes), head)
+    return pooled_network(parts, channels, num_classes, head)
 
 
 def _resnext_unit(in_channels: int, channels: int, stride: int) -> nn.Module:
     """Figure 3(c) with 8 groups of 64 channels at 256 output channels, growing in proportion."""
     width = 8 * 64 * channels // 256
-    branch = nn.Sequential(
-        conv(in_channels, width, 1),
-        bn_relu(width),
-        conv(width, width, 3, stride, groups=8),
-        bn_relu(width),
-        conv(width, channels, 1),
-        nn.BatchNorm2d(channels),
-    )
+    branch = bottleneck(in_channels, width, channels, (1, stride), groups=8).append(nn.BatchNorm2d(channels))
     return Residual(branch, projection_shortcut(in_channels, channels, stride))
 
 
@@ -107,8 +97,5 @@ def resnext29_8x64d_cifar(num_classes: int = 10, in_channels: int = 3, head: Hea
     [N, 3, 32, 32] to [N, 10]; without head [N, 1024, 8, 8]. 34,426,698 parameters (paper: 34.4 million), 5.4 GMACs.
     """
     stem = nn.Sequential(conv(in_channels, 64, 3), bn_relu(64))
-    features = nn.Sequential(OrderedDict(stem=stem, **stages(_resnext_unit, 64, (256, 512, 1024), (3, 3, 3))))
-    return network(features, lambda: pooled_linear(1024, num_classes), head)
-
-
-BUILDERS = (wrn28_10_cifar, pyramidnet110_a270, resnext29_8x64d_cifar)
+    parts = {"stem": stem, **stages(_resnext_unit, 64, (256, 512, 1024), (3, 3, 3))}
+    return pooled_network(parts, 1024, num_classes, head)
