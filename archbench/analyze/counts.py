@@ -22,7 +22,7 @@ from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
 from archbench.model.counts import Counts, OperatorCalls
-from archbench.model.errors import UsageError
+from archbench.model.errors import UsageError, in_one_line
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
@@ -172,5 +172,4 @@ def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:
 
 
 def _refusal(shape: Shape, error: Exception, label: str = "") -> UsageError:
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return UsageError(f"{label}cannot take an input of {'x'.join(map(str, shape))}: {said}")
+    return UsageError(f"{label}cannot take an input of {'x'.join(map(str, shape))}: {in_one_line(error)}")

@@ -29,7 +29,7 @@ from archbench.device.kind import kind_named
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.counts import MemoryLine, MemoryModel
-from archbench.model.errors import UnfitError
+from archbench.model.errors import UnfitError, first_line
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
@@ -69,10 +69,9 @@ def predict(
             module = build(network, allow_code=allow_code)
         return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device)
     except Exception as error:  # the network's own code
-        first_line = (str(error).splitlines() or [""])[0]
         raise UnfitError(
             f"{network.label}: memory cannot be predicted, its {phase} step needs data "
-            f"({type(error).__name__}: {first_line}); measure it instead"
+            f"({type(error).__name__}: {first_line(error)}); measure it instead"
         ) from error
 
 

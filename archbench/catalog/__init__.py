@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
-from archbench.catalog.accuracy import accuracies, default_weights, facts_of
-from archbench.catalog.entry import SOURCES, Accuracy, Entry, PublishedSize, Source
-from archbench.catalog.libraries import LIBRARIES
-from archbench.catalog.names import family, resolve
-from archbench.catalog.tables import Counted, counted_by_label, entries
+from archbench.catalog.names import LIBRARIES, family, resolve
+from archbench.catalog.published import accuracies, facts_of
+from archbench.catalog.tables import (
+    SOURCES,
+    Accuracy,
+    Counted,
+    Entry,
+    PublishedSize,
+    Source,
+    counted_by_label,
+    default_weights,
+    entries,
+)
 from archbench.model.cell import Network
 from archbench.model.empty_record import Facts
 from archbench.model.errors import UsageError

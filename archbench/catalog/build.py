@@ -6,16 +6,17 @@ Under `torch.device("meta")` all of this works without data, which is how networ
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.catalog.construct import one_line
-from archbench.catalog.entry import Entry, Source
 from archbench.catalog.names import resolve
+from archbench.catalog.tables import Entry, Source
 from archbench.model.cell import Network
-from archbench.model.errors import UsageError
+from archbench.model.errors import UsageError, did_you_mean, first_line
 
 # Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
 _MAKERS: dict[Source, str] = {
@@ -120,5 +121,59 @@ def _refusal(entry: Entry, network: Network, shape: tuple[int, ...]) -> str | No
         with torch.device("meta"), torch.no_grad():
             _make(entry, network).eval()(torch.empty(1, *shape))
     except Exception as error:  # whatever the network's own code raises is the answer
-        return one_line(error)
+        return first_line(error)
     return None
+
+
+# What the makers of `_MAKERS` share.
+
+
+def refuse_reserved(network: Network, reserved: Collection[str]) -> None:
+    """Raise `UsageError` for an option that would load weights, or that has a field of its own beside `options`."""
+    for option in network.options.keys() & set(reserved):
+        remedy = "archbench never loads weights" if option in _WEIGHTS else "it has a key of its own beside options"
+        raise UsageError(f"{network.label}: {option} cannot be an option: {remedy}")
+
+
+_WEIGHTS = frozenset({"weights", "weights_backbone", "pretrained", "checkpoint_path", "pretrained_cfg", "progress"})
+
+
+def construct(
+    builder: Callable[..., nn.Module],
+    entry: Entry,
+    network: Network,
+    reserved: Collection[str],
+    chosen: Mapping[str, object],
+) -> nn.Module:
+    """Return what `builder` makes with the options of `entry`, those of `network`, and the arguments `chosen`.
+
+    Raises `UsageError` where it refuses the options that the user gave, naming those that it has, without `reserved`
+    ones. Without options of the user's, what it raises is nobody's mistake but ours, and is let through.
+    """
+    try:
+        return builder(**{**entry.options, **network.options, **chosen})
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        if not network.options:
+            raise
+        names = sorted(_options(builder, entry) - set(reserved))
+        unknown = [option for option in network.options if option not in names]
+        if unknown:
+            near = did_you_mean(unknown[0], names)
+            raise UsageError(
+                f"{network.label}: {network.name} has no option {unknown[0]!r}{near}; it has {', '.join(names)}"
+            ) from error
+        raise UsageError(f"{network.label}: {network.name} refuses these options: {first_line(error)}") from error
+
+
+def _options(builder: Callable[..., nn.Module], entry: Entry) -> set[str]:
+    """What `builder` can be told, or, where it passes anything on, the class behind it."""
+    if inspect.Parameter.VAR_KEYWORD not in {p.kind for p in inspect.signature(builder).parameters.values()}:
+        return keywords(builder)
+    with torch.device("meta"):
+        return keywords(type(builder(**entry.options)).__init__)
+
+
+def keywords(function: Callable[..., object]) -> set[str]:
+    """Names of the parameters of `function` that can be given by keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != "self"}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from archbench.catalog.accuracy import accuracies, default_weights, facts_of
-from archbench.catalog.entry import Accuracy, Entry, PublishedSize, Source
-from archbench.catalog.own_files import docstring_of
-from archbench.catalog.tables import Counted, counted_by_label
+from archbench.catalog.own_networks import docstring_of
+from archbench.catalog.published import accuracies, facts_of
+from archbench.catalog.tables import (
+    Accuracy,
+    Counted,
+    Entry,
+    PublishedSize,
+    Source,
+    counted_by_label,
+    default_weights,
+)
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
@@ -37,6 +46,10 @@ class Summary(Struct, frozen=True, kw_only=True):
     input_shape: tuple[int, ...] | None
     paper: str | None
     arxiv: str | None
+
+
+_COUNTED = ("activations", "activation_bytes", "weight_bytes", "buffers", "idle_params", "depth")
+"""Of `Counts`, as they are."""
 
 
 class Variant(Struct, frozen=True, kw_only=True):
@@ -88,17 +101,13 @@ def summary(entry: Entry) -> Summary:
 def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
     """All that is known of `network` (an `entry` with departures), with what was `counted` of it."""
     counts = None if counted is None else counted.counts
+    as_counted: dict[str, Any] = {name: getattr(counts, name, None) for name in _COUNTED}
     return Card(
         **asdict(_summary(entry, network, counted)),
         variant=network.label,
         constructor=entry.constructor,
         options={**entry.options, **network.options},
-        activations=None if counts is None else counts.activations,
-        activation_bytes=None if counts is None else counts.activation_bytes,
-        weight_bytes=None if counts is None else counts.weight_bytes,
-        buffers=None if counts is None else counts.buffers,
-        idle_params=None if counts is None else counts.idle_params,
-        depth=None if counts is None else counts.depth,
+        **as_counted,
         feature_width=None if counted is None else counted.feature_width,
         published=_published(entry),
         accuracies=accuracies(entry),

@@ -18,8 +18,16 @@ from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from archbench.analyze.counts import count
 from archbench.catalog.build import feature_width
-from archbench.catalog.entry import NEWER_RECIPE, SWAG
-from archbench.catalog.tables import ACCURACY, COUNTS, STAGES, TIMM_WEIGHTS, entries, format_shape
+from archbench.catalog.tables import (
+    ACCURACY,
+    COUNTS,
+    NEWER_RECIPE,
+    STAGES,
+    SWAG,
+    TIMM_WEIGHTS,
+    entries,
+    format_shape,
+)
 from archbench.model.cell import Network
 from archbench.model.counts import Counts
 from archbench.model.errors import UsageError

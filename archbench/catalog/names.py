@@ -6,18 +6,19 @@ import difflib
 import functools
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
+from importlib.util import find_spec
+from pathlib import Path, PurePath
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from msgspec.structs import replace
 
-from archbench.catalog.accuracy import default_weights
-from archbench.catalog.entry import NEUTRAL_OPTIONS, Entry
-from archbench.catalog.libraries import LIBRARIES, Library, families_by_name
-from archbench.catalog.tables import entries
+from archbench.catalog.tables import NEUTRAL_OPTIONS, Entry, default_weights, entries
 from archbench.model.cell import is_passed
 from archbench.model.errors import UsageError, did_you_mean
 
+Library = Literal["torchvision", "timm"]
+LIBRARIES: tuple[Library, ...] = get_args(Library)
 _USER_CODE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 _LISTS: dict[Library, str] = {"torchvision": "torchvision.models.list_models()", "timm": "timm.list_models()"}
@@ -72,6 +73,43 @@ def family(name: str) -> tuple[Entry, ...]:
         near = did_you_mean(name, known) or f"; there are {', '.join(known)}"
         raise UsageError(f"unknown family {name!r}{near}")
     return members
+
+
+_DEFINITION = re.compile(r"^@register_model(?:\(\))?\s*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
+
+# Files that are called otherwise than the family they hold.
+_FAMILIES = {
+    "vision_transformer": "vit",
+    "swin_transformer": "swin",
+    "swin_transformer_v2": "swin",
+    "inception_v3": "inception",
+    "inception_v4": "inception",
+    "inception_resnet_v2": "inception",
+    "googlenet": "inception",
+    "mobilenetv2": "mobilenet",
+    "mobilenetv3": "mobilenet",
+}
+# Families that share a file with the one they grew from.
+_PREFIXES = {"resnext": "resnext", "wide_resnet": "wideresnet", "seresnet": "senet", "seresnext": "senet"}
+
+
+@functools.cache
+def families_by_name(library: Library) -> Mapping[str, str]:
+    """Every classification network of the installed `library`, with its family: one lower-case word.
+
+    Read from its source files: importing it would cost seconds, and a list shipped with archbench would be wrong for
+    every version but one. Both libraries mark each network with a decorator on the line above its definition, which a
+    search finds in 0.1 s. Empty where the library is not installed, or is installed without its sources.
+    """
+    spec = find_spec(library)
+    if spec is None or spec.origin is None:
+        return MappingProxyType({})
+    found: dict[str, str] = {}
+    for file in sorted((Path(spec.origin).parent / "models").glob("*.py")):
+        family = _FAMILIES.get(file.stem, file.stem.replace("_", ""))
+        for name in _DEFINITION.findall(file.read_text(encoding="utf-8")):
+            found[name] = next((own for prefix, own in _PREFIXES.items() if name.startswith(prefix)), family)
+    return MappingProxyType(found)
 
 
 @functools.cache

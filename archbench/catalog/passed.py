@@ -22,7 +22,7 @@ import cloudpickle
 from msgspec import Struct
 
 from archbench.model.cell import is_passed
-from archbench.model.errors import UsageError
+from archbench.model.errors import UsageError, first_line
 
 FOLDER = "ARCHBENCH_NETWORKS"
 """The environment variable that tells a worker in which directory its parent has put the packed networks."""
@@ -58,10 +58,9 @@ def pack(network: object) -> Packed:
         name = f"{word}#{_Digest().of(network)[:8]}"
         content = pickle.dumps((sys.path, "torch" in sys.modules, _dumped(network)))
     except Exception as error:  # whatever the objects' own ways to be pickled raise
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{word} cannot be sent to the process that measures: {why}; pass a function that makes the network, "
-            "and let it open by itself what it needs"
+            f"{word} cannot be sent to the process that measures: {first_line(error)}; "
+            "pass a function that makes the network, and let it open by itself what it needs"
         ) from error
     return Packed(name, content)
 

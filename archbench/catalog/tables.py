@@ -1,4 +1,7 @@
-"""Reads the catalogue's tables: `architectures.csv` is written by hand, the rest by `archbench.catalog.generate`."""
+"""What the catalogue says of a network, read from its tables. Free of torch.
+
+`architectures.csv` is written by hand, the other tables by `archbench.catalog.generate`.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,108 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
-from archbench.catalog.entry import IMAGENET, UNUSUAL_RECIPES, Accuracy, Entry, PublishedSize
+from archbench.model.axes import Scalar
 from archbench.model.counts import Counts, OperatorCalls, Stage
+
+Source = Literal["torchvision", "timm", "archbench", "user code"]
+SOURCES: tuple[Source, ...] = ("torchvision", "timm", "archbench")
+"""Where a catalogued network may come from."""
+
+IMAGENET = "ImageNet"
+
+NEUTRAL_OPTIONS = frozenset({"aux_logits", "memory_efficient"})
+"""Options that change how a network is trained or stored, not what it computes: its published accuracy still holds."""
+
+
+class Accuracy(Struct, frozen=True, kw_only=True):
+    """One published accuracy in percent, and everything that it depends on.
+
+    Figures of different protocols are not comparable: ten crops gain one to two points over one, a newer training
+    recipe up to five. So a figure never travels without `source`.
+    """
+
+    top1: float | None
+    top5: float | None
+    dataset: str = IMAGENET
+    origin: str
+    """Who published it: `torchvision`, `paper`, `authors' repository`, ..."""
+    protocol: str
+    """How it was measured: `crop 224, resize 256`, or `10 crops 224`."""
+    tag: str | None = None
+    """torchvision's name for the weights."""
+    crop: int | None = None
+    """Side of the image that the network saw, in pixels, where the figure is torchvision's."""
+    resize: int | None = None
+    recipe: str | None = None
+    """How the weights came about, where the figure is torchvision's."""
+    source: str
+    """All of that in one line: `torchvision IMAGENET1K_V1 (crop 224, resize 256)`, `paper: single crop 224`."""
+
+
+NEWER_RECIPE = "torchvision's newer recipe"
+SWAG = "pre-trained by SWAG on 3.6 billion other images"
+UNUSUAL_RECIPES = frozenset({NEWER_RECIPE, SWAG})
+"""Recipes that lift a network above what its architecture gave its siblings; named wherever the figure is."""
+
+
+class PublishedSize(Struct, frozen=True, kw_only=True):
+    """Parameters and MACs as somebody published them, to be held against what archbench counts."""
+
+    params: int | None
+    macs: int | None
+    """Per image."""
+    origin: str
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One network that can be built. `None` where the catalogue does not know."""
+
+    name: str
+    source: Source
+    constructor: str
+    """The function that builds it: torchvision's, timm's, one of `archbench.catalog.networks`, or the user's."""
+    options: dict[str, Scalar] = {}
+    """Options that make this network of the constructor's; a suite's options override them."""
+    variants: tuple[dict[str, Scalar], ...] = ()
+    """Options under which the network is another one worth counting (auxiliary heads)."""
+    family: str | None = None
+    year: int | None = None
+    """Of first publication, on arXiv or in proceedings, whichever was earlier."""
+    paper: str | None = None
+    arxiv: str | None = None
+    idea: str | None = None
+    """What was new, in a few words."""
+    input_shape: tuple[int, ...] | None = None
+    """One native input without its batch axis: channels, height, width; or a vector's width."""
+    aliases: tuple[str, ...] = ()
+    published: PublishedSize | None = None
+    accuracy: Accuracy | None = None
+    """As the paper (or who else is named) has it; torchvision's weights are in `archbench.catalog.accuracies`."""
+    note: str | None = None
+    """What the figures above need to be read rightly."""
+
+    @property
+    def input_size(self) -> int | None:
+        """Side of the native input in pixels; `None` for vectors and where it is unknown."""
+        return self.input_shape[-1] if self.input_shape is not None and len(self.input_shape) == 3 else None
+
 
 ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"
 COUNTS = "counts.csv"
 STAGES = "stages.csv"
 TIMM_WEIGHTS = "timm_weights.csv"
+DEFAULT_TAG = "IMAGENET1K_V1"
+"""The weights that stand for a torchvision network.
+
+Most V1 weights share one plain recipe (90 epochs, crop 224), so that they compare architectures. V2 weights compare
+recipes: the newer one lifts ResNet-50 by 4.7 points, and not every network has it.
+"""
 
 
 class Counted(Struct, frozen=True, kw_only=True):
@@ -57,6 +150,16 @@ def weights_by_constructor() -> Mapping[str, tuple[Weights, ...]]:
     for row in _rows(ACCURACY):
         found[row["network"]].append(_weights(row))
     return MappingProxyType({name: tuple(group) for name, group in found.items()})
+
+
+def default_weights(constructor: str) -> Weights | None:
+    """torchvision's weights that stand for its network `constructor`; `None` for a network without any.
+
+    Where there is no `DEFAULT_TAG` (ViT-H/14, RegNetY-128GF), the weights for the smallest images.
+    """
+    published = weights_by_constructor().get(constructor, ())
+    plain = next((weights for weights in published if weights.accuracy.tag == DEFAULT_TAG), None)
+    return plain or min(published, key=lambda weights: weights.accuracy.crop or 0, default=None)
 
 
 @functools.cache
@@ -103,10 +206,6 @@ def _rows(file: str) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(lines, strict=True)
 
 
-def _filled(row: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in row.items() if value != ""}
-
-
 def _entry(row: dict[str, str]) -> Entry:
     published = PublishedSize(
         params=_scaled(row["params_m"], 1e6), macs=_scaled(row["gmacs"], 1e9), origin=row["size_from"]
@@ -120,9 +219,9 @@ def _entry(row: dict[str, str]) -> Entry:
         protocol=row["protocol"],
         source=f"{row['accuracy_from']}: {dataset}{row['protocol']}",
     )
-    text = {key: row[key] for key in ("name", "source", "constructor", "family", "paper", "arxiv", "idea", "note")}
+    text = ("name", "source", "constructor", "family", "paper", "arxiv", "idea", "note")
     known = {
-        **_filled(text),
+        **{key: row[key] for key in text if row[key]},
         "year": int(row["year"]) if row["year"] else None,
         "options": json.loads(row["options"] or "{}"),
         "variants": json.loads(row["variants"] or "[]"),

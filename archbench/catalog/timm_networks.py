@@ -6,13 +6,12 @@ import functools
 from collections.abc import Callable
 
 import timm
-import torch
 from torch import nn
 
-from archbench.catalog.construct import construct, keywords, one_line, refuse_reserved
-from archbench.catalog.entry import Entry
+from archbench.catalog.build import construct, refuse_reserved
+from archbench.catalog.tables import Entry
 from archbench.model.cell import Network
-from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.errors import UsageError, did_you_mean, first_line
 
 _RESERVED = (
     "pretrained",
@@ -29,21 +28,21 @@ def make(entry: Entry, network: Network) -> nn.Module:
     """Return timm's `entry` with the departures of `network`, without pretrained weights."""
     refuse_reserved(network, _RESERVED)
     config = _config(entry)
-    arguments = {**entry.options, **network.options}
+    chosen: dict[str, object] = {}
     if network.num_classes is not None:
-        arguments["num_classes"] = network.num_classes
+        chosen["num_classes"] = network.num_classes
     if network.in_channels is not None:
-        arguments["in_chans"] = network.in_channels
+        chosen["in_chans"] = network.in_channels
     if network.input_size is not None and config.fixed_input_size:
         # Such a network holds a table of positions, and has to be built for its size.
-        arguments["img_size"] = network.input_size
+        chosen["img_size"] = network.input_size
     create: Callable[..., nn.Module] = functools.partial(timm.create_model, _full_name(entry))
     if network.head == "classifier":
-        return construct(create, arguments, network, lambda: _options(create, entry))
+        return construct(create, entry, network, _RESERVED, chosen)
     try:
-        return create(**arguments, num_classes=0, global_pool="")
+        return create(**{**entry.options, **network.options, **chosen}, num_classes=0, global_pool="")
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        raise UsageError(f"{network.label}: timm cannot take its head off: {one_line(error)}") from error
+        raise UsageError(f"{network.label}: timm cannot take its head off: {first_line(error)}") from error
 
 
 def native_shape(entry: Entry) -> tuple[int, ...]:
@@ -69,10 +68,3 @@ def _config(entry: Entry) -> timm.models.PretrainedCfg:
         raise UsageError(f"timm's {architecture} has no weights {tag!r}{near}") from error
     assert config is not None
     return config
-
-
-def _options(create: Callable[..., nn.Module], entry: Entry) -> set[str]:
-    """What the class behind the network can be told."""
-    with torch.device("meta"):
-        kind = type(create(**entry.options))
-    return keywords(kind.__init__) - set(_RESERVED)

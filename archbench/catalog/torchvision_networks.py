@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, get_model_builder
 from torchvision.models.regnet import BlockParams
 
-from archbench.catalog.construct import construct, keywords, refuse_reserved
-from archbench.catalog.entry import Entry
+from archbench.catalog.build import construct, refuse_reserved
+from archbench.catalog.tables import Entry
 from archbench.model.cell import Network
 
 _RESERVED = ("weights", "progress", "num_classes", "image_size", "input_size")
@@ -28,23 +28,16 @@ def make(entry: Entry, network: Network) -> nn.Module:
     """Return torchvision's `entry` with the departures of `network`."""
     refuse_reserved(network, _RESERVED)
     builder = get_model_builder(entry.constructor)
-    arguments = {**entry.options, **network.options, **_size_argument(entry.constructor, network.input_size)}
-    if entry.constructor in _SLOW_TO_INITIALISE:
-        arguments.setdefault("init_weights", False)
+    chosen = _size_argument(entry.constructor, network.input_size)
+    if entry.constructor in _SLOW_TO_INITIALISE and "init_weights" not in network.options:
+        chosen["init_weights"] = False
     if network.num_classes is not None:
-        arguments["num_classes"] = network.num_classes
+        chosen["num_classes"] = network.num_classes
     with _block_params_on_cpu():
-        module = construct(builder, arguments, network, lambda: _options(builder, entry))
+        module = construct(builder, entry, network, _RESERVED, chosen)
     if network.in_channels is not None:
         _replace_stem(module, network.in_channels)
     return _trunk(module) if network.head == "none" else module
-
-
-def _options(builder: Callable[..., nn.Module], entry: Entry) -> set[str]:
-    """What the class behind `builder` can be told."""
-    with torch.device("meta"), _block_params_on_cpu():
-        kind = type(builder(**entry.options))
-    return keywords(kind.__init__) - set(_RESERVED)
 
 
 def _size_argument(constructor: str, input_size: int | None) -> dict[str, object]:

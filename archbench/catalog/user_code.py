@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from archbench.catalog.construct import keywords, one_line
-from archbench.catalog.entry import Entry
+from archbench.catalog.build import keywords
 from archbench.catalog.passed import load
+from archbench.catalog.tables import Entry
 from archbench.model.cell import Network, is_passed
-from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.errors import UsageError, did_you_mean, first_line
 
 
 def make(entry: Entry, network: Network) -> nn.Module:
@@ -77,4 +77,4 @@ def _described(error: BaseException) -> str:
     # Where the call itself failed (wrong arguments), the last frame is ours and would mislead.
     inside = bool(frames) and frames[-1].filename != __file__
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if inside else ""
-    return f"{type(error).__name__}: {one_line(error)}{place}"
+    return f"{type(error).__name__}: {first_line(error)}{place}"

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.catalog import counted_by_label
-from archbench.catalog.pretrained import weights_tag
+from archbench.catalog.published import weights_tag
 from archbench.choose.summary import KEYS, NoiseFloor, noise_floor, summarise
 from archbench.model.axes import TOGGLES
 from archbench.model.errors import UsageError

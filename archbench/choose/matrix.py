@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from archbench.catalog.pretrained import loading_line
+from archbench.catalog.published import loading_line
 from archbench.choose.candidates import Candidates
 from archbench.choose.exclusion import LeftOut
 from archbench.choose.pick import Choice, Goal, Question, Ranking, cells_of, every_cell, pick

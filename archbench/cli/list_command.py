@@ -36,7 +36,7 @@ def command(
 
 def _hint(source: str | None) -> None:
     """How to name what is not listed; on stderr, since it is no row of the table."""
-    from archbench.catalog.libraries import LIBRARIES, families_by_name
+    from archbench.catalog.names import LIBRARIES, families_by_name
 
     for library in LIBRARIES:
         if source == library:

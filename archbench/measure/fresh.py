@@ -14,6 +14,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
+from archbench.model.errors import in_one_line
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -87,4 +89,4 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], options: dic
         return True, function(*arguments, **options)
     except Exception as error:  # whatever it runs: it is told to whoever asked
         traceback.print_exc()
-        return False, f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return False, in_one_line(error)

@@ -82,3 +82,13 @@ def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
     """Return `"; did you mean a, b?"` of `nearest`, or `""` when nothing is near."""
     near = nearest(word, known, limit)
     return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def in_one_line(error: BaseException) -> str:
+    """`ValueError: no such width`: kind and message, on one line whatever its breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from archbench.catalog import entries, facts, family, resolve
-from archbench.catalog.libraries import families_by_name
+from archbench.catalog.names import families_by_name
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 

@@ -16,7 +16,7 @@ from archbench.catalog import entries
 
 def slow_unless_first(keys: set[str]) -> list[object]:
     """In the quick suite only one network of a family and a year, which share their code."""
-    firsts = {(entry.family, entry.year): entry.name for entry in reversed(entries().values()) if entry.name in keys}
+    firsts = {(entry.family, entry.year): entry.name for entry in reversed([*entries().values()]) if entry.name in keys}
     return [key if key in firsts.values() else pytest.param(key, marks=pytest.mark.slow) for key in sorted(keys)]
 
 
