@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from archbench.model.errors import Interrupted
+from archbench.model.units import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
 """A name, a `torch.nn.Module` with its weights, a function that makes one, or what a suite says of one
 (`{"name": "lenet5", "num_classes": 100}`, in which the name may be such an object as well)."""
 
-_SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": "{:.4g}".format}
+_SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": lambda value: plain(value, 4)}
 """How a run displays itself."""
 
 

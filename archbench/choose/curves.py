@@ -17,6 +17,8 @@ KNEE = 0.05
 GIB = 2**30
 BUDGETS = tuple(size * GIB for size in (4, 8, 16, 24, 80))
 """Bytes of the GPUs that people have."""
+FEWEST_BATCHES = 3
+"""Below, one of the two ends is the knee whatever the curve is like between them."""
 FEWEST_NETWORKS = 5
 """Below, a rank correlation says nothing: four networks are in perfect order by chance once in 24."""
 _ROUNDING = 1e-12
@@ -48,9 +50,9 @@ class Curve(Struct, frozen=True, kw_only=True):
 
     @property
     def rising(self) -> bool | None:
-        """The largest batch size is the knee: a larger one may be faster still. `None` below two batch sizes."""
+        """The largest batch size is the knee: a larger one may be faster still. `None` below `FEWEST_BATCHES`."""
         rated = [one for one in self.points if one.rank_throughput_img_s]
-        return None if len(rated) < 2 else self.knee is rated[-1]
+        return None if len(rated) < FEWEST_BATCHES else self.knee is rated[-1]
 
 
 class Fit(Struct, frozen=True, kw_only=True):

@@ -57,6 +57,16 @@ def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> H
     )
 
 
+def last_level_cache(root: Path = ROOT) -> int | None:
+    """Bytes of the largest cache of the highest level that the first core has; `None` where the kernel lists none."""
+    found = []
+    for place in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        size = re.fullmatch(r"(\d+)K", _text(place / "size") or "")
+        if size and _text(place / "type") != "Instruction":
+            found.append((_text(place / "level") or "", int(size[1]) * 1024))
+    return max(found)[1] if found else None
+
+
 def allowed_cores() -> frozenset[int]:
     """Cores of this process's affinity."""
     if hasattr(os, "sched_getaffinity"):

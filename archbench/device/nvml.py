@@ -18,6 +18,7 @@ import pynvml
 
 from archbench.device.cpu import CpuProbe
 from archbench.device.probe import CpuTimes, GpuProcess, Reading, SlowdownTimes
+from archbench.device.software import torch_build
 
 _REASONS: dict[int, str] = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not_on_device",
@@ -48,6 +49,8 @@ def session() -> Iterator[None]:
     Raises `NvmlError` where the library or the driver is missing or refuses.
     """
     _, reason = ask("nvmlInit")
+    if reason == "nvml_missing" and torch_build().get("hip"):
+        reason = "rocm_unwatched"
     if reason is not None:
         raise NvmlError(reason)
     try:

@@ -146,6 +146,8 @@ class Roofline(Struct, frozen=True, kw_only=True):
     """Of one undisturbed step, while the device waited for the host; `None` where `device_busy_s` is."""
     host_s: float | None
     """On the CPU: of one step, outside every operator (Python, hooks, dispatch); `None` where it was not measured."""
+    cache_bytes: int | None = None
+    """Of the device's last-level cache; `None` where the system does not tell."""
 
     @property
     def ridge(self) -> float:

@@ -126,6 +126,11 @@ REASONS: dict[str, Reason] = {
         meaning="NVML is not installed",
         remedy="install the driver's libnvidia-ml; in a container add `utility` to NVIDIA_DRIVER_CAPABILITIES",
     ),
+    "rocm_unwatched": Reason(
+        effect="null",
+        meaning="a ROCm GPU has no NVML, and archbench asks no other monitor of GPUs",
+        remedy="watch it with `amd-smi` while measuring",
+    ),
     "driver_not_loaded": Reason(effect="null", meaning="the NVIDIA driver is not loaded", remedy="load it, or reboot"),
     "driver_mismatch": Reason(
         effect="null", meaning="the NVIDIA driver was updated while the old one is loaded", remedy="reboot"

@@ -1,6 +1,7 @@
 """Figures and names as text: the one place where seconds become milliseconds and bytes become MiB. Null is always `-`.
 
-A figure carries as many digits as its interval supports; one without an interval, three significant ones.
+A figure carries as many digits as its interval supports; one without an interval, three significant ones. Thousands are
+set apart by commas; an exponent stands only where the figure would need more than a dozen digits (`plain`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from msgspec import Struct
 NULL = "-"
 _MOST_DIGITS = 5
 """Significant digits beyond which even a tight interval is not printed: nobody reads them."""
+_SMALLEST, _LARGEST = 1e-4, 1e12
+"""Where a number begins and ends to be told without an exponent."""
 _WIDE = 0.25
 """Half an interval over its figure from which both ends are printed: the ± of a lopsided interval misleads."""
 
@@ -50,13 +53,28 @@ def figure(value: float | None, unit: Unit, low: float | None = None, high: floa
         return NULL
     value = value / unit.size
     if not (_known(low) and _known(high)):
-        return _plain(value)
+        return plain(value)
     low, high = low / unit.size, high / unit.size
     half = max(high - value, value - low)
     if half > _WIDE * abs(value):
-        return f"{_plain(value, 2)} ({_plain(low, 2)} to {_plain(high, 2)})"
+        return f"{plain(value, 2)} ({plain(low, 2)} to {plain(high, 2)})"
     decimals = _decimals(value, half)
     return f"{value:,.{decimals}f} ±{half:,.{decimals}f}"
+
+
+def plain(value: float | None, significant: int = 3) -> str:
+    """A bare number to so many significant digits: `1,850`, `0.394`; below 0.0001 and from 10^12 on, `7.9e-32`."""
+    if not _known(value):
+        return NULL
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    if not _SMALLEST <= abs(value) < _LARGEST:
+        digits, _, exponent = f"{value:.{significant - 1}e}".partition("e")
+        return f"{digits}e{int(exponent)}"
+    decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{max(decimals, 0)}f}"
 
 
 def rounded(value: float | None, unit: Unit, low: float | None = None, high: float | None = None) -> str:
@@ -74,35 +92,25 @@ def fixed(value: float | None, unit: Unit, decimals: int) -> str:
     return f"{value / unit.size:,.{decimals}f}" if _known(value) else NULL
 
 
-def scientific(value: float | None) -> str:
-    """`1.2e-02`: for errors, of which only the size matters."""
-    return f"{value:.1e}" if _known(value) else NULL
-
-
 def images(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """A number of images, where infinitely many are `never`: `5,200 (3,700 to 8,600)`, `never (at best 12,000)`."""
     if not _known(value):
         return NULL
     if math.isinf(value):
-        return f"never (at best {_plain(low, 2)})" if _known(low) and not math.isinf(low) else "never"
+        return f"never (at best {plain(low, 2)})" if _known(low) and not math.isinf(low) else "never"
     if _known(high) and math.isinf(high):
-        return f"{_plain(value, 2)} ({_plain(low or 0.0, 2)} to never)"
+        return f"{plain(value, 2)} ({plain(low or 0.0, 2)} to never)"
     return figure(value, Unit(symbol="images", size=1.0), low, high)
 
 
 def percent(share: float, *, signed: bool = False) -> str:
     """`2.7 %` of 0.027; with a sign in front where it is a change."""
-    return f"{'+' if signed and share > 0 else ''}{_plain(100 * share, 2)} %"
-
-
-def of_ceiling(share: float) -> str:
-    """A share of a measured ceiling; nothing does more than its ceiling, so above 100 % that was measured too low."""
-    return percent(share) + (" (ceiling under-measured)" if share > 1 else "")
+    return f"{'+' if signed and share > 0 else ''}{plain(100 * share, 2)} %"
 
 
 def change(share: float) -> str:
     """`+2.7 %` of 0.027, with one decimal always: a column of changes lines up, and none is finer than its noise."""
-    return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{_plain(share)} %"
+    return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{plain(share)} %"
 
 
 def duration(seconds: float) -> str:
@@ -143,15 +151,6 @@ def indented_json(value: object) -> str:
 
 def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and not math.isnan(value)
-
-
-def _plain(value: float, significant: int = 3) -> str:
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if value == 0:
-        return "0"
-    decimals = significant - 1 - math.floor(math.log10(abs(value)))
-    return f"{value:,.{min(max(decimals, 0), 9)}f}"
 
 
 def _decimals(value: float, half: float) -> int:

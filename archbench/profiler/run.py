@@ -15,6 +15,7 @@ from torch import nn
 from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
+from archbench.device.host import last_level_cache
 from archbench.device.kind import find_device, kind_of, open_clock, open_probe
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
@@ -315,7 +316,14 @@ def _roofline(
         launch_gap_s=None if window.busy_s is None else max(0.0, times.plain_s - window.busy_s),
         # The profiler slows the host, so its own window would overstate this; operators are slowed a little as well.
         host_s=None if on_device else max(0.0, times.plain_s - window.operators_s),
+        cache_bytes=_cache_bytes(on_device),
     )
+
+
+def _cache_bytes(on_device: bool) -> int | None:
+    if on_device:
+        return getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "L2_cache_size", None)
+    return last_level_cache()
 
 
 def _gib(size: int) -> str:

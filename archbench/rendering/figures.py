@@ -22,13 +22,13 @@ from archbench.model.units import (
     figure,
     fixed,
     memory_unit,
-    of_ceiling,
     percent,
     rounded,
     shortened,
     whole,
 )
 from archbench.rendering.content import Block, Paragraph, Section, listed
+from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.run_data import RunData
 
 PHASES = {"inference": "Inference", "training": "Training"}
@@ -185,7 +185,6 @@ def stage_times(run: RunData) -> Section | None:
 def _stages_row(pair: tuple[CellSummary, StageProfile]) -> tuple[str, ...]:
     one, table = pair
     largest = sorted(table.stages, key=lambda stage: -stage.share)[:_STAGES]
-    reached = table.whole.roofline_share
     return (
         one.network,
         one.setting_label,
@@ -193,7 +192,7 @@ def _stages_row(pair: tuple[CellSummary, StageProfile]) -> tuple[str, ...]:
         f"{one.batch_size:,}",
         figure(table.step_s, MS),
         ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL,
-        NULL if reached is None else of_ceiling(reached),
+        of_ceiling(table.whole),
     )
 
 

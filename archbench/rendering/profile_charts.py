@@ -17,7 +17,7 @@ from archbench.model.profile import (
     Spread,
     StepPart,
 )
-from archbench.model.units import GIGA, MIB, MS
+from archbench.model.units import GIGA, MIB, MS, percent, plain
 from archbench.rendering.drawing import LETTER_WIDTH, Box, Place, places
 
 Chart: TypeAlias = alt.TopLevelMixin
@@ -111,7 +111,7 @@ def roofline(found: Roofline) -> Chart:
             "name": point.name,
             "intensity": point.intensity,
             "flops": point.achieved_flops / _GIGA,
-            "share": point.share,
+            "share": percent(point.share) if point.share <= 1 else "more than it allows",
             "time": point.time_share,
             "what": "whole network" if point.name == "all" else "stage",
         }
@@ -137,7 +137,7 @@ def roofline(found: Roofline) -> Chart:
                 alt.Tooltip("name:N", title="Stage"),
                 alt.Tooltip("intensity:Q", title="FLOP per byte", format=",.3~r"),
                 alt.Tooltip("flops:Q", title="GFLOP/s", format=",.3~r"),
-                alt.Tooltip("share:Q", title="Of its ceiling", format=".1%"),
+                alt.Tooltip("share:N", title="Of its ceiling"),
                 alt.Tooltip("time:Q", title="Of the step", format=".1%"),
             ],
         )
@@ -159,7 +159,7 @@ def _roof(found: Roofline, left: float, right: float, x: alt.X, y: alt.Y) -> lis
         flops = min(found.peak_flops, intensity * found.bandwidth) / _GIGA
         return {"intensity": intensity, "flops": flops, "words": words}
 
-    product, copy = (f"{what / _GIGA:,.3g}" for what in (found.peak_flops, found.bandwidth))
+    product, copy = (plain(what / _GIGA) for what in (found.peak_flops, found.bandwidth))
     # The copy's name stands above the slope, where no point can be.
     labels: list[tuple[dict[str, Any], Literal["left", "right"], int]] = [
         (at(found.ridge, f"arithmetic {product} GFLOP/s"), "left", _BESIDE),

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from archbench.model.profile import CATEGORIES, Finding, ModuleProfile, Profile
-from archbench.model.units import GIGA, MIB, MS, figure, of_ceiling, percent
+from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
 from archbench.rendering.profile_memory import EXPLODED, VANISHED
 
 MUCH = 0.10
@@ -47,7 +47,7 @@ def _largest_stage(profile: Profile) -> Iterator[Finding]:
         if row is not top and row.share > MUCH and of_macs and row.share / of_macs > UNBALANCED:
             text = (
                 f"`{row.path}` is expensive for its arithmetic: {percent(row.share)} of the step for "
-                f"{percent(of_macs)} of the MACs{_reaches(row)}"
+                f"{percent(of_macs)} of the MACs{_reaches(row, profile)}"
             )
             yield Finding(code="expensive_stage", text=text)
 
@@ -67,8 +67,9 @@ def _reach(profile: Profile) -> Iterator[Finding]:
     if whole.roofline_share is None or whole.achieved_flops is None or whole.intensity is None:
         return
     text = (
-        f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {whole.intensity:.3g} FLOP/byte: "
-        f"{of_ceiling(whole.roofline_share)} of what the measured ceilings allow"
+        f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {plain(whole.intensity)} "
+        "FLOP/byte: "
+        f"{_reached(whole, profile, 'what the measured ceilings allow')}"
     )
     poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
     if whole.roofline_share > GOOD or not poor:
@@ -167,8 +168,8 @@ def _compiled(profile: Profile) -> Iterator[Finding]:
     mapped = "" if share is None else f"; {percent(share)} of its kernels' time is mapped to modules"
     yield Finding(
         code="compiled",
-        text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {ratio:.3g} times as fast as in eager "
-        f"({figure(compiled.eager_step_s, MS)} ms), for {compiled.compile_s:.3g} s of compilation{mapped}",
+        text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {plain(ratio)} times as fast as in eager "
+        f"({figure(compiled.eager_step_s, MS)} ms), for {plain(compiled.compile_s)} s of compilation{mapped}",
     )
 
 
@@ -224,13 +225,14 @@ def _gradients(profile: Profile) -> Iterator[Finding]:
     ratio = health.first_to_last.median
     if VANISHED < ratio < EXPLODED:
         yield Finding(
-            code="gradients", text=f"At initialisation the first layer's gradient is {ratio:.3g} times the last one's"
+            code="gradients",
+            text=f"At initialisation the first layer's gradient is {plain(ratio)} times the last one's",
         )
         return
     what = "explode" if ratio > 1 else "vanish"
     yield Finding(
         code="gradients",
-        text=f"At initialisation gradients {what}: the first layer's is {ratio:.3g} times the last one's",
+        text=f"At initialisation gradients {what}: the first layer's is {plain(ratio)} times the last one's",
         remedy="shortcuts, normalisation, or an initialisation made for the activation",
     )
 
@@ -274,5 +276,30 @@ def _with_macs(row: ModuleProfile, macs: int) -> str:
     return f"with {percent(row.macs / macs)} of the MACs" if row.macs else "without a single MAC"
 
 
-def _reaches(row: ModuleProfile) -> str:
-    return "" if row.roofline_share is None else f", at {of_ceiling(row.roofline_share)} of its roofline"
+def _reaches(row: ModuleProfile, profile: Profile) -> str:
+    return "" if row.roofline_share is None else f", at {_reached(row, profile, 'its roofline')}"
+
+
+def _reached(row: ModuleProfile, profile: Profile, ceiling: str) -> str:
+    if row.roofline_share is not None and row.roofline_share <= 1:
+        return f"{percent(row.roofline_share)} of {ceiling}"
+    return f"more than {ceiling} ({of_ceiling(row, profile)})"
+
+
+def of_ceiling(row: ModuleProfile, profile: Profile | None = None) -> str:
+    """`62 % memory`: how near a module comes to its roofline, and which ceiling that is.
+
+    Nothing does more than its ceiling. What seems to was served from a cache, where memory is the limit and all that
+    each call inside reads and writes fits the last-level cache; else the ceiling was measured too low.
+    """
+    if row.roofline_share is None:
+        return NULL
+    if row.roofline_share <= 1:
+        return f"{percent(row.roofline_share)} {row.bound or ''}".rstrip()
+    cache = profile.roofline.cache_bytes if profile is not None and profile.roofline is not None else None
+    rows = () if profile is None else profile.modules
+    inside = [one for one in rows if not row.path or one.path == row.path or one.path.startswith(f"{row.path}.")]
+    largest = max((one.own_bytes / max(one.calls, 1) for one in inside), default=0)
+    if row.bound == "memory" and cache is not None and inside and largest <= cache:
+        return "served from cache"
+    return "ceiling under-measured"

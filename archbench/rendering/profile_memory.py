@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from archbench.model.profile import CATEGORIES, GradientHealth, MemoryCategory, MemoryTimeline, Spread
-from archbench.model.units import MIB, NULL, RATIO, figure, fixed, percent
+from archbench.model.units import MIB, NULL, figure, fixed, percent, plain
 from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
 
 MEANINGS: dict[MemoryCategory, str] = {
@@ -22,8 +22,6 @@ _MOST_HOLDERS = 12
 _MOST_KINDS = 10
 _KINDS_IN_WORDS = 3
 _MOST_LAYERS = 12
-_PLAIN_FROM = 1e-3
-"""Figures below are told with an exponent."""
 _SMALL = 0.002
 """Share of what is kept below which a kind of tensor is not worth a row."""
 
@@ -198,7 +196,7 @@ def _layers(health: GradientHealth) -> Table:
             layer.path,
             layer.kind,
             _spread(layer.gradient_norm),
-            _scientific(_over(layer.gradient_norm, layer.weight_norm)),
+            plain(_over(layer.gradient_norm, layer.weight_norm)),
             _spread(layer.signal_rms),
         )
         for layer in (health.layers[place] for place in chosen if place < count)
@@ -215,8 +213,8 @@ def _activations(health: GradientHealth) -> Table:
     rows = [
         (
             stage.stage,
-            _plain(stage.mean),
-            _plain(stage.std),
+            _median(stage.mean),
+            _median(stage.std),
             percent(stage.zero_share.median) if stage.zero_share else NULL,
         )
         for stage in health.stages
@@ -234,24 +232,15 @@ def _over(upper: Spread | None, lower: Spread | None) -> float | None:
 
 
 def _spread(spread: Spread | None) -> str:
-    return NULL if spread is None else f"{_number(spread.median)} ({_number(spread.low)} to {_number(spread.high)})"
+    return NULL if spread is None else f"{plain(spread.median)} ({plain(spread.low)} to {plain(spread.high)})"
 
 
-def _scientific(value: float | None) -> str:
-    return NULL if value is None else _number(value)
-
-
-def _plain(spread: Spread | None) -> str:
-    return NULL if spread is None else _number(spread.median)
+def _median(spread: Spread | None) -> str:
+    return NULL if spread is None else plain(spread.median)
 
 
 def _ratio(spread: Spread) -> str:
-    return f"{_number(spread.median)} times ({_number(spread.low)} to {_number(spread.high)})"
-
-
-def _number(value: float) -> str:
-    """Three digits: `1,840`, `0.394`, `7.88e-32`."""
-    return figure(value, RATIO) if value == 0 or abs(value) >= _PLAIN_FROM else f"{value:.2e}"
+    return f"{plain(spread.median)} times ({plain(spread.low)} to {plain(spread.high)})"
 
 
 def _times(shape: Sequence[int]) -> str:

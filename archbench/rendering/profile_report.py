@@ -10,7 +10,7 @@ from msgspec import Struct
 from archbench.choose.profile_difference import Aligned, Difference, Side, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.model.reasons import explain
-from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, of_ceiling, percent
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent, plain
 from archbench.rendering.content import (
     Block,
     Bullets,
@@ -24,6 +24,7 @@ from archbench.rendering.content import (
     table,
 )
 from archbench.rendering.drawing import DRAWN_BY
+from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.profile_memory import gradient_section, memory_section
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def step_words(profile: Profile) -> str:
     """`step 20.1 ms (49.8 img/s)`; of a compiled cell the compiled step, beside the eager one that is taken apart."""
 
     def timed(seconds: float) -> str:
-        return f"{figure(seconds, MS)} ms ({profile.cell.batch_size / seconds:.3g} img/s)"
+        return f"{figure(seconds, MS)} ms ({plain(profile.cell.batch_size / seconds)} img/s)"
 
     if profile.cell.compile_mode == "off":
         return f"step {timed(profile.step_s)}"
@@ -203,7 +204,7 @@ def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, scree
     rows = []
     for line in lines:
         row = line.row
-        found = () if row is None else _module_figures(row, training=training)
+        found = () if row is None else _module_figures(row, profile, training=training)
         rows.append(
             (
                 "  " * (line.depth if screen else 0) + line.label,
@@ -219,25 +220,25 @@ def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, scree
     return table(("Module", "Class", *times, *figures, ">GFLOP/s", ">Of roofline"), rows, caption)
 
 
-def _module_figures(row: ModuleProfile, *, training: bool) -> tuple[str, ...]:
+def _module_figures(row: ModuleProfile, profile: Profile, *, training: bool) -> tuple[str, ...]:
     return (
         fixed(row.params, MILLION, 2),
         fixed(row.macs, GIGA, 3),
         fixed(row.saved_bytes if training else row.activation_bytes, MIB, 1),
         fixed(row.bytes_moved, MIB, 1),
-        NULL if row.intensity is None else f"{row.intensity:,.3g}",
+        plain(row.intensity),
         figure(row.achieved_flops, GIGA) if row.flops else NULL,
-        NULL if row.roofline_share is None else f"{of_ceiling(row.roofline_share)} {row.bound or ''}".rstrip(),
+        of_ceiling(row, profile),
     )
 
 
 def _roofline(found: Roofline, prefix: str) -> Section:
-    ridge = f"{found.ridge:,.3g} FLOP per byte"
+    ridge = f"{plain(found.ridge)} FLOP per byte"
     line = (
         f"Measured ceilings: {figure(found.peak_flops, GIGA)} GFLOP/s by a matrix product or convolution, "
         f"{figure(found.bandwidth, GIGA)} GB/s by a large copy. Left of {ridge} memory is the limit, right of it "
-        "arithmetic. What exceeds its ceiling shows it under-measured: a cache held what is counted as moved, the "
-        "machine was busy when it was measured, or a kernel needs fewer FLOP than are counted."
+        "arithmetic. What does more than they allow says why: a cache served what is counted as moved, or the ceiling "
+        "is under-measured, by a busy machine or for a kernel that needs fewer FLOP than are counted."
     )
     blocks: list[Block] = [Paragraph(line)]
     if found.points:
@@ -267,7 +268,7 @@ def operator_table(found: Sequence[OperatorProfile], caption: str, name: Callabl
         (
             name(one.name),
             "; ".join(one.shapes) or NULL,
-            f"{one.calls:,.3g}",
+            plain(one.calls) if one.calls % 1 else f"{one.calls:,.0f}",
             fixed(one.self_s, MS, 2),
             percent(one.share),
             one.bound or NULL,

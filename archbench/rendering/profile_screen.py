@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from archbench.choose.profile_difference import difference
 from archbench.model.profile import ModuleProfile, Profile, Roofline, RooflinePoint
-from archbench.model.units import GIGA, MIB, MILLION, MS, figure, percent, shortened
+from archbench.model.units import GIGA, MIB, MILLION, MS, figure, percent, plain, shortened
 from archbench.rendering.content import Block, Bullets, Code, Paragraph, Report, Section, sections
 from archbench.rendering.profile_report import (
     Line,
@@ -161,7 +161,7 @@ def sketch(roofline: Roofline) -> list[str]:
     legend = [f"{letter} {_legend(point)}" for letter, point in marked]
     ceilings = (
         f"{figure(roofline.peak_flops, GIGA)} GFLOP/s, {figure(roofline.bandwidth, GIGA)} GB/s, "
-        f"ridge at {roofline.ridge:.3g} FLOP/byte"
+        f"ridge at {plain(roofline.ridge)} FLOP/byte"
     )
     rows = [ceilings]
     for number in range(max(len(canvas), len(legend))):

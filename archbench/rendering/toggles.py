@@ -26,7 +26,7 @@ from archbench.choose.toggles import (
     steps,
 )
 from archbench.model.axes import PLAIN
-from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, rounded, scientific
+from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, plain, rounded
 from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, table
 from archbench.rendering.figures import PHASES
 from archbench.rendering.picked import MARK
@@ -364,7 +364,7 @@ def _cost_row(one: Cost) -> tuple[str, ...]:
         cell.setting_label,
         str(cell.batch_size),
         NULL if one.gain is None else ratio_text(one.gain),
-        scientific(cell.output_rel_error),
+        plain(cell.output_rel_error, 2),
         fixed(cell.output_cosine, RATIO, 6),
         figure(cell.compile_error_ratio, RATIO),
         NULL if cell.output_finite is None else ("yes" if cell.output_finite else "NO"),

@@ -5,7 +5,21 @@ from __future__ import annotations
 from archbench.choose.exclusion import GoalMargin, LeftOut, Miss
 from archbench.choose.margins import Estimate, Margin
 from archbench.model.derived import column_label, judged_columns
-from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, NULL, RATIO, SECOND, Unit, figure, fixed, percent
+from archbench.model.units import (
+    GIGA,
+    IMAGES,
+    MIB,
+    MILLION,
+    MS,
+    NULL,
+    RATIO,
+    SECOND,
+    Unit,
+    figure,
+    fixed,
+    percent,
+    plain,
+)
 
 _OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
 _LONG = frozenset({"first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"})
@@ -75,12 +89,16 @@ def _missed(miss: Miss) -> str:
 
 def _by_how_much(miss: Miss, column: str, value: float) -> str:
     if judged_columns()[column].unit == "%" and miss.bound is not None:
-        return f" ({abs(value - miss.bound):{'.1f' if abs(value - miss.bound) >= _TINY else '.2g'}} points off)"
+        return f" ({_points(abs(value - miss.bound))} points off)"
     if miss.excess is None:
         return ""
     if miss.excess < 1:
         return f" ({percent(miss.excess)} off)"
     return f" ({ratio(Margin(ratio=1 + miss.excess, low=None, high=None, tie=False, within=0.0))} off)"
+
+
+def _points(off: float) -> str:
+    return f"{off:.1f}" if off >= _TINY else plain(off, 2)
 
 
 def _behind(of: GoalMargin) -> str:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.device import resolve_device, visible
+from archbench.device import nvml, resolve_device, visible
+from archbench.device.cpu import CpuProbe
 from archbench.device.visible import Visible, VisibleGpu, select
 from archbench.model.environment import Gpu
 from archbench.model.errors import UsageError
@@ -78,6 +79,18 @@ def test_words_on_a_machine_without(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device() == "cpu"
     with pytest.raises(UsageError, match=r"cpu only \(NVML .* not installed"):
         resolve_device("cuda")
+
+
+def test_on_rocm_nvml_is_not_missing_but_has_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "ask", lambda function, *arguments: (None, "nvml_missing"))
+    monkeypatch.setattr(nvml, "torch_build", lambda: {"hip": "7.1"})
+    assert visible.visible_gpus().problem == "rocm_unwatched"
+    probe = nvml.NvmlProbe("GPU-0")
+    assert {reason for field, reason in probe.read().missing.items() if field not in CpuProbe().read().missing} == {
+        "rocm_unwatched"
+    }
+    monkeypatch.setattr(nvml, "torch_build", dict)
+    assert visible.visible_gpus().problem == "nvml_missing"
 
 
 def test_where_nvml_is_mute_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

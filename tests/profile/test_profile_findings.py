@@ -95,7 +95,7 @@ def test_copies_count_together() -> None:
 def test_compiled_against_eager() -> None:
     compiled = KernelMap(kernels=(), mapped_share=0.9, step_s=1.0, eager_step_s=2.0, compile_s=30.0)
     text = said(make_profile({"a": CONV}, compiled=compiled))["compiled"].text
-    assert "2 times as fast" in text
+    assert "2.00 times as fast" in text
     assert "90 %" in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from archbench.model.units import (
     fixed,
     memory_unit,
     percent,
+    plain,
     rounded,
     whole,
 )
@@ -61,6 +63,29 @@ def test_what_is_printed_is_the_figure(value: float, width: float) -> None:
     shown, half = (float(part.replace(",", "")) for part in text.split(" ±"))
     assert abs(shown - value) <= value * width / 2 + 1e-9  # rounding costs at most half of what is unsure anyway
     assert half == pytest.approx(value * width, rel=0.34, abs=1e-9)
+
+
+NUMBER = re.compile(r"-?\d{1,3}(,\d{3})*(\.\d+)?(e-?[1-9]\d*)?")
+
+
+@given(
+    value=st.floats(1e-30, 1e30) | st.floats(-1e30, -1e-30) | st.integers(-(10**14), 10**14).map(float),
+    significant=st.integers(2, 5),
+)
+def test_a_number_has_its_digits_and_an_exponent_only_where_nobody_would_count_zeros(
+    value: float, significant: int
+) -> None:
+    text = plain(value, significant)
+    assert "e+" not in text
+    assert value == 0 or NUMBER.fullmatch(text)
+    assert float(text.replace(",", "")) == pytest.approx(value, rel=0.5 * 10.0 ** (1 - significant) * 1.0001)
+    assert ("e" in text) == (value != 0 and not 1e-4 <= abs(value) < 1e12)
+    assert plain(value, significant) == figure(value, RATIO) or significant != 3
+
+
+def test_numbers_as_people_write_them() -> None:
+    told = [plain(value) for value in (1850.0, 0.394, 7.88e-32, 2.5e13, 0, None, math.nan, math.inf, 96.96)]
+    assert told == ["1,850", "0.394", "7.88e-32", "2.50e13", "0", "-", "-", "∞", "97.0"]
 
 
 def test_memory_takes_one_unit_for_a_column() -> None:
