@@ -73,9 +73,7 @@ with one that an earlier process filled.
 ## Batch sizes
 
 The knee is the smallest batch within 5 % of the best throughput; an arrow says that the curve still rose at the largest
-batch measured.
-
-{knees}
+batch measured. It takes three batch sizes of a network to see; with two, as in the reference run, a sentence says so.
 
 The largest batch that fits is predicted from the peaks of two batch sizes, without running it. It counts live tensors:
 leave a tenth for the allocator, and for CUDA's context. Where a batch was measured that did not fit, the largest that
@@ -104,7 +102,6 @@ EXCERPTS = {
     "fronts": "Inference, fp32: accuracy against time and memory",
     "toggles": "What each toggle contributes",
     "compiling": "Images after which compiling has paid for itself",
-    "knees": "Inference: where throughput saturates",
     "largest": "Inference: the largest batch that fits",
     "predictors": "Rank correlation of latency with counts",
     "training": "Peak memory of a training step",

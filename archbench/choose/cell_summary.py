@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     """What became of one cell: a row of the summary, as far as a report needs it. `None` = not measured.
 
-    Latency, its percentiles and throughput are the figures to rank by: corrected for drift where those are.
-    Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
+    Latency and throughput are the figures to rank by, percentiles in the same terms: corrected for drift where
+    those are. Without the collector's bookkeeping (it holds no cycle): a large run has a hundred thousand.
     """
 
     cell_id: str
@@ -68,6 +68,10 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     def network(self) -> str:
         """The network's name, short enough for a table."""
         return shortened(self.variant)
+
+    def percentile_s(self, percent: int) -> float | None:
+        """The latency's 90th, 95th or 99th percentile in the terms of `rank_latency_s`, in seconds."""
+        return {90: self.rank_latency_p90_s, 95: self.rank_latency_p95_s, 99: self.rank_latency_p99_s}[percent]
 
     @property
     def setting_label(self) -> str:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.curves import BUDGETS, FEWEST_NETWORKS, KNEE, Correlation, Curve, correlations, curves, fits
+from archbench.choose.curves import (
+    BUDGETS,
+    FEWEST_BATCHES,
+    FEWEST_NETWORKS,
+    KNEE,
+    Correlation,
+    Curve,
+    Predictor,
+    correlations,
+    curves,
+    fits,
+)
 from archbench.model.units import GIB, NULL, fixed, percent
-from archbench.rendering.content import Paragraph, Section, listed
-from archbench.rendering.figures import PHASES, latency, rate
+from archbench.rendering.content import Block, Paragraph, Section, listed, of
+from archbench.rendering.figures import NETWORK, PHASES, SETTING, latency, rate
 from archbench.rendering.run_data import RunData
 
 _GOOD, _ROUGH = 0.9, 0.7
 """Rank correlations from which a predictor is called good, and rough: of normal figures, 14 % of the pairs are out of
 order at 0.9 and a quarter at 0.7 (1/2 - asin(2 sin(pi rho / 6)) / pi)."""
-_NAMES = {"macs": "MACs", "activations": "activations", "params": "parameters"}
+_NAMES: dict[Predictor, str] = {"macs": "MACs", "activations": "activations", "params": "parameters"}
 
 
 def batches(run: RunData) -> Section | None:
@@ -27,20 +39,22 @@ def batches(run: RunData) -> Section | None:
 def predictors(run: RunData) -> Section | None:
     """Time against counts; `None` below `FEWEST_NETWORKS` networks."""
     found = correlations(run.cells)
-    together: dict[tuple[str, str, int], dict[str, Correlation]] = {}
-    for one in found:
-        together.setdefault((one.phase, one.setting, one.batch_size), {})[one.predictor] = one
-
-    def row(item: tuple[tuple[str, str, int], dict[str, Correlation]]) -> tuple[str, ...]:
-        (phase, setting, batch_size), by_name = item
-        networks = next(iter(by_name.values())).networks
-        return (phase, setting, str(batch_size), f"{networks:,}", *(_rho(by_name.get(name)) for name in _NAMES))
-
-    headings = ("Phase", "Setting", ">Batch", ">Networks", *(f">ρ of {name}" for name in _NAMES.values()))
-    caption = "Rank correlation of latency with counts"
-    blocks = listed(list(together.items()), row, headings, noun="settings", caption=caption)
-    if not blocks:
+    if not found:
         return None
+    by_place = {(_place(one), one.predictor): one for one in found}
+
+    def rho(count: Predictor, one: Correlation) -> str:
+        return _rho(by_place.get((_place(one), count)))
+
+    columns: dict[str, Callable[[Correlation], str]] = {
+        "Phase": lambda one: one.phase,
+        "Setting": lambda one: one.setting,
+        ">Batch": lambda one: str(one.batch_size),
+        ">Networks": lambda one: f"{one.networks:,}",
+        **{f">ρ of {name}": partial(rho, count) for count, name in _NAMES.items()},
+    }
+    each = list({_place(one): one for one in reversed(found)}.values())[::-1]
+    blocks = listed(each, columns, noun="settings", caption="Rank correlation of latency with counts")
     note = Paragraph(
         f"{_answer(found)} ρ is Spearman's rank correlation of the latency with a count, over networks measured under "
         f"the same setting (at least {FEWEST_NETWORKS}), with its 95 % interval; 0 is no order, and perfect order, 1, "
@@ -49,23 +63,32 @@ def predictors(run: RunData) -> Section | None:
     return Section(title="Are MACs a good predictor here?", blocks=(note, *blocks))
 
 
-def _knees(found: Sequence[Curve], run: RunData) -> list[Section]:
+def _knees(found: Sequence[Curve], run: RunData) -> list[Block]:
+    bent = [curve for curve in found if curve.rising is not None]
+    if not bent:
+        few = f"Where throughput saturates takes {FEWEST_BATCHES} batch sizes of a network to see; none here has them."
+        return [Paragraph(few)] if len({one.batch_size for one in run.cells}) > 1 else []
     note = "The knee is the smallest batch whose throughput is within 5 % of the best. An arrow: still rising there."
     if run.floor is not None and run.floor.spread > KNEE:
         note += (
             f" The noise floor, {percent(run.floor.spread)}, is more than these 5 %, so a knee may be off by one batch."
         )
-    bent = [curve for curve in found if curve.rising is not None]
-    numbers = (">Knee", ">img/s there", ">Latency ms", ">Most img/s", ">at batch", ">Measured to")
-    headings = ("Network", "Setting", *numbers)
-    return _by_phase(bent, run, _knee_row, headings, "where throughput saturates", note)
+    columns: dict[str, Callable[[Curve], str]] = {
+        **of(_first, NETWORK, SETTING),
+        ">Knee": lambda curve: f"{_knee(curve).batch_size:,}{' ↑' if curve.rising else ''}",
+        ">img/s there": lambda curve: rate(_knee(curve)),
+        ">Latency ms": lambda curve: latency(_knee(curve)),
+        ">Most img/s": lambda curve: rate(curve.best or _knee(curve)),
+        ">at batch": lambda curve: f"{(curve.best or _knee(curve)).batch_size:,}",
+        ">Measured to": lambda curve: f"{curve.points[-1].batch_size:,}",
+    }
+    return [*_by_phase(bent, run, columns, "where throughput saturates", note)]
 
 
 def _by_phase(
     told: Sequence[Curve],
     run: RunData,
-    row: Callable[[Curve], tuple[str, ...]],
-    headings: tuple[str, ...],
+    columns: dict[str, Callable[[Curve], str]],
     what: str,
     note: str,
 ) -> list[Section]:
@@ -73,30 +96,19 @@ def _by_phase(
     place = {label: number for number, label in enumerate(run.setting_labels())}
     parts: list[Section] = []
     for phase, name in PHASES.items():
-        chosen = [curve for curve in told if _ends(curve)[0].phase == phase]
-        chosen.sort(key=lambda curve: (place[_ends(curve)[0].setting_label], _ends(curve)[0].variant))
+        chosen = [curve for curve in told if _first(curve).phase == phase]
+        chosen.sort(key=lambda curve: (place[_first(curve).setting_label], _first(curve).variant))
         title = f"{name}: {what}"
-        blocks = listed(chosen, row, headings, noun="networks and settings", caption=title)
+        blocks = listed(chosen, columns, noun="networks and settings", caption=title)
         if blocks:
             above = () if parts else (Paragraph(note),)
             parts.append(Section(title=title, blocks=(*above, *blocks), phase=phase))
     return parts
 
 
-def _knee_row(curve: Curve) -> tuple[str, ...]:
-    knee, best, last = curve.knee, curve.best, curve.points[-1]
-    assert knee is not None, "a curve that rises or does not has rates"
-    assert best is not None, "a curve that rises or does not has rates"
-    return (
-        knee.network,
-        knee.setting_label,
-        f"{knee.batch_size:,}{' ↑' if curve.rising else ''}",
-        rate(knee),
-        latency(knee),
-        rate(best),
-        f"{best.batch_size:,}",
-        f"{last.batch_size:,}",
-    )
+def _knee(curve: Curve) -> CellSummary:
+    assert curve.knee is not None, "a curve that rises or does not has rates"
+    return curve.knee
 
 
 def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
@@ -108,17 +120,22 @@ def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
         "that does not fit, the largest that did and the smallest that did not stand in brackets. Allocators round up, "
         "and on a GPU CUDA's context and fragments take some more: leave a tenth. Compiled steps are not predicted."
     )
-    budgets = (f">{fixed(budget, GIB, 0)} GiB" for budget in BUDGETS)
-    headings = ("Network", "Setting", *budgets, ">Measured to", ">Peak there")
+    columns: dict[str, Callable[[Curve], str]] = {
+        **of(_first, NETWORK, SETTING),
+        **{f">{fixed(budget, GIB, 0)} GiB": partial(_fit, budget, memory) for budget in BUDGETS},
+        ">Measured to": lambda curve: f"{_last(curve).batch_size:,}",
+        ">Peak there": lambda curve: _peak(_last(curve)),
+    }
     told = [curve for curve in found if _tells(curve)]
-    return _by_phase(
-        told, run, lambda curve: _largest_row(curve, memory), headings, "the largest batch that fits", note
-    )
+    return _by_phase(told, run, columns, "the largest batch that fits", note)
 
 
-def _ends(curve: Curve) -> tuple[CellSummary, CellSummary]:
-    cells = (*curve.points, *curve.failed)
-    return cells[0], (curve.points or curve.failed)[-1]
+def _first(curve: Curve) -> CellSummary:
+    return (*curve.points, *curve.failed)[0]
+
+
+def _last(curve: Curve) -> CellSummary:
+    return (curve.points or curve.failed)[-1]
 
 
 def _tells(curve: Curve) -> bool:
@@ -126,16 +143,14 @@ def _tells(curve: Curve) -> bool:
     return bool(curve.failed) or any(one.predicted_peak_bytes is not None for one in curve.points)
 
 
-def _largest_row(curve: Curve, memory_bytes: int | None) -> tuple[str, ...]:
-    cells = []
-    for fit in fits(curve, memory_bytes=memory_bytes):
-        text = NULL if fit.predicted is None else f"{fit.predicted:,}"
-        if fit.exceeded is not None:
-            text += f" ({fit.measured or 0:,} to {fit.exceeded:,})"
-        cells.append(text)
-    first, last = _ends(curve)
-    peak = f"{fixed(last.peak_bytes, GIB, 2)} GiB" if last.peak_bytes is not None else last.status
-    return (first.network, first.setting_label, *cells, f"{last.batch_size:,}", peak)
+def _fit(budget: int, memory_bytes: int | None, curve: Curve) -> str:
+    (fit,) = fits(curve, (budget,), memory_bytes)
+    text = NULL if fit.predicted is None else f"{fit.predicted:,}"
+    return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
+
+
+def _peak(one: CellSummary) -> str:
+    return one.status if one.peak_bytes is None else f"{fixed(one.peak_bytes, GIB, 2)} GiB"
 
 
 def _rho(one: Correlation | None) -> str:

@@ -6,7 +6,7 @@ Text may hold `code` between backticks and nothing else; renderers escape everyt
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -35,7 +35,7 @@ class Code(Struct, frozen=True):
 
 
 class Table(Struct, frozen=True, kw_only=True):
-    """Headings and rows of text; `numeric` says which columns stand to the right. `table` makes one more shortly."""
+    """Headings and rows of text; `numeric` says which columns stand to the right. `table` and `tabled` make one."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -126,6 +126,9 @@ class Report(Struct, frozen=True, kw_only=True):
 
 Kind = TypeVar("Kind")
 Item = TypeVar("Item")
+Whole = TypeVar("Whole")
+Columns = Mapping[str, Callable[[Item], str]]
+"""A table's columns: by heading as `table` takes it, the text of one item."""
 
 
 def every(kind: type[Kind], blocks: Iterable[Block]) -> Iterator[Kind]:
@@ -154,22 +157,30 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]], caption: str =
     )
 
 
-def listed(
-    items: Sequence[Item],
-    row: Callable[[Item], tuple[str, ...]],
-    headings: Iterable[str],
-    *,
-    noun: str,
-    caption: str = "",
-    most: int = MOST_ROWS,
-) -> list[Block]:
-    """A table of a row for each item, folded where long, cut after `most` rows and never in silence; none for none.
+def tabled(items: Iterable[Item], columns: Columns[Item], caption: str = "") -> Table:
+    """A table of a row for each item."""
+    return table(columns, ([text(one) for text in columns.values()] for one in items), caption)
 
-    `headings`, `caption`: as `table` takes them. `noun`: what the items are, in the plural.
+
+def of(part: Callable[[Whole], Item], *columns: Columns[Item]) -> dict[str, Callable[[Whole], str]]:
+    """Columns of a part, for items that hold it."""
+
+    def through(text: Callable[[Item], str]) -> Callable[[Whole], str]:
+        return lambda whole: text(part(whole))
+
+    return {heading: through(text) for each in columns for heading, text in each.items()}
+
+
+def listed(
+    items: Sequence[Item], columns: Columns[Item], *, noun: str, caption: str = "", most: int = MOST_ROWS
+) -> list[Block]:
+    """`tabled`, folded where long, cut after `most` rows and never in silence; nothing for no items.
+
+    `noun`: what the items are, in the plural.
     """
     if not items:
         return []
-    found = table(headings, map(row, items[:most]), caption)
+    found = tabled(items[:most], columns, caption)
     if len(items) <= LONG_TABLE:
         return [found]
     if len(items) <= most:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -54,27 +56,29 @@ class _Terms(Struct, frozen=True, kw_only=True):
     """Those of the latency that the suite asks for."""
 
 
+CellColumns = dict[str, Callable[[CellSummary], str]]
+NETWORK: CellColumns = {"Network": lambda one: one.network}
+SETTING: CellColumns = {"Setting": lambda one: one.setting_label}
+PHASE: CellColumns = {"Phase": lambda one: one.phase}
+BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
+"""Columns that say which cell a row is of."""
+
+
 def networks(run: RunData) -> Section:
     """What is known of each network without timing it: counted, or published."""
     each = list({(one.variant, one.input_size): one for one in run.cells}.values())
     each.sort(key=lambda one: (one.macs or 0, one.variant))
-    numbers = (">Image px", ">Params M", ">GMACs", ">Activations M", ">Weights MiB", ">Top-1 %")
-    headings = ("Network", "Family", *numbers)
-    rows = listed(each, _network_row, headings, noun="networks", caption="The networks")
-    return Section(title="Networks", blocks=tuple(rows))
-
-
-def _network_row(one: CellSummary) -> tuple[str, ...]:
-    return (
-        one.network,
-        shortened(one.family or NULL),
-        NULL if one.input_size is None else str(one.input_size),
-        fixed(one.params, MILLION, 2),
-        fixed(one.macs, GIGA, 2),
-        fixed(one.activations, MILLION, 1),
-        fixed(one.weight_bytes, MIB, 1),
-        fixed(one.top1, RATIO, 1),
-    )
+    columns: CellColumns = {
+        **NETWORK,
+        "Family": lambda one: shortened(one.family or NULL),
+        ">Image px": lambda one: NULL if one.input_size is None else str(one.input_size),
+        ">Params M": lambda one: fixed(one.params, MILLION, 2),
+        ">GMACs": lambda one: fixed(one.macs, GIGA, 2),
+        ">Activations M": lambda one: fixed(one.activations, MILLION, 1),
+        ">Weights MiB": lambda one: fixed(one.weight_bytes, MIB, 1),
+        ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
+    }
+    return Section(title="Networks", blocks=tuple(listed(each, columns, noun="networks", caption="The networks")))
 
 
 def phase_sections(run: RunData) -> list[Section]:
@@ -133,26 +137,34 @@ def _caption(terms: _Terms) -> str:
 
 
 def _table(cells: list[CellSummary], terms: _Terms, caption: str) -> list[Block]:
-    time = ">Step ms" if terms.phase == "training" else ">Latency ms"
-    tails = (f">p{percent} ms" for percent in terms.percentiles)
-    numbers = (">Batch", time, *tails, ">img/s", f">Peak {terms.memory.symbol}")
-    headings = ("Network", "Setting", *numbers, "Verdict")
-    return listed(cells, lambda one: _row(one, terms), headings, noun="cells", caption=caption)
+    def name(one: CellSummary) -> str:
+        odd_size = one.input_size not in (None, terms.usual_size) and f"input_size={one.input_size}" not in one.variant
+        return f"{one.network} ({one.input_size} px)" if odd_size else one.network
+
+    def peak(one: CellSummary) -> str:
+        size = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
+        return whole(size, MIB) if terms.memory is MIB else fixed(size, terms.memory, 2)
+
+    columns: CellColumns = {
+        "Network": name,
+        **SETTING,
+        **BATCH,
+        ">Step ms" if terms.phase == "training" else ">Latency ms": latency,
+        **percentile_columns(terms.percentiles),
+        ">img/s": rate,
+        f">Peak {terms.memory.symbol}": peak,
+        "Verdict": lambda one: one.verdict_label,
+    }
+    return listed(cells, columns, noun="cells", caption=caption)
 
 
-def _row(one: CellSummary, terms: _Terms) -> tuple[str, ...]:
-    odd_size = one.input_size not in (None, terms.usual_size) and f"input_size={one.input_size}" not in one.variant
-    peak = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
-    return (
-        f"{one.network} ({one.input_size} px)" if odd_size else one.network,
-        one.setting_label,
-        str(one.batch_size),
-        latency(one),
-        *(rounded(getattr(one, f"rank_latency_p{percent}_s"), MS) for percent in terms.percentiles),
-        rate(one),
-        whole(peak, MIB) if terms.memory is MIB else fixed(peak, terms.memory, 2),
-        one.verdict_label,
-    )
+def percentile_columns(asked: tuple[int, ...]) -> CellColumns:
+    """A column for each percentile of the latency that a suite asks for."""
+    return {f">p{percent} ms": partial(_percentile, percent) for percent in sorted(asked)}
+
+
+def _percentile(percent: int, one: CellSummary) -> str:
+    return rounded(one.percentile_s(percent), MS)
 
 
 def latency(one: CellSummary) -> str:
@@ -170,9 +182,17 @@ def stage_times(run: RunData) -> Section | None:
     tables: dict[str, StageProfile] = {}
     for one in run.profiles:
         tables.setdefault(one.cell_id, one)
-    pairs = [(one, tables[one.cell_id]) for one in run.cells if one.cell_id in tables]
-    headings = ("Network", "Setting", "Phase", ">Batch", ">Step ms", "Largest stages", ">Of roofline")
-    blocks = listed(pairs, _stages_row, headings, noun="cells", caption="Where the time goes, by stage")
+    columns: CellColumns = {
+        **NETWORK,
+        **SETTING,
+        **PHASE,
+        **BATCH,
+        ">Step ms": lambda one: figure(tables[one.cell_id].step_s, MS),
+        "Largest stages": lambda one: _largest_stages(tables[one.cell_id]),
+        ">Of roofline": lambda one: of_ceiling(tables[one.cell_id].whole),
+    }
+    profiled = [one for one in run.cells if one.cell_id in tables]
+    blocks = listed(profiled, columns, noun="cells", caption="Where the time goes, by stage")
     if not blocks:
         return None
     note = Paragraph(
@@ -182,38 +202,34 @@ def stage_times(run: RunData) -> Section | None:
     return Section(title="Where the time goes", blocks=(note, *blocks))
 
 
-def _stages_row(pair: tuple[CellSummary, StageProfile]) -> tuple[str, ...]:
-    one, table = pair
-    largest = sorted(table.stages, key=lambda stage: -stage.share)[:_STAGES]
-    return (
-        one.network,
-        one.setting_label,
-        one.phase,
-        f"{one.batch_size:,}",
-        figure(table.step_s, MS),
-        ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL,
-        of_ceiling(table.whole),
-    )
+def _largest_stages(profile: StageProfile) -> str:
+    largest = sorted(profile.stages, key=lambda stage: -stage.share)[:_STAGES]
+    return ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL
 
 
 def training_memory(run: RunData) -> Section | None:
     """Peaks of training, the least first among equal settings and batches; `None` where no training was measured."""
-    inference = {_place(one): one for one in run.cells if one.phase == "inference" and one.status == "ok"}
+    inference = {_place(one): one.peak_bytes for one in run.cells if one.phase == "inference" and one.status == "ok"}
     place = {label: number for number, label in enumerate(run.setting_labels())}
     trained = [one for one in run.cells if one.phase == "training" and (one.peak_bytes or one.status == "oom")]
     # Out of memory is more than any peak.
     trained.sort(key=lambda one: (place[one.setting_label], one.batch_size, one.peak_bytes or math.inf, one.variant))
-    pairs = [(one, inference.get(_place(one))) for one in trained]
-    numbers = (
-        ">Batch",
-        ">Training MiB",
-        ">of it state MiB",
-        ">MiB an image",
-        ">Inference MiB",
-        ">Training / inference",
-    )
-    headings = ("Network", "Setting", *numbers)
-    blocks = listed(pairs, _memory_row, headings, noun="cells", caption="Peak memory of a training step")
+
+    def over_inference(one: CellSummary) -> float | None:
+        other = inference.get(_place(one))
+        return one.peak_bytes / other if one.peak_bytes and other else None
+
+    columns: CellColumns = {
+        **NETWORK,
+        **SETTING,
+        **BATCH,
+        ">Training MiB": lambda one: one.status if one.peak_bytes is None else whole(one.peak_bytes, MIB),
+        ">of it state MiB": lambda one: whole(_state_bytes(one), MIB),
+        ">MiB an image": lambda one: figure(_image_bytes(one), MIB),
+        ">Inference MiB": lambda one: whole(inference.get(_place(one)), MIB),
+        ">Training / inference": lambda one: figure(over_inference(one), RATIO),
+    }
+    blocks = listed(trained, columns, noun="cells", caption="Peak memory of a training step")
     if not blocks:
         return None
     note = Paragraph(
@@ -224,23 +240,13 @@ def training_memory(run: RunData) -> Section | None:
     return Section(title="Memory in training", blocks=(note, *blocks), phase="training")
 
 
-def _memory_row(pair: tuple[CellSummary, CellSummary | None]) -> tuple[str, ...]:
-    trained, inferred = pair
-    peak = trained.peak_bytes
-    weights = None if trained.weight_bytes is None else trained.weight_bytes / (1 + (trained.precision in _HALVED))
-    state = None if weights is None else _STATE * weights
-    inference = None if inferred is None else inferred.peak_bytes
-    image = None if peak is None or state is None else max(0, peak - state) / trained.batch_size
-    return (
-        trained.network,
-        trained.setting_label,
-        f"{trained.batch_size:,}",
-        trained.status if peak is None else whole(peak, MIB),
-        whole(state, MIB),
-        figure(image, MIB),
-        whole(inference, MIB),
-        figure(peak / inference if peak and inference else None, RATIO),
-    )
+def _state_bytes(one: CellSummary) -> float | None:
+    return None if one.weight_bytes is None else _STATE * one.weight_bytes / (1 + (one.precision in _HALVED))
+
+
+def _image_bytes(one: CellSummary) -> float | None:
+    peak, state = one.peak_bytes, _state_bytes(one)
+    return None if peak is None or state is None else max(0, peak - state) / one.batch_size
 
 
 def _place(one: CellSummary) -> tuple[str, int | None, int, Toggles, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import WIDEST, pareto_front
 from archbench.model.units import NULL, RATIO, Unit, fixed, memory_unit
-from archbench.rendering.content import Block, Fold, Paragraph, Section, listed
-from archbench.rendering.figures import PHASES, latency, rate
+from archbench.rendering.content import Block, Fold, Paragraph, Section, listed, of
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, latency, rate
 from archbench.rendering.run_data import RunData
 
 _OBJECTIVES = ("latency", "img/s", "memory")
@@ -99,32 +99,23 @@ def _cost(one: CellSummary, objective: str) -> float:
 
 
 def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
-    def row(member: Member) -> tuple[str, ...]:
-        one = member.cell
-        best = [*member.on, *(f"nearly {name}" for name in member.near)]
-        return (
-            one.network,
-            one.setting_label,
-            str(one.batch_size),
-            fixed(one.top1, RATIO, 1),
-            *([one.accuracy_dataset or NULL] if several else []),
-            latency(one),
-            rate(one),
-            fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
-            ", ".join(best),
-        )
-
-    several = len({member.cell.accuracy_dataset for member in members}) > 1
-    numbers = (
-        ">Batch",
-        ">Top-1 %",
-        *(["Data set"] if several else []),
-        ">Latency ms",
-        ">img/s",
-        f">Peak {unit.symbol}",
-    )
-    headings = ("Network", "Setting", *numbers, "On the front of")
-    return listed(members, row, headings, noun="cells on a front", caption=caption)
+    columns: CellColumns = {
+        **NETWORK,
+        **SETTING,
+        **BATCH,
+        ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
+        "Data set": lambda one: one.accuracy_dataset or NULL,
+        ">Latency ms": latency,
+        ">img/s": rate,
+        f">Peak {unit.symbol}": lambda one: fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
+    }
+    if len({member.cell.accuracy_dataset for member in members}) == 1:
+        del columns["Data set"]
+    front: dict[str, Callable[[Member], str]] = {
+        **of(lambda member: member.cell, columns),
+        "On the front of": lambda member: ", ".join([*member.on, *(f"nearly {name}" for name in member.near)]),
+    }
+    return listed(members, front, noun="cells on a front", caption=caption)
 
 
 def _note(run: RunData) -> str:

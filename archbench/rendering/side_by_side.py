@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -13,14 +14,16 @@ from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, percent, whole
-from archbench.rendering.content import Block, Paragraph, Section, listed, table
-from archbench.rendering.figures import PHASES, latency, rate
+from archbench.rendering.content import Block, Paragraph, Section, listed, of, table, tabled
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, latency, rate
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 from archbench.rendering.trust import counted
 
 _WIDEST = 6
 """Columns of figures in one table, beside network, setting and batch."""
+_Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
+"""From the cell of each run that has it, by letter."""
 _Key = tuple[str, int, Toggles, str, int, int]
 _DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
     ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
@@ -43,12 +46,6 @@ class Named(Struct, frozen=True, kw_only=True):
     letter: str
     label: str
     run: RunData
-
-
-class _Column(Struct, frozen=True):
-    heading: str
-    text: Callable[[dict[str, CellSummary]], str]
-    """From the cell of each run that has it, by letter."""
 
 
 def named(runs: Sequence[RunData]) -> list[Named]:
@@ -80,20 +77,16 @@ def together(runs: Sequence[Named]) -> tuple[CellSummary, ...]:
 
 def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     """Which runs these are, how far to trust each, and in what their machines differ."""
-    headings = ("Run", "Hardware", "torch", "Suite", ">Cells", ">Measured", "Verdicts", ">Noise floor")
-    rows = tuple(
-        (
-            each.letter,
-            each.run.environment.hardware_class,
-            each.run.environment.torch_version or NULL,
-            f"{each.run.suite.suite}, `{each.run.run_id}`",
-            f"{len(each.run.cells):,}",
-            f"{sum(one.status == 'ok' for one in each.run.cells):,}",
-            counted(each.run) or "none",
-            percent(each.run.floor.spread) if each.run.floor else NULL,
-        )
-        for each in runs
-    )
+    columns: dict[str, Callable[[Named], str]] = {
+        "Run": lambda each: each.letter,
+        "Hardware": lambda each: each.run.environment.hardware_class,
+        "torch": lambda each: each.run.environment.torch_version or NULL,
+        "Suite": lambda each: f"{each.run.suite.suite}, `{each.run.run_id}`",
+        ">Cells": lambda each: f"{len(each.run.cells):,}",
+        ">Measured": lambda each: f"{sum(one.status == 'ok' for one in each.run.cells):,}",
+        "Verdicts": lambda each: counted(each.run) or "none",
+        ">Noise floor": lambda each: percent(each.run.floor.spread) if each.run.floor else NULL,
+    }
     classes = {each.run.environment.hardware_class for each in runs}
     note = (
         "Rows of different hardware classes stand side by side and are never ranked against each other. "
@@ -102,7 +95,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     )
     ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
     return (
-        table(headings, rows, "The runs"),
+        tabled(runs, columns, "The runs"),
         Paragraph(f"{note}{ratios} `archbench compare` gives verdicts on two runs."),
         *_differences(runs),
     )
@@ -133,7 +126,7 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
     return [Section(title="Side by side", blocks=(nothing,))]
 
 
-def _kinds(runs: Sequence[Named]) -> list[tuple[str, list[_Column]]]:
+def _kinds(runs: Sequence[Named]) -> list[tuple[str, _Columns]]:
     """What is put side by side, with its columns: a figure a run, and a ratio to the first run on the same hardware."""
     return [
         ("latency", _columns(runs, " ms", latency, "latency")),
@@ -142,16 +135,14 @@ def _kinds(runs: Sequence[Named]) -> list[tuple[str, list[_Column]]]:
     ]
 
 
-def _columns(
-    runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None
-) -> list[_Column]:
-    columns = []
+def _columns(runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None) -> _Columns:
+    columns: _Columns = {}
     first: dict[str, str] = {}
     for each in runs:
         base = first.setdefault(each.run.environment.hardware_class, each.letter)
-        columns.append(_Column(f"{each.letter}{unit}", _figure(each.letter, text)))
+        columns[f">{each.letter}{unit}"] = _figure(each.letter, text)
         if measure is not None and base != each.letter:
-            columns.append(_Column(f"{each.letter} over {base} ×", _ratio(base, each.letter, measure)))
+            columns[f">{each.letter} over {base} ×"] = _ratio(base, each.letter, measure)
     return columns
 
 
@@ -174,25 +165,17 @@ def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, Cell
     return cell
 
 
-def _tables(shared: Sequence[dict[str, CellSummary]], columns: Sequence[_Column], caption: str) -> list[Block]:
-    blocks: list[Block] = []
-    for start in range(0, len(columns), _WIDEST):
-        part = columns[start : start + _WIDEST]
-        headings = ("Network", "Setting", ">Batch", *(f">{column.heading}" for column in part))
-
-        def row(found: dict[str, CellSummary], part: Sequence[_Column] = part) -> tuple[str, ...]:
-            one = next(iter(found.values()))
-            return (one.network, one.setting_label, f"{one.batch_size:,}", *(column.text(found) for column in part))
-
-        blocks += listed(shared, row, headings, noun="cells", caption=caption)
-    return blocks
+def _tables(shared: Sequence[dict[str, CellSummary]], columns: _Columns, caption: str) -> list[Block]:
+    place: _Columns = of(lambda found: next(iter(found.values())), NETWORK, SETTING, BATCH)
+    parts = (dict(islice(columns.items(), start, start + _WIDEST)) for start in range(0, len(columns), _WIDEST))
+    return [block for part in parts for block in listed(shared, place | part, noun="cells", caption=caption)]
 
 
 def _differences(runs: Sequence[Named]) -> list[Block]:
     """A row for each thing in which the machines or their software differ."""
     rows = []
-    for name, of in _DIFFERENCES:
-        values = [str(of(each.run.environment) or NULL) for each in runs]
+    for name, told in _DIFFERENCES:
+        values = [str(told(each.run.environment) or NULL) for each in runs]
         if len(set(values)) > 1:
             rows.append((name, *values))
     if not rows:

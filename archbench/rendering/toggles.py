@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import WIDEST, duel
@@ -26,9 +26,9 @@ from archbench.choose.toggles import (
     steps,
 )
 from archbench.model.axes import PLAIN
-from archbench.model.units import MS, NULL, RATIO, SECOND, figure, fixed, images, percent, plain, rounded
-from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, table
-from archbench.rendering.figures import PHASES
+from archbench.model.units import MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded
+from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, table
+from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING
 from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
 
@@ -72,34 +72,28 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
     place = {label: number for number, label in enumerate(run.setting_labels())}
     ordered = sorted(together.items(), key=lambda item: (item[0][0], place[item[1][0].after.setting_label], item[0][3]))
 
-    def row(item: tuple[tuple[str, str, str, int], list[Step]]) -> tuple[str, ...]:
-        (phase, toggle, before, batch), members = item
-        ratios = [step.gain.ratio for step in members]
-        told = [step.gain.ratio for step in members if step.gain.exceeds(floor)]
-        return (
-            toggle,
-            before,
-            phase,
-            str(batch),
-            f"{len(members):,}",
-            figure(statistics.median(ratios), RATIO),
-            f"{figure(min(ratios), RATIO)} to {figure(max(ratios), RATIO)}",
-            f"{sum(ratio > 1 for ratio in told):,}",
-            f"{sum(ratio < 1 for ratio in told):,}",
-        )
+    def ratios(members: Iterable[Step]) -> list[float]:
+        return [step.gain.ratio for step in members]
 
-    numbers = (">Batch", ">Networks", ">Median ×", ">Range ×", ">Faster", ">Slower")
+    def told(members: Iterable[Step]) -> list[float]:
+        return ratios(step for step in members if step.gain.exceeds(floor))
+
+    title = "What each toggle contributes"
+    columns: dict[str, Callable[[list[Step]], str]] = {
+        "Toggle": lambda members: members[0].toggle,
+        "On top of": lambda members: members[0].before.setting_label,
+        **of(lambda members: members[0].after, PHASE, BATCH),
+        ">Networks": lambda members: f"{len(members):,}",
+        ">Median ×": lambda members: plain(statistics.median(ratios(members))),
+        ">Range ×": lambda members: f"{plain(min(ratios(members)))} to {plain(max(ratios(members)))}",
+        ">Faster": lambda members: f"{sum(ratio > 1 for ratio in told(members)):,}",
+        ">Slower": lambda members: f"{sum(ratio < 1 for ratio in told(members)):,}",
+    }
     return _section(
-        "What each toggle contributes",
+        title,
         "One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it is "
         "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than noise and interval.",
-        listed(
-            ordered,
-            row,
-            ("Toggle", "On top of", "Phase", *numbers),
-            noun="combinations",
-            caption="What each toggle contributes",
-        ),
+        listed([members for _, members in ordered], columns, noun="combinations", caption=title),
     )
 
 
@@ -212,27 +206,19 @@ def _wide(
 
 def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
     floor = run.floor.spread if run.floor else None
-    ranked = [group for group in groups if best_setting(group, floor) is not None]
-    ties: list[tuple[CellSummary, CellSummary]] = []
-
-    def row(group: Alike) -> tuple[str, ...]:
-        best, rate = best_setting(group, floor), best_setting(group, floor, "throughput")
-        assert best is not None, "two of its settings are timed"
-        ties.extend((best.cell, other) for other in best.tied[:1])
-        return (
-            best.cell.network,
-            best.cell.phase,
-            str(best.cell.batch_size),
-            best.cell.setting_label,
-            _over_plain(best),
-            rate.cell.setting_label if rate else NULL,
-            _over_plain(rate) if rate else NULL,
-            ", ".join(one.setting_label for one in best.tied) or "none",
-        )
-
+    both = [(best_setting(group, floor), best_setting(group, floor, "throughput")) for group in groups]
+    ranked = [(best, rate) for best, rate in both if best is not None]
     title = "The best setting of each network"
-    headings = ("Network", "Phase", ">Batch", "Lowest latency", ">Gain ×", "Most img/s", ">Rate ×", "Tied in latency")
-    blocks = listed(ranked, row, headings, noun="networks and batch sizes", caption=title)
+    columns: dict[str, Callable[[tuple[Best, Best | None]], str]] = {
+        **of(lambda pair: pair[0].cell, NETWORK, PHASE, BATCH),
+        "Lowest latency": lambda pair: pair[0].cell.setting_label,
+        ">Gain ×": lambda pair: _over_plain(pair[0]),
+        "Most img/s": lambda pair: pair[1].cell.setting_label if pair[1] else NULL,
+        ">Rate ×": lambda pair: _over_plain(pair[1]) if pair[1] else NULL,
+        "Tied in latency": lambda pair: ", ".join(one.setting_label for one in pair[0].tied) or "none",
+    }
+    blocks = listed(ranked, columns, noun="networks and batch sizes", caption=title)
+    ties = [(best.cell, other) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
     note = (
         "Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied settings "
         "cannot be told from the best: they differ by less than the noise floor, or than their intervals together."
@@ -250,6 +236,14 @@ def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> list[Block]:
     return [Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))]
 
 
+_CHANGE: dict[str, Callable[[Flips], str]] = {
+    "From": lambda flips: flips.before,
+    "To": lambda flips: flips.after,
+    "Phase": lambda flips: flips.phase,
+    ">Batch": lambda flips: str(flips.batch_size),
+}
+
+
 def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     plain = next((one.setting_label for one in run.cells if one.is_plain), None)
     others = [label for label in run.setting_labels() if label != plain]
@@ -257,9 +251,14 @@ def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
     floor = run.floor.spread if run.floor else None
     found = rank_flips(run.cells, list(dict.fromkeys(changes)), floor)
-    headings = ("From", "To", "Phase", ">Batch", ">Pairs", ">Change places", ">Share")
+    columns: dict[str, Callable[[Flips], str]] = {
+        **_CHANGE,
+        ">Pairs": lambda flips: f"{flips.pairs:,}",
+        ">Change places": lambda flips: f"{flips.flipped:,}",
+        ">Share": lambda flips: percent(flips.flipped / flips.pairs),
+    }
     caption = "Pairs of networks that change places between settings"
-    blocks = listed(found, _flips_row, headings, noun="changes of setting", caption=caption)
+    blocks = listed(found, columns, noun="changes of setting", caption=caption)
     return _section(
         "Networks that change places",
         "Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each at its "
@@ -268,38 +267,18 @@ def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     )
 
 
-def _flips_row(flips: Flips) -> tuple[str, ...]:
-    return (
-        flips.before,
-        flips.after,
-        flips.phase,
-        str(flips.batch_size),
-        f"{flips.pairs:,}",
-        f"{flips.flipped:,}",
-        percent(flips.flipped / flips.pairs),
-    )
-
-
 def _flipped_pairs(found: Sequence[Flips]) -> list[Block]:
     """The pairs themselves, the strongest first."""
     flips = [(each, flip) for each in found for flip in each.named]
     flips.sort(key=lambda pair: -min(pair[1].before.ratio, pair[1].after.ratio))
-
-    def row(pair: tuple[Flips, Flip]) -> tuple[str, ...]:
-        each, flip = pair
-        return (
-            flip.faster_before.network,
-            ratio_text(flip.before),
-            flip.faster_after.network,
-            ratio_text(flip.after),
-            each.before,
-            each.after,
-            each.phase,
-            str(each.batch_size),
-        )
-
-    headings = ("Faster before", ">By ×", "Faster after", ">By × then", "From", "To", "Phase", ">Batch")
-    return listed(flips, row, headings, noun="pairs", most=_MOST_FLIPS)
+    columns: dict[str, Callable[[tuple[Flips, Flip]], str]] = {
+        "Faster before": lambda pair: pair[1].faster_before.network,
+        ">By ×": lambda pair: ratio_text(pair[1].before),
+        "Faster after": lambda pair: pair[1].faster_after.network,
+        ">By × then": lambda pair: ratio_text(pair[1].after),
+        **of(lambda pair: pair[0], _CHANGE),
+    }
+    return listed(flips, columns, noun="pairs", most=_MOST_FLIPS)
 
 
 def _over_plain(best: Best) -> str:
@@ -311,61 +290,43 @@ def _over_plain(best: Best) -> str:
 def _compiling(groups: Sequence[Alike]) -> list[Section]:
     """How many images repay each compilation; nothing where none was timed beside eager mode."""
     found = [one for one in break_evens(groups) if one.cold or one.warm]
-    numbers = (">Batch", ">Rate ×", ">Cold s", ">Images, cold", ">Warm s", ">Images, warm")
-    headings = ("Network", "Phase", "Setting", *numbers)
+    columns: dict[str, Callable[[BreakEven], str]] = {
+        **of(lambda one: one.compiled, NETWORK, PHASE, SETTING, BATCH),
+        ">Rate ×": lambda one: ratio_text(one.gain),
+        ">Cold s": lambda one: plain(one.compiled.compile_cold_s),
+        ">Images, cold": lambda one: _images(one.cold),
+        ">Warm s": lambda one: plain(one.compiled.compile_warm_s),
+        ">Images, warm": lambda one: _images(one.warm),
+    }
     caption = "Images after which compiling has paid for itself"
     return _section(
         "When compiling has paid for itself",
         "Images after which the time saved adds up to the time of compiling: compile time over the difference of the "
         "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
         "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval.",
-        listed(found, _break_even_row, headings, noun="compiled cells", caption=caption),
+        listed(found, columns, noun="compiled cells", caption=caption),
     )
 
 
 def _outputs(groups: Sequence[Alike]) -> list[Section]:
     """What the settings do to the output; nothing where it was not looked at."""
-    numbers = (">Batch", ">Gain ×", ">Relative error", ">Cosine", ">Compiled / eager")
-    headings = ("Network", "Phase", "Setting", *numbers, "Finite")
+    columns: dict[str, Callable[[Cost], str]] = {
+        **of(lambda one: one.cell, NETWORK, PHASE, SETTING, BATCH),
+        ">Gain ×": lambda one: NULL if one.gain is None else ratio_text(one.gain),
+        ">Relative error": lambda one: plain(one.cell.output_rel_error, 2),
+        ">Cosine": lambda one: fixed(one.cell.output_cosine, RATIO, 6),
+        ">Compiled / eager": lambda one: plain(one.cell.compile_error_ratio),
+        "Finite": lambda one: {None: NULL, True: "yes", False: "NO"}[one.cell.output_finite],
+    }
     caption = "Effect of the settings on the output"
     return _section(
         "What the settings do to the output",
         "The output against that of plain fp32 with the same random weights: relative error in the L2 norm, and the "
         "cosine between the two. Compiled / eager: the error against fp64 of the compiled network over the eager one's "
         "at the same precision; about 1 is harmless. It is no accuracy, but what a setting could cost of it.",
-        listed(costs(groups), _cost_row, headings, noun="cells", caption=caption),
-    )
-
-
-def _break_even_row(one: BreakEven) -> tuple[str, ...]:
-    compiled = one.compiled
-    return (
-        compiled.network,
-        compiled.phase,
-        compiled.setting_label,
-        str(compiled.batch_size),
-        ratio_text(one.gain),
-        figure(compiled.compile_cold_s, SECOND),
-        _images(one.cold),
-        figure(compiled.compile_warm_s, SECOND),
-        _images(one.warm),
+        listed(costs(groups), columns, noun="cells", caption=caption),
     )
 
 
 def _images(number: Images | None) -> str:
     return NULL if number is None else images(number.value, number.low, number.high)
-
-
-def _cost_row(one: Cost) -> tuple[str, ...]:
-    cell = one.cell
-    return (
-        cell.network,
-        cell.phase,
-        cell.setting_label,
-        str(cell.batch_size),
-        NULL if one.gain is None else ratio_text(one.gain),
-        plain(cell.output_rel_error, 2),
-        fixed(cell.output_cosine, RATIO, 6),
-        figure(cell.compile_error_ratio, RATIO),
-        NULL if cell.output_finite is None else ("yes" if cell.output_finite else "NO"),
-    )
