@@ -20,7 +20,7 @@ from archbench.model.messages import Calibrated, CellFinished, CellStarted, Even
 from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
 from archbench.model.record import Record
-from archbench.model.units import MS, change, counted, duration, plain
+from archbench.model.units import IMAGES, MS, change, counted, duration, figure
 from archbench.results import Session
 from archbench.suite.duration import Countdown, Prediction
 
@@ -250,9 +250,9 @@ def describe(record: Record) -> str:
         return f"{name}: {record.status}{where}: {record.error_message or 'no message'}"
     parts = []
     if record.latency_median_s is not None:
-        parts.append(f"{plain(record.latency_median_s / MS.size, 4)} {MS.symbol}")
+        parts.append(f"{figure(record.latency_median_s, MS)} ms")
     if record.throughput_img_s is not None:
-        parts.append(f"{plain(record.throughput_img_s, 4)} img/s")
+        parts.append(f"{figure(record.throughput_img_s, IMAGES)} img/s")
     if record.verdict != "ok":
         codes = [code for code in record.reasons if explain(code).effect in ("suspect", "invalid")]
         parts.append(f"{record.verdict}: {', '.join(codes)}")
