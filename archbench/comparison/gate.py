@@ -25,8 +25,8 @@ from archbench.comparison.noise import Threshold, read_noise, write_noise
 from archbench.comparison.pair_store import PairLog, PairStore, find_stores
 from archbench.comparison.schedule import NextPair, next_pairs, outlook
 from archbench.comparison.sides import SideRun, SideSpec
-from archbench.model.cell import Cell, Plan
-from archbench.model.comparison import Comparison, Finding, Side
+from archbench.model.cell import Cell, Plan, short_id
+from archbench.model.comparison import CellComparison, Comparison, Finding, Side
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
@@ -39,6 +39,8 @@ ORDERS = 32
 """Seeded orders of the cells, one a round of pairs; more rounds than any gate has."""
 LEARNING_PAIRS = CONFIRM_PAIRS
 """Screening pairs of each cell where the spread itself is the question."""
+ENOUGH_POWER = 0.95
+"""With a smaller chance of finding 3 % a cell is named."""
 _NAMED = 4
 """Cells that a note names before it only counts the rest."""
 _VERSIONS = ("torch_version", "torchvision_version", "timm_version", "cuda_version", "python_version")
@@ -171,13 +173,14 @@ def conclude(
 ) -> Comparison:
     """Judge the pairs so far. `sides` say where code was expected to come from; `notes` go before the gate's own."""
     started = min((pair.started_at for log in logs for pair in log.everything), default=None)
+    cells = judge_pairs([log for log in logs if not _never_timed(log)], thresholds)
     return Comparison(
         kind="turns",
         base=_side(spec, spec.base, spec.base_environment, started),
         head=_side(spec, spec.head, spec.head_environment, started),
-        cells=judge_pairs([log for log in logs if not _never_timed(log)], thresholds),
+        cells=cells,
         findings=_findings(logs),
-        notes=(*notes, *_notes(spec, logs, thresholds, sides)),
+        notes=(*notes, *_notes(spec, logs, thresholds, sides), *_of_power(cells, thresholds)),
         duration_s=sum(pair.duration_s for log in logs for pair in log.everything),
     )
 
@@ -264,10 +267,23 @@ def _of_noise(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> I
             f"{cell_id} is noisy (its A/A pairs scatter by {percent(one.spread or 0.0)}) and has its own threshold of "
             f"{percent(one.confirm)}."
         )
-    unknown = [log.cell.cell_id for log in logs if thresholds[log.cell.cell_id].spread is None]
-    if unknown:
-        which = "any cell" if len(unknown) == len(logs) else _names(unknown)
-        yield f"How widely {which} scatters here is not known: `archbench gate SUITE --base X --aa` learns it."
+
+
+def _of_power(cells: Sequence[CellComparison], thresholds: Mapping[str, Threshold]) -> Iterator[str]:
+    low = {
+        cell.cell_id: cell.power
+        for cell in cells
+        if cell.power is not None and cell.power < ENOUGH_POWER and not cell.noisy  # these have been named
+    }
+    if not low:
+        return
+    told = _names([f"{short_id(cell_id)} ({percent(chance)})" for cell_id, chance in low.items()])
+    remedy = (
+        "; `archbench gate SUITE --base X --aa` gives cells that scatter so a threshold of their own"
+        if any(thresholds[cell_id].spread is None for cell_id in low)
+        else ""
+    )
+    yield f"Found with a chance of less than {percent(ENOUGH_POWER)}, were it there: 3 % more time in {told}{remedy}."
 
 
 def _names(cell_ids: Sequence[str]) -> str:

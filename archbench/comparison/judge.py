@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from archbench.comparison.noise import Threshold
 from archbench.comparison.pair_store import PairLog
-from archbench.comparison.schedule import leaning
+from archbench.comparison.schedule import Leaning, Leanings
 from archbench.model.cell import Cell
 from archbench.model.comparison import (
     CLOCK_TOLERANCE,
@@ -31,8 +31,9 @@ from archbench.model.reasons import REASONS
 from archbench.model.record import Record
 from archbench.model.units import change, percent
 from archbench.stats import median_interval
-from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired, t_quantile
-from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, trimmed
+from archbench.stats.moderation import Pool, pooled
+from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired
+from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, power, trimmed
 
 LEVEL = 0.01
 """Chance of calling any cell of two runs slower that is not, over all cells of a comparison; and of faster."""
@@ -222,9 +223,8 @@ def judge_whole(estimates: Sequence[LogRatio], floors: Sequence[Floor] = ()) -> 
     known = [one for one in estimates if one.sd is not None]
     if len(known) < WHOLE_CELLS:
         return None
-    freedom = sum(one.freedom or 0.0 for one in known)
-    apart = t_quantile(freedom, 0.975) * math.sqrt(sum((one.sd or 0.0) ** 2 for one in known) / len(known))
-    apart = max([apart, *(math.log1p(floor.spread) for floor in floors)])
+    scatter = pooled([(one.sd or 0.0) ** 2 / 2 for one in known], [one.freedom or 0.0 for one in known])
+    apart = max([scatter.limit() if scatter else 0.0, *(math.log1p(floor.spread) for floor in floors)])
     margin = max(math.log1p(VISIBLE_EFFECT), apart / math.sqrt(len(known)))
     mean = paired([one.mean for one in known])
     p = mean.p_slower(margin) if mean.mean > 0 else mean.p_faster(-margin)
@@ -245,38 +245,38 @@ def judge_whole(estimates: Sequence[LogRatio], floors: Sequence[Floor] = ()) -> 
 
 def judge_pairs(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> tuple[CellComparison, ...]:
     """Judge all cells together, one answer a cell and in their order; what was not reached is undecided."""
-    leans = [leaning(log.ratios("screen"), thresholds[log.cell.cell_id].screen) for log in logs]
-    slower = _confirmed(logs, leans, thresholds, "slower")
-    faster = _confirmed(logs, leans, thresholds, "faster")
-    return tuple(
-        _judged(log, lean, thresholds[log.cell.cell_id], slower.get(index) or faster.get(index))
-        for index, (log, lean) in enumerate(zip(logs, leans, strict=True))
-    )
+    leans = Leanings({log.key: log for log in logs}, thresholds)
+    answers = {**_confirmed(logs, leans, thresholds, "slower"), **_confirmed(logs, leans, thresholds, "faster")}
+    return tuple(_judged(log, leans.of[log.key], thresholds[log.key], answers.get(log.key), leans.pool) for log in logs)
 
 
 def _confirmed(
-    logs: Sequence[PairLog], leans: Sequence[str], thresholds: Mapping[str, Threshold], direction: str
-) -> dict[int, Confirmation]:
+    logs: Sequence[PairLog], leans: Leanings, thresholds: Mapping[str, Threshold], direction: Leaning
+) -> dict[str, Confirmation]:
     """The answers of the flagged cells that have fresh pairs enough; Holm's correction is over all flagged ones."""
-    flagged = [index for index, lean in enumerate(leans) if lean == direction]
     sign = 1.0 if direction == "slower" else -1.0
+    pairs = {
+        log.key: [sign * ratio for ratio in log.ratios("confirm")] for log in logs if leans.of[log.key] == direction
+    }
     # A cell whose fresh pairs were not reached stands among the others with one pair, whose p is 1.
-    pairs = [[sign * ratio for ratio in logs[index].ratios("confirm")] for index in flagged]
     answers = confirm(
-        [pair if len(pair) >= FEWEST_CONFIRMING else [0.0] for pair in pairs],
-        effects=[thresholds[logs[index].cell.cell_id].confirm for index in flagged],
+        [pair if len(pair) >= FEWEST_CONFIRMING else [0.0] for pair in pairs.values()],
+        effects=[thresholds[key].confirm for key in pairs],
+        pool=leans.pool,
     )
     return {
-        index: answer
-        for index, pair, answer in zip(flagged, pairs, answers, strict=True)
+        key: answer
+        for (key, pair), answer in zip(pairs.items(), answers, strict=True)
         if len(pair) >= FEWEST_CONFIRMING
     }
 
 
-def _judged(log: PairLog, lean: str, threshold: Threshold, answer: Confirmation | None) -> CellComparison:
+def _judged(
+    log: PairLog, lean: Leaning, threshold: Threshold, answer: Confirmation | None, pool: Pool | None
+) -> CellComparison:
     ratios = log.ratios("confirm") if answer else log.ratios("screen")
     rows = [[pair.rows[side] for pair in log.everything] for side in (0, 1)]
-    estimate = trimmed(ratios) if ratios else None
+    estimate = trimmed(ratios).moderated(pool, cautious=answer is not None) if ratios else None
     verdict, why = _decided(log, lean, threshold, answer, estimate)
     if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
         verdict, why = "invalid", _unfit(log)
@@ -294,14 +294,24 @@ def _judged(log: PairLog, lean: str, threshold: Threshold, answer: Confirmation 
         ci_high=ends[1] if ends else None,
         detectable=estimate.detectable(CONFIRM_LEVEL) if estimate else None,
         p=answer.p_adjusted if answer else None,
+        power=_power(log, threshold, pool),
         pairs=len(ratios),
         threshold=math.expm1(threshold.confirm),
         noisy=threshold.noisy,
     )
 
 
+def _power(log: PairLog, threshold: Threshold, pool: Pool | None) -> float | None:
+    """The chance that a slowdown of 3 % would have been found, by what the cell's pairs scatter by."""
+    ratios = log.ratios("confirm") or log.ratios("screen")
+    estimate = trimmed(ratios).moderated(pool) if len(ratios) > 1 else None
+    if estimate is None or estimate.scatter is None:
+        return None
+    return power(estimate.scatter, effect=threshold.confirm, screened=threshold.screen)
+
+
 def _decided(
-    log: PairLog, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
+    log: PairLog, lean: Leaning, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
 ) -> tuple[CellVerdict, Why]:
     if estimate is None and log.wasted:
         return "invalid", _unfit(log)
@@ -330,7 +340,7 @@ def _decided(
     )
 
 
-def _open(by: str, lean: str, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio) -> Why:
+def _open(by: str, lean: Leaning, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio) -> Why:
     shown = estimate.detectable(CONFIRM_LEVEL)
     could = (
         f"{estimate.count} pairs could only have shown {percent(shown)} or more" if shown else "one pair shows nothing"

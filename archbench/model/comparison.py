@@ -94,6 +94,9 @@ class CellComparison(Struct, frozen=True, kw_only=True):
     detectable: float | None = None
     """Minimum detectable effect: the smallest true slowdown, as a share, that this many pairs show in 80 % of cases;
     in a stored comparison that is one beyond the noise floor."""
+    power: float | None = None
+    """In turns: the chance that a true slowdown of 3 % in this cell would have been found, going by what its pairs
+    scatter by and by what those of the other cells do."""
     p: float | None = None
     """Of the one-sided test in the direction seen, corrected (Holm) for the cells that were tested together."""
     pairs: int = 0

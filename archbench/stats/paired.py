@@ -11,10 +11,11 @@ import math
 from functools import cache
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 from numpy.typing import ArrayLike, NDArray
 
 from archbench.stats.intervals import finite
+from archbench.stats.moderation import Pool, moderated, t_quantile
 
 EQUIVALENCE_MARGIN = 0.015
 """Two times within this of each other count as the same."""
@@ -36,6 +37,8 @@ class LogRatio(Struct, frozen=True, kw_only=True):
     """Standard error of `mean`."""
     freedom: float | None = None
     """Degrees of freedom of `error`."""
+    trimmed: int = 0
+    """Pairs left out at each end."""
 
     @property
     def ratio(self) -> float:
@@ -46,7 +49,7 @@ class LogRatio(Struct, frozen=True, kw_only=True):
         """Two-sided interval of the ratio, ends in order; `None` for a single pair."""
         if self.error is None or self.freedom is None:
             return None
-        reach = t_quantile(self.freedom, (1 + confidence) / 2) * self.error
+        reach = float(t_quantile(self.freedom, (1 + confidence) / 2)) * self.error
         return _exp(self.mean - reach), _exp(self.mean + reach)
 
     def p_slower(self, than: float = 0.0) -> float | None:
@@ -68,6 +71,33 @@ class LogRatio(Struct, frozen=True, kw_only=True):
         """
         ends = self.interval(1 - 2 * level)
         return ends is not None and 1 / (1 + margin) < ends[0] and ends[1] < 1 + margin
+
+    @property
+    def scatter(self) -> float | None:
+        """What a pair scatters by, going by `error`: a standard deviation that wild or other pairs had their say in."""
+        if self.error is None or self.freedom is None:
+            return None
+        return self.error * math.sqrt(self.count / inefficiency(self.count, self.kept))
+
+    @property
+    def kept(self) -> int:
+        """Pairs that are not trimmed away."""
+        return self.count - 2 * self.trimmed
+
+    def moderated(self, pool: Pool | None, *, cautious: bool = False) -> LogRatio:
+        """The same of pairs, with its error drawn towards what other cells' pairs scatter by; itself without a pool.
+
+        `pool`: of variances of a pair's log ratio. `cautious`: never to less than its own error, nor with more degrees
+        of freedom: for a cell that was chosen for being conspicuous, which one that scatters widely mostly is.
+        """
+        if pool is None or self.error is None or self.freedom is None:
+            return self
+        scale = inefficiency(self.count, self.kept) / self.count
+        variance, freedom = (float(one) for one in moderated(pool, self.error**2 / scale, self.freedom))
+        error = math.sqrt(variance * scale)
+        if cautious:
+            error, freedom = max(error, self.error), self.freedom
+        return structs.replace(self, error=error, freedom=freedom)
 
     def detectable(self, level: float = 0.01, power: float = 0.8) -> float | None:
         """The smallest true slowdown, as a share of A, that `p_slower` would show; see `minimum_detectable_effect`."""
@@ -110,6 +140,7 @@ def paired(log_ratios: ArrayLike, trim: float = 0.0) -> LogRatio:
         sd=sd(values),
         error=winsorised * math.sqrt((size - 1) / (kept.size * (kept.size - 1))),
         freedom=kept.size - 1,
+        trimmed=cut,
     )
 
 
@@ -164,11 +195,17 @@ def minimum_detectable_effect(sd: float, count: int, level: float = 0.01, power:
     return _exp(sd / math.sqrt(count) * _noncentrality(count - 1, level, power)) - 1
 
 
-def t_quantile(freedom: float, probability: float) -> float:
-    """Student's t that is not exceeded with this probability."""
-    from scipy.special import stdtrit
+@cache
+def inefficiency(count: int, kept: int) -> float:
+    """By what a trimmed mean's variance exceeds the plain one's, of normal values: 1.1 of 12 of which 8 are kept.
 
-    return float(stdtrit(freedom, probability))
+    From 40,000 seeded samples, within 1 %; 1 where nothing is trimmed.
+    """
+    cut = (count - kept) // 2
+    if cut == 0:
+        return 1.0
+    samples = np.sort(np.random.default_rng(count).normal(size=(40_000, count)), axis=1)
+    return float(samples[:, cut : count - cut].mean(axis=1).var() * count)
 
 
 @cache
@@ -178,7 +215,7 @@ def _noncentrality(freedom: float, level: float, power: float) -> float:
 
     if not 0 < level < power < 1:
         raise ValueError(f"a test at level {level} cannot be asked for a power of {power}")
-    return float(nctdtrinc(freedom, 1 - power, t_quantile(freedom, 1 - level)))
+    return float(nctdtrinc(freedom, 1 - power, float(t_quantile(freedom, 1 - level))))
 
 
 def _exp(log: float) -> float:

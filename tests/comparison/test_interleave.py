@@ -49,16 +49,16 @@ def gate(folder, workers, *cells, max_time_s=None, sides=None, **overrides):
     return play, conclude(spec, list(play.logs.values()), thresholds)
 
 
-def test_identical_sides_are_the_same_in_five_pairs_a_cell(tmp_path, workers):
+def test_identical_sides_are_the_same_in_three_pairs_a_cell(tmp_path, workers):
     play, result = gate(tmp_path / "g", workers, *(cell_of(name) for name in "abc"))
     assert [cell.verdict for cell in result.cells] == ["same"] * 3
     assert result.exit_code() == 0
-    assert len(list((tmp_path / "g" / "pairs").iterdir())) == 15
+    assert len(list((tmp_path / "g" / "pairs").iterdir())) == 9
     assert not play.next_pairs()
     (numbers,) = {log.frozen for log in play.logs.values()}
     assert all(pair.frozen == numbers for log in play.logs.values() for pair in log.everything)
     rounds = [row.round for log in play.logs.values() for pair in log.everything for row in pair.rows]
-    assert sorted(set(rounds)) == [0, 1, 2, 3, 4]
+    assert sorted(set(rounds)) == [0, 1, 2]
 
 
 def test_the_head_that_is_slower_is_found_and_nobody_else(tmp_path, workers):
@@ -130,8 +130,8 @@ def test_a_killed_gate_leaves_nobody_behind_and_resumes(tmp_path):
     process = run_parent(folder, "slow")
     out, _ = process.communicate(timeout=60)
     assert out.split() == [str(kept), "same", "same", "same"]
-    assert 4 <= kept < 15
-    assert len(list((folder / "pairs").glob("*.json"))) == 15
+    assert 4 <= kept < 9
+    assert len(list((folder / "pairs").glob("*.json"))) == 9
 
 
 def test_a_damaged_pair_is_played_again(tmp_path, workers, caplog):
@@ -140,7 +140,7 @@ def test_a_damaged_pair_is_played_again(tmp_path, workers, caplog):
     victim = sorted((tmp_path / "g" / "pairs").iterdir())[-1]
     victim.write_bytes(victim.read_bytes()[:100])
     logs = PairStore(tmp_path / "g", GateSpec).fill(PairLog(cell) for cell in cells)
-    assert len(logs[cells[0].cell_id].everything) == 4
+    assert len(logs[cells[0].cell_id].everything) == 2
     assert victim.name in caplog.text
 
 
@@ -203,12 +203,11 @@ def test_what_a_learning_gate_measured_after_it_was_concluded_is_learnt_too(tmp_
     monkeypatch.chdir(tmp_path)
     cells = [cell_of("a")]
     assert learning(tmp_path / "g", workers, cells, 3) == {cells[0].cell_id: 3}
-    assert "is not known" in capsys.readouterr().out
+    assert "Learnt how widely" in " ".join(capsys.readouterr().out.split())
     for _ in range(2):  # to conclude it once more teaches nothing twice
         assert learning(tmp_path / "g", workers, cells) == {cells[0].cell_id: LEARNING_PAIRS}
     out = " ".join(capsys.readouterr().out.split())
     assert "Learnt how widely the cells scatter: results/noise/" in out
-    assert "is not known" not in out
 
 
 def test_only_the_same_command_continues_a_gate(tmp_path):

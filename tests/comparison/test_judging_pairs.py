@@ -11,6 +11,7 @@ from archbench.comparison.gate import conclude
 from archbench.comparison.judge import judge_pairs
 from archbench.comparison.noise import Threshold
 from archbench.comparison.sides import SideRun
+from archbench.stats.twostage import power, trimmed
 
 NOISE = np.random.default_rng(5).normal(0, 0.004, 12)
 
@@ -153,12 +154,39 @@ def test_what_to_know_before_believing_it(tmp_path):
     assert conclude(spec, [log], known).notes == ()
     (note,) = conclude(spec, [log], known, [tree, tree]).notes
     assert "No network of the suite comes from the project's own code" in note
-    (note,) = conclude(spec, [log], usual(log)).notes
-    assert "archbench gate SUITE --base X --aa" in note
+    assert conclude(spec, [log], usual(log)).notes == (), "its own pairs say how widely it scatters"
     own = {log.cell.cell_id: Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)}
     (note,) = conclude(spec, [log], own).notes
     assert "is noisy" in note
     assert "3.0 %" in note
+
+
+def test_each_cell_states_its_power_and_those_that_would_miss_a_slowdown_are_named():
+    calm, wide = make_log(noisy(0.0, 5), cell=make_cell("calm")), make_log(noisy(0.0, 5, 8), cell=make_cell("wide"))
+    result = conclude(make_spec([calm.cell, wide.cell]), [calm, wide], usual(calm, wide))
+    powers = {cell.architecture: cell.power for cell in result.cells}
+    assert powers["calm"] > 0.99
+    scatter = trimmed(wide.ratios("screen")).scatter
+    assert powers["wide"] == pytest.approx(power(scatter))
+    assert powers["wide"] < 0.8
+    (note,) = result.notes
+    assert "3 % more time in wide@batch_size=1 (" in note
+    assert "archbench gate SUITE --base X --aa" in note
+    assert conclude(make_spec([make_cell()]), [make_log()], usual(make_log())).cells[0].power is None
+
+
+def test_what_other_cells_scatter_by_decides_a_cell_after_three_pairs():
+    logs = [make_log(noisy(0.0, 3), cell=make_cell(f"n{n}")) for n in range(9)]
+    few = make_log([0.012, 0.0, 0.006], cell=make_cell("few"))
+    assert verdict_of(few).verdict == "undecided"
+    assert judge_pairs([*logs, few], usual(*logs, few))[-1].verdict == "same"
+
+
+def test_twenty_fresh_pairs_show_what_twelve_leave_open():
+    steps = [0.03 * (-1) ** number for number in range(20)]
+    twelve, twenty = (make_log([0.05] * 3, [0.025 + one for one in steps[:count]]) for count in (12, 20))
+    assert verdict_of(twelve).verdict == "undecided"
+    assert verdict_of(twenty).pairs == 20
 
 
 def test_a_hundred_innocent_cells_are_blamed_for_nothing():
