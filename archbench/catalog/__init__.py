@@ -39,6 +39,7 @@ __all__ = [
     "facts",
     "family",
     "resolve",
+    "year_of",
 ]
 
 
@@ -46,6 +47,14 @@ def facts(network: Network) -> Facts:
     """What the catalogue knows of `network`; `None` where it knows nothing. Raises `UsageError` for an unknown name."""
     # Nothing is run here, so the user's own code needs no permission yet.
     return facts_of(resolve(network.name, allow_code=True), network)
+
+
+def year_of(name: str) -> int | None:
+    """Year of a network's first publication; `None` where none is known, or no such network."""
+    try:
+        return resolve(name, allow_code=True).year
+    except UsageError:  # of another version's catalogue
+        return None
 
 
 def dataset_of(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from archbench.catalog.tables import (
     Source,
     counted_by_label,
     default_weights,
+    papers,
 )
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
@@ -88,6 +90,8 @@ class Card(Summary, frozen=True, kw_only=True):
     variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
     note: str | None
+    bibtex: str | None
+    """The paper's entry for a bibliography; `None` where the catalogue names no paper."""
     about: str | None
     """Source, shapes and departures of an own network, as its docstring has them."""
 
@@ -96,6 +100,26 @@ def summary(entry: Entry) -> Summary:
     """`entry` in one line, from the tables alone."""
     network = Network(name=entry.name)
     return _summary(entry, network, stored(network))
+
+
+LISTED = {
+    **{name: name for name in ("family", "year", "source", "params", "macs", "flops", "top1", "top5", "input_size")},
+    "architecture": "name",
+    "accuracy_dataset": "dataset",
+    "accuracy_source": "accuracy_source",
+}
+COUNTED = ("activations", "weight_bytes", "depth")
+
+
+def columns_of(entry: Entry) -> dict[str, object]:
+    """What the tables say of a network, by the names of columns of results, in their units: for conditions on it."""
+    counted = stored(Network(name=entry.name))
+    one = asdict(summary(entry))
+    return {
+        **{column: one[field] for column, field in LISTED.items()},
+        **{column: None if counted is None else getattr(counted.counts, column) for column in COUNTED},
+        "feature_width": None if counted is None else counted.feature_width,
+    }
 
 
 def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
@@ -114,6 +138,7 @@ def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
         variants=_variants(entry),
         stages=() if counts is None else counts.stages,
         note=entry.note,
+        bibtex=_bibtex(entry),
         about=docstring_of(entry.constructor) if entry.source == "archbench" else None,
     )
 
@@ -162,3 +187,23 @@ def _variants(entry: Entry) -> tuple[Variant, ...]:
         counted = counted_by_label()[Network(name=entry.name, options=options).label]
         found.append(Variant(options=options, params=counted.counts.params, macs=counted.counts.macs))
     return tuple(found)
+
+
+def _bibtex(entry: Entry) -> str | None:
+    """The entry in UTF-8. Its key is made as Google Scholar makes it: `he2015deep`."""
+    paper = papers().get(entry.paper or "")
+    if paper is None:
+        return None
+    family = re.sub(r"[^a-z]", "", paper["authors"].partition(",")[0].lower())
+    word = next(word for word in re.findall(r"[a-z0-9]+", paper["paper"].lower()) if word not in ("a", "an", "the"))
+    fields = {
+        "author": paper["authors"],
+        "title": f"{{{paper['paper']}}}",  # braces twice: capitals stay
+        "year": str(entry.year),
+        "howpublished": paper["published"],
+        "eprint": paper["arxiv"],
+        "archiveprefix": "arXiv" if paper["arxiv"] else "",
+        "url": f"https://arxiv.org/abs/{paper['arxiv']}" if paper["arxiv"] else "",
+    }
+    lines = [f"  {name} = {{{value.replace('&', chr(92) + '&')}}}," for name, value in fields.items() if value]
+    return "\n".join([f"@misc{{{family}{entry.year}{word},", *lines, "}"])

@@ -108,6 +108,7 @@ ACCURACY = "accuracy.csv"
 COUNTS = "counts.csv"
 STAGES = "stages.csv"
 TIMM_WEIGHTS = "timm_weights.csv"
+PAPERS = "papers.csv"
 DEFAULT_TAG = "IMAGENET1K_V1"
 """The weights that stand for a torchvision network.
 
@@ -166,6 +167,12 @@ def default_weights(constructor: str) -> Weights | None:
 def timm_tags() -> Mapping[str, str]:
     """The tag of the weights that timm loads for each of its networks in the catalogue, by its name in timm."""
     return MappingProxyType({row["network"]: row["tag"] for row in _rows(TIMM_WEIGHTS)})
+
+
+@functools.cache
+def papers() -> Mapping[str, Mapping[str, str]]:
+    """By title: who wrote a paper, as BibTeX separates names, its number on arXiv or where else it was published."""
+    return MappingProxyType({row["paper"]: row for row in _rows(PAPERS)})
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from archbench.catalog import counted_by_label
+from archbench.catalog import counted_by_label, year_of
 from archbench.catalog.published import weights_tag
 from archbench.choose.summary import KEYS, NoiseFloor, noise_floor, summarise
 from archbench.model.axes import TOGGLES
@@ -68,12 +69,18 @@ def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
     """What the catalogue knows of each network."""
     import pandas as pd
 
-    counted = counted_by_label()
-    widths = {label: counted[label].feature_width for label in summary["variant"].unique() if label in counted}
-    tags = {name: weights_tag(name) for name in summary["architecture"].unique()}
-    weights = summary["architecture"].map(tags).astype(object)
+    def whole(column: str, known: dict[str, int | None]) -> pd.Series:
+        return pd.to_numeric(summary[column].map(known)).astype("Float64").astype(pd.Int64Dtype())
+
+    # What is counted here does not depend on the size of the image.
+    natives = {label: re.sub(r"\[input_size=\d+\]$", "", label) for label in summary["variant"].unique()}
+    counted = {label: one for label, name in natives.items() if (one := counted_by_label().get(name)) is not None}
+    names = summary["architecture"].unique()
+    weights = summary["architecture"].map({name: weights_tag(name) for name in names}).astype(object)
     return {
-        "feature_width": pd.to_numeric(summary["variant"].map(widths)).astype("Float64").astype(pd.Int64Dtype()),
+        "year": whole("architecture", {name: year_of(name) for name in names}),
+        "depth": whole("variant", {label: one.counts.depth for label, one in counted.items()}),
+        "feature_width": whole("variant", {label: one.feature_width for label, one in counted.items()}),
         "weights": weights.where(weights.notna(), None),
         "pretrained": weights.notna(),
     }

@@ -6,7 +6,6 @@ Only what is satisfied counts; what is null satisfies nothing, under `not` neith
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +13,12 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.model.derived import judged_columns, ranked_by
-from archbench.query.expression import All, Among, Compare, Expression, Not, Value
+from archbench.query.expression import OPERATORS, All, Among, Compare, Expression, Not, Value
 from archbench.query.expression import Any as Either
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
-
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
 
 
 class Truth(Struct, frozen=True):
@@ -82,7 +72,7 @@ def _compare(series: pd.Series[Any], name: str, sign: str, value: Value) -> Trut
         return Truth(yes, known & ~yes)
     figures = numbers(series)
     known = ~np.isnan(figures)
-    yes = known & _OPERATORS[sign](figures, float(value))
+    yes = known & OPERATORS[sign](figures, float(value))
     return Truth(yes, known & ~yes)
 
 

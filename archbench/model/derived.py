@@ -68,6 +68,8 @@ _RANKED_BY = {
 }
 
 CANDIDATE = _by_name(
+    _whole("year", "year of first publication, from the catalogue"),
+    _whole("depth", "weight layers on the longest path to an output, from the catalogue"),
     _whole("feature_width", "channels of the features under the classifier, from the catalogue"),
     Column(
         name="weights",

@@ -5,7 +5,8 @@ Columns stand under their stored names and numbers in stored units (seconds, byt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -15,6 +16,14 @@ from archbench.query.quantity import written
 
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
 Value = float | str | bool
+OPERATORS: dict[str, Callable[[object, object], object]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 
 class Compare(Struct, frozen=True, kw_only=True):
@@ -74,6 +83,29 @@ def leaves(expression: Expression) -> Iterator[Leaf]:
         case All(terms=terms) | Any(terms=terms):
             for term in terms:
                 yield from leaves(term)
+
+
+def holds(expression: Expression, row: Mapping[str, object]) -> bool | None:
+    """Whether a row of plain values, by column, satisfies `expression`; `None` where a null leaves that open.
+
+    As `archbench.choose.evaluate` judges the rows of a frame: Kleene's logic, without pandas.
+    """
+    match expression:
+        case Compare(column=column, operator=sign, value=value):
+            found = row[column]
+            return None if found is None else bool(OPERATORS[sign](found, value))
+        case Among(column=column, values=values, negated=negated):
+            found = row[column]
+            return None if found is None else (found in values) != negated
+        case Not(term=term):
+            inner = holds(term, row)
+            return None if inner is None else not inner
+        case All(terms=terms):
+            truths = [holds(term, row) for term in terms]
+            return False if False in truths else None if None in truths else True
+        case Any(terms=terms):
+            truths = [holds(term, row) for term in terms]
+            return True if True in truths else None if None in truths else False
 
 
 def show(expression: Expression) -> str:
