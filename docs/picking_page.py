@@ -84,6 +84,7 @@ and says of every other network which condition excludes it, and by how much. It
 | --- | --- |
 | `latency_p99 <= 5ms` | a column, an operator (`<` `<=` `>` `>=` `==` `!=`), a value |
 | `family in (resnet, densenet)` | one of several; also `not in` |
+| `year >= 2020 and depth <= 50` | what the catalogue knows, beside what was measured |
 | `not host_bound and (macs < 1G or top1 >= 80)` | `not` before `and` before `or`; flags stand alone |
 | `architecture == 'timm:hrnet_w18.ms_aug_in1k'` | text, quoted where it has spaces, brackets or signs |
 | `peak_reserved <= 4GiB`, `macs <= 1.2G`, `mfu >= 40%` | numbers with a unit |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -23,6 +24,9 @@ from archbench.catalog.tables import (
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
+from archbench.model.errors import UsageError
+from archbench.query.expression import holds, leaves
+from archbench.query.parsing import column_named, parse
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -108,7 +112,7 @@ LISTED = {
     "accuracy_dataset": "dataset",
     "accuracy_source": "accuracy_source",
 }
-COUNTED = ("activations", "weight_bytes", "depth")
+COUNTED = ("activations", "weight_bytes", "depth", "feature_width")
 
 
 def columns_of(entry: Entry) -> dict[str, object]:
@@ -117,9 +121,31 @@ def columns_of(entry: Entry) -> dict[str, object]:
     one = asdict(summary(entry))
     return {
         **{column: one[field] for column, field in LISTED.items()},
-        **{column: None if counted is None else getattr(counted.counts, column) for column in COUNTED},
+        **{column: None if counted is None else getattr(counted.counts, column) for column in COUNTED[:-1]},
         "feature_width": None if counted is None else counted.feature_width,
     }
+
+
+def matching(entries: Iterable[Entry], where: Iterable[str], sort: str | None = None) -> list[Entry]:
+    """Those that satisfy every condition, by the column `sort` (`-top1`: the largest first), nulls last.
+
+    Raises `UsageError` for what is no condition, or names a column that the catalogue does not have.
+    """
+    conditions = [parse(text) for text in where]
+    order = None if sort is None else column_named(sort.removeprefix("-")).name
+    known = {*LISTED, *COUNTED}
+    for column in [leaf.column for condition in conditions for leaf in leaves(condition)] + [order] * bool(order):
+        if column not in known:
+            raise UsageError(
+                f"the catalogue has no {column}, which has to be measured; it has {', '.join(sorted(known))}"
+            )
+    rows = [(columns_of(entry), entry) for entry in entries]
+    rows = [(row, entry) for row, entry in rows if all(holds(condition, row) for condition in conditions)]
+    if order is not None:
+        there = [pair for pair in rows if pair[0][order] is not None]
+        there.sort(key=lambda pair: pair[0][order], reverse=str(sort).startswith("-"))  # type: ignore[arg-type, return-value]
+        rows = there + [pair for pair in rows if pair[0][order] is None]
+    return [entry for _, entry in rows]
 
 
 def card(entry: Entry, network: Network, counted: Counted | None) -> Card:

@@ -12,11 +12,22 @@ import typer
 from archbench.cli.console import warnings_in_one_line
 from archbench.model.errors import ArchbenchError, UnfitError
 
-COMMANDS = (
-    *("run", "plan", "list", "show", "report", "profile", "pick"),
-    *("compare", "gate", "duel", "history", "doctor", "schema"),
-)
-"""Modules of this package that each define `command`; in the order in which `--help` lists them."""
+COMMANDS = {
+    "run": "run_command",
+    "plan": "plan_command",
+    "list": "looking",
+    "show": "looking",
+    "report": "report_command",
+    "profile": "profile_command",
+    "pick": "looking",
+    "compare": "comparing",
+    "gate": "comparing",
+    "duel": "comparing",
+    "history": "comparing",
+    "doctor": "looking",
+    "schema": "looking",
+}
+"""Where each `NAME_command` is, by module of this package; in the order in which `--help` lists them."""
 
 app = typer.Typer(
     name="archbench",
@@ -37,8 +48,8 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-for _name in COMMANDS:
-    app.command(_name)(importlib.import_module(f"archbench.cli.{_name}_command").command)
+for _name, _module in COMMANDS.items():
+    app.command(_name)(getattr(importlib.import_module(f"archbench.cli.{_module}"), f"{_name}_command"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,17 +1,81 @@
-"""What the commands share in speaking with a terminal and a shell."""
+"""What the commands share: options and what completes them, and how they speak with a terminal and a shell."""
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape, glob
+from os.path import isdir
+from typing import Annotated
 
 import msgspec
+import typer
 
 from archbench.model.errors import FitnessWarning
 from archbench.model.units import indented_json
+
+
+def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What completes the last of several words, as in `fp32,amp` or `top1 >= 76 and ye`."""
+
+    def complete(incomplete: str) -> list[str]:
+        last = re.split(r"[\s,(]", incomplete)[-1]
+        before = incomplete.removesuffix(last)
+        return [before + word for word in words() if word.startswith(last)]
+
+    return complete
+
+
+def network_names() -> Iterator[str]:
+    """Of the catalogue."""
+    from archbench.catalog import entries
+
+    for entry in entries().values():
+        yield from (entry.name, *entry.aliases)
+
+
+def column_names() -> Iterable[str]:
+    """As conditions and goals may name them."""
+    from archbench.model.derived import judged_names
+
+    return judged_names()
+
+
+def networks_and_suites(incomplete: str) -> list[str]:
+    """Networks, suite files, and folders that may hold some."""
+    found = sorted(glob(f"{escape(incomplete)}*"))
+    files = [path for path in found if path.endswith((".yaml", ".yml"))] + [f"{path}/" for path in found if isdir(path)]
+    return [name for name in network_names() if name.startswith(incomplete)] + files
+
+
+def device_words() -> Iterable[str]:
+    """Without looking which are there."""
+    from archbench.model.axes import DEVICE_KINDS
+
+    return ("auto", *DEVICE_KINDS)
+
+
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A catalogue name, torchvision:NAME, timm:NAME or module:function.",
+        autocompletion=completing(network_names),
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", autocompletion=completing(device_words))
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
+]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")]
+Force = Annotated[bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended."""

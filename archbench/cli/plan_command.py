@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from archbench.cli.console import print_json
+from archbench.cli.console import AllowCode, AsJson, OnlyOption, print_json
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell, Plan
@@ -51,17 +51,14 @@ class PlanDocument(Struct, frozen=True, kw_only=True):
     predicted_from: str
 
 
-def command(
+def plan_command(
     suite: Annotated[str, typer.Argument(help="A suite file.")],
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; cuda may be planned where there is none.")] = "auto",
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
-    ] = None,
+    only: OnlyOption = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
     predict: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole order as JSON.")] = False,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
 ) -> None:
     """Show what a run would measure and how long it would take, and what it would skip and why."""
     from archbench.rendering.terminal import print_report

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from archbench.cli.console import print_json
+from archbench.cli.console import AllowCode, AsJson, DeviceOption, Force, NetworkArgument, print_json
 from archbench.model.errors import UsageError
 
 
-def command(
-    name: Annotated[str, typer.Argument(help="A catalogue name, torchvision:NAME, timm:NAME or module:function.")],
+def profile_command(
+    name: NetworkArgument,
     batch_size: Annotated[str, typer.Option(metavar="N", help="Images in a step.")] = "1",
     phase: Annotated[str, typer.Option(help="inference or training")] = "inference",
     precision: Annotated[str, typer.Option(help="fp32, tf32, amp-bf16, ...")] = "fp32",
@@ -23,7 +23,7 @@ def command(
     against: Annotated[
         str, typer.Option(metavar="NAME[@AXIS=VALUE,...]", help="Another network, or @AXIS=VALUE: other settings.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    device: DeviceOption = "auto",
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads of one operator, on the CPU.")] = None,
     depth: Annotated[int | None, typer.Option(min=0, help="Levels of modules to show; by default the stages.")] = None,
     stage: Annotated[str, typer.Option(help="Show only what is inside this module.")] = "",
@@ -34,11 +34,9 @@ def command(
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a trace for Perfetto.")] = None,
     snapshot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CUDA's memory snapshot.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and inputs.")] = 0,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one object.")] = False,
+    allow_code: AllowCode = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.profiling import profiles_of, together

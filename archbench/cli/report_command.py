@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 
-def command(
+def report_command(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN...", help="Directories of runs, finished or not; several side by side."),

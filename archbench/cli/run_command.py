@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from archbench.cli.console import INTERRUPTED, print_json, stop_as_by_ctrl_c
+from archbench.cli.console import (
+    INTERRUPTED,
+    AllowCode,
+    AsJson,
+    DeviceOption,
+    Force,
+    OnlyOption,
+    networks_and_suites,
+    print_json,
+    stop_as_by_ctrl_c,
+)
 from archbench.model.errors import Interrupted, UnfitError
 from archbench.model.record import FAILED, Record
 
@@ -29,8 +39,13 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     rows: tuple[Record, ...]
 
 
-def command(
-    what: Annotated[list[str], typer.Argument(metavar="SUITE_OR_NAMES...", help="A suite file, or networks.")],
+def run_command(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE_OR_NAMES...", help="A suite file, or networks.", autocompletion=networks_and_suites
+        ),
+    ],
     batch_size: Annotated[str | None, typer.Option(metavar="1,8", help="Batch sizes of the networks named.")] = None,
     phase: Annotated[str | None, typer.Option(help="inference, training")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, tf32, amp-bf16, ...")] = None,
@@ -39,10 +54,8 @@ def command(
     input_size: Annotated[str | None, typer.Option(help="Side of the square input, in pixels.")] = None,
     threads: Annotated[str | None, typer.Option(metavar="1,2", help="Threads of one operator, on the CPU.")] = None,
     metrics: Annotated[str | None, typer.Option(help="static, latency, throughput, memory, energy, ...")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1.")
-    ] = None,
+    device: DeviceOption = "auto",
+    only: OnlyOption = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory; by default one under results/.")] = None,
     static: Annotated[
@@ -55,11 +68,9 @@ def command(
     retry_suspect: Annotated[
         bool, typer.Option("--retry-suspect", help="Measure suspect cells again; of two rows the better counts.")
     ] = False,
-    allow_code: Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the run and its rows as JSON.")] = False,
+    allow_code: AllowCode = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
     from archbench.api import Run, run

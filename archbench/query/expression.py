@@ -6,6 +6,7 @@ Columns stand under their stored names and numbers in stored units (seconds, byt
 from __future__ import annotations
 
 import operator
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
@@ -16,7 +17,7 @@ from archbench.query.quantity import written
 
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
 Value = float | str | bool
-OPERATORS: dict[str, Callable[[object, object], object]] = {
+OPERATORS: dict[str, Callable[[typing.Any, typing.Any], typing.Any]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,

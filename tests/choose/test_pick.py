@@ -284,6 +284,18 @@ def test_strange_names_and_an_answer_that_is_whole_json(tmp_path: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(picked))["rankings"][0]["choices"][0]["network"] == strange[0]
 
 
+def test_networks_by_year_and_depth(tmp_path: Path) -> None:
+    """Also away from their native size; a network that the catalogue does not know satisfies neither."""
+    rows = [row(name) for name in ("resnet18", "resnet50", "vit_b_16", "unheard.of:net")]
+    rows.append(row("convnext_tiny", network={"input_size": 192}, input_size=192))
+    candidates = candidates_of(tmp_path, *rows)
+    assert set(names(only(ask(candidates, "year >= 2020", across=("input_size",))))) == {
+        "vit_b_16",
+        "convnext_tiny[input_size=192]",
+    }
+    assert names(only(ask(candidates, "depth <= 18"))) == ["resnet18"]
+
+
 def test_what_the_catalogue_and_the_run_add(tmp_path: Path) -> None:
     frame = candidates_of(
         tmp_path,
@@ -301,6 +313,8 @@ def test_what_the_catalogue_and_the_run_add(tmp_path: Path) -> None:
         1,
     ]
     assert known["pretrained"].to_dict() == {"resnet50": True, "plain34": False, "unheard.of:net": False}
+    assert known.loc["resnet50", ["year", "depth"]].tolist() == [2015, 50]
+    assert known.loc["unheard.of:net", ["year", "depth"]].isna().all()
     assert known.loc["unheard.of:net", ["feature_width", "weights"]].isna().all()
 
 

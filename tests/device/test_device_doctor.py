@@ -18,7 +18,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from archbench.cli.doctor_command import command
+from archbench.cli.looking import doctor_command as command
 from archbench.device import doctor, nvml, preflight
 from archbench.device.checks import Finding, gpu, host, ok, software, unfit, warn, worst
 from archbench.device.checks.gpu import GpuState

@@ -1,0 +1,275 @@
+"""`archbench compare`, `gate`, `duel` and `history`: is it slower, by stored runs or by processes that take turns?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from archbench.cli.console import (
+    INTERRUPTED,
+    AllowCode,
+    AsJson,
+    DeviceOption,
+    Force,
+    OnlyOption,
+    print_json,
+    stop_as_by_ctrl_c,
+)
+from archbench.model.errors import Interrupted, UsageError, did_you_mean
+from archbench.model.units import indented_json
+
+if TYPE_CHECKING:
+    from archbench.comparison import History
+    from archbench.comparison.duel import Duel
+    from archbench.comparison.judge import Rival
+
+
+def compare_command(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="A run's directory, or a parquet file of results.")],
+    head: Annotated[Path, typer.Argument(metavar="HEAD", help="The same, of what may have become slower.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="text, md, json, junit, annotations, github-action-benchmark, pytest-benchmark",
+        ),
+    ] = "text",
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Write there instead of to stdout.")] = None,
+    allow_different: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Let torch_version, driver_version, suite, applied or threads differ; repeatable."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid, or failed on both sides."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
+    from archbench.rendering.comparison import check_format, render_comparison, write_comparison
+    from archbench.rendering.comparison.report import text_report
+    from archbench.rendering.terminal import print_report
+
+    format = "json" if as_json else format
+    check_format(format, out)
+
+    from archbench.api import compare
+
+    comparison = compare(base, head, allow_different=allow_different or ())
+    if out is None and format == "text":
+        print_report(text_report(comparison))
+    elif out is None:
+        print(render_comparison(comparison, format), end="")
+    else:
+        for place in write_comparison(comparison, format, out):
+            print(place)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def gate_command(
+    what: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file.")],
+    base: Annotated[str, typer.Option(metavar="X", help="A Python interpreter, a git revision, or . as it lies here.")],
+    head: Annotated[str | None, typer.Option(metavar="Y", help="The same, of what may have become slower.")] = None,
+    only: OnlyOption = None,
+    aa: Annotated[
+        bool, typer.Option("--aa", help="Base against itself: learn how widely each cell scatters here.")
+    ] = False,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Only what is counted, predicted and traced, on any machine; nothing is timed."),
+    ] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="What fails is meant: say why, in SUITE.accepted.yaml, to be committed."),
+    ] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="10m", help="Stop measuring after so long: 90s, 10m, 2h.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The gate's directory; else under results/gate/.")
+    ] = None,
+    device: DeviceOption = "auto",
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="text, md, json, junit, or another of `compare`.")
+    ] = "text",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided, invalid, or failed on both sides.")
+    ] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+    force: Force = False,
+) -> None:
+    """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
+    from archbench.rendering.comparison import check_format
+
+    format = "json" if as_json else format
+    check_format(format, Path())
+
+    from archbench.gating import gate_of
+    from archbench.rendering.comparison import FORMATS, write_comparison
+
+    with _interruptible():
+        comparison, place = gate_of(
+            what,
+            base=base,
+            head=head,
+            only=only or (),
+            aa=aa,
+            static=static,
+            accept=accept,
+            max_time=max_time,
+            out=out,
+            device=device,
+            allow_code=allow_code,
+            force=force,
+            progress=None,
+        )
+    write_comparison(comparison, "md", place / "report.md")
+    write_comparison(comparison, "json", place / "comparison.json")
+    text = FORMATS[format](comparison)
+    if isinstance(text, str):
+        print(text, end="")
+        print(f"archbench: {place}", file=sys.stderr)
+        if comparison.regressed:
+            print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
+    else:
+        for written in write_comparison(comparison, format, place / f"{format}.json"):
+            print(written)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def duel_command(
+    cells: Annotated[
+        list[str], typer.Argument(metavar="CELL CELL...", help="resnet50@batch_size=1,precision=amp-bf16")
+    ],
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of fresh processes, with those played before; 8 unless given.")
+    ] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns of each process in a pair; 16 unless given.")] = None,
+    max_time: Annotated[
+        str | None, typer.Option(metavar="5m", help="Stop after so long, with fewer pairs: 90s, 10m, 2h.")
+    ] = None,
+    device: DeviceOption = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever was played before.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+    force: Force = False,
+) -> None:
+    """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
+    from archbench.gating import duel_of
+
+    with _interruptible():
+        duel = duel_of(
+            cells,
+            pairs=pairs,
+            turns=turns,
+            max_time=max_time,
+            device=device,
+            fresh=fresh,
+            allow_code=allow_code,
+            force=force,
+            progress=None,
+        )
+    if as_json:
+        print_json(duel, indent=False)
+    else:
+        print("\n".join(_told(duel)))
+
+
+def _told(duel: Duel) -> Iterator[str]:
+    from archbench.model.cell import short_id
+    from archbench.model.units import MS, duration, percent, rounded
+
+    yield f"{duel.hardware_class}, torch {duel.torch_version}: {duel.pairs} pairs of processes, {duel.turns} turns each"
+    names = [short_id(duel.baseline), *(short_id(rival.cell_id) for rival in duel.rivals)]
+    width = max(len(name) for name in names)
+    yield f"{names[0]:{width}}  {rounded(duel.baseline_s, MS):>8} ms"
+    for name, rival in zip(names[1:], duel.rivals, strict=True):
+        yield f"{name:{width}}  {rounded(rival.latency_s, MS):>8} ms  {_said(rival, names[0])}"
+    if duel.alternated:
+        yield "They do not fit in memory together, so whole processes alternated: drift between them is in the ratio."
+    if duel.contended_share:
+        yield f"Other work took CPU time from {percent(duel.contended_share)} of the processes."
+    yield f"Took {duration(duel.duration_s)}."
+
+
+def _said(rival: Rival, baseline: str) -> str:
+    from archbench.model.units import change, percent
+    from archbench.stats.paired import EQUIVALENCE_MARGIN
+
+    interval = (
+        "one pair, so no interval"
+        if rival.ci_low is None or rival.ci_high is None
+        else f"95 % interval {change(rival.ci_low - 1)} to {change(rival.ci_high - 1)}"
+    )
+    words = {
+        "slower": f"slower than {baseline}",
+        "faster": f"faster than {baseline}",
+        "same": f"the same as {baseline} within ±{percent(EQUIVALENCE_MARGIN)}",
+        "undecided": f"not told apart from {baseline}: give more --pairs",
+    }
+    return f"x {rival.ratio:.4f} ({change(rival.ratio - 1)}, {interval}): {words[rival.outcome]}"
+
+
+def history_command(
+    place: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that holds runs, at any depth.")],
+    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md or json")] = "md",
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write there, with the plot beside it; by default to stdout.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show trends and change points over many runs; advisory, so the exit code is 0 whatever it finds."""
+    format = "json" if as_json else format
+    if format not in ("md", "json"):
+        raise UsageError(f"--format {format}: no such format, known: md, json{did_you_mean(format, ('md', 'json'))}")
+
+    from archbench.comparison import history, read_runs
+    from archbench.results.files import write_bytes
+
+    runs, left_out = read_runs(place)
+    found = history(str(place), runs, left_out)
+    if out is None:
+        print(_text(found, format), end="")
+    else:
+        text = _with_plot(found, out) if format == "md" else _text(found, format)
+        write_bytes(out, text.encode())
+        print(out)
+
+
+def _text(found: History, format: str) -> str:
+    if format == "json":
+        return indented_json(found)
+    from archbench.rendering.history import history_report
+    from archbench.rendering.markdown import render_markdown
+
+    return render_markdown(history_report(found, plot=False))
+
+
+def _with_plot(found: History, out: Path) -> str:
+    """The markdown for `out`, whose plot is written into a folder beside it; without what draws it, it says so."""
+    from archbench.rendering.drawing import draw
+    from archbench.rendering.history import history_report
+    from archbench.rendering.markdown import render_markdown
+
+    report, folder = history_report(found, plot=True), out.with_name(f"{out.stem}-plots")
+    return render_markdown(report, folder.name if draw(report, folder) else None)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Until the block ends a scheduler's SIGTERM is as good as Ctrl-C, and what was finished is said to be kept."""
+    stop_as_by_ctrl_c()
+    try:
+        yield
+    except Interrupted as interrupted:
+        print(f"archbench: {interrupted}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,197 @@
+"""`archbench list`, `show`, `pick`, `doctor` and `schema`: what is known, with nothing measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archbench.cli.console import AllowCode, AsJson, DeviceOption, NetworkArgument, column_names, completing, print_json
+from archbench.model.derived import RANKING_KEYS
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
+
+
+def catalogue_columns() -> Iterable[str]:
+    """What a condition on the catalogue can name."""
+    from archbench.catalog.card import COUNTED, LISTED
+
+    return (*LISTED, *COUNTED)
+
+
+def list_command(
+    family: Annotated[str | None, typer.Option(help="Only this family: resnet, densenet, ...")] = None,
+    source: Annotated[str | None, typer.Option(help="Only from torchvision, timm or archbench.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            help="A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.",
+            autocompletion=completing(catalogue_columns),
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Smallest first; -COLUMN: largest first.",
+            autocompletion=completing(catalogue_columns),
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the catalogue: family, year, parameters, GMACs and published top-1 of every named network."""
+    from archbench import catalog
+    from archbench.catalog.card import matching, summary
+    from archbench.rendering.catalogue import catalogue_report
+    from archbench.rendering.terminal import print_report
+
+    if source is not None and source not in catalog.SOURCES:
+        near = did_you_mean(source, catalog.SOURCES)
+        raise UsageError(f"unknown source {source!r}{near or '; there are ' + ', '.join(catalog.SOURCES)}")
+    chosen = catalog.entries().values() if family is None else catalog.family(family)
+    entries = (entry for entry in chosen if source in (None, entry.source))
+    listed = [summary(entry) for entry in matching(entries, where or (), sort)]
+    if as_json:
+        print_json(listed)
+        return
+    print_report(catalogue_report(listed))
+    _hint(source)
+
+
+def _hint(source: str | None) -> None:
+    """How to name what is not listed; on stderr, since it is no row of the table."""
+    from archbench.catalog.names import LIBRARIES, families_by_name
+
+    for library in LIBRARIES:
+        if source == library:
+            number = len(families_by_name(library))
+            print(f"Any of {library}'s {number:,} classification networks goes by {library}:NAME.", file=sys.stderr)
+    if source is None:
+        print("Any classification network of these libraries goes by torchvision:NAME or timm:NAME.", file=sys.stderr)
+
+
+def show_command(
+    name: NetworkArgument,
+    input_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Predict memory at this batch size.")] = None,
+    num_classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier.")] = None,
+    in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, or width of a vector.")] = None,
+    head: Annotated[str, typer.Option(help="classifier, or none for the feature maps.")] = "classifier",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the network: aux_logits=true.")
+    ] = None,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the paper's entry for a bibliography.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build it: second counter and predicted memory.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
+    from archbench.api import show
+    from archbench.rendering.catalogue import card_report
+    from archbench.rendering.terminal import print_report
+
+    shown = show(
+        name,
+        input_size=input_size,
+        batch_size=batch_size,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        head=head,
+        option=option or (),
+        build=build,
+        allow_code=allow_code,
+    )
+    if bibtex:
+        if shown.bibtex is None:
+            raise UsageError(f"--bibtex: the catalogue names no paper of {name}")
+        print(shown.bibtex)
+    elif as_json:
+        print_json(shown)
+    else:
+        print_report(card_report(shown))
+
+
+def pick_command(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs' directories or results files; several are merged.")
+    ],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            help="A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.",
+            autocompletion=completing(column_names),
+        ),
+    ] = None,
+    minimize: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Smallest first.", autocompletion=completing(column_names)),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Largest first. Several goals give the Pareto front.",
+            autocompletion=completing(column_names),
+        ),
+    ] = None,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Rank rows together that differ in batch_size, precision, ...",
+            autocompletion=completing(lambda: RANKING_KEYS),
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of a shortlist to print.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Pick a network: a ranked shortlist with settings, margins and intervals, and why each other is left out.
+
+    Without a goal the smallest latency_median comes first. Exits with 0 also where nothing satisfies the conditions.
+    """
+    from archbench.api import pick
+    from archbench.rendering.picked import picked_report
+    from archbench.rendering.terminal import print_report
+
+    picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
+    if as_json:
+        print_json(picked)
+    else:
+        print_report(picked_report(picked, top))
+
+
+def doctor_command(
+    device: DeviceOption = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Judge whether this machine is fit to measure: each finding with its remedy; exit 3 when it is not."""
+    from archbench.device import examine, resolve_device
+    from archbench.rendering.content import Report, table
+    from archbench.rendering.terminal import print_report
+
+    examined = examine(resolve_device(device))
+    if as_json:
+        print_json(examined)
+    else:
+        here = examined.environment
+        rows = [
+            (one.severity, one.code, f"{one.what}. {one.remedy}" if one.remedy else one.what)
+            for one in examined.findings
+        ]
+        title = f"{here.hardware_class}, measured as {here.device}"
+        print_report(Report(title=title, lead=(table(("", "", ""), rows),), sections=()))
+    if not examined.fit:
+        reasons = dict.fromkeys(finding.code for finding in examined.findings if finding.severity == "unfit")
+        raise UnfitError(f"this machine is not fit to measure on {examined.environment.device}: {', '.join(reasons)}")
+
+
+def schema_command() -> None:
+    """Print the JSON Schema of a suite file, so that an editor completes and checks suites."""
+    from archbench.suite import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
