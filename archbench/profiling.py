@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,17 +13,17 @@ from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
-from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.messages import ProfileRequest
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
+from archbench.model.messages import CellStarted, ChildDied, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
 from archbench.model.profile import Profile
 from archbench.model.suite import AXES
 from archbench.pipeline import read_what
-from archbench.profiler.client import run_profile
 from archbench.progress import PhaseLine
 from archbench.rendering.profile_findings import findings
 from archbench.session import describe, held
 from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient
+from archbench.worker.client import HOST_GRACE_S, WorkerLostError
 
 
 def profiles_of(
@@ -143,6 +143,40 @@ def _measured(
                     profile = run_profile(worker, one, line.show)
                 profiles.append(replace(profile, findings=findings(profile)))
     return profiles
+
+
+def run_profile(
+    worker: WorkerClient, request: ProfileRequest, entered: Callable[[str], None] = lambda phase: None
+) -> Profile:
+    """Profile in a process of its own and return what it found; `entered` is told each phase.
+
+    Raises `UsageError` for what the network itself does wrong, `UnfitError` where the machine gives out: no memory, a
+    process that died or whose phase took longer than `request.silence_s`.
+    """
+    label, phase = request.cell.network.label, "start"
+    worker.send(request)
+    try:
+        while True:
+            match worker.receive(request.silence_s + HOST_GRACE_S):
+                case CellStarted():
+                    pass
+                case PhaseStarted(phase=phase):
+                    entered(phase)
+                case ProfileDone(profile=profile):
+                    worker.receive(HOST_GRACE_S)  # `GroupFinished`: nothing of it is left when the next one begins
+                    return profile
+                case ProfileFailed(kind=kind, message=message):
+                    raise UsageError(message) if kind == "usage" else UnfitError(message)
+                case ChildDied(status=status, message=message):
+                    remedy = "; try a smaller --batch-size" if status == "oom" else ""
+                    raise UnfitError(f"{label}: the process died in the phase {phase!r}: {message}{remedy}")
+                case other:
+                    raise UnfitError(f"{label}: the worker said {type(other).__name__} in the phase {phase!r}")
+    except WorkerLostError as lost:
+        raise UnfitError(f"{label}: lost in the phase {phase!r}: {lost.message}") from None
+    except BaseException:
+        worker.kill()
+        raise
 
 
 def _write_page(path: Path, profiles: Sequence[Profile]) -> None:

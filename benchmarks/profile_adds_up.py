@@ -19,7 +19,7 @@ from archbench.analyze.counts import count
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import ProfileRequest
-from archbench.profiler.client import run_profile
+from archbench.profiling import run_profile
 from archbench.worker import WorkerClient
 
 OFF, COST, COMMAND_S = 0.05, 0.05, 30.0

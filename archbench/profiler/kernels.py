@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +19,8 @@ from archbench.device.clock import Clock
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.workload import Workload
-from archbench.model.profile import KernelMap, OperatorProfile
-from archbench.profiler.operators import MOST_OPERATORS, watch_operators
+from archbench.model.profile import KernelMap
+from archbench.profiler.operators import MOST_OPERATORS, Ran, sum_kernels, watch_operators
 
 _GRAPH_RANGE = "## Call CompiledFxGraph"
 _GENERATED = re.compile(r"^graph_\d+_")
@@ -36,14 +35,6 @@ class Written(Struct, frozen=True):
     name: str
     modules: tuple[str, ...]
     """Innermost modules of the nodes that it was made from."""
-
-
-class Ran(Struct, frozen=True):
-    """A kernel's call in the step."""
-
-    name: str
-    seconds: float
-    modules: tuple[str, ...] = ()
 
 
 def map_kernels(
@@ -69,7 +60,7 @@ def map_kernels(
         ]
     else:
         ran = [one for run in _runs(window.events) for one in attribute(run, graphs)]
-    kernels = _summed(ran, window.steps)
+    kernels = sum_kernels(ran, window.steps)
     total_s = sum(kernel.self_s for kernel in kernels)
     mapped_s = sum(kernel.self_s for kernel in kernels if kernel.modules)
     return KernelMap(
@@ -114,28 +105,6 @@ def _plain(name: str) -> str:
     if name.startswith("torch.ops."):
         return name.split(".")[3]
     return name.rpartition("::")[2].rpartition(".")[2]
-
-
-def _summed(ran: Sequence[Ran], steps: int) -> tuple[OperatorProfile, ...]:
-    seconds: dict[tuple[str, tuple[str, ...]], float] = defaultdict(float)
-    calls: dict[tuple[str, tuple[str, ...]], int] = defaultdict(int)
-    for one in ran:
-        seconds[one.name, one.modules] += one.seconds
-        calls[one.name, one.modules] += 1
-    total_s = sum(seconds.values()) or 1.0
-    return tuple(
-        OperatorProfile(
-            name=name,
-            shapes=(),
-            calls=calls[name, modules] / steps,
-            self_s=seconds[name, modules] / steps,
-            share=seconds[name, modules] / total_s,
-            tensor_core=None,
-            bound=None,
-            modules=modules,
-        )
-        for name, modules in sorted(seconds, key=lambda key: -seconds[key])
-    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,9 @@
-"""Operators and kernels of a step, from `torch.profiler` over a scheduled window after warm-up."""
+"""Operators and kernels of a step, from `torch.profiler` over a scheduled window after warm-up, and its trace.
+
+In the trace, forward ranges of modules are recorded while the step runs. Backward, autograd's own frame begins before
+any hook of ours, so a range from hook to hook would cross it; but the trace tells which forward operator made each node
+(its sequence number), and so, afterwards, whose the time was: those ranges are added as tracks of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,13 @@ import contextlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from archbench.device.kind import kind_of
@@ -29,6 +36,9 @@ MOST_OPERATORS = 60
 BLIND = "the profiler saw no kernel, as may happen to a process's second session, or beside another profiler"
 RANGE = "module: "
 """What the names of our ranges in a trace begin with."""
+_TRACK = 1 << 20
+"""Added to a thread's number for its track of modules: no thread has a number as high."""
+_ENGINE = "autograd::engine::evaluate_function"
 _US = 1e-6
 # How libraries name kernels that run on CUDA cores, whatever else the name says: CUTLASS by `simt`, cuDNN's `xmma` by
 # the instruction `ffma`, cuBLAS and cuDNN of old by `sgemm` and `scudnn`.
@@ -114,9 +124,13 @@ def watch_operators(
     operators = [event for event in averages if _is_operator(event)]
     cpu_s = sum(event.self_cpu_time_total for event in operators) * _US
     kernels = [event for event in events if event.device_type.name == own and not event.is_user_annotation]
+    calls = [Ran(event.name, event.time_range.elapsed_us() * _US) for event in kernels]
     return Window(
         operators=_operators(operators, steps, known, ceilings, on_device=own is not None),
-        kernels=_kernels(kernels, steps),
+        kernels=tuple(
+            replace(kernel, tensor_core=uses_tensor_cores(kernel.name))
+            for kernel in sum_kernels(calls, steps)[:MOST_OPERATORS]
+        ),
         operators_s=cpu_s / steps,
         busy_s=_covered_us(kernels) * _US / steps if kernels else None,
         events=events,
@@ -193,25 +207,32 @@ def _bound(event: Any, known: dict[Call, Work], ceilings: Ceilings | None) -> Bo
     return "compute" if work.flops / ceilings.flops > work.bytes_moved / ceilings.bandwidth else "memory"
 
 
-def _kernels(events: Sequence[Any], steps: int) -> tuple[OperatorProfile, ...]:
-    seconds: dict[str, float] = defaultdict(float)
-    calls: dict[str, int] = defaultdict(int)
-    for event in events:
-        seconds[event.name] += event.time_range.elapsed_us() * _US
-        calls[event.name] += 1
-    total_s = sum(seconds.values()) or 1.0
-    longest = sorted(seconds, key=lambda name: -seconds[name])[:MOST_OPERATORS]
+class Ran(Struct, frozen=True):
+    """A kernel's call in the step."""
+
+    name: str
+    seconds: float
+    modules: tuple[str, ...] = ()
+
+
+def sum_kernels(ran: Iterable[Ran], steps: int) -> tuple[OperatorProfile, ...]:
+    """The calls of `steps` steps by name and modules, per step, the longest first."""
+    seconds: dict[tuple[str, tuple[str, ...]], list[float]] = defaultdict(list)
+    for one in ran:
+        seconds[one.name, one.modules].append(one.seconds)
+    total_s = sum(map(sum, seconds.values())) or 1.0
     return tuple(
         OperatorProfile(
             name=name,
             shapes=(),
-            calls=calls[name] / steps,
-            self_s=seconds[name] / steps,
-            share=seconds[name] / total_s,
-            tensor_core=uses_tensor_cores(name),
+            calls=len(calls) / steps,
+            self_s=sum(calls) / steps,
+            share=sum(calls) / total_s,
+            tensor_core=None,
             bound=None,
+            modules=modules,
         )
-        for name in longest
+        for (name, modules), calls in sorted(seconds.items(), key=lambda kind: -sum(kind[1]))
     )
 
 
@@ -231,3 +252,77 @@ def _covered_us(events: Sequence[Any]) -> float:
         covered += max(0.0, stop - max(start, end))
         end = max(end, stop)
     return covered
+
+
+class Slice(Struct, frozen=True):
+    """A stretch of one thread. Microseconds, as in the file."""
+
+    start: float
+    end: float
+    name: str
+
+
+def add_module_tracks(path: Path) -> int:
+    """Rewrite the trace at `path` with the tracks; return how many slices were added."""
+    document = msgspec.json.decode(path.read_bytes())
+    events: list[dict[str, Any]] = document["traceEvents"]
+    threads = {(event["pid"], event["tid"]) for event in events if str(event.get("name", "")).startswith(_ENGINE)}
+    owners = _owners(events)
+    added: list[dict[str, Any]] = []
+    for pid, tid in threads:
+        track = {"pid": pid, "tid": tid + _TRACK}
+        slices = list(_merged(_backward(events, pid, tid, owners)))
+        name = {"ph": "M", "name": "thread_name", "args": {"name": f"modules, backward (thread {tid})"}}
+        added.append(name | track)
+        added += [
+            {"ph": "X", "cat": "module", "name": one.name, "ts": one.start, "dur": one.end - one.start} | track
+            for one in slices
+        ]
+    events += added
+    path.write_bytes(msgspec.json.encode(document))
+    return sum(event["ph"] == "X" for event in added)
+
+
+def _owners(events: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """By sequence number, the innermost module range around the forward operator that dealt it out."""
+    owners: dict[int, str] = {}
+    open_ranges: dict[tuple[Any, Any], list[Slice]] = {}
+    timed = [event for event in events if event.get("ph") == "X" and "ts" in event]
+    # Of two that begin together the longer is around the other.
+    for event in sorted(timed, key=lambda event: (event["ts"], -event.get("dur", 0.0))):
+        name = str(event.get("name", ""))
+        ranges = open_ranges.setdefault((event["pid"], event["tid"]), [])
+        while ranges and ranges[-1].end <= event["ts"]:
+            ranges.pop()
+        if name.startswith(RANGE) and event.get("cat") == "user_annotation":
+            ranges.append(Slice(event["ts"], event["ts"] + event["dur"], name.removeprefix(RANGE)))
+            continue
+        number = event.get("args", {}).get("Sequence number")
+        is_forward = number is not None and not event["args"].get("Fwd thread id") and not name.startswith(_ENGINE)
+        if is_forward and ranges:
+            # The number is a peek at the next one: an operator that makes no node shows its successor's, and the
+            # maker of the node, which comes later, is right. Numbers start anew with no step.
+            owners[number] = ranges[-1].name
+    return owners
+
+
+def _backward(events: Sequence[dict[str, Any]], pid: Any, tid: Any, owners: dict[int, str]) -> Iterator[Slice]:
+    for event in events:
+        if (event.get("pid"), event.get("tid")) == (pid, tid) and str(event.get("name", "")).startswith(_ENGINE):
+            number = event.get("args", {}).get("Sequence number")
+            if number in owners:
+                yield Slice(event["ts"], event["ts"] + event["dur"], f"{RANGE}{owners[number]} backward")
+
+
+def _merged(slices: Iterator[Slice]) -> Iterator[Slice]:
+    """Neighbours of one name as one."""
+    last: Slice | None = None
+    for one in sorted(slices, key=lambda one: one.start):
+        if last is not None and last.name == one.name:
+            last = Slice(last.start, max(last.end, one.end), last.name)
+            continue
+        if last is not None:
+            yield last
+        last = one
+    if last is not None:
+        yield last

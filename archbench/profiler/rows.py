@@ -1,19 +1,69 @@
-"""Puts what was timed, counted and moved for each module into rows that add up."""
+"""Puts what was timed, counted and moved for each module into rows that add up; of a suite's cell, those of stages."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import torch
 from msgspec import Struct
 from torch import nn
 
+from archbench.analyze.counts import blank_image, decomposed_attention, evaluating, on_module
+from archbench.analyze.forward_trace import ForwardTrace
+from archbench.analyze.stages import StageRecorder
+from archbench.catalog.build import input_shape
+from archbench.device.clock import Clock
+from archbench.measure.workload import Workload
+from archbench.model.calibration import Calibration
+from archbench.model.cell import Network
 from archbench.model.counts import Stage
-from archbench.model.profile import Bound, ModuleProfile, StepPart
-from archbench.profiler.boundaries import PARTS, Owner
-from archbench.profiler.counting import Counted
-from archbench.profiler.timing import StepTimes
-from archbench.profiler.traffic import Traffic
+from archbench.model.profile import Bound, ModuleProfile, StageProfile, StepPart
+from archbench.profiler.boundaries import PARTS, Boundaries, Owner, between
+from archbench.profiler.timing import StepTimes, time_by_module
+from archbench.profiler.traffic import Traffic, watch_traffic
+
+TIMING_S = 2.0
+"""Of a suite's cell: stages are told to a per cent or two, and a suite has hundreds of cells."""
+
+
+class Counted(Struct, frozen=True, kw_only=True):
+    """Per image, of one forward pass in evaluation mode."""
+
+    macs: int
+    own_macs: Counter[str]
+    """By path, without the modules inside; adds up to `macs`."""
+    stages: tuple[Stage, ...]
+    paths: tuple[str, ...]
+    """Of every module that ran, and of those that hold one."""
+
+
+def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
+    """Count without data; where the network's forward looks at values, with data.
+
+    Raises whatever the network's own code raises on real tensors.
+    """
+    shape = input_shape(network, allow_code=allow_code)
+    return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
+
+
+def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
+    image = blank_image(module, shape)
+    trace = ForwardTrace(module, image)
+
+    def macs() -> int:
+        return trace.macs
+
+    boundaries = Boundaries(module, macs)
+    recorder = StageRecorder(module, macs)
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), image.device, recorder, boundaries, trace:
+        module(image)
+    boundaries.end()
+    had = between(boundaries.marks, lambda before, after: after - before)
+    own = Counter({owner.path: int(count) for owner, count in had.items() if count})
+    ran = [owner.path.split(".") for owner in had]
+    paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
+    return Counted(macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths))
 
 
 class Ceilings(Struct, frozen=True, kw_only=True):
@@ -50,57 +100,33 @@ class Tally(Struct):
 
 
 def module_rows(
-    module: nn.Module,
-    times: StepTimes,
-    counted: Counted | None,
-    traffic: Traffic,
-    ceilings: Ceilings | None,
-    *,
-    batch_size: int,
-    training: bool,
+    workload: Workload, times: StepTimes, counted: Counted | None, traffic: Traffic, ceilings: Ceilings | None
 ) -> tuple[ModuleProfile, ...]:
     """The network's row first, then its modules in the order of their first call, each before those inside it.
 
     `counted`: `None` for a network that cannot be counted; its rows have no MACs, and at inference no FLOP.
     """
-    own = _own_tallies(times, counted, traffic, ceilings, batch_size=batch_size, training=training)
+    own = _own_tallies(workload, times, counted, traffic, ceilings)
     tree = _children(own)
-    inside: dict[str, Tally] = {}
-
-    def gather(path: str) -> None:
-        inside[path] = Tally()
-        inside[path].add(own.get(path, Tally()))
-        for child in tree.get(path, ()):
-            gather(child)
-            inside[path].add(inside[child])
-
-    gather("")
-    modules = dict(module.named_modules(remove_duplicate=False))
+    modules = dict(workload.module.named_modules(remove_duplicate=False))
     rows: list[ModuleProfile] = []
 
-    def write(path: str, depth: int) -> None:
-        rows.append(
-            _row(
-                path,
-                depth,
-                modules[path],
-                own.get(path, Tally()),
-                inside[path],
-                times,
-                stage=None if counted is None else _stage_of(path, counted.stages),
-                counted=counted is not None,
-                training=training,
-            )
-        )
+    def write(path: str, depth: int) -> Tally:
+        """The row of a module, then those inside it; return their sum."""
+        place, alone, inside = len(rows), own.get(path, Tally()), Tally()
+        inside.add(alone)
         for child in tree.get(path, ()):
-            write(child, depth + 1)
+            inside.add(write(child, depth + 1))
+        rows.insert(place, _row(workload, path, depth, modules[path], alone, inside, times, counted))
+        return inside
 
     write("", 0)
     return tuple(rows)
 
 
-def step_parts(times: StepTimes, traffic: Traffic, *, training: bool) -> tuple[StepPart, ...]:
+def step_parts(workload: Workload, times: StepTimes, traffic: Traffic) -> tuple[StepPart, ...]:
     """What belongs to no module."""
+    training = workload.cell.phase == "training"
     parts = []
     for name in PARTS:
         ahead, back = Owner(name, backward=False), Owner(name, backward=True)
@@ -120,15 +146,10 @@ def step_parts(times: StepTimes, traffic: Traffic, *, training: bool) -> tuple[S
 
 
 def _own_tallies(
-    times: StepTimes,
-    counted: Counted | None,
-    traffic: Traffic,
-    ceilings: Ceilings | None,
-    *,
-    batch_size: int,
-    training: bool,
+    workload: Workload, times: StepTimes, counted: Counted | None, traffic: Traffic, ceilings: Ceilings | None
 ) -> dict[str, Tally]:
     """By path, without what modules inside do."""
+    training = workload.cell.phase == "training"
     own: dict[str, Tally] = {}
     paths = [owner.path for owner in (*times.by_owner, *traffic.by_owner)]
     own_macs = Counter[str]() if counted is None else counted.own_macs
@@ -140,7 +161,7 @@ def _own_tallies(
         macs = own_macs[path]
         # In inference mode operators arrive whole (`linear`), for which the counter of FLOP has no formula; in training
         # they arrive in parts, and the counts are those of what really runs, backward and auxiliary heads included.
-        flops = sum(work.flops for work in works) if training else 2 * macs * batch_size
+        flops = sum(work.flops for work in works) if training else 2 * macs * workload.cell.batch_size
         tally = own[path] = Tally(
             forward_s=times.by_owner.get(ahead, 0.0),
             backward_s=times.by_owner.get(back, 0.0),
@@ -175,26 +196,25 @@ def _children(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _row(
+    workload: Workload,
     path: str,
     depth: int,
     module: nn.Module,
     own: Tally,
     inside: Tally,
     times: StepTimes,
-    *,
-    stage: str | None,
-    counted: bool,
-    training: bool,
+    counted: Counted | None,
 ) -> ModuleProfile:
+    training = workload.cell.phase == "training"
     least_s = inside.compute_s + inside.memory_s
     bound: Bound = "compute" if inside.compute_s > inside.memory_s else "memory"
     total_s = inside.total_s
-    flops = inside.flops if counted or training else None
+    flops = inside.flops if counted is not None or training else None
     return ModuleProfile(
         path=path,
         kind=type(module).__name__,
         depth=depth,
-        stage=stage,
+        stage=None if counted is None else _stage_of(path, counted.stages),
         output_shape=times.shapes.get(path),
         calls=times.calls.get(path, 0),
         forward_s=inside.forward_s,
@@ -202,8 +222,8 @@ def _row(
         own_s=own.total_s,
         share=total_s / times.observed_s,
         params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
-        macs=inside.macs if counted else None,
-        own_macs=own.macs if counted else None,
+        macs=None if counted is None else inside.macs,
+        own_macs=None if counted is None else own.macs,
         flops=flops,
         activation_bytes=inside.written,
         saved_bytes=inside.saved if training else None,
@@ -225,3 +245,49 @@ def _stage_of(path: str, stages: Sequence[Stage]) -> str | None:
 def stage_rows(rows: Iterable[ModuleProfile]) -> tuple[ModuleProfile, ...]:
     """The rows that are the network's stages, in order."""
     return tuple(row for row in rows if row.stage == row.path)
+
+
+def profile_stages(
+    workload: Workload,
+    clock: Clock,
+    calibration: Calibration | None,
+    *,
+    round: int,
+    visit: int,
+    allow_code: bool = False,
+) -> StageProfile:
+    """Profile the eager step of a warmed-up `workload`; shares of the roofline need the device's `calibration`.
+
+    Takes `TIMING_S`, or a dozen steps where they are longer. Raises whatever the step raises.
+    """
+    cell = workload.cell
+    times = time_by_module(workload, clock, TIMING_S)
+    traffic = watch_traffic(workload)
+    counted = _counted(workload, allow_code=allow_code)
+    rows = module_rows(workload, times, counted, traffic, _ceilings(workload, calibration))
+    return StageProfile(
+        cell_id=cell.cell_id,
+        round=round,
+        visit=visit,
+        step_s=times.plain_s,
+        observed_step_s=times.observed_s,
+        observing_cost=times.observing_cost,
+        steps=times.steps,
+        whole=rows[0],
+        stages=stage_rows(rows),
+        parts=step_parts(workload, times, traffic),
+    )
+
+
+def _counted(workload: Workload, *, allow_code: bool) -> Counted | None:
+    try:
+        return count_by_module(workload.cell.network, allow_code=allow_code)
+    except Exception:  # the network's own code, without data: its times are worth storing without its MACs
+        return None
+
+
+def _ceilings(workload: Workload, calibration: Calibration | None) -> Ceilings | None:
+    peak = calibration.peak(workload.cell.precision) if calibration else None
+    if calibration is None or peak is None:
+        return None
+    return Ceilings(flops=peak, bandwidth=calibration.copy_bytes_per_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +24,11 @@ from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.watch import Watch
-from archbench.measure.workload import Workload
+from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
-from archbench.model.errors import UnfitError, UsageError, did_you_mean
-from archbench.model.messages import ProfileRequest
+from archbench.model.errors import UnfitError, UsageError, did_you_mean, in_one_line
+from archbench.model.messages import CellStarted, ChildEvent, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
 from archbench.model.profile import (
     GradientHealth,
     KernelMap,
@@ -39,14 +40,12 @@ from archbench.model.profile import (
 )
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.reasons import verdict_of
-from archbench.profiler.counting import count_by_module
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
-from archbench.profiler.operators import BLIND, Window, watch_operators
-from archbench.profiler.rows import Ceilings, module_rows, stage_rows, step_parts
+from archbench.profiler.operators import BLIND, Window, add_module_tracks, watch_operators
+from archbench.profiler.rows import Ceilings, count_by_module, module_rows, stage_rows, step_parts
 from archbench.profiler.timing import StepTimes, time_by_module, time_plain
-from archbench.profiler.trace_file import add_module_tracks
 from archbench.profiler.traffic import Traffic, watch_traffic
 
 RING = 3
@@ -55,6 +54,43 @@ WARMUP_CAP_S = 3.0
 WHOLE = "all"
 Enter = Callable[[str], None]
 T = TypeVar("T")
+
+
+def profile(request: ProfileRequest, send: Callable[[ChildEvent], None]) -> None:
+    """Profile what is asked for. Every failure that is a Python exception becomes a message of one line."""
+    cell_id = request.cell.cell_id
+    phase = "start"
+
+    def enter(name: str) -> None:
+        nonlocal phase
+        phase = name
+        send(CellStarted(cell_id=cell_id, deadline_s=request.silence_s))  # the deadline is of each phase
+        send(PhaseStarted(cell_id=cell_id, phase=name))
+
+    try:
+        done = profile_cell(request, enter)
+    except (UsageError, UnfitError) as error:
+        send(ProfileFailed(kind="unfit" if isinstance(error, UnfitError) else "usage", message=str(error)))
+    except Exception as error:  # the network's own code, a library's, or the device's
+        traceback.print_exc()
+        send(_failure(request, phase, error))
+    else:
+        send(ProfileDone(profile=done))
+
+
+def _failure(request: ProfileRequest, phase: str, error: Exception) -> ProfileFailed:
+    cell = request.cell
+    said = " ".join(str(error).split()) or "no message"
+    if status_of(error) == "oom":
+        message = (
+            f"{cell.network.label}: out of memory on {request.environment.device} in the phase {phase!r} at batch size "
+            f"{cell.batch_size}: {said}; try a smaller --batch-size"
+        )
+        return ProfileFailed(kind="unfit", message=message)
+    if isinstance(error, UnsupportedError):
+        return ProfileFailed(kind="usage", message=f"{cell.network.label}: {said}")
+    what = f"{cell.network.label} failed in the phase {phase!r}: {type(error).__name__}: {said}"
+    return ProfileFailed(kind="usage", message=what)
 
 
 def profile_cell(request: ProfileRequest, enter: Enter = lambda phase: None) -> Profile:
@@ -121,15 +157,7 @@ class _Run:
             self._enter("snapshot")
             write_snapshot(workload, Path(self._request.snapshot))
         gradients = self._gradients(stages)
-        rows = module_rows(
-            module,
-            times,
-            counted,
-            traffic,
-            ceilings,
-            batch_size=self._cell.batch_size,
-            training=self._cell.phase == "training",
-        )
+        rows = module_rows(workload, times, counted, traffic, ceilings)
         reasons = self._watch.report().reasons
         return Profile(
             network=self._cell.network.label,
@@ -146,7 +174,7 @@ class _Run:
             observing_cost=times.observing_cost,
             steps=times.steps,
             modules=rows,
-            parts=step_parts(times, traffic, training=self._cell.phase == "training"),
+            parts=step_parts(workload, times, traffic),
             stages=tuple(row.path for row in stage_rows(rows)),
             operators=window.operators,
             kernels=window.kernels,
@@ -200,7 +228,7 @@ class _Run:
         try:
             found = self._request.calibration or calibrate(self._device, clock, self._threads, soak_s=0.0)
         except Exception as error:  # a small GPU without room for the products
-            self._missing["roofline"] = f"the ceilings could not be measured ({_line(error)})"
+            self._missing["roofline"] = f"the ceilings could not be measured ({in_one_line(error)})"
             return None
         finally:
             self._set_state()
@@ -288,7 +316,7 @@ class _Run:
         except Exception as error:  # the network's own code, or a library's
             if status_of(error) == "oom":
                 raise
-            self._missing[part] = _line(error)
+            self._missing[part] = in_one_line(error)
             return None
 
 
@@ -328,7 +356,3 @@ def _cache_bytes(on_device: bool) -> int | None:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 
@@ -21,7 +21,6 @@ LEAST_SLOW_PAIRS = 3
 SLOW_S = 1.0
 """A step from which three pairs must do: a training step of a transformer takes 15 s on one core."""
 MOST_PAIRS = 40
-T = TypeVar("T", float, "Observed")
 
 
 class StepTimes(Struct, frozen=True, kw_only=True):
@@ -40,37 +39,25 @@ class StepTimes(Struct, frozen=True, kw_only=True):
     kinds: dict[str, str]
 
 
-class Observed(Struct, frozen=True):
-    """One observed step; the faster one is the smaller."""
-
-    whole_s: float
-    by_owner: dict[Owner, float]
-
-    def __lt__(self, other: Observed) -> bool:
-        return self.whole_s < other.whole_s
-
-
 def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTimes:
     """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
     stopwatch = kind_of(workload.device).stopwatch()
-    plain: list[float] = []
-    observed: list[Observed] = []
+    observed: list[dict[Owner, float]] = []
     boundaries = open_boundaries(workload, stopwatch.read)
-    begin = time.perf_counter()
-    while _more(len(plain), time.perf_counter() - begin, timing_s):
-        plain.append(clock.latency(workload.step).host_s)
+
+    def watch() -> None:
         with boundaries:
             clock.synchronize()
             observe(workload, boundaries)
             clock.synchronize()
-        by_part = between(boundaries.marks, stopwatch.seconds)
-        observed.append(Observed(sum(by_part.values()), by_part))
+        observed.append(between(boundaries.marks, stopwatch.seconds))
         stopwatch.restart()
-    fast = _faster_half(observed)
-    plain_s = statistics.fmean(_faster_half(plain))
+
+    plain_s = time_plain(workload, clock, timing_s, watch)
+    fast = sorted(observed, key=lambda step: sum(step.values()))[: _half(observed)]
     by_owner: dict[Owner, float] = defaultdict(float)
     for step in fast:
-        for owner, seconds in step.by_owner.items():
+        for owner, seconds in step.items():
             by_owner[owner] += seconds / len(fast)
     whole_s = sum(by_owner.values())
     own_work_s = sum(by_owner.pop(owner) for owner in list(by_owner) if owner.path == OBSERVING)
@@ -86,13 +73,16 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
     )
 
 
-def time_plain(workload: Workload, clock: Clock, timing_s: float) -> float:
+def time_plain(
+    workload: Workload, clock: Clock, timing_s: float, between_steps: Callable[[], object] = lambda: None
+) -> float:
     """Seconds of one step, as `StepTimes.plain_s`; of a workload that has been called."""
     plain: list[float] = []
     begin = time.perf_counter()
     while _more(len(plain), time.perf_counter() - begin, timing_s):
         plain.append(clock.latency(workload.step).host_s)
-    return statistics.fmean(_faster_half(plain))
+        between_steps()
+    return statistics.fmean(sorted(plain)[: _half(plain)])
 
 
 def _more(pairs: int, spent_s: float, timing_s: float) -> bool:
@@ -122,5 +112,5 @@ def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
     boundaries.end()
 
 
-def _faster_half(steps: Sequence[T]) -> list[T]:
-    return sorted(steps)[: (len(steps) + 1) // 2]
+def _half(steps: Sequence[object]) -> int:
+    return (len(steps) + 1) // 2

@@ -28,7 +28,7 @@ def main() -> None:
 
     def do(request: Request, send: Send, receive: Receive) -> None:
         if isinstance(request, ProfileRequest):
-            from archbench.profiler.child import profile
+            from archbench.profiler.run import profile
 
             profile(request, send)
         else:

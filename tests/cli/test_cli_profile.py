@@ -14,8 +14,7 @@ from builders import make_environment
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import ProfileRequest, Ready, encode
-from archbench.profiler.client import run_profile
-from archbench.profiling import _other
+from archbench.profiling import _other, run_profile
 from archbench.worker import WorkerClient
 
 ODD = Path(__file__).parents[1] / "profile"
@@ -154,7 +153,7 @@ IN_TIME = '{"type":"phase-started","cell_id":"x","phase":"time"}'
 def test_a_process_that_misbehaves(
     monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], error: type[Exception], says: str
 ) -> None:
-    monkeypatch.setattr("archbench.profiler.client.HOST_GRACE_S", 0.0)
+    monkeypatch.setattr("archbench.profiling.HOST_GRACE_S", 0.0)
     cell = Cell(network=Network(name="lenet5"), batch_size=1)
     request = ProfileRequest(cell=cell, environment=make_environment(), silence_s=1.0)
     with pytest.raises(error, match=says), WorkerClient(arguments=arguments) as worker:

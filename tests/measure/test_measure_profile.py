@@ -12,7 +12,7 @@ from archbench.measure.workload import Workload
 from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
 from archbench.model.messages import CellFinished
-from archbench.profiler.stage_profile import profile_stages
+from archbench.profiler.rows import profile_stages
 
 
 def finished(events: list[object]) -> list[CellFinished]:
@@ -63,7 +63,7 @@ def test_a_profile_that_fails_costs_no_row(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no hooks today")
 
-    monkeypatch.setattr("archbench.profiler.stage_profile.profile_stages", fail)
+    monkeypatch.setattr("archbench.profiler.rows.profile_stages", fail)
     (found,) = finished(measure(metrics=("static", "profile")))
     assert (found.record.status, found.profile) == ("ok", None)
     assert found.record.params > 0

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from archbench.profiler.kernels import Ran, Written, attribute
-from archbench.profiler.operators import _bound
+from archbench.profiler.kernels import Written, attribute
+from archbench.profiler.operators import Ran, _bound
 
 FORWARD = (
     Written("fused_0", ("stem",)),

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from archbench.profiler.operators import uses_tensor_cores
-from archbench.profiler.trace_file import add_module_tracks
+from archbench.profiler.operators import add_module_tracks, uses_tensor_cores
 
 
 def event(name: str, ts: float, dur: float, cat: str = "cpu_op", args: Mapping[str, int] = {}) -> dict[str, Any]:

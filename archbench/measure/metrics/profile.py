@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def _fill(run: CellRun) -> None:
     if run.compiles:
         return  # a compiled step has no modules left to time
-    from archbench.profiler.stage_profile import profile_stages  # which itself measures
+    from archbench.profiler.rows import profile_stages  # which itself measures
 
     with run.phase("profile"):
         context = run.task.context
