@@ -18,8 +18,7 @@ from collections.abc import Callable
 
 from archbench.device.clock import Timing
 from archbench.device.cpu import HostClock
-from archbench.device.health import HW_THERMAL
-from archbench.device.probe import Reading
+from archbench.device.health import HW_THERMAL, Reading
 from archbench.measure.sampling import sample_latency, warm_up
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from archbench.device.probe import Reading
+from archbench.device.health import Reading
 
 
 class ReplayProbe:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,9 @@ from msgspec.structs import replace
 
 from archbench.device.checks import Finding
 from archbench.device.clock import NS, Backlogged, Step, Timing, checked
+from archbench.device.health import CpuTimes, Reading
 from archbench.device.host import Host
-from archbench.device.kind import CalibrationSizes, CanarySizes
-from archbench.device.probe import CpuTimes, Reading
+from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.rates import Rates
@@ -156,7 +155,7 @@ class HostStopwatch:
         return None
 
 
-class Cpu:
+class Cpu(Kind):
     """See `archbench.device.kind.Kind`."""
 
     name: DeviceKind = "cpu"
@@ -164,17 +163,11 @@ class Cpu:
     calibration = CalibrationSizes(
         matrix=512, image=(4, 128, 28, 44), copy_bytes=128 << 20, precisions=("fp32", "bf16")
     )
-    activity: str | None = None
-    records_graphs = False
-    own_clock = False
-    numbered = False
     process_bytes = 400 << 20
     short_rounds = 2
     follows_canary = True
-    granule: int | None = 1
+    granule = 1
     blocked_convolutions = True
-    autocasts_as_cuda = False
-    counts_energy = False
 
     def rates(self, cores: int) -> Rates:
         return replace(
@@ -189,9 +182,6 @@ class Cpu:
 
     def first(self) -> str:
         return "cpu"
-
-    def describe(self, device: str) -> tuple[Gpu | None, str | None]:
-        return None, None
 
     def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
         """`AMD EPYC 7B13 x2 AVX2`."""
@@ -225,9 +215,6 @@ class Cpu:
 
         return absence_findings()
 
-    def is_gone(self, environment: Environment) -> bool:
-        return False
-
     def probe(self, device: str, uuid: str | None, ours: Collection[int]) -> CpuProbe:
         return CpuProbe()
 
@@ -236,32 +223,11 @@ class Cpu:
 
         return torch.device("cpu")
 
-    def use(self, device: torch.device) -> None:
-        return None
-
-    def current(self, device: torch.device) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def clock(self, device: torch.device) -> HostClock:
         return HostClock()
 
     def stopwatch(self) -> HostStopwatch:
         return HostStopwatch()
-
-    def synchronize(self, device: torch.device) -> None:
-        return None
-
-    def allocator(self, device: torch.device) -> None:
-        return None
-
-    def empty_cache(self) -> None:
-        return None
-
-    def release(self) -> None:
-        return None
-
-    def uuid(self, device: torch.device) -> None:
-        return None
 
     def settle(self) -> None:
         import torch

@@ -13,10 +13,10 @@ from archbench.device.checks import Finding
 from archbench.device.checks.gpu import gpu_findings, order_findings
 from archbench.device.clock import MS, NS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
-from archbench.device.kind import CalibrationSizes, CanarySizes
+from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
 from archbench.device.nvml import NvmlProbe
 from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
-from archbench.model.axes import CompileMode, DeviceKind, Precision
+from archbench.model.axes import DeviceKind
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError
 from archbench.model.rates import Rates
@@ -205,7 +205,7 @@ class CudaAllocator:
             memory._record_memory_history(enabled=None)
 
 
-class Cuda:
+class Cuda(Kind):
     """See `archbench.device.kind.Kind`."""
 
     name: DeviceKind = "cuda"
@@ -213,15 +213,13 @@ class Cuda:
     calibration = CalibrationSizes(
         matrix=8192, image=(128, 512, 30, 46), copy_bytes=2 << 30, precisions=("fp32", "tf32", "bf16", "fp16")
     )
-    activity: str | None = "CUDA"
+    activity = "CUDA"
     records_graphs = True
     own_clock = True
     numbered = True
     process_bytes = 700 << 20
     short_rounds = 1  # a context, cuDNN's search and the like take as long as the cell
-    follows_canary = False
-    granule: int | None = 512  # kMinBlockSize of torch's caching allocator
-    blocked_convolutions = False
+    granule = 512  # kMinBlockSize of torch's caching allocator
     autocasts_as_cuda = True
     counts_energy = True
 
@@ -246,9 +244,6 @@ class Cuda:
 
     def room(self, environment: Environment) -> int | None:
         return environment.gpus[0].memory_bytes if environment.gpus else None
-
-    def refuses(self, precision: Precision, compile_mode: CompileMode) -> None:
-        return None
 
     def preflight(self, device: str) -> Iterator[Finding]:
         return gpu_findings(number_of(device))
@@ -321,9 +316,6 @@ class Cuda:
 
         uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)  # not in every build for ROCm
         return None if uuid is None else str(uuid)
-
-    def settle(self) -> None:
-        return None
 
 
 def number_of(device: str) -> int:

@@ -1,16 +1,18 @@
-"""The machine's examination: at length for `archbench doctor`, and in a moment before every run."""
+"""The machine described, and examined: at length for `archbench doctor`, and in a moment before every run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from archbench.device.checks import Finding, worst
 from archbench.device.checks.host import host_findings, judge_load, read_load, timing_findings
 from archbench.device.checks.software import software_findings
-from archbench.device.environment import collect_environment
+from archbench.device.host import read_host
 from archbench.device.kind import kind_named
+from archbench.device.software import read_software
 from archbench.model.environment import Environment
 
 _DOCTOR_LOAD_S = 0.5
@@ -23,6 +25,26 @@ class Examination(Struct, frozen=True, kw_only=True):
     """No finding is `unfit`."""
     environment: Environment
     findings: tuple[Finding, ...]
+
+
+def collect_environment(device: str) -> Environment:
+    """Describe the machine for a run on `device` (`cpu` or `cuda:N`); never imports torch, takes about 50 ms.
+
+    Holds nothing that changes by itself (load, temperature, free memory), so that a run can be resumed.
+    """
+    host = read_host()
+    kind = kind_named(device.partition(":")[0])
+    gpu, driver = kind.describe(device)
+    described = asdict(host)
+    del described["vector_unit"]  # it is part of the class
+    return Environment(
+        hardware_class=kind.hardware_class(host, gpu),
+        device=device,
+        gpus=() if gpu is None else (gpu,),
+        driver_version=driver,
+        **described,
+        **asdict(read_software()),
+    )
 
 
 def preflight(device: str) -> tuple[Finding, ...]:

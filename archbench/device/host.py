@@ -39,8 +39,8 @@ def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> H
     """Describe this machine. About a millisecond."""
     cpu = _cpuinfo(root)
     system = root / "sys/devices/system/cpu"
-    smt = _text(system / "smt/active")
-    pages = re.search(r"\[(\w+)\]", _text(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
+    smt = read_small(system / "smt/active")
+    pages = re.search(r"\[(\w+)\]", read_small(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
     return Host(
         cpu_model=_model(cpu),
         cpu_count=usable_cores(root),
@@ -78,9 +78,12 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     """Cores' worth of time that the control group grants, the tightest of it and its ancestors; `None` = no limit."""
     quotas = []
     for folder in _groups(root, "cpu"):
-        quota, _, period = (_text(folder / "cpu.max") or "").partition(" ")
+        quota, _, period = (read_small(folder / "cpu.max") or "").partition(" ")
         if not quota:
-            quota, period = _text(folder / "cpu.cfs_quota_us") or "", _text(folder / "cpu.cfs_period_us") or ""
+            quota, period = (
+                read_small(folder / "cpu.cfs_quota_us") or "",
+                read_small(folder / "cpu.cfs_period_us") or "",
+            )
         if quota.isdigit() and period.isdigit() and int(period) > 0:
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)
@@ -100,7 +103,7 @@ def usable_memory(root: Path = ROOT) -> int:
     """Bytes: the machine's memory or the control group's limit, whichever is less."""
     limits = [psutil.virtual_memory().total]
     for folder in _groups(root, "memory"):
-        limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or ""
+        limit = read_small(folder / "memory.max") or read_small(folder / "memory.limit_in_bytes") or ""
         if limit.isdigit():
             limits.append(int(limit))
     return min(limits)
@@ -109,7 +112,7 @@ def usable_memory(root: Path = ROOT) -> int:
 def _groups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of our control group for a controller and of its ancestors, versions 1 and 2."""
     mount = root / "sys/fs/cgroup"
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (read_small(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             bases = [mount, mount / "unified"]
@@ -125,7 +128,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 def _cpuinfo(root: Path) -> dict[str, str]:
     """The first processor's entries, keys in lower case."""
-    first = (_text(root / "proc/cpuinfo") or "").split("\n\n")[0]
+    first = (read_small(root / "proc/cpuinfo") or "").split("\n\n")[0]
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
@@ -165,22 +168,22 @@ def _os_name() -> str:
 
 def _container(root: Path, variables: Mapping[str, str]) -> str | None:
     # gVisor answers with one fixed kernel, whichever runs below it.
-    if "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016" in (_text(root / "proc/version") or ""):
+    if "Linux version 4.4.0 #1 SMP Sun Jan 10 15:06:54 PST 2016" in (read_small(root / "proc/version") or ""):
         return "gvisor"
     if "KUBERNETES_SERVICE_HOST" in variables:
         return "kubernetes"
     for marker, name in (("run/.containerenv", "podman"), (".dockerenv", "docker")):
         if (root / marker).exists():
             return name
-    told = _text(root / "run/systemd/container") or variables.get("container")
+    told = read_small(root / "run/systemd/container") or variables.get("container")
     if told:
         return told
-    found = re.search(r"kubepods|docker|containerd|libpod|lxc", _text(root / "proc/1/cgroup") or "")
+    found = re.search(r"kubepods|docker|containerd|libpod|lxc", read_small(root / "proc/1/cgroup") or "")
     return {"kubepods": "kubernetes", "libpod": "podman"}.get(found[0], found[0]) if found else None
 
 
 def _hypervisor(root: Path, cpu: Mapping[str, str]) -> str | None:
-    vendor = _text(root / "sys/class/dmi/id/sys_vendor")
+    vendor = read_small(root / "sys/class/dmi/id/sys_vendor")
     if "hypervisor" not in cpu.get("flags", "").split():
         # Arm has no such flag; there the vendor is the only word on it.
         return vendor if vendor in ("QEMU", "Amazon EC2", "Google") else None
@@ -191,23 +194,23 @@ def _hypervisor(root: Path, cpu: Mapping[str, str]) -> str | None:
         acpi = b""
     if b"FIRECK" in acpi or re.search(r"-fc(?:-|$)", platform.release()):
         return "firecracker"
-    return vendor or _text(root / "sys/hypervisor/type") or "unknown"
+    return vendor or read_small(root / "sys/hypervisor/type") or "unknown"
 
 
 def _governor(system: Path) -> str | None:
-    found = {_text(system / f"cpu{core}/cpufreq/scaling_governor") for core in allowed_cores()} - {None}
+    found = {read_small(system / f"cpu{core}/cpufreq/scaling_governor") for core in allowed_cores()} - {None}
     return ", ".join(sorted(str(governor) for governor in found)) or None
 
 
 def _turbo(system: Path) -> bool | None:
-    disabled = _text(system / "intel_pstate/no_turbo")
+    disabled = read_small(system / "intel_pstate/no_turbo")
     if disabled is not None:
         return disabled == "0"
-    boost = _text(system / "cpufreq/boost")
+    boost = read_small(system / "cpufreq/boost")
     return None if boost is None else boost == "1"
 
 
-def _text(path: Path) -> str | None:
+def read_small(path: Path) -> str | None:
     """A small file's content, or `None` where it is missing or forbidden: then the kernel does not say."""
     try:
         return path.read_text(errors="replace").strip()

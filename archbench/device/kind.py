@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from archbench.device.checks import Finding
 from archbench.device.clock import Clock, Stopwatch
+from archbench.device.health import Probe
 from archbench.device.host import Host
-from archbench.device.probe import Probe
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError, did_you_mean
@@ -82,33 +82,32 @@ class Allocator(Protocol):
 
 
 class Kind(Protocol):
-    """One kind of device."""
+    """One kind of device. What has a value or a body here is what holds of a kind that says nothing else."""
 
     name: DeviceKind
     canary: CanarySizes
     calibration: CalibrationSizes
-    activity: str | None
+    activity: str | None = None
     """The name of its kernels' own kind of activity in torch's profiler; None where operators are all there is."""
-    records_graphs: bool
+    records_graphs: bool = False
     """Whether torch.compile's modes with CUDA graphs record any."""
-    own_clock: bool
+    own_clock: bool = False
     """Whether the host only issues work, and events on the device tell its time."""
-    numbered: bool
+    numbered: bool = False
     """Whether there can be several: `cuda:1`."""
     process_bytes: int
     """What a process holds of its memory besides the cell's tensors: libraries, workspace, a context."""
-    short_rounds: int
+    short_rounds: int = 1
     """Rounds of a suite that names none: a second one tells how processes differ, where starting one costs little."""
-    follows_canary: bool
+    follows_canary: bool = False
     """Its speed wanders as the canary's does, so that figures are corrected by it."""
-    granule: int | None
+    granule: int | None = None
     """What an allocation rounds up to, in bytes; None where that is not known, and no memory predicted."""
-    blocked_convolutions: bool
+    blocked_convolutions: bool = False
     """Its convolutions are oneDNN's, which copy operands by torch's allocator: see `archbench.analyze.live_bytes`."""
-    autocasts_as_cuda: bool
+    autocasts_as_cuda: bool = False
     """Its autocast promotes to fp32 what CUDA's does, and not only what the CPU's does."""
-
-    counts_energy: bool
+    counts_energy: bool = False
     """Whether its monitor counts what it uses."""
 
     # What the parent asks, which never imports torch.
@@ -124,15 +123,18 @@ class Kind(Protocol):
 
     def describe(self, device: str) -> tuple[Gpu | None, str | None]:
         """The accelerator and its driver's version, as far as they are told."""
+        return None, None
 
     def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
         """See `Environment.hardware_class`."""
 
     def room(self, environment: Environment) -> int | None:
         """Bytes that processes may fill together, where that is known."""
+        return None
 
     def refuses(self, precision: Precision, compile_mode: CompileMode) -> str | None:
         """Why a cell with these toggles would not be what it says; None where nothing speaks against it."""
+        return None
 
     def preflight(self, device: str) -> Iterator[Finding]:
         """What must be right at this very moment, before every run."""
@@ -142,6 +144,7 @@ class Kind(Protocol):
 
     def is_gone(self, environment: Environment) -> bool:
         """The device was there when it was described, and is no more."""
+        return False
 
     # What a process that measures asks.
 
@@ -156,9 +159,11 @@ class Kind(Protocol):
 
     def use(self, device: torch.device) -> None:
         """Make `device` the one that steps run on."""
+        return
 
     def current(self, device: torch.device) -> AbstractContextManager[object]:
         """The same for the length of a block: clocks' events, and what a network launches by itself, go there."""
+        return nullcontext()
 
     def clock(self, device: torch.device) -> Clock:
         """A clock of `device`."""
@@ -168,21 +173,27 @@ class Kind(Protocol):
 
     def synchronize(self, device: torch.device) -> None:
         """Wait until `device` has nothing left to do."""
+        return
 
     def allocator(self, device: torch.device) -> Allocator | None:
         """The allocator of a device with memory of its own; None where that is the host's."""
+        return None
 
     def empty_cache(self) -> None:
         """Give back to the driver what is held and not used."""
+        return
 
     def release(self) -> None:
         """Give back what libraries keep for themselves too: before any step was recorded in a graph, which uses it."""
+        return
 
     def uuid(self, device: torch.device) -> str | None:
         """The device's own identity, as its monitor knows it."""
+        return None
 
     def settle(self) -> None:
         """Wait until nothing of a finished step can disturb another process."""
+        return
 
 
 _KINDS = {"cuda": "Cuda", "cpu": "Cpu"}

@@ -17,7 +17,7 @@ import psutil
 import pynvml
 
 from archbench.device.cpu import CpuProbe
-from archbench.device.probe import CpuTimes, GpuProcess, Reading, SlowdownTimes
+from archbench.device.health import CpuTimes, GpuProcess, Reading, SlowdownTimes
 from archbench.device.software import torch_build
 
 _REASONS: dict[int, str] = {

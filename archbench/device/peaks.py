@@ -12,14 +12,6 @@ from msgspec import Struct
 from archbench.model.axes import Precision
 
 _TERA = 1e12
-_COLUMN: dict[Precision, str] = {
-    "fp32": "fp32",
-    "tf32": "tf32",
-    "bf16": "bf16",
-    "amp-bf16": "bf16",
-    "fp16": "fp16",
-    "amp-fp16": "fp16",
-}
 
 
 class Peak(Struct, frozen=True, kw_only=True):
@@ -41,7 +33,7 @@ def peak_flops(gpu: str, precision: Precision) -> float | None:
     Mixed precision counts as its lower one, in which its matrix work is done.
     """
     row = None if " MIG " in gpu else next((peak for peak in peaks() if fnmatchcase(gpu, peak.pattern)), None)
-    return None if row is None else getattr(row, _COLUMN[precision])
+    return None if row is None else getattr(row, precision.removeprefix("amp-"))
 
 
 @cache

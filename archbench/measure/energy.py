@@ -7,8 +7,7 @@ import time
 from msgspec import Struct
 
 from archbench.device.clock import Clock, Step
-from archbench.device.health import between
-from archbench.device.probe import Probe
+from archbench.device.health import Probe, between
 from archbench.model.protocol import Protocol
 
 LONGER = 1.1

@@ -16,8 +16,8 @@ from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.catalog.passed import brings_weights
 from archbench.device.clock import Clock
+from archbench.device.health import Probe
 from archbench.device.kind import find_device, kind_of, open_probe
-from archbench.device.probe import Probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
 from archbench.measure.fresh import FreshProcesses

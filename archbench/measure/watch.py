@@ -8,8 +8,7 @@ from statistics import median
 
 from msgspec import Struct
 
-from archbench.device.health import BlockHealth, between
-from archbench.device.probe import Probe, Reading
+from archbench.device.health import BlockHealth, Probe, Reading, between
 from archbench.measure.sampling import Stretch
 from archbench.model.protocol import Protocol
 

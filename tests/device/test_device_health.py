@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from replay import ReplayProbe
 
 from archbench.device import Reading, between
-from archbench.device.health import CONTENTION_LIMIT, HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_POWER_CAP, SW_THERMAL
+from archbench.device.health import (
+    CONTENTION_LIMIT,
+    HW_SLOWDOWN,
+    HW_THERMAL,
+    POWER_BRAKE,
+    SW_POWER_CAP,
+    SW_THERMAL,
+    CpuTimes,
+    GpuProcess,
+    SlowdownTimes,
+)
 from archbench.device.nvml import strangers
-from archbench.device.probe import CpuTimes, GpuProcess, SlowdownTimes
 from archbench.model.reasons import REASONS
 
 IDLE = 0x01

@@ -10,7 +10,7 @@ from msgspec import structs
 from replay import ReplayProbe
 
 from archbench.device import collect_environment
-from archbench.device.probe import GpuProcess, Reading
+from archbench.device.health import GpuProcess, Reading
 from archbench.measure import measure_group
 from archbench.measure.canary import Canary
 from archbench.measure.energy import measure_energy

@@ -12,8 +12,8 @@ from simulated_gpu import US, WORKLOADS, SimulatedGpu
 
 from archbench.device.clock import ClockError
 from archbench.device.cuda import Cuda, CudaClock
+from archbench.device.health import Reading
 from archbench.device.kind import kind_named, kind_of
-from archbench.device.probe import Reading
 from archbench.measure import calibrate as calibration
 from archbench.measure import canary
 from archbench.measure.canary import Canary

@@ -5,8 +5,7 @@ from msgspec import structs
 from replay import ReplayProbe
 
 from archbench.device.clock import Timing
-from archbench.device.health import HW_THERMAL, SW_POWER_CAP
-from archbench.device.probe import CpuTimes, GpuProcess, Reading
+from archbench.device.health import HW_THERMAL, SW_POWER_CAP, CpuTimes, GpuProcess, Reading
 from archbench.measure.sampling import Stretch
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from archbench.device import nvml
 from archbench.device.checks import Finding, note, ok, unfit, warn
-from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL
+from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL, GpuProcess
 from archbench.device.host import ROOT
 from archbench.device.nvml import (
     FOREIGN_SHARE,
@@ -24,7 +24,6 @@ from archbench.device.nvml import (
     sm_users,
     temperature,
 )
-from archbench.device.probe import GpuProcess
 from archbench.device.software import torch_build
 from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
 from archbench.model.environment import Environment, Gpu

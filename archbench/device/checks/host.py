@@ -13,7 +13,7 @@ from msgspec import Struct
 from archbench.device.checks import Finding, note, ok, unfit, warn
 from archbench.device.cpu import CpuProbe
 from archbench.device.health import between
-from archbench.device.host import ROOT, allowed_cores, cpu_quota
+from archbench.device.host import ROOT, allowed_cores, cpu_quota, read_small
 from archbench.model.environment import Environment
 
 _GIB = 2**30
@@ -94,7 +94,7 @@ def host_findings(host: Environment, root: Path = ROOT) -> Iterator[Finding]:
     yield from _clock_rate(host)
     yield from _neighbourhood(host, root)
     yield from _memory(host)
-    source = _text(root / "sys/devices/system/clocksource/clocksource0/current_clocksource")
+    source = read_small(root / "sys/devices/system/clocksource/clocksource0/current_clocksource")
     if source in SLOW_CLOCKS:
         yield warn(
             "clock-source", f"the kernel's clock is {source}", "boot with clocksource=tsc if the CPU's is stable"
@@ -148,7 +148,7 @@ def _neighbourhood(host: Environment, root: Path) -> Iterator[Finding]:
         )
     if host.container is not None:
         yield note("container", f"inside a container ({host.container}): process ids and limits are its own")
-    nodes = _text(root / "sys/devices/system/node/online") or "0"
+    nodes = read_small(root / "sys/devices/system/node/online") or "0"
     if nodes != "0":
         yield note("numa", f"memory nodes {nodes}: remote memory is slower", "numactl --cpunodebind=0 --membind=0")
 
@@ -169,14 +169,6 @@ def _memory(host: Environment) -> Iterator[Finding]:
             "transparent huge pages are off: large tensors cost more page faults",
             "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
         )
-
-
-def _text(path: Path) -> str | None:
-    """A small file's content; `None` where this kernel has no such file."""
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None
 
 
 class ClockQuality(Struct, frozen=True, kw_only=True):

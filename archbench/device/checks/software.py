@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
 import sysconfig
 import tempfile
@@ -15,7 +14,7 @@ from archbench.device.checks import Finding, note, ok, unfit, warn
 from archbench.device.software import compiler
 from archbench.model.environment import Environment
 
-LEAST_TORCH = (2, 11)
+LEAST_TORCH = "2.11"
 LITTLE_DISK = 2 * 2**30
 """Inductor's cache of a suite with a compile axis, and the results, take less than this."""
 _NO_DISK = 64 * 2**20
@@ -35,12 +34,13 @@ def software_findings(software: Environment) -> Iterator[Finding]:
 
 
 def _torch(software: Environment, on_gpu: bool) -> Iterator[Finding]:
+    from packaging.version import Version
+
     version = software.torch_version
     if version is None:
         yield unfit("torch", "torch is not installed for this Python", "pip install torch torchvision")
-    elif _numbers(version)[:2] < LEAST_TORCH:
-        least = ".".join(map(str, LEAST_TORCH))
-        yield unfit("torch", f"torch {version} is too old", f"pip install 'torch>={least}' torchvision")
+    elif Version(version).release < Version(LEAST_TORCH).release:
+        yield unfit("torch", f"torch {version} is too old", f"pip install 'torch>={LEAST_TORCH}' torchvision")
     elif on_gpu and software.cuda_version is None:
         yield unfit("torch", f"torch {version} is built without CUDA", "install a CUDA build: see pytorch.org")
     else:
@@ -49,40 +49,21 @@ def _torch(software: Environment, on_gpu: bool) -> Iterator[Finding]:
 
 def _torchvision(software: Environment) -> Iterator[Finding]:
     """Whether torchvision was built for this torch: by what its own metadata asks for, as pip would."""
+    from packaging.requirements import Requirement
+
     if software.torchvision_version is None:
         yield unfit("torchvision", "torchvision is not installed", "pip install torchvision")
         return
-    wanted = _requirement("torchvision", "torch")
-    have = _numbers(software.torch_version or "0")
-    if wanted is not None and not _satisfies(have, *wanted):
+    asked = map(Requirement, importlib.metadata.requires("torchvision") or ())
+    wanted = next((one.specifier for one in asked if one.name == "torch"), None)
+    if wanted is not None and not wanted.contains(software.torch_version or "0", prereleases=True):
         yield unfit(
             "torchvision",
-            f"torchvision {software.torchvision_version} wants torch{wanted[0]}{wanted[1]}, "
-            f"but torch is {software.torch_version}",
+            f"torchvision {software.torchvision_version} wants torch{wanted}, but torch is {software.torch_version}",
             "pip install --upgrade torch torchvision",
         )
     else:
         yield ok("torchvision", f"torchvision {software.torchvision_version} fits")
-
-
-def _requirement(package: str, dependency: str) -> tuple[str, str] | None:
-    """`("==", "2.11.0")` or `(">=", "2.14.0")` as the package's metadata says; `None` where it asks for neither."""
-    for line in importlib.metadata.requires(package) or ():
-        found = re.match(rf"{dependency}\s*\(?\s*(==|>=)\s*([0-9.]+)", line)
-        if found:
-            return found[1], found[2]
-    return None
-
-
-def _satisfies(have: tuple[int, ...], operator: str, wanted: str) -> bool:
-    least = _numbers(wanted)
-    return have[: len(least)] == least if operator == "==" else have >= least
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """`2.15.0+cu132` and `2.15.0rc1` as (2, 15, 0)."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else ()
 
 
 def _compiler() -> Finding:

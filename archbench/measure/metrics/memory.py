@@ -12,8 +12,8 @@ import torch
 from msgspec import Struct
 
 from archbench.analyze.memory import measured_peak
+from archbench.device.health import Probe
 from archbench.device.kind import kind_of
-from archbench.device.probe import Probe
 from archbench.measure.metrics.metric import Metric
 
 if TYPE_CHECKING:
