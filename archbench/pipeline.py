@@ -215,7 +215,7 @@ def _opened(job: Job, path: Path) -> Iterator[RunStore]:
 def _store_skipped(store: RunStore, job: Job) -> None:
     """A cell that cannot be measured here is a row too, with the reason."""
     from archbench.catalog import facts
-    from archbench.model.empty_record import RunContext, failed_record
+    from archbench.model.record import RunContext, failed_record
 
     finished = store.finished()
     context = RunContext(run_id=store.run_id, round=0, environment=job.environment)

@@ -24,15 +24,13 @@ from msgspec.structs import replace
 from archbench.device import collect_environment, preflight, resolve_device
 from archbench.device.kind import kind_named, named_kind
 from archbench.model.axes import STATIC, TIMED
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Group, Plan
 from archbench.model.counts import Carried
-from archbench.model.empty_record import RunContext
-from archbench.model.environment import Environment
+from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import FitnessWarning, UnfitError, UsageError
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for, times_only
-from archbench.model.record import Record
+from archbench.model.record import Record, RunContext
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction, learned, predict
 from archbench.suite.plan import make_plan

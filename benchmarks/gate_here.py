@@ -30,10 +30,10 @@ from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import protocol_for
+from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns

@@ -18,9 +18,9 @@ from msgspec import structs
 
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
+from archbench.model.record import Facts, RunContext, empty_record
 from archbench.worker import WorkerClient, run_tasks
 from archbench.worker.child import Receive, Send
 

@@ -24,8 +24,8 @@ from archbench.comparison import Rows, compare, read_rows
 from archbench.comparison.judge import judge_whole
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
-from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.environment import Environment
+from archbench.model.record import Facts, RunContext, empty_record
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS
 from archbench.stats.paired import unpaired

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from archbench.model.cell import Cell, Network
-from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.environment import Environment, Gpu
-from archbench.model.record import Record, Sample
+from archbench.model.record import Facts, Record, RunContext, Sample, empty_record
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.results import RunStore
 from archbench.results.journal import Journal

@@ -19,8 +19,8 @@ from archbench.catalog.tables import (
 )
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-from archbench.model.empty_record import Facts
 from archbench.model.errors import UsageError
+from archbench.model.record import Facts
 
 
 def accuracies(entry: Entry) -> tuple[Accuracy, ...]:

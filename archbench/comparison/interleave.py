@@ -19,12 +19,12 @@ from archbench.comparison.schedule import NextPair
 from archbench.comparison.sides import SideRun
 from archbench.model.axes import Metric
 from archbench.model.cell import Cell, Group, is_user_code
-from archbench.model.empty_record import RunContext
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import PairDone, ProcessPair
 from archbench.model.protocol import Protocol
+from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns

@@ -15,7 +15,7 @@ from archbench.device.kind import CalibrationSizes, kind_of
 from archbench.measure.device_time import repeated_s
 from archbench.measure.state import restored_state
 from archbench.model.axes import Precision
-from archbench.model.calibration import Calibration
+from archbench.model.environment import Calibration
 
 MOST_S = 0.5
 """No single ceiling is worth more time than this."""

@@ -24,11 +24,10 @@ from archbench.measure.workload import UnsupportedError, Workload
 from archbench.model import axes
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell
-from archbench.model.empty_record import empty_record
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
-from archbench.model.record import DEVICE_PHASE, Record, Status
+from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
 
 NEEDS_A_STEP = (
     *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),

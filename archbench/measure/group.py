@@ -25,12 +25,12 @@ from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads, threads_set
 from archbench.model.axes import Precision
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
 from archbench.model.counts import Carried, Counts, MemoryModel
-from archbench.model.empty_record import Facts
+from archbench.model.environment import Calibration
 from archbench.model.errors import UsageError
 from archbench.model.messages import Task
+from archbench.model.record import Facts
 
 FEWEST_IMAGES = 2
 """That set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""

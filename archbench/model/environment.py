@@ -1,4 +1,4 @@
-"""Where a run happened: the machine, its drivers and its libraries."""
+"""Where a run happened: the machine, its drivers and its libraries, and what its device reached there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from archbench.model.axes import DeviceKind
+from archbench.model.axes import DeviceKind, Precision
 
 ANY_HARDWARE = "any"
 """The hardware class of figures that no hardware decides: those of `archbench run --static`."""
@@ -106,3 +106,20 @@ class Environment(Struct, frozen=True, kw_only=True):
         """
         relevant = msgspec.structs.replace(self, git_commit=None, memory_bytes=0)
         return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
+
+
+class Calibration(Struct, frozen=True, kw_only=True):
+    """Measured ceilings of one device: a matrix product and a convolution at each arithmetic, and a large copy."""
+
+    matmul_flops: dict[str, float]
+    """FLOP/s of a square matrix product on random data, by arithmetic: `fp32`, `tf32`, `bf16`, `fp16`."""
+    conv_flops: dict[str, float] = {}
+    """FLOP/s of a 3x3 convolution in the faster memory format, likewise; empty in runs of earlier versions. Libraries
+    have kernels of their own for it, which may be faster than their product."""
+    copy_bytes_per_s: float
+    """Bytes read plus bytes written per second by a copy that is larger than the caches."""
+
+    def peak(self, precision: Precision) -> float | None:
+        """FLOP/s that a cell's convolutions and products could reach, the best measured; None where none was."""
+        arithmetic = precision.removeprefix("amp-")
+        return max((one[arithmetic] for one in (self.matmul_flops, self.conv_flops) if arithmetic in one), default=None)

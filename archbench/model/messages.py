@@ -20,14 +20,12 @@ import msgspec
 from msgspec import Struct
 
 from archbench.model.axes import Metric
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group
 from archbench.model.counts import Carried
-from archbench.model.empty_record import RunContext
-from archbench.model.environment import Environment
+from archbench.model.environment import Calibration, Environment
 from archbench.model.profile import Profile, StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
-from archbench.model.record import Record, Sample, Status
+from archbench.model.record import Record, RunContext, Sample, Status
 
 MESSAGE_VERSION = 3
 """

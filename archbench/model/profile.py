@@ -336,7 +336,7 @@ class GradientHealth(Struct, frozen=True, kw_only=True):
     """Paths of layers whose weight got no gradient, or exactly 0, under every seed."""
 
 
-class Finding(Struct, frozen=True, kw_only=True):
+class Explanation(Struct, frozen=True, kw_only=True):
     """One thing that explains the time or the memory, with its figures, and what would help."""
 
     code: str
@@ -381,7 +381,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     gradients: GradientHealth | None = None
     missing: dict[str, str] = {}
     """By the name of a field above that is `None` or empty: why."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Explanation, ...] = ()
     verdict: Verdict = "ok"
     """Of the machine while the steps were timed: whether the times are fit to be used."""
     reasons: tuple[str, ...] = ()

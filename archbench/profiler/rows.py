@@ -15,9 +15,9 @@ from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import input_shape
 from archbench.device.clock import Clock
 from archbench.measure.workload import Workload
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
+from archbench.model.environment import Calibration
 from archbench.model.profile import Bound, ModuleProfile, StageProfile, StepPart
 from archbench.profiler.boundaries import PARTS, Boundaries, Owner, between
 from archbench.profiler.timing import StepTimes, time_by_module

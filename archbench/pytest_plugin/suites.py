@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Group, Plan, short_id
-from archbench.model.environment import Environment
+from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import ArchbenchError
 from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.record import FAILED, Record, Sample

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.model.profile import CATEGORIES, Finding, ModuleProfile, Profile
+from archbench.model.profile import CATEGORIES, Explanation, ModuleProfile, Profile
 from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
 from archbench.rendering.profile_memory import EXPLODED, VANISHED
 
@@ -27,12 +27,12 @@ _MOVES = ("cat", "copy_", "clone", "contiguous", "_to_copy", "stack", "_cat")
 """Operators that only put data elsewhere."""
 
 
-def findings(profile: Profile) -> tuple[Finding, ...]:
+def findings(profile: Profile) -> tuple[Explanation, ...]:
     """All that the rules have to say, time first, the most telling first."""
     return tuple(finding for rule in RULES for finding in rule(profile))
 
 
-def _largest_stage(profile: Profile) -> Iterator[Finding]:
+def _largest_stage(profile: Profile) -> Iterator[Explanation]:
     stages = [row for row in profile.modules if row.path in profile.stages]
     if not stages or not profile.macs:
         return
@@ -41,7 +41,7 @@ def _largest_stage(profile: Profile) -> Iterator[Finding]:
         f"`{top.path}` takes most of the step: {percent(top.share)} ({figure(top.total_s, MS)} ms), "
         f"{_with_macs(top, profile.macs)}"
     )
-    yield Finding(code="largest_stage", text=text)
+    yield Explanation(code="largest_stage", text=text)
     for row in stages:
         of_macs = (row.macs or 0) / profile.macs
         if row is not top and row.share > MUCH and of_macs and row.share / of_macs > UNBALANCED:
@@ -49,20 +49,20 @@ def _largest_stage(profile: Profile) -> Iterator[Finding]:
                 f"`{row.path}` is expensive for its arithmetic: {percent(row.share)} of the step for "
                 f"{percent(of_macs)} of the MACs{_reaches(row, profile)}"
             )
-            yield Finding(code="expensive_stage", text=text)
+            yield Explanation(code="expensive_stage", text=text)
 
 
-def _kinds(profile: Profile) -> Iterator[Finding]:
+def _kinds(profile: Profile) -> Iterator[Explanation]:
     """By the class of the module that does the work itself."""
     seconds: dict[str, float] = defaultdict(float)
     for row in profile.modules:
         seconds[row.kind] += row.own_s
     named = sorted(seconds, key=lambda kind: -seconds[kind])[:_KINDS_NAMED]
     parts = (f"{kind} {percent(seconds[kind] / profile.observed_step_s)}" for kind in named)
-    yield Finding(code="kinds", text=f"By kind of module: {', '.join(parts)} of the step")
+    yield Explanation(code="kinds", text=f"By kind of module: {', '.join(parts)} of the step")
 
 
-def _reach(profile: Profile) -> Iterator[Finding]:
+def _reach(profile: Profile) -> Iterator[Explanation]:
     whole = profile.modules[0]
     if whole.roofline_share is None or whole.achieved_flops is None or whole.intensity is None:
         return
@@ -73,10 +73,10 @@ def _reach(profile: Profile) -> Iterator[Finding]:
     )
     poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
     if whole.roofline_share > GOOD or not poor:
-        yield Finding(code="roofline", text=text)
+        yield Explanation(code="roofline", text=text)
         return
     worst = min(poor, key=lambda row: row.roofline_share or 1.0)
-    yield Finding(
+    yield Explanation(
         code="roofline",
         text=text,
         remedy=f"most room: `{worst.path}`, {percent(worst.share)} of the step at "
@@ -84,7 +84,7 @@ def _reach(profile: Profile) -> Iterator[Finding]:
     )
 
 
-def _memory_bound(profile: Profile) -> Iterator[Finding]:
+def _memory_bound(profile: Profile) -> Iterator[Explanation]:
     """Modules that do next to no arithmetic for what they read and write."""
     if profile.roofline is None:
         return
@@ -103,7 +103,7 @@ def _memory_bound(profile: Profile) -> Iterator[Finding]:
         remedies.append(f"half the bytes (`amp-bf16`) can save up to half of these {percent(share)}")
     if cell.compile_mode == "off":
         remedies.append("`--compile-mode default` fuses them into their neighbours")
-    yield Finding(
+    yield Explanation(
         code="memory_bound",
         text=f"{percent(share)} of the step goes to modules that memory limits, not arithmetic "
         f"({', '.join(f'{kind} {percent(by_kind[kind])}' for kind in named)}); they move {figure(moved, MIB)} MiB",
@@ -111,7 +111,7 @@ def _memory_bound(profile: Profile) -> Iterator[Finding]:
     )
 
 
-def _copies(profile: Profile) -> Iterator[Finding]:
+def _copies(profile: Profile) -> Iterator[Explanation]:
     share: dict[str, float] = defaultdict(float)
     for operator in profile.operators:
         name = operator.name.rpartition("::")[2]
@@ -121,10 +121,10 @@ def _copies(profile: Profile) -> Iterator[Finding]:
     if total < MUCH:
         return
     names = ", ".join(f"{name} {percent(share[name])}" for name in sorted(share, key=lambda name: -share[name]))
-    yield Finding(code="copies", text=f"{percent(total)} of the operators' time only moves data ({names})")
+    yield Explanation(code="copies", text=f"{percent(total)} of the operators' time only moves data ({names})")
 
 
-def _waiting(profile: Profile) -> Iterator[Finding]:
+def _waiting(profile: Profile) -> Iterator[Explanation]:
     roofline = profile.roofline
     if roofline is None:
         return
@@ -132,48 +132,48 @@ def _waiting(profile: Profile) -> Iterator[Finding]:
     if gap is not None and gap > MUCH * profile.step_s:
         remedy = "a larger batch; `--compile-mode reduce-overhead` replays the launches as one CUDA graph"
         text = f"The GPU stands idle for {percent(gap / profile.step_s)} of the step and waits for the host's launches"
-        yield Finding(code="launch_bound", text=text, remedy=remedy)
+        yield Explanation(code="launch_bound", text=text, remedy=remedy)
     if host is not None and host > MUCH * profile.step_s:
         text = f"{percent(host / profile.step_s)} of the step passes in Python, outside every operator"
         compile = "; `--compile-mode default`" if profile.cell.compile_mode == "off" else ""
-        yield Finding(code="host_bound", text=text, remedy=f"a larger batch{compile}")
+        yield Explanation(code="host_bound", text=text, remedy=f"a larger batch{compile}")
 
 
-def _matrix_units(profile: Profile) -> Iterator[Finding]:
+def _matrix_units(profile: Profile) -> Iterator[Explanation]:
     known = [kernel for kernel in profile.kernels if kernel.tensor_core is not None]
     if not known:
         return
     share = sum(kernel.share for kernel in known if kernel.tensor_core)
     slow = profile.cell.precision == "fp32"
-    yield Finding(
+    yield Explanation(
         code="tensor_cores",
         text=f"{percent(share)} of the kernels' time is on tensor cores, by the kernels' names",
         remedy="`--precision tf32` or `amp-bf16` uses them" if slow and share < MUCH else None,
     )
 
 
-def _optimizer(profile: Profile) -> Iterator[Finding]:
+def _optimizer(profile: Profile) -> Iterator[Explanation]:
     part = next((part for part in profile.parts if part.name == "optimizer"), None)
     if part is not None and part.share > MUCH:
         text = f"The optimizer takes {percent(part.share)} of the step, whatever the batch size"
-        yield Finding(code="optimizer", text=text, remedy="a larger batch spreads it over more images")
+        yield Explanation(code="optimizer", text=text, remedy="a larger batch spreads it over more images")
 
 
-def _compiled(profile: Profile) -> Iterator[Finding]:
+def _compiled(profile: Profile) -> Iterator[Explanation]:
     compiled = profile.compiled
     if compiled is None:
         return
     ratio = compiled.eager_step_s / compiled.step_s
     share = compiled.mapped_share
     mapped = "" if share is None else f"; {percent(share)} of its kernels' time is mapped to modules"
-    yield Finding(
+    yield Explanation(
         code="compiled",
         text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {plain(ratio)} times as fast as in eager "
         f"({figure(compiled.eager_step_s, MS)} ms), for {plain(compiled.compile_s)} s of compilation{mapped}",
     )
 
 
-def _peak(profile: Profile) -> Iterator[Finding]:
+def _peak(profile: Profile) -> Iterator[Explanation]:
     memory = profile.memory
     if memory is None:
         return
@@ -182,14 +182,14 @@ def _peak(profile: Profile) -> Iterator[Finding]:
     held = ", ".join(f"{name} {percent(size / peak.total)}" for name, size in categories if size)
     where = f" in `{peak.module}` ({peak.section})" if peak.module else f" ({peak.section})"
     text = f"Memory peaks at {figure(peak.total, MIB)} MiB{where}: {held}"
-    yield Finding(code="memory_peak", text=text)
+    yield Explanation(code="memory_peak", text=text)
     predicted, measured = memory.predicted_peak_bytes, memory.measured_peak_bytes
     if predicted is not None and measured and abs(predicted / measured - 1) > PREDICTION_OFF:
         change = percent(predicted / measured - 1, signed=True)
-        yield Finding(code="prediction", text=f"The predicted peak is off by {change} of the measured one")
+        yield Explanation(code="prediction", text=f"The predicted peak is off by {change} of the measured one")
 
 
-def _saved(profile: Profile) -> Iterator[Finding]:
+def _saved(profile: Profile) -> Iterator[Explanation]:
     """What is kept for the backward pass, and by which operators."""
     memory = profile.memory
     if memory is None or not memory.saved_bytes:
@@ -215,37 +215,37 @@ def _saved(profile: Profile) -> Iterator[Finding]:
         remedies.append("recompute in the backward pass (checkpointing), or a smaller batch")
     if profile.cell.precision in ("fp32", "tf32") and share > 0.5:
         remedies.append("`amp-bf16` keeps most of it in half the bytes")
-    yield Finding(code="saved_activations", text=text, remedy="; ".join(remedies) or None)
+    yield Explanation(code="saved_activations", text=text, remedy="; ".join(remedies) or None)
 
 
-def _gradients(profile: Profile) -> Iterator[Finding]:
+def _gradients(profile: Profile) -> Iterator[Explanation]:
     health = profile.gradients
     if health is None or health.first_to_last is None:
         return
     ratio = health.first_to_last.median
     if VANISHED < ratio < EXPLODED:
-        yield Finding(
+        yield Explanation(
             code="gradients",
             text=f"At initialisation the first layer's gradient is {plain(ratio)} times the last one's",
         )
         return
     what = "explode" if ratio > 1 else "vanish"
-    yield Finding(
+    yield Explanation(
         code="gradients",
         text=f"At initialisation gradients {what}: the first layer's is {plain(ratio)} times the last one's",
         remedy="shortcuts, normalisation, or an initialisation made for the activation",
     )
 
 
-def _watching(profile: Profile) -> Iterator[Finding]:
+def _watching(profile: Profile) -> Iterator[Explanation]:
     if profile.observing_cost > COSTLY_WATCHING:
         text = (
             f"Observing made the step {percent(profile.observing_cost)} slower: small modules look longer than they are"
         )
-        yield Finding(code="observing_cost", text=text, remedy="a larger batch makes the share smaller")
+        yield Explanation(code="observing_cost", text=text, remedy="a larger batch makes the share smaller")
 
 
-RULES: tuple[Callable[[Profile], Iterable[Finding]], ...] = (
+RULES: tuple[Callable[[Profile], Iterable[Explanation]], ...] = (
     _largest_stage,
     _kinds,
     _reach,

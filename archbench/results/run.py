@@ -31,9 +31,8 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
-from archbench.model.calibration import Calibration
 from archbench.model.cell import file_stem
-from archbench.model.environment import Environment
+from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for

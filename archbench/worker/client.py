@@ -20,11 +20,10 @@ import msgspec
 
 from archbench import __version__
 from archbench.model.cell import Network
-from archbench.model.empty_record import Facts
 from archbench.model.errors import UnfitError
 from archbench.model.messages import MESSAGE_VERSION, FromParent, Ready, Reply, decode_reply, encode
 from archbench.model.protocol import PROTOCOL_VERSION
-from archbench.model.record import Status
+from archbench.model.record import Facts, Status
 from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
 
 WORKER = ("-P", "-m", "archbench.worker")

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from archbench.model.cell import Cell, Network
-from archbench.model.empty_record import Facts, failed_record
 from archbench.model.messages import (
     Calibrated,
     CellFinished,
@@ -23,7 +22,7 @@ from archbench.model.messages import (
     Reply,
     Task,
 )
-from archbench.model.record import Status
+from archbench.model.record import Facts, Status, failed_record
 
 SILENCE_S = 300.0
 """Allowed outside any cell: forking, importing from a slow disk, and ending."""

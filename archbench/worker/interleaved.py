@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from archbench.model.empty_record import failed_record
 from archbench.model.messages import (
     Build,
     Built,
@@ -26,7 +25,7 @@ from archbench.model.messages import (
     Warmed,
     WarmUp,
 )
-from archbench.model.record import Record, Status
+from archbench.model.record import Record, Status, failed_record
 from archbench.worker.client import HOST_GRACE_S, WorkerClient, WorkerLostError
 
 TURN_PATIENCE = 50.0

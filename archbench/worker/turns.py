@@ -18,11 +18,10 @@ from typing import TypeVar
 from msgspec import structs
 
 from archbench.device.kind import kind_named
-from archbench.model.empty_record import empty_record
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
 from archbench.model.pair import Frozen, ProcessPair, Turn
-from archbench.model.record import Record
+from archbench.model.record import Record, empty_record
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import InterleavedProcess, ProcessFailedError
 

@@ -21,10 +21,10 @@ from archbench.measure.state import default_threads
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
-from archbench.model.empty_record import Facts, RunContext, empty_record
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain
+from archbench.model.record import Facts, RunContext, empty_record
 
 QUICK = {
     "warmup_first_cell_s": 0.01,

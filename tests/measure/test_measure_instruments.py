@@ -18,7 +18,7 @@ from archbench.measure import calibrate as calibration
 from archbench.measure import canary
 from archbench.measure.canary import Canary
 from archbench.measure.energy import Energy, measure_energy
-from archbench.model.calibration import Calibration
+from archbench.model.environment import Calibration
 from archbench.model.protocol import protocol_for
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

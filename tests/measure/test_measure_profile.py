@@ -9,8 +9,8 @@ from test_measure_group import measure
 
 from archbench.device.kind import open_clock
 from archbench.measure.workload import Workload
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
+from archbench.model.environment import Calibration
 from archbench.model.messages import CellFinished
 from archbench.profiler.rows import profile_stages
 

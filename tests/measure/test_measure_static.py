@@ -13,10 +13,10 @@ from archbench.measure.metrics.static import traced_counts
 from archbench.measure.workload import Workload
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import RunContext
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain
+from archbench.model.record import RunContext
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from known_profiles import Leaf, make_profile
 from msgspec.structs import replace
 
 from archbench.model.profile import (
-    Finding,
+    Explanation,
     GradientHealth,
     KernelMap,
     MemoryPoint,
@@ -24,7 +24,7 @@ from archbench.rendering.profile_findings import findings
 CONV = Leaf(1.0, 2.0, macs=10**12, moved=10**9)
 
 
-def said(profile: Profile) -> dict[str, Finding]:
+def said(profile: Profile) -> dict[str, Explanation]:
     return {finding.code: finding for finding in findings(profile)}
 
 
@@ -126,7 +126,7 @@ def test_the_peak_what_is_kept_for_it_and_a_prediction_that_is_off() -> None:
 
 
 def test_gradients_that_vanish_explode_or_arrive() -> None:
-    def with_ratio(ratio: float) -> Finding:
+    def with_ratio(ratio: float) -> Explanation:
         spread = Spread(median=ratio, low=ratio, high=ratio)
         health = GradientHealth(
             seeds=1,

@@ -10,8 +10,8 @@ import pytest
 from builders import make_environment
 
 from archbench.analyze.counts import count
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
+from archbench.model.environment import Calibration
 from archbench.model.errors import UnfitError
 from archbench.model.messages import ProfileRequest
 from archbench.model.profile import ModuleProfile, Profile

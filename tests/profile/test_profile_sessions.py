@@ -9,8 +9,8 @@ import pytest
 import torch
 from builders import make_environment
 
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell, Network
+from archbench.model.environment import Calibration
 from archbench.model.messages import ProfileRequest
 from archbench.profiler import run, timing
 from archbench.profiler.operators import Window

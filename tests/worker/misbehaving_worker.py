@@ -17,9 +17,8 @@ from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
 from archbench.model.cell import Cell
-from archbench.model.empty_record import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
-from archbench.model.record import Sample, Status
+from archbench.model.record import Sample, Status, empty_record
 from archbench.worker.child import Receive, Send
 from archbench.worker.host import serve
 from archbench.worker.wire import Wire

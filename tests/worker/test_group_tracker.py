@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 from worker_fakes import FACTS, make_task
 
-from archbench.model.calibration import Calibration
 from archbench.model.cell import Cell
-from archbench.model.empty_record import empty_record
+from archbench.model.environment import Calibration
 from archbench.model.messages import (
     Calibrated,
     CellFinished,
@@ -24,7 +23,7 @@ from archbench.model.messages import (
     Reply,
     Task,
 )
-from archbench.model.record import Status
+from archbench.model.record import Status, empty_record
 from archbench.worker.group_tracker import GroupTracker, OutOfTurnError
 
 TASK = make_task("ok", "ok", "ok", "ok")

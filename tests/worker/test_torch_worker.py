@@ -11,9 +11,9 @@ from msgspec import structs
 from worker_fakes import FACTS, make_task, measure, rows_of
 
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task
 from archbench.model.protocol import protocol_for
+from archbench.model.record import RunContext
 from archbench.worker import WorkerClient, run_tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -9,8 +9,8 @@ from pathlib import Path
 from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.empty_record import empty_record
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
+from archbench.model.record import empty_record
 from archbench.worker.child import Receive, Send
 from archbench.worker.host import serve
 from archbench.worker.preload import import_for, import_torch

@@ -9,10 +9,10 @@ from typing import Any
 from worker_fakes import FACTS, make_environment
 
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import RunContext
 from archbench.model.messages import Task, TurnTask
 from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import Protocol
+from archbench.model.record import RunContext
 from archbench.worker import WorkerClient
 from archbench.worker.turns import take_turns
 

@@ -15,7 +15,6 @@ import time
 from msgspec import structs
 from worker_fakes import FACTS, make_environment
 
-from archbench.model.empty_record import empty_record
 from archbench.model.messages import (
     Build,
     Built,
@@ -30,7 +29,7 @@ from archbench.model.messages import (
     Warmed,
     WarmUp,
 )
-from archbench.model.record import Status
+from archbench.model.record import Status, empty_record
 from archbench.worker.child import Receive, Send
 from archbench.worker.host import serve
 from archbench.worker.wire import Wire

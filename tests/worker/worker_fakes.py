@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from archbench.model.cell import Cell, Group, Network
-from archbench.model.empty_record import Facts, RunContext
 from archbench.model.environment import Environment
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.protocol import Protocol
-from archbench.model.record import Record
+from archbench.model.record import Facts, Record, RunContext
 
 if TYPE_CHECKING:
     from archbench.worker import WorkerClient
