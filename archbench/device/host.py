@@ -61,9 +61,9 @@ def last_level_cache(root: Path = ROOT) -> int | None:
     """Bytes of the largest cache of the highest level that the first core has; `None` where the kernel lists none."""
     found = []
     for place in (root / "sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        size = re.fullmatch(r"(\d+)K", _text(place / "size") or "")
-        if size and _text(place / "type") != "Instruction":
-            found.append((_text(place / "level") or "", int(size[1]) * 1024))
+        size = re.fullmatch(r"(\d+)K", read_small(place / "size") or "")
+        if size and read_small(place / "type") != "Instruction":
+            found.append((read_small(place / "level") or "", int(size[1]) * 1024))
     return max(found)[1] if found else None
 
 
