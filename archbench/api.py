@@ -89,6 +89,13 @@ class Run:
         """How many of the measured rows are `ok`, `suspect` or `invalid`."""
         return dict(Counter(row.verdict for row in self.rows if row.verdict is not None))
 
+    @cached_property
+    def trust(self) -> str:
+        """Which differences between the run's figures are differences, as its report says."""
+        from archbench.rendering import read_run
+
+        return read_run(self.path).trust.statement
+
     def report(self, format: str = "md", out: PathOrText | None = None) -> str | Path:
         """As `archbench.report` of this run."""
         return report(self.path, format=format, out=out)

@@ -104,10 +104,10 @@ they are meant to be used, with a footnote. Accuracies of different data sets ar
 a goal or a condition is about top1 or top5, `accuracy_dataset` binds as well. `compile_mode` and `memory_format` are
 free; the best stands with each network, and a network that was never measured as the first was is named.
 
-Two networks *tie* where they differ by less than the run's noise floor or the interval of their ratio; of latency
-and throughput the answer then names the duel that settles it. Peaks tie within 0.5 %, what is counted or published only
-where it is equal. `?` marks suspect figures; invalid ones are never ranked. Accuracies are published ones, and the
-notes say whose. Several runs are merged; of a cell measured in several like ones, the newest by its
+Two networks *tie* where they differ by less than the interval of their ratio, which contains how far processes differ;
+of latency and throughput the answer then names the duel that settles it. Peaks tie within 0.5 %, what is counted or
+published only where it is equal. `?` marks suspect figures; invalid ones are never ranked. Accuracies are published
+ones, and the notes say whose. Several runs are merged; of a cell measured in several like ones, the newest by its
 clock counts, and the answer says which run's cells that leaves out.
 
 `--json` prints everything, also what the text leaves out. The exit code is 0, also where nothing satisfies the

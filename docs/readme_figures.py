@@ -12,7 +12,7 @@ from pathlib import Path
 from reference_runs import reference_runs
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, figure, fixed, percent, rounded, whole
+from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, excess, figure, fixed, rounded, whole
 from archbench.rendering import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -29,18 +29,17 @@ def block() -> str:
     """What stands between the README's two marks."""
     run = read_run(reference_runs("imagenet_backbones")[-1])
     place = run.path.relative_to(ROOT)
-    assert run.floor is not None
     found = {(one.network, one.batch_size): one for one in run.cells if one.phase == "inference" and one.is_plain}
     torch = ".".join(str(run.environment.torch_version).split(".")[:2])
     kept = [found[name, 1] for name in NETWORKS], [found[name, 4] for name in NETWORKS]
-    spread = percent(run.floor.spread)
+    assert run.trust.apart is not None
     networks = len({one.network for one in run.cells})
     alt = f"Top-1 accuracy over the latency of one image for {networks} networks; a stepped line joins those that no "
     lines = [
         f"Inference in fp32 on {run.environment.hardware_class} (a virtual machine), torch {torch}, from the",
         f"[reference run]({place}/report.md) of {len(run.cells)} cells in {duration(run.spent_s)}, which begins",
-        f"with the decision matrix. Two measurements of one thing differ by up to {spread} there, and the report says",
-        "so; `?` marks suspect figures, `-` what a neighbour spoiled.",
+        f"with the decision matrix. Two networks that differ by more than {excess(run.trust.apart)} differ there, as",
+        "the report says; `?` marks suspect figures, `-` what a neighbour spoiled.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"| --- |{' --: |' * (len(HEADINGS) - 1)}",

@@ -36,11 +36,12 @@ screen. Damaged files are named in a warning and left out.
 
 ## The first lines
 
-They say what was run and where, how many rows are fit to be used, and the **noise floor**: how far apart two
-measurements of the very same thing came out in this run. Differences below it mean nothing, whatever table they stand
-in. `±` is a 95 % interval, within one process where there was one round, between processes where there were several; a
-wide one is written out, `245 (237 to 323)`. `-` is not measured, never zero. On a CPU, times are corrected for the
-machine's own drift. What each verdict and reason means stands under *How far to trust this*.
+They say what was run and where, how many rows are fit to be used, and from where on **two networks differ**: nearer
+ones may be equal. `±` is each figure's own 95 % interval, which contains how far processes of one thing differ; every
+tie, knee, front and change of places goes by it. A wide one is written out, `245 (237 to 323)`. Where each cell was
+measured by one process alone, and no earlier run on this hardware lies beside it, how far processes differ is not
+known: the report says so, and `±` is within the process. `-` is not measured, never zero. On a CPU, times are
+corrected for the machine's own drift. What each verdict and reason means stands under *How far to trust this*.
 
 ## Which network
 
@@ -58,7 +59,7 @@ The networks that no other beats in accuracy without being slower or larger, amo
 ## Toggles
 
 What one toggle does, all else equal. *On top of* plain fp32 it stands alone; on top of another setting it is what it
-adds there. A ratio counts as faster or slower only beyond the noise floor and outside its own interval.
+adds there. A ratio counts as faster or slower only outside its own interval.
 
 {toggles}
 

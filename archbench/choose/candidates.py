@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,13 @@ from msgspec import Struct
 
 from archbench.catalog import counted_by_label, year_of
 from archbench.catalog.published import weights_tag
-from archbench.choose.summary import KEYS, NoiseFloor, noise_floor, summarise
+from archbench.choose.cell_summary import cell_summaries
+from archbench.choose.summary import KEYS, spreads_of, summarise
+from archbench.choose.trust import Trust, trust_of
 from archbench.model.axes import TOGGLES
 from archbench.model.errors import UsageError
 from archbench.model.record import FAILED
+from archbench.results.spread import Spread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +30,8 @@ class Candidates(Struct, frozen=True, kw_only=True):
 
     frame: pd.DataFrame
     """One row a run and cell, columns as in `archbench.model.derived.judged_columns`."""
-    floors: dict[str, NoiseFloor]
-    """The noise floor of each run that has one, by run id."""
+    trust: dict[str, Trust]
+    """What differences between the figures of each run mean, by run id."""
     superseded: tuple[str, ...] = ()
     """Which runs' cells are left out since a newer run has them, one sentence a run."""
 
@@ -38,31 +41,31 @@ def read_candidates(paths: Sequence[Path]) -> Candidates:
     import pandas as pd
 
     from archbench.results import load_frame
+    from archbench.results.spread import earlier_spreads
 
     frames, places = [], set()
+    spreads: dict[str, Spread] = {}
     for path in paths:
         if path.resolve() in places:
             raise UsageError(f"{path}: this run is named twice; name it once")
         places.add(path.resolve())
         frames.append(load_frame(path))
+        spreads |= spreads_of(frames[-1], earlier_spreads(path, frames[-1]))
     rows = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
-    return candidates(summarise(rows), dict(_floors(frames)))
+    return candidates(summarise(rows, spreads), spreads)
 
 
-def candidates(summary: pd.DataFrame, floors: dict[str, NoiseFloor]) -> Candidates:
+def candidates(summary: pd.DataFrame, spreads: Mapping[str, Spread]) -> Candidates:
     """The rows of a `summarise`d frame as a decision sees them. Of a cell measured in several like runs, the newest."""
     summary = summary.reset_index(drop=True)
+    trust = {
+        str(run): trust_of(cell_summaries(rows), spreads.get(str(run), Spread()))
+        for run, rows in summary.groupby("run_id", sort=False)
+    }
     frame = summary.assign(**_known(summary), **_settings(summary))
     newest = _newest(frame)
-    return Candidates(frame=frame.loc[newest].reset_index(drop=True), floors=floors, superseded=_told(frame, newest))
-
-
-def _floors(frames: Iterable[pd.DataFrame]) -> Iterable[tuple[str, NoiseFloor]]:
-    for frame in frames:
-        for run, rows in frame.groupby("run_id", sort=False) if frame["run_id"].nunique() > 1 else ((None, frame),):
-            floor = noise_floor(rows)
-            if floor is not None:
-                yield str(rows["run_id"].iloc[0] if run is None else run), floor
+    kept = frame.loc[newest].reset_index(drop=True)
+    return Candidates(frame=kept, trust=trust, superseded=_told(frame, newest))
 
 
 def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from archbench.choose.evaluate import plain_values
+from archbench.choose.margins import Estimate
 from archbench.model.axes import PLAIN, Toggled
 from archbench.model.reasons import REASONS
 from archbench.model.units import counted, shortened
@@ -83,6 +84,14 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     def is_plain(self) -> bool:
         """Measured under the setting that others are held against: fp32, contiguous, not compiled."""
         return self.toggles == PLAIN
+
+    def timed(self, measure: Literal["latency", "throughput"] = "latency") -> Estimate:
+        """The figure to rank by, with its interval."""
+        if measure == "latency":
+            ends = self.rank_latency_s, self.rank_latency_low_s, self.rank_latency_high_s
+            return Estimate("rank_latency_s", *ends)
+        ends = self.rank_throughput_img_s, self.rank_throughput_low_img_s, self.rank_throughput_high_img_s
+        return Estimate("rank_throughput_img_s", *ends)
 
     @property
     def is_usable(self) -> bool:

@@ -43,16 +43,24 @@ class Curve(Struct, frozen=True, kw_only=True):
 
     @property
     def knee(self) -> CellSummary | None:
-        """The smallest batch size whose throughput is within `KNEE` of the best."""
+        """The smallest batch size whose throughput is not shown to be more than `KNEE` below the best."""
         best = self.best
-        enough = (best.rank_throughput_img_s or 0.0) * (1 - KNEE) if best else math.inf
-        return next((one for one in self.points if (one.rank_throughput_img_s or 0.0) >= enough), None)
+        return next((one for one in self.points if best is not None and _reaches(one, best)), None)
 
     @property
     def rising(self) -> bool | None:
         """The largest batch size is the knee: a larger one may be faster still. `None` below `FEWEST_BATCHES`."""
         rated = [one for one in self.points if one.rank_throughput_img_s]
         return None if len(rated) < FEWEST_BATCHES else self.knee is rated[-1]
+
+
+def _reaches(one: CellSummary, best: CellSummary) -> bool:
+    """Whether a rate is within `KNEE` of the best, or may be: by no more beyond than their intervals together."""
+    rate, most = one.timed("throughput"), best.timed("throughput")
+    if one is best or not rate.value or not most.value:
+        return one is best
+    allowed = math.hypot(rate.half, most.half) if rate.evidence and most.evidence else 0.0
+    return math.log(most.value / rate.value) <= allowed - math.log1p(-KNEE)
 
 
 class Fit(Struct, frozen=True, kw_only=True):

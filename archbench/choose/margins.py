@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from archbench.model.cell import is_passed, is_user_code, short_id
 from archbench.model.derived import judged_columns, ranked_by
 
+TIMED_UNITS = ("s", "img/s", "J/img")
+"""Of figures that scatter from process to process at least as the latency does."""
 EXACT = frozenset(
     {
         "params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5",
@@ -28,22 +30,27 @@ INTERVALS = {
 """Columns that have an interval, and the columns of its ends."""
 WIDEST = 2.0
 """Upper end of an interval over the lower from which a time or rate is no evidence of what is faster."""
-LONGEST_LOG = 700.0
-"""Beyond, `exp` leaves a float's range."""
 
 
-class Estimate(Struct, frozen=True, kw_only=True):
+class Estimate(Struct, frozen=True):
     """One number of one cell in stored units, with its 95 % interval where it has one."""
 
     column: str
     value: float | None
     low: float | None = None
     high: float | None = None
+    scatter: float = 0.0
+    """Half the interval of the log of the cell's latency, where this is a time that has no interval of its own."""
 
     @property
     def half(self) -> float:
-        """Half the interval of the figure's log; 0 where there is none."""
-        return math.log(self.high / self.low) / 2 if self.low and self.high else 0.0
+        """Half the interval of the figure's log, or what it scatters by at least; 0 for what does not scatter."""
+        return math.log(self.high / self.low) / 2 if self.low and self.high else self.scatter
+
+    @property
+    def evidence(self) -> bool:
+        """It has a value, and no interval so wide that it says nothing of what is faster."""
+        return bool(self.value) and self.half <= math.log(WIDEST) / 2
 
 
 class Margin(Struct, frozen=True, kw_only=True):
@@ -54,16 +61,16 @@ class Margin(Struct, frozen=True, kw_only=True):
     high: float | None
     """The ratio's 95 % interval; `None` where neither side has one."""
     tie: bool
-    """Too close to call: within the larger of the noise floor and the interval."""
+    """Too close to call: within the interval."""
     within: float
     """What a ratio has to exceed to be told from 1, less 1."""
 
 
-def margin(better: Estimate, worse: Estimate, floor: float | None) -> Margin | None:
+def margin(better: Estimate, worse: Estimate) -> Margin | None:
     """How far `worse` is behind `better`, two figures of one column; `None` where no ratio can be formed.
 
-    `floor` is the spread of the run's twin, as a ratio less 1; `None` without a twin. Counted and published figures
-    tie only where they are equal, bytes within `BYTES_TOLERANCE`; the noise floor and intervals are about times.
+    Figures tie within their intervals together, which add up as those of independent logs do; counted and published
+    ones, which have none, only where they are equal, bytes within `BYTES_TOLERANCE`.
     """
     if better.value is None or worse.value is None:
         return None
@@ -72,8 +79,9 @@ def margin(better: Estimate, worse: Estimate, floor: float | None) -> Margin | N
     if better.value <= 0 or worse.value <= 0:
         return None
     distance = abs(math.log(worse.value / better.value))
-    half = min(math.hypot(better.half, worse.half), LONGEST_LOG)
-    within = _least(better.column, half, floor)
+    half = math.hypot(better.half, worse.half)
+    within = math.log1p(BYTES_TOLERANCE) if judged_columns()[better.column].unit == "B" else half
+    within = 0.0 if better.column in EXACT else within
     ratio = math.exp(distance)
     return Margin(
         ratio=ratio,
@@ -82,15 +90,6 @@ def margin(better: Estimate, worse: Estimate, floor: float | None) -> Margin | N
         tie=distance <= within,
         within=math.expm1(within),
     )
-
-
-def _least(column: str, half: float, floor: float | None) -> float:
-    """The log ratio from which two figures of a column differ."""
-    if column in EXACT:
-        return 0.0
-    if judged_columns()[column].unit == "B":
-        return math.log1p(BYTES_TOLERANCE)
-    return max(half, math.log1p(floor or 0.0))
 
 
 def settled_by(column: str, one: str, other: str) -> str | None:

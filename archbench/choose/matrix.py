@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -213,19 +214,17 @@ def _bounded_by(
 ) -> tuple[Question, Ranking]:
     """The question with the bounds relative to the baseline, and its ranking under the same circumstances.
 
-    A bound on a time is no tighter than the noise floor: what ties with the baseline costs no more than it.
+    A bound on a time is no tighter than its interval: what ties with the baseline costs no more than it.
     """
     if baseline is None:
         return question, replace(ranking, choices=())
     bounds: list[Expression] = []
     for name, factor in decision.at_most_of_baseline.items():
         column = column_named(name).name
-        value = baseline.estimate(column).value
-        if value is not None:
-            floor = candidates.floors.get(baseline.run_id)
-            timed = judged_columns()[column].unit in ("s", "img/s") and floor is not None
-            allowed = max(factor, 1 + floor.spread) if timed and floor is not None else factor
-            bounds.append(Compare(column=column, operator="<=", value=value * allowed))
+        figure = baseline.estimate(column)
+        if figure.value is not None:
+            allowed = max(factor, math.exp(math.hypot(figure.half, figure.half)))
+            bounds.append(Compare(column=column, operator="<=", value=figure.value * allowed))
     bounded = replace(question, conditions=(*question.conditions, *bounds))
     fixed = replace(bounded, conditions=(*bounded.conditions, *_circumstances(ranking)))
     return bounded, _judged_at(pick(candidates, fixed).rankings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.choose.candidates import Candidates
+from archbench.choose.cell_summary import failure_line
 from archbench.choose.comparable import (
     Circumstance,
     Comparables,
@@ -21,12 +23,13 @@ from archbench.choose.comparable import (
 )
 from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
 from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
-from archbench.choose.margins import INTERVALS, Estimate, Margin, dominating, margin, pareto_front
+from archbench.choose.margins import INTERVALS, TIMED_UNITS, Estimate, Margin, dominating, margin, pareto_front
 from archbench.choose.summary import fit_rows
 from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.record import Column
+from archbench.model.units import counted
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
 from archbench.query.parsing import number_column, parse
 
@@ -159,6 +162,11 @@ class Picked(Struct, frozen=True, kw_only=True):
     rankings: tuple[Ranking, ...]
     warnings: tuple[str, ...] = ()
     """What the question names and the runs do not have: names that match no row, columns that are null in all."""
+    trust: tuple[str, ...] = ()
+    """Which differences between figures are differences, a statement a run."""
+    unfit: tuple[str, ...] = ()
+    """What became of cells that satisfy the conditions and have no figure fit to rank, with their number, most first:
+    `2 cells: invalid: disturbed`."""
 
     @property
     def found(self) -> bool:
@@ -171,9 +179,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     frame = candidates.frame[_needed(question)]
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
     truths = [evaluate(condition, frame) for condition in conditions]
-    wanted = fit_rows(frame)
-    for truth in truths:
-        wanted = wanted & truth.yes
+    satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *(truth.yes for truth in truths)])
+    wanted = satisfying & fit_rows(frame)
     for goal in question.goals:
         wanted = wanted & ~np.isnan(goal.costs(frame))
     groups = comparable_groups(frame, wanted, question.across, by_accuracy=question.judges_accuracy)
@@ -181,9 +188,17 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         conditions=tuple(show(condition) for condition in question.conditions),
         goals=question.goals,
         across=question.across,
-        rankings=tuple(_ranking(frame, candidates, question, group, wanted, conditions, truths) for group in groups),
+        rankings=tuple(_ranking(frame, question, group, wanted, conditions, truths) for group in groups),
         warnings=(*candidates.superseded, *_unmatched(frame, conditions), *_unmeasured(frame, question)),
+        trust=tuple(dict.fromkeys(one.statement for one in candidates.trust.values())),
+        unfit=_unfit(frame[satisfying & ~fit_rows(frame)]),
     )
+
+
+def _unfit(rows: pd.DataFrame) -> tuple[str, ...]:
+    columns = zip(*(plain_values(rows[name]) for name in ("status", "verdict", "reasons")), strict=True)
+    outcomes = Counter(failure_line(status, verdict, None, reasons) for status, verdict, reasons in columns)
+    return tuple(f"{counted(number, 'cell')}: {outcome}" for outcome, number in outcomes.most_common())
 
 
 def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
@@ -229,13 +244,12 @@ def _needed(question: Question) -> list[str]:
     """Columns that the answer is made of: copying the others for every ranking would take most of the time."""
     named = [ranked_by(leaf.column) for condition in question.conditions for leaf in leaves(condition)]
     fields = [name for name in Choice.__struct_fields__ if name in judged_columns()]
-    ends = [end for name in question.columns for end in INTERVALS.get(name, ())]
+    ends = [end for both in INTERVALS.values() for end in both]
     return list(dict.fromkeys((*IDENTITY, *RANKING_KEYS, *fields, *named, *question.columns, *ends)))
 
 
 def _ranking(
     frame: pd.DataFrame,
-    candidates: Candidates,
     question: Question,
     group: Comparables,
     wanted: NDArray[np.bool_],
@@ -249,17 +263,18 @@ def _ranking(
     goals = [goal.column for goal in question.goals]
     out = left_out(frame, conditions, within, goals, ranked)
     kept = frame[ranked]
+    kept = kept[~_outdone(kept, question.goals)]
     costs = np.column_stack([goal.costs(kept) for goal in question.goals])
     if len(goals) == 1:
-        chosen = kept.iloc[_best_of_each(kept, costs[:, 0], _outdone(kept, question.goals[0], costs[:, 0]))]
-        choices = _ranked(_choices(chosen, question), question.goals[0], candidates)
+        chosen = kept.iloc[_best_of_each(kept, costs[:, 0])]
+        choices = _ranked(_choices(chosen, question), question.goals[0])
         unlike = unlike_settings(frame, chosen.iloc[[0] * len(chosen)], chosen)
     else:
         front = pareto_front(costs)
         chosen = kept[front].iloc[np.lexsort(costs[front].T[::-1])]
         choices = _choices(chosen, question)
         winners, losers = _outdone_by(kept, costs, front)
-        out = (*_beaten(winners, losers, question, candidates), *out)
+        out = (*_beaten(winners, losers, question), *out)
         unlike = unlike_settings(frame, winners, losers)
     by_accuracy = not ACCURACIES.isdisjoint(question.columns)
     return Ranking(
@@ -272,28 +287,40 @@ def _ranking(
     )
 
 
-def _best_of_each(
-    frame: pd.DataFrame, costs: NDArray[np.float64], outdone: NDArray[np.bool_] | None = None
-) -> NDArray[np.int64]:
-    """Positions of each network's best row, best first; of equal ones the first measured. `outdone` rows come last."""
-    order = np.argsort(costs, kind="stable") if outdone is None else np.lexsort([costs, outdone])
+def _best_of_each(frame: pd.DataFrame, costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Positions of each network's best row, best first; of equal ones one that is not suspect, then the first."""
+    order = np.lexsort([_suspect(frame), costs])
     return order[~frame["variant"].iloc[order].duplicated().to_numpy()]
 
 
-def _outdone(frame: pd.DataFrame, goal: Goal, costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Suspect rows of networks that have an `ok` one, unless their interval lies below that one's: luck is no gain."""
-    suspect = (frame["verdict"] == "suspect").to_numpy(dtype=bool)
-    ends = INTERVALS.get(ranked_by(goal.column))
-    if ends is None or not suspect.any():
-        return np.zeros(len(frame), dtype=bool)
-    low, high = (numbers(frame[end]) for end in ends)
-    best, worst = (-high, -low) if goal.larger else (low, high)
-    network = frame.groupby("variant", sort=False).ngroup().to_numpy()
-    fine = np.flatnonzero(~suspect)
-    fine = fine[np.argsort(-costs[fine], kind="stable")]  # of each network the cheapest is written last
-    bound, there = np.full(network.max() + 1, np.nan), np.zeros(network.max() + 1, dtype=bool)
-    bound[network[fine]], there[network[fine]] = best[fine], True
-    return suspect & there[network] & ~(worst < bound[network])
+def _suspect(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    return (frame["verdict"] == "suspect").to_numpy(dtype=bool)
+
+
+def _outdone(frame: pd.DataFrame, goals: Sequence[Goal]) -> NDArray[np.bool_]:
+    """Suspect rows that are in no goal shown to be better than some `ok` row of their network: luck is no gain."""
+    suspect = _suspect(frame)
+    network = frame["variant"].to_numpy()
+    outdone = np.zeros(len(frame), dtype=bool)
+    if suspect.all() or not suspect.any():
+        return outdone
+    figures = [_figures(frame, ranked_by(goal.column)) for goal in goals]
+    fine: dict[str, list[int]] = {}
+    for place in np.flatnonzero(~suspect):
+        fine.setdefault(network[place], []).append(int(place))
+    for place in np.flatnonzero(suspect):
+        outdone[place] = any(
+            not any(_shown(row[place], row[other], goal) for row, goal in zip(figures, goals, strict=True))
+            for other in fine.get(network[place], ())
+        )
+    return outdone
+
+
+def _shown(one: Estimate, other: Estimate, goal: Goal) -> bool:
+    """Whether the first figure is better, by more than the two scatter."""
+    apart = margin(one, other)
+    better = one.value is not None and other.value is not None and (one.value > other.value) == goal.larger
+    return better and (apart is None or not apart.tie)
 
 
 def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:
@@ -311,28 +338,26 @@ def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:
 
 
 def _figures(frame: pd.DataFrame, name: str) -> list[Estimate]:
-    """One column's figures with their intervals, row by row."""
+    """One column's figures with their intervals, row by row; a time without one scatters as the latency at least."""
     ends = [plain_values(frame[end]) for end in INTERVALS.get(name, ())] or [[None] * len(frame)] * 2
-    rows = zip(plain_values(frame[name].astype(float)), *ends, strict=True)
-    return [Estimate(column=name, value=value, low=low, high=high) for value, low, high in rows]
+    scatter = np.zeros(len(frame))
+    if name not in INTERVALS and judged_columns()[name].unit in TIMED_UNITS:
+        low, high = (numbers(frame[end]) for end in INTERVALS["rank_latency_s"])
+        scatter = np.nan_to_num(np.log(high / low) / 2)
+    rows = zip(plain_values(frame[name].astype(float)), *ends, scatter.tolist(), strict=True)
+    return [Estimate(name, *row) for row in rows]
 
 
-def _ranked(choices: tuple[Choice, ...], goal: Goal, candidates: Candidates) -> tuple[Choice, ...]:
+def _ranked(choices: tuple[Choice, ...], goal: Goal) -> tuple[Choice, ...]:
     """With the distance from the first, and its rank for those that tie with it."""
     if not choices:
         return ()
     first = choices[0]
     rest = []
     for one in choices[1:]:
-        behind = margin(first.estimate(goal.column), one.estimate(goal.column), _floor(candidates, first, one))
+        behind = margin(first.estimate(goal.column), one.estimate(goal.column))
         rest.append(replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank))
     return (first, *rest)
-
-
-def _floor(candidates: Candidates, *cells: Choice) -> float | None:
-    """The larger noise floor of the runs that the cells are from."""
-    spreads = [candidates.floors[one.run_id].spread for one in cells if one.run_id in candidates.floors]
-    return max(spreads, default=None)
 
 
 def _outdone_by(
@@ -348,16 +373,13 @@ def _outdone_by(
     return frame.iloc[winners], frame.iloc[losers]
 
 
-def _beaten(
-    winners: pd.DataFrame, losers: pd.DataFrame, question: Question, candidates: Candidates
-) -> tuple[LeftOut, ...]:
+def _beaten(winners: pd.DataFrame, losers: pd.DataFrame, question: Question) -> tuple[LeftOut, ...]:
     """Every network that satisfies the conditions and has no row on the front: what beats its best row, by how much."""
     found = []
     for winner, loser in zip(_choices(winners, question), _choices(losers, question), strict=True):
-        floor = _floor(candidates, winner, loser)
         pairs = [(winner.estimate(goal.column), loser.estimate(goal.column)) for goal in question.goals]
         comparisons = tuple(
-            GoalMargin(better=better, worse=worse, margin=margin(better, worse, floor)) for better, worse in pairs
+            GoalMargin(better=better, worse=worse, margin=margin(better, worse)) for better, worse in pairs
         )
         beaten = Beaten(by=winner.network, comparisons=comparisons)
         found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, beaten=beaten))

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import LONGEST_LOG, WIDEST
+from archbench.choose.margins import Estimate
 from archbench.model.axes import PLAIN, Toggles
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ NEVER = math.inf
 Alike = dict[Toggles, CellSummary]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
-_LogTime = tuple[float, float | None] | None
-"""The log of a time, and half the interval of that; `None` where nothing was timed."""
 
 
 class Gain(Struct, frozen=True, kw_only=True, gc=False):
@@ -39,14 +37,10 @@ class Gain(Struct, frozen=True, kw_only=True, gc=False):
     low: float | None = None
     high: float | None = None
 
-    def exceeds(self, floor: float | None) -> bool:
-        """Whether it is told from 1: by more than the noise floor (a ratio less 1), and outside its own interval.
-
-        False where neither is known: a bare ratio proves nothing.
-        """
-        if self.low is None or self.high is None:
-            return floor is not None and abs(math.log(self.ratio)) > math.log1p(floor)
-        return not self.low <= 1 <= self.high and abs(math.log(self.ratio)) > math.log1p(floor or 0.0)
+    @property
+    def told(self) -> bool:
+        """Whether it is told from 1: outside its interval. A bare ratio proves nothing."""
+        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
 
 
 class Step(Struct, frozen=True, kw_only=True, gc=False):
@@ -91,7 +85,7 @@ def gain(base: CellSummary, head: CellSummary, measure: Measure = "latency") -> 
 
     Their intervals add up as those of independent logs do.
     """
-    return _gain(_log_time(base, measure), _log_time(head, measure))
+    return _gain(base.timed(measure), head.timed(measure))
 
 
 def alike(cells: Iterable[CellSummary]) -> list[Alike]:
@@ -119,7 +113,7 @@ def steps(groups: Sequence[Alike], order: Sequence[str] = ()) -> list[Step]:
         measured = tuple(settings)
         if measured not in plans:
             plans[measured] = _planned(measured, ladder)
-        times = {toggles: _log_time(one, "latency") for toggles, one in settings.items()}
+        times = {toggles: one.timed() for toggles, one in settings.items()}
         for before, after, toggle in plans[measured]:
             ratio = _gain(times[before], times[after])
             if ratio is not None:
@@ -141,31 +135,31 @@ def _planned(measured: Sequence[Toggles], ladder: Sequence[Toggles]) -> list[tup
     return planned
 
 
-def best_setting(group: Alike, floor: float | None, measure: Measure = "latency") -> Best | None:
+def best_setting(group: Alike, measure: Measure = "latency") -> Best | None:
     """The setting under which the network of a group does best; `None` below two settings that were measured.
 
-    A suspect one comes before those that are `ok` only where it can be told from the best of them. `floor`: the run's
-    noise floor, a ratio less 1. Settings within it, or within the intervals, are tied.
+    A suspect one comes before those that are `ok` only where it can be told from the best of them. Settings within the
+    intervals are tied.
     """
     settings = _usable(group)
-    timed = [(time[0], one) for one in settings.values() if (time := _log_time(one, measure)) is not None]
+    timed = [one for one in settings.values() if one.timed(measure).evidence]
     if len(timed) < 2:
         return None
-    timed.sort(key=lambda pair: pair[0])
-    fine = next((one for _, one in timed if one.verdict == "ok"), None)
-    first = next(one for _, one in timed if one is fine or fine is None or _told(gain(fine, one, measure), floor))
-    others = [one for _, one in timed if one is not first]
+    timed.sort(key=lambda one: one.timed(measure).value or 0.0, reverse=measure == "throughput")
+    fine = next((one for one in timed if one.verdict == "ok"), None)
+    first = next(one for one in timed if one is fine or fine is None or _told(gain(fine, one, measure)))
+    others = [one for one in timed if one is not first]
     leads = ((other, gain(other, first, measure)) for other in others)
     plain = settings.get(PLAIN)
     return Best(
         cell=first,
         gain=None if plain is None or first is plain else gain(plain, first, measure),
-        tied=tuple(other for other, lead in leads if lead is not None and not lead.exceeds(floor)),
+        tied=tuple(other for other, lead in leads if lead is not None and not lead.told),
     )
 
 
-def _told(lead: Gain | None, floor: float | None) -> bool:
-    return lead is not None and lead.exceeds(floor)
+def _told(lead: Gain | None) -> bool:
+    return lead is not None and lead.told
 
 
 def costs(groups: Iterable[Alike]) -> list[Cost]:
@@ -184,27 +178,16 @@ def _usable(group: Alike) -> Alike:
     return {toggles: one for toggles, one in group.items() if one.is_usable}
 
 
-def _gain(base: _LogTime, head: _LogTime) -> Gain | None:
-    if base is None or head is None:
+def _gain(base: Estimate, head: Estimate) -> Gain | None:
+    """Of times or of rates; `None` where either is no evidence."""
+    if not (base.evidence and head.evidence and base.value and head.value):
         return None
-    (one, one_half), (other, other_half) = base, head
-    ratio = math.exp(min(one - other, LONGEST_LOG))
-    if one_half is None or other_half is None:
+    larger, smaller = (head, base) if base.column == "rank_throughput_img_s" else (base, head)
+    ratio = (larger.value or 0.0) / (smaller.value or 1.0)
+    if not (base.half and head.half):
         return Gain(ratio=ratio)
-    half = min(math.hypot(one_half, other_half), LONGEST_LOG)
+    half = math.hypot(base.half, head.half)
     return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
-
-
-def _log_time(one: CellSummary, measure: Measure) -> _LogTime:
-    """Log of the time that a step or an image takes; `None` where its interval is too wide to be evidence."""
-    if measure == "latency":
-        value, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
-    else:
-        value, low, high = one.rank_throughput_img_s, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
-    if not value or (low and high and high / low > WIDEST):
-        return None
-    half = math.log(high / low) / 2 if low and high else None
-    return math.log(value) if measure == "latency" else -math.log(value), half
 
 
 class Images(Struct, frozen=True, kw_only=True):
@@ -251,23 +234,17 @@ def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
 
 
 def _images(seconds: float | None, eager: CellSummary, compiled: CellSummary) -> Images | None:
-    """The images that repay `seconds`, the interval from those of both rates as independent ones add up."""
-    if seconds is None or not eager.rank_throughput_img_s or not compiled.rank_throughput_img_s:
+    """The images that repay `seconds`, the interval from those of both times per image as independent ones add up."""
+    rates = [one.timed("throughput") for one in (eager, compiled)]
+    if seconds is None or not rates[0].value or not rates[1].value:
         return None
-    saved = 1 / eager.rank_throughput_img_s - 1 / compiled.rank_throughput_img_s
-    halves = (_half(eager), _half(compiled))
+    saved = 1 / rates[0].value - 1 / rates[1].value
     value = seconds / saved if saved > 0 else NEVER
-    if halves[0] is None or halves[1] is None:
+    if not (rates[0].half and rates[1].half):
         return Images(value=value)
-    half = math.hypot(halves[0], halves[1])
+    half = math.hypot(*(math.sinh(one.half) / (one.value or 1.0) for one in rates))
     most, least = saved + half, saved - half
     return Images(value=value, low=seconds / most if most > 0 else NEVER, high=seconds / least if least > 0 else NEVER)
-
-
-def _half(one: CellSummary) -> float | None:
-    """Half the interval of the seconds per image."""
-    low, high = one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
-    return (1 / low - 1 / high) / 2 if low and high else None
 
 
 _Timed = tuple[CellSummary, float, float]
@@ -301,19 +278,18 @@ class Flips(Struct, frozen=True, kw_only=True):
     """The largest first: by the smaller of its two ratios."""
 
 
-def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]], floor: float | None) -> list[Flips]:
+def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]]) -> list[Flips]:
     """The flips for each phase, batch size and change of setting (labels, before and after) that has two networks.
 
-    A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than the
-    noise floor (a ratio less 1) and by more than their intervals together.
+    A pair counts as flipped where its latencies differ under both settings, in opposite directions, by more than their
+    intervals together.
     """
     by_place: dict[tuple[str, int, int], dict[str, dict[str, _Timed]]] = {}
     for one in cells:
-        time = _log_time(one, "latency")
-        if one.is_usable and time is not None:
+        time = one.timed()
+        if one.is_usable and time.evidence and time.value:
             place = by_place.setdefault((one.phase, one.batch_size, one.asked_size or 0), {})
-            half = math.nan if time[1] is None else time[1]
-            place.setdefault(one.setting_label, {})[one.variant] = (one, time[0], half)
+            place.setdefault(one.setting_label, {})[one.variant] = (one, math.log(time.value), time.half or math.nan)
     counts: dict[tuple[str, int, str, str], list[int]] = {}
     flips: dict[tuple[str, int, str, str], list[Flip]] = {}
     for (phase, batch_size, _), settings in sorted(by_place.items()):  # image sizes of one batch count together
@@ -321,7 +297,7 @@ def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]],
             then, now = settings.get(before, {}), settings.get(after, {})
             ranked = sorted((then[name][1], name) for name in then.keys() & now.keys())
             if len(ranked) > 1:
-                count, named = _flips([then[name] for _, name in ranked], [now[name] for _, name in ranked], floor)
+                count, named = _flips([then[name] for _, name in ranked], [now[name] for _, name in ranked])
                 key = (phase, batch_size, before, after)
                 sofar = counts.setdefault(key, [0, 0])
                 sofar[0] += math.comb(len(ranked), 2)
@@ -343,10 +319,10 @@ def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]],
     ]
 
 
-def _flips(then: list[_Timed], now: list[_Timed], floor: float | None) -> tuple[int, list[Flip]]:
+def _flips(then: list[_Timed], now: list[_Timed]) -> tuple[int, list[Flip]]:
     """How many pairs flip, and the strongest of them. Both lists: the same networks, fastest before first."""
     before, after = (np.array([(log, half) for _, log, half in cells]) for cells in (then, now))
-    found = np.concatenate([np.empty((0, 3)), *_inversions(before, after, floor)])
+    found = np.concatenate([np.empty((0, 3)), *_inversions(before, after)])
     flips = []
     for fast, slow, _ in found[np.argsort(-found[:, 2], kind="stable")[:_MOST_NAMED]]:
         i, j = int(fast), int(slow)
@@ -356,15 +332,12 @@ def _flips(then: list[_Timed], now: list[_Timed], floor: float | None) -> tuple[
     return len(found), flips
 
 
-def _inversions(
-    before: NDArray[np.float64], after: NDArray[np.float64], floor: float | None
-) -> Iterator[NDArray[np.float64]]:
-    """Rows (i, j, strength): i is faster before and j after, both by more than noise and intervals.
+def _inversions(before: NDArray[np.float64], after: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Rows (i, j, strength): i is faster before and j after, both by more than the intervals together.
 
-    `before`, `after`: log time and half its interval, shape (networks, 2), ascending in `before[:, 0]`. The strength is
-    the smaller of the two differences of logs.
+    `before`, `after`: log time and half its interval (NaN for none, which tells nothing), shape (networks, 2),
+    ascending in `before[:, 0]`. The strength is the smaller of the two differences of logs.
     """
-    least = math.nan if floor is None else math.log1p(floor)
     time, half = before.T
     gained = time - after[:, 0]
     # A pair further apart before than any two gains differ cannot have changed places.
@@ -377,7 +350,5 @@ def _inversions(
         i, j = np.nonzero((lead > 0) & (loss > 0))
         lead, loss = lead[i, j], loss[i, j]
         i, j = i + start, j + start
-        # fmax: without a noise floor the intervals decide, without intervals the floor, without either nothing.
-        told = lead > np.fmax(least, np.hypot(half[i], half[j]))
-        told &= loss > np.fmax(least, np.hypot(after[i, 1], after[j, 1]))
+        told = (lead > np.hypot(half[i], half[j])) & (loss > np.hypot(after[i, 1], after[j, 1]))
         yield np.column_stack([i, j, np.minimum(lead, loss)])[told]

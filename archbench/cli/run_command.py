@@ -36,6 +36,7 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     device: str
     statuses: dict[str, int]
     verdicts: dict[str, int]
+    trust: str
     rows: tuple[Record, ...]
 
 
@@ -127,6 +128,7 @@ def _tell(run: Run, as_json: bool) -> None:
             device=run.environment.device,
             statuses=statuses,
             verdicts=verdicts,
+            trust=run.trust,
             rows=tuple(run.rows),
         )
         print_json(summary, indent=False)
@@ -134,6 +136,7 @@ def _tell(run: Run, as_json: bool) -> None:
     counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     print(f"{run.path}: {counts}" + (f" ({trust})" if trust else ""))
+    print(run.trust)
     unsupported = [row.error_message for row in run.rows if row.status == "unsupported"]
     if unsupported and len(unsupported) == len(run.rows):
         print(f"archbench: nothing could be measured here: {unsupported[0]}", file=sys.stderr)

@@ -200,8 +200,8 @@ def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, 
     if floor is None:
         return Why(
             "no_floor",
-            f"{by}, but nothing tells how far apart two runs of the same thing lie here: give the suite a `twin:`, "
-            "or run `archbench gate --aa` once on this hardware",
+            f"{by}, but nothing tells how far apart two runs of the same thing lie here: run both sides with "
+            "`--rounds 5` or more, or `archbench gate --aa` once on this hardware",
         )
     known = f"the noise floor of {percent(floor.spread)} ({floor.origin})"
     if shown.exceeds > LEVEL:

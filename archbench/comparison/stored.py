@@ -7,6 +7,7 @@ floor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from archbench.model.comparison import (
     Why,
 )
 from archbench.model.errors import UnfitError, UsageError
-from archbench.model.units import percent
+from archbench.model.units import counted, percent
 from archbench.stats.paired import LogRatio, unpaired
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
 
     `allow`: locked columns that may differ, since that is the question (`archbench.comparison.rows.MUST_MATCH`); with
     `suite` a cell on one side alone does not fail. `floors`: what is known of the noise on this hardware beside the
-    runs' own twins; the widest counts.
+    runs' own processes; the widest counts.
 
     Raises `UnfitError` where the sides must not be compared (other hardware, protocol, torch, ...) or one was not
     finished, and `UsageError` for rows that are there twice, an unknown column, and sides without a common cell.
@@ -78,7 +79,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     shared = ours.torch_version == theirs.torch_version
     calm = [undisturbed(rows.frame) for rows in (base, head)]
     before, after, drift = timed(*calm, shared_canary=shared, correct=not (flags or other_threads))
-    floor = max([*floors, *_twin_floors(before, after)], key=lambda one: one.spread, default=None)
+    floor = max([*floors, *_own_floors(before, after)], key=lambda one: one.spread, default=None)
     pairs, untimed = _pairs(before, after)
     cells = tuple(_compared(pairs, floor))
     steady = [pair for pair in pairs if abs(pair.clock or 0.0) <= CLOCK_TOLERANCE]
@@ -135,13 +136,16 @@ def _applied(base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.Series[Any], pd
     return ours.loc[both], theirs.loc[both]
 
 
-def _twin_floors(base: Timed, head: Timed) -> Iterator[Floor]:
-    from archbench.choose.summary import noise_floor
+def _own_floors(base: Timed, head: Timed) -> Iterator[Floor]:
+    from archbench.choose.summary import spreads_of
 
     for side, name in ((base, "base"), (head, "head")):
-        floor = noise_floor(side.rows)
-        if floor is not None:
-            yield Floor(spread=floor.spread, origin=f"the {name}'s twin {floor.variant}")
+        for spread in spreads_of(side.rows.assign(run_id="")).values():
+            if spread.latency is not None:
+                yield Floor(
+                    spread=math.expm1(spread.latency.limit()),
+                    origin=f"the {name}'s processes, {counted(spread.groups, 'group')}",
+                )
 
 
 class _Pair(Struct, frozen=True, kw_only=True):
@@ -260,8 +264,8 @@ def _stored(base: Side, floor: Floor | None) -> str:
     known = (
         f"Its noise floor is {percent(floor.spread)} ({floor.origin}): a smaller difference means nothing."
         if floor
-        else "No noise floor is known, so no cell is called slower or faster: give the suite a `twin:`, or run "
-        "`archbench gate --aa` once on this hardware."
+        else "No noise floor is known, so no cell is called slower or faster: run both sides with "
+        "`--rounds 5` or more, or `archbench gate --aa` once on this hardware."
     )
     return (
         f"The baseline is stored{measured}: machines differ from day to day, which no statistic within the runs knows. "

@@ -108,6 +108,11 @@ def percent(share: float, *, signed: bool = False) -> str:
     return f"{'+' if signed and share > 0 else ''}{plain(100 * share, 2)} %"
 
 
+def excess(share: float) -> str:
+    """`2.7 %` of 0.027; from 100 % on as a factor: `a factor of 2.3` of 1.3."""
+    return percent(share) if share < 1 else f"a factor of {plain(1 + share, 2)}"
+
+
 def change(share: float) -> str:
     """`+2.7 %` of 0.027, with one decimal always: a column of changes lines up, and none is finer than its noise."""
     return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{plain(share)} %"

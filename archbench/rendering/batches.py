@@ -68,11 +68,10 @@ def _knees(found: Sequence[Curve], run: RunData) -> list[Block]:
     if not bent:
         few = f"Where throughput saturates takes {FEWEST_BATCHES} batch sizes of a network to see; none here has them."
         return [Paragraph(few)] if len({one.batch_size for one in run.cells}) > 1 else []
-    note = "The knee is the smallest batch whose throughput is within 5 % of the best. An arrow: still rising there."
-    if run.floor is not None and run.floor.spread > KNEE:
-        note += (
-            f" The noise floor, {percent(run.floor.spread)}, is more than these 5 %, so a knee may be off by one batch."
-        )
+    note = (
+        "The knee is the smallest batch whose throughput is not shown, by the ± of both, to be more than "
+        f"{percent(KNEE)} below the best. An arrow: still rising there."
+    )
     columns: dict[str, Callable[[Curve], str]] = {
         **of(_first, NETWORK, SETTING),
         ">Knee": lambda curve: f"{_knee(curve).batch_size:,}{' ↑' if curve.rising else ''}",

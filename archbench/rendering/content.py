@@ -117,6 +117,8 @@ class Report(Struct, frozen=True, kw_only=True):
     sections: tuple[Section, ...]
     dataset: Dataset | None = None
     """What its pictures draw, unless they hold their own data."""
+    trust: str = ""
+    """Which differences are differences: what stands beside figures that travel without the text around them."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:

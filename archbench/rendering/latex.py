@@ -47,7 +47,7 @@ def render_latex(report: Report) -> str:
     head = (  # on one line: a comment ends with it
         f"% {printable(report.title)}\n% In the preamble: \\usepackage[T1]{{fontenc}} \\usepackage{{textcomp}} "
         "\\usepackage{booktabs} \\usepackage{longtable}"
-    )
+    ) + (f"\n% {printable(report.trust)}" if report.trust else "")
     labels: dict[str, int] = {}
     captioned = (table for table in every(Table, report.blocks) if table.caption)
     return "\n\n".join([head, *(_table(table, _label(table.caption, labels)) for table in captioned)]) + "\n"

@@ -9,7 +9,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import WIDEST, pareto_front
+from archbench.choose.margins import Estimate, pareto_front
 from archbench.model.units import NULL, RATIO, Unit, fixed, memory_unit
 from archbench.rendering.content import Block, Fold, Paragraph, Section, listed, of
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, latency, rate
@@ -30,7 +30,6 @@ class Member(Struct, frozen=True, kw_only=True):
 
 def pareto(run: RunData) -> Section | None:
     """The fronts of every phase, setting and batch size that has enough networks; `None` where none has."""
-    floor = run.floor.spread if run.floor else 0.0
     labels = run.setting_labels()
     parts = []
     for phase, title in PHASES.items():
@@ -41,7 +40,7 @@ def pareto(run: RunData) -> Section | None:
         for one in ranked:
             by_setting[one.setting_label].append(one)
         for label, cells in by_setting.items():
-            members = _members(cells, floor)
+            members = _members(cells)
             table = _table(members, unit, f"{title}, {label}: accuracy against time and memory")
             # The first setting is read by everybody, the others by who wants them.
             blocks += table if not blocks else [Fold(summary=label, blocks=tuple(table))] if table else []
@@ -52,7 +51,7 @@ def pareto(run: RunData) -> Section | None:
     return Section(title="Accuracy against time and memory", blocks=(Paragraph(_note(run)), *parts))
 
 
-def _members(cells: Iterable[CellSummary], floor: float) -> list[Member]:
+def _members(cells: Iterable[CellSummary]) -> list[Member]:
     """The fronts of one setting by data set and batch, the most accurate first; image sizes as published together."""
     alike: dict[tuple[str, int, int], list[CellSummary]] = {}
     for one in cells:
@@ -61,7 +60,7 @@ def _members(cells: Iterable[CellSummary], floor: float) -> list[Member]:
     for _, members in sorted(alike.items()):
         if len(members) < _FEWEST:
             continue
-        marks = [_marks(members, objective, floor) for objective in _OBJECTIVES]
+        marks = [_marks(members, objective) for objective in _OBJECTIVES]
         kept = [
             Member(
                 cell=members[place],
@@ -74,14 +73,17 @@ def _members(cells: Iterable[CellSummary], floor: float) -> list[Member]:
     return found
 
 
-def _marks(cells: Sequence[CellSummary], objective: str, floor: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _marks(cells: Sequence[CellSummary], objective: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
     costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
     on = pareto_front(costs)
     near = np.zeros(len(cells), dtype=bool)
     if objective != "memory":  # which does not vary from one measurement to the next
-        lucky, front = (costs / np.array([1.0, 1.0 + floor]))[:, None], costs[on][None]
-        beaten = ((front <= lucky).all(axis=2) & (front < lucky).any(axis=2)).any(axis=1)
+        halves = np.array([_timed(one, objective).half for one in cells])
+        lucky = np.repeat(costs[:, None], on.sum(), axis=1)
+        lucky[..., 1] /= np.exp(np.hypot(halves[:, None], halves[on][None]))
+        front = costs[on][None]
+        beaten = np.any(np.all(front <= lucky, axis=2) & np.any(front < lucky, axis=2), axis=1)
         near = ~on & ~beaten & ~np.isnan(costs).any(axis=1)
     return on, near
 
@@ -90,12 +92,14 @@ def _cost(one: CellSummary, objective: str) -> float:
     """Smaller is better; NaN where it was not measured, or its interval is too wide to be evidence."""
     if objective == "memory":
         return one.peak_bytes or np.nan
-    if objective == "latency":
-        cost, low, high = one.rank_latency_s, one.rank_latency_low_s, one.rank_latency_high_s
-    else:
-        rate = one.rank_throughput_img_s
-        cost, low, high = rate and 1 / rate, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
-    return np.nan if not cost or (low and high and high / low > WIDEST) else cost
+    figure = _timed(one, objective)
+    if not figure.evidence or not figure.value:
+        return np.nan
+    return figure.value if objective == "latency" else 1 / figure.value
+
+
+def _timed(one: CellSummary, objective: str) -> Estimate:
+    return one.timed("latency" if objective == "latency" else "throughput")
 
 
 def _table(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
@@ -123,7 +127,7 @@ def _note(run: RunData) -> str:
     sizes = {one.input_size for one in run.cells if one.top1 is not None and one.input_size is not None}
     note = (
         "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
-        "setting and batch size. Nearly: would be on the front were it faster by the noise floor."
+        "setting and batch size. Nearly: would be on the front were it faster by its ± and the other's."
     )
     if len({one.accuracy_dataset for one in run.cells if one.top1 is not None}) > 1:
         note += " Networks whose accuracies are of different data sets stand on different fronts."

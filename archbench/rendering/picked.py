@@ -23,6 +23,9 @@ def picked_report(picked: Picked, top: int) -> Report:
     warnings = tuple(map(Paragraph, picked.warnings))
     if not picked.found:
         title = f"No network satisfies {conditions}." if conditions else "No network to choose."
+        if picked.unfit:
+            title = f"No network{f' that satisfies {conditions}' if conditions else ''} has figures fit to rank: "
+            title += f"{'; '.join(picked.unfit)}."
         out = (block for one in picked.rankings for block in _left_out(one, "What each lacks, the nearest first:"))
         return Report(title=title, lead=(*warnings, *out), sections=())
     goals = ", ".join(map(goal_text, picked.goals))
@@ -40,7 +43,7 @@ def picked_report(picked: Picked, top: int) -> Report:
     rest = Section(title=f"And {more} more rankings: narrow the question, or read them with --json.", blocks=())
     return Report(
         title=f"Networks{f' that satisfy {conditions}' if conditions else ''}; {kind}.",
-        lead=(*warnings, *apart),
+        lead=(*warnings, *apart, *map(Paragraph, picked.trust)),
         sections=(*(_ranking(one, picked, top) for one in picked.rankings[:MOST_RANKINGS]), *([rest] * (more > 0))),
     )
 

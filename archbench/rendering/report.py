@@ -69,6 +69,7 @@ def build_report(run: RunData) -> Report:
         lead=lead(run),
         sections=sections(decisions(run), _plots(cells), *_figures(run), *_footnotes(run)),
         dataset=cells,
+        trust=run.trust.statement,
     )
 
 
@@ -90,6 +91,7 @@ def build_merged(runs: Sequence[RunData]) -> Report:
         lead=overview(each),
         sections=sections(_plots(cells), *side_by_side(each), *alone),
         dataset=cells,
+        trust=" ".join(f"{one.letter}: {one.run.trust.statement}" for one in each),
     )
 
 

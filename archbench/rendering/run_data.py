@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archbench.choose.candidates import Candidates
-    from archbench.choose.summary import NoiseFloor
+    from archbench.choose.trust import Trust
+    from archbench.results.spread import Shown
 
 
 class RunData(Struct, frozen=True, kw_only=True, dict=True):
@@ -42,14 +43,19 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     """Some latencies are corrected for the machine's drift."""
     drift: tuple[float, float] | None
     """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
-    floor: NoiseFloor | None
-    """The twin's spread; `None` without a twin."""
+    shown: Shown
+    """What is kept of its own spread for later runs."""
     profiles: tuple[StageProfile, ...]
     """Tables of stages, where the suite asked for them."""
     begun: str | None
     """UTC, ISO 8601."""
     spent_s: float
     """Time spent on all rows together."""
+
+    @property
+    def trust(self) -> Trust:
+        """Which differences between its figures are differences."""
+        return next(iter(self.candidates.trust.values()))
 
     def setting_labels(self) -> list[str]:
         """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""
@@ -63,27 +69,28 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
 def read_run(path: Path) -> RunData:
     """Read a run's directory. Raises `UsageError` for what is not a run, and for one without a row."""
     from archbench.choose.candidates import candidates
-    from archbench.choose.summary import noise_floor, summarise
+    from archbench.choose.summary import spreads_of, summarise
     from archbench.results import RunStore, load_frame
+    from archbench.results.spread import earlier_spreads, shown
 
     store = RunStore.open(path)
     rows = load_frame(store.path)
-    cells = summarise(rows)
+    spreads = spreads_of(rows, earlier_spreads(store.path, rows))
+    cells = summarise(rows, spreads)
     speed = rows["speed_index"].dropna()
     begun = rows["started_at"].dropna()
-    floor = noise_floor(rows)
     return RunData(
         path=store.path,
         run_id=store.run_id,
         suite=store.suite,
         environment=store.environment,
         cells=cell_summaries(cells),
-        candidates=candidates(cells, {} if floor is None else dict.fromkeys(map(str, cells["run_id"].unique()), floor)),
+        candidates=candidates(cells, spreads),
         waiting=_waiting(store.suite, rows),
         rounds=int(rows["round"].nunique()),
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
-        floor=floor,
+        shown=shown(rows, next(iter(spreads_of(rows).values()))),
         profiles=tuple(store.profiles()),
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),

@@ -13,13 +13,14 @@ from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
 from archbench.model.environment import Environment
-from archbench.model.units import MIB, NULL, percent, whole
+from archbench.model.units import MIB, NULL, excess, whole
 from archbench.rendering.content import Block, Paragraph, Section, listed, of, table, tabled
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, latency, rate
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 from archbench.rendering.trust import counted
 
+_BEYOND = "Two networks of one run differ where their times differ by more than `Differ beyond` says."
 _WIDEST = 6
 """Columns of figures in one table, beside network, setting and batch."""
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
@@ -85,7 +86,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         ">Cells": lambda each: f"{len(each.run.cells):,}",
         ">Measured": lambda each: f"{sum(one.status == 'ok' for one in each.run.cells):,}",
         "Verdicts": lambda each: counted(each.run) or "none",
-        ">Noise floor": lambda each: percent(each.run.floor.spread) if each.run.floor else NULL,
+        ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),
     }
     classes = {each.run.environment.hardware_class for each in runs}
     note = (
@@ -96,7 +97,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
     return (
         tabled(runs, columns, "The runs"),
-        Paragraph(f"{note}{ratios} `archbench compare` gives verdicts on two runs."),
+        Paragraph(f"{note}{_BEYOND} {ratios} `archbench compare` gives verdicts on two runs."),
         *_differences(runs),
     )
 

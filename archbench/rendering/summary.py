@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from archbench.choose.toggles import alike, best_setting
 from archbench.model.derived import judged_columns
 from archbench.model.record import Column
+from archbench.model.units import indented_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,27 +98,31 @@ def summary_frame(run: RunData) -> pd.DataFrame:
 
 
 def _best_settings(run: RunData) -> dict[str, str]:
-    floor = run.floor.spread if run.floor else None
     found: dict[str, str] = {}
     for group in alike(run.cells):
-        best = best_setting(group, floor)
+        best = best_setting(group)
         if best is not None:
             found |= {one.cell_id: best.cell.setting_label for one in group.values()}
     return found
 
 
 def write_summary(run: RunData) -> None:
-    """Put both files into the run's folder, each whole or not at all. Raises `UnfitError` where they cannot be."""
+    """Put both files into the run's folder, and its spread for later runs, each whole or not at all.
+
+    Raises `UnfitError` where they cannot be.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from archbench.results.files import atomic_write, write_bytes
+    from archbench.results.spread import SPREAD
 
     frame = summary_frame(run)
     table = pa.Table.from_pandas(frame, schema=_schema(), preserve_index=False)
     with atomic_write(run.path / PARQUET) as file, pq.ParquetWriter(file, table.schema) as writer:
         writer.write_table(table)
     write_bytes(run.path / CSV, frame.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(run.path / SPREAD, indented_json(run.shown).encode())
 
 
 def _schema() -> pa.Schema:

@@ -68,7 +68,6 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
     for step in taken:
         key = (step.after.phase, step.toggle, step.before.setting_label, step.after.batch_size)
         together.setdefault(key, []).append(step)
-    floor = run.floor.spread if run.floor else None
     place = {label: number for number, label in enumerate(run.setting_labels())}
     ordered = sorted(together.items(), key=lambda item: (item[0][0], place[item[1][0].after.setting_label], item[0][3]))
 
@@ -76,7 +75,7 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
         return [step.gain.ratio for step in members]
 
     def told(members: Iterable[Step]) -> list[float]:
-        return ratios(step for step in members if step.gain.exceeds(floor))
+        return ratios(step for step in members if step.gain.told)
 
     title = "What each toggle contributes"
     columns: dict[str, Callable[[list[Step]], str]] = {
@@ -92,7 +91,7 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
     return _section(
         title,
         "One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it is "
-        "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than noise and interval.",
+        "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than its ±.",
         listed([members for _, members in ordered], columns, noun="combinations", caption=title),
     )
 
@@ -205,8 +204,7 @@ def _wide(
 
 
 def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
-    floor = run.floor.spread if run.floor else None
-    both = [(best_setting(group, floor), best_setting(group, floor, "throughput")) for group in groups]
+    both = [(best_setting(group), best_setting(group, "throughput")) for group in groups]
     ranked = [(best, rate) for best, rate in both if best is not None]
     title = "The best setting of each network"
     columns: dict[str, Callable[[tuple[Best, Best | None]], str]] = {
@@ -221,7 +219,7 @@ def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
     ties = [(best.cell, other) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
     note = (
         "Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied settings "
-        "cannot be told from the best: they differ by less than the noise floor, or than their intervals together."
+        "cannot be told from the best: they differ by less than their ± together."
     )
     return _section(title, note, [*blocks, *_duels(ties)])
 
@@ -249,8 +247,7 @@ def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     others = [label for label in run.setting_labels() if label != plain]
     changes = [(plain, label) for label in others] if plain is not None else []
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
-    floor = run.floor.spread if run.floor else None
-    found = rank_flips(run.cells, list(dict.fromkeys(changes)), floor)
+    found = rank_flips(run.cells, list(dict.fromkeys(changes)))
     columns: dict[str, Callable[[Flips], str]] = {
         **_CHANGE,
         ">Pairs": lambda flips: f"{flips.pairs:,}",
@@ -262,7 +259,7 @@ def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     return _section(
         "Networks that change places",
         "Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each at its "
-        "own image size. They change places where one is faster before, the other after, both by more than the noise.",
+        "own image size. They change places where one is faster before, the other after, both by more than their ±.",
         [*blocks, *_flipped_pairs(found)],
     )
 

@@ -23,12 +23,9 @@ _VERDICT_MEANING = {
 
 
 def in_short(run: RunData) -> str:
-    """How far to trust the figures, in a sentence for the top of a report."""
+    """How far to trust the figures, in a few sentences for the top of a report."""
     said = counted(run)
-    verdicts = f"Verdicts: {said}" if said else "Nothing was measured"
-    if run.floor is None:
-        return f"{verdicts}; without a twin the noise floor is not known."
-    return f"{verdicts}; the noise floor is {percent(run.floor.spread)}: smaller differences mean nothing."
+    return f"Verdicts: {said}. {run.trust.statement}" if said else "Nothing was measured."
 
 
 def counted(run: RunData) -> str:
@@ -38,39 +35,30 @@ def counted(run: RunData) -> str:
 
 
 def trust(run: RunData) -> Section:
-    """Verdicts counted, the noise floor, and each reason with its remedy."""
+    """Which differences are differences, verdicts counted, and each reason with its remedy."""
     counts = Counter(one.verdict for one in run.cells if one.status == "ok")
     rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
     failed = Counter(one.status for one in run.cells if one.status != "ok")
     rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
     verdicts = table(("Verdict", ">Cells", "Meaning"), rows)
     return Section(
-        title="How far to trust this", blocks=(Bullets((_intervals(run), *_noise(run))), verdicts, *_reasons(run))
+        title="How far to trust this",
+        blocks=(Bullets((run.trust.statement, _intervals(run), *_noise(run))), verdicts, *_reasons(run)),
     )
 
 
 def _intervals(run: RunData) -> str:
-    if run.rounds < 2:  # of the twin several processes are measured in one round, of no other cell
-        twin = f", but for the twin {run.floor.variant}," if run.floor is not None else ""
-        return (
-            f"Every cell was measured by one process{twin} and ± is the 95 % interval within it. "
-            "How much processes differ needs several rounds (`--rounds 3`)."
-        )
-    between = (
-        "A figure is the median over the rounds, each measured by a process of its own; "
-        "± is the 95 % interval between those processes."
+    if run.trust.apart is None:
+        return "± is the 95 % interval within a process."
+    return (
+        "A figure is the median over its processes; ± is its 95 % interval, which contains how far processes differ: "
+        "as far as its own do, moderated towards how far those of all cells do (empirical Bayes). One pair of equal "
+        "networks in twenty differs by more than is said here; more rounds make it less."
     )
-    return f"{between} Two make it wide: a third round narrows it much." if run.rounds == 2 else between
 
 
 def _noise(run: RunData) -> list[str]:
     notes = []
-    if run.floor is not None:
-        notes.append(
-            f"Noise floor: by its {run.floor.visits} measurements of the very same thing ({run.floor.variant}, several "
-            f"times a round), 19 of 20 pairs of measurements differ by less than {percent(run.floor.spread)}. Smaller "
-            "differences between networks mean nothing. More rounds make it better known, and narrower."
-        )
     if run.drift is not None:
         low, high = (percent(change, signed=True) for change in run.drift)
         notes.append(

@@ -21,6 +21,8 @@ FEWEST_VARIANCES = 3
 UNKNOWN_PRIOR = 4.0
 """Degrees of freedom of earlier pools that are too few to tell how much they differ: true standard deviations within a
 factor of about 1.5 of each other."""
+ALIKE = 1e6
+"""Degrees of freedom of a prior where all scatter alike: as good as endless, and a number that JSON has."""
 _SMALLEST = 1e-5
 """Of the median variance: what a smaller one counts as where logs are taken (as in limma)."""
 
@@ -33,7 +35,7 @@ class Pool(Struct, frozen=True, kw_only=True):
     freedom: float
     """Degrees of freedom that it is known by."""
     prior: float
-    """Degrees of freedom that it counts for beside a thing's own; infinite where all scatter alike."""
+    """Degrees of freedom that it counts for beside a thing's own; `ALIKE` where none scatters unlike the others."""
 
     def limit(self, confidence: float = 0.95) -> float:
         """What two further repeats of a typical thing lie within of each other, with this confidence.
@@ -89,17 +91,14 @@ def moderated(pool: Pool, variances: ArrayLike, freedoms: ArrayLike) -> tuple[ND
     """
     s2, d = (np.asarray(given, dtype=np.float64) for given in (variances, freedoms))
     own = np.where(d > 0, s2, 0.0)
-    if math.isinf(pool.prior):
-        return np.full_like(own, pool.variance), np.full_like(own, pool.freedom)
     return (pool.prior * pool.variance + d * own) / (pool.prior + d), np.minimum(pool.prior + d, pool.freedom)
 
 
 def t_quantile(freedom: ArrayLike, probability: float) -> NDArray[np.float64]:
-    """Student's t quantile, elementwise; the normal's for infinite degrees of freedom."""
-    from scipy.special import ndtri, stdtrit
+    """Student's t quantile, elementwise."""
+    from scipy.special import stdtrit
 
-    d = np.asarray(freedom, dtype=np.float64)
-    return np.where(np.isinf(d), ndtri(probability), stdtrit(np.where(np.isinf(d), 1.0, d), probability))
+    return np.asarray(stdtrit(np.asarray(freedom, dtype=np.float64), probability))
 
 
 def _prior_freedom(s2: NDArray[np.float64], d: NDArray[np.float64]) -> float:
@@ -108,10 +107,10 @@ def _prior_freedom(s2: NDArray[np.float64], d: NDArray[np.float64]) -> float:
 
     positive = s2[s2 > 0]
     if s2.size < FEWEST_VARIANCES or not positive.size:
-        return math.inf
+        return ALIKE
     logs = np.log(np.maximum(s2, _SMALLEST * np.median(positive))) - digamma(d / 2) + np.log(d / 2)
     excess = float(logs.var(ddof=1) - polygamma(1, d / 2).mean())
-    return 2 * _inverse_trigamma(excess) if excess > 0 else math.inf
+    return min(2 * _inverse_trigamma(excess), ALIKE) if excess > 0 else ALIKE
 
 
 def _inverse_trigamma(value: float) -> float:
@@ -131,7 +130,7 @@ def _inverse_trigamma(value: float) -> float:
 def _scale(s2: NDArray[np.float64], d: NDArray[np.float64], prior: float) -> float:
     """The variance s0^2 that makes s^2 / s0^2 ~ F(d, prior) likeliest: where sum(d s^2 / moderated) = sum(d)."""
     scale = float((d * s2).sum() / d.sum())
-    if math.isinf(prior) or scale == 0:
+    if prior == ALIKE or scale == 0:
         return scale
     for _ in range(200):
         factor = float((d * s2 * (prior + d) / (prior * scale + d * s2)).sum() / d.sum())
@@ -139,3 +138,12 @@ def _scale(s2: NDArray[np.float64], d: NDArray[np.float64], prior: float) -> flo
         if abs(factor - 1) < 1e-9:
             break
     return scale
+
+
+def median_variance(count: ArrayLike) -> NDArray[np.float64]:
+    """Variance of the median of so many independent values over that of one: about normal, 1/n up to two of them.
+
+    (pi/2) / (n + pi/2 - 1) is within 2 % of the exact one for odd numbers, and up to 15 % above it for even ones.
+    """
+    n = np.asarray(count, dtype=np.float64)
+    return np.where(n > 2, math.pi / 2 / (n + math.pi / 2 - 1), 1 / np.maximum(n, 1))

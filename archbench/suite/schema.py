@@ -119,7 +119,10 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ),
     ("SuiteFile", "percentiles"): "Latency percentiles to give; a high one needs many samples.",
     ("SuiteFile", "seed"): "Seed of the order, of the inputs and of the weights.",
-    ("SuiteFile", "twin"): "A network measured first, in between and last in each round: the run's noise floor.",
+    (
+        "SuiteFile",
+        "twin",
+    ): "A network measured first, in between and last: tells how far processes differ.",
     ("SuiteFile", "protocol"): "Constants of the measurement protocol that this suite changes.",
     ("SuiteFile", "decisions"): "Rows of the decision matrix.",
     ("ArchitectureEntry", "name"): "Catalogue name or alias, torchvision:NAME, timm:NAME or module:function.",

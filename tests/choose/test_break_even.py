@@ -37,17 +37,18 @@ def test_seconds_over_the_time_saved_for_an_image(tmp_path: Path) -> None:
 
 
 def test_its_interval_comes_from_both_rates(tmp_path: Path) -> None:
-    eager = cell(100.0, throughput_ci_low_img_s=1 / 0.0104, throughput_ci_high_img_s=1 / 0.0096)
+    eager = cell(100.0, throughput_ci_low_img_s=100 / 1.04, throughput_ci_high_img_s=100 * 1.04)
     compiled = cell(
         200.0,
         compile_mode="default",
         compile_cold_s=30.0,
-        throughput_ci_low_img_s=1 / 0.0053,
-        throughput_ci_high_img_s=1 / 0.0047,
+        throughput_ci_low_img_s=200 / 1.06,
+        throughput_ci_high_img_s=200 * 1.06,
     )
     (found,) = of(tmp_path, eager, compiled)
     assert found.cold is not None
-    half = math.hypot(0.0004, 0.0003)  # of the 0.005 s saved
+    # Half of what lies between the ends of 10 and of 5 ms, of the 5 ms saved.
+    half = math.hypot(0.010 * (1.04 - 1 / 1.04) / 2, 0.005 * (1.06 - 1 / 1.06) / 2)
     assert found.cold.low == pytest.approx(30 / (0.005 + half))
     assert found.cold.high == pytest.approx(30 / (0.005 - half))
     assert found.warm is None

@@ -1,4 +1,4 @@
-"""A cell's processes together: medians, intervals between processes, worst cases, and the run's noise floor."""
+"""A cell's processes together: medians, moderated intervals between processes, worst cases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import GAIN, make_environment, make_record, make_rows, make_run, make_suite
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
 import archbench
-from archbench.choose.summary import noise_floor, process_interval, summarise
+from archbench.choose.summary import half_intervals, spreads_of, summarise
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
+from archbench.results.spread import Spread
+from archbench.stats.moderation import Pool
 
 
 def summary_of(root: Path, *rows: Record) -> pd.DataFrame:
@@ -35,51 +40,91 @@ def test_columns_are_the_rows_and_the_added_ones(tmp_path: Path) -> None:
 def test_a_single_process_keeps_its_own_figures(tmp_path: Path) -> None:
     cell = one_cell(tmp_path, {})
     row = make_record()
-    for name in ("latency_median_s", "latency_ci_low_s", "latency_ci_high_s", "throughput_ci_high_img_s", "params"):
+    for name in ("latency_median_s", "throughput_img_s", "params"):
         assert cell[name] == pytest.approx(getattr(row, name))
-    assert cell["rank_latency_low_s"] == pytest.approx(row.latency_ci_low_s)
+    # Its own interval, in the middle of which the figure is put: the ± of a ratio has to be one number.
+    assert row.latency_ci_low_s is not None
+    assert row.latency_ci_high_s is not None
+    assert cell["rank_latency_s"] / cell["rank_latency_low_s"] == pytest.approx(
+        math.sqrt(row.latency_ci_high_s / row.latency_ci_low_s)
+    )
+    assert cell["rank_latency_s"] ** 2 == pytest.approx(cell["rank_latency_low_s"] * cell["rank_latency_high_s"])
     assert (cell["status"], cell["verdict"], cell["reasons"]) == ("ok", "ok", ())
     assert (cell["processes"], cell["processes_used"]) == (1, 1)
 
 
-def test_three_processes_give_students_interval_on_logs(tmp_path: Path) -> None:
+def test_alone_a_cell_has_students_interval_on_logs(tmp_path: Path) -> None:
     times = [0.010, 0.011, 0.0105]
     cell = one_cell(
         tmp_path,
         *({"latency_median_s": t, "latency_ci_low_s": t * 0.999, "latency_ci_high_s": t * 1.001} for t in times),
     )
-    logs = np.log(times)
-    half = 4.302653 * logs.std(ddof=1) / math.sqrt(3)  # t(0.975, 2)
+    # t(0.975, 2), and the variance of a median of three; the figure is in the middle.
+    half = 4.302653 * np.log(times).std(ddof=1) * math.sqrt(math.pi / 2 / (2 + math.pi / 2))
     assert cell["latency_median_s"] == pytest.approx(0.0105)
-    assert cell["latency_ci_low_s"] == pytest.approx(math.exp(logs.mean() - half), rel=1e-6)
-    assert cell["latency_ci_high_s"] == pytest.approx(math.exp(logs.mean() + half), rel=1e-6)
+    assert cell["latency_ci_low_s"] == pytest.approx(0.0105 * math.exp(-half), rel=1e-5)
+    assert cell["latency_ci_high_s"] == pytest.approx(0.0105 * math.exp(half), rel=1e-5)
 
 
 def test_agreeing_processes_are_no_surer_than_their_own_intervals(tmp_path: Path) -> None:
     own = {"latency_median_s": 0.01, "latency_ci_low_s": 0.0098, "latency_ci_high_s": 0.0102}
     cell = one_cell(tmp_path, own, own, own, own)
-    assert cell["latency_ci_high_s"] / cell["latency_median_s"] == pytest.approx(1.02 ** (1 / 2), rel=1e-3)
+    share = math.sqrt(math.pi / 2 / (3 + math.pi / 2))  # of the variance of one, that of a median of four
+    assert cell["latency_ci_high_s"] / cell["latency_median_s"] == pytest.approx(1.02**share, rel=1e-3)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    groups, processes = 4000, 3
-    value = rng.normal(0, 0.05, groups * processes)
-    group = np.repeat(np.arange(groups), processes)
-    nothing = np.full(value.size, np.nan)
-    middle = np.median(value.reshape(groups, processes), axis=1)
-    low, high = process_interval(value, nothing, nothing, group, middle)
-    assert (low <= np.exp(middle)).all()
-    assert (high >= np.exp(middle)).all()
-    assert 0.94 < np.mean((low < 1) & (high > 1)) < 0.965
+def test_an_interval_is_moderated_and_no_narrower_than_the_processes_own() -> None:
+    pool = Pool(variance=4e-4, freedom=12.0, prior=6.0)
+    count = np.array([2, 1, 0, 2])
+    half = half_intervals(count, np.array([1e-4, 0.0, 0.0, 1e-4]), np.array([0.0, 0.0, 0.0, 0.5]), pool)
+    moderated = (6 * 4e-4 + 1e-4) / 7
+    assert half[0] == pytest.approx(stats.t.ppf(0.975, 7) * math.sqrt(moderated / 2))
+    assert half[1] == pytest.approx(stats.t.ppf(0.975, 6) * 0.02)
+    assert math.isnan(half[2])
+    assert half[3] == pytest.approx(0.5 / math.sqrt(2))
+    alone = half_intervals(np.array([1, 1]), np.zeros(2), np.array([0.01, 0.0]), None)
+    assert alone[0] == 0.01
+    assert math.isnan(alone[1])
 
 
-def test_interval_leaves_out_processes_without_a_figure() -> None:
-    value = np.array([np.nan, 0.0, np.nan, -np.inf])
-    below, above = np.array([np.nan, -0.1, np.nan, np.nan]), np.array([np.nan, 0.2, np.nan, np.nan])
-    low, high = process_interval(value, below, above, np.array([0, 0, 1, 1]), np.array([0.0, np.nan]))
-    np.testing.assert_allclose(low, [math.exp(-0.1), np.nan])
-    np.testing.assert_allclose(high, [math.exp(0.2), np.nan])
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1e6), st.floats(0, 1e3)), min_size=1, max_size=9),
+    st.floats(0, 1e6), st.floats(1, 1e6), st.floats(1e-2, 1e6),
+)  # fmt: skip
+def test_no_interval_leaves_the_positive_numbers(
+    cells: list[tuple[int, float, float]], variance: float, freedom: float, prior: float
+) -> None:
+    count, variances, own = (np.array(column) for column in zip(*cells, strict=True))
+    half = half_intervals(count, variances, own, Pool(variance=variance, freedom=freedom, prior=prior))
+    assert (np.isnan(half) == (count == 0) & (own == 0)).all()
+    for figure in (1e-12, 1e12):
+        low, high = figure * np.exp(-half[count > 0]), figure * np.exp(half[count > 0])
+        assert ((low > 0) & (low <= high) & np.isfinite(high) & np.isfinite(1 / low)).all()
+
+
+def test_cells_that_share_a_process_count_once(tmp_path: Path) -> None:
+    rows = [
+        make_record(round=number, cell_id=f"{name}@batch_size={batch},{rest}", latency_median_s=0.01 * wide**number)
+        for name, rest, wide in (("a", "precision=fp32,x", 1.01), ("a", "precision=amp-bf16,x", 1.02), ("b", "x", 1.03))
+        for batch in (1, 8)
+        for number in range(3)
+    ]
+    (spread,) = spreads_of(archbench.load(make_run(tmp_path, [*rows, make_record(cell_id="once")]))).values()
+    assert spread.latency is not None
+    assert spread.groups == 2
+    assert spread.latency.freedom == 4
+
+
+def test_only_rows_fit_to_be_compared_tell_how_processes_differ(tmp_path: Path) -> None:
+    unfit = [
+        make_record(round=1, latency_median_s=9.0, verdict="invalid"),
+        make_record(cell_id="other", verdict="invalid"),
+        make_record(cell_id="other", round=1, status="oom"),
+    ]
+    (spread,) = spreads_of(archbench.load(make_run(tmp_path / "some", [make_record(), *unfit]))).values()
+    assert spread == Spread()
+    (spread,) = spreads_of(archbench.load(make_run(tmp_path / "none", unfit))).values()
+    assert spread == Spread()
 
 
 def test_one_slow_process_does_not_move_the_figure(tmp_path: Path) -> None:
@@ -166,21 +211,6 @@ def test_cells_and_runs_stay_apart_whatever_the_frames_index(tmp_path: Path) -> 
     assert list(summary["processes"]) == [1, 1, 1]
 
 
-def test_the_twins_spread_is_the_noise_floor(tmp_path: Path) -> None:
-    times = {0: (0.0100, 0.0102, 0.0101), 1: (0.0200, 0.0200, 0.0200)}  # rounds differ, visits hardly
-    rows = [
-        make_record(round=number, visit=visit, latency_median_s=time, canary_s=None)
-        for number, visits in times.items()
-        for visit, time in enumerate(visits)
-    ]
-    floor = noise_floor(archbench.load(make_run(tmp_path, [*rows, make_record(cell_id="other")])))
-    assert floor is not None
-    # Steps of 1 %: a variance of 1e-4 in one round and 0 in the other; t of four degrees of freedom is 2.776.
-    assert floor.spread == pytest.approx(2.776 * math.sqrt(2 * 0.5e-4), rel=0.03)
-    assert (floor.variant, floor.visits, floor.drift_corrected) == ("resnet50", 6, False)
-    assert noise_floor(archbench.load(make_run(tmp_path / "none", [make_record(), make_record(round=1)]))) is None
-
-
 def test_a_whole_run_comes_out_as_it_was_made(tmp_path: Path) -> None:
     suite = make_suite(rounds=5)
     rows = list(make_rows(suite, make_environment(), noise=0.01, drift=0.05))
@@ -192,6 +222,9 @@ def test_a_whole_run_comes_out_as_it_was_made(tmp_path: Path) -> None:
     for setting, gain in GAIN.items():
         ratio = fast.xs("fp32", level="setting") / fast.xs(setting, level="setting")
         np.testing.assert_allclose(ratio, gain, rtol=0.05)
-    floor = noise_floor(archbench.load(tmp_path / "example" / "20250102T030405Z-0123abcd"))
-    assert floor is not None
-    assert 0.02 < floor.spread < 0.045  # 95 % of |differences| of two processes with an sd of 1 %: 2.8 %
+    (spread,) = spreads_of(archbench.load(tmp_path / "example" / "20250102T030405Z-0123abcd")).values()
+    assert spread.latency is not None
+    assert math.sqrt(spread.latency.variance) == pytest.approx(0.01, rel=0.1)
+    # Five networks, two phases, four settings of which training cannot be compiled under one; batches and eager
+    # precisions share their processes: 5 x (3 + 2).
+    assert spread.groups == 25

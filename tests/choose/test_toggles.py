@@ -11,7 +11,7 @@ from builders import GAIN, SETTINGS, make_environment, make_record, make_rows, m
 
 import archbench
 from archbench.choose.cell_summary import CellSummary, cell_summaries
-from archbench.choose.summary import noise_floor, summarise
+from archbench.choose.summary import summarise
 from archbench.choose.toggles import Best, Gain, Measure, alike, best_setting, costs, gain, steps
 from archbench.model.record import Record
 
@@ -22,8 +22,8 @@ def outcomes_of(root: Path, *rows: Record) -> tuple[CellSummary, ...]:
     return cell_summaries(summarise(archbench.load(make_run(root, rows))))
 
 
-def bests(cells: tuple[CellSummary, ...], floor: float | None, measure: Measure = "latency") -> list[Best]:
-    return [best for group in alike(cells) if (best := best_setting(group, floor, measure))]
+def bests(cells: tuple[CellSummary, ...], measure: Measure = "latency") -> list[Best]:
+    return [best for group in alike(cells) if (best := best_setting(group, measure))]
 
 
 def row(setting: str, **fields: Any) -> Record:
@@ -113,7 +113,7 @@ def test_what_is_not_alike_or_not_fit_is_not_compared(tmp_path: Path) -> None:
         row("compiled", status="oom"),
     )
     assert steps(alike(cells), LADDER) == []
-    assert bests(cells, 0.01) == []
+    assert bests(cells) == []
 
 
 def test_the_best_setting_is_named_with_those_it_cannot_be_told_from(tmp_path: Path) -> None:
@@ -124,14 +124,12 @@ def test_the_best_setting_is_named_with_those_it_cannot_be_told_from(tmp_path: P
         row("amp-nhwc", **timed(0.0100, 1.001)),
         row("compiled", **timed(0.0099, 1.03)),
     )
-    (best,) = bests(cells, floor=0.0)
+    (best,) = bests(cells)
     assert best.cell.setting_label == "compiled"
     assert best.gain is not None
     assert best.gain.ratio == pytest.approx(0.020 / 0.0099)
     # Told from neither: its own interval is wide.
     assert [one.setting_label for one in best.tied] == ["amp-nhwc", "amp"]
-    (coarse,) = bests(cells, floor=1.5)
-    assert [one.setting_label for one in coarse.tied] == ["amp-nhwc", "amp", "fp32"]
 
 
 def test_throughput_has_a_best_of_its_own(tmp_path: Path) -> None:
@@ -140,7 +138,7 @@ def test_throughput_has_a_best_of_its_own(tmp_path: Path) -> None:
         return {"throughput_img_s": value, **ends}
 
     cells = outcomes_of(tmp_path, row("fp32", **timed(0.01), **rate(100)), row("amp", **timed(0.02), **rate(250)))
-    (fastest,), (most) = bests(cells, 0.0), bests(cells, 0.0, "throughput")
+    (fastest,), (most) = bests(cells), bests(cells, "throughput")
     assert fastest.cell.setting_label == "fp32"
     assert fastest.gain is None
     ((setting, ratio),) = ((one.cell.setting_label, one.gain.ratio) for one in most if one.gain)
@@ -166,14 +164,11 @@ def test_gains_are_ratios_of_times_with_intervals_of_independent_logs() -> None:
     assert gain(base, cell()) is None
 
 
-def test_a_gain_is_told_from_one_only_beyond_floor_and_interval() -> None:
-    assert Gain(ratio=1.2, low=1.1, high=1.3).exceeds(0.05)
-    assert Gain(ratio=0.8, low=0.75, high=0.85).exceeds(0.05)
-    assert not Gain(ratio=1.2, low=0.9, high=1.5).exceeds(0.05)
-    assert not Gain(ratio=1.2, low=1.1, high=1.3).exceeds(0.25)
-    assert Gain(ratio=1.2, low=1.1, high=1.3).exceeds(None)
-    assert Gain(ratio=1.2).exceeds(0.1)
-    assert not Gain(ratio=1.2).exceeds(None)
+def test_a_gain_is_told_from_one_only_beyond_its_interval() -> None:
+    assert Gain(ratio=1.2, low=1.1, high=1.3).told
+    assert Gain(ratio=0.8, low=0.75, high=0.85).told
+    assert not Gain(ratio=1.2, low=0.9, high=1.5).told
+    assert not Gain(ratio=1.2).told
 
 
 def test_gains_beyond_any_float_stay_numbers(tmp_path: Path) -> None:
@@ -197,12 +192,10 @@ def test_numerics_stand_beside_the_gain(tmp_path: Path) -> None:
     assert found["compiled"].gain is None
 
 
-def test_a_run_on_a_gpu_with_a_floor_of_its_twin(tmp_path: Path) -> None:
+def test_a_run_on_a_gpu(tmp_path: Path) -> None:
     suite, gpu = make_suite(), make_environment("cuda:0")
     run = archbench.load(make_run(tmp_path, list(make_rows(suite, gpu)), suite=suite, environment=gpu))
-    floor = noise_floor(run)
-    assert floor is not None
-    found = bests(cell_summaries(summarise(run)), floor.spread)
+    found = bests(cell_summaries(summarise(run)))
     compiled = [one for one in found if one.cell.phase == "inference" and one.cell.setting_label == "compiled"]
     assert len(compiled) > 5
     # Where the fastest is suspect and cannot be told from the best that is `ok`, it is tied with that one.
@@ -237,7 +230,7 @@ def test_a_suspect_setting_is_best_only_where_it_is_told_from_the_others(
         cell("bf16", 0.06, 0.059, 0.061),
         cell("default", *suspect, "suspect"),
     )
-    (found,) = bests(cells, 0.02)
+    (found,) = bests(cells)
     assert best in (found.cell.precision, found.cell.compile_mode)
     assert (best == "fp32") == found.cell.is_plain
 

@@ -117,7 +117,7 @@ def test_what_the_gate_learnt_of_this_hardware_is_a_floor(
 
     monkeypatch.chdir(tmp_path)
     sides = [run(tmp_path / name, measured(times(middle, 6, 0.002, seed))) for name, middle, seed in SIDES]
-    assert "nothing tells how far apart" in " ".join(compare(capsys, *sides)[1].split())
+    assert "processes, 1 group): a smaller difference" in " ".join(compare(capsys, *sides)[1].split())
     times_s = tuple(0.01 * math.exp(0.01 * (-1) ** number) for number in range(12))
     learnt = Learnt(began="2026-03-01T10:00:00", log_ratios=(0.0,) * 12, base_s=times_s)
     cell_noise = CellNoise(cell_id="any", subject="any", turns=30, turn_s=0.1, gates=(learnt,))

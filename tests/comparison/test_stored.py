@@ -51,20 +51,21 @@ def test_each_cell_is_judged_by_its_own_processes(tmp_path: Path) -> None:
     assert slow.ci_low < slow.ratio < slow.ci_high
     assert (slow.pairs, slow.base.processes, slow.head.processes) == (8, 8, 8)
     assert slow.base.process_times_s == pytest.approx(STEADY)
+    # Of the processes of all cells but `d`, whose two lie 4 % apart: 2.8 times about 0.3 %.
     assert answer.floor is not None
-    assert answer.floor.spread == pytest.approx(0.012)
-    assert answer.floor.origin == "the head's twin resnet50"
+    assert 0.008 < answer.floor.spread < 0.012
+    assert re.fullmatch(r"the (base|head)'s processes, 5 groups", answer.floor.origin)
     assert (answer.kind, answer.regressed, answer.exit_code()) == ("stored", True, 1)
 
 
 def test_it_always_says_that_the_baseline_is_stored_and_what_its_floor_is(tmp_path: Path) -> None:
     with_floor = both(tmp_path, [*twin(0.02), *measured(STEADY)], [*twin(0.01), *measured(AGAIN)])
     assert "baseline is stored, from 2025-01-02 03:04 UTC" in with_floor.notes[0]
-    assert "noise floor is 2.0 % (the base's twin resnet50)" in with_floor.notes[0]
-    without = both(tmp_path, measured(STEADY), measured(SLOWER))
+    assert re.search(r"noise floor is 0\.\d+ % \(the (base|head)'s processes, 2 groups\)", with_floor.notes[0])
+    without = both(tmp_path, measured(STEADY[:1]), measured(SLOWER[:1]))
     assert "baseline is stored" in without.notes[0]
     assert "No noise floor is known" in without.notes[0]
-    assert codes(without) == {"resnet50": "no_floor"}
+    assert codes(without) == {"resnet50": "one_process"}
     assert without.exit_code() == 0
     assert without.exit_code(strict=True) == 3
 
@@ -328,7 +329,8 @@ def test_what_all_cells_share_is_said(tmp_path: Path) -> None:
     names = [f"net{number}" for number in range(6)]
     base = [row for name in names for row in measured(STEADY, cell(name))]
     head = [row for name in names for row in measured(times(0.0102, 8, 0.003, seed=7), cell(name))]
-    answer = both(tmp_path, base, head)
+    # Sessions that lie 5 % apart: no cell is called slower for what all of them share.
+    answer = both(tmp_path, base, head, floors=[Floor(spread=0.05, origin="gate --aa of 2026-03-01")])
     assert "Over all 6 cells together: +2.0 % time in the head, not shown to exceed 3.0 %." in answer.notes
     assert answer.exit_code() == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shlex
 from itertools import pairwise
@@ -21,6 +22,9 @@ from archbench.rendering import Report, build_report, read_run, write_report
 from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
 from archbench.rendering.content import Code, Fold, Section, Table
 from archbench.rendering.figures import phase_sections
+from archbench.rendering.html import render_html
+from archbench.rendering.latex import render_latex
+from archbench.rendering.markdown import render_markdown
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData
@@ -153,7 +157,7 @@ def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
     slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
     table = tables(section(report_of(tmp_path, *rows, slow, percentiles=(95,)), "Inference"))[0]
-    assert [(row[3].split()[0], row[4]) for row in table.rows if row[0] == "slow"] == [("10", "20.0")]
+    assert [(row[3].split()[0], row[4]) for row in table.rows if row[0] == "slow"] == [("10.00", "20.0")]
 
 
 def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
@@ -234,7 +238,7 @@ def test_gpu_runs_show_reserved_memory_labels_and_raw_times(tmp_path: Path) -> N
     assert "held by the allocator" in texts(section(report, "Inference"))
     trust = texts(section(report, "How far to trust this"))
     assert "corrected" not in trust
-    assert "± is the 95 % interval within it" in trust
+    assert "± is the interval within the process" in trust
     assert "GPU | NVIDIA H200, 140 GiB, power limit 700 W, MIG off" in texts(section(report, "Machine"))
 
 
@@ -449,14 +453,16 @@ def test_a_merged_file_stands_for_its_run(tmp_path: Path) -> None:
     assert write_report(run / "results.parquet") == run / "report.md"
 
 
-def test_the_noise_floor_is_told(tmp_path: Path) -> None:
+def test_trust_is_stated_once_and_alike_in_every_format(tmp_path: Path) -> None:
     measured = read_run(small_run(tmp_path))
-    assert measured.floor is not None
+    assert measured.trust.apart is not None
     assert measured.drift is not None
-    trust = texts(section(build_report(measured), "How far to trust this"))
-    assert "Noise floor: by its 60 measurements of the very same thing (resnet18, several times a round)" in trust
-    quiet: RunData = msgspec.structs.replace(measured, floor=None, drift=None, corrected=False)
-    assert "Noise floor" not in texts(section(build_report(quiet), "How far to trust this"))
+    report = build_report(measured)
+    assert measured.trust.statement in texts(section(report, "How far to trust this"))
+    for render in (render_markdown, render_html, render_latex):
+        assert measured.trust.statement in html.unescape(render(report)), render.__name__
+    quiet: RunData = msgspec.structs.replace(measured, drift=None, corrected=False)
+    assert "fixed kernel" not in texts(section(build_report(quiet), "How far to trust this"))
     assert len(phase_sections(quiet)) == 2
 
 
@@ -466,11 +472,13 @@ def test_the_page_on_columns_is_current() -> None:
     assert tuple(SAMPLE_COLUMNS) == Sample.__struct_fields__
 
 
-def test_of_one_round_the_interval_is_said_to_be_of_one_process_whatever_the_twin(tmp_path: Path) -> None:
-    """The twin alone has several processes in a round; ± of every other cell is within its one."""
+def test_of_one_round_the_twin_alone_tells_how_processes_differ(tmp_path: Path) -> None:
     suite = make_suite(rounds=1)
     report = build_report(read_run(make_run(tmp_path, list(make_rows(suite)), suite=suite)))
     said = texts(section(report, "How far to trust this"))
-    assert "Every cell was measured by one process, but for the twin resnet18, and ± is the 95 % interval" in said
-    assert "between those processes" not in said
-    assert "Times and rates below" not in said
+    # The twin's groups: two phases, with the settings that do not share a process.
+    assert "Known from 5 groups of cells that more than one process measured." in said
+    rows = [row for row in make_rows(suite) if row.visit == 0]
+    report = build_report(read_run(make_run(tmp_path / "bare", rows, suite=suite)))
+    said = texts(section(report, "How far to trust this"))
+    assert "Every cell was measured by one process: how far processes differ is not known" in said

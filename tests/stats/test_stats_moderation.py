@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from stats_simulations import script
 
-from archbench.stats.moderation import Pool, joined, moderated, pooled, t_quantile
+from archbench.stats.moderation import ALIKE, Pool, joined, median_variance, moderated, pooled
 
 variances = st.lists(st.floats(0, 1e6), min_size=1, max_size=30)
 
@@ -37,7 +37,7 @@ def test_two_repeats_give_students_t_with_one_degree_of_freedom() -> None:
 def test_no_repeat_tells_nothing_and_equal_ones_tell_nought() -> None:
     assert pooled([], []) is None
     assert pooled([1.0, 2.0], [0, 0]) is None
-    assert pooled([0.0, 0.0, 0.0, 0.0], [2] * 4) == Pool(variance=0.0, freedom=8, prior=math.inf)
+    assert pooled([0.0, 0.0, 0.0, 0.0], [2] * 4) == Pool(variance=0.0, freedom=8, prior=ALIKE)
     for wrong in (-1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="variance"):
             pooled([wrong], [1])
@@ -47,8 +47,8 @@ def test_variances_that_are_alike_are_averaged_by_their_degrees_of_freedom() -> 
     pool = pooled([1.0, 2.0, 1.5], [1, 2, 5])
     assert pool is not None
     assert pool.variance == pytest.approx((1 + 4 + 7.5) / 8)
-    assert (pool.freedom, pool.prior) == (8, math.inf)
-    assert moderated(pool, [1.0, 9.0], [1, 5])[0] == pytest.approx([pool.variance] * 2)
+    assert (pool.freedom, pool.prior) == (8, ALIKE)
+    assert moderated(pool, [1.0, 9.0], [1, 5])[0] == pytest.approx([pool.variance] * 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("prior", [3.0, 10.0, math.inf])
@@ -88,7 +88,7 @@ def test_a_pool_scales_with_its_unit_and_stays_among_its_variances(s2: list[floa
 
 
 def test_earlier_pools_count_for_as_much_as_they_resemble_each_other() -> None:
-    own = Pool(variance=1.0, freedom=8.0, prior=math.inf)
+    own = Pool(variance=1.0, freedom=8.0, prior=ALIKE)
     alike = [Pool(variance=4.0 + 0.1 * number, freedom=12.0, prior=5.0) for number in range(4)]
     unlike = [Pool(variance=4.0 ** (number - 1.5), freedom=12.0, prior=5.0) for number in range(4)]
     by_alike, by_unlike = joined(own, alike), joined(own, unlike)
@@ -104,6 +104,17 @@ def test_earlier_pools_count_for_as_much_as_they_resemble_each_other() -> None:
     assert few.freedom == 12.0  # one run does not tell how much runs differ: it counts for four degrees
 
 
-def test_the_quantile_of_endless_degrees_is_the_normals() -> None:
-    found = t_quantile([1.0, 5.0, math.inf], 0.975)
-    assert found == pytest.approx([stats.t.ppf(0.975, 1), stats.t.ppf(0.975, 5), stats.norm.ppf(0.975)])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 20])
+def test_the_variance_of_a_median(count: int) -> None:
+    medians = np.median(np.random.default_rng(3).normal(size=(100_000, count)), axis=1)
+    found = float(median_variance(count)) / medians.var()
+    assert 0.97 < found < (1.03 if count % 2 or count == 2 else 1.16)
+
+
+@pytest.mark.parametrize(("groups", "unequal"), [(6, 0.0), (6, 0.6), (40, 0.3)])
+def test_intervals_and_the_statement_hold_as_often_as_they_say(groups: int, unequal: float) -> None:
+    found = script("simulated_spread").simulated(
+        np.random.default_rng(5), runs=300, groups=groups, visits=2, unequal=unequal
+    )
+    assert 0.90 < found.covered < 0.97
+    assert 0.02 < found.beyond < 0.09
