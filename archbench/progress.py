@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -51,7 +51,44 @@ class _TimeLeft(ProgressColumn):
         return Text(str(timedelta(seconds=self.seconds)), style="progress.remaining")
 
 
-class RunProgress:
+class _Progress:
+    """Lines on stderr and, where one can be drawn, a bar below them. With `shown` false, silent.
+
+    A log is no terminal even where FORCE_COLOR makes rich take it for one. In a notebook rich draws by ipywidgets
+    alone; where they are missing, there are lines without a bar.
+    """
+
+    def __init__(self, shown: bool | None, note: Iterable[str], *columns: ProgressColumn, idle: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=shown is False)
+        notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
+        terminal = sys.stderr.isatty() and self._console.is_terminal and not self._console.is_dumb_terminal
+        self._live = notebook or terminal
+        self._note = note
+        self._bar = Progress(
+            _Label(),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            *columns,
+            console=self._console,
+            disable=idle or not self._live,
+            transient=True,
+            expand=True,
+        )
+
+    def __enter__(self) -> Self:
+        for line in self._note:
+            self._say(line)
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+
+class RunProgress(_Progress):
     """Shows the messages of a run of `total` cells, of which some are `left` and take about as long as `expected`.
 
     In a terminal or a notebook a bar, and a line for every row; elsewhere, as in a log, the lines alone, each with its
@@ -68,36 +105,13 @@ class RunProgress:
         passed_over: Sequence[Path] = (),
         shown: bool | None = None,
     ) -> None:
-        self._console, self._live = _stderr(shown)
-        self._note = _note(run, total, left, expected, passed_over)
         self._expected = expected
         self._left = _TimeLeft(Countdown(expected))
         self._total, self._done = total, total - left
-        self._bar = Progress(
-            _Label(),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            self._left,
-            console=self._console,
-            disable=not self._live or not left,
-            transient=True,
-            expand=True,
-        )
+        note = _note(run, total, left, expected, passed_over)
+        super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left)
         self._cells = self._bar.add_task("cells", total=total, completed=total - left)
         self._cell = ""
-
-    def __enter__(self) -> RunProgress:
-        for line in self._note:
-            self._say(line)
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def show(self, event: Event) -> None:
         """Take in what happens."""
@@ -128,9 +142,6 @@ class RunProgress:
             took_s=round(took_s, 1),
         )
 
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
-
 
 class _Label(ProgressColumn):
     """What is being measured; where the line is short it gives way, and no figure does."""
@@ -141,17 +152,6 @@ class _Label(ProgressColumn):
     def render(self, task: Task) -> Text:
         """What rich asks for."""
         return Text(task.description)
-
-
-def _stderr(shown: bool | None) -> tuple[Console, bool]:
-    """Where progress is told, and whether a bar can be drawn there.
-
-    A log is none even where FORCE_COLOR makes rich take it for a terminal. In a notebook rich draws by ipywidgets
-    alone; where they are missing, there are lines without a bar.
-    """
-    console = Console(stderr=True, highlight=False, quiet=shown is False)
-    notebook = console.is_jupyter and find_spec("ipywidgets") is not None
-    return console, notebook or (sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal)
 
 
 def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: Sequence[Path]) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: S
         yield f"archbench: older runs alike, left as they are: {', '.join(map(str, passed_over))}"
 
 
-class PairProgress:
+class PairProgress(_Progress):
     """Shows pairs as they are finished, after the `done` ones of an earlier session.
 
     In a terminal a bar; elsewhere a line now and then. Processes that failed have a line in any case. With `shown`
@@ -174,33 +174,11 @@ class PairProgress:
     """
 
     def __init__(self, place: Path, *, done: int, shown: bool | None = None) -> None:
-        self._console, self._live = _stderr(shown)
-        self._note = f"archbench: resuming {place}: {done} pairs are done" if done else ""
+        note = [f"archbench: resuming {place}: {done} pairs are done"] if done else []
+        outlook = TextColumn("{task.fields[outlook]}")
+        super().__init__(shown, note, TextColumn("pairs"), TimeElapsedColumn(), outlook)
         self._said_at = time.monotonic()
-        self._bar = Progress(
-            _Label(),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("pairs"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[outlook]}"),
-            console=self._console,
-            disable=not self._live,
-            transient=True,
-            expand=True,
-        )
         self._pairs = self._bar.add_task("pairs", total=None, outlook="")
-
-    def __enter__(self) -> PairProgress:
-        if self._note:
-            self._say(self._note)
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
     def show(self, told: PairDone) -> None:
         """Take in a finished pair."""
@@ -217,9 +195,6 @@ class PairProgress:
             rows = told.pair.rows
             side = ("base", "head")[index] if len({row.cell_id for row in rows}) == 1 else f"cell {index + 1}"
             self._say(f"{short_id(rows[index].cell_id)} ({side}): {how}")
-
-    def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
 
 
 class PhaseLine:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,25 +23,20 @@ def catalogue_columns() -> Iterable[str]:
     return (*LISTED, *COUNTED)
 
 
+def _columns(help: str, words: Callable[[], Iterable[str]] = column_names, metavar: str = "COLUMN") -> Any:
+    return typer.Option(metavar=metavar, help=help, autocompletion=completing(words))
+
+
+_where = partial(_columns, metavar="EXPR")
+
+
 def list_command(
     family: Annotated[str | None, typer.Option(help="Only this family: resnet, densenet, ...")] = None,
     source: Annotated[str | None, typer.Option(help="Only from torchvision, timm or archbench.")] = None,
     where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR",
-            help="A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.",
-            autocompletion=completing(catalogue_columns),
-        ),
+        list[str] | None, _where("A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.", catalogue_columns)
     ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Smallest first; -COLUMN: largest first.",
-            autocompletion=completing(catalogue_columns),
-        ),
-    ] = None,
+    sort: Annotated[str | None, _columns("Smallest first; -COLUMN: largest first.", catalogue_columns)] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the catalogue: family, year, parameters, GMACs and published top-1 of every named network."""
@@ -120,32 +116,13 @@ def pick_command(
         list[Path], typer.Argument(metavar="RUN...", help="Runs' directories or results files; several are merged.")
     ],
     where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR",
-            help="A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.",
-            autocompletion=completing(column_names),
-        ),
+        list[str] | None, _where("A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.")
     ] = None,
-    minimize: Annotated[
-        list[str] | None,
-        typer.Option(metavar="COLUMN", help="Smallest first.", autocompletion=completing(column_names)),
-    ] = None,
-    maximize: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Largest first. Several goals give the Pareto front.",
-            autocompletion=completing(column_names),
-        ),
-    ] = None,
+    minimize: Annotated[list[str] | None, _columns("Smallest first.")] = None,
+    maximize: Annotated[list[str] | None, _columns("Largest first. Several goals give the Pareto front.")] = None,
     across: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="COLUMN",
-            help="Rank rows together that differ in batch_size, precision, ...",
-            autocompletion=completing(lambda: RANKING_KEYS),
-        ),
+        _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of a shortlist to print.")] = 10,
     as_json: AsJson = False,

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from archbench.catalog import facts
+from archbench.model.errors import UsageError
 from archbench.model.suite import Suite
 from archbench.suite.check import checked, selects
-from archbench.suite.document import read_document
-from archbench.suite.from_words import suite_from_entry, suite_from_names
+from archbench.suite.document import ValuePath, read_document
 from archbench.suite.schema import json_schema
 
 __all__ = ["is_suite_path", "json_schema", "lines_of", "load_suite", "selects", "suite_from_entry", "suite_from_names"]
+
+QUICK = "quick"
+"""Name of a suite that was never given one."""
+QUICK_PROTOCOL = {
+    "warmup_block": 5,
+    "warmup_level_change": 0.05,
+    "target_half_width": 0.05,
+    "slow_step_s": 0.04,
+    "max_sampling_s": 0.6,
+    "max_throughput_s": 0.6,
+}
+"""Who names networks wants to know which is faster, and soon; who wants the last per cent writes a suite. Steps from
+40 ms are slow here: twelve of them, in six blocks, give an interval."""
 
 
 def load_suite(path: str | Path, *, allow_code: bool = False) -> Suite:
@@ -57,3 +72,51 @@ def is_suite_path(word: str) -> bool:
         return Path(word).is_file()
     except (OSError, ValueError):  # no file can have this name
         return False
+
+
+def suite_from_names(
+    names: Iterable[str | Mapping[str, Any]],
+    axes: Mapping[str, str] | None = None,
+    *,
+    metrics: str | None = None,
+    allow_code: bool = False,
+) -> Suite:
+    """Build the suite that `archbench run resnet50 densenet121 --batch-size 1,8` means.
+
+    A network may also be what a suite file says of one: `{"name": "lenet5", "num_classes": 100}`.
+    `axes` maps names of `archbench.model.suite.Axes` to comma-separated values as typed (`{"batch_size": "1,8"}`);
+    an absent axis has its default. Raises `UsageError` naming the option at fault.
+    """
+    words = list(names)
+    if not words:
+        raise UsageError("no networks named; give a suite file or names, such as resnet50")
+    given = {axis: _values(text) for axis, text in (axes or {}).items()}
+    value: dict[str, Any] = {"suite": QUICK, "architectures": words, "axes": given, "protocol": QUICK_PROTOCOL}
+    if metrics is not None:
+        value["metrics"] = _values(metrics)
+    return checked(value, _CommandLine(), allow_code=allow_code)
+
+
+def suite_from_entry(entry: Mapping[str, Any], axes: Mapping[str, list[Any]], *, allow_code: bool = False) -> Suite:
+    """The suite of one architecture, with what a suite file may give it, and the values of axes.
+
+    Raises `UsageError` for what no suite may say.
+    """
+    value = {"suite": QUICK, "architectures": [dict(entry)], "axes": dict(axes)}
+    return checked(value, _CommandLine(), allow_code=allow_code)
+
+
+class _CommandLine:
+    """Where the values came from, for error messages: options have names, arguments speak for themselves."""
+
+    def error(self, path: ValuePath, what: str, *, at_key: bool = False, offset: int = 0) -> UsageError:
+        if path[:1] == ("architectures",):
+            return UsageError(what)
+        option = str(path[1] if path[0] == "axes" and len(path) > 1 else path[0]).replace("_", "-")
+        return UsageError(f"--{option}: {what.split(': ', 1)[-1]}")
+
+
+def _values(text: str) -> list[int | str]:
+    """The comma-separated values of an option; numbers as numbers, so that `08` or `1.5` is refused as a batch."""
+    words = [word.strip() for word in text.split(",")]
+    return [int(word) if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", word) else word for word in words if word]

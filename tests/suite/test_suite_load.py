@@ -20,9 +20,8 @@ from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
-from archbench.suite import is_suite_path, load_suite, read_suite, selects, suite_from_names
+from archbench.suite import QUICK_PROTOCOL, is_suite_path, load_suite, read_suite, selects, suite_from_names
 from archbench.suite.document import read_document
-from archbench.suite.from_words import QUICK_PROTOCOL
 
 
 def load(text: str, folder: Path, *, allow_code: bool = False) -> Suite:
