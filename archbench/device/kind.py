@@ -1,6 +1,6 @@
 """What a kind of device is to whoever measures on it: one object, from one file a kind.
 
-A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, a line in `_KINDS`, and its name in
+A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, and its name in
 `archbench.model.axes.DeviceKind`. The files import torch inside their methods: the parent reads the same objects.
 """
 
@@ -19,7 +19,7 @@ from archbench.device.checks import Finding
 from archbench.device.clock import Clock, Stopwatch
 from archbench.device.health import Probe
 from archbench.device.host import Host
-from archbench.model.axes import CompileMode, DeviceKind, Precision
+from archbench.model.axes import DEVICE_KINDS, CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.rates import Rates
@@ -196,14 +196,16 @@ class Kind(Protocol):
         return
 
 
-_KINDS = {"cuda": "Cuda", "cpu": "Cpu"}
-"""Module and class of each kind, in the order in which `auto` looks for one."""
+_KINDS: tuple[str, ...] = tuple(sorted(DEVICE_KINDS, key="cpu".__eq__))
+"""In the order in which `auto` looks for one: the CPU, which is always there, last."""
 
 
 @cache
 def kind_named(name: str) -> Kind:
-    """The kind called `name`. Raises `KeyError` for one that archbench does not know."""
-    kind: Kind = getattr(import_module(f"archbench.device.{name}"), _KINDS[name])()
+    """The kind called `name`, `xpu` being `archbench.device.xpu.Xpu`. Raises `KeyError` for an unknown one."""
+    if name not in _KINDS:
+        raise KeyError(name)
+    kind: Kind = getattr(import_module(f"archbench.device.{name}"), name.capitalize())()
     return kind
 
 

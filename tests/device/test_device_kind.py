@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from msgspec import structs
 
-from archbench.device import collect_environment
-from archbench.device.kind import find_device
+from archbench.analyze.memory import predict, predict_cell
+from archbench.device import collect_environment, kind, resolve_device
+from archbench.device.cpu import Cpu
+from archbench.device.kind import find_device, kind_named
+from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment, Gpu
-from archbench.model.errors import UsageError
+from archbench.model.errors import UnfitError, UsageError
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, *uuids: str | None) -> None:
@@ -68,3 +73,57 @@ def test_a_device_is_locked_by_what_it_is() -> None:
     keys = [named("cuda:1", gpu).device_key for gpu in (FAST, SLICE, Gpu(name="x", uuid=""))]
     assert keys == ["GPU-bbbb-2", "MIG-cccc-3", "cuda:1"]
     assert (named("cuda:1").device_key, named("cpu").device_key) == ("cuda:1", "cpu")
+
+
+class Xpu(Cpu):
+    """What a new file in `archbench/device/` would hold: an accelerator of which there are two."""
+
+    name = "xpu"  # type: ignore[assignment]
+    numbered = True
+    granule = None  # type: ignore[assignment]
+    blocked_convolutions = False
+
+    def resolve(self, number: int | None, asked: str) -> str:
+        if (number or 0) > 1:
+            raise UsageError(f"device {asked!r} does not exist: this machine has xpu:0, xpu:1")
+        return f"xpu:{number or 0}"
+
+    def first(self) -> str:
+        return "xpu:0"
+
+
+@pytest.fixture
+def xpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Xpu]]:
+    home = ModuleType("archbench.device.xpu")
+    home.Xpu = Xpu  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    monkeypatch.setattr(kind, "_KINDS", ("xpu", *kind._KINDS))
+    yield Xpu
+    kind_named.cache_clear()
+
+
+@pytest.mark.usefixtures("xpu")
+def test_a_further_kind_is_one_file_and_its_name() -> None:
+    assert resolve_device("auto") == "xpu:0"
+    assert resolve_device("xpu:1") == "xpu:1"
+    with pytest.raises(UsageError, match="this machine has xpu:0, xpu:1"):
+        resolve_device("xpu:2")
+    with pytest.raises(UsageError, match=r"auto, cpu, cuda, cuda:N, xpu, xpu:N"):
+        resolve_device("tpu")
+    environment = structs.replace(collect_environment("xpu:1"), device="xpu:1")
+    assert str(environment.kind) == "xpu"
+    assert find_device(environment) == torch.device("cpu")
+
+
+def test_memory_is_predicted_once_it_is_known_how_a_kind_rounds(
+    xpu: type[Xpu], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(network=Network(name="toy_residual_block"), batch_size=1, device="xpu")  # type: ignore[arg-type]
+    assert predict_cell(cell) is None
+    with pytest.raises(UnfitError, match="xpu: how its allocator rounds is not known"):
+        predict(cell.network, "inference", "fp32", device=cell.device)
+    monkeypatch.setattr(xpu, "granule", 1 << 16)
+    model = predict_cell(cell)
+    assert model is not None
+    # Two matrices of 64 x 64 x 4 bytes: a quarter of a granule each.
+    assert {line.base_bytes for line in model.lines} == {2 << 16}
