@@ -102,5 +102,5 @@ def _option(text: str) -> tuple[str, Scalar]:
         raise UsageError(f"--option {text}: must be KEY=VALUE, as in --option aux_logits=true")
     try:
         return key, msgspec.json.decode(value, type=Scalar)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return key, value

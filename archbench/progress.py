@@ -16,6 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from archbench.model.cell import short_id
+from archbench.model.errors import escaped
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
 from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
@@ -85,7 +86,7 @@ class _Progress:
         self._bar.stop()
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(escaped(line), markup=False, soft_wrap=True)
 
 
 class RunProgress(_Progress):

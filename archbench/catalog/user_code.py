@@ -54,13 +54,17 @@ def _as_it_is(module: nn.Module, network: Network) -> nn.Module:
 def _function(constructor: str) -> Callable[..., object]:
     module_name, _, path = constructor.partition(":")
     here = str(Path.cwd())
-    if here not in sys.path:
-        # As `python -m` would have it; an installed console script has its own directory there instead.
-        sys.path.insert(0, here)
+    # First for the user's module alone, as `python -m` would have it. Afterwards last: what torch imports at need is
+    # not to be a file `statistics.py` that lies beside it.
+    sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:  # so may its import
         raise UsageError(f"{constructor}: cannot import {module_name}: {_described(error)}") from error
+    finally:
+        sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)
     for part in path.split("."):
         if not hasattr(found, part):
             near = did_you_mean(part, [name for name in dir(found) if not name.startswith("_")])

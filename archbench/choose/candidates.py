@@ -46,10 +46,10 @@ def read_candidates(paths: Sequence[Path]) -> Candidates:
     frames, places = [], set()
     spreads: dict[str, Spread] = {}
     for path in paths:
+        frames.append(load_frame(path))  # first: a path that leads in a circle cannot be resolved
         if path.resolve() in places:
             raise UsageError(f"{path}: this run is named twice; name it once")
         places.add(path.resolve())
-        frames.append(load_frame(path))
         spreads |= spreads_of(frames[-1], earlier_spreads(path, frames[-1]))
     rows = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
     return candidates(summarise(rows, spreads), spreads)

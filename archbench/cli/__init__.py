@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from archbench.cli.console import warnings_in_one_line
+from archbench.cli.console import check_words, warnings_in_one_line
 from archbench.model.errors import ArchbenchError, UnfitError
 
 COMMANDS = {
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 fine, 1 a regression or failed cells, 2 bad input, 3 machine unfit."""
     try:
         with warnings_in_one_line():
+            check_words(sys.argv[1:] if argv is None else argv)
             app(args=None if argv is None else list(argv), prog_name="archbench")
     except ArchbenchError as error:
         print(f"archbench: {error}", file=sys.stderr)

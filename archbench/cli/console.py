@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import signal
 import sys
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape, glob
 from os.path import isdir
@@ -15,7 +18,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from archbench.model.errors import FitnessWarning
+from archbench.model.errors import FitnessWarning, UsageError, escaped
 from archbench.model.units import indented_json
 
 
@@ -91,18 +94,46 @@ def stop_as_by_ctrl_c() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Raises `UsageError` for what no name, path or condition holds, and what a terminal would obey."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word!r}: is not text in UTF-8; rename what it names") from None
+        if any(unicodedata.category(char) == "Cc" and char not in "\n\t" for char in word):
+            raise UsageError(f"{word!r}: holds a control character; remove it")
+
+
 @contextmanager
 def warnings_in_one_line() -> Iterator[None]:
-    """Print what is warned of about the machine on stderr, one line each, as commands do; other warnings as usual."""
+    """Print what is warned of about the machine on stderr, one line each, as commands do; other warnings as usual.
+
+    Likewise what is logged; and a terminal of few characters has the others escaped.
+    """
     usual = warnings.showwarning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_one_line)
+    logging.getLogger("archbench").addHandler(handler)
 
     def show(message: Warning | str, category: type[Warning], *place: object) -> None:
         if issubclass(category, FitnessWarning):
-            print(f"archbench: warning: {message}", file=sys.stderr)
+            print(f"archbench: warning: {escaped(str(message))}", file=sys.stderr)
         else:
             usual(message, category, *place)  # type: ignore[arg-type]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", FitnessWarning)
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", FitnessWarning)
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+    finally:
+        logging.getLogger("archbench").removeHandler(handler)
+
+
+def _one_line(record: logging.LogRecord) -> bool:
+    record.msg, record.args = escaped(record.getMessage()), ()
+    return True

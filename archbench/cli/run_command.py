@@ -20,7 +20,7 @@ from archbench.cli.console import (
     print_json,
     stop_as_by_ctrl_c,
 )
-from archbench.model.errors import Interrupted, UnfitError
+from archbench.model.errors import Interrupted, UnfitError, escaped
 from archbench.model.record import FAILED, Record
 
 if TYPE_CHECKING:
@@ -137,9 +137,9 @@ def _tell(run: Run, as_json: bool) -> None:
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
     print(f"{run.path}: {counts}" + (f" ({trust})" if trust else ""))
     print(run.trust)
-    unsupported = [row.error_message for row in run.rows if row.status == "unsupported"]
+    unsupported = [row.error_message or "" for row in run.rows if row.status == "unsupported"]
     if unsupported and len(unsupported) == len(run.rows):
-        print(f"archbench: nothing could be measured here: {unsupported[0]}", file=sys.stderr)
+        print(f"archbench: nothing could be measured here: {escaped(unsupported[0])}", file=sys.stderr)
     if "invalid" in verdicts:
         print("archbench: invalid rows are not to be used; --retry-failed measures them again", file=sys.stderr)
     print(f"report: {' and '.join(map(str, reports))}")

@@ -14,14 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 
 from archbench.model.comparison import Floor
 from archbench.model.errors import UsageError
 from archbench.model.pair import ProcessPair
-from archbench.results.files import write_bytes
+from archbench.results.files import read_struct, write_json
 from archbench.stats.moderation import pooled
 from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired, sd
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
@@ -148,11 +147,11 @@ def noise_file(hardware_class: str, root: Path = NOISE) -> Path:
 def read_noise(hardware_class: str, root: Path = NOISE) -> Noise:
     """What is known of a hardware class; empty where nothing is. Raises `UsageError` for a file that is damaged."""
     path = noise_file(hardware_class, root)
-    try:
-        noise = msgspec.json.decode(path.read_bytes(), type=Noise)
-    except FileNotFoundError:
+    if not path.exists():
         return Noise(hardware_class=hardware_class)
-    except msgspec.MsgspecError as error:
+    try:
+        noise = read_struct(path, Noise)
+    except UsageError as error:
         raise UsageError(
             f"{path}: is not what `archbench gate --aa` writes ({error}); delete it, or restore it"
         ) from error
@@ -165,7 +164,7 @@ def write_noise(noise: Noise, root: Path = NOISE) -> Path:
     """Keep it; return where. Raises `UnfitError` where the place cannot be written."""
     path = noise_file(noise.hardware_class, root)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(noise), indent=2) + b"\n")
+    write_json(path, noise)
     return path
 
 

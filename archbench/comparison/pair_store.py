@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from archbench.model.cell import Cell, file_stem
 from archbench.model.errors import UsageError
 from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.record import Record
-from archbench.results.files import begin, read_struct, write_bytes
+from archbench.results.files import begin, read_struct, write_json
 
 log = logging.getLogger(__name__)
 
@@ -164,16 +163,16 @@ class PairStore(Generic[S]):
     def append(self, stored: StoredPair) -> None:
         """Store a finished pair; on return it survives a kill and a power cut. Raises `UnfitError` on a full disk."""
         name = f"{file_stem(stored.cell_id)}-{stored.stage}-{stored.number:02d}.json"
-        write_bytes(self.path / "pairs" / name, msgspec.json.encode(stored))
+        write_json(self.path / "pairs" / name, stored)
 
     def fill(self, logs: Iterable[PairLog]) -> dict[str, PairLog]:
         """The logs by key, with every pair so far; a damaged file is named in a warning, its pair is played again."""
         known = {log.key: log for log in logs}
         for file in sorted((self.path / "pairs").glob("*.json")):
             try:
-                stored = msgspec.json.decode(file.read_bytes(), type=StoredPair)
-            except msgspec.MsgspecError as error:
-                log.warning("%s is damaged (%s); its pair is played again", file, error)
+                stored = read_struct(file, StoredPair)
+            except UsageError as error:
+                log.warning("%s; its pair is played again", error)
                 continue
             if stored.cell_id in known:
                 known[stored.cell_id].add(stored.stage, stored.pair, stored.number)

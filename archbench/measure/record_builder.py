@@ -12,6 +12,7 @@ import msgspec
 from archbench.device.clock import Timing
 from archbench.measure.device_time import DeviceTime
 from archbench.measure.sampling import Sampled
+from archbench.model.errors import escaped
 from archbench.model.reasons import explain, verdict_of
 from archbench.model.record import Experiment, Record, Sample, Status
 
@@ -70,7 +71,7 @@ class RecordBuilder:
 
     def fail(self, status: Status, message: str) -> Record:
         """The row of a cell that could not be measured to the end: what was found, the phase, the cause."""
-        line = " ".join(message.split())
+        line = escaped(" ".join(message.split()))
         return self._row(status, error_phase=self.phase, error_message=line[:2000])
 
     def _row(self, status: Status, **more: object) -> Record:

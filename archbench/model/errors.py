@@ -12,6 +12,10 @@ class ArchbenchError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        """`message`, which may quote what anybody wrote: it must not steer a terminal, nor forge a line of a log."""
+        super().__init__(escaped(message))
+
 
 class UsageError(ArchbenchError):
     """Bad input: the message says what is wrong, where, and what to do (exit 2)."""
@@ -38,6 +42,13 @@ class FitnessWarning(UserWarning):
 
     Commands print it on stderr.
     """
+
+
+def escaped(text: str) -> str:
+    """On one line, with every character that is not printable as Python would write it: `\\x1b`, `\\ud800`."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 CALLED_ELSEWHERE: dict[str, str] = {

@@ -6,6 +6,7 @@ A further format is a function from `Report` to text, and a line in `FORMATS`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -132,7 +133,7 @@ def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> 
     """
     run = read_run(run_dir)
     place = out or run.path / file_name(format)
-    if place.parent.resolve() == run.path.resolve():
+    if os.path.realpath(place.parent) == os.path.realpath(run.path):
         write_summary(run)
     return _write(build_report(run), format, place)
 

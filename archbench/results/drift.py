@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
@@ -14,6 +14,9 @@ from archbench.model.derived import DISTURBED
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
 from archbench.model.record import Verdict
+from archbench.results.files import read_struct
+
+log = logging.getLogger(__name__)
 
 JUDGED_BY = ("run_id", "canary_s", "sm_clock_mhz", "verdict", "reasons")
 """The columns that `judge` reads."""
@@ -83,12 +86,13 @@ class _Judging(Struct):
 
 
 def drift_limit(run: Path) -> float:
-    """The limit that the suite in a run's directory sets, else the protocol's own. Raises `UsageError`."""
+    """The limit that the suite in a run's directory sets, else the protocol's own; that also where it is damaged."""
     default = Protocol().drift_limit
     stored = run / "suite.json"
-    try:
-        return msgspec.json.decode(stored.read_bytes(), type=_Judging).protocol.get("drift_limit", default)
-    except FileNotFoundError:
+    if not stored.exists():
         return default  # a results file that travels alone
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"{stored}: cannot be read: {error}") from error
+    try:
+        return read_struct(stored, _Judging).protocol.get("drift_limit", default)
+    except UsageError as error:
+        log.warning("%s; rows are judged by the usual limit of drift, %g", error, default)
+        return default

@@ -1,8 +1,15 @@
-"""Files that are either there in full or not at all, whatever dies meanwhile."""
+"""Files that are either there in full or not at all, whatever dies meanwhile, and that tell when a byte has changed.
+
+A stored file carries the CRC-32 of all its other bytes, in a place that its readers skip: JSON in a last key of its
+own, parquet between its last page and its footer (where the format allows anything). Whoever rewrites a parquet file
+with another program drops it; a file without one is taken as it is, as those of older versions are.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -15,6 +22,10 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.units import indented_json
 
 _T = TypeVar("_T")
+
+_SEAL = re.compile(rb'"archbench\.crc32": ?"([0-9a-f]{8})"')
+_OPEN_SEAL = b'"archbench.crc32": "00000000"'
+_WORD = b"archbench.crc32"
 
 
 @contextmanager
@@ -49,6 +60,40 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_json(path: Path, about: object) -> None:
+    """Put `about` at `path` as JSON for people and programs, with its checksum; errors as for `atomic_write`."""
+    write_bytes(path, sealed_json(about))
+
+
+def sealed_json(about: object) -> bytes:
+    """A struct as `write_json` stores it."""
+    text = indented_json(about).encode().rstrip().removesuffix(b"}").rstrip()
+    return _sealed(text + b",\n  " + _OPEN_SEAL + b"\n}\n")
+
+
+def sealed_parquet(content: bytes) -> bytes:
+    """A parquet file with its checksum. Such a file ends in a footer, the footer's length in four bytes, and `PAR1`."""
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    return _sealed(content[:footer] + _OPEN_SEAL + content[footer:])
+
+
+def is_whole(content: bytes) -> bool:
+    """Whether a stored file is what was written, as far as its checksum tells; true of one that has none."""
+    place = content.rfind(_WORD)  # the last: a text inside may look like it
+    seal = _SEAL.match(content, place - 1)
+    return place < 0 or (seal is not None and int(seal[1], 16) == _checksum(content, seal))
+
+
+def _sealed(content: bytes) -> bytes:
+    seal = _SEAL.match(content, content.rfind(_WORD) - 1)
+    assert seal is not None
+    return content[: seal.start(1)] + b"%08x" % _checksum(content, seal) + content[seal.end(1) :]
+
+
+def _checksum(content: bytes, seal: re.Match[bytes]) -> int:
+    return zlib.crc32(content[seal.end(1) :], zlib.crc32(content[: seal.start(1)]))
+
+
 def begin(
     path: Path, marker: str, files: Mapping[str, bytes], about: object, *, folders: Collection[str], what: str
 ) -> None:
@@ -62,7 +107,7 @@ def begin(
         (path / folder).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_bytes(path / name, content)
-    write_bytes(path / marker, indented_json(about).encode())
+    write_json(path / marker, about)
     sync_directory(path.parent)
 
 
@@ -90,15 +135,24 @@ def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -
 
 
 def read_struct(path: Path, kind: type[_T]) -> _T:
-    """What a JSON file holds. Raises `UsageError` where it is missing, cannot be read, or is of another version."""
+    """What a JSON file holds.
+
+    Raises `UsageError` where it is missing, cannot be read, is damaged, or is of another version.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        content = path.read_bytes()
+        if not is_whole(content):
+            raise UsageError(f"{path} is damaged (its checksum does not match); restore it from a copy")
+        # Some structs refuse keys that they do not know.
+        return msgspec.json.decode(re.sub(rb",\s*" + _SEAL.pattern, b"", content), type=kind)
     except FileNotFoundError:
         raise UsageError(f"{path.parent}: has no {path.name}, so it is not whole, or something else") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.MsgspecError as error:
+    except msgspec.ValidationError as error:
         raise UsageError(f"{path}: cannot be read by this version of archbench: {error}") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is damaged ({error}); restore it from a copy") from error
 
 
 def dated(identity: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import pyarrow as pa
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,9 +15,11 @@ from archbench.catalog import dataset_of, facts
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.results.drift import drift_limit, judge
+from archbench.results.files import read_struct
 from archbench.results.journal import read_file
 from archbench.results.run import RunStore
 from archbench.results.schema import RECORDS
+from archbench.results.sound import sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def read_table(path: str | os.PathLike[str]) -> pa.Table:
     run are named in a warning and left out.
     """
     place = Path(path)
-    table = read_file(place, RECORDS) if place.is_file() else RunStore.open(place).table()
+    table = sound(read_file(place, RECORDS), place) if place.is_file() else RunStore.open(place).table()
     if table.num_rows == 0:
         raise UsageError(f"{place}: holds no finished cell yet")
     return table
@@ -83,8 +84,8 @@ class _Stating(Struct):
 def _stated(run: Path) -> list[Network]:
     """Networks whose accuracy the suite in a run's directory states; none for a results file that travels alone."""
     try:
-        suite = msgspec.json.decode((run / "suite.json").read_bytes(), type=_Stating)
-    except (FileNotFoundError, msgspec.MsgspecError):
+        suite = read_struct(run / "suite.json", _Stating)
+    except UsageError:
         return []
     return [network for network in suite.architectures if network.accuracy is not None]
 

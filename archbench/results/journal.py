@@ -6,9 +6,12 @@ rows in the large file, so a death in the middle of folding loses and doubles no
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -18,7 +21,7 @@ import pyarrow.parquet as pq
 
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample
-from archbench.results.files import atomic_write
+from archbench.results.files import is_whole, sealed_parquet, write_bytes
 from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,7 @@ class Journal:
         """
         # Plain pages: with compression and statistics a row of 80 columns takes three times as long to write and read.
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        with atomic_write(self.folder / name) as file, pq.ParquetWriter(file, self.schema, **options) as writer:
-            writer.write_table(to_table(rows, self.schema))
+        self._write(self.folder / name, to_table(rows, self.schema), **options)
 
     def names(self) -> list[str]:
         """The fresh files."""
@@ -77,15 +79,20 @@ class Journal:
             return
         folded = self._folded(self.schema.names)
         if folded is None and self.merged.exists():
-            self.merged.rename(f"{self.merged}.damaged")
+            _put_aside(self.merged)
         rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
-        with atomic_write(self.merged) as file, pq.ParquetWriter(file, self.schema, compression="zstd") as writer:
-            writer.write_table(rows, row_group_size=ROW_GROUP)
+        self._write(self.merged, rows, compression="zstd")
         for name, table in fresh.items():
             if table is None:
-                (self.folder / name).rename(self.folder / f"{name}.damaged")
+                _put_aside(self.folder / name)
             else:
                 (self.folder / name).unlink()
+
+    def _write(self, path: Path, rows: pa.Table, **options: Any) -> None:
+        content = io.BytesIO()
+        with pq.ParquetWriter(content, self.schema, **options) as writer:
+            writer.write_table(rows, row_group_size=ROW_GROUP)
+        write_bytes(path, sealed_parquet(content.getvalue()))
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.order])
@@ -134,6 +141,13 @@ def read_file(path: Path, schema: pa.Schema, columns: Sequence[str] | None = Non
     return table
 
 
+def _put_aside(damaged: Path) -> None:
+    """Rename a file that cannot be read to the first free of `*.damaged`, `*.damaged.1`, ..."""
+    suffixes = (".damaged", *(f".damaged.{number}" for number in range(1, 1000)))
+    names = (damaged.with_name(damaged.name + suffix) for suffix in suffixes)
+    damaged.rename(next(name for name in names if not name.exists()))
+
+
 def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:
     added = [table for table in fresh if table is not None]
     if not added:
@@ -161,20 +175,25 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
     """The columns, or `None` for a damaged file."""
     kept = _columns_of(schema, wanted)
     # Long files are read as dictionaries and decoded below, in a quarter of the time, as most texts repeat.
-    long = path.stat().st_size > LONG_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR):  # somebody put a link or a folder in its place
+            return None
+        raise
+    if not is_whole(content):
+        return None
+    long = len(content) > LONG_FILE
     texts = [field.name for field in kept if long and pa.types.is_string(field.type)]
     try:
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
+        with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts) as file:
             found = file.schema_arrow
             check_version(path, found)
             names = set(found.names)  # computed anew at every access
             present = [name for name in wanted if name in names]
             table = file.read(columns=present, use_threads=long)
-    except (pa.ArrowException, UnicodeDecodeError):
-        return None
-    except OSError as error:
-        if error.errno is not None:  # the disk's error; the parser's own have no number
-            raise
+            table.validate(full=True)
+    except (pa.ArrowException, UnicodeDecodeError, OSError, MemoryError):  # the parser's; the disk's come before
         return None
     for name in sorted(set(wanted).difference(present)):
         if name in REQUIRED:

@@ -9,7 +9,7 @@ import msgspec
 
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.profile import PROFILE_VERSION, StageProfile
-from archbench.results.files import write_bytes
+from archbench.results.files import read_struct, write_json
 
 log = logging.getLogger(__name__)
 
@@ -34,21 +34,22 @@ class ProfileFolder:
             raise UnfitError(
                 f"cannot make {self._folder}: {error.strerror}; make room or give another place"
             ) from error
-        write_bytes((self._folder / row_file).with_suffix(".json"), msgspec.json.encode(profile))
+        write_json((self._folder / row_file).with_suffix(".json"), profile)
 
     def read(self) -> list[StageProfile]:
         """All tables, by cell, round and visit. Raises `UsageError` for one of a newer version."""
         found = []
         for path in sorted(self._folder.glob("*.json")):
-            content = path.read_bytes()
             try:
-                version = msgspec.json.decode(content, type=_Version).profile_version
-                if version > PROFILE_VERSION:
-                    raise UsageError(
-                        f"{path}: has profile version {version}, and this archbench reads 1 to {PROFILE_VERSION}; "
-                        "use the archbench that wrote it, or a newer one"
-                    )
-                found.append(msgspec.json.decode(content, type=StageProfile))
-            except msgspec.MsgspecError:
-                log.warning("%s is damaged; it is left out", path)
+                version = read_struct(path, _Version).profile_version
+                if version <= PROFILE_VERSION:
+                    found.append(read_struct(path, StageProfile))
+                    continue
+            except UsageError as error:
+                log.warning("%s; it is left out", error)
+                continue
+            raise UsageError(
+                f"{path}: has profile version {version}, and this archbench reads 1 to {PROFILE_VERSION}; "
+                "use the archbench that wrote it, or a newer one"
+            )
         return sorted(found, key=lambda one: (one.cell_id, one.round, one.visit))

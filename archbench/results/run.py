@@ -40,10 +40,11 @@ from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import begin, dated, read_struct, refuse_occupied, write_bytes
+from archbench.results.files import begin, dated, read_struct, refuse_occupied, sealed_json, write_bytes, write_json
 from archbench.results.journal import Journal
 from archbench.results.profiles import ProfileFolder
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
+from archbench.results.sound import sound
 
 RESULTS = "results.parquet"
 _ROW_ORDER = ("round", "started_at", "cell_id", "visit")
@@ -89,8 +90,8 @@ class RunStore:
         cls.check(path)
         files = {
             _SUITE_TEXT: suite_text.encode(),
-            _SUITE: indented_json(suite).encode(),
-            _PROTOCOL: indented_json(_protocol(suite, environment)).encode(),
+            _SUITE: sealed_json(suite),
+            _PROTOCOL: sealed_json(_protocol(suite, environment)),
         }
         begin(path, _ENVIRONMENT, files, environment, folders=_FOLDERS, what="results")
         return cls(path)
@@ -159,7 +160,7 @@ class RunStore:
     def adopt(self, suite: Suite, suite_text: str) -> None:
         """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
         write_bytes(self.path / _SUITE_TEXT, suite_text.encode())
-        write_bytes(self.path / _SUITE, indented_json(suite).encode())
+        write_json(self.path / _SUITE, suite)
         self.__dict__.pop("suite", None)
 
     @cached_property
@@ -169,7 +170,7 @@ class RunStore:
 
     def calibrate(self, calibration: Calibration) -> None:
         """Store the device's ceilings; those of the last session stand."""
-        write_bytes(self.path / _CALIBRATION, indented_json(calibration).encode())
+        write_json(self.path / _CALIBRATION, calibration)
         self.__dict__.pop("calibration", None)
 
     @property
@@ -220,7 +221,7 @@ class RunStore:
         With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out,
         with `retry_suspect` those that are suspect.
         """
-        table = self._rows.read((*KEY_COLUMNS, "status", *JUDGED_BY))
+        table = sound(self._rows.read((*KEY_COLUMNS, "status", *JUDGED_BY)), self.path)
         keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
         outcomes = zip(table["status"].to_pylist(), judge(table, drift_limit(self.path)), strict=True)
         return {
@@ -231,8 +232,8 @@ class RunStore:
         }
 
     def table(self) -> pa.Table:
-        """All rows so far, by round and in the order in which they were measured."""
-        return self._rows.read()
+        """All rows so far that can be, by round and in the order in which they were measured; see `sound`."""
+        return sound(self._rows.read(), self.path)
 
     def records(self) -> list[Record]:
         """All rows so far as they were stored, in the order of `table`."""
@@ -251,7 +252,7 @@ class RunStore:
     def samples(self) -> pa.Table:
         """The raw timings of all rows so far, columns as in `archbench.model.record.Sample`."""
         # Fresh timings without a fresh row belong to a cell that was being stored when the run died.
-        return self._timings.read(only=set(self._rows.names()))
+        return sound(self._timings.read(only=set(self._rows.names())), self.path)
 
     def profiles(self) -> list[StageProfile]:
         """The stored tables of stages, by cell, round and visit; none for a run that did not ask for them.

@@ -293,6 +293,6 @@ def _scalar(text: str) -> Scalar:
     """A value as labels print it: JSON where it is a number, a flag or null, else the text itself."""
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return value if isinstance(value, (bool, int, float)) or value is None else text

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any, Protocol
 
 from msgspec import inspect
@@ -52,6 +53,8 @@ def _shaped_union(value: Any, kind: inspect.UnionType, path: ValuePath, origin: 
     if any(isinstance(option, inspect.BoolType) for option in options):  # an architecture's option: any plain value
         if isinstance(value, (dict, list)):
             raise origin.error(path, f"{_name(path)}: {_shown(value)} is not a plain value; give a number or text")
+        if isinstance(value, str) and (problem := _control_problem(value)):
+            raise origin.error(path, f"{_name(path)}: {problem}")
         return value
     wanted = [option for option in options if not isinstance(option, inspect.NoneType)]
     if isinstance(value, str) and {inspect.FloatType, inspect.StrType} <= {type(option) for option in wanted}:
@@ -105,9 +108,13 @@ def _shaped_list(value: Any, kind: inspect.VarTupleType, path: ValuePath, origin
     if not items:
         raise origin.error(path, f"{_name(path)} is an empty list; give at least one value, or leave the key out")
     result = [shaped(item, kind.item_type, (*path, number), origin) for number, item in enumerate(items)]
+    seen: set[Any] = set()
     for number, item in enumerate(items):
-        if not isinstance(item, (dict, list)) and item in items[:number]:
+        if isinstance(item, (dict, list)):
+            continue
+        if item in seen:
             raise origin.error((*path, number), f"{_name(path)} lists {item} twice; keep one of them")
+        seen.add(item)
     return result
 
 
@@ -168,6 +175,8 @@ def _text_problem(value: Any, kind: inspect.StrType) -> str | None:
     if not isinstance(value, str):
         hint = "give a name or a sentence" if isinstance(value, (dict, list)) else "quote it if it is meant as text"
         return f"{_shown(value)} is not text; {hint}"
+    if problem := _control_problem(value):
+        return problem
     if kind.min_length is not None and len(value) < kind.min_length:
         return "the text is empty; give a name"
     if kind.max_length is not None and len(value) > kind.max_length:
@@ -175,6 +184,12 @@ def _text_problem(value: Any, kind: inspect.StrType) -> str | None:
     if kind.pattern is not None and not re.fullmatch(kind.pattern, value):
         return f"{value!r} is not a valid name; use {_PATTERN_MEANINGS[kind.pattern]}"
     return None
+
+
+def _control_problem(text: str) -> str | None:
+    """A terminal obeys control characters, and half a character cannot be written to any file."""
+    found = next((char for char in text if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"), None)
+    return None if found is None else f"the text holds the control character {found!r}; remove it"
 
 
 def _shown(value: Any) -> str:

@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+from archbench.model.errors import escaped
 from archbench.model.record import Status
 
 LAST_WORDS_BYTES = 64 << 10
@@ -87,5 +88,5 @@ def _signal_name(number: int) -> str:
 
 
 def _clip(cause: str, details: str) -> str:
-    message = f"{cause}: {details}" if details else cause
+    message = escaped(f"{cause}: {details}" if details else cause)
     return message if len(message) <= _MESSAGE_CHARACTERS else message[: _MESSAGE_CHARACTERS - 3] + "..."
