@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -71,16 +71,27 @@ def count_module(module: nn.Module, input_shape: Shape) -> Counts:
 
 
 def _count(module: nn.Module, shape: Shape) -> Counts:
+    try:
+        return _counted(module, shape, torch.inference_mode())
+    except RuntimeError as error:
+        if "grad" not in str(error):
+            raise
+    # A forward pass that takes gradients itself (forces of an energy): what they cost counts, too.
+    return _counted(module, shape, torch.no_grad())
+
+
+def _counted(module: nn.Module, shape: Shape, mode: AbstractContextManager[Any]) -> Counts:
     image = blank_image(module, shape)
     trace = ForwardTrace(module, image)
     recorder = StageRecorder(module, lambda: trace.macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), image.device, recorder, trace:
+    with evaluating(module), decomposed_attention(), mode, image.device, recorder, trace:
         output = module(image)
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    stored: list[Tensor] = [*module.parameters(), *module.buffers()]
+    packed = [tensor for part in module.modules() for tensor in _packed(part)]
+    stored: list[Tensor] = [*module.parameters(), *module.buffers(), *packed]
     return Counts(
         input_shape=shape,
-        params=_elements(trainable),
+        params=_elements([*trainable, *packed]),
         idle_params=_elements([p for p in trace.idle_parameters() if p.requires_grad]),
         buffers=_elements(list(module.buffers())),
         macs=trace.macs,
@@ -90,6 +101,12 @@ def _count(module: nn.Module, shape: Shape) -> Counts:
         uncounted=operator_calls(trace.uncounted),
         stages=recorder.stages(),
     )
+
+
+def _packed(module: nn.Module) -> list[Tensor]:
+    """Weights of a quantised layer, which it keeps in a form of its own and gives out by functions."""
+    tensors = [get() for name in ("weight", "bias") if callable(get := getattr(module, name, None))]
+    return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
 
 
 def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:

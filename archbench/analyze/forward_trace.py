@@ -11,6 +11,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from archbench.analyze.formulas import has_formula, macs_of
 from archbench.analyze.step import tensors_in
 
 _ATEN = torch.ops.aten
@@ -64,6 +65,8 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out, macs = torch.empty_like(args[0]), 0
         elif torch.Tag.pointwise in func.tags or func.is_view or _name(func) in _DATA_MOVES:
             out, macs = func(*args, **(kwargs or {})), 0
+        elif (known := self._with_formula(func, args, kwargs)) is not None:
+            out, macs = known
         else:
             # Entered for this operator alone, the counter needs not follow modules, which takes longer than counting.
             with self._counter:
@@ -78,6 +81,13 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.uncounted[str(func.overloadpacket)] += 1
         self._follow((args, kwargs), out, may_be_weight_layer=is_layer)
         return out
+
+    def _with_formula(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, int] | None:
+        """What the operator gives, and its MACs, where the formula is ours."""
+        if not has_formula(str(func.overloadpacket), args):
+            return None
+        out = func(*args, **(kwargs or {}))
+        return out, macs_of(str(func.overloadpacket), args, out)
 
     def depth_of(self, output: Any) -> int:
         """Weight layers on the longest path to any tensor in `output` (of the whole pass, if it holds none)."""
@@ -102,6 +112,8 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._learned.add(key)
 
     def _key(self, tensor: Tensor) -> int:
+        if tensor.layout != torch.strided:  # sparse: no storage of its own
+            return id(tensor)
         storage = tensor.untyped_storage()
         key: int = storage._cdata
         if key not in self._depth and key not in self._learned:
@@ -124,8 +136,10 @@ def _is_like_first(func: OpOverload, args: Any) -> bool:
 def _is_arithmetic(func: OpOverload, inputs: Any, out: Any) -> bool:
     """Whether `func` computes real numbers: not a move of data, not bookkeeping with indices and masks."""
     name = func.overloadpacket.__name__
-    if _name(func) in _DATA_MOVES or not any(tensor.is_floating_point() for tensor in tensors_in(out)):
+    if _name(func) in _DATA_MOVES or not any(t.is_floating_point() or t.is_complex() for t in tensors_in(out)):
         return False
+    if any(tensor.layout != torch.strided for tensor in tensors_in((inputs, out))):
+        return True
     read = {tensor.untyped_storage()._cdata for tensor in tensors_in(inputs)}
     makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in tensors_in(out))
     return bool(read) and not name.startswith("new_") and not name.endswith("_like") and (makes_new or name[-1] == "_")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -49,6 +50,8 @@ class StageRecorder:
         return tuple(chosen)
 
     def _watch(self, name: str, module: nn.Module) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            return  # takes no hooks
         macs_before = 0
 
         def before(*_: object) -> None:

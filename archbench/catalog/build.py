@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from msgspec.structs import replace
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from archbench.catalog.names import resolve
 from archbench.catalog.tables import Entry, Source
@@ -50,7 +51,21 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     departs = network.input_size is not None and network.input_size != _native_shape(entry)[-1]
     if departs and entry.source != "user code":
         _require_size(entry, network, shape)
-    return _make(entry, network)
+    module = _make(entry, network)
+    if any(isinstance(one, UninitializedTensorMixin) for one in (*module.parameters(), *module.buffers())):
+        _let_shapes_be_known(network, module, shape)
+    return module
+
+
+def _let_shapes_be_known(network: Network, module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Show a module of lazy layers one input: only then do they have parameters, and a class of their own."""
+    training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, *shape))
+    except Exception as error:  # the network's own code
+        raise UsageError(f"{network.label}: its lazy layers cannot take an input of {shape}: {error}") from error
+    module.train(training)
 
 
 def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...]:

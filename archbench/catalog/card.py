@@ -23,7 +23,7 @@ from archbench.catalog.tables import (
 )
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-from archbench.model.counts import Stage
+from archbench.model.counts import OperatorCalls, Stage
 from archbench.model.errors import UsageError
 from archbench.query.expression import holds, leaves
 from archbench.query.parsing import column_named, parse
@@ -93,6 +93,8 @@ class Card(Summary, frozen=True, kw_only=True):
     """All that are published; the first is `top1` and `top5`."""
     variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
+    unknown_products: tuple[OperatorCalls, ...]
+    """Operators that were not counted and may hold products: where there are any, `macs` is a lower bound."""
     note: str | None
     bibtex: str | None
     """The paper's entry for a bibliography; `None` where the catalogue names no paper."""
@@ -163,6 +165,7 @@ def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
         accuracies=accuracies(entry),
         variants=_variants(entry),
         stages=() if counts is None else counts.stages,
+        unknown_products=() if counts is None else counts.unknown_products,
         note=entry.note,
         bibtex=_bibtex(entry),
         about=docstring_of(entry.constructor) if entry.source == "archbench" else None,

@@ -61,6 +61,14 @@ class Counts(Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
 
     @property
+    def unknown_products(self) -> tuple[OperatorCalls, ...]:
+        """Those of `uncounted` that may hold products, which makes `macs` a lower bound.
+
+        Reductions, norms, activations, pooling and interpolation hold none, by the convention above.
+        """
+        return tuple(one for one in self.uncounted if _may_hold_products(one.operator))
+
+    @property
     def flops(self) -> int:
         """Floating point operations of one forward pass, per image: 2 x `macs`."""
         return 2 * self.macs
@@ -69,6 +77,24 @@ class Counts(Struct, frozen=True, kw_only=True):
     def activation_bytes(self) -> int:
         """`activations` in fp32."""
         return 4 * self.activations
+
+
+def _may_hold_products(operator: str) -> bool:
+    """Of torch's own operators, those that its counter or ours would have a formula for, if they were simple.
+
+    Whatever a library or the user has added may do anything.
+    """
+    library, _, name = operator.partition(".")
+    return library != "aten" or (name.lstrip("_").startswith(_PRODUCTS) and name != "linalg_vector_norm")
+
+
+_PRODUCTS = (
+    *("fft", "stft", "istft", "linalg", "cholesky", "svd", "qr", "lu_", "inverse", "matrix_exp", "triangular_solve"),
+    *("sparse", "convolution", "conv", "mm", "bmm", "addmm", "baddbmm", "addbmm", "matmul", "mv", "dot", "inner"),
+    *("linear", "bilinear", "trilinear", "cdist", "pdist", "kron", "tensordot", "einsum", "lstm", "gru", "rnn"),
+    *("int_mm", "scaled_mm", "grouped_mm", "weight_int", "thnn_fused", "mkldnn", "flash_attention", "efficient"),
+    *("scaled_dot_product", "embedding_bag", "chain_matmul", "multi_dot"),
+)
 
 
 class SecondOpinion(Struct, frozen=True, kw_only=True):

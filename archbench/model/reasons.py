@@ -84,6 +84,11 @@ REASONS: dict[str, Reason] = {
     "host_bound": Reason(
         effect="label", meaning="the host, not the device, sets the pace (issue time > 1.1 x device time)"
     ),
+    "macs_lower_bound": Reason(
+        effect="label",
+        meaning="operators with products were not counted, so `macs` and what follows from it are at least that much",
+        remedy="`archbench show NAME` names them",
+    ),
     "ceiling_under_measured": Reason(
         effect="label",
         meaning="the step did more FLOP/s than the calibration's best, so `measured_peak_share` is above 1: ceiling "

@@ -59,7 +59,8 @@ def _size_table(card: Card) -> Table:
     """Counted beside published, each column with its origin."""
     headings = ("", ">counted", *(f">{size.origin}" for size in card.published))
     params = ("params M", figure(card.params, MILLION), *(figure(size.params, MILLION) for size in card.published))
-    macs = ("GMACs", figure(card.macs, GIGA), *(figure(size.macs, GIGA) for size in card.published))
+    bound = "≥ " if card.unknown_products else ""
+    macs = ("GMACs", bound + figure(card.macs, GIGA), *(figure(size.macs, GIGA) for size in card.published))
     return table(headings, (params, macs))
 
 
@@ -69,6 +70,9 @@ def _sizes(card: Shown) -> Iterator[str]:
     if card.idle_params:
         yield f"of these, {card.idle_params:,} parameters are not used in inference (auxiliary heads)"
     yield f"{card.macs:,} MACs = {card.flops:,} FLOPs; depth {card.depth} weight layers"
+    if card.unknown_products:
+        calls = ", ".join(f"{one.operator} x{one.calls}" for one in card.unknown_products)
+        yield f"at least: products in these operators have no formula and are not counted: {calls}"
     yield f"{card.activations:,} activations, {_mib(card.activation_bytes)} in fp32"
     yield f"{_mib(card.weight_bytes)} of weights and buffers"
     if card.feature_width is not None:

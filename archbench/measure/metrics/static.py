@@ -28,6 +28,8 @@ def _count(run: CellRun) -> None:
         activations=counts.activations,
         weight_bytes=counts.weight_bytes,
     )
+    if counts.unknown_products:
+        run.row.flag("macs_lower_bound")
 
 
 STATIC = Metric(name="static", prepare=_count)

@@ -1,0 +1,198 @@
+"""Networks whose operators torch's own counter does not know, or that cannot be counted in the usual way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE, WIDTH = 16, 6
+CELLS = (SIDE // 2) ** 2
+STEM = CELLS * WIDTH * 3 * 4
+
+
+class Stem(nn.Module):
+    """[n, 3, 16, 16] to [n, 64, 6], in 64 x 6 x 12 MACs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTH, 2, 2)
+        self.weight = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.stem(x).flatten(2).transpose(1, 2))
+
+    def after(self, tokens: Tensor) -> Any:
+        raise NotImplementedError
+
+
+class Vector(Stem):
+    macs = CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.mv(tokens[0], self.weight)
+
+
+class Dot(Stem):
+    macs = WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return tokens[0, 0] @ self.weight
+
+
+class AddedVector(Stem):
+    macs = CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.addmv(tokens[0, :, 0], tokens[0], self.weight)
+
+
+class Outer(Stem):
+    macs = WIDTH * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.outer(tokens[0, 0], self.weight)
+
+
+class Ger(Stem):
+    macs = CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.ger(tokens[0, :, 0], self.weight)
+
+
+class Kronecker(Stem):
+    macs = CELLS * WIDTH * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.kron(tokens[0].contiguous(), self.weight[None])
+
+
+class Distances(Stem):
+    macs = CELLS * CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.cdist(tokens, tokens)
+
+
+class Bilinear(Stem):
+    macs = CELLS * 5 * WIDTH * WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Bilinear(WIDTH, WIDTH, 5)
+
+    def after(self, tokens: Tensor) -> Any:
+        return self.mix(tokens, tokens)
+
+
+class Contraction(Stem):
+    macs = CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.einsum("nlc,c->nl", tokens, self.weight)
+
+
+class Deformed(nn.Module):
+    """Two groups, with a mask, as in the second version."""
+
+    macs = 14 * 14 * 8 * (4 // 2) * 9
+    stem = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(8, 2, 3, 3))
+
+    def forward(self, x: Tensor) -> Any:
+        x = torch.cat([x, x[:, :1]], 1)
+        offset, mask = x.new_zeros(1, 18, 14, 14), x.new_ones(1, 9, 14, 14)
+        return torchvision.ops.deform_conv2d(x, offset, self.kernel, mask=mask)
+
+
+class SparseTimes(Stem):
+    macs = 3 * WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        places = torch.tensor([[0, 1, 1], [5, 6, 7]], device="cpu")
+        self.register_buffer("graph", torch.sparse_coo_tensor(places, torch.ones(3, device="cpu"), (2, CELLS)))
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.sparse.mm(self.graph, tokens[0])  # type: ignore[arg-type]
+
+
+class Lazy(nn.Module):
+    macs = STEM + CELLS * WIDTH * 7
+    stem = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.LazyConv2d(WIDTH, 2, 2), nn.LazyBatchNorm2d(), nn.LazyLinear(7)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(self.norm(self.first(x)).flatten(2).transpose(1, 2))
+
+
+class Scripted(Stem):
+    macs = CELLS * WIDTH * 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.jit.script(nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU()))
+
+    def after(self, tokens: Tensor) -> Any:
+        return self.inner(tokens)
+
+
+class Compiled(Scripted):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.compile(nn.Linear(WIDTH, 4), backend="eager")
+
+
+class Sensitivity(nn.Module):
+    """How its output follows its input: the gradient is part of the forward pass."""
+
+    macs = 2 * STEM
+    stem = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem_ = nn.Conv2d(3, WIDTH, 2, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.stem_(x).sigmoid().sum(), x)[0]
+
+
+class Quantised(Stem):
+    macs = CELLS * WIDTH * 9
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("cpu"):
+            inner = nn.Sequential(nn.Linear(WIDTH, 9))
+            self.inner = torch.ao.quantization.quantize_dynamic(inner, {nn.Linear}, dtype=torch.qint8)
+
+    def after(self, tokens: Tensor) -> Any:
+        return self.inner(tokens)
+
+
+class Spectrum(Stem):
+    """Arithmetic for which there is no formula: the figure is a lower bound."""
+
+    macs = 0
+    unknown = ("aten.fft_rfft",)
+
+    def after(self, tokens: Tensor) -> Any:
+        return F.relu(torch.fft.rfft(tokens, dim=1).real)
+
+
+ALL = (
+    *(Vector, Dot, AddedVector, Outer, Ger, Kronecker, Distances, Bilinear, Contraction, Deformed, SparseTimes, Lazy),
+    *(Scripted, Compiled, Sensitivity, Quantised, Spectrum),
+)

@@ -1,0 +1,48 @@
+"""Counts of operators that torch has no formula for, each against its own; a figure that is not whole says so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import operator_networks
+import pytest
+from torch import nn
+
+from archbench.analyze.counts import count
+from archbench.known import known
+from archbench.model.cell import Network
+from archbench.rendering.catalogue import card_report
+from archbench.rendering.terminal import render_terminal
+
+
+def named(network: type[nn.Module]) -> Network:
+    assert str(Path(__file__).parent) in sys.path
+    return Network(name=f"operator_networks:{network.__name__}", input_size=operator_networks.SIDE)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("network", operator_networks.ALL, ids=lambda network: network.__name__)
+def test_macs_are_those_of_the_formula(network: type[nn.Module]) -> None:
+    counts = count(named(network), allow_code=True)
+    assert counts.macs == getattr(network, "stem", operator_networks.STEM) + network.macs
+    assert tuple(one.operator for one in counts.unknown_products) == getattr(network, "unknown", ())
+
+
+def test_what_is_not_whole_says_so() -> None:
+    def shown(network: type[nn.Module]) -> str:
+        card = known(
+            named(network).name, input_size=operator_networks.SIDE, batch_size=None, num_classes=None,
+            in_channels=None, head="classifier", options=(), build=False, allow_code=True,
+        )  # fmt: skip
+        return render_terminal(card_report(card))
+
+    assert "≥ " in shown(operator_networks.Spectrum)
+    assert "are not counted: aten.fft_rfft x1" in shown(operator_networks.Spectrum)
+    assert "≥ " not in shown(operator_networks.Vector)
+
+
+def test_no_network_of_the_catalogue_is_a_lower_bound() -> None:
+    from archbench.catalog import counted_by_label
+
+    assert not [label for label, one in counted_by_label().items() if one.counts.unknown_products]
