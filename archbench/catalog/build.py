@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from msgspec.structs import replace
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from archbench.catalog.names import resolve
 from archbench.catalog.tables import Entry, Source
@@ -52,7 +52,7 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     if departs and entry.source != "user code":
         _require_size(entry, network, shape)
     module = _make(entry, network)
-    if any(isinstance(one, UninitializedTensorMixin) for one in (*module.parameters(), *module.buffers())):
+    if any(is_lazy(one) for one in (*module.parameters(), *module.buffers())):
         _let_shapes_be_known(network, module, shape)
     return module
 

@@ -141,7 +141,7 @@ class Scripted(Stem):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inner = torch.jit.script(nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU()))
+        self.inner: Any = torch.jit.script(nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU()))
 
     def after(self, tokens: Tensor) -> Any:
         return self.inner(tokens)
