@@ -39,7 +39,7 @@ class NoMonitor:
     def begin(self) -> None:
         return None
 
-    def end(self) -> None:
+    def end(self, *, slow: bool = False) -> None:
         return None
 
 

@@ -35,8 +35,10 @@ _TIMED = {
     "latency": ("latency_median_s", "latency_ci_low_s", "latency_ci_high_s"),
     "throughput": ("throughput_img_s", "throughput_ci_low_img_s", "throughput_ci_high_img_s"),
 }
+_CORRECTED = {"latency": "latency_median_corrected_s", "throughput": "throughput_corrected_img_s"}
 _RANKED_FROM = [
     "speed_index",
+    *_CORRECTED.values(),
     *(name for stored in _TIMED.values() for name in stored),
 ]
 _WORST_FIRST = ("crashed", "error", "timeout", "oom", "unsupported", "skipped", "ok")
@@ -134,12 +136,12 @@ def _processes(frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.b
     corrected = (np.bincount(group, minlength=len(first)) > 0) & (lacks == 0)
     raw, ranked, own = {}, {}, {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        slower = np.where(corrected[group], np.log(speed), 0.0)
         for name, (stored, *ends) in _TIMED.items():
             low, high = (np.log(rows[end].to_numpy(dtype=float)) for end in ends)
             raw[name] = np.log(rows[stored].to_numpy(dtype=float))
             own[name] = (high - low) / 2
-            ranked[name] = raw[name] - (slower if name == "latency" else -slower)
+            usual = np.log(rows[_CORRECTED[name]].to_numpy(dtype=float))
+            ranked[name] = np.where(corrected[group], usual, raw[name])
     return _Processes(
         group=group,
         runs=first["run_id"].to_numpy(),
@@ -232,9 +234,7 @@ def _rank_figures(
     new: dict[str, Any] = {"drift_corrected": processes.corrected}
     for name, (stored, low, high) in _TIMED.items():
         unit = "s" if name == "latency" else "img_s"
-        raw, usual = (
-            figures[one].to_numpy(dtype=float) for one in (stored, f"{stored.removesuffix(unit)}corrected_{unit}")
-        )
+        raw, usual = (figures[one].to_numpy(dtype=float) for one in (stored, _CORRECTED[name]))
         ranked = np.where(processes.corrected, usual, raw)
         pools = {run: getattr(spreads.get(run), name, None) for run in set(processes.runs)}
         new[f"rank_{name}_{unit}"] = ranked

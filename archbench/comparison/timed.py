@@ -62,6 +62,8 @@ def corrected(frame: pd.DataFrame, reference: float, lacking: set[str]) -> pd.Da
     A latency or rate that is not above 0 becomes null.
     Cells that are `lacking` a canary have no speed, and so stay uncorrected.
     """
+    from archbench.results.frame import burst_speed
+
     speed = (frame["canary_s"] / reference).mask(frame["cell_id"].isin(lacking))
     # A time of nothing is no time: it must not move a median either.
     latency, rate = (frame[name].where(frame[name] > 0) for name in ("latency_median_s", "throughput_img_s"))
@@ -70,7 +72,7 @@ def corrected(frame: pd.DataFrame, reference: float, lacking: set[str]) -> pd.Da
         latency_median_s=latency,
         throughput_img_s=rate,
         latency_median_corrected_s=latency / speed,
-        throughput_corrected_img_s=rate * speed,
+        throughput_corrected_img_s=rate * burst_speed(frame, speed),
     )
 
 

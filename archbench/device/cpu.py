@@ -159,7 +159,7 @@ class Cpu(Kind):
     """See `archbench.device.kind.Kind`."""
 
     name: DeviceKind = "cpu"
-    canary = CanarySizes(image=(1, 64, 56, 56), matrix=384)
+    canary = CanarySizes(image=(1, 64, 56, 56), matrix=384, layers=10)
     calibration = CalibrationSizes(
         matrix=512, image=(4, 128, 28, 44), copy_bytes=128 << 20, precisions=("fp32", "bf16")
     )

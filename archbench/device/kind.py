@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class CanarySizes(Struct, frozen=True, kw_only=True):
-    """The canary's work: a convolution with a 3x3 kernel and a square matrix product.
+    """The canary's work: a convolution with a 3x3 kernel, a square matrix product, and small layers.
 
     Where a library keeps the kernel that it once chose for a shape, as cuDNN does before it looks whether it may search
     (v8's plan cache), the image must be one that no network has: the canary would choose for it. Networks' images are
@@ -39,6 +39,8 @@ class CanarySizes(Struct, frozen=True, kw_only=True):
     image: tuple[int, int, int, int]
     """Shape of the convolution's input; its output has as many channels."""
     matrix: int
+    layers: int = 0
+    """Of a chain of small convolutions, normalised and rectified."""
     repeats: int = 1
     """How often the work is done for one reading."""
 

@@ -12,6 +12,7 @@ import msgspec
 import torch
 
 from archbench.device.clock import ClockError
+from archbench.device.health import between
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.group import GroupContext
@@ -30,7 +31,7 @@ from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
 
 NEEDS_A_STEP = (
-    *("applied", "first_call_s", "warmup_steps", "canary_s", "contention"),
+    *("applied", "first_call_s", "warmup_steps", "contention"),
     *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
 )
 """What every cell has that ran at all, whatever its metrics."""
@@ -51,6 +52,8 @@ class CellRun:
     """While timings are taken."""
     ready_s: float
     """Seconds until steps are the steady ones: the first call, and with CUDA graphs the second, which records them."""
+    crowded: bool
+    """Other work held the cores during the first call."""
     step_s: float
     """Seconds of one step on the host's clock, from the warm-up on."""
 
@@ -172,11 +175,17 @@ class CellRun:
 
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
+        before = self.group.probe.read()
         with self.phase("compile" if self.compiles else "first call"):
             self.ready_s = first_call_s = self._time_one_step()
             self.row.set(first_call_s=first_call_s)
             if self.workload.records_graphs:
                 self.ready_s += self._time_one_step()
+        self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.compiles
+
+    def announce(self, what: str) -> None:
+        """Say beside the phase what holds it up."""
+        self._enter(f"{self.row.phase}, {what}")
 
     def _time_one_step(self) -> float:
         """Do one step and return its seconds on the host's clock, waited for."""
@@ -225,7 +234,6 @@ class CellRun:
         """Enter what the watch over the timings has seen."""
         report = self.watch.report()
         self.row.set(
-            canary_s=report.canary_s,
             throttled_fraction=report.throttled_fraction,
             power_capped_fraction=report.power_capped_fraction,
             sm_clock_mhz=report.sm_clock_mhz,
@@ -260,9 +268,11 @@ def _measure(run: CellRun) -> None:
     if not asked:
         return  # whether the step runs is all that was asked
     with run.phase("warmup"):
-        group = run.group
-        run.note_warm_up(warm_up(run.workload.step, group.clock, run.task.protocol, first_cell=run.first))
-    run.watch = Watch(group.probe, group.time_canary, run.task.protocol)
+        group, protocol = run.group, run.task.protocol
+        if run.crowded:
+            run.announce("beside other work")
+        run.note_warm_up(warm_up(run.workload.step, group.clock, protocol, first_cell=run.first, crowded=run.crowded))
+    run.watch = Watch(group.probe, group.time_canary, protocol, run.announce)
     with run.steady():
         for metric in asked:
             if metric.timed:

@@ -25,6 +25,10 @@ PERSISTENT = 3
 """So many stretches rejected in a row for one cause end the sampling: whatever it is will not go away by waiting."""
 FEWEST_IN_BLOCK = 2
 """A block of one step has no scatter of its own to tell noise from movement."""
+STALLED = "stalled"
+STALL = 3.0
+"""Times its usual one: so long does a step take where OpenMP threads wait for each other at the end of every loop, and
+one of them for a neighbour's time slice. Seen at 20 and 50; a core that is shared evenly makes it 2."""
 WARMUP_ROOM = 1.5
 """A slow step gets this many times the steps that the warm-up rule needs to see, whatever the cap in seconds."""
 
@@ -35,8 +39,11 @@ class Monitor(Interface):
     def begin(self) -> None:
         """A stretch follows."""
 
-    def end(self) -> str | None:
-        """A stretch has ended; None if it may be kept, else the code of the reason why not."""
+    def end(self, *, slow: bool = False) -> str | None:
+        """A stretch has ended; None if it may be kept, else the code of the reason why not.
+
+        A `slow` one took many times what others of the cell took: a stall if other work held the cores.
+        """
 
 
 class WarmUp(Struct, frozen=True, kw_only=True):
@@ -80,7 +87,8 @@ class Sampled(Struct, frozen=True, kw_only=True):
     @property
     def given_up(self) -> str | None:
         """Code of the cause for which sampling was given up."""
-        return persistent_cause(self.stretches)
+        stalled = self.stop is None and self.stretches[-1].rejected == STALLED
+        return STALLED if stalled else persistent_cause(self.stretches)
 
 
 @contextlib.contextmanager
@@ -99,9 +107,13 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool) -> WarmUp:
-    """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made."""
+def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool, crowded: bool = False) -> WarmUp:
+    """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made.
+
+    A slow step gets more time than the cap, but not where the device is `crowded`: it may be slow for that alone.
+    """
     guess = clock.latency(step).host_s
+    room_s = 0.0 if crowded else WARMUP_ROOM * guess
     block = max(FEWEST_IN_BLOCK, min(protocol.warmup_block, int(protocol.warmup_block_s / guess)))
     needed = block * protocol.warmup_level_blocks
     detector = WarmupDetector(
@@ -110,7 +122,7 @@ def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool) -
         level_change=protocol.warmup_level_change,
         min_calls=protocol.warmup_min_calls,
         min_seconds=protocol.warmup_first_cell_s if first_cell else protocol.warmup_later_cell_s,
-        cap_seconds=max(protocol.warmup_cap_s, WARMUP_ROOM * needed * guess),
+        cap_seconds=max(protocol.warmup_cap_s, room_s * needed),
     )
     recent: deque[float] = deque([guess], maxlen=needed)
     while detector.done is None:
@@ -140,10 +152,10 @@ def sample_latency(
         target_half_width=protocol.target_half_width,
     )
     stretches: list[Stretch] = []
-    patience = Patience(MOST_REPEATS * protocol.max_sampling_s)
+    patience = Patience(MOST_REPEATS * protocol.max_sampling_s, protocol.stall_wait_s, step_s * steps)
     with gc_paused():
         while rule.done is None and not patience.exhausted(stretches):
-            stretch = _take_stretch(lambda: clock.latency(step, steps), monitor, rule.block_length)
+            stretch = patience.take(lambda: clock.latency(step, steps), monitor, rule.block_length)
             stretches.append(stretch)
             if stretch.kept:
                 for timing in stretch.timings:
@@ -156,12 +168,12 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
     """Time bursts of steps without waiting inside; a burst is one block, so the interval is over bursts."""
     steps = max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step_s))
     stretches: list[Stretch] = []
-    patience = Patience(MOST_REPEATS * protocol.max_throughput_s)
+    patience = Patience(MOST_REPEATS * protocol.max_throughput_s, protocol.stall_wait_s, step_s * steps)
     seconds: list[float] = []
     stop: Stop | None = None
     with gc_paused():
         while stop is None and not patience.exhausted(stretches):
-            stretch = _take_stretch(lambda: clock.burst(step, steps), monitor, 1)
+            stretch = patience.take(lambda: clock.burst(step, steps), monitor, 1)
             stretches.append(stretch)
             if stretch.kept:
                 seconds += [timing.seconds for timing in stretch.timings]
@@ -171,33 +183,50 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
 
 
 class Patience:
-    """Ends the repeating of rejected stretches on a device that never gets better."""
+    """Takes stretches, and ends the repeating of rejected ones on a device that never gets better.
 
-    def __init__(self, seconds: float) -> None:
+    `seconds` for all of them, and `stall_s` more where it is a stall that is waited for; `usual_s` is what a timing
+    took so far.
+    """
+
+    def __init__(self, seconds: float, stall_s: float, usual_s: float) -> None:
         self._seconds = seconds
+        self._stall_s = stall_s
+        self._usual_s = usual_s
         self._started = time.perf_counter()
+
+    def take(self, timing: Callable[[], Timing], monitor: Monitor, multiple: int) -> Stretch:
+        """Timings for `STRETCH_S` and a `multiple` of them, or up to one that is as long and looks like a stall."""
+        timings: list[Timing] = []
+        taken_s = 0.0
+        hung = False
+        monitor.begin()
+        while (taken_s < STRETCH_S or len(timings) % multiple) and not hung:
+            timings.append(timing())
+            taken_s += timings[-1].host_s
+            hung = timings[-1].host_s > max(STRETCH_S, STALL * self._usual_s)
+        middle_s = median(one.host_s for one in timings)
+        rejected = monitor.end(slow=hung or middle_s > STALL * self._usual_s)
+        if rejected is None:
+            self._usual_s = min(self._usual_s, middle_s)
+        return Stretch(timings=tuple(timings), rejected=rejected)
 
     def exhausted(self, stretches: Sequence[Stretch]) -> bool:
         """One cause persists, or time is up and a stretch was rejected; without rejections the rule alone decides."""
-        late = time.perf_counter() - self._started > self._seconds
-        return persistent_cause(stretches) is not None or (late and any(not stretch.kept for stretch in stretches))
+        if not stretches or all(stretch.kept for stretch in stretches):
+            return False
+        stalled = any(stretch.rejected == STALLED for stretch in stretches)
+        late = time.perf_counter() - self._started > self._seconds + (self._stall_s if stalled else 0.0)
+        return late or persistent_cause(stretches) is not None
 
 
 def persistent_cause(stretches: Sequence[Stretch]) -> str | None:
-    """The one cause for which the last `PERSISTENT` stretches were all rejected, if there is one."""
+    """The one cause for which the last `PERSISTENT` stretches were all rejected, if there is one.
+
+    A stall is waited for instead: it has its own time.
+    """
     last = {stretch.rejected for stretch in stretches[-PERSISTENT:]}
-    return last.pop() if len(stretches) >= PERSISTENT and len(last) == 1 else None
-
-
-def _take_stretch(take: Callable[[], Timing], monitor: Monitor, multiple: int) -> Stretch:
-    timings: list[Timing] = []
-    taken_s = 0.0
-    monitor.begin()
-    while taken_s < STRETCH_S or len(timings) % multiple:
-        timing = take()
-        timings.append(timing)
-        taken_s += timing.host_s
-    return Stretch(timings=tuple(timings), rejected=monitor.end())
+    return last.pop() if len(stretches) >= PERSISTENT and len(last) == 1 and last != {STALLED} else None
 
 
 def _enough_bursts(seconds: list[float], protocol: Protocol) -> Stop | None:

@@ -157,7 +157,7 @@ class TurnRun:
         )
         code = "several_steps_per_sample" if self._steps > 1 else "too_few_samples"
         row.null(code, *(f"latency_p{percent}_s" for percent in PERCENTILES))
-        row.null("in_turns", "issue_time_median_s", "device_time_median_s", "host_bound")
+        row.null("in_turns", "canary_s", "issue_time_median_s", "device_time_median_s", "host_bound")
         self._run.conclude()
 
     def _listen(self) -> TurnWord:

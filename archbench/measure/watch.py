@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -9,14 +10,16 @@ from statistics import median
 from msgspec import Struct
 
 from archbench.device.health import BlockHealth, Probe, Reading, between
-from archbench.measure.sampling import Stretch
+from archbench.measure.sampling import STALLED, Stretch, usable
 from archbench.model.protocol import Protocol
+
+STALL_PAUSE_S = 1.0
+"""A neighbour that is waited for is looked at so often: a compiler's step, another's measurement takes seconds."""
 
 
 class WatchReport(Struct, frozen=True, kw_only=True):
     """What was seen over one cell. `None` = the device does not say."""
 
-    canary_s: float | None
     canaries: tuple[float, ...]
     throttled_fraction: float | None
     power_capped_fraction: float | None
@@ -32,32 +35,51 @@ class WatchReport(Struct, frozen=True, kw_only=True):
 class Watch:
     """Judges each stretch by the readings around it, and runs the canary between stretches within its share of time."""
 
-    def __init__(self, probe: Probe, canary: Callable[[], float] | None, protocol: Protocol) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        canary: Callable[[], float] | None,
+        protocol: Protocol,
+        announce: Callable[[str], None] = lambda what: None,
+    ) -> None:
+        """`announce` is told what keeps the cell from being measured as fast as it might be."""
         self._probe = probe
+        self._announce = announce
+        self._stalled = False
         self._canary = canary
         self._protocol = protocol
         self._before: Reading | None = None
         self._healths: list[BlockHealth] = []
         self._canaries: list[float] = []
+        self._begun_after: list[int] = []
+        """For each stretch, how many canaries had been taken when it began."""
         self._started = time.perf_counter()
         self._canary_spent_s = 0.0
 
     def begin(self) -> None:
-        """Run the canary if its share allows, then read: the canary's own load is outside the stretch."""
+        """Wait after a stall; run the canary if its share allows; then read: its own load is outside the stretch."""
+        if self._stalled:
+            self._announce("stalled: waiting for other work to end")
+            time.sleep(STALL_PAUSE_S)
         if self._canary is not None:
             elapsed = time.perf_counter() - self._started
             if not self._canaries or self._canary_spent_s < self._protocol.canary_share * elapsed:
                 start = time.perf_counter()
                 self._canaries.append(self._canary())
                 self._canary_spent_s += time.perf_counter() - start
+        self._begun_after.append(len(self._canaries))
         self._before = self._probe.read()
 
-    def end(self) -> str | None:
-        """Read and judge; the code of the reason where the stretch was throttled, shared, or not to be clocked."""
+    def end(self, *, slow: bool = False) -> str | None:
+        """Read and judge; the code of the reason where the stretch was throttled, shared, stalled, or not clocked."""
         assert self._before is not None, "a stretch ends that never began"
         health = between(self._before, self._probe.read())
         self._healths.append(health)
-        return rejection(health)
+        rejected = rejection(health)
+        self._stalled = rejected is None and slow and bool(health.contended)
+        if health.crowded and not self._stalled:
+            self._announce("beside other work")
+        return STALLED if self._stalled else rejected
 
     @property
     def latest(self) -> BlockHealth:
@@ -76,6 +98,22 @@ class Watch:
             pace = health.sm_clock_mhz / usual if health.power_capped and health.sm_clock_mhz and usual else 1.0
             times += [timing.host_s * pace for timing in stretch.timings if stretch.kept]
         return times
+
+    def canary_beside(self, stretches: Sequence[Stretch]) -> float | None:
+        """The canary's time, s, beside the median timing of the latest `stretches`; `None` without a canary.
+
+        What the median divided by it gives is the median of the stretches' ratios to the readings around each: a
+        machine that changes its speed half-way changes both, where the medians of either would fall in other halves.
+        """
+        if not self._canaries:
+            return None
+        begun = self._begun_after[len(self._begun_after) - len(stretches) :]
+        ratios = []
+        for stretch, taken, later in zip(stretches, begun, [*begun[1:], begun[-1]], strict=True):
+            if stretch.kept or not any(one.kept for one in stretches):
+                around = math.sqrt(self._canaries[taken - 1] * self._canaries[later - 1])
+                ratios.append(median(timing.seconds for timing in stretch.timings) / around)
+        return median(timing.seconds for timing in usable(stretches)) / median(ratios)
 
     def report(self) -> WatchReport:
         """Sum up all stretches so far."""
@@ -100,7 +138,6 @@ class Watch:
             if bad:
                 reasons.append(code)
         return WatchReport(
-            canary_s=median(self._canaries) if self._canaries else None,
             canaries=tuple(self._canaries),
             throttled_fraction=throttled,
             power_capped_fraction=_share([h.power_capped for h in healths]),
@@ -136,7 +173,7 @@ _COLUMN_OF = {
 def _missing(healths: list[BlockHealth]) -> tuple[tuple[str, str], ...]:
     """For each column that no stretch could fill, why; on a device that never fills it, `not_on_device`."""
     if not healths:
-        return tuple((column, "nothing_timed") for column in ("canary_s", *_COLUMN_OF.values()))
+        return tuple((column, "nothing_timed") for column in _COLUMN_OF.values())
     found = []
     for field, column in _COLUMN_OF.items():
         if all(getattr(health, field) is None for health in healths):

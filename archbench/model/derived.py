@@ -26,7 +26,11 @@ DERIVED = _by_name(
         "s",
         "latency_median_s / speed_index: what the step takes at the run's usual speed",
     ),
-    _real("throughput_corrected_img_s", "img/s", "throughput_img_s x speed_index: the rate at the run's usual speed"),
+    _real(
+        "throughput_corrected_img_s",
+        "img/s",
+        "throughput_img_s x speed_index, of the canary beside its bursts: the rate at the run's usual speed",
+    ),
 )
 """What `archbench.results.load_frame` adds to the stored columns."""
 

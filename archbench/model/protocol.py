@@ -119,12 +119,22 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=1.0)],
         D("Issue time over device time above which a row is labelled `host_bound`."),
     ] = 1.10
-    canary_share: Annotated[Share, D("At most this share of the measuring time goes to the canary kernel.")] = 0.05
+    canary_share: Annotated[
+        Share,
+        D("At most this share of the measuring time goes to the canary kernel, but for its first reading."),
+    ] = 0.05
     drift_limit: Annotated[
         Share,
         D("A canary that leaves this band around the run's reference makes the row `suspect`."),
     ] = 0.10
     rejected_block_limit: Annotated[Share, D("A larger share of throttled blocks, and the row is `invalid`.")] = 0.20
+    stall_wait_s: Annotated[
+        Seconds,
+        D(
+            "Waited, in each of latency and throughput, for other work to end that makes threads wait for each other; "
+            "then the row is `stalled`."
+        ),
+    ] = 5.0
     energy_window_s: Annotated[
         Seconds,
         D("NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised."),
@@ -166,6 +176,8 @@ _CPU_DEFAULTS = Protocol(
     warmup_later_cell_s=0.1,
     warmup_level_change=0.02,
     warmup_cap_s=5.0,
+    # What is divided by the canary needs it close by: the ratio of a stretch is as good as its worse half.
+    canary_share=0.2,
     # Of each of two processes, where a suite names no rounds.
     min_sampling_s=0.25,
     max_sampling_s=1.5,

@@ -51,6 +51,12 @@ REASONS: dict[str, Reason] = {
         meaning="other work took over a third of the CPU time that this cell's threads asked for, most of the time",
         remedy="close it and measure again, a stored run with `--retry-failed`; `archbench doctor` shows the load",
     ),
+    "stalled": Reason(
+        effect="invalid",
+        meaning="steps took over three times the cell's own usual time while other work held the cores, and still did "
+        "when it had been waited for (`protocol: stall_wait_s`)",
+        remedy="run the same command again with `--retry-failed` when nothing else runs, or give it fewer `threads`",
+    ),
     # suspect: usable with a mark
     "nonstationary": Reason(
         effect="suspect",
@@ -94,6 +100,11 @@ REASONS: dict[str, Reason] = {
         meaning="the step did more FLOP/s than the calibration's best, so `measured_peak_share` is above 1: ceiling "
         "under-measured, on a machine that was busy then, or by a kernel that needs fewer FLOP than are counted",
         remedy="calibrate on a quiet machine: begin a new run (`--fresh`)",
+    ),
+    "old_canary": Reason(
+        effect="label",
+        meaning="measured under protocol version 1, whose canary depended on what ran before it: raw times are used",
+        remedy="measure again to have times corrected for the machine's drift",
     ),
     "power_capped": Reason(
         effect="label", meaning="the device ran at its software power limit, which is normal under load"

@@ -114,7 +114,10 @@ class Record(Struct, frozen=True, kw_only=True):
     throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s", metric="throughput")] = None
 
     # How the measuring went
-    canary_s: Annotated[Real, C("median time of the fixed canary kernel during this cell", "s")] = None
+    canary_s: Annotated[
+        Real, C("time of the fixed canary kernel beside a median step, by the stretches' ratios", "s", metric="latency")
+    ] = None
+    throughput_canary_s: Annotated[Real, C("the same beside a median burst of steps", "s", metric="throughput")] = None
     warmup_steps: Annotated[Whole, C("steps before the first timed one")] = None
     first_call_s: Annotated[Real, C("the very first step, kept out of every other figure", "s")] = None
     contention: Annotated[Real, C("share of CPU time that others took while timing; CPU only")] = None

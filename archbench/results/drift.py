@@ -10,6 +10,7 @@ from statistics import median
 import pyarrow as pa
 from msgspec import Struct
 
+from archbench.device.kind import kind_named
 from archbench.model.derived import DISTURBED
 from archbench.model.errors import UsageError
 from archbench.model.protocol import Protocol
@@ -18,8 +19,14 @@ from archbench.results.files import read_struct
 
 log = logging.getLogger(__name__)
 
-JUDGED_BY = ("run_id", "canary_s", "sm_clock_mhz", "verdict", "reasons")
+JUDGED_BY = (
+    *("run_id", "canary_s", "throughput_canary_s", "sm_clock_mhz", "verdict", "reasons", "protocol_version", "device"),
+)
 """The columns that `judge` reads."""
+CANARY_SETTLES_SINCE = 2
+"""The protocol version from which a canary does not depend on what ran before it. On a CPU an earlier one says less of
+the machine than of the network beside it (28 % between vgg16 and mobilenet_v2), so that raw figures are the better."""
+OLD_CANARY = "old_canary"
 
 
 class Judgement(Struct, frozen=True):
@@ -38,14 +45,20 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
     without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
     explains the canary, a row that was capped, or is faster than rows that were, keeps its verdict, too.
+    A CPU's canary of before `CANARY_SETTLES_SINCE` is taken for none, and the row labelled `old_canary`.
     """
     columns = [rows[name].to_pylist() for name in JUDGED_BY]
     seen: dict[str, _Run] = defaultdict(_Run)
-    for run_id, canary, clock, _, reasons in zip(*columns, strict=True):
-        seen[run_id].add(canary, clock, "power_capped" in (reasons or ()))
+    known = []
+    for run_id, canary, beside_bursts, clock, verdict, reasons, version, device in zip(*columns, strict=True):
+        canary, codes = canary or beside_bursts, tuple(reasons or ())
+        if canary is not None and kind_named(device).follows_canary and version < CANARY_SETTLES_SINCE:
+            canary, codes = None, (*codes, OLD_CANARY)
+        seen[run_id].add(canary, clock, "power_capped" in codes)
+        known.append((run_id, canary, clock, verdict, codes))
     judged = []
-    for run_id, canary, clock, verdict, reasons in zip(*columns, strict=True):
-        run, codes = seen[run_id], tuple(reasons or ())
+    for run_id, canary, clock, verdict, codes in known:
+        run = seen[run_id]
         speed = None if canary is None else canary / median(run.canaries)
         paced = None if speed is None or not clock else speed * clock / median(run.clocks)
         capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)

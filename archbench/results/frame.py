@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from archbench.catalog import dataset_of, facts
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
-from archbench.results.drift import drift_limit, judge
+from archbench.results.drift import OLD_CANARY, drift_limit, judge
 from archbench.results.files import read_struct
 from archbench.results.journal import read_file
 from archbench.results.run import RunStore
@@ -42,7 +42,8 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     """`read_table` as a pandas DataFrame, one row a cell, round and visit, with the columns of `DERIVED`.
 
     Whole numbers are `Int64`, flags `boolean`, reals float64 (null is NaN), reasons tuples of text; verdicts and
-    reasons as `archbench.results.drift.judge` gives them. Raises `UsageError` as `read_table` does.
+    reasons as `archbench.results.drift.judge` gives them, and no canary where that takes it for none.
+    Raises `UsageError` as `read_table` does.
     """
     import pandas as pd
 
@@ -57,13 +58,20 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame["verdict"] = pd.Series([row.verdict for row in judged], dtype=frame["verdict"].dtype)
     _name_datasets(frame)
     _state_accuracies(frame, _stated(place if place.is_dir() else place.parent))
+    old = [OLD_CANARY in row.reasons for row in judged]
+    frame.loc[old, ["canary_s", "throughput_canary_s"]] = None
     speed = pd.Series([row.speed_index for row in judged], dtype=float)
     derived = {
         "speed_index": speed,
         "latency_median_corrected_s": frame["latency_median_s"] / speed,
-        "throughput_corrected_img_s": frame["throughput_img_s"] * speed,
+        "throughput_corrected_img_s": frame["throughput_img_s"] * burst_speed(frame, speed),
     }
     return pd.concat([frame, pd.DataFrame(derived)], axis=1)
+
+
+def burst_speed(frame: pd.DataFrame, speed: pd.Series[float]) -> pd.Series[float]:
+    """`speed`, the canary's beside the steps over a reference, as it was beside the bursts, where that is known."""
+    return speed * (frame["throughput_canary_s"] / frame["canary_s"]).fillna(1.0)
 
 
 def _name_datasets(frame: pd.DataFrame) -> None:

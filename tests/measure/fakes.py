@@ -39,7 +39,7 @@ class ScriptedMonitor:
         assert not self.open
         self.open = True
 
-    def end(self) -> str | None:
+    def end(self, *, slow: bool = False) -> str | None:
         assert self.open
         self.open = False
         self.stretches += 1

@@ -94,7 +94,7 @@ def test_a_group_tells_its_story_in_order():
         CellStarted,
         CellFinished,
     ]
-    phases = [event.phase for event in events if isinstance(event, PhaseStarted)]
+    phases = [event.phase for event in events if isinstance(event, PhaseStarted) and ", " not in event.phase]
     assert phases[:6] == ["count", "build", "first call", "warmup", "latency", "throughput"]
     # Nothing that is timed runs after the memory pass, and counting precedes everything.
     assert phases.index("memory") > phases.index("throughput")
@@ -361,7 +361,7 @@ def test_a_network_that_reads_values_to_be_built_is_counted_with_data():
     assert row.params == rows(measure(metrics=("static",)))[0].params
     assert row.predicted_peak_bytes is None
     assert "predicted_peak_bytes:not_predicted" in row.reasons
-    assert "canary_s:nothing_timed" in row.reasons
+    assert {"canary_s:not_requested", "contention:nothing_timed"} <= set(row.reasons)
 
 
 def test_a_network_of_vectors_has_no_side_in_pixels():

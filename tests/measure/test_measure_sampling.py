@@ -5,8 +5,9 @@ import random
 
 import pytest
 from fakes import ReplayClock, ScriptedMonitor, nothing
+from msgspec import structs
 
-from archbench.measure.sampling import gc_paused, sample_latency, sample_throughput, warm_up
+from archbench.measure.sampling import STALLED, gc_paused, sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import Protocol, protocol_for
 
 GPU = Protocol()
@@ -160,3 +161,70 @@ def test_the_reported_interval_holds_the_true_median(name, spread):
         interval = latency(costs).interval
         held += interval.low <= 5e-3 * (1 + 1e-12) and interval.high >= 5e-3 * (1 - 1e-12)
     assert held / TRIALS >= 0.93
+
+
+class Neighbour:
+    """Holds the cores from one moment to another of a time that goes on with the steps, and 0.5 s at each pause.
+
+    Meanwhile a step takes 40 times its 20 ms, and the monitor, whose pauses are those of `Watch`, sees it.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, begin_s: float, end_s: float) -> None:
+        self.now = 0.0
+        self.begin_s, self.end_s = begin_s, end_s
+        self._rejected: str | None = None
+        self._crowded = False
+        monkeypatch.setattr("archbench.measure.sampling.time.perf_counter", lambda: self.now)
+
+    def cost(self, _: int) -> float:
+        held = self.begin_s <= self.now < self.end_s
+        self._crowded |= held
+        seconds = 0.8 if held else 0.02
+        self.now += seconds
+        return seconds
+
+    def begin(self) -> None:
+        self.now += 0.5 if self._rejected else 0.0
+        self._crowded = False
+
+    def end(self, *, slow: bool = False) -> str | None:
+        self._rejected = STALLED if slow and self._crowded else None
+        return self._rejected
+
+
+QUICK = structs.replace(CPU, max_sampling_s=1.0)
+
+
+@pytest.mark.parametrize(("begin_s", "end_s"), [(0.3, 3.0), (0.0, 4.0)])
+def test_a_stall_is_waited_for_and_does_not_count(monkeypatch, begin_s, end_s):
+    neighbour = Neighbour(monkeypatch, begin_s, end_s)
+    sampled = latency(neighbour.cost, protocol=QUICK, step_s=0.02, monitor=neighbour)
+    assert {stretch.rejected for stretch in sampled.stretches} == {None, "stalled"}
+    assert all(len(stretch.timings) == 1 for stretch in sampled.stretches if stretch.rejected and begin_s == 0.0)
+    assert {timing.host_s for timing in sampled.kept()} == {0.02}
+    assert (sampled.stop, sampled.given_up) == ("converged", None)
+    assert neighbour.now < end_s + 3.0
+
+
+@pytest.mark.parametrize("begin_s", [0.0, 0.3])
+def test_a_neighbour_that_stays_makes_a_stalled_cell_within_its_time(monkeypatch, begin_s):
+    neighbour = Neighbour(monkeypatch, begin_s, 1e9)
+    sampled = latency(neighbour.cost, protocol=QUICK, step_s=0.02, monitor=neighbour)
+    assert (sampled.stop, sampled.given_up) == (None, "stalled")
+    assert neighbour.now < 2 * QUICK.max_sampling_s + QUICK.stall_wait_s + 2.0
+    assert {timing.host_s for timing in sampled.kept()} <= {0.02}
+    bursts = sample_throughput(nothing, ReplayClock(neighbour.cost), QUICK, neighbour, step_s=0.02)
+    assert bursts.given_up == "stalled"
+
+
+def test_a_network_that_is_slow_by_itself_now_and_then_is_not_stalled(monkeypatch):
+    """Two kinds of step, one 40 times the other, and nobody else on the cores: that is what it is."""
+    alone = Neighbour(monkeypatch, 1e9, 1e9)
+    sampled = latency(lambda i: 0.8 if i % 3 == 0 else 0.02, protocol=QUICK, step_s=0.02, monitor=alone)
+    assert all(stretch.kept for stretch in sampled.stretches)
+    assert max(timing.host_s for timing in sampled.kept()) == 0.8
+
+
+def test_a_step_that_others_make_slow_gets_no_more_than_the_cap_to_warm_up():
+    assert warm_up(nothing, ReplayClock([2.0]), CPU, first_cell=True, crowded=True).calls * 2.0 <= CPU.warmup_cap_s + 4
+    assert warm_up(nothing, ReplayClock([2.0]), CPU, first_cell=True).level

@@ -7,7 +7,7 @@ from replay import ReplayProbe
 from archbench.device.clock import Timing
 from archbench.device.health import HW_THERMAL, SW_POWER_CAP, CpuTimes, GpuProcess, Reading
 from archbench.measure.sampling import Stretch
-from archbench.measure.watch import Watch
+from archbench.measure.watch import STALL_PAUSE_S, Watch
 from archbench.model.protocol import Protocol
 from archbench.model.reasons import verdict_of
 from archbench.stats import drifting
@@ -148,10 +148,48 @@ def test_the_canary_keeps_to_its_share():
         watch.end()
     elapsed = time.perf_counter() - started
     assert 1 <= Bird.calls <= 1 + elapsed * Protocol().canary_share / 0.02 + 1
-    assert watch.report().canary_s == 1e-3
+    assert set(watch.report().canaries) == {1e-3}
+
+
+@pytest.mark.parametrize(("waited", "slow", "code"), [(0.5, True, "stalled"), (0.5, False, None), (0.0, True, None)])
+def test_a_slow_stretch_is_a_stall_where_its_threads_waited_for_a_core(monkeypatch, waited, slow, code):
+    pauses: list[float] = []
+    monkeypatch.setattr("archbench.measure.watch.time.sleep", pauses.append)
+
+    def reading(at):
+        times = CpuTimes(cores=2, own_s=at, waited_s=((1, waited * at),), busy_s=2 * at, stolen_s=0.0)
+        return Reading(at_s=at, cpu=times, host_only=True)
+
+    said: list[str] = []
+    watch = Watch(ReplayProbe([reading(float(at)) for at in range(10)]), None, Protocol(), said.append)
+    watch.begin()
+    assert watch.end(slow=slow) == code
+    watch.begin()
+    assert pauses == ([STALL_PAUSE_S] if code else [])
+    assert said == (["stalled: waiting for other work to end"] if code else [])
+
+
+def test_the_canary_beside_a_median_step_is_that_of_its_own_time():
+    """A machine that is twice as slow in four of seven stretches, and the canary beside it."""
+    speeds = [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+    readings_ = iter([1e-3 * speed for speed in speeds])
+    protocol = structs.replace(Protocol(), canary_share=0.999)
+    watch = Watch(ReplayProbe([Reading(at_s=float(i)) for i in range(100)]), lambda: next(readings_), protocol)
+    stretches = []
+    for speed in speeds:
+        watch.begin()
+        stretches.append(Stretch(timings=(Timing(0.02 * speed),) * 3, rejected=watch.end()))
+    # The median step is a slow one; beside it the canary was slow, too: 20 canaries, as in every stretch but the one
+    # in which the speed changed between the readings around it.
+    assert watch.canary_beside(stretches) == pytest.approx(2e-3)
+    # Of an experiment's own stretches alone, and of those that were kept.
+    assert watch.canary_beside(stretches[3:]) == pytest.approx(2e-3)
+    spoilt = [structs.replace(stretch, rejected="throttled") for stretch in stretches[:5]]
+    assert watch.canary_beside([*spoilt, *stretches[5:]]) == pytest.approx(2e-3)
+    assert Watch(ReplayProbe(readings(0, 0)), None, Protocol()).canary_beside([]) is None
 
 
 def test_where_nothing_was_timed_that_is_the_reason():
     report = Watch(ReplayProbe(readings(0)), None, Protocol()).report()
-    assert report.canary_s is None
-    assert set(report.missing) >= {("canary_s", "nothing_timed"), ("sm_clock_mhz", "nothing_timed")}
+    assert report.canaries == ()
+    assert set(report.missing) >= {("contention", "nothing_timed"), ("sm_clock_mhz", "nothing_timed")}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import make_record, make_run, make_suite
+from msgspec import structs
 
 import archbench
 from archbench.model.derived import DERIVED
@@ -44,6 +45,45 @@ def test_dividing_by_the_canary_takes_the_drift_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame["latency_median_corrected_s"], 0.02)
     np.testing.assert_allclose(frame["throughput_corrected_img_s"], 50)
     np.testing.assert_allclose(frame["latency_median_s"], np.multiply(speeds, 0.02))
+
+
+def test_rates_are_corrected_by_the_canary_beside_their_own_bursts(tmp_path: Path) -> None:
+    """The machine changed its speed between latency and throughput."""
+    rows = [
+        make_record(
+            round=number,
+            latency_median_s=0.02 * first,
+            throughput_img_s=50 / then,
+            canary_s=0.003 * first,
+            throughput_canary_s=0.003 * then,
+        )
+        for number, (first, then) in enumerate([(1.0, 1.0), (1.0, 1.3), (0.9, 1.0), (1.05, 0.8), (1.0, 1.0)])
+    ]
+    run = make_run(tmp_path, rows)
+    frame = archbench.load(run)
+    np.testing.assert_allclose(frame["latency_median_corrected_s"], 0.02)
+    np.testing.assert_allclose(frame["throughput_corrected_img_s"], 50)
+    summary = archbench.summary(run)
+    assert float(summary["latency_s"].iloc[0]) == pytest.approx(0.02)
+    assert float(summary["throughput_img_s"].iloc[0]) == pytest.approx(50)
+
+
+def test_a_canary_of_the_first_protocol_is_taken_for_none(tmp_path: Path) -> None:
+    """It read 1.10 ms after itself and 1.70 after vgg16: raw times are the better ones, and the row says so."""
+    old = [
+        make_record(round=number, protocol_version=1, canary_s=canary, latency_median_s=0.02)
+        for number, canary in enumerate([1.1e-3, 1.7e-3, 3e-3])
+    ]
+    run = make_run(tmp_path / "old", old)
+    frame = archbench.load(run)
+    assert frame[["canary_s", *DERIVED]].isna().all(axis=None)
+    assert list(frame["verdict"]) == ["ok"] * 3
+    assert set(frame["reasons"]) == {("old_canary",)}
+    assert float(archbench.summary(run)["latency_s"].iloc[0]) == 0.02
+    gpu = [structs.replace(row, device="cuda") for row in old]  # there it was read ten times, behind a backlog
+    assert archbench.load(make_run(tmp_path / "gpu", gpu))["speed_index"].notna().all()
+    new = [structs.replace(row, protocol_version=2) for row in old]
+    assert archbench.load(make_run(tmp_path / "new", new))["speed_index"].notna().all()
 
 
 def test_without_a_canary_nothing_is_corrected(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def _time(run: CellRun) -> None:
         latency_ci_high_s=interval.high,
         samples=len(sampled.kept()),
         steps_per_sample=sampled.steps,
+        canary_s=run.watch.canary_beside(sampled.stretches),
     )
     _judge(run, sampled)
     _percentiles(run, sampled)

@@ -28,6 +28,7 @@ def _time(run: CellRun) -> None:
         throughput_img_s=rate,
         throughput_ci_low_img_s=images / interval.high if interval.high else None,
         throughput_ci_high_img_s=images / interval.low if interval.low else None,
+        throughput_canary_s=run.watch.canary_beside(sampled.stretches),
     )
     if run.asks_for("static"):
         _efficiency(run, rate)
