@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archbench.device.kind import kind_named
 from archbench.model.derived import DISTURBED
@@ -45,7 +45,8 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
     without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
     explains the canary, a row that was capped, or is faster than rows that were, keeps its verdict, too.
-    A CPU's canary of before `CANARY_SETTLES_SINCE` is taken for none, and the row labelled `old_canary`.
+    A CPU's canary of before `CANARY_SETTLES_SINCE` only tells who was disturbed: the row is labelled `old_canary`, and
+    has no speed.
     """
     columns = [rows[name].to_pylist() for name in JUDGED_BY]
     seen: dict[str, _Run] = defaultdict(_Run)
@@ -53,7 +54,7 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     for run_id, canary, beside_bursts, clock, verdict, reasons, version, device in zip(*columns, strict=True):
         canary, codes = canary or beside_bursts, tuple(reasons or ())
         if canary is not None and kind_named(device).follows_canary and version < CANARY_SETTLES_SINCE:
-            canary, codes = None, (*codes, OLD_CANARY)
+            codes = (*codes, OLD_CANARY)
         seen[run_id].add(canary, clock, "power_capped" in codes)
         known.append((run_id, canary, clock, verdict, codes))
     judged = []
@@ -62,6 +63,9 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
         speed = None if canary is None else canary / median(run.canaries)
         paced = None if speed is None or not clock else speed * clock / median(run.clocks)
         capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)
+        if OLD_CANARY in codes:
+            judged.append(structs.replace(_judgement(speed, verdict, codes, DISTURBED - 1), speed_index=None))
+            continue
         explained = capped and paced is not None and abs(paced - 1) <= drift_limit
         judged.append(Judgement(speed, verdict, codes) if explained else _judgement(speed, verdict, codes, drift_limit))
     return judged

@@ -72,7 +72,7 @@ def test_a_canary_of_the_first_protocol_is_taken_for_none(tmp_path: Path) -> Non
     """It read 1.10 ms after itself and 1.70 after vgg16: raw times are the better ones, and the row says so."""
     old = [
         make_record(round=number, protocol_version=1, canary_s=canary, latency_median_s=0.02)
-        for number, canary in enumerate([1.1e-3, 1.7e-3, 3e-3])
+        for number, canary in enumerate([1.1e-3, 1.7e-3, 1.1e-3])
     ]
     run = make_run(tmp_path / "old", old)
     frame = archbench.load(run)
@@ -80,6 +80,10 @@ def test_a_canary_of_the_first_protocol_is_taken_for_none(tmp_path: Path) -> Non
     assert list(frame["verdict"]) == ["ok"] * 3
     assert set(frame["reasons"]) == {("old_canary",)}
     assert float(archbench.summary(run)["latency_s"].iloc[0]) == 0.02
+    held = [*old, structs.replace(old[0], round=3, canary_s=20e-3)]  # no network makes that of it
+    rows = archbench.load(make_run(tmp_path / "held", held))
+    assert list(rows["verdict"]) == ["ok"] * 3 + ["invalid"]
+    assert rows["reasons"].iloc[3] == ("old_canary", "disturbed")
     gpu = [structs.replace(row, device="cuda") for row in old]  # there it was read ten times, behind a backlog
     assert archbench.load(make_run(tmp_path / "gpu", gpu))["speed_index"].notna().all()
     new = [structs.replace(row, protocol_version=2) for row in old]
