@@ -1,8 +1,8 @@
 """How far processes of one network differ: raw, by the canary, and in turns with live processes of other networks.
 
-    python benchmarks/process_spread.py [--processes 8] [--turns 10] [--stress]
+    python benchmarks/process_spread.py [--processes 8] [--turns 8] [--minutes 8] [--stress]
 
-Twelve networks at batch 1, the processes of all in random order. Each times short blocks; after each block it reads
+Twelve networks at batch 1, a process of each in random order, again and again until the time is up. Each times short blocks; after each block it reads
 the canary once (as protocol version 1 did) and until it has settled, and two reference processes, warm all the time,
 take one block each. Prints the standard deviation of the processes' figures, in per cent: the median block; that over
 the median first reading; the median ratio of a block to the settled reading after it; and to the references' blocks.
@@ -150,12 +150,14 @@ def figures(turns: list[dict[str, float]]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=8.0, help="No process is begun afterwards.")
     parser.add_argument("--stress", action="store_true")
     arguments = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    order = [name for name in NETWORKS for _ in range(arguments.processes)]
-    random.Random(0).shuffle(order)
+    rng = random.Random(0)
+    order = [name for _ in range(arguments.processes) for name in rng.sample(NETWORKS, len(NETWORKS))]
+    end = time.perf_counter() + 60 * arguments.minutes
     with ExitStack() as stack:
         if arguments.stress:
             neighbour = subprocess.Popen(["stress-ng", "--cpu", "1", "--quiet"])
@@ -163,6 +165,8 @@ def main() -> None:
             stack.callback(neighbour.terminate)
         references = [Live(reference, name) for name in REFERENCES]
         for number, name in enumerate(order):
+            if time.perf_counter() > end:
+                break
             one = Live(cell, name)
             turns = []
             for _ in range(arguments.turns):
@@ -176,8 +180,10 @@ def main() -> None:
         for live in references:
             live.close()
     kinds = list(found[order[0]])
+    fewest = min(len(found[name]["raw"]) for name in NETWORKS)
     spreads = {name: [100 * stdev(found[name][kind]) for kind in kinds] for name in NETWORKS}
-    print(f"\r{'sd in %':20}" + "".join(f"{kind:>20}" for kind in kinds))
+    print(f"\r{fewest} processes of each network, or one more")
+    print(f"{'sd in %':20}" + "".join(f"{kind:>20}" for kind in kinds))
     for name, values in spreads.items():
         print(f"{name:20}" + "".join(f"{value:20.1f}" for value in values))
     print(f"{'median':20}" + "".join(f"{median(column):20.1f}" for column in zip(*spreads.values(), strict=True)))
