@@ -2,11 +2,11 @@
 
     python benchmarks/process_spread.py [--processes 8] [--turns 8] [--minutes 8] [--stress]
 
-Twelve networks at batch 1, a process of each in random order, again and again until the time is up. Each times short blocks; after each block it reads
-the canary once (as protocol version 1 did) and until it has settled, and two reference processes, warm all the time,
-take one block each. Prints the standard deviation of the processes' figures, in per cent: the median block; that over
-the median first reading; the median ratio of a block to the settled reading after it; and to the references' blocks.
-`--stress` keeps one core busy with stress-ng meanwhile.
+Twelve networks at batch 1, a process of each in random order, again and again until the time is up. Each times short
+blocks; after each block it reads the canary once (as protocol version 1 did) and until it has settled, and two
+reference processes, warm all the time, take one block each. Prints the standard deviation of the processes' figures, in
+per cent: the median block; that over the median first reading; the median ratio of a block to the settled reading after
+it; and to the references' blocks. `--stress` keeps one core busy with stress-ng meanwhile.
 """
 
 from __future__ import annotations
