@@ -35,7 +35,7 @@ from archbench.measure.canary import Canary, settled
 from archbench.model.cell import Network
 
 NETWORKS = (
-    *("alexnet", "vgg11", "squeezenet1_1", "googlenet", "resnet18", "resnet50"),
+    *("alexnet", "vgg11", "torchvision:squeezenet1_1", "googlenet", "resnet18", "resnet50"),
     *(
         "densenet121",
         "mobilenet_v2",
