@@ -101,12 +101,10 @@ def holds(expression: Expression, row: Mapping[str, object]) -> bool | None:
         case Not(term=term):
             inner = holds(term, row)
             return None if inner is None else not inner
-        case All(terms=terms):
-            truths = [holds(term, row) for term in terms]
-            return False if False in truths else None if None in truths else True
-        case Any(terms=terms):
-            truths = [holds(term, row) for term in terms]
-            return True if True in truths else None if None in truths else False
+        case All(terms=terms) | Any(terms=terms):
+            truths = {holds(term, row) for term in terms}
+            decides = isinstance(expression, Any)  # one that is true decides an `or`, one that is false an `and`
+            return decides if decides in truths else None if None in truths else not decides
 
 
 def show(expression: Expression) -> str:

@@ -14,6 +14,7 @@ A column's unit ending may be left out. Numbers of a time or a size carry a unit
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NoReturn, get_args
 
 from msgspec import Struct
@@ -70,11 +71,8 @@ class _Token(Struct, frozen=True):
     text: str
     start: int
 
-    def is_word(self, word: str) -> bool:
-        return self.kind == "word" and self.text.lower() == word
-
-    def is_mark(self, mark: str) -> bool:
-        return self.kind == "mark" and self.text == mark
+    def reads(self, text: str) -> bool:
+        return self.kind in ("word", "mark") and self.text.lower() == text
 
 
 def parse(text: str) -> Expression:
@@ -86,8 +84,10 @@ def column_named(name: str) -> Column:
     """The column that `name` means, with or without its unit's ending. Raises `UsageError` with the nearest names."""
     known = judged_names()
     if name not in known:
-        near = _beginning(name, known) or did_you_mean(name, known) or "; docs/columns.md has them all"
-        raise UsageError(f"unknown column {name!r}{near}")
+        # The first word of several names, such as `latency`, proposes those; ends of intervals come last.
+        begun = sorted((one for one in known if one.startswith(f"{name}_")), key=lambda one: "_ci_" in one)
+        near = f"; did you mean {', '.join(begun[:4])}?" if begun else did_you_mean(name, known)
+        raise UsageError(f"unknown column {name!r}{near or '; docs/columns.md has them all'}")
     return known[name]
 
 
@@ -97,12 +97,6 @@ def number_column(name: str) -> Column:
     if column.kind not in ("real", "whole"):
         raise UsageError(f"the column {name!r} holds no numbers; name one that does")
     return column
-
-
-def _beginning(name: str, known: dict[str, Column]) -> str:
-    """What to propose for the first word of several names, such as `latency`; ends of intervals come last."""
-    found = sorted((one for one in known if one.startswith(f"{name}_")), key=lambda one: "_ci_" in one)
-    return f"; did you mean {', '.join(found[:4])}?" if found else ""
 
 
 class _Parser:
@@ -153,11 +147,11 @@ class _Parser:
         return token
 
     def _take_word(self, word: str) -> bool:
-        return self._here.is_word(word) and bool(self._take())
+        return self._here.reads(word) and bool(self._take())
 
     def _unexpected(self) -> NoReturn:
         token = self._here
-        if token.is_mark(")"):
+        if token.reads(")"):
             raise self._error(token.start, "this bracket closes none; remove it, or open one")
         if token.kind == "end":
             raise self._error(token.start, "the condition ends here; write the rest of it")
@@ -169,16 +163,16 @@ class _Parser:
     # From loose to tight
 
     def _either(self) -> Expression:
-        terms = [self._both()]
-        while self._take_word("or"):
-            terms.append(self._both())
-        return terms[0] if len(terms) == 1 else Any(terms=tuple(terms))
+        return self._joined("or", self._both, Any)
 
     def _both(self) -> Expression:
-        terms = [self._negation()]
-        while self._take_word("and"):
-            terms.append(self._negation())
-        return terms[0] if len(terms) == 1 else All(terms=tuple(terms))
+        return self._joined("and", self._negation, All)
+
+    def _joined(self, word: str, term: Callable[[], Expression], kind: type[Any] | type[All]) -> Expression:
+        terms = [term()]
+        while self._take_word(word):
+            terms.append(term())
+        return terms[0] if len(terms) == 1 else kind(terms=tuple(terms))
 
     def _negation(self) -> Expression:
         token = self._here
@@ -187,7 +181,7 @@ class _Parser:
             raise self._error(token.start, f"nested deeper than {MAX_DEPTH} levels; write it flatter")
         if self._take_word("not"):
             found: Expression = Not(term=self._negation())
-        elif token.is_mark("("):
+        elif token.reads("("):
             self._take()
             found = self._either()
             self._close(token)
@@ -197,7 +191,7 @@ class _Parser:
         return found
 
     def _close(self, opening: _Token) -> None:
-        if not self._here.is_mark(")"):
+        if not self._here.reads(")"):
             if self._here.kind == "end":
                 raise self._error(opening.start, "this bracket is never closed; add ')'")
             self._unexpected()
@@ -214,13 +208,15 @@ class _Parser:
             self._check_operator(token, column)
             value = self._value(column, unit_known)
             return Compare(column=column.name, operator=token.text, value=value)  # type: ignore[arg-type]
-        if token.is_word("in") or (token.is_word("not") and self._tokens[self._next + 1].is_word("in")):
+        if token.reads("in") or (token.reads("not") and self._tokens[self._next + 1].reads("in")):
             negated = self._take_word("not")
             self._take()
             return Among(column=column.name, values=self._values(column, unit_known), negated=negated)
         if column.kind == "flag":
             return Compare(column=column.name, operator="==", value=True)
-        raise self._error(start.start, f"{start.text} alone is no condition; compare it, as in {_example(column)}")
+        is_text = column.kind in ("text", "texts")
+        rest = f"== {_CHOICES.get(column.name, ('resnet',))[0]}" if is_text else "<= ..."
+        raise self._error(start.start, f"{start.text} alone is no condition; compare it, as in {column.name} {rest}")
 
     def _column(self) -> tuple[Column, bool]:
         """The column at this place, and whether its name was written with the unit."""
@@ -229,7 +225,7 @@ class _Parser:
             self._next -= token.kind != "end"
             what = "the end" if token.kind == "end" else repr(token.text)
             raise self._error(token.start, f"a column's name should stand here, not {what}")
-        if self._here.is_mark("("):
+        if self._here.reads("("):
             what = f"{token.text}(...) calls a function, and conditions only compare columns; write column <= value"
             raise self._error(token.start, what)
         if token.text in judged_names():
@@ -254,11 +250,11 @@ class _Parser:
 
     def _values(self, column: Column, unit_known: bool) -> tuple[Value, ...]:
         opening = self._here
-        if not opening.is_mark("("):
+        if not opening.reads("("):
             raise self._error(opening.start, "'in' wants a list in brackets, as in family in (resnet, densenet)")
         self._take()
         values = [self._value(column, unit_known)]
-        while self._here.is_mark(","):
+        while self._here.reads(","):
             self._take()
             values.append(self._value(column, unit_known))
         self._close(opening)
@@ -270,7 +266,7 @@ class _Parser:
             self._next -= token.kind != "end"
             what = "the end" if token.kind == "end" else repr(token.text)
             raise self._error(token.start, f"a value for {column.name} should stand here, not {what}")
-        if token.kind == "word" and self._here.is_mark("("):
+        if token.kind == "word" and self._here.reads("("):
             raise self._error(token.start, f"{token.text}(...) calls a function; give a value")
         text = token.text[1:-1] if token.kind == "text" else token.text
         if column.kind in ("text", "texts"):
@@ -297,9 +293,3 @@ class _Parser:
         if text.lower() in ("null", "none") and token.kind == "word":
             raise self._error(token.start, "null satisfies no comparison; quote it if it is meant as text")
         return text
-
-
-def _example(column: Column) -> str:
-    if column.kind in ("text", "texts"):
-        return f"{column.name} == {_CHOICES.get(column.name, ('resnet',))[0]}"
-    return f"{column.name} <= ..."
