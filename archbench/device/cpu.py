@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from archbench.device.checks import Finding
 from archbench.device.clock import NS, Backlogged, Step, Timing, checked
 from archbench.device.health import CpuTimes, Reading
-from archbench.device.host import Host
+from archbench.device.host import Host, last_level_cache
 from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
@@ -228,6 +228,9 @@ class Cpu(Kind):
 
     def stopwatch(self) -> HostStopwatch:
         return HostStopwatch()
+
+    def cache_bytes(self, device: torch.device) -> int | None:
+        return last_level_cache()
 
     def settle(self) -> None:
         import torch

@@ -311,6 +311,11 @@ class Cuda(Kind):
         torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
+    def cache_bytes(self, device: torch.device) -> int | None:
+        import torch
+
+        return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", None)
+
     def uuid(self, device: torch.device) -> str | None:
         import torch
 

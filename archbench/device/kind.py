@@ -189,6 +189,10 @@ class Kind(Protocol):
         """Give back what libraries keep for themselves too: before any step was recorded in a graph, which uses it."""
         return
 
+    def cache_bytes(self, device: torch.device) -> int | None:
+        """The size of its largest cache, which what is moved may never leave; None where that is not told."""
+        return None
+
     def uuid(self, device: torch.device) -> str | None:
         """The device's own identity, as its monitor knows it."""
         return None

@@ -47,6 +47,11 @@ class ModuleProfile(Struct, frozen=True, kw_only=True):
     """`None` at inference."""
     own_s: float
     """Forward and backward, outside the modules inside."""
+    device_s: float | None = None
+    """Time of the kernels that its operators launched, forward and backward: `forward_s` and `backward_s` are stamps of
+    the device's clock, and so contain the gaps in which it waits for the host. `None` on the CPU, where operators are
+    the host's own work, where the profiler saw no kernel, and in a run, where no profiler is asked."""
+    own_device_s: float | None = None
     share: float
     """Of the step: (forward + backward) / step."""
     params: int

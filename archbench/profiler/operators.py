@@ -80,6 +80,9 @@ class Window(Struct, frozen=True, kw_only=True):
     """Host time inside operators."""
     busy_s: float | None
     """While some kernel ran. `None` where no kernel was seen: on the CPU, or by a session that CUPTI served no more."""
+    device_s: dict[str, float] | None = None
+    """Time of the kernels that each module's own operators launched, by path; `None` where `busy_s` is, and of a
+    compiled step, whose kernels are no module's alone."""
     events: Sequence[Any]
     """The profiler's own, for whoever maps kernels to modules."""
     steps: int
@@ -133,6 +136,7 @@ def watch_operators(
         ),
         operators_s=cpu_s / steps,
         busy_s=_covered_us(kernels) * _US / steps if kernels else None,
+        device_s=kernels_by_module(events, steps) if kernels and workload.cell.compile_mode == "off" else None,
         events=events,
         steps=steps,
     )
@@ -234,6 +238,40 @@ def sum_kernels(ran: Iterable[Ran], steps: int) -> tuple[OperatorProfile, ...]:
         )
         for (name, modules), calls in sorted(seconds.items(), key=lambda kind: -sum(kind[1]))
     )
+
+
+def kernels_by_module(events: Iterable[Any], steps: int) -> dict[str, float]:
+    """Seconds of a step in the kernels that each module's operators launched, without those of the modules inside.
+
+    An operator stands in its module's range, or, in the backward pass, below the engine's call of a node; which module
+    made that node its sequence number tells. Kernels of the loss and the optimizer are nobody's.
+    """
+    host = [event for event in events if event.device_type.name == "CPU" and not event.is_user_annotation]
+    makers: dict[int, str] = {}
+    for event in sorted(host, key=lambda event: event.time_range.start):
+        path, node = _place(event)
+        if path is not None and node is None and event.sequence_nr >= 0:
+            makers[event.sequence_nr] = path  # of several the last: see `_owners`
+    had: dict[str, float] = defaultdict(float)
+    for event in host:
+        path, node = _place(event)
+        path = path if node is None else makers.get(node)
+        if path is not None and event.kernels:
+            had[path] += sum(kernel.duration for kernel in event.kernels) * _US / steps
+    return dict(had)
+
+
+def _place(event: Any) -> tuple[str | None, int | None]:
+    """The module in whose range an operator stands; the sequence number of the node that it computes backwards."""
+    above = event
+    while above is not None:
+        if above.name.startswith(_ENGINE):
+            return None, above.sequence_nr
+        if above.name.startswith(RANGE):
+            path = above.name.removeprefix(RANGE)
+            return "" if path == "." else path, None
+        above = above.cpu_parent
+    return None, None
 
 
 def uses_tensor_cores(kernel: str) -> bool | None:

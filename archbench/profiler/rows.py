@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from torch import nn
 
 from archbench.analyze.counts import blank_image, decomposed_attention, evaluating, on_module
@@ -78,6 +79,7 @@ class Tally(Struct):
 
     forward_s: float = 0.0
     backward_s: float = 0.0
+    device_s: float = 0.0
     macs: int = 0
     flops: int = 0
     bytes_moved: int = 0
@@ -100,13 +102,21 @@ class Tally(Struct):
 
 
 def module_rows(
-    workload: Workload, times: StepTimes, counted: Counted | None, traffic: Traffic, ceilings: Ceilings | None
+    workload: Workload,
+    times: StepTimes,
+    counted: Counted | None,
+    traffic: Traffic,
+    ceilings: Ceilings | None,
+    device_s: Mapping[str, float] | None = None,
 ) -> tuple[ModuleProfile, ...]:
     """The network's row first, then its modules in the order of their first call, each before those inside it.
 
+    `device_s`: time of the kernels of each module's own operators, where it is known.
     `counted`: `None` for a network that cannot be counted; its rows have no MACs, and at inference no FLOP.
     """
     own = _own_tallies(workload, times, counted, traffic, ceilings)
+    for path, seconds in (device_s or {}).items():
+        own.setdefault(path, Tally()).device_s = seconds
     tree = _children(own)
     modules = dict(workload.module.named_modules(remove_duplicate=False))
     rows: list[ModuleProfile] = []
@@ -117,7 +127,10 @@ def module_rows(
         inside.add(alone)
         for child in tree.get(path, ()):
             inside.add(write(child, depth + 1))
-        rows.insert(place, _row(workload, path, depth, modules[path], alone, inside, times, counted))
+        row = _row(workload, path, depth, modules[path], alone, inside, times, counted)
+        if device_s is not None:
+            row = replace(row, device_s=inside.device_s, own_device_s=alone.device_s)
+        rows.insert(place, row)
         return inside
 
     write("", 0)

@@ -16,7 +16,6 @@ from torch import nn
 from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.device.clock import Clock
-from archbench.device.host import last_level_cache
 from archbench.device.kind import find_device, kind_of, open_clock, open_probe
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
@@ -157,7 +156,7 @@ class _Run:
             self._enter("snapshot")
             write_snapshot(workload, Path(self._request.snapshot))
         gradients = self._gradients(stages)
-        rows = module_rows(workload, times, counted, traffic, ceilings)
+        rows = module_rows(workload, times, counted, traffic, ceilings, window.device_s)
         reasons = self._watch.report().reasons
         return Profile(
             network=self._cell.network.label,
@@ -178,7 +177,14 @@ class _Run:
             stages=tuple(row.path for row in stage_rows(rows)),
             operators=window.operators,
             kernels=window.kernels,
-            roofline=_roofline(rows, ceilings, window, times, on_device=self._has_kernels),
+            roofline=_roofline(
+                rows,
+                ceilings,
+                window,
+                times,
+                on_device=self._has_kernels,
+                cache_bytes=kind_of(self._device).cache_bytes(self._device),
+            ),
             compiled=compiled,
             memory=memory,
             gradients=gradients,
@@ -263,7 +269,7 @@ class _Run:
         if trace is not None:
             add_module_tracks(trace)
         if self._has_kernels and not window.kernels:
-            self._missing |= {"operators": BLIND, "kernels": BLIND}
+            self._missing |= {"operators": BLIND, "kernels": BLIND, "modules.device_s": BLIND}
         return window
 
     def _memory(
@@ -321,7 +327,13 @@ class _Run:
 
 
 def _roofline(
-    rows: Sequence[ModuleProfile], ceilings: Ceilings | None, window: Window, times: StepTimes, *, on_device: bool
+    rows: Sequence[ModuleProfile],
+    ceilings: Ceilings | None,
+    window: Window,
+    times: StepTimes,
+    *,
+    on_device: bool,
+    cache_bytes: int | None = None,
 ) -> Roofline | None:
     if ceilings is None:
         return None
@@ -344,14 +356,8 @@ def _roofline(
         launch_gap_s=None if window.busy_s is None else max(0.0, times.plain_s - window.busy_s),
         # The profiler slows the host, so its own window would overstate this; operators are slowed a little as well.
         host_s=None if on_device else max(0.0, times.plain_s - window.operators_s),
-        cache_bytes=_cache_bytes(on_device),
+        cache_bytes=cache_bytes,
     )
-
-
-def _cache_bytes(on_device: bool) -> int | None:
-    if on_device:
-        return getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "L2_cache_size", None)
-    return last_level_cache()
 
 
 def _gib(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Tracks of modules in a Chrome trace."""
+"""Tracks of modules in a Chrome trace, and whose the kernels are that a session of the profiler saw."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.profiler import record_function
 
-from archbench.profiler.operators import add_module_tracks, uses_tensor_cores
+from archbench.profiler.boundaries import Boundaries
+from archbench.profiler.operators import RANGE, add_module_tracks, kernels_by_module, uses_tensor_cores
 
 
 def event(name: str, ts: float, dur: float, cat: str = "cpu_op", args: Mapping[str, int] = {}) -> dict[str, Any]:
@@ -95,3 +98,22 @@ def test_backward_frames_become_ranges_of_the_modules_that_made_their_nodes(tmp_
 )
 def test_a_kernels_name_tells_of_tensor_cores(kernel: str, tensor_core: bool | None) -> None:
     assert uses_tensor_cores(kernel) is tensor_core
+
+
+def test_kernels_belong_to_the_module_whose_operator_launched_them() -> None:
+    """Every product launches a kernel of 10 us: forward one a layer, backward one a gradient that is asked for."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()))
+    boundaries = Boundaries(net, lambda: None, ranges=lambda path: record_function(f"{RANGE}{path or '.'}"))
+    steps = 2
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler, boundaries:
+        for _ in range(steps):
+            boundaries.start()
+            torch.mm(torch.ones(2, 2), torch.ones(2, 2))  # in no module's range
+            net(torch.ones(3, 4)).sum().backward()
+    events = profiler.events()
+    assert events is not None
+    for event in events:
+        if event.name in ("aten::mm", "aten::addmm"):
+            event.append_kernel("gemm", 0, 10)
+    # The first layer's input asks for no gradient.
+    assert kernels_by_module(events, steps) == {"0": pytest.approx(20e-6), "1.0": pytest.approx(30e-6)}
