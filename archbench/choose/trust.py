@@ -10,13 +10,12 @@ from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import Estimate
-from archbench.model.units import counted, excess
+from archbench.model.units import HUNDREDFOLD, counted, excess
 from archbench.results.spread import Spread
 
 WIDER = 3.0
 """Times the median interval from which a cell's own is an exception, named as such: one cell that a neighbour sat on
 should not make the statement on all others useless."""
-_HUNDREDFOLD = 99.0
 
 
 class Trust(Struct, frozen=True, kw_only=True):
@@ -59,7 +58,7 @@ def _timed(one: CellSummary) -> Estimate | None:
 
 
 def _meaning(cells: int, apart: float, wider: int) -> str:
-    if apart > _HUNDREDFOLD:
+    if 1 + apart > HUNDREDFOLD:
         return "The machine was too restless to tell any two networks apart."
     if cells == 1:
         return f"Measured again, the one cell would come out up to {excess(apart)} apart."

@@ -29,7 +29,7 @@ from archbench.model.comparison import (
 from archbench.model.pair import ProcessPair
 from archbench.model.reasons import REASONS
 from archbench.model.record import Record
-from archbench.model.units import change, percent
+from archbench.model.units import change, excess, percent
 from archbench.stats import median_interval
 from archbench.stats.moderation import Pool, pooled
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired
@@ -193,17 +193,17 @@ def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, 
         return Why(
             "not_shown",
             f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side could only have "
-            f"shown {percent(detectable)} or more; measure more rounds, or use `archbench gate`",
+            f"shown {excess(detectable)} or more; measure more rounds, or use `archbench gate`",
         )
     if abs(estimate.median) < math.log1p(own):
-        return Why("small", f"{by}, certain, but below this cell's threshold of {percent(own)}")
+        return Why("small", f"{by}, certain, but below this cell's threshold of {excess(own)}")
     if floor is None:
         return Why(
             "no_floor",
             f"{by}, but nothing tells how far apart two runs of the same thing lie here: run both sides with "
             "`--rounds 5` or more, or `archbench gate --aa` once on this hardware",
         )
-    known = f"the noise floor of {percent(floor.spread)} ({floor.origin})"
+    known = f"the noise floor of {excess(floor.spread)} ({floor.origin})"
     if shown.exceeds > LEVEL:
         return Why(
             "below_floor", f"{by}, not shown to exceed {known}; the baseline is stored, `archbench gate` sees less"

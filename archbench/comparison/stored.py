@@ -38,7 +38,7 @@ from archbench.model.comparison import (
     Why,
 )
 from archbench.model.errors import UnfitError, UsageError
-from archbench.model.units import counted, percent
+from archbench.model.units import counted, excess
 from archbench.stats.paired import LogRatio, unpaired
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _plain(cells: pd.DataFrame) -> list[Row]:
 def _stored(base: Side, floor: Floor | None) -> str:
     measured = f", from {base.started_at[:16].replace('T', ' ')} UTC" if base.started_at else ""
     known = (
-        f"Its noise floor is {percent(floor.spread)} ({floor.origin}): a smaller difference means nothing."
+        f"Its noise floor is {excess(floor.spread)} ({floor.origin}): a smaller difference means nothing."
         if floor
         else "No noise floor is known, so no cell is called slower or faster: run both sides with "
         "`--rounds 5` or more, or `archbench gate --aa` once on this hardware."

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Struct
 
 NULL = "-"
+HUNDREDFOLD = 100.0
+"""A ratio from which its size means nothing any more."""
 _MOST_DIGITS = 5
 """Significant digits beyond which even a tight interval is not printed: nobody reads them."""
 _SMALLEST, _LARGEST = 1e-4, 1e12
@@ -109,8 +111,10 @@ def percent(share: float, *, signed: bool = False) -> str:
 
 
 def excess(share: float) -> str:
-    """`2.7 %` of 0.027; from 100 % on as a factor: `a factor of 2.3` of 1.3."""
-    return percent(share) if share < 1 else f"a factor of {plain(1 + share, 2)}"
+    """`2.7 %` of 0.027; from 100 % on in words: `a factor of 2.3` of 1.3, beyond a hundredfold no number at all."""
+    if share < 1:
+        return percent(share)
+    return f"a factor of {plain(1 + share, 2)}" if 1 + share <= HUNDREDFOLD else "a hundredfold or more"
 
 
 def change(share: float) -> str:

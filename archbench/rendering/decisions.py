@@ -8,7 +8,7 @@ from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
 from archbench.choose.pick import ACCURACIES, Choice
 from archbench.model.derived import judged_columns, without_unit
-from archbench.model.units import GIGA, NULL, percent
+from archbench.model.units import GIGA, NULL, excess
 from archbench.query.expression import show
 from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table
 from archbench.rendering.picked import MARK, goal_text
@@ -168,7 +168,7 @@ def _tie(row: Row) -> Iterable[str]:
     """That the first two cannot be told apart, and what would do it."""
     first, second = row.recommended, row.runner_up
     if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
-        told = f"{percent(second.behind.within)} apart they would be told apart"
+        told = f"{excess(second.behind.within)} apart they would be told apart"
         yield f"{first.network} and {second.network} tie ({told}){_settled(row, first, second)}."
 
 

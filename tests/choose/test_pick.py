@@ -14,6 +14,7 @@ from archbench.choose.candidates import Candidates, read_candidates
 from archbench.choose.pick import Goal, Picked, Question, Ranking, pick
 from archbench.model.errors import UsageError
 from archbench.query.parsing import parse
+from archbench.rendering.picked import picked_report
 
 LATENCY = Goal(column="latency_median_s")
 TOP1 = Goal(column="top1", larger=True)
@@ -347,3 +348,29 @@ def test_a_networks_suspect_cell_is_chosen_only_where_its_interval_lies_below(
     found = candidates_of(tmp_path, row("resnet50", 0.0402), row("vgg16", 0.07), doubtful)
     first = only(ask(found)).choices[0]
     assert (first.network, first.compile_mode) == ("resnet50", setting)
+
+
+@pytest.mark.parametrize("column", ["peak_allocated_bytes", "macs", "rank_latency_p95_s"])
+def test_where_costs_tie_a_clean_cell_comes_before_a_suspect_one(tmp_path: Path, column: str) -> None:
+    """Whichever was measured first, and though the suspect one is a little better by luck."""
+    clean = row("resnet50", compile_mode="default", peak_allocated_bytes=1_001_000, latency_p95_s=0.0251)
+    doubtful = row("resnet50", verdict="suspect", peak_allocated_bytes=1_000_000, latency_p95_s=0.0250)
+    other = row("vgg16", macs=9_000_000_000, peak_allocated_bytes=2_000_000, latency_p95_s=0.05)
+    for number, order in enumerate(((doubtful, clean, other), (clean, doubtful, other))):
+        candidates = candidates_of(tmp_path / str(number), *order)
+        (first, _) = only(ask(candidates, goals=(Goal(column=column),))).choices
+        assert (first.network, first.verdict, first.compile_mode) == ("resnet50", "ok", "default")
+        front = only(ask(candidates, goals=(Goal(column=column), LATENCY))).choices
+        assert {one.verdict for one in front} == {"ok"}
+
+
+def test_cells_that_are_merely_unfit_are_named_as_what_they_are(tmp_path: Path) -> None:
+    bad: dict[str, Any] = {"verdict": "invalid", "reasons": ("disturbed",)}
+    candidates = candidates_of(tmp_path, row("resnet50", **bad), row("vgg16", **bad), row("alexnet", status="oom"))
+    picked = ask(candidates, "batch_size == 1")
+    assert not picked.found
+    assert picked.unfit == ("2 cells: invalid: disturbed", "1 cell: oom")
+    assert picked_report(picked, 10).title == (
+        "No network that satisfies batch_size == 1 has figures fit to rank: 2 cells: invalid: disturbed; 1 cell: oom."
+    )
+    assert picked_report(ask(candidates, "batch_size == 9"), 10).title == "No network satisfies batch_size == 9."

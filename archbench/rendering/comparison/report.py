@@ -11,7 +11,7 @@ from pathlib import Path
 from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Finding, Side
-from archbench.model.units import MS, NULL, change, counted, duration, figure, percent
+from archbench.model.units import MS, NULL, change, counted, duration, excess, figure
 from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table, sections, table
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.terminal import render_terminal
@@ -138,7 +138,7 @@ def _row(cell: CellComparison) -> tuple[str, ...]:
         _time(cell, cell.head),
         NULL if cell.change is None else change(cell.change),
         _interval(cell),
-        NULL if cell.detectable is None else percent(cell.detectable),
+        NULL if cell.detectable is None else excess(cell.detectable),
         str(cell.pairs),
     )
 
