@@ -15,7 +15,7 @@ from archbench.model.record import Verdict
 Effect = Literal["invalid", "suspect", "label", "null"]
 
 
-class Reason(Struct, frozen=True, kw_only=True):
+class Reason(Struct, frozen=True):
     """What a code means, what it does to the row's verdict, and what the user can do."""
 
     effect: Effect
@@ -26,176 +26,149 @@ class Reason(Struct, frozen=True, kw_only=True):
 REASONS: dict[str, Reason] = {
     # invalid: the figure is not of this network on this machine
     "throttled": Reason(
-        effect="invalid",
-        meaning="over 20 % of the blocks, or three in a row, ran under a thermal, power-brake or hardware slowdown",
-        remedy="cool the device, or wait, and measure again",
+        "invalid",
+        "over 20 % of the blocks, or three in a row, ran under a thermal, power-brake or hardware slowdown",
+        "cool the device, or wait, and measure again",
     ),
     "foreign_process": Reason(
-        effect="invalid",
-        meaning="another process computed on the device during more than 20 % of the blocks, or three in a row",
-        remedy="stop it (`nvidia-smi pmon` names it) and measure again",
+        "invalid",
+        "another process computed on the device during more than 20 % of the blocks, or three in a row",
+        "stop it (`nvidia-smi pmon` names it) and measure again",
     ),
-    "device_lost": Reason(
-        effect="invalid", meaning="the device stopped answering its monitor", remedy="check the driver's log"
-    ),
-    "clock_error": Reason(
-        effect="invalid", meaning="a clock went backwards or returned no number", remedy="run `archbench doctor`"
-    ),
+    "device_lost": Reason("invalid", "the device stopped answering its monitor", "check the driver's log"),
+    "clock_error": Reason("invalid", "a clock went backwards or returned no number", "run `archbench doctor`"),
     "disturbed": Reason(
-        effect="invalid",
-        meaning="the machine ran at less than half, or more than twice, its usual speed (canary): too far to correct",
-        remedy="measure it again when nothing else runs; a stored run does so with `--retry-failed`",
+        "invalid",
+        "the machine ran at less than half, or more than twice, its usual speed (canary): too far to correct",
+        "measure it again when nothing else runs; a stored run does so with `--retry-failed`",
     ),
     "crowded": Reason(
-        effect="invalid",
-        meaning="other work took over a third of the CPU time that this cell's threads asked for, most of the time",
-        remedy="close it and measure again, a stored run with `--retry-failed`; `archbench doctor` shows the load",
+        "invalid",
+        "other work took over a third of the CPU time that this cell's threads asked for, most of the time",
+        "close it and measure again, a stored run with `--retry-failed`; `archbench doctor` shows the load",
     ),
     "stalled": Reason(
-        effect="invalid",
-        meaning="steps took over three times the cell's own usual time while other work held the cores, and still did "
+        "invalid",
+        "steps took over three times the cell's own usual time while other work held the cores, and still did "
         "when it had been waited for (`protocol: stall_wait_s`)",
-        remedy="run the same command again with `--retry-failed` when nothing else runs, or give it fewer `threads`",
+        "run the same command again with `--retry-failed` when nothing else runs, or give it fewer `threads`",
     ),
     # suspect: usable with a mark
     "nonstationary": Reason(
-        effect="suspect",
-        meaning="step times had not settled when the warm-up's time was up, or kept drifting while timed",
-        remedy="raise `protocol: warmup_cap_s`, or look for a neighbour or a thermal ramp",
+        "suspect",
+        "step times had not settled when the warm-up's time was up, or kept drifting while timed",
+        "raise `protocol: warmup_cap_s`, or look for a neighbour or a thermal ramp",
     ),
     "drift": Reason(
-        effect="suspect",
-        meaning="the machine's own speed (canary) was more than 10 % off the run's median during this cell",
-        remedy="use the corrected figures, or measure again on a quiet machine",
+        "suspect",
+        "the machine's own speed (canary) was more than 10 % off the run's median during this cell",
+        "use the corrected figures, or measure again on a quiet machine",
     ),
     "wide_interval": Reason(
-        effect="suspect",
-        meaning="the 95 % interval of the median is wider than twice the target",
-        remedy="raise `protocol: max_sampling_s`, or measure more rounds (`--rounds 3`)",
+        "suspect",
+        "the 95 % interval of the median is wider than twice the target",
+        "raise `protocol: max_sampling_s`, or measure more rounds (`--rounds 3`)",
     ),
-    "few_samples": Reason(
-        effect="suspect", meaning="fewer samples than an interval needs", remedy="raise `protocol: max_sampling_s`"
-    ),
+    "few_samples": Reason("suspect", "fewer samples than an interval needs", "raise `protocol: max_sampling_s`"),
     "contended": Reason(
-        effect="suspect",
-        meaning="other work took CPU time while this cell was timed",
-        remedy="close it, or measure again; `archbench doctor` shows the load",
+        "suspect",
+        "other work took CPU time while this cell was timed",
+        "close it, or measure again; `archbench doctor` shows the load",
     ),
     "monitor_gap": Reason(
-        effect="suspect",
-        meaning="a monitor's counter went backwards or vanished while timing",
-        remedy="run `archbench doctor`",
+        "suspect", "a monitor's counter went backwards or vanished while timing", "run `archbench doctor`"
     ),
     # labels: findings about the cell
-    "host_bound": Reason(
-        effect="label", meaning="the host, not the device, sets the pace (issue time > 1.1 x device time)"
-    ),
+    "host_bound": Reason("label", "the host, not the device, sets the pace (issue time > 1.1 x device time)"),
     "macs_lower_bound": Reason(
-        effect="label",
-        meaning="operators with products were not counted, so `macs` and what follows from it are at least that much",
-        remedy="`archbench show NAME` names them",
+        "label",
+        "operators with products were not counted, so `macs` and what follows from it are at least that much",
+        "`archbench show NAME` names them",
     ),
     "ceiling_under_measured": Reason(
-        effect="label",
-        meaning="the step did more FLOP/s than the calibration's best, so `measured_peak_share` is above 1: ceiling "
+        "label",
+        "the step did more FLOP/s than the calibration's best, so `measured_peak_share` is above 1: ceiling "
         "under-measured, on a machine that was busy then, or by a kernel that needs fewer FLOP than are counted",
-        remedy="calibrate on a quiet machine: begin a new run (`--fresh`)",
+        "calibrate on a quiet machine: begin a new run (`--fresh`)",
     ),
     "old_canary": Reason(
-        effect="label",
-        meaning="measured under protocol version 1, whose canary depended on what ran before it: raw times are used",
-        remedy="measure again to have times corrected for the machine's drift",
+        "label",
+        "measured under protocol version 1, whose canary depended on what ran before it: raw times are used",
+        "measure again to have times corrected for the machine's drift",
     ),
-    "power_capped": Reason(
-        effect="label", meaning="the device ran at its software power limit, which is normal under load"
-    ),
+    "power_capped": Reason("label", "the device ran at its software power limit, which is normal under load"),
     "graphs_recorded": Reason(
-        effect="suspect",
-        meaning="CUDA graphs were recorded again while steps were timed, which takes many times a step",
-        remedy="measure it with compile_mode `default` too: its inputs or weights move between steps",
+        "suspect",
+        "CUDA graphs were recorded again while steps were timed, which takes many times a step",
+        "measure it with compile_mode `default` too: its inputs or weights move between steps",
     ),
     "monitor_blind": Reason(
-        effect="label",
-        meaning="nothing told, at least at times, whether the device was throttled or shared while it was timed",
-        remedy="let the process read NVML; `archbench doctor` says what is missing",
+        "label",
+        "nothing told, at least at times, whether the device was throttled or shared while it was timed",
+        "let the process read NVML; `archbench doctor` says what is missing",
     ),
-    "eager_frames": Reason(
-        effect="label", meaning="torch.compile left part of the network to run eagerly", remedy="see `graph_breaks`"
-    ),
+    "eager_frames": Reason("label", "torch.compile left part of the network to run eagerly", "see `graph_breaks`"),
     # null: why a column holds nothing
-    "not_requested": Reason(
-        effect="null", meaning="the suite does not ask for this metric", remedy="add it to `metrics:`"
-    ),
-    "first_round": Reason(effect="null", meaning="the process that measured the cell in the first round has it"),
-    "not_on_device": Reason(effect="null", meaning="this device or system does not provide it"),
+    "not_requested": Reason("null", "the suite does not ask for this metric", "add it to `metrics:`"),
+    "first_round": Reason("null", "the process that measured the cell in the first round has it"),
+    "not_on_device": Reason("null", "this device or system does not provide it"),
     "process_unknown": Reason(
-        effect="null", meaning="the driver does not name this process, or names it by an id of outside its container"
+        "null", "the driver does not name this process, or names it by an id of outside its container"
     ),
-    "no_permission": Reason(
-        effect="null", meaning="this user may not read it", remedy="ask whoever runs the machine for the right"
-    ),
-    "driver_too_old": Reason(
-        effect="null", meaning="the driver or the NVML binding is older than the call", remedy="update the driver"
-    ),
+    "no_permission": Reason("null", "this user may not read it", "ask whoever runs the machine for the right"),
+    "driver_too_old": Reason("null", "the driver or the NVML binding is older than the call", "update the driver"),
     "nvml_missing": Reason(
-        effect="null",
-        meaning="NVML is not installed",
-        remedy="install the driver's libnvidia-ml; in a container add `utility` to NVIDIA_DRIVER_CAPABILITIES",
+        "null",
+        "NVML is not installed",
+        "install the driver's libnvidia-ml; in a container add `utility` to NVIDIA_DRIVER_CAPABILITIES",
     ),
     "rocm_unwatched": Reason(
-        effect="null",
-        meaning="a ROCm GPU has no NVML, and archbench asks no other monitor of GPUs",
-        remedy="watch it with `amd-smi` while measuring",
+        "null",
+        "a ROCm GPU has no NVML, and archbench asks no other monitor of GPUs",
+        "watch it with `amd-smi` while measuring",
     ),
-    "driver_not_loaded": Reason(effect="null", meaning="the NVIDIA driver is not loaded", remedy="load it, or reboot"),
-    "driver_mismatch": Reason(
-        effect="null", meaning="the NVIDIA driver was updated while the old one is loaded", remedy="reboot"
-    ),
-    "monitor_error": Reason(
-        effect="null", meaning="the device's monitor answered with an error", remedy="run `archbench doctor`"
-    ),
+    "driver_not_loaded": Reason("null", "the NVIDIA driver is not loaded", "load it, or reboot"),
+    "driver_mismatch": Reason("null", "the NVIDIA driver was updated while the old one is loaded", "reboot"),
+    "monitor_error": Reason("null", "the device's monitor answered with an error", "run `archbench doctor`"),
     "monitor_slow": Reason(
-        effect="null",
-        meaning="the device's monitor takes so long to answer that it was not asked",
-        remedy="see whether another tool keeps NVML busy; `archbench doctor` times it",
+        "null",
+        "the device's monitor takes so long to answer that it was not asked",
+        "see whether another tool keeps NVML busy; `archbench doctor` times it",
     ),
     "too_few_samples": Reason(
-        effect="null",
-        meaning="too few samples for this percentile",
-        remedy="name it under `percentiles:`, which raises the minimum, or raise `protocol: max_sampling_s`",
+        "null",
+        "too few samples for this percentile",
+        "name it under `percentiles:`, which raises the minimum, or raise `protocol: max_sampling_s`",
     ),
     "all_rejected": Reason(
-        effect="null",
-        meaning="every block was rejected, for the reason that makes the row invalid; what it shows is of all of them",
+        "null", "every block was rejected, for the reason that makes the row invalid; what it shows is of all of them"
     ),
     "waits_inside": Reason(
-        effect="null",
-        meaning="the step waits for the device itself (a GradScaler does), so that it cannot be issued all at once",
+        "null", "the step waits for the device itself (a GradScaler does), so that it cannot be issued all at once"
     ),
     "backlog_lost": Reason(
-        effect="null",
-        meaning="the step has more launches than the device's queue holds, so that it cannot be issued all at once",
+        "null", "the step has more launches than the device's queue holds, so that it cannot be issued all at once"
     ),
-    "several_steps_per_sample": Reason(effect="null", meaning="a sample of several steps has no percentiles"),
-    "in_turns": Reason(effect="null", meaning="not measured where two sides take turns"),
-    "phase_failed": Reason(effect="null", meaning="the pass that fills it failed; the run's worker.log has the error"),
-    "nothing_timed": Reason(effect="null", meaning="no metric was asked for that is timed"),
-    "nothing_ran": Reason(effect="null", meaning="only static figures were asked for, which need no step"),
-    "first_batch_only": Reason(effect="null", meaning="measured once a group, at its smallest batch size"),
-    "inference_only": Reason(effect="null", meaning="defined for inference only"),
-    "no_graphs_in_mode": Reason(effect="null", meaning="this compile mode records no CUDA graphs"),
+    "several_steps_per_sample": Reason("null", "a sample of several steps has no percentiles"),
+    "in_turns": Reason("null", "not measured where two sides take turns"),
+    "phase_failed": Reason("null", "the pass that fills it failed; the run's worker.log has the error"),
+    "nothing_timed": Reason("null", "no metric was asked for that is timed"),
+    "nothing_ran": Reason("null", "only static figures were asked for, which need no step"),
+    "first_batch_only": Reason("null", "measured once a group, at its smallest batch size"),
+    "inference_only": Reason("null", "defined for inference only"),
+    "no_graphs_in_mode": Reason("null", "this compile mode records no CUDA graphs"),
     "profiler_blind": Reason(
-        effect="null",
-        meaning="the profiler saw no call of the device's runtime, as may happen beside another profiler",
-        remedy="measure it again with no other profiler attached",
+        "null",
+        "the profiler saw no call of the device's runtime, as may happen beside another profiler",
+        "measure it again with no other profiler attached",
     ),
-    "not_compiled": Reason(effect="null", meaning="the cell does not compile"),
-    "is_reference": Reason(effect="null", meaning="this cell is the reference that others are compared with"),
-    "not_finite": Reason(effect="null", meaning="an output was zero, infinite or not a number"),
-    "too_short": Reason(effect="null", meaning="the window is too short for the counter's resolution"),
-    "unknown_peak": Reason(effect="null", meaning="no peak is known for this device and precision"),
-    "not_predicted": Reason(effect="null", meaning="only eager steps that run without data are predicted"),
-    "no_published_figure": Reason(effect="null", meaning="nobody has published it for these weights"),
+    "not_compiled": Reason("null", "the cell does not compile"),
+    "is_reference": Reason("null", "this cell is the reference that others are compared with"),
+    "not_finite": Reason("null", "an output was zero, infinite or not a number"),
+    "too_short": Reason("null", "the window is too short for the counter's resolution"),
+    "unknown_peak": Reason("null", "no peak is known for this device and precision"),
+    "not_predicted": Reason("null", "only eager steps that run without data are predicted"),
+    "no_published_figure": Reason("null", "nobody has published it for these weights"),
 }
 
 _SEVERITY: dict[Effect, int] = {"invalid": 2, "suspect": 1, "label": 0, "null": 0}
