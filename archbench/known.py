@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 from msgspec.structs import asdict
@@ -14,6 +14,9 @@ from archbench.model.axes import Head, Phase, Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
+
+if TYPE_CHECKING:
+    from archbench.analyze.fresh import FreshProcesses
 
 _SECOND_COUNT_LIMIT_BYTES = 2**30
 """Heavier networks are not put into memory for a second count unless that is asked for."""
@@ -67,16 +70,24 @@ def known(
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
     from archbench.analyze.counts import count
+    from archbench.analyze.fresh import COUNTING_S, FreshProcesses
     from archbench.analyze.fvcore_counts import second_opinion
     from archbench.catalog.build import feature_width
 
-    counts = count(network, allow_code=allow_code)
-    counted = Counted(counts=counts, feature_width=feature_width(network, allow_code=allow_code))
+    entry = resolve(network.name, allow_code=allow_code)
+    # What a user's network keeps from one call to the next must not meet the next figure.
+    aside = FreshProcesses() if entry.source == "user code" else None
+    if aside is None:
+        counts = count(network, allow_code=allow_code)
+        width = feature_width(network, allow_code=allow_code)
+    else:
+        counts = aside.call_within(COUNTING_S, count, network, allow_code=allow_code)
+        width = aside.call_within(COUNTING_S, feature_width, network, allow_code=allow_code)
     heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
-    inference, inference_note = _peak(network, "inference", batch_size, allow_code=allow_code)
-    training, training_note = _peak(network, "training", batch_size, allow_code=allow_code)
+    inference, inference_note = _peak(network, "inference", batch_size, aside, allow_code=allow_code)
+    training, training_note = _peak(network, "training", batch_size, aside, allow_code=allow_code)
     return Shown(
-        **asdict(card(resolve(network.name, allow_code=allow_code), network, counted)),
+        **asdict(card(entry, network, Counted(counts=counts, feature_width=width))),
         batch_size=batch_size,
         predicted_inference_peak_bytes=inference,
         predicted_training_peak_bytes=training,
@@ -85,14 +96,21 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
     )
 
 
-def _peak(network: Network, phase: Phase, batch_size: int, *, allow_code: bool) -> tuple[int | None, str | None]:
+def _peak(
+    network: Network, phase: Phase, batch_size: int, aside: FreshProcesses | None, *, allow_code: bool
+) -> tuple[int | None, str | None]:
     """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
+    from archbench.analyze.fresh import PREDICTING_S, FreshProcessError
     from archbench.analyze.memory import predict
 
     try:
-        return predict(network, phase, "fp32", allow_code=allow_code).peak_bytes(batch_size), None
-    except UnfitError as error:
-        return None, str(error)
+        if aside is None:
+            model = predict(network, phase, "fp32", allow_code=allow_code)
+        else:
+            model = aside.call_within(PREDICTING_S, predict, network, phase, "fp32", allow_code=allow_code)
+        return model.peak_bytes(batch_size), None
+    except (UnfitError, FreshProcessError) as error:
+        return None, f"memory of {phase} is not predicted: {error}"
 
 
 def _option(text: str) -> tuple[str, Scalar]:

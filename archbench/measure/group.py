@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from functools import cached_property
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from archbench.analyze.counts import count
+from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, FreshProcessError, FreshProcesses
 from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
@@ -20,7 +23,6 @@ from archbench.device.health import Probe
 from archbench.device.kind import find_device, kind_of, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
-from archbench.measure.fresh import FreshProcesses
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads, threads_set
@@ -31,6 +33,9 @@ from archbench.model.environment import Calibration
 from archbench.model.errors import UsageError
 from archbench.model.messages import Task
 from archbench.model.record import Facts
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FEWEST_IMAGES = 2
 """That set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""
@@ -46,8 +51,10 @@ class GroupContext:
         self.calibration = task.context.calibration
         self._rivals: tuple[int, ...] = ()
         self._memory: dict[str, MemoryModel | None] = {**task.carried.memory}
-        self.fresh = FreshProcesses() if self.compiles and "compile" in task.metrics else None
-        """Where compiled cells are compiled again; made here, before anything runs."""
+        self._own_code = self.facts.source == "user code"
+        compiles_again = self.compiles and "compile" in task.metrics
+        self.fresh = FreshProcesses() if compiles_again or self._own_code else None
+        """Where compiled cells are compiled again, and a user's network is counted; made before anything runs."""
 
     @cached_property
     def device(self) -> torch.device:
@@ -112,13 +119,32 @@ class GroupContext:
 
     @cached_property
     def counts(self) -> Counts:
-        return self.task.carried.counts or count(self._network, allow_code=self.task.allow_code)
+        if self.task.carried.counts:
+            return self.task.carried.counts
+        try:
+            return self._apart(COUNTING_S, count, self._network, allow_code=self.task.allow_code)
+        except FreshProcessError as error:
+            raise UsageError(f"{self._network.label}: cannot be counted: {error}") from error
 
     def memory_model(self, cell: Cell) -> MemoryModel | None:
         """Predicted memory at any batch size; `None` where the network's step cannot run without data."""
         if cell.group_id not in self._memory:
-            self._memory[cell.group_id] = predict_cell(cell, allow_code=self.task.allow_code)
+            try:
+                model = self._apart(PREDICTING_S, predict_cell, cell, allow_code=self.task.allow_code)
+            except FreshProcessError:
+                model = None
+            self._memory[cell.group_id] = model
         return self._memory[cell.group_id]
+
+    def _apart(self, deadline_s: float, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call a function that runs the network without data; of a user's in a process of its own.
+
+        Such a network may keep a tensor from one call to the next, which without its data breaks the real step; or it
+        may go through the batch image by image, of which the probe for memory has a thousand million.
+        """
+        if self.fresh is None or not self._own_code:
+            return function(*arguments, **options)
+        return self.fresh.call_within(deadline_s, function, *arguments, **options)
 
     def found(self) -> Carried:
         """What was found out here that the task did not know, for a later process."""

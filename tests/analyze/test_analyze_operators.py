@@ -8,9 +8,10 @@ from typing import Any
 
 import operator_networks
 import pytest
+import torch
 
 from archbench.analyze.counts import count
-from archbench.known import known
+from archbench.known import Shown, known
 from archbench.model.cell import Network
 from archbench.rendering.catalogue import card_report
 from archbench.rendering.terminal import render_terminal
@@ -29,17 +30,35 @@ def test_macs_are_those_of_the_formula(network: Any) -> None:
     assert tuple(one.operator for one in counts.unknown_products) == getattr(network, "unknown", ())
 
 
-def test_what_is_not_whole_says_so() -> None:
-    def shown(network: Any) -> str:
-        card = known(
-            named(network).name, input_size=operator_networks.SIDE, batch_size=None, num_classes=None,
-            in_channels=None, head="classifier", options=(), build=False, allow_code=True,
-        )  # fmt: skip
-        return render_terminal(card_report(card))
+def shown(network: Any) -> Shown:
+    return known(
+        named(network).name, input_size=operator_networks.SIDE, batch_size=None, num_classes=None,
+        in_channels=None, head="classifier", options=(), build=False, allow_code=True,
+    )  # fmt: skip
 
-    assert "≥ " in shown(operator_networks.Spectrum)
-    assert "are not counted: aten.fft_rfft x1" in shown(operator_networks.Spectrum)
-    assert "≥ " not in shown(operator_networks.Vector)
+
+def test_what_is_not_whole_says_so() -> None:
+    said = render_terminal(card_report(shown(operator_networks.Spectrum)))
+    assert "≥ " in said
+    assert "are not counted: aten.fft_rfft x1" in said
+    assert "≥ " not in render_terminal(card_report(shown(operator_networks.Vector)))
+
+
+def test_a_network_that_keeps_tensors_meets_none_without_data() -> None:
+    """Neither in the next figure nor, afterwards, in this process."""
+    card = shown(operator_networks.Remembering)
+    assert card.macs == operator_networks.STEM
+    assert card.predicted_inference_peak_bytes is not None
+    assert card.predicted_training_peak_bytes is not None
+    assert not any(table.is_meta or type(table) is not torch.Tensor for table in operator_networks.TABLES.values())
+
+
+def test_a_network_that_loops_over_its_batch_is_shown_without_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archbench.analyze.fresh.PREDICTING_S", 0.5)
+    card = shown(operator_networks.OneByOne)
+    assert card.macs == operator_networks.STEM
+    assert card.predicted_inference_peak_bytes is None
+    assert card.unpredicted == "memory of inference is not predicted: not done within 0.5 s"
 
 
 def test_no_network_of_the_catalogue_is_a_lower_bound() -> None:

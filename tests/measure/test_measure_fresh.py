@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
-from archbench.measure.fresh import FreshProcessError, FreshProcesses
+from archbench.analyze.fresh import FreshProcessError, FreshProcesses, TooLongError
+from archbench.model.errors import UsageError
 
 STATE: list[str] = []
 
@@ -55,3 +57,20 @@ def test_without_the_one_set_aside_there_are_none():
     os.kill(gone.call(os.getppid), signal.SIGKILL)
     with pytest.raises(FreshProcessError, match="has died"):
         gone.call(os.getpid)
+
+
+def test_a_fresh_process_that_takes_too_long_is_ended(fresh):
+    before = time.monotonic()
+    with pytest.raises(TooLongError, match=r"^not done within 0.3 s$"):
+        fresh.call_within(0.3, time.sleep, 600)
+    assert time.monotonic() - before < 30
+    assert fresh.call_within(60.0, os.getppid) not in (0, 1)
+
+
+def refuse() -> None:
+    raise UsageError("no such network")
+
+
+def test_a_users_error_comes_as_it_is(fresh):
+    with pytest.raises(UsageError, match=r"^no such network$"):
+        fresh.call(refuse)

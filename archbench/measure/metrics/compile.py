@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
+from archbench.analyze.fresh import FreshProcessError
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
-from archbench.measure.fresh import FreshProcessError
 from archbench.measure.metrics.metric import Metric
 from archbench.model.cell import Cell, Group
 from archbench.model.messages import Task

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
+import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
-from archbench.model.errors import in_one_line
+from msgspec import Struct
+
+from archbench.model.errors import ArchbenchError, in_one_line
+
+COUNTING_S, PREDICTING_S = 60.0, 5.0
+"""What a user's network is given for one image, and for the probe of its memory. The usual ones take a second."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,6 +29,10 @@ T = TypeVar("T")
 
 class FreshProcessError(RuntimeError):
     """A fresh process raised, or died, before it could answer. The message is one line."""
+
+
+class TooLongError(FreshProcessError):
+    """A fresh process was ended since it took longer than it was given."""
 
 
 class FreshProcesses:
@@ -44,29 +55,39 @@ class FreshProcesses:
     def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Call `function` in a fresh process and return what it returns; both ways by pickle.
 
-        Raises `FreshProcessError` where it raises, or dies.
+        Raises `FreshProcessError` where it raises, or dies; an `ArchbenchError` comes as it is.
         """
+        return self.call_within(None, function, *arguments, **options)
+
+    def call_within(
+        self, deadline_s: float | None, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """The same, ended after so many seconds: then raises `TooLongError`."""
         try:
-            self._line.send((function, arguments, options))
-            done, answer = pickle.loads(self._line.recv_bytes())
+            self._line.send((deadline_s, pickle.dumps((function, arguments, options))))
+            answer = pickle.loads(self._line.recv_bytes())
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise FreshProcessError(f"the process set aside has died ({error})") from None
-        if not done:
-            raise FreshProcessError(answer)
+        if isinstance(answer, _Raised):
+            raise answer.error
         return answer  # type: ignore[no-any-return]
+
+
+class _Raised(Struct, frozen=True):
+    error: Exception
 
 
 def _serve(line: Connection) -> None:
     while True:
         try:
-            asked = line.recv_bytes()
+            deadline_s, asked = line.recv()
         except EOFError:
             return  # nobody is left to ask
-        line.send_bytes(_answer(asked))
+        line.send_bytes(_answer(deadline_s, asked))
 
 
-def _answer(asked: bytes) -> bytes:
-    """What a child says before it ends; of one that dies over it, how it died."""
+def _answer(deadline_s: float | None, asked: bytes) -> bytes:
+    """What a child says before it ends; of one that dies over it, or is too slow, how it ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -77,16 +98,26 @@ def _answer(asked: bytes) -> bytes:
         finally:
             os._exit(0)
     os.close(writing)
+    error: Exception
     with os.fdopen(reading, "rb") as back:
+        in_time = bool(select.select([back], [], [], deadline_s)[0])
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
         said = back.read()
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    return said or pickle.dumps((False, f"the fresh process ended with {code} and without an answer"))
+    if in_time:
+        error = FreshProcessError(f"the fresh process ended with {code} and without an answer")
+    else:
+        error = TooLongError(f"not done within {deadline_s:g} s")
+    return said or pickle.dumps(_Raised(error))
 
 
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> tuple[bool, Any]:
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     try:
-        return True, function(*arguments, **options)
+        return function(*arguments, **options)
+    except ArchbenchError as error:
+        return _Raised(error)
     except Exception as error:  # whatever it runs: it is told to whoever asked
         traceback.print_exc()
-        return False, in_one_line(error)
+        return _Raised(FreshProcessError(in_one_line(error)))
