@@ -13,9 +13,9 @@ from archbench.device import collect_environment
 from archbench.device.health import GpuProcess, Reading
 from archbench.measure import measure_group
 from archbench.measure.canary import Canary
-from archbench.measure.energy import measure_energy
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import energy as energy_metric
+from archbench.measure.metrics.energy import measure_energy
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.state import default_threads
 from archbench.measure.workload import Workload

@@ -19,7 +19,7 @@ from archbench.device.kind import kind_named, kind_of
 from archbench.measure import calibrate as calibration
 from archbench.measure import canary
 from archbench.measure.canary import MOST_TIMES, SETTLED, Canary, settled
-from archbench.measure.energy import Energy, measure_energy
+from archbench.measure.metrics.energy import Energy, measure_energy
 from archbench.model.environment import Calibration
 from archbench.model.protocol import protocol_for
 
