@@ -174,6 +174,12 @@ def _decided_run(
             "or more, or let them take turns with `archbench gate`",
         )
     why = _ground(estimate, floor, shown, own, detectable, by)
+    if why.code == "shown" and clock is not None:
+        # Time times clock: what a slower clock explains is not the code's, be the clocks within their tolerance.
+        cycles = math.copysign(1.0, estimate.median) * (estimate.median + math.log1p(clock))
+        if cycles < math.log1p(max(own, floor.spread if floor else 0.0)):
+            told = change(math.expm1(estimate.median + math.log1p(clock)))
+            why = Why("cycles", f"{by}, but {told} in cycles: the head's SM clock was {change(clock)} off the base's")
     direction: CellVerdict = "slower" if estimate.median > 0 else "faster"
     same = estimate.equivalent()
     return _verdict(

@@ -35,6 +35,7 @@ WHY: dict[str, str] = {
     "no_floor": "a difference was shown, but nothing tells how far apart two runs of the same thing lie",
     "one_process": "a side was measured by one process, and processes differ",
     "clocks_differ": "the two sides ran at different clocks, so their times say little about the code",
+    "cycles": "the time differs, but not the GPU's cycles (time times SM clock): the clock did it",
     "not_confirmed": "the screening pairs were slower, the fresh pairs did not confirm it",
     "out_of_time": "the time given ran out before the cell was decided",
     "invalid_rows": "every measurement of a side is unfit to be used",

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,40 @@ def test_dead_and_hanging_children_are_findings(tmp_path, workers):
     verdicts = {cell.architecture: (cell.verdict, cell.why.code) for cell in result.cells}
     assert verdicts == {"bad": ("invalid", "failed"), "good": ("same", "equivalent")}
     assert len(play.logs[bad.cell_id].everything) == 2
+
+
+@pytest.mark.parametrize("midst", [False, True])
+def test_a_pair_whose_worker_is_killed_is_played_again(tmp_path, midst):
+    """By a real SIGKILL, between two pairs that share their workers, and in the midst of one."""
+    import psutil
+
+    cells = [cell_of(name) for name in "abc"]
+    spec = make_spec(cells)
+    store = PairStore.create(tmp_path / "g", spec, suite="suite: tiny\n")
+    thresholds = {cell.cell_id: Threshold() for cell in cells}
+    play = GatePlay(spec, store, cells, thresholds, Protocol())
+    with make_turn_worker() as base, make_turn_worker() as head:
+        killer = threading.Thread(target=lambda: kill(head._worker._process.pid))
+
+        def kill(victim):
+            if midst:
+                wait_until(lambda: psutil.Process(victim).children())
+            os.kill(victim, signal.SIGKILL)
+
+        def kill_after_the_first(played):
+            if played.pairs_done == 1:  # the other cells' first pairs come from the same workers
+                killer.start()
+                if not midst:
+                    killer.join()
+
+        sides = [SideRun(python=sys.executable, env={})] * 2
+        play.play([base, head], sides, max_time_s=None, tell=kill_after_the_first)
+    result = conclude(spec, list(play.logs.values()), thresholds)
+    assert [cell.verdict for cell in result.cells] == ["same"] * 3
+    wasted = sum(log.wasted for log in play.logs.values())
+    # At its child's first moment the worker may yet be replaced before the pair has begun.
+    assert wasted in ((0, 1) if midst else (1,))
+    assert play.pairs_done == 9 + wasted
 
 
 def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, workers):
