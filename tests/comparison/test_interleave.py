@@ -98,7 +98,7 @@ def test_a_pair_whose_worker_is_killed_is_played_again(tmp_path, midst):
 
         def kill(victim):
             if midst:
-                wait_until(lambda: psutil.Process(victim).children())
+                wait_until(lambda: bool(psutil.Process(victim).children()))
             os.kill(victim, signal.SIGKILL)
 
         def kill_after_the_first(played):
