@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import Struct
 
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
@@ -36,11 +35,6 @@ _TIMED = {
     "throughput": ("throughput_img_s", "throughput_ci_low_img_s", "throughput_ci_high_img_s"),
 }
 _CORRECTED = {"latency": "latency_median_corrected_s", "throughput": "throughput_corrected_img_s"}
-_RANKED_FROM = [
-    "speed_index",
-    *_CORRECTED.values(),
-    *(name for stored in _TIMED.values() for name in stored),
-]
 _WORST_FIRST = ("crashed", "error", "timeout", "oom", "unsupported", "skipped", "ok")
 
 
@@ -69,7 +63,7 @@ def summarise(frame: pd.DataFrame, spreads: Mapping[str, Spread] | None = None) 
     summary["processes_used"] = np.bincount(group[used], minlength=len(first))
     new = {**_figures(frame, group, used), **_judgement(frame, group, used)}
     spreads = spreads_of(frame) if spreads is None else spreads
-    new |= _rank_figures(_processes(frame, group, used), new, spreads)
+    new |= _rank_figures(frame, group, used, first, new, spreads)
     summary = summary.drop(columns=[name for name in new if name in summary])
     summary = pd.concat([summary, pd.DataFrame(new, index=summary.index)], axis=1)
     return summary[[*(name for name in columns() if name not in _ROW_ONLY), *DERIVED, *ADDED]]
@@ -84,74 +78,47 @@ def _by_cell(frame: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
     return group, (frame["status"] == "ok").to_numpy(dtype=bool) & (valid | ~there[group])
 
 
-class _Processes(Struct, frozen=True, kw_only=True):
-    """What the processes of all cells measured: logs by `latency` and `throughput`, of shape (processes,)."""
+def _logs(
+    frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_]
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """What the used rows measured, in logs and by the number of their cell; and which cells are ranked by what.
 
-    group: NDArray[np.int64]
-    """The number of each one's cell."""
-    runs: NDArray[Any]
-    """Each cell's run, shape (cells,)."""
-    shared: NDArray[Any]
-    """What cells have in common that the same processes measure: one group, whatever the batch; shape (cells,)."""
-    corrected: NDArray[np.bool_]
-    """Cells that are ranked by corrected figures, shape (cells,)."""
-    raw: dict[str, NDArray[np.float64]]
-    ranked: dict[str, NDArray[np.float64]]
-    own: dict[str, NDArray[np.float64]]
-    """Half of each one's own interval; NaN for none."""
+    Columns: `latency` and `throughput` to rank by, both as `raw_` and, half a process's own interval, as `own_`. Cells
+    are ranked by figures corrected for drift (the second mask) on a CPU, where all processes have a canary.
+    """
+    import pandas as pd
 
-    def repeats(self, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """How many processes of each cell have a figure, and the variance of its log between them (0 for one)."""
-        known = np.isfinite(values)
-        group, values = self.group[known], values[known]
-        count = np.bincount(group, minlength=len(self.runs))
-        centre = np.bincount(group, weights=values, minlength=len(count)) / np.maximum(count, 1)
-        squares = np.bincount(group, weights=(values - centre[group]) ** 2, minlength=len(count))
-        return count, squares / np.maximum(count - 1, 1)
-
-    def groups(self, count: NDArray[np.int64], run: str) -> list[int]:
-        """How many processes measured each group of a run that more than one measured."""
-        most: dict[str, int] = {}
-        for shared, processes in zip(self.shared[self.runs == run], count[self.runs == run].tolist(), strict=True):
-            most[shared] = max(most.get(shared, 0), processes)
-        return [processes for processes in most.values() if processes > 1]
-
-    def pool(self, values: NDArray[np.float64], run: str) -> Pool | None:
-        """The variance between processes over all cells of a run; those that share a group count once."""
-        count, variance = self.repeats(values)
-        here = (self.runs == run) & (count > 1)
-        return pooled(
-            variance[here], count[here] - 1, freedom=sum(self.groups(count, run)) - len(self.groups(count, run))
-        )
-
-
-def _processes(frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_]) -> _Processes:
-    """Figures to rank by are corrected for drift on a CPU, where all processes of the cell have a canary; else raw."""
-    first = frame.loc[np.unique(group, return_index=True)[1], ["run_id", "cell_id"]]
+    cells = int(group.max(initial=-1)) + 1
     follows = {name: kind_named(name).follows_canary for name in frame["device"].unique()}
-    canary = frame["device"].map(follows).to_numpy(dtype=bool)[used]
-    rows, group = frame.loc[used, _RANKED_FROM], group[used]
-    speed = rows["speed_index"].to_numpy(dtype=float)
-    lacks = np.bincount(group[np.isnan(speed) | ~canary], minlength=len(first))
-    corrected = (np.bincount(group, minlength=len(first)) > 0) & (lacks == 0)
-    raw, ranked, own = {}, {}, {}
+    rows, group = frame[used], group[used]
+    speed = rows["speed_index"].where(rows["device"].map(follows).astype(bool)).to_numpy(dtype=float)
+    lacks = np.bincount(group[np.isnan(speed)], minlength=cells)
+    corrected = (np.bincount(group, minlength=cells) > 0) & (lacks == 0)
+    logs: dict[str, NDArray[np.float64]] = {}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for name, (stored, *ends) in _TIMED.items():
-            low, high = (np.log(rows[end].to_numpy(dtype=float)) for end in ends)
-            raw[name] = np.log(rows[stored].to_numpy(dtype=float))
-            own[name] = (high - low) / 2
+        for name, columns_of in _TIMED.items():
+            value, low, high = (np.log(rows[column].to_numpy(dtype=float)) for column in columns_of)
             usual = np.log(rows[_CORRECTED[name]].to_numpy(dtype=float))
-            ranked[name] = np.where(corrected[group], usual, raw[name])
-    return _Processes(
-        group=group,
-        runs=first["run_id"].to_numpy(),
-        # Precisions that share their weights share a process, too.
-        shared=first["cell_id"].str.replace(r"(batch_size|precision)=[^,]*,?", "", regex=True).to_numpy(),
-        corrected=corrected,
-        raw=raw,
-        ranked=ranked,
-        own=own,
-    )
+            ranked = np.where(corrected[group], usual, value)
+            logs |= {f"raw_{name}": value, name: ranked, f"own_{name}": (high - low) / 2}
+    return pd.DataFrame(logs, index=group).replace([np.inf, -np.inf], np.nan), corrected
+
+
+def _repeats(logs: pd.DataFrame, cells: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How many processes of each cell have a figure, and the variance of its log between them (0 for one)."""
+    by_cell = logs.groupby(level=0)
+    return by_cell.count().reindex(range(cells), fill_value=0), by_cell.var().reindex(range(cells)).fillna(0.0)
+
+
+def _pool(count: pd.Series[int], variance: pd.Series[float], cell_id: pd.Series[str]) -> tuple[Pool | None, int]:
+    """The variance between processes over some cells, and in how many groups it was seen.
+
+    Cells that the same processes measure count once: they differ in batch size, or in precisions that share weights.
+    """
+    shared = cell_id.str.replace(r"(batch_size|precision)=[^,]*,?", "", regex=True)
+    more = (count - 1).clip(lower=0)
+    freedom = more.groupby(shared.to_numpy()).max()
+    return pooled(variance, more, freedom=float(freedom.sum())), int((freedom > 0).sum())
 
 
 def spreads_of(frame: pd.DataFrame, earlier: Sequence[Spread] = ()) -> dict[str, Spread]:
@@ -159,20 +126,18 @@ def spreads_of(frame: pd.DataFrame, earlier: Sequence[Spread] = ()) -> dict[str,
 
     `earlier`: what earlier runs on such a machine showed, which has its part.
     """
-    runs = [str(run) for run in frame["run_id"].unique()]
+    found = {str(run): Spread().after(earlier) for run in frame["run_id"].unique()}
     frame = frame[fit_rows(frame)].reset_index(drop=True)
     if frame.empty:
-        return dict.fromkeys(runs, Spread())
-    processes = _processes(frame, *_by_cell(frame))
-    counts = [processes.repeats(values)[0] for values in processes.ranked.values()]
-    return {
-        run: Spread(
-            latency=processes.pool(processes.ranked["latency"], run),
-            throughput=processes.pool(processes.ranked["throughput"], run),
-            groups=max(len(processes.groups(count, run)) for count in counts),
-        ).after(earlier)
-        for run in runs
-    }
+        return found
+    group, used = _by_cell(frame)
+    first = frame.loc[np.unique(group, return_index=True)[1], KEYS].reset_index(drop=True)
+    count, variance = _repeats(_logs(frame, group, used)[0], len(first))
+    for run, cells in first.groupby("run_id", sort=False)["cell_id"]:
+        pools = [_pool(count.loc[cells.index, name], variance.loc[cells.index, name], cells) for name in _TIMED]
+        (latency, one), (throughput, other) = pools
+        found[str(run)] = Spread(latency=latency, throughput=throughput, groups=max(one, other)).after(earlier)
+    return found
 
 
 def _figures(frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_]) -> dict[str, pd.Series]:
@@ -228,43 +193,35 @@ def _united(group: NDArray[np.int64], reasons: Iterable[tuple[str, ...]], cells:
 
 
 def _rank_figures(
-    processes: _Processes, figures: dict[str, pd.Series], spreads: Mapping[str, Spread]
-) -> dict[str, Any]:
-    """Intervals of latency and throughput, and the figures to rank by."""
-    new: dict[str, Any] = {"drift_corrected": processes.corrected}
-    for name, (stored, low, high) in _TIMED.items():
+    frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_], cells: pd.DataFrame,
+    figures: dict[str, pd.Series], spreads: Mapping[str, Spread],
+) -> dict[str, Any]:  # fmt: skip
+    """Intervals of latency and throughput, and the figures to rank by. `cells`: the first row of each."""
+    logs, corrected = _logs(frame, group, used)
+    count, variance = _repeats(logs, len(cells))
+    own = logs.groupby(level=0).mean().reindex(range(len(cells))).fillna(0.0)
+    new: dict[str, Any] = {"drift_corrected": corrected}
+    for name, (stored, *ends) in _TIMED.items():
         unit = "s" if name == "latency" else "img_s"
         raw, usual = (figures[one].to_numpy(dtype=float) for one in (stored, _CORRECTED[name]))
-        ranked = np.where(processes.corrected, usual, raw)
-        pools = {run: getattr(spreads.get(run), name, None) for run in set(processes.runs)}
-        new[f"rank_{name}_{unit}"] = ranked
-        ends = f"rank_{name}_low_{unit}", f"rank_{name}_high_{unit}"
-        new[ends[0]], new[ends[1]] = _interval(processes, name, processes.ranked[name], ranked, pools)
-        if processes.corrected.any():
-            pools = {run: processes.pool(processes.raw[name], run) for run in pools}
-        new[low], new[high] = _interval(processes, name, processes.raw[name], raw, pools)
+        ranked = new[f"rank_{name}_{unit}"] = np.where(corrected, usual, raw)
+        half, raw_half = np.full(len(cells), np.nan), np.full(len(cells), np.nan)
+        for run, here in cells.groupby("run_id").groups.items():
+            pool = getattr(spreads.get(str(run)), name, None)
+            mine = own.loc[here, f"own_{name}"].to_numpy()
+            half[here] = half_intervals(
+                count.loc[here, name].to_numpy(), variance.loc[here, name].to_numpy(), mine, pool
+            )
+            seen, scatter = count.loc[here, f"raw_{name}"], variance.loc[here, f"raw_{name}"]
+            if corrected[here].any():
+                pool, _ = _pool(seen, scatter, cells.loc[here, "cell_id"])
+            raw_half[here] = half_intervals(seen.to_numpy(), scatter.to_numpy(), mine, pool)
+        new |= {ends[0]: raw * np.exp(-raw_half), ends[1]: raw * np.exp(raw_half)}
+        new |= {f"rank_{name}_low_{unit}": ranked * np.exp(-half), f"rank_{name}_high_{unit}": ranked * np.exp(half)}
     for percentile in ("p90", "p95", "p99"):
         scale = new["rank_latency_s"] / figures["latency_median_s"].to_numpy(dtype=float)
         new[f"rank_latency_{percentile}_s"] = figures[f"latency_{percentile}_s"].to_numpy(dtype=float) * scale
     return new
-
-
-def _interval(
-    processes: _Processes,
-    name: str,
-    values: NDArray[np.float64],
-    middle: NDArray[np.float64],
-    pools: Mapping[str, Pool | None],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both ends of each cell's interval, about its figure `middle`."""
-    count, variance = processes.repeats(values)
-    widths = np.nan_to_num(processes.own[name])
-    own = np.bincount(processes.group, weights=widths, minlength=len(count)) / np.maximum(count, 1)
-    half = np.full(len(count), np.nan)
-    for run, pool in pools.items():
-        here = processes.runs == run
-        half[here] = half_intervals(count[here], variance[here], own[here], pool)
-    return middle * np.exp(-half), middle * np.exp(half)
 
 
 def half_intervals(
