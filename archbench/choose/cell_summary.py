@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from archbench.choose.evaluate import plain_values
@@ -65,10 +66,13 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     output_finite: bool | None
     compile_error_ratio: float | None
 
+    shared: str = ""
+    """What every network of the run has in its brackets, `input_size=192`: said once, and left out of `network`."""
+
     @property
     def network(self) -> str:
         """The network's name, short enough for a table."""
-        return shortened(self.variant)
+        return shortened(without_options(self.variant, self.shared))
 
     def percentile_s(self, percent: int) -> float | None:
         """The latency's 90th, 95th or 99th percentile in the terms of `rank_latency_s`, in seconds."""
@@ -123,9 +127,35 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
 
 def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:
     """The rows of a summary, in its order."""
-    fields = CellSummary.__struct_fields__
+    fields = [field for field in CellSummary.__struct_fields__ if field != "shared"]
+    shared = shared_options(cells["variant"].unique().tolist())
     columns = (plain_values(cells[field]) for field in fields)
-    return tuple(CellSummary(**dict(zip(fields, values, strict=True))) for values in zip(*columns, strict=True))
+    return tuple(
+        CellSummary(**dict(zip(fields, values, strict=True)), shared=shared) for values in zip(*columns, strict=True)
+    )
+
+
+_OPTION = re.compile(r"\w+=[\w.+-]+")
+"""One that is a single word: only such a one can be told apart from its neighbours by the comma."""
+
+
+def shared_options(variants: Sequence[str]) -> str:
+    """The options that all variants have in their square brackets, `input_size=192,num_classes=10`."""
+    each = [[one for one in _inside(variant) if _OPTION.fullmatch(one)] for variant in variants]
+    return ",".join(one for one in each[0] if all(one in options for options in each)) if each else ""
+
+
+def without_options(variant: str, shared: str) -> str:
+    """`resnet50` of `resnet50[input_size=192]` where that is shared."""
+    if not shared:
+        return variant
+    kept = ",".join(one for one in _inside(variant) if one not in shared.split(","))
+    name = variant.partition("[")[0]
+    return f"{name}[{kept}]" if kept else name
+
+
+def _inside(variant: str) -> list[str]:
+    return variant.partition("[")[2].removesuffix("]").split(",")
 
 
 def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[str]:

@@ -133,8 +133,13 @@ def _tell(run: Run, as_json: bool) -> None:
         )
         print_json(summary, indent=False)
         return
+    from archbench.rendering import read_run
+    from archbench.rendering.results_table import results_report
+    from archbench.rendering.terminal import print_report
+
     counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
     trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
+    print_report(results_report(read_run(run.path)))
     print(f"{run.path}: {counts}" + (f" ({trust})" if trust else ""))
     print(run.trust)
     unsupported = [row.error_message or "" for row in run.rows if row.status == "unsupported"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
@@ -10,10 +10,10 @@ from archbench.choose.pick import ACCURACIES, Choice
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, excess
 from archbench.query.expression import show
-from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table
+from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table, tabled
 from archbench.rendering.picked import MARK, goal_text
 from archbench.rendering.run_data import RunData
-from archbench.rendering.values import difference, heading, number, quantity, why_left_out
+from archbench.rendering.values import called, difference, heading, number, quantity, why_left_out
 
 _NEAREST = 2
 _USUAL_SIZE = 224
@@ -38,19 +38,24 @@ def decisions(run: RunData) -> Section | None:
 
 
 def _matrix(rows: Iterable[Row]) -> Table:
-    headings = ("Situation", "Recommended", "Runner-up", "Usual choice", "Holds here")
-    return table(headings, map(_matrix_row, rows), "The decision matrix")
+    columns: dict[str, Callable[[Row], str]] = {
+        "Situation": lambda row: row.decision.situation,
+        "Judged by": _judged_by,
+        "Recommended": lambda row: (
+            f"{_name(row.recommended)}, {_setting(row.recommended)}" if row.recommended else NULL
+        ),
+        "Runner-up": lambda row: f"{_name(row.runner_up)}: {_behind(row, row.runner_up)}" if row.runner_up else NULL,
+        "Usual choice": lambda row: ", ".join(row.decision.usual_choice) or NULL,
+        "Holds here": lambda row: row.standing.holds if row.decision.usual_choice else NULL,
+    }
+    return tabled(rows, columns, "The decision matrix")
 
 
-def _matrix_row(row: Row) -> tuple[str, ...]:
-    first, second = row.recommended, row.runner_up
-    return (
-        row.decision.situation,
-        f"{_name(first)}, {_setting(first)}" if first else NULL,
-        f"{_name(second)}: {_behind(row, second)}" if second else NULL,
-        ", ".join(row.decision.usual_choice) or NULL,
-        row.standing.holds if row.decision.usual_choice else NULL,
-    )
+def _judged_by(row: Row) -> str:
+    """The figure that decided the row, and where it was read: `smallest latency, inference, batch 4, fp32`."""
+    first = row.ranking.choices[0] if row.ranking.choices else None
+    where = [] if first is None else [first.phase, f"batch {first.batch_size}", _setting(first)]
+    return ", ".join([f"{'largest' if row.goal.larger else 'smallest'} {called(row.goal.column)}", *where])
 
 
 def _behind(row: Row, one: Choice) -> str:

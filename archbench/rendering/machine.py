@@ -42,19 +42,20 @@ def lead(run: RunData) -> tuple[Block, ...]:
     every = run.cells
     phases = " and ".join(dict.fromkeys(one.phase for one in every))
     batches = sorted({one.batch_size for one in every})
-    measured = sum(one.status == "ok" for one in every)
+    sizes, shared, settings = {one.input_size for one in every}, every[0].shared, run.setting_labels()
     parts = [
         counted(len({one.variant for one in every}), "network"),
         phases,
         f"batch size{'s' if len(batches) > 1 else ''} {', '.join(map(str, batches))}",
-        counted(len(run.setting_labels()), "setting"),
+        settings[0] if len(settings) == 1 else counted(len(settings), "setting"),
+        *([f"images of {next(iter(sizes))} px"] if len(sizes) == 1 and None not in sizes else []),
+        *([f"all with {shared}"] if shared else []),
         counted(run.rounds, "round"),
     ]
-    planned = f"{len(every) + len(run.waiting):,} planned cells" if run.waiting else counted(len(every), "cell")
-    size = f"{'; '.join(parts)}: {measured:,} of {planned} measured{_when(run)}."
+    size = f"{'; '.join(parts)}: {run.extent(_when(run))}."
     if run.waiting:
-        size += (
-            f" Unfinished: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
+        size = (
+            f"{size[:-1]}: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
         )
     return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
 

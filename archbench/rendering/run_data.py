@@ -15,6 +15,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
 from archbench.model.suite import Suite
+from archbench.model.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,16 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     def trust(self) -> Trust:
         """Which differences between its figures are differences."""
         return next(iter(self.candidates.trust.values()))
+
+    def extent(self, when: str = "") -> str:
+        """`28 of 36 cells measured`; of a run that is not done `18 of 32 planned cells measured; unfinished`.
+
+        `when` follows the count.
+        """
+        measured = sum(one.status == "ok" for one in self.cells)
+        if not self.waiting:
+            return f"{measured:,} of {counted(len(self.cells), 'cell')} measured{when}"
+        return f"{measured:,} of {len(self.cells) + len(self.waiting):,} planned cells measured{when}; unfinished"
 
     def setting_labels(self) -> list[str]:
         """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""

@@ -83,8 +83,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         "Hardware": lambda each: each.run.environment.hardware_class,
         "torch": lambda each: each.run.environment.torch_version or NULL,
         "Suite": lambda each: f"{each.run.suite.suite}, `{each.run.run_id}`",
-        ">Cells": lambda each: f"{len(each.run.cells):,}",
-        ">Measured": lambda each: f"{sum(one.status == 'ok' for one in each.run.cells):,}",
+        "Extent": lambda each: each.run.extent(),
         "Verdicts": lambda each: counted(each.run) or "none",
         ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),
     }

@@ -7,6 +7,7 @@ a number is never cut. Rich would lay tables out as well, but takes 0.2 s of the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, P
 PROSE = 120
 """Characters of a line of running text at most."""
 _GAP = "  "
+_NUMBER = re.compile(r"[+±-]?\d[\d.,e%-]*")
 _SHORTEST = 16
 """Characters to which a text in a table is shortened before a column is left out."""
 _COLOURS = {
@@ -96,7 +98,7 @@ class _Lines:
             )
             yield self._verdict(_GAP.join(cells).rstrip(), row[0])
         if dropped:
-            yield from self._wrapped(f"(no room for: {', '.join(dropped)})")
+            yield from self._wrapped(f"(no room for: {', '.join(dropped)}; a wider screen or `| cat` shows all)")
 
     def _terms(self, table: Table) -> Iterator[str]:
         """A table without headings: what stands first, and text that hangs beside it."""
@@ -152,7 +154,14 @@ def _fitting(
 
 
 def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    """The text, or its beginning: a number that would be cut is left out whole."""
+    if len(text) <= width:
+        return text
+    cut = width - 1
+    for number in _NUMBER.finditer(text):
+        if number.start() < cut < number.end():
+            cut = number.start()
+    return f"{text[:cut].rstrip()}…"
 
 
 def _clean(text: str) -> str:

@@ -31,10 +31,33 @@ _DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "t
 """Columns whose figures have no error, with the decimals that tell them apart."""
 
 
+_NAMES = {
+    "latency_median": "latency",
+    "latency_median_corrected": "latency",
+    **{f"latency_{p}": f"{p} latency" for p in ("p90", "p95", "p99")},
+    "peak_allocated": "peak memory",
+    "peak_reserved": "peak memory, reserved",
+    "predicted_peak": "predicted peak memory",
+    "weight": "weights",
+    "top1": "top-1",
+    "top5": "top-5",
+    "macs": "MACs",
+    "flops": "FLOP",
+    "mfu": "MFU",
+}
+"""What a reader calls a column where its stored name with blanks for underscores would not do."""
+
+
+def called(column: str) -> str:
+    """`p99 latency` of `rank_latency_p99_s`: a column in a reader's words, without its unit."""
+    label = column_label(column)
+    return _NAMES.get(label, label.replace("_", " "))
+
+
 def heading(column: str) -> str:
-    """`latency_p99 ms`, `params M`, `top1 %`: a column's name without its unit's ending, and the unit shown."""
+    """`p99 latency ms`, `params M`, `top-1 %`: a column in a reader's words, and the unit shown."""
     shown = "%" if judged_columns()[column].unit == "%" else _unit(column).symbol if _unit(column) is not RATIO else ""
-    return f"{column_label(column)} {shown}".strip()
+    return f"{called(column)} {shown}".strip()
 
 
 def number(of: Estimate) -> str:
@@ -48,7 +71,7 @@ def number(of: Estimate) -> str:
 
 def quantity(column: str, value: float) -> str:
     """One value with its unit: `110 ms`, `74.8 %`."""
-    unit = heading(column).removeprefix(column_label(column)).strip()
+    unit = heading(column).removeprefix(called(column)).strip()
     return f"{number(Estimate(column=column, value=value))} {unit}".strip()
 
 

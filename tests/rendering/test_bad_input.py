@@ -55,7 +55,7 @@ def test_a_killed_run(tmp_path: Path) -> None:
     assert report(run) == 0
     said = (run / "report.md").read_text()
     assert "7 of 80 planned cells measured" in said
-    assert "Unfinished: 73 cells of the suite without a row yet" in said
+    assert "; unfinished: 73 cells of the suite without a row yet" in said
 
 
 def test_a_results_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -338,7 +338,7 @@ def test_many_failures_are_cut_short(tmp_path: Path) -> None:
 def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
     row = make_record(status="error", error_message="no", top1=None, started_at=None, accuracy_source=None)
     report = report_of(tmp_path, row, settings={}, description="")
-    assert "0 of 20 planned cells measured." in texts(*report.lead)
+    assert "0 of 20 planned cells measured; unfinished: 19 cells of the suite" in texts(*report.lead)
     assert "Which network, with which settings" in texts(*report.lead)
     assert [one.title for one in report.sections] == [
         "Networks",

@@ -43,6 +43,7 @@ def test_the_matrix_and_a_situation(tmp_path: Path) -> None:
     assert table.rows == (
         (
             "High accuracy",
+            "smallest latency, inference, batch 1, fp32",
             "resnet101 ?, fp32",
             "efficientnet_b4 (380 px): 1.250x ±0.018 behind",
             "resnet101, densenet121",
