@@ -181,6 +181,8 @@ def main() -> None:
             live.close()
     kinds = list(found[order[0]])
     fewest = min(len(found[name]["raw"]) for name in NETWORKS)
+    if fewest < 2:
+        parser.exit(1, f"\rno spread: {number} processes in {arguments.minutes:g} minutes; give it more\n")
     spreads = {name: [100 * stdev(found[name][kind]) for kind in kinds] for name in NETWORKS}
     print(f"\r{fewest} processes of each network, or one more")
     print(f"{'sd in %':20}" + "".join(f"{kind:>20}" for kind in kinds))
