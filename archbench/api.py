@@ -155,6 +155,7 @@ def run(
     precision: OneOrMore[str] | None = None,
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
+    runtime: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
     metrics: OneOrMore[str] | None = None,
@@ -178,9 +179,9 @@ def run(
     named by its class or function and a hash of its content (`TinyNet#3f2a91bc`).
 
     - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`).
-    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `input_size` (pixels), `threads`
-      (of one operator, on the CPU): one value or a list each, crossed with each other, for networks that are named or
-      passed; a suite has its own.
+    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `runtime`, `input_size` (pixels),
+      `threads` (of one operator, on the CPU): one value or a list each, crossed with each other, for networks that are
+      named or passed; a suite has its own.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
@@ -198,7 +199,7 @@ def run(
     """
     from archbench.pipeline import carry_out, prepare
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     job = prepare(
         what,
         axes,
@@ -231,6 +232,7 @@ def plan(
     precision: OneOrMore[str] | None = None,
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
+    runtime: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
     device: str = "auto",
@@ -246,7 +248,7 @@ def plan(
     from archbench.pipeline import read_what
     from archbench.session import planned
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads)
+    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
     return planned(suite, device, only=_several(only), rounds=rounds)[0]
 
@@ -359,7 +361,7 @@ def profile(
 
     found = profiles_of(
         name,
-        _axes(batch_size, phase, precision, compile_mode, memory_format, input_size, threads),
+        _axes(batch_size, phase, precision, compile_mode, memory_format, None, input_size, threads),
         against=against,
         device=device,
         memory=memory,
@@ -511,7 +513,7 @@ def show(
 
 def _axes(*values: object) -> dict[str, object]:
     """The axes by name, of their values in the order in which functions have them."""
-    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size", "threads")
+    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "runtime", "input_size", "threads")
     return dict(zip(names, values, strict=True))
 
 

@@ -221,8 +221,8 @@ def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
     found = []
     for settings in groups:
         for toggles, compiled in settings.items():
-            eager = settings.get(replace(toggles, compile_mode="off"))
-            if toggles.compile_mode == "off" or eager is None or not (eager.is_usable and compiled.is_usable):
+            eager = settings.get(replace(toggles, compile_mode="off", runtime="torch"))
+            if toggles.is_eager or eager is None or not (eager.is_usable and compiled.is_usable):
                 continue
             ratio = gain(eager, compiled, "throughput")
             if ratio is not None:

@@ -74,5 +74,5 @@ def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
 
 
 def _deadline(cell: Cell, protocol: Protocol) -> float:
-    compiling = protocol.compile_deadline_s if cell.compile_mode != "off" else 0.0
+    compiling = protocol.compile_deadline_s if not cell.is_eager else 0.0
     return protocol.cell_deadline_s + compiling

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import torch
@@ -20,12 +22,13 @@ from archbench.measure.metrics import METRICS, Metric
 from archbench.measure.metrics.static import foresee
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.sampling import WarmUp, warm_up
+from archbench.measure.state import Applied
 from archbench.measure.watch import Watch
-from archbench.measure.workload import UnsupportedError, Workload
+from archbench.measure.workload import Workload
 from archbench.model import axes
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell
-from archbench.model.errors import UsageError
+from archbench.model.errors import UnsupportedError, UsageError
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
@@ -74,10 +77,17 @@ class CellRun:
         self.around = contextlib.ExitStack()
         """What must hold from before the build to the end of the cell, and be undone then."""
         self.profile: StageProfile | None = None
+        self.artifacts: Path | None = None
+        """Where the cell's runtime finds or keeps what it makes of the network; set before `build`."""
         self.poisoned = False
         """Something failed on the way, so that this process should measure nothing more."""
         self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
         self._enter = enter
+
+    @property
+    def prepares(self) -> bool:
+        """Whether something is compiled or converted before the first step can be done."""
+        return not self.cell.is_eager
 
     @property
     def compiles(self) -> bool:
@@ -160,10 +170,22 @@ class CellRun:
             gc.collect()  # the last cell's tensors, before a larger one needs their room
             ring, seed = self.task.protocol.input_ring, self.task.seed
             group = self.group
-            self.workload = Workload(self.cell, group.module, group.shape, group.device, ring=ring, seed=seed)
-            applied = self.workload.applied()
-            self.row.set(applied=msgspec.json.encode(applied).decode())
-            self.workload.require(applied)
+            self.workload = Workload(
+                self.cell, group.module, group.shape, group.device, ring=ring, seed=seed, artifacts=self._artifacts()
+            )
+            self.workload.require(self._note_applied())
+
+    def _artifacts(self) -> Path | None:
+        """Where the cell's runtime keeps what it makes: the place that it was given, or one that ends with the cell."""
+        if self.cell.runtime != "torch" and self.artifacts is None:
+            folder = tempfile.TemporaryDirectory(prefix="archbench-artifact-", ignore_cleanup_errors=True)
+            self.artifacts = Path(self.around.enter_context(folder))
+        return self.artifacts
+
+    def _note_applied(self) -> Applied:
+        applied = self.workload.applied()
+        self.row.set(applied=msgspec.json.encode(applied).decode())
+        return applied
 
     def _take_device(self) -> None:
         """Make the device current. Where that fails it is no fault of the cell's, and the row says so to the parent."""
@@ -176,12 +198,14 @@ class CellRun:
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
         before = self.group.probe.read()
-        with self.phase("compile" if self.compiles else "first call"):
+        with self.phase("compile" if self.prepares else "first call"):
             self.ready_s = first_call_s = self._time_one_step()
             self.row.set(first_call_s=first_call_s)
+            if self.workload.engine is not None:
+                self._note_applied()  # with what the runtime says, which is there from here on
             if self.workload.records_graphs:
                 self.ready_s += self._time_one_step()
-        self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.compiles
+        self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.prepares
 
     def announce(self, what: str) -> None:
         """Say beside the phase what holds it up."""

@@ -52,9 +52,9 @@ class GroupContext:
         self._rivals: tuple[int, ...] = ()
         self._memory: dict[str, MemoryModel | None] = {**task.carried.memory}
         self._own_code = self.facts.source == "user code"
-        compiles_again = self.compiles and "compile" in task.metrics
-        self.fresh = FreshProcesses() if compiles_again or self._own_code else None
-        """Where compiled cells are compiled again, and a user's network is counted; made before anything runs."""
+        prepares_again = not task.group.cells[0].is_eager and "compile" in task.metrics
+        self.fresh = FreshProcesses() if prepares_again or self._own_code else None
+        """Where compiled cells are compiled again, converted ones loaded, and a user's network is counted; made before anything runs."""
 
     @cached_property
     def device(self) -> torch.device:
@@ -172,11 +172,6 @@ class GroupContext:
             generator = torch.Generator().manual_seed(self.task.seed)
             make_comparable(module, torch.randn((images, *self.shape), generator=generator).to(device))
         return module
-
-    @property
-    def compiles(self) -> bool:
-        """Whether the group's cells go through torch.compile."""
-        return self.task.group.cells[0].compile_mode != "off"
 
     @property
     def judges_numerics(self) -> bool:

@@ -37,6 +37,8 @@ class Applied(Struct, frozen=True, kw_only=True):
     """Modules in training mode; 0 at inference."""
     seed: int
     allocator: str | None
+    runtime: dict[str, str] | None = None
+    """What another runtime than torch says of itself: version, threads, precision, and on what it runs."""
 
 
 def apply_state(

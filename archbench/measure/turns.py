@@ -16,9 +16,9 @@ from archbench.measure.metrics.memory import MEMORY
 from archbench.measure.metrics.static import STATIC
 from archbench.measure.sampling import Sampled, Stretch, WarmUp, gc_paused, warm_up
 from archbench.measure.watch import Watch
-from archbench.measure.workload import UnsupportedError
 from archbench.model import messages
 from archbench.model.cell import Network
+from archbench.model.errors import UnsupportedError
 from archbench.model.messages import (
     Build,
     Built,
@@ -86,7 +86,7 @@ class TurnRun:
             run.name_inputs()
             if run.asks_for("static"):
                 STATIC.prepare(run)
-            model = run.group.memory_model(run.cell) if self._survey and not run.compiles else None
+            model = run.group.memory_model(run.cell) if self._survey and not run.prepares else None
             held = run.task.protocol.input_ring
             peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
         run.row.set(predicted_peak_bytes=peak)

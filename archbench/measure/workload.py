@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +13,10 @@ from torch import Tensor, nn
 from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of, tensors_in
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
+from archbench.measure.runtimes import Engine, Prepared
 from archbench.measure.state import Applied, flushes_denormals, step_contexts
 from archbench.model.cell import Cell
-
-
-class UnsupportedError(RuntimeError):
-    """The cell asks for what this network, device or torch cannot do: an `unsupported` row, never something else."""
+from archbench.model.errors import UnsupportedError
 
 
 class Workload:
@@ -38,10 +37,12 @@ class Workload:
         ring: int,
         seed: int,
         inputs: Sequence[Tensor] | None = None,
+        artifacts: Path | None = None,
     ) -> None:
         """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch.
 
-        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape.
+        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape. `artifacts` is where
+        another runtime than torch keeps what it makes of the network; only there can it do without.
         """
         self.cell = cell
         self.device = device
@@ -55,6 +56,14 @@ class Workload:
         self._forward: Callable[..., Any] = self.module
         if cell.compile_mode != "off":
             self._forward = compiler.compile_module(self.module, cell.compile_mode)
+        self._prepared: Prepared | None = None
+        if cell.runtime != "torch":
+            assert artifacts is not None, "a runtime has a place for its artifact"
+            threads = torch.get_num_threads()
+            self._prepared = Prepared(
+                cell.runtime, self.module, precision=cell.precision, threads=threads, folder=artifacts
+            )
+            self._forward = self._prepared
         self.records_graphs = cell.compile_mode in compiler.CUDA_GRAPH_MODES and kind_of(device).records_graphs
         """Whether the second step records CUDA graphs, for all further ones to replay."""
         if cell.phase == "training":
@@ -182,7 +191,13 @@ class Workload:
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
             allocator=None if allocator is None else allocator.backend,
+            runtime=None if self.engine is None else self.engine.told,
         )
+
+    @property
+    def engine(self) -> Engine | None:
+        """What the cell's runtime made of the network; `None` for torch, and before the first step."""
+        return None if self._prepared is None else self._prepared.engine
 
     def require(self, applied: Applied) -> None:
         """Raise `UnsupportedError` where what torch reports is not what the cell asks for."""

@@ -11,6 +11,8 @@ Phase = Literal["inference", "training"]
 Precision = Literal["fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 MemoryFormat = Literal["contiguous", "channels_last"]
+Runtime = Literal["torch", "onnxruntime", "openvino", "aot-inductor"]
+"""What runs the network; `torch`: PyTorch itself, eager or compiled by `compile_mode`."""
 DeviceKind = Literal["cpu", "cuda"]
 Head = Literal["classifier", "none"]
 Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "profile"]
@@ -19,6 +21,7 @@ PHASES: tuple[str, ...] = get_args(Phase)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE_MODES: tuple[str, ...] = get_args(CompileMode)
 MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
+_RUNTIMES: tuple[str, ...] = get_args(Runtime)
 DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
@@ -39,6 +42,12 @@ class Toggled(Struct, frozen=True, kw_only=True):
     precision: Precision = "fp32"
     memory_format: MemoryFormat = "contiguous"
     compile_mode: CompileMode = "off"
+    runtime: Runtime = "torch"
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether PyTorch runs the network's own code, nothing being compiled or converted before the first step."""
+        return self.compile_mode == "off" and self.runtime == "torch"
 
     @property
     def toggles(self) -> Toggles:
@@ -56,8 +65,8 @@ class Toggles(Toggled, frozen=True):
 
     @property
     def order(self) -> tuple[int, ...]:
-        """A sort key: precisions, then memory formats, then modes of compilation, each as its axis is ordered."""
-        return tuple(_LEGAL[name].index(getattr(self, name)) for name in TOGGLES)
+        """A sort key: precisions, memory formats, modes of compilation, runtimes, each as its axis is ordered."""
+        return tuple(LEGAL[name].index(getattr(self, name)) for name in TOGGLES)
 
     def less_one(self) -> list[Toggles]:
         """The same with one of them off, for each that is on."""
@@ -78,10 +87,11 @@ TOGGLES: tuple[str, ...] = Toggled.__struct_fields__
 """Their names: columns, axes, options."""
 PLAIN = Toggles()
 """What others are held against."""
-_LEGAL: dict[str, tuple[str, ...]] = {
+LEGAL: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "memory_format": MEMORY_FORMATS,
     "compile_mode": COMPILE_MODES,
+    "runtime": _RUNTIMES,
 }
 _PREFIX = {"compile_mode": "compile="}
 """Before values that do not say by themselves what they are of."""

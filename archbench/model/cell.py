@@ -83,7 +83,7 @@ class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
         """Readable and complete, equal on every machine and in every suite; `--only` accepts it."""
         return (
             f"{self.network.label}@batch_size={self.batch_size},phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._threads}device={self.device}"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._younger}device={self.device}"
         )
 
     @property
@@ -91,13 +91,14 @@ class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
         """The cell without its batch size: what one worker process measures in turn."""
         return (
             f"{self.network.label}@phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._threads}device={self.device}"
+            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._younger}device={self.device}"
         )
 
     @property
-    def _threads(self) -> str:
-        """Nothing where they are not given: cells that were stored before there was a choice keep their ids."""
-        return "" if self.threads is None else f"threads={self.threads},"
+    def _younger(self) -> str:
+        """Axes that came later, where they are given: cells stored before there was a choice keep their ids."""
+        runtime = "" if self.runtime == "torch" else f"runtime={self.runtime},"
+        return runtime + ("" if self.threads is None else f"threads={self.threads},")
 
 
 _USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
@@ -140,7 +141,7 @@ def file_stem(cell_id: str) -> str:
 
 def process_key(cell: Cell) -> str:
     """The group that measures `cell`: eager TF32 and AMP cells join the fp32 ones, whose weights they share."""
-    joins = cell.compile_mode == "off" and cell.precision not in ("bf16", "fp16")
+    joins = cell.is_eager and cell.precision not in ("bf16", "fp16")
     return msgspec.structs.replace(cell, precision="fp32").group_id if joins else cell.group_id
 
 

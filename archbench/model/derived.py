@@ -103,10 +103,10 @@ RANKING_KEYS: dict[str, str] = {
 }
 """By column, why rows that differ in it are not ranked against each other unless asked (`--across COLUMN`).
 
-compile_mode and memory_format are not among them: they change how a network is run, not what it computes, and the
-best of them is part of the answer. `input_size` binds networks away from the size that they were published for; those
-at their own size are compared as they are meant to be used, with a footnote. `accuracy_dataset` binds where accuracies
-are ranked or bounded: elsewhere networks without a known one stand beside the others.
+compile_mode, memory_format and runtime are not among them: they change how a network is run, not what it computes, and
+the best of them is part of the answer. `input_size` binds networks away from the size that they were published for;
+those at their own size are compared as they are meant to be used, with a footnote. `accuracy_dataset` binds where
+accuracies are ranked or bounded: elsewhere networks without a known one stand beside the others.
 """
 
 _ROW_ONLY = ("round", "visit")

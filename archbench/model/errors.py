@@ -29,6 +29,10 @@ class UnfitError(ArchbenchError):
     exit_code = 3
 
 
+class UnsupportedError(RuntimeError):
+    """The cell asks for what this network, device or library cannot do: an `unsupported` row, never something else."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Measuring was interrupted; what was finished is kept at `path`, and the same call goes on from there."""
 

@@ -70,6 +70,7 @@ class Record(Struct, frozen=True, kw_only=True):
     precision: Annotated[str, C("fp32, tf32, amp-bf16, amp-fp16, bf16 or fp16")]
     compile_mode: Annotated[str, C("torch.compile mode, or off")]
     memory_format: Annotated[str, C("contiguous or channels_last, of model and input")]
+    runtime: Annotated[Text, C("what ran the network: torch, onnxruntime, openvino or aot-inductor")] = None
     threads: Annotated[
         Whole, C("threads of one operator that were asked for; null: the machine's default, read back in `applied`")
     ] = None
@@ -126,6 +127,9 @@ class Record(Struct, frozen=True, kw_only=True):
     compile_cold_s: Annotated[
         Real,
         C("first step with an empty compile cache; with CUDA graphs the first two: the second records", "s", "compile"),
+    ] = None
+    artifact_bytes: Annotated[
+        Whole, C("what the runtime keeps of the network on disk, weights included", "B", "compile")
     ] = None
     compile_warm_s: Annotated[Real, C("the same in a fresh process that finds the cache filled", "s", "compile")] = None
     compile_neighbours: Annotated[
@@ -276,9 +280,7 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         input_size=cell.network.input_size or facts.input_size,
         batch_size=cell.batch_size,
         phase=cell.phase,
-        precision=cell.precision,
-        compile_mode=cell.compile_mode,
-        memory_format=cell.memory_format,
+        **structs.asdict(cell.toggles),
         threads=cell.threads,
         device=cell.device,
         hardware_class=environment.hardware_class,

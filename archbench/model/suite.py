@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
-from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision, Toggled
+from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision, Runtime, Toggled
 from archbench.model.cell import Network, PositiveInt, Threads
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
@@ -34,6 +34,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     precision: tuple[Precision, ...] = ()
     compile_mode: tuple[CompileMode, ...] = ()
     memory_format: tuple[MemoryFormat, ...] = ()
+    runtime: tuple[Runtime, ...] = ()
     threads: tuple[Threads, ...] = ()
     device: tuple[DeviceKind, ...] = ()
 
@@ -47,6 +48,7 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     precision: tuple[Precision, ...] | None = None
     compile_mode: tuple[CompileMode, ...] | None = None
     memory_format: tuple[MemoryFormat, ...] | None = None
+    runtime: tuple[Runtime, ...] | None = None
     threads: tuple[Threads, ...] | None = None
 
 

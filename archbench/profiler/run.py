@@ -23,7 +23,8 @@ from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.watch import Watch
-from archbench.measure.workload import UnsupportedError, Workload
+from archbench.measure.workload import Workload
+from archbench.model.errors import UnsupportedError
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
 from archbench.model.errors import UnfitError, UsageError, did_you_mean, in_one_line

@@ -22,11 +22,11 @@ from archbench.measure import compiler
 from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import default_threads, restored_state
-from archbench.measure.workload import UnsupportedError, Workload
+from archbench.measure.workload import Workload
 from archbench.model.axes import CompileMode, MemoryFormat, Phase, Precision, Scalar
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment
-from archbench.model.errors import UsageError
+from archbench.model.errors import UnsupportedError, UsageError
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.pytest_plugin import DEVICES
 from archbench.pytest_plugin.timer import DeviceTimer

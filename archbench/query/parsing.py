@@ -47,9 +47,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "status": STATUSES,
     "verdict": VERDICTS,
     "phase": get_args(axes.Phase),
-    "precision": axes.PRECISIONS,
-    "compile_mode": axes.COMPILE_MODES,
-    "memory_format": axes.MEMORY_FORMATS,
+    **axes.LEGAL,
     "device": axes.DEVICE_KINDS,
 }
 

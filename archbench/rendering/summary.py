@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from archbench.choose.toggles import alike, best_setting
+from archbench.model.axes import TOGGLES
 from archbench.model.derived import judged_columns
 from archbench.model.record import Column
 from archbench.model.units import indented_json
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 PARQUET, CSV = "summary.parquet", "summary.csv"
 _AS_THEY_ARE = (
     *("run_id", "cell_id", "architecture", "variant", "family", "device", "hardware_class", "phase", "batch_size"),
-    *("input_size", "precision", "memory_format", "compile_mode", "threads", "status", "verdict", "error_message"),
+    *(
+        "input_size",
+        *TOGGLES,
+        "threads",
+        "status",
+        "verdict",
+        "error_message",
+    ),
     *("processes", "processes_used", "drift_corrected", "params", "macs", "activations", "weight_bytes"),
     *("compile_cold_s", "compile_warm_s", "output_rel_error", "output_cosine", "energy_j_per_img"),
     *("top1", "top5", "accuracy_source", "accuracy_dataset", "torch_version"),

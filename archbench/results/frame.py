@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.catalog import dataset_of, facts
+from archbench.model.axes import PLAIN
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.results.drift import OLD_CANARY, drift_limit, judge
@@ -56,6 +57,7 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame: pd.DataFrame = table.remove_column(position).to_pandas(types_mapper=kinds.get)
     frame.insert(position, "reasons", pd.Series([row.reasons for row in judged], dtype=object))
     frame["verdict"] = pd.Series([row.verdict for row in judged], dtype=frame["verdict"].dtype)
+    frame["runtime"] = frame["runtime"].fillna(PLAIN.runtime)  # rows stored before there was another
     _name_datasets(frame)
     _state_accuracies(frame, _stated(place if place.is_dir() else place.parent))
     old = [OLD_CANARY in row.reasons for row in judged]

@@ -20,6 +20,7 @@ from archbench.catalog import Entry
 from archbench.model.axes import PLAIN, TOGGLES, DeviceKind, Phase, Scalar, Toggles
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.runtimes import refusal
 from archbench.model.suite import AXES, Filter, Section, Suite
 from archbench.suite import selects, suite_from_entry
 
@@ -169,7 +170,7 @@ def unsupported_toggle(cell: Cell) -> str | None:
     """Which of the cell's toggles its device cannot do, whatever the network; `None` where it can do all."""
     from archbench.device.kind import kind_named
 
-    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode)
+    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode) or refusal(cell)
 
 
 class Only(Struct, frozen=True):

@@ -118,7 +118,7 @@ def predict(plan: Plan, suite: Suite, rates: Rates) -> Prediction:
         phases=phases,
         visits=visits,
         processes=len(groups_in_all),
-        compilations=sum(cell.compile_mode != "off" for group in groups_in_all for cell in group.cells),
+        compilations=sum(not cell.is_eager for group in groups_in_all for cell in group.cells),
         basis=rates.basis,
     )
 
@@ -232,7 +232,7 @@ class _Model:
         if cell.cell_id in rates.steps:
             return rates.steps[cell.cell_id]
         size = size_of(cell.network)
-        fused = 1.0 if cell.compile_mode == "off" else FUSED
+        fused = 1.0 if cell.is_eager else FUSED
         bytes_each = 4.0 if cell.precision in ("fp32", "tf32") else 2.0
         image_s = size.flops / rates.flops[cell.precision]
         image_s += size.activations * bytes_each * TRAFFIC / fused / rates.activation_bytes_per_s
@@ -251,7 +251,7 @@ class _Model:
         if "static" in self._metrics and self._is_new(cell.network.label):
             seconds["counts"] += rates.counts * size.operators
         wanted = self._metrics == STATIC or "memory" in self._metrics
-        if wanted and cell.compile_mode == "off" and self._is_new(group.group_id):
+        if wanted and cell.is_eager and self._is_new(group.group_id):
             steps = TRAINING if cell.phase == "training" else 1.0
             seconds["counts"] += rates.prediction * size.operators * steps
 
@@ -264,7 +264,7 @@ class _Model:
         rates, metrics, operators = self._rates, self._metrics, size_of(cell.network).operators
         step = self.step_s(cell)
         training = cell.phase == "training"
-        compiles = cell.compile_mode != "off"
+        compiles = not cell.is_eager
         if compiles:
             seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(rates.compile_cold, operators, training)
         else:

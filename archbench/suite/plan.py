@@ -46,7 +46,7 @@ def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rou
     runnable, skipped = _sorted_out(cells)
     groups = grouped(runnable)
     twin = twin_group(groups, suite.twin)
-    again = [Group(cells=group.cells[:1]) for group in groups if group.cells[0].compile_mode == "off"]
+    again = [Group(cells=group.cells[:1]) for group in groups if group.cells[0].is_eager]
     return Plan(
         suite=suite.suite,
         device=device,

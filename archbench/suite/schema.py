@@ -109,7 +109,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
         "accuracy: {...}}."
     ),
     ("SuiteFile", "axes"): "Values to cross with each other; a missing axis has its default alone.",
-    ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode, memory_format.",
+    ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode and the like.",
     ("SuiteFile", "devices"): "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
     ("SuiteFile", "exclude"): "Cells to leave out: every given field must match, a field matches any of its values.",
     ("SuiteFile", "metrics"): "What to measure; energy, compile, numerics, profile cost time and are off unless named.",
@@ -146,6 +146,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("Axes", "precision"): "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
     ("Axes", "compile_mode"): "torch.compile mode, or off (default).",
     ("Axes", "memory_format"): "contiguous (default) or channels_last, of model and input.",
+    ("Axes", "runtime"): "What runs the network: torch (default), onnxruntime, openvino or aot-inductor.",
     ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
     ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
     ("Section", "family"): "Only the suite's networks of these families.",

@@ -89,7 +89,7 @@ class InterleavedProcess:
 
     def warm_up(self, steps: int | None, rivals: tuple[int, ...] = ()) -> Warmed:
         """Have it make its first call and warm up, or warm up further, for `steps` or until level."""
-        compiling = self._protocol.compile_deadline_s if self._request.cell.compile_mode != "off" else 0.0
+        compiling = self._protocol.compile_deadline_s if not self._request.cell.is_eager else 0.0
         self._worker.send(WarmUp(steps=steps, rivals=rivals))
         return self._answer(Warmed, self._protocol.cell_deadline_s + compiling)
 

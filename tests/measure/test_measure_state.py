@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from archbench.measure.state import apply_state, default_threads, flushes_denormals, plain_fp32, restored_state
-from archbench.measure.workload import UnsupportedError, Workload
+from archbench.measure.workload import Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
 from archbench.model.cell import Cell, Network
+from archbench.model.errors import UnsupportedError
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,7 @@
-"""What torch.compile costs before it pays: the first steps with an empty cache, and in a fresh process with a full one.
+"""What compiling or converting costs before it pays: the first steps with nothing cached, and again with a full cache.
 
-The second process also has the one session of CUDA's profiler: CUPTI slows whatever its process does afterwards.
+The second time is that of a fresh process. It also has the one session of CUDA's profiler: CUPTI slows whatever its
+process does afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import Struct, structs
 
 from archbench.analyze.fresh import FreshProcessError
 from archbench.device.kind import kind_of
-from archbench.measure import compiler
+from archbench.measure import compiler, runtimes
 from archbench.measure.metrics.metric import Metric
 from archbench.model.cell import Cell, Group
 from archbench.model.messages import Task
@@ -31,20 +32,24 @@ class Again(Struct, frozen=True, kw_only=True):
 
 
 def _cannot(run: CellRun) -> str | None:
-    return None if run.compiles else "not_compiled"
+    return None if run.prepares else "not_compiled"
 
 
 def _prepare(run: CellRun) -> None:
-    if run.compiles:
+    if run.prepares:
         with run.phase("compiler"):
-            run.group.set_state(run.cell.precision)
-            compiler.get_ready(run.group.device)
-        run.around.enter_context(compiler.cold_cache())  # one for each cell: a later one owes nothing to those before
+            _get_ready(run)
+        # One for each cell: a later one owes nothing to those before.
+        run.artifacts = run.around.enter_context(compiler.cold_cache())
 
 
 def _fill(run: CellRun) -> None:
     assert run.group.fresh is not None, "the group has cells to compile again"
     run.row.set(compile_cold_s=run.ready_s, compile_neighbours=0)
+    if run.workload.engine is None:
+        run.row.null("no_artifact", "artifact_bytes")
+    else:
+        run.row.set(artifact_bytes=run.workload.engine.artifact_bytes)
     if run.workload.records_graphs:
         no_launches = "profiler_blind"
     else:
@@ -65,6 +70,15 @@ def _fill(run: CellRun) -> None:
         run.row.null(no_launches, "cuda_graph_launches")
 
 
+def _get_ready(run: CellRun) -> None:
+    """Do what no cell is to blame for: imports, workers, handles."""
+    run.group.set_state(run.cell.precision)
+    if run.cell.runtime != "torch":
+        runtimes.load(run.cell.runtime)
+    if run.cell.runtime in ("torch", "aot-inductor"):
+        compiler.get_ready(run.group.device)
+
+
 COMPILE = Metric(name="compile", prepare=_prepare, fill=_fill, cannot=_cannot)
 
 
@@ -75,9 +89,9 @@ def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
 
     alone = structs.replace(task, group=Group(cells=(cell,)), metrics=())
     run = CellRun(GroupContext(alone), cell, first=True, enter=lambda phase: None)
-    run.group.set_state(cell.precision)
+    run.artifacts = cache
     compiler.without_workers()
-    compiler.get_ready(run.group.device)
+    _get_ready(run)
     with compiler.cache_in(cache):
         run.build()
         run.first_call()

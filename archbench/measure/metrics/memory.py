@@ -30,11 +30,13 @@ def _fill(run: CellRun) -> None:
         group.put_canary_away()
         reading = measure_memory(run.workload.step, group.device, group.baseline_rss, group.probe)
         run.row.set(
-            peak_allocated_bytes=reading.peak_allocated,
+            peak_allocated_bytes=reading.peak_allocated if run.workload.engine is None else None,
             peak_reserved_bytes=reading.peak_reserved,
             process_bytes=reading.process,
         )
         predict(run)
+    if run.workload.engine is not None:
+        run.row.null("outside_torch", "peak_allocated_bytes")
     if reading.peak_reserved is None:
         run.row.null("not_on_device", "peak_reserved_bytes")
     if reading.process is None:
@@ -47,7 +49,7 @@ MEMORY = Metric(name="memory", fill=_fill)
 
 def predict(run: CellRun) -> None:
     """Enter the predicted peak of an eager step: what a compiled one keeps is the compiler's choice."""
-    model = None if run.compiles else run.group.memory_model(run.cell)
+    model = None if run.prepares else run.group.memory_model(run.cell)
     if model is None:
         run.row.null("not_predicted", "predicted_peak_bytes")
     else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import plain_fp32
 from archbench.measure.workload import Workload, first_tensor
+from archbench.model.axes import PLAIN
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -23,7 +24,7 @@ HEAD_STD = 0.02
 def _cannot(run: CellRun) -> str | None:
     if not run.group.judges_numerics:
         return "inference_only"
-    if (run.cell.precision, run.cell.compile_mode, run.cell.memory_format) == ("fp32", "off", "contiguous"):
+    if run.cell.toggles == PLAIN:
         return "is_reference"
     return None if run.first_of_its_toggles else "first_batch_only"
 
@@ -40,7 +41,7 @@ def _fill(run: CellRun) -> None:
     if found.rel_error is None:
         run.row.null("not_finite", "output_rel_error", "output_cosine")
     if found.compile_error_ratio is None:
-        run.row.null("not_finite" if run.compiles else "not_compiled", "compile_error_ratio")
+        run.row.null("not_finite" if run.prepares else "not_compiled", "compile_error_ratio")
 
 
 NUMERICS = Metric(name="numerics", fill=_fill, cannot=_cannot)
@@ -89,7 +90,7 @@ def compare(workload: Workload, reference: nn.Module) -> Numerics:
         expected = first_tensor(reference(source)).double()
     output = workload.output().double()
     ratio = None
-    if workload.cell.compile_mode != "off":
+    if not workload.cell.is_eager:
         ratio = _compile_error_ratio(workload, reference, source, output)
     norm = expected.norm().item()
     comparable = 0.0 < norm < float("inf") and bool(torch.isfinite(output).all())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def _fill(run: CellRun) -> None:
-    if run.compiles:
+    if run.prepares:
         return  # a compiled step has no modules left to time
     from archbench.profiler.rows import profile_stages  # which itself measures
 
