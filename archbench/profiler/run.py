@@ -24,10 +24,9 @@ from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads
 from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
-from archbench.model.errors import UnsupportedError
 from archbench.model.cell import Cell
 from archbench.model.counts import MemoryModel
-from archbench.model.errors import UnfitError, UsageError, did_you_mean, in_one_line
+from archbench.model.errors import UnfitError, UnsupportedError, UsageError, did_you_mean, in_one_line
 from archbench.model.messages import CellStarted, ChildEvent, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
 from archbench.model.profile import (
     GradientHealth,
