@@ -54,7 +54,7 @@ class GroupContext:
         self._own_code = self.facts.source == "user code"
         prepares_again = not task.group.cells[0].is_eager and "compile" in task.metrics
         self.fresh = FreshProcesses() if prepares_again or self._own_code else None
-        """Where compiled cells are compiled again, converted ones loaded, and a user's network is counted; made before anything runs."""
+        """Compiled cells are compiled again there, a user's network is counted; made before anything runs."""
 
     @cached_property
     def device(self) -> torch.device:
