@@ -277,30 +277,32 @@ def summary(path: PathOrText) -> pd.DataFrame:
     return summary_frame(read_run(Path(path)))
 
 
-def report(runs: PathOrText | Sequence[PathOrText], *, format: str = "md", out: PathOrText | None = None) -> str | Path:
+def report(
+    runs: PathOrText | Sequence[PathOrText],
+    *,
+    format: str = "md",
+    out: PathOrText | None = None,
+    only: OneOrMore[str] = (),
+    label: OneOrMore[str] = "*",
+    table: str = "",
+    plots: OneOrMore[str] = (),
+) -> str | Path:
     """Render stored results, of one run or of several side by side: the report as text, or where `out` now holds it.
 
-    `format`: `md`, `html` (one page that works offline) or `latex`; markdown that is written to `out` has its plots in
-    a folder beside it. Raises `UsageError` for what is not a run and for an unknown format, and `UnfitError` where
-    `out` cannot be written.
+    `format`: `md`, `html` (one page that works offline) or `latex`. `only`: patterns of the cells to show, as of
+    `run`; `label`: patterns of the networks that plots name where there is room; `table`: only the tables that have
+    these words in their caption (`matrix`); `plots`: store these too, in a folder beside `out`: `svg` (which markdown
+    has anyway), `png`, `pdf`. Raises `UsageError` for what is not a run or not known, and `UnfitError` where `out`
+    cannot be written.
     """
-    from archbench.rendering import (
-        FORMATS,
-        build_merged,
-        build_report,
-        check_format,
-        read_run,
-        read_several,
-        write_merged,
-        write_report,
-    )
+    from archbench.rendering import FORMATS, check_format, read_report, write_report
 
-    check_format(format)
-    paths = _paths(runs)
-    place = _path(out)
+    paths, place = _paths(runs), _path(out)
+    kinds: list[str] = _several(plots)
+    check_format(format, kinds)
     if place is not None:
-        return write_report(paths[0], format, place) if len(paths) == 1 else write_merged(paths, format, place)
-    return FORMATS[format](build_report(read_run(paths[0])) if len(paths) == 1 else build_merged(read_several(paths)))
+        return write_report(paths, format, place, only=_several(only), label=_several(label), table=table, plots=kinds)
+    return FORMATS[format](read_report(paths, only=_several(only), label=_several(label), table=table))
 
 
 def pick(

@@ -34,6 +34,9 @@ killed has a report of what is done. `--format html` makes one page to open from
 pointer, filters and tables that sort; `--format latex` the tables alone, for a paper; `--out` another place, `-` the
 screen. Damaged files are named in a warning and left out.
 
+`--only 'resnet*'` shows the cells that match, `--table matrix` the tables of that caption alone, `--label 'resnet*'` says
+which networks plots name (else all that have room), and `--plots png,pdf` stores the plots as such files, too.
+
 ## The first lines
 
 They say what was run and where, how many rows are fit to be used, and from where on **two networks differ**: nearer

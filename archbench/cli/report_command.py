@@ -22,20 +22,33 @@ def report_command(
             help="Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.",
         ),
     ] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Cells to show: resnet*, resnet50@batch_size=1.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(metavar="WORDS", help="Only the tables with these words in their caption, such as matrix.")
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Networks that plots name; else all that have room.")
+    ] = None,
+    plots: Annotated[
+        str, typer.Option(metavar="KINDS", help="Store plots as svg, png, pdf (several: png,pdf), beside the report.")
+    ] = "",
 ) -> None:
     """Render stored results as a report; prints where it is."""
-    from archbench.api import Run, report
-    from archbench.rendering import check_format, file_name
+    from archbench.api import report
+    from archbench.model.errors import UsageError
+    from archbench.rendering import check_format, usual_place
 
-    check_format(format)
+    kinds = [word.strip() for word in plots.split(",")] if plots else []
+    check_format(format, kinds)
+    if kinds and out == "-":
+        raise UsageError("--plots needs a place to lie beside: give --out a file")
+    place = None if out == "-" else out or usual_place(runs, format)
     # Hardly anything is thrown away before the end, and looking for it takes a tenth of a large run's time.
     gc.disable()
     try:
-        if out == "-":
-            print(report(runs, format=format), end="")
-            return
-        own = Run(runs[0]).path if len(runs) == 1 else None
-        name = file_name(format)
-        print(report(runs, format=format, out=out or (own / name if own else f"archbench-{name}")))
+        found = report(runs, format=format, out=place, only=only or (), label=label or "*", table=table, plots=kinds)
+        print(found, end="" if place is None else "\n")
     finally:
         gc.enable()

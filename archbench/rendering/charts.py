@@ -1,4 +1,4 @@
-"""How the plots of `report.plots` look, in Altair; the only module that imports it.
+"""The plots of a run: which there are, what each says, and how it looks, as Vega-Lite has it.
 
 A chart takes all cells and chooses itself what may stand in one picture: one phase, one machine, one batch size, the
 first of those that it is given. So a page that hands it fewer cells gets the picture of those, and no chart needs
@@ -7,19 +7,20 @@ wiring to a filter. Colours, fonts and backgrounds belong to the theme of whoeve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
-import altair as alt
+import msgspec
+from msgspec import Struct
 
-from archbench.rendering.content import SHOWN
+from archbench.rendering.content import SHOWN, Block, Dataset, Fold, Paragraph, Picture, Section
+from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
 from archbench.rendering.plots import NAME, OTHERS, Point
 
-Chart: TypeAlias = alt.LayerChart
-_Steps: TypeAlias = list[dict[str, Any]]
-"""Vega-Lite transforms in its own notation, in the order in which they are applied."""
+_Steps: TypeAlias = list[Spec]
+"""Vega-Lite transforms, in the order in which they are applied."""
 
-HEIGHT = 360
+HEIGHT = 400
 """Pixels; the width is that of the page, or `drawing.WIDTH`."""
 _BAR = 9
 """Pixels for each bar of a chart of bars."""
@@ -27,12 +28,12 @@ _LINE = 16
 """Pixels for one where a network has no other, so that names have room."""
 _MOST_BARS = 25
 """Networks in a chart of bars: it is longer than a screen beyond."""
-_NARROW = 400
-"""Pixels of width below which names would cover the points."""
-_NAME_GAP = 0.08
-"""Share of a front's height by which two points must differ for both to be named."""
-_NAME_SPACE = 70
-"""Pixels left and right of the points for half a name."""
+_SOLID = 0.85
+_NOTE = (
+    "Medians, with 95 % intervals as lines. A stepped line joins the networks that no other beats in both figures at "
+    "once; hollow marks are suspect. Phases, batch sizes and machines never share a plot: each says at its top which "
+    "ones it shows. Points are named where there is room, those on a line first."
+)
 _TITLES = {
     "latency": "Latency, ms per batch",
     "rate": "Throughput, img/s",
@@ -44,176 +45,288 @@ _TITLES = {
     "batch": "Batch size, images",
 }
 _WITH_INTERVAL = ("latency", "rate", "gain")
+_TOOLTIP = [
+    word("network", "Network"),
+    word("family", "Family"),
+    word("setting", "Setting"),
+    word("phase", "Phase"),
+    number("batch", "Batch size"),
+    number("size", "Image side, px"),
+    number("top1", "Top-1, %", format=".2f"),
+    word("latency_words", "Latency, ms"),
+    word("rate_words", "img/s"),
+    word("gain_words", "Gain over fp32"),
+    number("params", "Params, M", format=",.2f"),
+    number("macs", "GMACs", format=",.2f"),
+    number("memory", "Peak, MiB", format=",.0f"),
+    word("verdict", "Verdict"),
+]
 
 
-def accuracy_over_latency(points: Sequence[Point]) -> Chart:
-    """Every setting at the smallest batch size, and the front of each setting."""
-    return _fronts(points, "latency", _chosen("latency", "phase_order", "machine", "batch"))
+class _Plot(Struct, frozen=True, kw_only=True):
+    name: str
+    """Of its file."""
+    title: str
+    alt: str
+    drawable: Callable[[list[Point]], bool]
+    """Whether these cells are enough for it."""
+    draw: Callable[[list[Point]], str]
+    folded: bool = False
+    """Stands behind a line that opens it."""
 
 
-def accuracy_over_throughput(points: Sequence[Point]) -> Chart:
-    """The same at the largest batch size that at least half of the networks ran."""
-    return _fronts(points, "rate", [*_chosen("rate", "phase_order", "machine"), *_largest_usual_batch()])
+def plots(cells: Dataset) -> Section | None:
+    """The plots that these cells (of `plotted`) are enough for; `None` where that is not one."""
+    points = [msgspec.convert(dict(zip(cells.columns, row, strict=True)), Point) for row in cells.rows]
+    chosen = [
+        (plot, Picture(name=plot.name, title=plot.title, alt=plot.alt, spec=plot.draw(points)))
+        for plot in PLOTS
+        if plot.drawable(points)
+    ]
+    if not chosen:
+        return None
+    first = [picture for plot, picture in chosen if not plot.folded]
+    folded = [picture for plot, picture in chosen if plot.folded]
+    blocks: list[Block] = [Paragraph(_NOTE), *([Paragraph(cells.left_out)] if cells.left_out else []), *first]
+    if folded:
+        blocks.append(Fold(summary=f"{len(folded)} more plots", blocks=tuple(folded)))
+    return Section(title="Plots", blocks=tuple(blocks))
 
 
-def accuracy_over_macs(points: Sequence[Point]) -> Chart:
-    """Every network once."""
-    return _fronts(points, "macs", _chosen("macs", "phase_order", "machine", "batch", "setting_order"))
+def _several(values: Iterable[object]) -> bool:
+    return len(set(values)) > 1
 
 
-def latency_over_macs(points: Sequence[Point]) -> Chart:
-    """Every network once, at the smallest batch size."""
-    return _cloud(points, "macs")
-
-
-def latency_over_activations(points: Sequence[Point]) -> Chart:
-    """Every network once, at the smallest batch size."""
-    return _cloud(points, "activations")
-
-
-def throughput_over_batch(points: Sequence[Point]) -> Chart:
-    """A line for each network under the first setting."""
-    return _curves(points, "rate", _chosen("rate", "phase_order", "machine", "setting_order"))
-
-
-def latency_over_batch(points: Sequence[Point]) -> Chart:
-    """A line for each network under the first setting."""
-    return _curves(points, "latency", _chosen("latency", "phase_order", "machine", "setting_order"))
-
-
-def training_memory(points: Sequence[Point]) -> Chart:
+def _training_memory(points: Sequence[Point]) -> str:
     """A line for each network under the first setting, or a bar where there is one batch size."""
-    training = [_keep("datum.phase === 'training'")]
+    training = _keep("datum.phase === 'training'")
     trained = [one for one in points if one.memory and one.phase == "training"]
-    if len({one.batch for one in trained}) > 1:
-        return _curves(points, "memory", [*training, *_chosen("memory", "machine", "setting_order")])
-    steps = [*training, *_chosen("memory", "machine", "batch")]
-    return _bars(points, "memory", steps, named={one.setting for one in trained}, largest_first=False)
+    if _several(one.batch for one in trained):
+        return _curves(points, "memory", [training, *_chosen("memory", "machine", "setting_order")])
+    return _bars(points, "memory", [training, *_chosen("memory", "machine", "batch")], largest_first=False)
 
 
-def gains(points: Sequence[Point]) -> Chart:
-    """A bar for each network and setting at the smallest batch size, the largest gains first."""
-    named = {one.setting for one in points if one.gain}
-    return _bars(points, "gain", _chosen("gain", "phase_order", "machine", "batch"), named=named, largest_first=True)
+PLOTS = (
+    _Plot(
+        name="accuracy-over-latency",
+        title="Top-1 accuracy over latency",
+        alt="Each point is a network under one setting. Further left is faster, higher is more accurate.",
+        drawable=lambda points: any(one.latency and one.top1 for one in points),
+        draw=lambda points: _fronts(points, "latency", _chosen("latency", "phase_order", "machine", "batch")),
+    ),
+    _Plot(
+        name="accuracy-over-throughput",
+        title="Top-1 accuracy over throughput",
+        alt="Each point is a network under one setting, at the largest batch size that most networks ran. "
+        "Further right is faster, higher is more accurate.",
+        # At one batch size it would be the plot over latency turned round.
+        drawable=lambda points: _several(one.batch for one in points if one.rate and one.top1),
+        draw=lambda points: _fronts(
+            points, "rate", [*_chosen("rate", "phase_order", "machine"), *_largest_usual_batch()]
+        ),
+    ),
+    _Plot(
+        name="gains",
+        title="What each setting gains",
+        alt="A bar for each network and setting: how many times faster it is than the same network in fp32 "
+        "without compilation. Bars to the left of 1 are slower.",
+        drawable=lambda points: any(one.gain for one in points),
+        draw=lambda points: _bars(
+            points, "gain", _chosen("gain", "phase_order", "machine", "batch"), largest_first=True
+        ),
+    ),
+    _Plot(
+        name="training-memory",
+        title="Memory of training",
+        alt="The peak memory of a training step for each network, over the batch size where several were measured.",
+        drawable=lambda points: any(one.memory and one.phase == "training" for one in points),
+        draw=_training_memory,
+    ),
+    _Plot(
+        name="throughput-over-batch",
+        title="Throughput over batch size",
+        alt="A line for each network: the images per second as the batch grows. Where it flattens, larger batches "
+        "gain nothing.",
+        drawable=lambda points: _several(one.batch for one in points if one.rate),
+        draw=lambda points: _curves(points, "rate", _chosen("rate", "phase_order", "machine", "setting_order")),
+    ),
+    _Plot(
+        name="latency-over-batch",
+        title="Latency over batch size",
+        alt="A line for each network: the time of a batch as the batch grows.",
+        drawable=lambda points: _several(one.batch for one in points if one.latency),
+        draw=lambda points: _curves(points, "latency", _chosen("latency", "phase_order", "machine", "setting_order")),
+    ),
+    _Plot(
+        name="accuracy-over-macs",
+        title="Top-1 accuracy over multiply-accumulates",
+        alt="Each point is a network. Further left needs fewer multiply-accumulates, higher is more accurate. "
+        "Nothing here was timed: compare it with the plot over latency.",
+        drawable=lambda points: any(one.macs and one.top1 for one in points),
+        draw=lambda points: _fronts(
+            points, "macs", _chosen("macs", "phase_order", "machine", "batch", "setting_order")
+        ),
+        folded=True,
+    ),
+    _Plot(
+        name="latency-over-macs",
+        title="Latency over multiply-accumulates",
+        alt="Each point is a network. If multiply-accumulates were all that counts, the points would lie on one "
+        "rising line.",
+        drawable=lambda points: _several(one.network for one in points if one.latency and one.macs),
+        draw=lambda points: _cloud(points, "macs"),
+        folded=True,
+    ),
+    _Plot(
+        name="latency-over-activations",
+        title="Latency over activations",
+        alt="Each point is a network. If activations were all that counts, the points would lie on one rising line.",
+        drawable=lambda points: _several(one.network for one in points if one.latency and one.activations),
+        draw=lambda points: _cloud(points, "activations"),
+        folded=True,
+    ),
+)
+"""In the order in which they are shown."""
 
 
-CHARTS: dict[str, Callable[[Sequence[Point]], Chart]] = {
-    "accuracy-over-latency": accuracy_over_latency,
-    "accuracy-over-throughput": accuracy_over_throughput,
-    "accuracy-over-macs": accuracy_over_macs,
-    "latency-over-macs": latency_over_macs,
-    "latency-over-activations": latency_over_activations,
-    "throughput-over-batch": throughput_over_batch,
-    "latency-over-batch": latency_over_batch,
-    "training-memory": training_memory,
-    "gains": gains,
-}
-"""By the name that `plots` gives each."""
-
-
-def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:
+def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     """Top-1 over `figure`: points, intervals, and for each setting the line of those that none beats in both."""
     timed = figure != "macs"
-    colour, shape = _by_setting(points) if timed else _by_family(points)
-    x, y = alt.X(f"{figure}:Q", title=_TITLES[figure], scale=_log(_NAME_SPACE), axis=_axis(grid=False)), _y("top1")
-    dots = _dots().encode(x, y, colour, shape, tooltip=_tooltip())
-    front = alt.Chart().mark_line(interpolate="step-before" if figure == "rate" else "step-after", strokeWidth=1.5)
-    side: Literal["left", "right"] = "left" if figure == "rate" else "right"  # outside the front: there are no points
-    names = alt.Chart().mark_text(align=side, dx=10 if side == "right" else -10, dy=-11, fontSize=11)
-    line_colour = colour if timed else alt.ColorValue("gray")
+    look = _look(*(_by_setting(points) if timed else _by_family(points)))
+    x = number(figure, _TITLES[figure], **log_axis("x", grid=False))
+    y = number("top1", _TITLES["top1"], scale={"zero": False, "padding": 20}, axis={"format": ",.4~r", "tickCount": 6})
+    stroke = {"stroke": look["stroke"]} if timed else {"stroke": {"value": "gray"}}
+    front = layer(
+        "line",
+        {"x": x, "y": y, **stroke, "order": number("top1")},
+        interpolate="step-before" if figure == "rate" else "step-after",
+        strokeWidth=1.5,
+    )
     layers = [
-        front.transform_filter("datum.on_front").encode(x, y, line_colour, order=alt.Order("top1:Q")),
-        dots,
-        names.encode(x, y, text=alt.condition(f"width < {_NARROW}", alt.value(""), alt.Text("network:N"))).properties(
-            transform=_apart_on_front()
-        ),
+        *([_interval(figure, "x", y=y, stroke=look["stroke"])] if timed else []),
+        {**front, "transform": [_keep("datum.on_front")]},
+        _dots({"x": x, "y": y, **look}),
+        names(x, y),
     ]
-    if figure in _WITH_INTERVAL:
-        layers.insert(0, _interval(figure, "x").encode(y, colour))
     steps = [
         *steps,
         _keep("isValid(datum.top1)"),
-        _least("setting_order"),
         *_on_front(figure, most=figure == "rate", together=["setting"] if timed else []),
+        _join("own_first", "min", "setting_order", together=["network"]),
+        *called(
+            "datum.named && (datum.on_front || datum.setting_order === datum.own_first) ? datum.network : ''",
+            "datum.on_front ? 0 : 1",
+        ),
     ]
-    return _layered(layers, steps, height=HEIGHT)
+    return _layered(layers, steps, HEIGHT)
 
 
-def _cloud(points: Sequence[Point], counted: str) -> Chart:
-    """Latency over a counted figure."""
-    steps = [*_chosen("latency", "phase_order", "machine", "batch", "setting_order"), _keep(f"datum.{counted} > 0")]
-    colour, shape = _by_family(points)
-    x, y = alt.X(f"{counted}:Q", title=_TITLES[counted], scale=_log(), axis=_axis(grid=False)), _y("latency", log=True)
-    dots = _dots().encode(x, y, colour, shape, tooltip=_tooltip())
-    return _layered([_interval("latency", "y").encode(x, colour), dots], steps, height=HEIGHT)
+def _cloud(points: Sequence[Point], counted: str) -> str:
+    """Latency over a counted figure, every network once, at the smallest batch size."""
+    steps = [
+        *_chosen("latency", "phase_order", "machine", "batch", "setting_order"),
+        _keep(f"datum.{counted} > 0"),
+        *called("datum.named ? datum.network : ''"),
+    ]
+    look = _look(*_by_family(points))
+    x = number(counted, _TITLES[counted], **log_axis("x", grid=False))
+    y = number("latency", _TITLES["latency"], **log_axis("y", gridOpacity=0.5))
+    interval = _interval("latency", "y", x=x, stroke=look["stroke"])
+    return _layered([interval, _dots({"x": x, "y": y, **look}), names(x, y)], steps, HEIGHT)
 
 
-def _curves(points: Sequence[Point], figure: str, steps: _Steps) -> Chart:
+def _curves(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     """`figure` over the batch size, one line a network; the one under the pointer stands out."""
-    x = alt.X(
-        "batch:Q", title=_TITLES["batch"], scale=alt.Scale(type="log", base=2), axis=alt.Axis(format="d", grid=False)
+    scale = {"type": "log", "base": 2, "nice": False, "padding": 30}
+    x = number("batch", _TITLES["batch"], scale=scale, axis={"format": "d", "grid": False})
+    y = number(figure, _TITLES[figure], **log_axis("y", gridOpacity=0.5))
+    look = _look(*_by_family(points))
+    pointed = {
+        "name": "pointed",
+        "select": {
+            "type": "point", "fields": ["network"], "on": "pointerover", "nearest": True, "clear": "pointerout"
+        },
+    }  # fmt: skip
+
+    def stands_out(then: float, otherwise: float) -> Spec:
+        return {"condition": {"param": "pointed", "empty": False, "value": then}, "value": otherwise}
+
+    clear = stands_out(1, 0.6)
+    lines = layer(
+        "line",
+        {"x": x, "y": y, "stroke": look["stroke"], "detail": word("network"), "opacity": clear}
+        | {"strokeWidth": stands_out(3, 1.5)},
     )
-    y, (colour, shape) = _y(figure, log=True), _by_family(points)
-    pointed = alt.selection_point(
-        name="pointed", fields=["network"], on="pointerover", nearest=True, clear="pointerout", empty=False
-    )
-    stands_out = alt.condition(pointed, alt.value(3), alt.value(1.5))
-    clear = alt.condition(pointed, alt.value(1), alt.value(0.6))
-    lines = alt.Chart().mark_line().encode(x, y, colour, detail="network:N", size=stands_out, opacity=clear)
-    dots = _dots(40).encode(x, y, colour, shape, tooltip=_tooltip(), opacity=clear)
-    return _layered([lines, dots.add_params(pointed)], steps, height=HEIGHT)
+    dots = {**_dots({"x": x, "y": y, **look, "opacity": clear}, size=40), "params": [pointed]}
+    steps = [
+        *steps,
+        _join("last", "max", "batch", together=["network"]),
+        *called("datum.named && datum.batch === datum.last ? datum.network : ''"),
+    ]
+    return _layered([lines, dots, names(x, y)], steps, HEIGHT)
 
 
-def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, named: set[str], largest_first: bool) -> Chart:
-    """A bar for each network and setting, the networks in order of their best; the settings `named` can occur."""
+def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first: bool) -> str:
+    """A bar for each network and setting, the networks in order of their best."""
     best, order = ("max", "descending") if largest_first else ("min", "ascending")
     ranked = [
         _join("best", best, figure, together=["network"]),
         _window("place", "dense_rank", None, [("best", order), ("network", "ascending")]),
         _keep(f"datum.place <= {_MOST_BARS}"),
     ]
-    settings = [name for name in _settings(points) if name in named]
-    y = alt.Y("network:N", title=None, sort=alt.EncodingSortField("place", op="min"))
-    across = alt.YOffset("setting:N", scale=alt.Scale(domain=settings))
-    colour, _ = _by_setting(points, settings)
-    x = alt.X(f"{figure}:Q", title=_TITLES[figure], axis=_axis(), scale=_log() if figure == "gain" else alt.Undefined)
-    from_one: dict[str, Any] = {"x2": alt.datum(1)} if figure == "gain" else {}
-    bars = (
-        alt.Chart(name=SHOWN)
-        .mark_bar(height={"band": 0.85})
-        .encode(x, y, across, colour, tooltip=_tooltip(), **from_one)
-    )
+    kept = [one for one in points if getattr(one, figure) and (figure == "gain" or one.phase == "training")]
+    settings = _settings(kept)
+    y = {**word("network", sort={"field": "place", "op": "min"}), "title": None}
+    across = word("setting", scale={"domain": settings})
+    look = _look(*_by_setting(points, settings))
+    look.pop("shape")
+    axis = log_axis("x") if figure == "gain" else {"axis": {"format": ",.4~r", "tickCount": 6}}
+    x = number(figure, _TITLES[figure], **axis)
+    encoding = {"x": x, "y": y, "yOffset": across, **look, "tooltip": _TOOLTIP}
+    bars = layer("bar", encoding, name=SHOWN, height={"band": 0.85})
     layers = [bars]
     if figure == "gain":
-        no_gain = alt.Chart().mark_rule(strokeWidth=1).encode(x=alt.datum(1))
-        layers += [no_gain, _interval(figure, "x", opacity=0.9).encode(y, across)]
-    return _layered(layers, [*steps, *ranked], height=alt.Step(_BAR if len(settings) > 1 else _LINE))
+        bars["encoding"]["x2"] = {"datum": 1}
+        interval = _interval(figure, "x", y=y, yOffset=across)
+        layers += [layer("rule", {"x": {"datum": 1}}, strokeWidth=1), interval]
+    return _layered(layers, [*steps, *ranked], {"step": _BAR if len(settings) > 1 else _LINE})
 
 
-def _layered(layers: Sequence[alt.Chart], steps: _Steps, *, height: int | alt.Step) -> Chart:
+def _layered(layers: Sequence[Spec], steps: _Steps, height: int | Spec) -> str:
     """The layers over one set of cells, with a line above that says which ones these are."""
-    said = (
-        alt.Chart()
-        .transform_aggregate(low="min(batch)", high="max(batch)", groupby=["phase", "machine"])
-        .mark_text(align="left", baseline="bottom", dy=-8, fontSize=11, limit=alt.ExprRef("width"))
-        .encode(x=alt.value(0), y=alt.value(0), text="chosen:N")
-        .transform_calculate(
-            chosen="datum.phase + ', batch size ' + "
-            "(datum.low === datum.high ? datum.low : datum.low + ' to ' + datum.high) + ', ' + datum.machine"
-        )
+    sizes = "datum.low === datum.high ? datum.low : datum.low + ' to ' + datum.high"
+    suspect = "datum.suspect ? ' (hollow: suspect)' : ''"
+    said = layer(
+        "text",
+        {"x": {"value": 0}, "y": {"value": 0}, "text": word("chosen")},
+        align="left",
+        baseline="bottom",
+        dy=-8,
+        fontSize=11,
+        limit={"expr": "width"},
     )
-    steps = [_calculate("phase_order", "datum.phase === 'inference' ? 0 : 1"), *_tooltips(), *steps]
-    chart: Chart = alt.LayerChart(layer=[*layers, said], data=alt.NamedData(NAME))
-    return chart.properties(
-        transform=steps, width="container", height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
+    together = [
+        *({"op": op, "field": "batch", "as": name} for op, name in (("min", "low"), ("max", "high"))),
+        {"op": "max", "field": "suspect", "as": "suspect"},
+    ]
+    said["transform"] = [
+        {"aggregate": together, "groupby": ["phase", "machine"]},
+        _calculate("chosen", f"datum.phase + ', batch size ' + ({sizes}) + ', ' + datum.machine + ({suspect})"),
+    ]
+    made = [
+        _calculate("phase_order", "datum.phase === 'inference' ? 0 : 1"),
+        _calculate("suspect", "slice(datum.verdict, 0, 2) === 'ok' ? 0 : 1"),
+        *(_calculate(f"{figure}_words", _with_interval(figure)) for figure in _WITH_INTERVAL),
+    ]
+    autosize = {"type": "fit-x", "contains": "padding"}
+    return chart([*layers, said], height, data={"name": NAME}, transform=[*made, *steps], autosize=autosize)
 
 
 def _chosen(figure: str, *fields: str) -> _Steps:
     """The cells that have the figure, and of each field the first value alone."""
     steps: _Steps = [_keep(f"isValid(datum.{figure})")]
     for field in fields:
-        steps += [_least(field), _keep(f"datum.{field} === datum.{field}_first")]
+        steps += [_join(f"{field}_first", "min", field), _keep(f"datum.{field} === datum.{field}_first")]
     return steps
 
 
@@ -239,98 +352,43 @@ def _on_front(figure: str, *, most: bool, together: list[str]) -> _Steps:
     ]
 
 
-def _apart_on_front() -> _Steps:
-    """Of the first setting's front, the cells whose names would not lie on each other."""
-    return [
-        _keep("datum.on_front && datum.setting_order === datum.setting_order_first"),
-        _join("lowest", "min", "top1"),
-        _join("highest", "max", "top1"),
-        _window("below", "lag", "top1", [("top1", "ascending")]),
-        _keep(f"!isValid(datum.below) || datum.top1 - datum.below > {_NAME_GAP} * (datum.highest - datum.lowest)"),
-    ]
+def _with_interval(figure: str) -> str:
+    """A figure with its interval as text."""
+
+    def text(expression: str) -> str:
+        return f"format({expression}, {expression} < 1000 ? '.3~r' : ',.0f')"
+
+    value, low, high = (f"datum.{figure}{end}" for end in ("", "_low", "_high"))
+    interval = f"(isValid({low}) ? ' (' + {text(low)} + ' to ' + {text(high)} + ')' : '')"
+    return f"isValid({value}) ? {text(value)} + {interval} : '-'"
 
 
-def _tooltips() -> _Steps:
-    """Figures with their intervals as text."""
-
-    def words(figure: str) -> str:
-        low, high = f"datum.{figure}_low", f"datum.{figure}_high"
-        interval = f"(isValid({low}) ? ' (' + {_number(low)} + ' to ' + {_number(high)} + ')' : '')"
-        return f"isValid(datum.{figure}) ? {_number(f'datum.{figure}')} + {interval} : '-'"
-
-    return [_calculate(f"{figure}_words", words(figure)) for figure in _WITH_INTERVAL]
+def _interval(figure: str, channel: str, **encoding: Spec) -> Spec:
+    low, high = f"{figure}_low", f"{figure}_high"
+    ends = {channel: number(low), f"{channel}2": {"field": high}}
+    rule = layer("rule", {**ends, **encoding}, strokeWidth=1, opacity=0.4 if "stroke" in encoding else 0.9)
+    return {**rule, "transform": [_keep(f"isValid(datum.{low}) && isValid(datum.{high})")]}
 
 
-def _number(expression: str) -> str:
-    return f"format({expression}, {expression} < 1000 ? '.3~r' : ',.0f')"
+def _dots(encoding: Spec, size: int = 56) -> Spec:
+    return layer("point", {**encoding, "tooltip": _TOOLTIP}, name=SHOWN, size=size, opacity=1, strokeWidth=1.5)
 
 
-def _tooltip() -> list[alt.Tooltip]:
-    return [
-        alt.Tooltip("network:N", title="Network"),
-        alt.Tooltip("family:N", title="Family"),
-        alt.Tooltip("setting:N", title="Setting"),
-        alt.Tooltip("phase:N", title="Phase"),
-        alt.Tooltip("batch:Q", title="Batch size"),
-        alt.Tooltip("size:Q", title="Image side, px"),
-        alt.Tooltip("top1:Q", title="Top-1, %", format=".2f"),
-        alt.Tooltip("latency_words:N", title="Latency, ms"),
-        alt.Tooltip("rate_words:N", title="img/s"),
-        alt.Tooltip("gain_words:N", title="Gain over fp32"),
-        alt.Tooltip("params:Q", title="Params, M", format=",.2f"),
-        alt.Tooltip("macs:Q", title="GMACs", format=",.2f"),
-        alt.Tooltip("memory:Q", title="Peak, MiB", format=",.0f"),
-        alt.Tooltip("verdict:N", title="Verdict"),
-    ]
-
-
-def _interval(figure: str, channel: str, opacity: float = 0.4) -> alt.Chart:
-    low, high = f"{figure}_low:Q", f"{figure}_high"
-    ends = {"x": alt.X(low), "x2": high} if channel == "x" else {"y": alt.Y(low), "y2": high}
-    rule = alt.Chart().mark_rule(strokeWidth=1, opacity=opacity).encode(**ends)
-    known: alt.Chart = rule.transform_filter(f"isValid(datum.{figure}_low) && isValid(datum.{figure}_high)")
-    return known
-
-
-def _dots(size: int = 64) -> alt.Chart:
-    dots: alt.Chart = alt.Chart(name=SHOWN).mark_point(filled=True, size=size, opacity=0.85)
-    return dots
-
-
-def _y(figure: str, *, log: bool = False) -> alt.Y:
-    scale, axis = (_log(), _axis(gridOpacity=0.5)) if log else (alt.Scale(zero=False, padding=12), _axis())
-    return alt.Y(f"{figure}:Q", title=_TITLES[figure], scale=scale, axis=axis)
-
-
-def _log(padding: int = 20) -> alt.Scale:
-    return alt.Scale(type="log", nice=False, padding=padding)
-
-
-def _axis(**grid: Any) -> alt.Axis:
-    return alt.Axis(format=",.4~r", tickCount=6, **grid)
-
-
-def _by_setting(points: Sequence[Point], named: Sequence[str] | None = None) -> tuple[alt.Color, alt.Shape]:
+def _by_setting(points: Sequence[Point], named: Sequence[str] | None = None) -> tuple[str, list[str], Spec]:
     """Colours that stay a setting's own whatever is filtered; the legend shows those `named`."""
-    return _told_apart("setting", _settings(points), "Setting", named)
+    return "setting", _settings(points), {"title": "Setting", **({} if named is None else {"values": list(named)})}
 
 
-def _by_family(points: Sequence[Point]) -> tuple[alt.Color, alt.Shape]:
+def _by_family(points: Sequence[Point]) -> tuple[str, list[str], Spec]:
     families = sorted({one.colour for one in points}, key=lambda name: (name == OTHERS, name))
-    return _told_apart("colour", families, "Family")
+    return "colour", families, {"title": "Family"}
 
 
-def _told_apart(
-    field: str, domain: list[str], title: str, named: Sequence[str] | None = None
-) -> tuple[alt.Color, alt.Shape]:
-    """By colour and by shape alike, so that neither is needed."""
-    values: dict[str, Any] = {} if named is None else {"values": list(named)}
-    legend = alt.Legend(title=title, symbolOpacity=1, **values)
-    scale = alt.Scale(domain=domain)
-    return (
-        alt.Color(f"{field}:N", scale=scale, legend=legend),
-        alt.Shape(f"{field}:N", scale=scale, legend=legend),
-    )
+def _look(field: str, domain: list[str], legend: Spec) -> dict[str, Spec]:
+    """What is told apart by colour and by shape alike, so that neither is needed; what is suspect is hollow."""
+    told = word(field, scale={"domain": domain}, legend={**legend, "symbolOpacity": 1})
+    hollow = number("suspect", scale={"domain": [0, 1], "range": [_SOLID, 0]}, legend=None)
+    return {**dict.fromkeys(("fill", "stroke", "shape"), told), "fillOpacity": hollow}
 
 
 def _settings(points: Sequence[Point]) -> list[str]:
@@ -338,19 +396,15 @@ def _settings(points: Sequence[Point]) -> list[str]:
     return sorted(order, key=order.__getitem__)
 
 
-def _keep(test: str) -> dict[str, Any]:
+def _keep(test: str) -> Spec:
     return {"filter": test}
 
 
-def _calculate(name: str, expression: str) -> dict[str, Any]:
+def _calculate(name: str, expression: str) -> Spec:
     return {"calculate": expression, "as": name}
 
 
-def _least(field: str) -> dict[str, Any]:
-    return _join(f"{field}_first", "min", field)
-
-
-def _join(name: str, op: str, field: str | None, together: Sequence[str] = ()) -> dict[str, Any]:
+def _join(name: str, op: str, field: str | None, together: Sequence[str] = ()) -> Spec:
     """Each cell gets, as `name`, a figure of all those that share the fields `together`."""
     of = {} if field is None else {"field": field}
     return {"joinaggregate": [{"op": op, **of, "as": name}], "groupby": list(together)}
@@ -358,8 +412,8 @@ def _join(name: str, op: str, field: str | None, together: Sequence[str] = ()) -
 
 def _window(
     name: str, op: str, field: str | None, order: Sequence[tuple[str, str]], together: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Spec:
     """Each cell gets, as `name`, a figure of those before it in this order of fields, itself included but for a lag."""
-    of = {} if field is None else {"field": field}
+    of: dict[str, Any] = {} if field is None else {"field": field}
     sort = [{"field": by, "order": direction} for by, direction in order]
     return {"window": [{"op": op, **of, "as": name}], "sort": sort, "groupby": list(together)}

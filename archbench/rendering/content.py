@@ -54,6 +54,8 @@ class Fold(Struct, frozen=True, kw_only=True):
 
 SHOWN = "shown"
 """Name of the layer of a picture whose marks stand for the figures."""
+NAMES = "names"
+"""Name of the layer of a picture whose marks are the points' names, placed where there is room."""
 
 
 class Picture(Struct, frozen=True, kw_only=True):
@@ -124,6 +126,11 @@ class Report(Struct, frozen=True, kw_only=True):
     def blocks(self) -> tuple[Block, ...]:
         """Everything under the title, in reading order."""
         return (*self.lead, *self.sections)
+
+
+def slug(text: str) -> str:
+    """ASCII letters, digits and hyphens: a name for a place that nothing can be smuggled into; may be empty."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 Kind = TypeVar("Kind")

@@ -1,49 +1,100 @@
-"""Pictures as SVG files for formats that cannot draw them, their colours, and where names have room in them."""
+"""Pictures: the words of Vega-Lite that charts are written in, their colours, and how they become files.
+
+A definition is a dict, as Vega-Lite has it (https://vega.github.io/vega-lite/docs/), so that charts need no library;
+`vl_convert` draws files from them and holds the scripts that draw them in a page.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from archbench.model.errors import UnfitError
 from archbench.model.units import printable
-from archbench.rendering.content import Dataset, Picture, Report, every
+from archbench.rendering.content import NAMES, Dataset, Picture, Report, every
 
 log = logging.getLogger(__name__)
 
+Spec: TypeAlias = dict[str, Any]
+"""A part of a definition."""
 DRAWN_BY = "`pip install 'archbench[plots]'` brings what draws them"
+KINDS = ("svg", "png", "pdf")
+"""Files that a picture can be stored as."""
 WIDTH = 680
 """Pixels: as wide as a forge shows a page's text."""
+_PNG_SCALE = 2
 _LEGEND_COLUMNS = 4
 _INK, _FAINT, _PAPER = "#1f2328", "#d8dee4", "#ffffff"
 LIGHT = ("#0072b2", "#d55e00", "#00805f", "#b0508c", "#8a6d00", "#4d5560", "#7a4bc4", "#0a8ea0")
 """Colours that stay apart for every kind of colour vision and stand out from white by 3:1 (after Okabe and Ito)."""
 DARK = ("#56b4e9", "#ff9d5c", "#2dc9a0", "#e79ac6", "#e6d33f", "#b8bec6", "#b79cf0", "#4fd3e0")
 """The same on a dark ground."""
+_SIDES = ("right", "left", "top", "bottom", "top-right", "bottom-right", "top-left", "bottom-left")
+PLACED: Spec = {
+    "type": "label",
+    "anchor": [*_SIDES, "top", "bottom"],
+    "offset": [*(5 if "-" in side else 8 for side in _SIDES), 20, 20],
+    "size": {"signal": "[width, height]"},
+    "sort": {"field": "datum.name_order"},
+}
+"""Vega's own way to place names: where they cover no point and no other name; those without room go. The smallest
+`name_order` chooses first. Vega-Lite has no word for it, so it is added to what that compiles to."""
 
-Place: TypeAlias = tuple[Literal["left", "center", "right"], int, int]
-"""How a name is aligned, and how far right of its point and below it it stands."""
-LETTER_WIDTH, _LINE, _DOT = 6.5, 14, 6
-"""A letter's width, a line's height, and half a point's size, in pixels."""
-_AROUND: tuple[Place, ...] = (
-    *(("left", 10, 0), ("right", -10, 0), ("center", 0, -14), ("center", 0, 16)),
-    *(("left", 8, -14), ("left", 8, 16), ("right", -8, -14), ("right", -8, 16), ("center", 0, -28), ("center", 0, 30)),
-)
-"""Places around a point, in the order in which they are tried."""
+
+def word(field: str, title: str = "", **rest: Any) -> Spec:
+    """A field whose values are names."""
+    return {"field": field, "type": "nominal", **({"title": title} if title else {}), **rest}
 
 
-def draw(report: Report, folder: Path) -> bool:
-    """Write each picture as `folder`/NAME.svg; whether all are there. What hinders it is a warning: text goes on.
+def number(field: str, title: str = "", **rest: Any) -> Spec:
+    """A field whose values are numbers."""
+    return {"field": field, "type": "quantitative", **({"title": title} if title else {}), **rest}
 
-    Raises `UnfitError` where the folder cannot be written.
+
+def layer(kind: str, encoding: Spec, *, data: Sequence[Spec] | None = None, name: str = "", **mark: Any) -> Spec:
+    """Marks of one kind; `data`: rows of its own."""
+    own = {} if data is None else {"data": {"values": list(data)}}
+    return {**own, **({"name": name} if name else {}), "mark": {"type": kind, **mark}, "encoding": encoding}
+
+
+def names(x: Spec, y: Spec, **rest: Any) -> Spec:
+    """A layer of the names that `called` gives points, placed by `PLACED`."""
+    return layer("text", {"x": x, "y": y, "text": word("called")}, name=NAMES, fontSize=11, **rest)
+
+
+def called(name: str, order: str = "0") -> list[Spec]:
+    """Transforms that `names` needs: each point's name and its turn to choose a place, as Vega's expressions."""
+    return [{"calculate": name, "as": "called"}, {"calculate": order, "as": "name_order"}]
+
+
+def chart(layers: Sequence[Spec], height: int | Spec, **rest: Any) -> str:
+    """A definition as JSON, as wide as where it stands."""
+    return json.dumps({"layer": list(layers), "width": "container", "height": height, **rest})
+
+
+def log_axis(channel: str, **axis: Any) -> Spec:
+    """A logarithmic scale with figures at 1, 2, 5, 10 and so on; at every line where less than a decade is shown."""
+    decades = f"(log(domain('{channel}')[1] / domain('{channel}')[0]) / LN10)"
+    leading = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
+    shown = f"{decades} < 1 || indexof({decades} < 3.5 ? [1, 2, 5] : [1], {leading}) >= 0"
+    return {
+        "scale": {"type": "log", "nice": False, "padding": 20},
+        "axis": {"tickCount": 8, "labelExpr": f"{shown} ? format(datum.value, ',.4~r') : ''", **axis},
+    }
+
+
+def draw(report: Report, folder: Path, kinds: Collection[str] = ("svg",)) -> bool:
+    """Write each picture as `folder`/NAME.svg or another of `KINDS`; whether all are there.
+
+    What hinders it is a warning: text goes on. Raises `UnfitError` where the folder cannot be written.
     """
     from archbench.results.files import write_bytes
 
     try:
-        images = dict(drawn(report))
+        images = [(f"{name}.{kind}", drawn(vega, kind)) for name, vega in compiled(report) for kind in kinds]
     except (ImportError, ValueError) as error:  # ValueError: what Vega says of a definition that it cannot draw
         log.warning("plots are described, not drawn: %s; %s", error, DRAWN_BY)
         return False
@@ -52,28 +103,44 @@ def draw(report: Report, folder: Path) -> bool:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise UnfitError(f"cannot write {folder}: {error.strerror}; make room or give another place") from error
-    for name, image in images.items():
-        write_bytes(folder / f"{name}.svg", image.encode())
+    for name, image in images:
+        write_bytes(folder / name, image)
     return True
 
 
-def drawn(report: Report) -> Iterator[tuple[str, str]]:
-    """The name of each picture and its SVG. Raises `ImportError` where the plotting library is missing."""
+def drawn(vega: Spec, kind: str = "svg") -> bytes:
+    """A picture of `compiled` as a file's content."""
+    import vl_convert
+
+    match kind:
+        case "png":
+            return bytes(vl_convert.vega_to_png(vega, scale=_PNG_SCALE))
+        case "pdf":
+            return bytes(vl_convert.vega_to_pdf(vega))
+    return str(vl_convert.vega_to_svg(vega)).encode()
+
+
+def compiled(report: Report) -> Iterator[tuple[str, Spec]]:
+    """The name of each picture and what Vega draws of it. Raises `ImportError` without the plotting library."""
     import vl_convert
 
     # Not every mark has a label: an image is described by its alternative text.
     config = {**theme(_INK, _FAINT, LIGHT, background=_PAPER), "aria": False}
     for picture in every(Picture, report.blocks):
         spec = json.loads(picture.spec)
-        for layer in spec.get("layer", [spec]):  # an image has no pointer above it
-            layer.get("encoding", {}).pop("tooltip", None)
+        for one in spec.get("layer", [spec]):  # an image has no pointer above it
+            one.get("encoding", {}).pop("tooltip", None)
         _drop_unused(spec)
         if report.dataset and spec.get("data") == {"name": report.dataset.name}:
             named = json.dumps(spec)
             spec["data"] = {"values": _rows(report.dataset, [name for name in report.dataset.columns if name in named])}
         if spec.get("width") == "container":
             spec["width"] = WIDTH
-        yield picture.name, vl_convert.vegalite_to_svg(_drawable(spec), config=config)
+        vega = vl_convert.vegalite_to_vega(_drawable(spec), config=config)
+        for mark in vega["marks"]:
+            if mark.get("name") == f"{NAMES}_marks":
+                mark["transform"] = [PLACED]
+        yield picture.name, vega
 
 
 def _drawable(value: Any) -> Any:
@@ -142,37 +209,3 @@ def theme(ink: str, faint: str, palette: tuple[str, ...], *, background: str) ->
         "rule": {"color": ink},
         "range": {"category": list(palette)},
     }
-
-
-class Box(NamedTuple):
-    """A rectangle of the plot."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether they share more than an edge."""
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
-
-
-def places(names: Sequence[str], points: Sequence[tuple[float, float]], taken: Iterable[Box] = ()) -> list[Place]:
-    """Where each point's name has room, besides what is `taken`; beside its point where it has none."""
-    full = [*taken, *(Box(x - _DOT, y - _DOT, x + _DOT, y + _DOT) for x, y in points)]
-    chosen = []
-    for name, (x, y) in zip(names, points, strict=True):
-        boxes = [_box(place, len(name) * LETTER_WIDTH, x, y) for place in _AROUND]
-        free = [place for place, box in enumerate(boxes) if not any(box.overlaps(other) for other in full)]
-        place = free[0] if free else 0
-        full.append(boxes[place])
-        chosen.append(_AROUND[place])
-    return chosen
-
-
-def _box(place: Place, width: float, x: float, y: float) -> Box:
-    align, dx, dy = place
-    start = x + dx - (0 if align == "left" else width if align == "right" else width / 2)
-    return Box(start, y + dy - _LINE / 2, start + width, y + dy + _LINE / 2)

@@ -9,7 +9,7 @@ from archbench.comparison.history import FEWEST, History, Run, Series, Step
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
 from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
-from archbench.rendering.drawing import DRAWN_BY
+from archbench.rendering.drawing import chart, layer, number, word
 
 MOST_LINES = 8
 """Cells in the plot: more lines, and none can be followed."""
@@ -19,7 +19,7 @@ _HEIGHT = 360
 
 
 def history_report(history: History, *, plot: bool) -> Report:
-    """Where something changed first, then every cell's trend. Without altair, `plot` says what brings it."""
+    """Where something changed first, then every cell's trend."""
     sections = [
         Section(title="Changes", blocks=_steps(history)),
         *([Section(title="Plot", blocks=(_picture(history),))] if plot and history.series else []),
@@ -97,23 +97,17 @@ def _moved(series: Series) -> float:
 
 def _picture(history: History) -> Block:
     chosen = sorted(history.series, key=lambda one: (-_moved(one), -len(one.points), one.cell_id))[:MOST_LINES]
-    try:
-        spec = _chart(history, chosen)
-    except ImportError:
-        return Paragraph(f"Not drawn: {DRAWN_BY}.")
     return Picture(
         name="history",
         title="Time of a batch over the runs, against each cell's median",
         alt=f"A line for each of {len(chosen)} cells, those that changed most; dotted lines where torch or the driver "
         "changed.",
-        spec=spec,
+        spec=_chart(history, chosen),
     )
 
 
 def _chart(history: History, chosen: Sequence[Series]) -> str:
-    """Vega-Lite: relative time over the date of the run."""
-    import altair as alt
-
+    """Relative time over the date of the run."""
     begun = {run.run_id: run.started_at for run in history.runs}
     several = len({one.hardware_class for one in chosen}) > 1
     values = []
@@ -129,17 +123,13 @@ def _chart(history: History, chosen: Sequence[Series]) -> str:
             }
             for point in one.points
         ]
-    lines = (
-        alt.Chart(alt.InlineData(values=values))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("date:T", title="Run"),
-            y=alt.Y("change:Q", title="Time against the median", axis=alt.Axis(format="+.1%")),
-            color=alt.Color("cell:N", title="Cell", legend=alt.Legend(columns=1, labelLimit=600)),
-            tooltip=["cell:N", "run:N", alt.Tooltip("change:Q", format="+.2%")],
-        )
-    )
+    x = {"field": "date", "type": "temporal", "title": "Run"}
+    lines = {
+        "x": x,
+        "y": number("change", "Time against the median", axis={"format": "+.1%"}),
+        "color": word("cell", "Cell", legend={"columns": 1, "labelLimit": 600}),
+        "tooltip": [word("cell", "Cell"), word("run", "Run"), number("change", "Change", format="+.2%")],
+    }
     breaks = [{"date": begun[reset.after_run], "what": reset.what} for reset in history.resets]
-    rules = alt.Chart(alt.InlineData(values=breaks)).mark_rule(strokeDash=[2, 4]).encode(x="date:T", tooltip="what:N")
-    both = alt.layer(lines, rules) if breaks else alt.layer(lines)
-    return both.properties(width="container", height=_HEIGHT).to_json(indent=None)
+    rules = layer("rule", {"x": x, "tooltip": word("what", "What")}, data=breaks, strokeDash=[2, 4])
+    return chart([layer("line", lines, data=values, point=True), *([rules] if breaks else [])], _HEIGHT)

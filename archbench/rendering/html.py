@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable
 from functools import cache
 from html import escape
@@ -21,11 +20,11 @@ import msgspec
 from archbench.model.units import printable
 from archbench.rendering.content import (
     CODE,
+    NAMES,
     SHOWN,
     Block,
     Bullets,
     Code,
-    Dataset,
     Fold,
     Paragraph,
     Picture,
@@ -33,8 +32,9 @@ from archbench.rendering.content import (
     Section,
     Table,
     every,
+    slug,
 )
-from archbench.rendering.drawing import DARK, LIGHT, theme
+from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, theme
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
@@ -56,7 +56,7 @@ def html(text: str) -> str:
 def render_html(report: Report) -> str:
     """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
     drawing = load_scripts() if any(every(Picture, report.blocks)) else ""
-    page = _Page(_rows_each(report))
+    page = _Page(_rows_each(report), drawing=bool(drawing))
     lead = page.blocks(report.lead, 2)
     sections = "\n".join(page.section(section, 2) for section in report.sections)
     scripts = [script for script in (drawing, _own("page.js")) if script]
@@ -73,26 +73,21 @@ def render_html(report: Report) -> str:
     )
 
 
-class _Shared(msgspec.Struct, frozen=True):
-    """What the page's script needs: the figures behind the pictures, the filters, and the themes."""
-
-    dataset: Dataset | None
-    themes: dict[str, dict[str, object]]
-    layer: str
-
-
-def _for_page(report: Report) -> _Shared:
+def _for_page(report: Report) -> dict[str, object]:
+    """What the page's script needs: the figures behind the pictures, the filters, the themes, where names go."""
     themes = {
         name: theme(*_INK[name], palette, background="transparent")
         for name, palette in (("light", LIGHT), ("dark", DARK))
     }
-    return _Shared(dataset=report.dataset, themes=themes, layer=f"{SHOWN}_marks")
+    layers = {"shown": f"{SHOWN}_marks", "names": f"{NAMES}_marks"}
+    return {"dataset": report.dataset, "themes": themes, "layers": layers, "placed": PLACED}
 
 
 class _Page:
     """Turns blocks into HTML, and remembers the headings and which anchors are taken."""
 
-    def __init__(self, rows_each: int) -> None:
+    def __init__(self, rows_each: int, *, drawing: bool) -> None:
+        self._drawing = drawing
         self.contents: list[tuple[str, str]] = []
         """Anchor and title, as HTML, of each section of the first level."""
         self._rows_each = rows_each
@@ -140,12 +135,17 @@ class _Page:
 
     def _picture(self, picture: Picture, level: int) -> str:
         heading = f"h{min(level, 6)}"
+        canvas, live = f"<p>Not drawn: {html(DRAWN_BY)}.</p>", ""
+        if self._drawing:
+            canvas = '<div class="canvas"></div>'
+            live = (
+                '<details class="figures"><summary>The figures as a table</summary></details>\n'
+                f'<script type="application/json" class="spec">{_no_tags(picture.spec)}</script>\n'
+            )
         return (
             f'<figure class="plot" id="{self._anchor(picture.name)}">\n'
             f"<{heading}>{html(picture.title)}</{heading}>\n"
-            f'<div class="canvas"></div>\n<figcaption>{html(picture.alt)}</figcaption>\n'
-            '<details class="figures"><summary>The figures as a table</summary></details>\n'
-            f'<script type="application/json" class="spec">{_no_tags(picture.spec)}</script>\n</figure>'
+            f"{canvas}\n<figcaption>{html(picture.alt)}</figcaption>\n{live}</figure>"
         )
 
     def _table(self, table: Table) -> str:
@@ -177,7 +177,7 @@ class _Page:
 
     def _anchor(self, title: str) -> str:
         """A name for a place, free of anything that a title could smuggle in."""
-        words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40] or "part"
+        words = slug(title)[:40] or "part"
         anchor, count = words, 1
         while anchor in self._anchors:
             count += 1

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from archbench.model.units import NULL, printable
-from archbench.rendering.content import CODE, Report, Table, every
+from archbench.rendering.content import CODE, Report, Table, every, slug
 
 ONE_PAGE = 40
 """Rows that fit a page; a longer table goes over several, with its head on each."""
@@ -91,6 +91,6 @@ def _text(text: str) -> str:
 
 def _label(caption: str, taken: dict[str, int]) -> str:
     """The caption as a label of ASCII letters, digits and hyphens, numbered where another table has the same."""
-    stem = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-") or "table"
+    stem = slug(caption) or "table"
     taken[stem] = taken.get(stem, 0) + 1
     return stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"

@@ -53,6 +53,8 @@ def lead(run: RunData) -> tuple[Block, ...]:
         counted(run.rounds, "round"),
     ]
     size = f"{'; '.join(parts)}: {run.extent(_when(run))}."
+    if run.only:
+        size += f" Only {', '.join(f'`{pattern}`' for pattern in run.only)} of the run."
     if run.waiting:
         size = (
             f"{size[:-1]}: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
@@ -218,6 +220,8 @@ def _needs_permission(run: RunData) -> bool:
 
 def _only(run: RunData) -> list[str]:
     """Patterns for the cells that have a row, where the suite has more; none where they could not be read."""
+    if run.only and not run.waiting:
+        return list(run.only)
     unfinished = {cell_id.rpartition("@")[0] for cell_id in run.waiting}
     cells = [one.cell_id for one in run.cells] if unfinished else []
     named = (cell_id.rpartition("@")[0] for cell_id in cells)

@@ -1,11 +1,8 @@
-"""How the pictures of a profile look, in Altair. Colours and fonts belong to the theme of whoever draws them."""
+"""How the pictures of a profile look, as Vega-Lite has it; colours and fonts belong to the theme of who draws them."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, TypeAlias
-
-import altair as alt
 
 from archbench.model.profile import (
     CATEGORIES,
@@ -18,15 +15,12 @@ from archbench.model.profile import (
     StepPart,
 )
 from archbench.model.units import GIGA, MIB, MS, percent, plain
-from archbench.rendering.drawing import LETTER_WIDTH, Box, Place, places
-
-Chart: TypeAlias = alt.TopLevelMixin
-_Rows: TypeAlias = list[dict[str, Any]]
+from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
 
 _HEIGHT = 320
 _ROW = 22
 """Pixels of one level of the map of modules."""
-_BAR = 18
+_BAR = {"step": 18}
 _DEEPEST = 4
 """Levels of modules below the network that are still wide enough to see."""
 _NARROWEST = 0.002
@@ -38,43 +32,36 @@ _LETTER_SHARE = 0.0105
 _HEADROOM = 1.1
 """Of the memory's axis over its peak: room for the peak's figure."""
 _MIB, _MS, _GIGA = MIB.size, MS.size, GIGA.size
+_LABEL: Spec = {"baseline": "middle", "fontSize": 11}
 
 
-_WHOLE = alt.Scale(domain=[0, 1], nice=False)
-
-
-def module_map(profile: Profile) -> Chart:
+def module_map(profile: Profile) -> str:
     """Each module as wide as its time, below the one it is in: an icicle, read from the top."""
     rows = _laid_out(profile)
-    base = _inline(rows)
-    x = alt.X("from:Q", title="Share of the step", axis=alt.Axis(format="%", grid=False), scale=_WHOLE)
-    y = alt.Y("depth:O", axis=None, scale=alt.Scale(paddingInner=0.04))
-    bars = base.mark_bar(stroke="white", strokeWidth=0.5, strokeOpacity=0.6).encode(
-        x,
-        alt.X2("to:Q"),
-        y,
-        alt.Color("stage:N", legend=None, sort=None),
-        alt.Opacity("shade:Q", scale=None),
-        tooltip=[
-            alt.Tooltip("path:N", title="Module"),
-            alt.Tooltip("kind:N", title="Class"),
-            alt.Tooltip("time:Q", title="Time, ms", format=",.3~f"),
-            alt.Tooltip("backward:Q", title="of it backward, ms", format=",.3~f"),
-            alt.Tooltip("share:Q", title="Of the step", format=".1%"),
-        ],
-    )
-    names = (
-        base.transform_filter("datum.label")
-        .mark_text(align="left", baseline="middle", dx=4, fontSize=11)
-        .encode(x, y, text="label:N")
-    )
+    whole = {"domain": [0, 1], "nice": False}
+    x = number("from", "Share of the step", axis={"format": "%", "grid": False}, scale=whole)
+    y = {"field": "depth", "type": "ordinal", "axis": None, "scale": {"paddingInner": 0.04}}
+    tooltip = [
+        word("path", "Module"),
+        word("kind", "Class"),
+        number("time", "Time, ms", format=",.3~f"),
+        number("backward", "of it backward, ms", format=",.3~f"),
+        number("share", "Of the step", format=".1%"),
+    ]
+    look = {
+        "color": word("stage", legend=None, sort=None),
+        "opacity": number("shade", scale=None, legend=None),
+        "tooltip": tooltip,
+    }
+    bars = layer("bar", {"x": x, "x2": {"field": "to"}, "y": y, **look}, stroke="white", strokeWidth=0.5)
+    text = layer("text", {"x": x, "y": y, "text": word("label")}, align="left", dx=4, **_LABEL)
     levels = 1 + max((row["depth"] for row in rows), default=0)
-    return alt.layer(bars, names).properties(width="container", height=_ROW * levels)
+    return chart([bars, text], _ROW * levels, data={"values": rows})
 
 
-def stage_times(profile: Profile) -> Chart:
+def stage_times(profile: Profile) -> str:
     """A bar for each stage and for what belongs to none, forward and backward side by side in it."""
-    rows: _Rows = []
+    rows: list[Spec] = []
     named: list[tuple[str, ModuleProfile | StepPart]] = [
         (row.path, row) for row in profile.modules if row.path in set(profile.stages)
     ]
@@ -84,29 +71,24 @@ def stage_times(profile: Profile) -> Chart:
             if seconds and one.share >= _NARROWEST:
                 rows.append({"name": name, "order": order, "way": way, "time": seconds / _MS, "share": one.share})
     ways = [way for way in ("forward", "backward", "outside") if any(row["way"] == way for row in rows)]
-    chart: Chart = (
-        _inline(rows)
-        .mark_bar()
-        .encode(
-            alt.X("time:Q", title="Time, ms", stack="zero"),
-            alt.Y("name:N", title=None, sort=alt.EncodingSortField("order", op="min")),
-            alt.Color("way:N", title=None, scale=alt.Scale(domain=ways)),
-            alt.Order("way:N", sort="descending"),
-            tooltip=[
-                alt.Tooltip("name:N", title="Stage"),
-                alt.Tooltip("way:N", title="Pass"),
-                alt.Tooltip("time:Q", title="Time, ms", format=",.3~f"),
-                alt.Tooltip("share:Q", title="Both, of the step", format=".1%"),
-            ],
-        )
-        .properties(width="container", height=alt.Step(_BAR))
-    )
-    return chart
+    encoding = {
+        "x": number("time", "Time, ms", stack="zero"),
+        "y": word("name", sort={"field": "order", "op": "min"}, axis={"title": None}),
+        "color": word("way", scale={"domain": ways}, legend={"title": None}),
+        "order": word("way", sort="descending"),
+        "tooltip": [
+            word("name", "Stage"),
+            word("way", "Pass"),
+            number("time", "Time, ms", format=",.3~f"),
+            number("share", "Both, of the step", format=".1%"),
+        ],
+    }
+    return chart([layer("bar", encoding)], _BAR, data={"values": rows})
 
 
-def roofline(found: Roofline) -> Chart:
+def roofline(found: Roofline) -> str:
     """FLOP/s over FLOP per byte, both logarithmic, under the device's two ceilings."""
-    points: _Rows = [
+    points = [
         {
             "name": point.name,
             "intensity": point.intensity,
@@ -119,227 +101,184 @@ def roofline(found: Roofline) -> Chart:
     ]
     reach = [*(point.intensity for point in found.points), found.ridge]
     left, right = min(reach) / 2, max(reach) * 2
-    low = min(left * found.bandwidth / _GIGA, *(row["flops"] / 2 for row in points))
-    high = max(found.peak_flops / _GIGA, *(row["flops"] for row in points)) * 2
-    x = _log_axis(alt.X, "intensity:Q", "Arithmetic intensity, FLOP per byte", left, right)
-    y = _log_axis(alt.Y, "flops:Q", "GFLOP/s", low, high)
-    kinds = alt.Scale(domain=["stage", "whole network"])
-    dots = (
-        _inline(points)
-        .mark_point(filled=True, opacity=0.85)
-        .encode(
-            x,
-            y,
-            alt.Color("what:N", title=None, scale=kinds),
-            alt.Shape("what:N", title=None, scale=kinds),
-            alt.Size("time:Q", legend=None, scale=alt.Scale(range=[40, 260], domain=[0, 1])),
-            tooltip=[
-                alt.Tooltip("name:N", title="Stage"),
-                alt.Tooltip("intensity:Q", title="FLOP per byte", format=",.3~r"),
-                alt.Tooltip("flops:Q", title="GFLOP/s", format=",.3~r"),
-                alt.Tooltip("share:N", title="Of its ceiling"),
-                alt.Tooltip("time:Q", title="Of the step", format=".1%"),
+    slopes = left * found.bandwidth / _GIGA
+    heights = [point.achieved_flops / _GIGA for point in found.points]
+    low, high = min(slopes, *(height / 2 for height in heights)), max(found.peak_flops / _GIGA, *heights) * 2
+    x = number("intensity", "Arithmetic intensity, FLOP per byte", **log_axis("x"))
+    y = number("flops", "GFLOP/s", **log_axis("y"))
+    x["scale"], y["scale"] = ({"type": "log", "nice": False, "domain": ends} for ends in ([left, right], [low, high]))
+    kinds: Spec = {"scale": {"domain": ["stage", "whole network"]}, "legend": {"title": None}}
+    dots = layer(
+        "point",
+        {
+            "x": x,
+            "y": y,
+            "color": word("what", **kinds),
+            "shape": word("what", **kinds),
+            "size": number("time", legend=None, scale={"range": [40, 260], "domain": [0, 1]}),
+            "tooltip": [
+                word("name", "Stage"),
+                number("intensity", "FLOP per byte", format=",.3~r"),
+                number("flops", "GFLOP/s", format=",.3~r"),
+                word("share", "Of its ceiling"),
+                number("time", "Of the step", format=".1%"),
             ],
-        )
+        },
+        filled=True,
+        opacity=0.85,
     )
-    across, up = math.log(right / left), math.log(high / low)
-    corner = (found.ridge, found.peak_flops / _GIGA)
-    named = [
-        _inline([row]).mark_text(align=align, dx=dx, dy=dy, fontSize=11).encode(x, y, text="name:N")
-        for row, (align, dx, dy) in zip(points, _placed(points, across, up, corner), strict=True)
-    ]
-    layers = (*_roof(found, left, right, x, y), dots, *named)
-    return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+    layers = [*_roof(found, left, right, x, y), dots, {**names(x, y), "transform": called("datum.name", "-datum.time")}]
+    return chart(layers, _HEIGHT, data={"values": points})
 
 
-def _roof(found: Roofline, left: float, right: float, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """The two ceilings between these intensities, each with its name."""
+def _roof(found: Roofline, left: float, right: float, x: Spec, y: Spec) -> list[Spec]:
+    """The two ceilings between these intensities, each with its name above it, where no point can be."""
 
-    def at(intensity: float, words: str = "") -> dict[str, Any]:
+    def at(intensity: float, words: str = "") -> Spec:
         flops = min(found.peak_flops, intensity * found.bandwidth) / _GIGA
         return {"intensity": intensity, "flops": flops, "words": words}
 
     product, copy = (plain(what / _GIGA) for what in (found.peak_flops, found.bandwidth))
-    # The copy's name stands above the slope, where no point can be.
-    labels: list[tuple[dict[str, Any], Literal["left", "right"], int]] = [
-        (at(found.ridge, f"arithmetic {product} GFLOP/s"), "left", _BESIDE),
-        (at(math.sqrt(left * found.ridge), f"copy {copy} GB/s"), "right", -_BESIDE),
+    labels = (
+        (at(found.ridge, f"arithmetic {product} GFLOP/s"), "left", 6),
+        (at(math.sqrt(left * found.ridge), f"copy {copy} GB/s"), "right", -6),
+    )
+    text = {"x": x, "y": y, "text": word("words")}
+    roof = [at(left), at(found.ridge), at(right)]
+    return [
+        layer("line", {"x": x, "y": y}, data=roof, strokeWidth=2, color="gray"),
+        *(layer("text", text, data=[row], align=align, dx=dx, dy=-11, **_LABEL) for row, align, dx in labels),
     ]
-    ceilings = [
-        _inline([row])
-        .mark_text(align=align, baseline="middle", dx=dx, dy=-11, fontSize=11)
-        .encode(x, y, text="words:N")
-        for row, align, dx in labels
-    ]
-    line = _inline([at(left), at(found.ridge), at(right)]).mark_line(strokeWidth=2, color="gray").encode(x, y)
-    return [line, *ceilings]
 
 
-_BESIDE = 6
-_USUAL_WIDTH = 620
-"""Pixels of the plot's width where names are placed."""
-
-
-def _placed(points: _Rows, across: float, up: float, ridge: tuple[float, float]) -> list[Place]:
-    """Where each point's name stands in a plot of so many natural logs, clear of the name of the ceiling."""
-
-    def pixels(intensity: float, flops: float) -> tuple[float, float]:
-        return math.log(intensity) / across * _USUAL_WIDTH, -math.log(flops) / up * _HEIGHT
-
-    at = [pixels(row["intensity"], row["flops"]) for row in points]
-    x, y = pixels(*ridge)
-    return places([row["name"] for row in points], at, taken=[Box(x, y - 20, x + 30 * LETTER_WIDTH, y)])
-
-
-def _inline(rows: _Rows) -> alt.Chart:
-    return alt.Chart(alt.Data(values=rows))  # type: ignore[no-untyped-call]
-
-
-def _log_axis(channel: Any, field: str, title: str, low: float, high: float) -> Any:
-    scale = alt.Scale(type="log", domain=[low, high], nice=False)
-    return channel(field, title=title, scale=scale, axis=alt.Axis(format=",.3~r", tickCount=6))
-
-
-def memory_over_step(timeline: MemoryTimeline) -> Chart:
+def memory_over_step(timeline: MemoryTimeline) -> str:
     """Live bytes by category, one operator after the other, with the peak and the sections named."""
-    rows: _Rows = [
+    rows: list[Spec] = [
         {
-            "at": number,
+            "at": at,
             "category": category,
             "order": order,
             "mib": size / _MIB,
             "where": point.module,
             "op": point.operator,
         }
-        for number, point in enumerate(timeline.points)
+        for at, point in enumerate(timeline.points)
         for order, (category, size) in enumerate(zip(CATEGORIES, point.by_category, strict=True))
     ]
     kinds = [c for c in CATEGORIES if any(row["mib"] for row in rows if row["category"] == c)]
     rows = [row for row in rows if row["category"] in kinds]
     last = len(timeline.points)
-    x = alt.X(
-        "at:Q",
-        title="Operators that changed what is alive, in order",
-        axis=alt.Axis(labels=False, ticks=False, grid=False),
-        scale=alt.Scale(domain=[0, last], nice=False),
+    x = number(
+        "at",
+        "Operators that changed what is alive, in order",
+        axis={"labels": False, "ticks": False, "grid": False},
+        scale={"domain": [0, last], "nice": False},
     )
     top = timeline.peak.total / _MIB * _HEADROOM
-    y = alt.Y("mib:Q", title="Live memory, MiB", stack="zero", scale=alt.Scale(domain=[0, top], nice=False))
+    y = number("mib", "Live memory, MiB", stack="zero", scale={"domain": [0, top], "nice": False})
     # An area ends where its last point is; that point lasts, too.
     rows += [{**row, "at": last} for row in rows if row["at"] == last - 1]
-    areas = (
-        _inline(rows)
-        .mark_area(interpolate="step-after")
-        .encode(
-            x,
-            y,
-            alt.Color("category:N", title=None, scale=alt.Scale(domain=kinds)),
-            alt.Order("order:Q"),
-            tooltip=[
-                alt.Tooltip("category:N", title="Category"),
-                alt.Tooltip("mib:Q", title="MiB", format=",.1f"),
-                alt.Tooltip("where:N", title="Module"),
-                alt.Tooltip("op:N", title="Operator"),
-            ],
-        )
-    )
-    layers = (areas, *_section_marks(timeline, x), *_peak_mark(timeline, x))
-    return alt.layer(*layers).properties(width="container", height=_HEIGHT)
+    encoding = {
+        "x": x,
+        "y": y,
+        "color": word("category", scale={"domain": kinds}, legend={"title": None}),
+        "order": number("order"),
+        "tooltip": [
+            word("category", "Category"),
+            number("mib", "MiB", format=",.1f"),
+            word("where", "Module"),
+            word("op", "Operator"),
+        ],
+    }
+    areas = layer("area", encoding, data=rows, interpolate="step-after")
+    return chart([areas, *_section_marks(timeline, x), *_peak_mark(timeline, x)], _HEIGHT)
 
 
-def _section_marks(timeline: MemoryTimeline, x: alt.X) -> tuple[alt.Chart, alt.Chart]:
+def _section_marks(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
     """A line where each section of the step begins, and its name."""
-    sections: _Rows = []
-    for number, point in enumerate(timeline.points):
+    sections: list[Spec] = []
+    for at, point in enumerate(timeline.points):
         if not sections or sections[-1]["words"] != point.section:
-            sections.append({"at": number, "words": point.section})
-    begin = _inline(sections)
-    rules = begin.mark_rule(strokeDash=[3, 3], strokeWidth=1).encode(x)
-    words = begin.mark_text(align="left", baseline="bottom", dx=3, dy=-4, fontSize=11).encode(
-        x, y=alt.value(0), text="words:N"
-    )
-    return rules, words
+            sections.append({"at": at, "words": point.section})
+    text = {"x": x, "y": {"value": 0}, "text": word("words")}
+    return [
+        layer("rule", {"x": x}, data=sections, strokeDash=[3, 3], strokeWidth=1),
+        layer("text", text, data=sections, align="left", baseline="bottom", dx=3, dy=-4, fontSize=11),
+    ]
 
 
-def _peak_mark(timeline: MemoryTimeline, x: alt.X) -> tuple[alt.Chart, alt.Chart]:
+def _peak_mark(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
     """A dot at the peak, and its figure."""
     peak = timeline.peak
     at = timeline.points.index(peak)
-    right = at > len(timeline.points) * 0.6
-    label = f"peak {peak.total / _MIB:,.0f} MiB"
-    mark = _inline([{"at": at, "mib": peak.total / _MIB, "words": label}])
-    dot = mark.mark_point(filled=True, size=50, color="black").encode(x, alt.Y("mib:Q"))
-    said = mark.mark_text(align="right" if right else "left", dx=-8 if right else 8, dy=-6, fontSize=11).encode(
-        x, alt.Y("mib:Q"), text="words:N"
-    )
-    return dot, said
+    align, dx = ("right", -8) if at > len(timeline.points) * 0.6 else ("left", 8)
+    mark = [{"at": at, "mib": peak.total / _MIB, "words": f"peak {peak.total / _MIB:,.0f} MiB"}]
+    place = {"x": x, "y": number("mib")}
+    return [
+        layer("point", place, data=mark, filled=True, size=50, color="black"),
+        layer("text", {**place, "text": word("words")}, data=mark, align=align, dx=dx, dy=-6, fontSize=11),
+    ]
 
 
-def saved_by_operator(timeline: MemoryTimeline) -> Chart:
+def saved_by_operator(timeline: MemoryTimeline) -> str:
     """A bar for each kind of operator that made what the backward pass needs."""
-    made: dict[str, dict[str, Any]] = {}
+    made: dict[str, Spec] = {}
     for kind in timeline.saved_by_operator:
         row = made.setdefault(kind.made_by, {"made": kind.made_by, "mib": 0.0, "tensors": 0, "needed": set()})
         row["mib"] += kind.bytes / _MIB
         row["tensors"] += kind.tensors
         row["needed"] |= set(kind.needed_by)
     rows = [{**row, "needed": ", ".join(sorted(row["needed"]))} for row in made.values() if row["mib"] >= 0.05]
-    chart: Chart = (
-        _inline(rows)
-        .mark_bar()
-        .encode(
-            alt.X("mib:Q", title="Kept for the backward pass, MiB"),
-            alt.Y("made:N", title=None, sort="-x"),
-            tooltip=[
-                alt.Tooltip("made:N", title="Made by"),
-                alt.Tooltip("mib:Q", title="MiB", format=",.1f"),
-                alt.Tooltip("tensors:Q", title="Tensors"),
-                alt.Tooltip("needed:N", title="Needed by"),
-            ],
-        )
-        .properties(width="container", height=alt.Step(_BAR))
-    )
-    return chart
-
-
-def gradients_by_layer(health: GradientHealth) -> Chart:
-    """Two lines over the layers, from the first to the last, with the range over the seeds behind each."""
-    rows: _Rows = []
-    for layer in health.layers:
-        for figure, spread in (("of the weights", layer.gradient_norm), ("of the outputs, rms", layer.signal_rms)):
-            if spread is not None and spread.low > 0:  # a logarithm has no 0
-                rows.append({"at": layer.position + 1, "path": layer.path, "figure": figure, **_ends(spread)})
-    base = _inline(rows)
-    x = alt.X("at:Q", title="Weight layer, from the input to the output", axis=alt.Axis(format="d", tickMinStep=1))
-    scale = alt.Scale(type="log")
-    colour = alt.Color("figure:N", title="Gradient", sort=None, legend=alt.Legend(symbolOpacity=1))
-    band = base.mark_area(opacity=0.2).encode(x, alt.Y("low:Q", scale=scale), alt.Y2("high:Q"), colour)
-    axis = alt.Axis(format=".0e", tickCount=6)
-    line = base.mark_line(point=alt.OverlayMarkDef(size=18)).encode(
-        x,
-        alt.Y("median:Q", title="Gradient at initialisation", scale=scale, axis=axis),
-        colour,
-        tooltip=[
-            alt.Tooltip("path:N", title="Layer"),
-            alt.Tooltip("figure:N", title="Gradient"),
-            alt.Tooltip("median:Q", title="Median over seeds", format=".3~e"),
-            alt.Tooltip("low:Q", title="Smallest", format=".3~e"),
-            alt.Tooltip("high:Q", title="Largest", format=".3~e"),
+    encoding = {
+        "x": number("mib", "Kept for the backward pass, MiB"),
+        "y": word("made", sort="-x", axis={"title": None}),
+        "tooltip": [
+            word("made", "Made by"),
+            number("mib", "MiB", format=",.1f"),
+            number("tensors", "Tensors"),
+            word("needed", "Needed by"),
         ],
-    )
-    return alt.layer(band, line).properties(width="container", height=_HEIGHT)
+    }
+    return chart([layer("bar", encoding)], _BAR, data={"values": rows})
+
+
+def gradients_by_layer(health: GradientHealth) -> str:
+    """Two lines over the layers, from the first to the last, with the range over the seeds behind each."""
+    rows: list[Spec] = []
+    for one in health.layers:
+        for figure, spread in (("of the weights", one.gradient_norm), ("of the outputs, rms", one.signal_rms)):
+            if spread is not None and spread.low > 0:  # a logarithm has no 0
+                rows.append({"at": one.position + 1, "path": one.path, "figure": figure, **_ends(spread)})
+    x = number("at", "Weight layer, from the input to the output", axis={"format": "d", "tickMinStep": 1})
+    colour = word("figure", "Gradient", sort=None, legend={"symbolOpacity": 1})
+    log = {"type": "log"}
+    band = {"x": x, "y": number("low", scale=log), "y2": {"field": "high"}, "color": colour}
+    line = {
+        "x": x,
+        "y": number("median", "Gradient at initialisation", scale=log, axis={"format": ".0e", "tickCount": 6}),
+        "color": colour,
+        "tooltip": [
+            word("path", "Layer"),
+            word("figure", "Gradient"),
+            number("median", "Median over seeds", format=".3~e"),
+            number("low", "Smallest", format=".3~e"),
+            number("high", "Largest", format=".3~e"),
+        ],
+    }
+    layers = [layer("area", band, opacity=0.2), layer("line", line, point={"size": 18})]
+    return chart(layers, _HEIGHT, data={"values": rows})
 
 
 def _ends(spread: Spread) -> dict[str, float]:
     return {"median": spread.median, "low": spread.low, "high": spread.high}
 
 
-def _laid_out(profile: Profile) -> _Rows:
+def _laid_out(profile: Profile) -> list[Spec]:
     """Rectangles of the modules that are wide enough: children from the left edge of their parent, in call order."""
     step = profile.observed_step_s
     begins: dict[str, float] = {}
     used: dict[str, float] = {}
-    rows: _Rows = []
+    rows: list[Spec] = []
     for module in profile.modules:
         parent = module.path.rpartition(".")[0]
         width = module.total_s / step if step else 0.0
@@ -359,7 +298,7 @@ def _laid_out(profile: Profile) -> _Rows:
     return rows
 
 
-def _part(part: StepPart, start: float, width: float) -> dict[str, Any]:
+def _part(part: StepPart, start: float, width: float) -> Spec:
     return {
         "path": part.name,
         "kind": "no module",
@@ -379,7 +318,7 @@ def _fitting(name: str, width: float) -> str:
     return name if width >= _LABELLED and len(name) * _LETTER_SHARE < width else ""
 
 
-def _rectangle(module: ModuleProfile, start: float, width: float, network: str) -> dict[str, Any]:
+def _rectangle(module: ModuleProfile, start: float, width: float, network: str) -> Spec:
     name = module.path.rpartition(".")[2] or network
     return {
         "path": module.path or network,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -11,6 +10,7 @@ from archbench.choose.profile_difference import Aligned, Difference, Side, diffe
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.model.reasons import explain
 from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent, plain
+from archbench.rendering import profile_charts
 from archbench.rendering.content import (
     Block,
     Bullets,
@@ -23,12 +23,8 @@ from archbench.rendering.content import (
     sections,
     table,
 )
-from archbench.rendering.drawing import DRAWN_BY
 from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.profile_memory import gradient_section, memory_section
-
-if TYPE_CHECKING:
-    from archbench.rendering.profile_charts import Chart
 
 _MOST_OPERATORS = 25
 _BAR = 10
@@ -175,9 +171,13 @@ def _time(profile: Profile, prefix: str) -> Section:
     blocks: list[Block] = [Paragraph(line)]
     if profile.stages:
         alt = "A bar for each stage of the network, and for the loss and the optimizer: its time forward and backward."
-        blocks.append(_picture(f"{prefix}stages", "Time by stage", alt, lambda charts: charts.stage_times(profile)))
+        blocks.append(
+            Picture(name=f"{prefix}stages", title="Time by stage", alt=alt, spec=profile_charts.stage_times(profile))
+        )
     alt = "Each module as wide as its share of the step, below the module that it is in."
-    blocks.append(_picture(f"{prefix}modules", "Time by module", alt, lambda charts: charts.module_map(profile)))
+    blocks.append(
+        Picture(name=f"{prefix}modules", title="Time by module", alt=alt, spec=profile_charts.module_map(profile))
+    )
     stages = [row for row in profile.modules if row.path in set(profile.stages)]
     blocks.append(_modules([profile.modules[0], *stages] if profile.modules else [], profile, "Stages"))
     deepest = max((row.depth for row in profile.modules), default=0)
@@ -243,7 +243,7 @@ def _roofline(found: Roofline, prefix: str) -> Section:
     blocks: list[Block] = [Paragraph(line)]
     if found.points:
         alt = "FLOP per second over FLOP per byte, on logarithmic axes, below the device's two measured ceilings."
-        blocks.append(_picture(f"{prefix}roofline", "Roofline", alt, lambda charts: charts.roofline(found)))
+        blocks.append(Picture(name=f"{prefix}roofline", title="Roofline", alt=alt, spec=profile_charts.roofline(found)))
     lost = []
     if found.device_busy_s is not None and found.launch_gap_s is not None:
         busy, waited = figure(found.device_busy_s, MS), figure(found.launch_gap_s, MS)
@@ -300,20 +300,20 @@ def _memory(profile: Profile, prefix: str) -> Section | None:
         return None
     section = memory_section(timeline, profile.cell.batch_size)
     pictures = [
-        _picture(
-            f"{prefix}memory",
-            "Live memory over the step",
-            "Live bytes by category, one operator after the other, with the peak marked.",
-            lambda charts: charts.memory_over_step(timeline),
+        Picture(
+            name=f"{prefix}memory",
+            title="Live memory over the step",
+            alt="Live bytes by category, one operator after the other, with the peak marked.",
+            spec=profile_charts.memory_over_step(timeline),
         )
     ]
     if timeline.saved_bytes:
         pictures.append(
-            _picture(
-                f"{prefix}saved",
-                "What the backward pass needs",
-                "A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
-                lambda charts: charts.saved_by_operator(timeline),
+            Picture(
+                name=f"{prefix}saved",
+                title="What the backward pass needs",
+                alt="A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
+                spec=profile_charts.saved_by_operator(timeline),
             )
         )
     first, *rest = section.blocks
@@ -328,11 +328,11 @@ def _gradients(profile: Profile, prefix: str) -> Section | None:
     drawable = any(layer.gradient_norm and layer.gradient_norm.low > 0 for layer in health.layers)
     if not drawable:
         return section
-    picture = _picture(
-        f"{prefix}gradients",
-        "Gradients from the first layer to the last",
-        "Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
-        lambda charts: charts.gradients_by_layer(health),
+    picture = Picture(
+        name=f"{prefix}gradients",
+        title="Gradients from the first layer to the last",
+        alt="Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
+        spec=profile_charts.gradients_by_layer(health),
     )
     first, *rest = section.blocks
     return Section(title=section.title, blocks=(first, picture, *rest))
@@ -343,11 +343,3 @@ def _left_out(profile: Profile) -> Section | None:
         return None
     points = tuple(f"{part}: {why}" for part, why in profile.missing.items())
     return Section(title="Not in this profile", blocks=(Bullets(points),))
-
-
-def _picture(name: str, title: str, alt: str, draw: Callable[[Any], Chart]) -> Block:
-    try:
-        from archbench.rendering import profile_charts
-    except ImportError:
-        return Paragraph(f"{title}: not drawn. {DRAWN_BY}.")
-    return Picture(name=name, title=title, alt=alt, spec=draw(profile_charts).to_json(indent=None))

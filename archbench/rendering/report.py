@@ -5,18 +5,18 @@ A further format is a function from `Report` to text, and a line in `FORMATS`.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.rendering.batches import batches, predictors
-from archbench.rendering.content import Dataset, Paragraph, Report, Section, sections
+from archbench.rendering.charts import plots
+from archbench.rendering.content import Report, Section, Table, every, sections, slug
 from archbench.rendering.decisions import decisions
-from archbench.rendering.drawing import DRAWN_BY, draw, load_converter
+from archbench.rendering.drawing import KINDS, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, stage_times, training_memory
 from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.latex import render_latex
@@ -29,6 +29,8 @@ from archbench.rendering.side_by_side import named, overview, side_by_side, toge
 from archbench.rendering.summary import write_summary
 from archbench.rendering.toggles import toggles
 from archbench.rendering.trust import failures, trust
+from archbench.results import RunStore
+from archbench.results.files import write_bytes
 
 __all__ = [
     "FORMATS",
@@ -37,48 +39,50 @@ __all__ = [
     "build_merged",
     "build_report",
     "check_format",
-    "file_name",
     "get_ready",
+    "read_report",
     "read_run",
     "read_several",
     "render_markdown",
-    "write_merged",
+    "usual_place",
     "write_report",
     "write_reports",
 ]
 
-log = logging.getLogger(__name__)
-
 FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
+EVERY = ("*",)
+"""A pattern that every network matches."""
 _SUFFIXES = {"latex": "tex"}
 """Of formats whose files do not end in the format's name."""
 
 
-def check_format(format: str) -> None:
-    """Raises `UsageError` for a format that is none of `FORMATS`."""
-    if format not in FORMATS:
-        raise UsageError(
-            f"--format {format}: no such format, known: {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
-        )
+def check_format(format: str, plots: Collection[str] = ()) -> None:
+    """Raises `UsageError` for a format that is none of `FORMATS`, and for plots that are none of `drawing.KINDS`."""
+    for option, given, known in (("format", [format], FORMATS), ("plots", plots, KINDS)):
+        for word in given:
+            if word not in known:
+                raise UsageError(
+                    f"--{option} {word}: no such format, known: {', '.join(known)}{did_you_mean(word, known)}"
+                )
 
 
-def build_report(run: RunData) -> Report:
-    """All that a report says of one run, in the order in which it is read."""
-    cells = plotted(run.cells, run.suite.settings)
+def build_report(run: RunData, label: Sequence[str] = EVERY) -> Report:
+    """All that a report says of one run, in the order in which it is read; plots name the networks of `label`."""
+    cells = plotted(run.cells, run.suite.settings, label)
     return Report(
         title=f"{run.suite.suite} on {run.environment.hardware_class}",
         lead=lead(run),
-        sections=sections(decisions(run), _plots(cells), *_figures(run), *_footnotes(run)),
+        sections=sections(decisions(run), plots(cells) if cells else None, *_figures(run), *_footnotes(run)),
         dataset=cells,
         trust=run.trust.statement,
     )
 
 
-def build_merged(runs: Sequence[RunData]) -> Report:
+def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Report:
     """Two runs or more in one report: side by side by hardware class, then each by itself."""
     each = named(runs)
     settings = dict.fromkeys(name for one in each for name in one.run.suite.settings)
-    cells = plotted(together(each), settings)
+    cells = plotted(together(each), settings, label)
     alone = (
         Section(
             title=f"Run {one.letter}: {one.label}",
@@ -90,7 +94,7 @@ def build_merged(runs: Sequence[RunData]) -> Report:
     return Report(
         title=f"{len(each)} runs of {suites}",
         lead=overview(each),
-        sections=sections(_plots(cells), *side_by_side(each), *alone),
+        sections=sections(plots(cells) if cells else None, *side_by_side(each), *alone),
         dataset=cells,
         trust=" ".join(f"{one.letter}: {one.run.trust.statement}" for one in each),
     )
@@ -114,38 +118,61 @@ def _footnotes(run: RunData) -> tuple[Section | None, ...]:
     return (trust(run), machine(run), scope(run), accuracy(run), reproduce(run))
 
 
-def _plots(cells: Dataset | None) -> Section | None:
-    """The plots; a report without them is complete, so one is written even where their library cannot be imported."""
-    try:
-        from archbench.rendering.plots import plots
+def read_report(
+    runs: Sequence[Path], *, only: Sequence[str] = (), label: Sequence[str] = EVERY, table: str = ""
+) -> Report:
+    """The report of a run, or of several side by side, where one that cannot be read is named in a warning.
 
-        return plots(cells) if cells else None
-    except ImportError as error:
-        log.warning("plots are left out: %s; %s", error, DRAWN_BY)
-        return Section(title="Plots", blocks=(Paragraph(f"No plots in this report: {DRAWN_BY}."),))
-
-
-def write_report(run_dir: Path, format: str = "md", out: Path | None = None) -> Path:
-    """Render a run and store it as `out`, or as `report.<format>` in the run's directory; returns where it is.
-
-    Markdown's plots lie in a folder beside it, and in the run's directory what it prints as tables (`write_summary`).
-    Raises `UsageError` for what is not a run, and `UnfitError` where the place cannot be written.
+    `only`: patterns of cells, as of `archbench run`; `label`: patterns of the networks that plots name; `table`: a word
+    of the caption of the tables that are wanted alone. Raises `UsageError` for what is not a run, a run that is named
+    twice, a pattern that matches nothing, and a table that the report does not have.
     """
-    run = read_run(run_dir)
-    place = out or run.path / file_name(format)
-    if os.path.realpath(place.parent) == os.path.realpath(run.path):
-        write_summary(run)
-    return _write(build_report(run), format, place)
+    return _built(_read(runs, only), label, table)
 
 
-def write_merged(runs: Sequence[Path], format: str, out: Path | None = None) -> Path:
-    """Render several runs together and store them as `out`, or as `archbench-report.<format>` in this directory.
+def _read(runs: Sequence[Path], only: Sequence[str]) -> list[RunData]:
+    return [read_run(runs[0], only)] if len(runs) == 1 else read_several(runs, only)
 
-    A run that cannot be read is named in a warning and left out. Raises `UsageError` where a place does not exist, a
-    run is named twice or none can be read, and `UnfitError` where the report cannot be written.
+
+def _built(runs: Sequence[RunData], label: Sequence[str], table: str) -> Report:
+    report = build_report(runs[0], label) if len(runs) == 1 else build_merged(runs, label)
+    return _alone(report, table) if table else report
+
+
+def _alone(report: Report, wanted: str) -> Report:
+    """The tables whose caption is `wanted`, or else has it in it."""
+    tables = {slug(one.caption): one for one in every(Table, report.blocks) if one.caption}
+    exact = {slug(wanted)} & tables.keys()
+    found = [one for name, one in tables.items() if (name in exact if exact else slug(wanted) in name)]
+    if not found:
+        raise UsageError(f"--table {wanted}: no such table; there are {', '.join(tables)}")
+    return Report(
+        title=report.title, lead=(), sections=tuple(Section(title=one.caption, blocks=(one,)) for one in found)
+    )
+
+
+def write_report(
+    runs: Path | Sequence[Path],
+    format: str = "md",
+    out: Path | None = None,
+    *,
+    only: Sequence[str] = (),
+    label: Sequence[str] = EVERY,
+    table: str = "",
+    plots: Collection[str] = (),
+) -> Path:
+    """Render runs and store the report as `out` or at the `usual_place`; returns where it is.
+
+    Parameters and errors as of `read_report`. Plots of the kinds `plots` lie in a folder beside it, those of markdown
+    as SVG whatever is asked for; in the directory of a whole run what it prints as tables (`write_summary`). Raises
+    `UnfitError` where the place cannot be written.
     """
-    report = build_merged(read_several(runs))
-    return _write(report, format, out or Path(f"archbench-{file_name(format)}"))
+    paths = [runs] if isinstance(runs, Path) else runs
+    read = _read(paths, only)
+    place = out or usual_place(paths, format)
+    if len(read) == 1 and not only and os.path.realpath(place.parent) == os.path.realpath(read[0].path):
+        write_summary(read[0])
+    return _write(_built(read, label, table), format, place, plots)
 
 
 def write_reports(run_dir: Path) -> list[Path]:
@@ -162,27 +189,26 @@ def write_reports(run_dir: Path) -> list[Path]:
 def get_ready() -> None:
     """Load what `write_reports` needs, which takes two seconds: for a moment at which nothing is being measured."""
     with suppress(ImportError):  # what is missing is told when it is needed
-        for name in ("pandas", "scipy.special", "archbench.rendering.charts"):
+        for name in ("pandas", "scipy.special"):
             import_module(name)
         load_scripts()
         load_converter()
 
 
-def file_name(format: str) -> str:
-    """`report.md`, `report.html`, `report.tex`: what a report is called in its run's directory."""
-    return f"report.{_SUFFIXES.get(format, format)}"
+def usual_place(runs: Sequence[Path], format: str) -> Path:
+    """`report.md`, `report.html`, `report.tex` in a run's directory; of several, `archbench-report.md` here."""
+    name = f"report.{_SUFFIXES.get(format, format)}"
+    if len(runs) > 1:
+        return Path(f"archbench-{name}")
+    return RunStore.open(runs[0]).path / name
 
 
-def _write(report: Report, format: str, place: Path) -> Path:
-    from archbench.results.files import write_bytes
-
-    text = _with_plots(report, place) if format == "md" else FORMATS[format](report)
+def _write(report: Report, format: str, place: Path, plots: Collection[str] = ()) -> Path:
+    """Markdown, after its plots have been drawn into the folder that it refers to."""
+    kinds = {*plots, "svg"} if format == "md" else {*plots}
+    # Reports under other names may share a directory, and must not share their plots.
+    folder = "plots" if place.stem == "report" else f"{place.stem}_plots"
+    drawn = bool(kinds) and draw(report, place.parent / folder, sorted(kinds))
+    text = render_markdown(report, folder if drawn else None) if format == "md" else FORMATS[format](report)
     write_bytes(place, text.encode())
     return place
-
-
-def _with_plots(report: Report, place: Path) -> str:
-    """Markdown, after its plots have been drawn into the folder that it refers to."""
-    # Reports under other names may share a directory, and must not share their plots.
-    folder = "plots" if place.name == "report.md" else f"{place.stem}_plots"
-    return render_markdown(report, folder if draw(report, place.parent / folder) else None)

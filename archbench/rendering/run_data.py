@@ -37,6 +37,8 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     cells: tuple[CellSummary, ...]
     candidates: Candidates
     """The same cells as decisions see them."""
+    only: tuple[str, ...]
+    """The patterns that narrowed what is reported; the noise floor and the drift are of the whole run."""
     waiting: tuple[str, ...]
     """Ids of the suite's cells that have no row: the run was stopped, is running, or was narrowed."""
     rounds: int
@@ -77,8 +79,11 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
         return tuple(setting_labels(self.cells, self.suite.settings))
 
 
-def read_run(path: Path) -> RunData:
-    """Read a run's directory. Raises `UsageError` for what is not a run, and for one without a row."""
+def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
+    """Read a run's directory, of its cells those that any pattern of `only` matches.
+
+    Raises `UsageError` for what is not a run, for one without a row, and for a pattern that matches no cell of it.
+    """
     from archbench.choose.candidates import candidates
     from archbench.choose.summary import spreads_of, summarise
     from archbench.results import RunStore, load_frame
@@ -87,8 +92,9 @@ def read_run(path: Path) -> RunData:
     store = RunStore.open(path)
     rows = load_frame(store.path)
     spreads = spreads_of(rows, earlier_spreads(store.path, rows))
+    speed, repeated = rows["speed_index"].dropna(), shown(rows, next(iter(spreads_of(rows).values())))
+    rows, waiting = _asked(store.suite, rows, only)
     cells = summarise(rows, spreads)
-    speed = rows["speed_index"].dropna()
     begun = rows["started_at"].dropna()
     return RunData(
         path=store.path,
@@ -97,29 +103,38 @@ def read_run(path: Path) -> RunData:
         environment=store.environment,
         cells=cell_summaries(cells),
         candidates=candidates(cells, spreads),
-        waiting=_waiting(store.suite, rows),
+        only=tuple(only),
+        waiting=waiting,
         rounds=int(rows["round"].nunique()),
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
-        shown=shown(rows, next(iter(spreads_of(rows).values()))),
+        shown=repeated,
         profiles=tuple(store.profiles()),
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),
     )
 
 
-def _waiting(suite: Suite, rows: pd.DataFrame) -> tuple[str, ...]:
+def _asked(suite: Suite, rows: pd.DataFrame, only: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows that `only` leaves, and the ids of the cells without a row."""
     from archbench.suite.plan import make_plan
 
     try:
-        plan = make_plan(suite, rows["device"].iloc[0])
-    except UsageError:  # a suite of which nothing can be planned here any more
-        return ()
+        plan = make_plan(suite, rows["device"].iloc[0], only=only)
+    except UsageError:
+        if only:
+            raise
+        return rows, ()  # a suite of which nothing can be planned here any more
+    planned = [cell.cell_id for cell in plan.cells]
+    if only:
+        rows = rows[rows["cell_id"].isin([*planned, *(skip.cell.cell_id for skip in plan.skipped)])]
+        if rows.empty:
+            raise UsageError(f"no row matches {' '.join(f'--only {one}' for one in only)}: these are not measured yet")
     there = set(rows["cell_id"])
-    return tuple(cell.cell_id for cell in plan.cells if cell.cell_id not in there)
+    return rows, tuple(cell_id for cell_id in planned if cell_id not in there)
 
 
-def read_several(paths: Sequence[Path]) -> list[RunData]:
+def read_several(paths: Sequence[Path], only: Sequence[str] = ()) -> list[RunData]:
     """Read several runs. One that cannot be read is named in a warning and left out.
 
     Raises `UsageError` where a place does not exist, a run is named twice, or none can be read.
@@ -130,7 +145,7 @@ def read_several(paths: Sequence[Path]) -> list[RunData]:
         if not path.exists():
             raise UsageError(f"{path}: no such file or directory")
         try:
-            run = read_run(path)
+            run = read_run(path, only)
         except UsageError as error:
             log.warning("left out: %s", error)
             unreadable.append(error)

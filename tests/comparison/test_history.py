@@ -18,7 +18,7 @@ from archbench.cli import main
 from archbench.comparison import Rows, history, read_runs
 from archbench.comparison.history import FEWEST
 from archbench.model.errors import UsageError
-from archbench.rendering.drawing import drawn
+from archbench.rendering.drawing import draw
 from archbench.rendering.history import MOST_LINES, history_report
 from archbench.rendering.markdown import render_markdown
 
@@ -217,14 +217,12 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_plot_shows_the_cells_that_changed_most(tmp_path: Path) -> None:
-    pytest.importorskip("altair")
     names = {f"n{number:02d}": 1.0 for number in range(3)}
     runs = [rows_of(tmp_path, day_rows(day, {**names, "slow": 1.2 if day >= 7 else 1.0})) for day in range(14)]
     report = history_report(history("here", runs), plot=True)
     (picture,) = [block for section in report.sections for block in section.blocks if type(block).__name__ == "Picture"]
     spec = json.loads(picture.spec)
-    (data,) = spec["datasets"].values()
-    shown = [row["cell"] for row in data]
+    shown = [row["cell"] for row in spec["layer"][0]["data"]["values"]]
     assert shown[0] == "slow@batch_size=1"
     assert len(set(shown)) <= MOST_LINES
 
@@ -240,10 +238,11 @@ def test_help_needs_neither_pandas_nor_altair() -> None:
 
 
 def test_without_what_draws_it_a_history_is_written_and_says_what_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
     runs = [rows_of(tmp_path, day_rows(day, {"a": 1.0})) for day in range(3)]
     report = history_report(history("here", runs), plot=True)
-    assert "pip install 'archbench[plots]'" in render_markdown(report)
-    assert not list(drawn(report))
+    assert not draw(report, tmp_path / "plots")
+    assert "pip install 'archbench[plots]'" in caplog.text
+    assert "*Time of a batch over the runs" in render_markdown(report)

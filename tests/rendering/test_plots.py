@@ -15,10 +15,10 @@ from builders import NETWORKS, make_environment, make_record, make_rows, make_ru
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.model.suite import Axes
-from archbench.rendering import charts
-from archbench.rendering.content import Dataset
-from archbench.rendering.drawing import DARK, LIGHT
-from archbench.rendering.plots import _PLOTS, FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plots, plotted
+from archbench.rendering.charts import PLOTS, plots
+from archbench.rendering.content import NAMES, Dataset, Report
+from archbench.rendering.drawing import DARK, LIGHT, PLACED, draw, layer, log_axis, number
+from archbench.rendering.plots import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
 from archbench.rendering.run_data import read_run
 
 
@@ -42,46 +42,56 @@ def points(found: tuple[CellSummary, ...]) -> list[Point]:
     return [msgspec.convert(dict(zip(data.columns, row, strict=True)), Point) for row in data.rows]
 
 
-def drawn(chart: charts.Chart, data: Dataset) -> list[dict[str, Any]]:
-    """Everything in the scene of a chart, as Vega lays it out."""
-    spec = chart.to_dict()
-    spec["data"] = {"values": [dict(zip(data.columns, row, strict=True)) for row in data.rows]}
-    spec["width"] = 600
+def spec_of(name: str, points: list[Point]) -> dict[str, Any]:
+    (plot,) = (one for one in PLOTS if one.name == name)
+    spec = json.loads(plot.draw(points))
+    assert isinstance(spec, dict)
+    return spec
+
+
+def scene(spec: dict[str, Any], data: Dataset, width: int = 600) -> list[dict[str, Any]]:
+    """Everything in a chart as Vega lays it out, with names where they are placed."""
+    values = {"values": [dict(zip(data.columns, row, strict=True)) for row in data.rows]}
+    return scene_of({**spec, "data": values, "width": width})
+
+
+def scene_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    vega = vl_convert.vegalite_to_vega(spec)
+    for mark in vega["marks"]:
+        if mark.get("name") == f"{NAMES}_marks":
+            mark["transform"] = [PLACED]
     found = []
 
     def walk(item: dict[str, Any], mark: dict[str, Any] | None) -> None:
-        found.append(
-            {
-                **item,
-                "mark": mark and mark.get("marktype"),
-                "role": mark and mark.get("role"),
-                "set": mark and mark.get("name"),
-            }
+        about = (
+            {} if mark is None else {"mark": mark.get("marktype"), "role": mark.get("role"), "set": mark.get("name")}
         )
+        found.append({"mark": None, "role": None, "set": None, **item, **about})
         for inner in item.get("items", []):
             walk(inner, item if "marktype" in item else mark)
 
-    walk(vl_convert.vegalite_to_scenegraph(spec)["scenegraph"], None)
+    walk(vl_convert.vega_to_scenegraph(vega)["scenegraph"], None)
     return found
 
 
-def texts(chart: charts.Chart, data: Dataset) -> list[str]:
+def texts(spec: dict[str, Any], data: Dataset) -> list[str]:
+    """Those that are seen, but for axes and legends."""
     return [
         item["text"]
-        for item in drawn(chart, data)
-        if item["mark"] == "text" and item["role"] == "mark" and "text" in item
+        for item in scene(spec, data)
+        if item["mark"] == "text" and item["role"] == "mark" and "text" in item and item.get("opacity", 1)
     ]
 
 
 def test_every_chart_is_valid_vega_lite(summaries: tuple[CellSummary, ...]) -> None:
     shown = points(summaries)
-    for plot in _PLOTS:
+    altair = pytest.importorskip("altair")
+    for plot in PLOTS:
         assert plot.drawable(shown)
-        charts.CHARTS[plot.name](shown).to_dict(validate=True)  # raises where the schema forbids something
+        altair.LayerChart.from_json(plot.draw(shown), validate=True)  # raises where the schema forbids something
     section = plots(cells(summaries))
     assert section is not None
-    names = [plot.name for plot in _PLOTS]
-    assert sorted(names) == sorted(charts.CHARTS), "each is shown once"
+    assert len({plot.name for plot in PLOTS}) == len(PLOTS)
 
 
 def test_the_front_is_what_no_other_network_beats(summaries: tuple[CellSummary, ...]) -> None:
@@ -95,7 +105,10 @@ def test_the_front_is_what_no_other_network_beats(summaries: tuple[CellSummary, 
         )
     }
     assert front == {"mobilenet_v2", "densenet121", "resnet50"}
-    named = texts(charts.accuracy_over_latency(points(summaries)), cells(summaries))
+    spec = spec_of("accuracy-over-latency", points(summaries))
+    (called,) = (step for step in spec["transform"] if step.get("as") == "called")
+    called["calculate"] = "datum.on_front && datum.setting === 'fp32' ? datum.network : ''"
+    named = texts(spec, cells(summaries))
     assert front == {text for text in named if text in NETWORKS}
     assert "inference, batch size 1, NVIDIA H200" in named
 
@@ -106,12 +119,12 @@ def test_the_rate_is_compared_at_the_largest_batch_that_most_ran(summaries: tupl
         for one in summaries
         if one.variant == "resnet18" and one.setting == "fp32" and one.batch_size == 8
     )
-    named = texts(charts.accuracy_over_throughput(points((*summaries, *few))), cells((*summaries, *few)))
+    named = texts(spec_of("accuracy-over-throughput", points((*summaries, *few))), cells((*summaries, *few)))
     assert "inference, batch size 8, NVIDIA H200" in named
 
 
 def test_a_filtered_chart_chooses_anew(summaries: tuple[CellSummary, ...]) -> None:
-    chart = charts.accuracy_over_latency(points(summaries))
+    chart = spec_of("accuracy-over-latency", points(summaries))
     data = cells(summaries)
     phase, batch = data.columns.index("phase"), data.columns.index("batch")
     training = msgspec.structs.replace(
@@ -131,7 +144,7 @@ def test_gains_are_bars_from_one_in_the_order_of_their_best(summaries: tuple[Cel
     assert gains["fp32", "vgg16"] is None
     bars = [
         item
-        for item in drawn(charts.gains(points(summaries)), cells(summaries))
+        for item in scene(spec_of("gains", points(summaries)), cells(summaries))
         if item["set"] == "shown_marks" and item["mark"] == "rect"
     ]
     bars = [item for item in bars if "width" in item and "items" not in item]
@@ -140,10 +153,10 @@ def test_gains_are_bars_from_one_in_the_order_of_their_best(summaries: tuple[Cel
 
 def test_training_memory_is_bars_where_there_is_one_batch_size(summaries: tuple[CellSummary, ...]) -> None:
     one_size = tuple(one for one in summaries if one.batch_size == 1)
-    kinds = [layer["mark"]["type"] for layer in charts.training_memory(points(one_size)).to_dict()["layer"]]
+    kinds = [layer["mark"]["type"] for layer in spec_of("training-memory", points(one_size))["layer"]]
     assert kinds == ["bar", "text"]
-    kinds = [layer["mark"]["type"] for layer in charts.training_memory(points(summaries)).to_dict()["layer"]]
-    assert kinds == ["line", "point", "text"]
+    kinds = [layer["mark"]["type"] for layer in spec_of("training-memory", points(summaries))["layer"]]
+    assert kinds == ["line", "point", "text", "text"]
 
 
 def test_failed_and_invalid_cells_are_not_drawn_but_can_be_filtered_for() -> None:
@@ -256,8 +269,116 @@ def test_specs_name_their_data_and_hold_none_of_it(summaries: tuple[CellSummary,
 def test_axes_of_batch_sizes_need_two_of_them() -> None:
     rows = make_rows(make_suite(rounds=1, twin=None, axes=Axes(batch_size=(8,), phase=("inference",))))
     shown = points(points_of(*rows))
-    drawable = {plot.name for plot in _PLOTS if plot.drawable(shown)}
+    drawable = {plot.name for plot in PLOTS if plot.drawable(shown)}
     assert "throughput-over-batch" not in drawable
     assert "accuracy-over-throughput" not in drawable
     assert "training-memory" not in drawable
     assert "accuracy-over-latency" in drawable
+
+
+def many(count: int) -> tuple[CellSummary, ...]:
+    """Networks under one setting, all but three in a cloud behind the front, some of them suspect."""
+    found = []
+    for place in range(count):
+        ahead = place < 3
+        found.append(
+            make_record(
+                cell_id=f"n{place}",
+                variant=f"network_{place}",
+                latency_median_s=0.01 * (1 + place if ahead else 3.3 + (place * 7 % count) / count),
+                latency_ci_low_s=None,
+                latency_ci_high_s=None,
+                top1=75.0 + place if ahead else 74 + (place * 5 % count) / count,
+                verdict="suspect" if place % 4 == 3 else "ok",
+                reasons=("contended",) if place % 4 == 3 else (),
+            )
+        )
+    return points_of(*found)
+
+
+def named_boxes(marks: list[dict[str, Any]]) -> dict[str, tuple[float, float, float, float]]:
+    """Where each name lies, by a width that its letters cannot be below (Helvetica's narrowest, digits and all)."""
+    boxes = {}
+    for item in marks:
+        if item["set"] == f"{NAMES}_marks" and item.get("opacity", 1) and item.get("text"):
+            width, x, y = 4.5 * len(item["text"]), item["x"], item["y"]
+            left = {"left": x, "right": x - width}.get(item.get("align", "left"), x - width / 2)
+            top = {"top": y, "bottom": y - 9}.get(item.get("baseline", "alphabetic"), y - 4.5)
+            boxes[item["text"]] = (left, top, left + width, top + 9)
+    return boxes
+
+
+@pytest.mark.parametrize("width", [330, 680])
+def test_names_lie_on_no_other_and_on_no_point_and_those_of_the_front_come_first(width: int) -> None:
+    found = many(60)
+    marks = scene(spec_of("accuracy-over-latency", points(found)), cells(found), width)
+    boxes = named_boxes(marks)
+    assert {"network_0", "network_1", "network_2"} <= boxes.keys()
+    assert 10 < len(boxes) < 60, "not all have room, and many do"
+    dots = [
+        (item["x"], item["y"]) for item in marks if item["set"] == "shown_marks" and "x" in item and "items" not in item
+    ]
+    assert len(dots) == 60
+    for name, (left, top, right, bottom) in boxes.items():
+        assert not [
+            other
+            for other, box in boxes.items()
+            if other != name and left < box[2] and box[0] < right and top < box[3] and box[1] < bottom
+        ]
+        assert not [dot for dot in dots if left < dot[0] < right and top < dot[1] < bottom]
+
+
+def test_only_the_networks_that_are_asked_for_are_named() -> None:
+    found = many(20)
+    data = plotted(found, {}, label=("network_1*", "network_5"))
+    assert data is not None
+    place = data.columns.index("named")
+    wanted = {str(row[0]) for row in data.rows if row[place]}
+    assert wanted == {"network_1", "network_5", *(f"network_{number}" for number in range(10, 20))}
+    boxes = named_boxes(scene(spec_of("latency-over-macs", points(found)), data))
+    assert boxes.keys() <= wanted
+    assert "network_5" in boxes
+
+
+def test_suspect_points_are_hollow_and_the_plot_says_so() -> None:
+    found = many(20)
+    spec = spec_of("accuracy-over-latency", points(found))
+    marks = [item for item in scene(spec, cells(found)) if item["set"] == "shown_marks" and "shape" in item]
+    opacities = [item.get("fillOpacity", 1) for item in marks]
+    assert (opacities.count(0), len(opacities)) == (5, 20)
+    assert all(opacity > 0.5 for opacity in opacities if opacity)
+    assert any("(hollow: suspect)" in text for text in texts(spec, cells(found)))
+    fine = tuple(one for one in found if one.verdict == "ok")
+    assert not any("hollow" in text for text in texts(spec, cells(fine)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1, 1.9), (0.75, 1.9), (21, 49), (22, 90), (7, 120), (0.3, 300), (1, 10_000), (0.01, 50_000)]
+)
+def test_a_logarithmic_axis_has_readable_figures(low: float, high: float) -> None:
+    rows = {"values": [{"x": low}, {"x": high}]}
+    spec = {"data": rows, "width": 600, **layer("point", {"x": number("x", **log_axis("x"))})}
+    labels = [
+        item["text"]
+        for item in scene_of(spec)
+        if item["role"] == "axis-label" and item.get("text") and item.get("opacity", 1)
+    ]
+    values = [float(text.replace(",", "")) for text in labels]
+    assert 3 <= len(values) <= 12
+    assert values == sorted(values)
+    assert values[0] < low * 5.1
+    assert values[-1] > high / 5.1
+    assert not any("^" in text or "e" in text for text in labels)
+
+
+def test_pictures_are_stored_as_they_are_asked_for(summaries: tuple[CellSummary, ...], tmp_path: Path) -> None:
+    data = cells(summaries)
+    section = plots(data)
+    assert section is not None
+    report = Report(title="", lead=section.blocks[1:2], sections=(), dataset=data)
+    assert draw(report, tmp_path, ("svg", "png", "pdf"))
+    content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    begins = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}
+    assert content.keys() == {f"accuracy-over-latency.{kind}" for kind in begins}
+    assert all(content[f"accuracy-over-latency.{kind}"].startswith(start) for kind, start in begins.items())
+    assert b"resnet50" in content["accuracy-over-latency.svg"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from html import unescape
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-import archbench.rendering
 from archbench.model.cell import Cell, Network
 from archbench.model.profile import (
     CATEGORIES,
@@ -32,8 +31,8 @@ from archbench.model.profile import (
 )
 from archbench.rendering import profile_charts
 from archbench.rendering.content import Picture, every
-from archbench.rendering.drawing import drawn
-from archbench.rendering.html import render_html
+from archbench.rendering.drawing import compiled, drawn
+from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.markdown import render_markdown
 from archbench.rendering.profile_findings import findings, of_ceiling
 from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
@@ -180,7 +179,7 @@ def profile(**overrides: Any) -> Profile:
 
 def test_every_picture_draws_and_every_section_is_there() -> None:
     report = profile_report(profile())
-    drawings = dict(drawn(report))
+    drawings = {name: drawn(vega).decode() for name, vega in compiled(report)}
     assert set(drawings) == {"stages", "modules", "roofline", "memory", "saved", "gradients"}
     assert all(svg.startswith("<svg") for svg in drawings.values())
     assert "peak 110 MiB" in drawings["memory"]
@@ -311,16 +310,27 @@ def test_modules_lie_within_their_parents_and_parts_beside_the_network() -> None
 
 
 def test_names_under_the_roofline_keep_apart() -> None:
-    spec = json.loads(profile_charts.roofline(profile().roofline).to_json())  # type: ignore[arg-type]
-    names = [layer["mark"] for layer in spec["layer"] if layer["mark"]["type"] == "text"][2:]
-    places = {(mark["align"], mark.get("dx"), mark.get("dy")) for mark in names}
-    assert len(places) == 3, "three points on one spot: their names stand on three sides"
+    (vega,) = (vega for name, vega in compiled(profile_report(profile())) if name == "roofline")
+    (names,) = (mark for mark in vega["marks"] if mark.get("name") == "names_marks")
+    assert names["transform"][0]["type"] == "label"
+    named = {point.name for point in profile().roofline.points}  # type: ignore[union-attr]
+    found = re.findall(r"<text [^>]*?translate\(([^)]*)\)[^>]*>([^<]*)</text>", drawn(vega).decode())
+    places = [place for place, text in found if text in named]
+    assert len(set(places)) == len(places) >= 3, "three points on one spot: their names stand on three sides"
+
+
+def test_every_picture_is_valid_vega_lite() -> None:
+    altair = pytest.importorskip("altair")
+    for picture in every(Picture, profile_report(profile()).blocks):
+        altair.LayerChart.from_json(picture.spec, validate=True)  # raises where the schema forbids something
 
 
 def test_without_the_plotting_library_a_profile_says_what_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "altair", None)
-    monkeypatch.delitem(sys.modules, "archbench.rendering.profile_charts")
-    monkeypatch.delattr(archbench.rendering, "profile_charts")
-    page = render_html(profile_report(profile()))
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    load_scripts.cache_clear()
+    try:
+        page = render_html(profile_report(profile()))
+    finally:
+        load_scripts.cache_clear()
     assert "pip install 'archbench[plots]'" in unescape(page)
-    assert "<figure" not in page
+    assert 'application/json" class="spec' not in page

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import make_record, make_run
+from builders import make_record, make_rows, make_run, make_suite
 
 from archbench.cli import main
 
@@ -67,3 +67,49 @@ def test_a_damaged_cell_is_named_on_stderr_without_a_traceback(tmp_path: Path) -
     assert victim.name in done.stderr
     assert "Traceback" not in done.stderr
     assert all("damaged (cut off?)" in line for line in done.stderr.splitlines())
+
+
+def test_only_and_table_narrow_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = make_suite(rounds=1, twin=None)
+    run = make_run(tmp_path, list(make_rows(suite)), suite=suite, timings=False)
+    assert report(run, "--only", "vgg*", "--out", "-") == 0
+    shown = capsys.readouterr().out
+    assert "Only `vgg*` of the run." in shown
+    assert "archbench run suite.yaml --device cpu --only 'vgg*'" in shown
+    assert "vgg16" in shown
+    assert "| resnet50" not in shown
+    assert report(run, "--only", "vgg*", "--format", "latex", "--table", "networks", "--out", "-") == 0
+    latex = capsys.readouterr().out
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 1
+    assert latex.count("vgg16 &") == 1
+    assert r"\caption{The networks}" in latex
+    assert report(run, "--only", "vgg16@batch_size=8", "--table", "inference", "--out", "-") == 0
+    rows = [line.split(" | ")[2] for line in capsys.readouterr().out.splitlines() if line.startswith("| vgg16")]
+    assert set(rows) == {"8"}
+    for words, message in (
+        (("--only", "vg16"), "matches no cell of the suite; did you mean vgg16"),
+        (("--table", "weather"), "--table weather: no such table; there are "),
+        (("--plots", "gif"), "--plots gif: no such format, known: svg, png, pdf"),
+        (("--plots", "png", "--out", "-"), "--plots needs a place to lie beside"),
+    ):
+        assert report(run, *words) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_plots_are_stored_beside_any_format_and_name_the_networks_that_were_asked_for(tmp_path: Path) -> None:
+    suite = make_suite(rounds=1, twin=None)
+    run = make_run(tmp_path, list(make_rows(suite)), suite=suite, timings=False)
+    assert (
+        report(run, "--format", "latex", "--plots", "svg,pdf", "--label", "resnet*", "--out", tmp_path / "paper.tex")
+        == 0
+    )
+    folder = tmp_path / "paper_plots"
+    kinds: dict[str, set[str]] = {path.stem: set() for path in folder.iterdir()}
+    for path in folder.iterdir():
+        kinds[path.stem].add(path.suffix)
+    assert all(found == {".svg", ".pdf"} for found in kinds.values())
+    hero = (folder / "accuracy-over-latency.svg").read_text()
+    assert ">resnet50<" in hero
+    assert ">vgg16<" not in hero

@@ -139,7 +139,7 @@ class Plot {
     this.result = null;
     this.stale = true;
     this.visible = false;
-    // A plot is drawn when it comes near the screen; one behind a closed line never does until that is opened.
+    // A plot is drawn when it comes near the screen or is printed; one behind a closed line when that is opened.
     new IntersectionObserver((entries) => {
       this.visible = entries.at(-1).isIntersecting;
       this.refresh();
@@ -172,6 +172,7 @@ class Plot {
         actions: { export: true, source: false, compiled: false, editor: false },
         downloadFileName: this.figure.id,
         logLevel: 1,
+        patch: placeNames,
       });
     }
     this.canvas.classList.add("drawn");
@@ -180,7 +181,7 @@ class Plot {
 
   marks() {
     try {
-      return this.result.view.data(shared.layer).map((item) => item.datum);
+      return this.result.view.data(shared.layers.shown).map((item) => item.datum);
     } catch {
       return []; // a picture that names no such layer
     }
@@ -206,6 +207,11 @@ class Plot {
   }
 }
 
+function placeNames(vega) { // which Vega can, and Vega-Lite has no word for
+  for (const mark of vega.marks) if (mark.name === shared.layers.names) mark.transform = [shared.placed];
+  return vega;
+}
+
 function themeConfig(width) {
   const config = structuredClone(shared.themes[isDark() ? "dark" : "light"]);
   config.aria = false; // the plot as a whole has a label, and its figures a table: not every point needs its own
@@ -216,7 +222,8 @@ function themeConfig(width) {
 // --- light and dark -----------------------------------------------------------------------------------------------
 
 const prefersDark = window.matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
+let printing = false; // on white paper
+const isDark = () => !printing && (document.documentElement.dataset.theme ?? (prefersDark.matches ? "dark" : "light")) === "dark";
 
 function setUpTheme(plots) {
   const button = document.getElementById("theme");
@@ -232,6 +239,24 @@ function setUpTheme(plots) {
   });
   prefersDark.addEventListener("change", () => { say(); plots.forEach((plot) => plot.restyle()); });
   say();
+}
+
+// --- paper --------------------------------------------------------------------------------------------------------
+
+function setUpPrinting(plots) { // everything that a click would show, in dark ink
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    const dark = isDark();
+    printing = true;
+    opened = [...document.querySelectorAll("main details:not([open], .figures, .canvas details, #filter details)")];
+    for (const fold of opened) fold.open = true;
+    for (const plot of plots) { plot.visible = true; if (dark) plot.restyle(); else plot.refresh(); }
+  });
+  window.addEventListener("afterprint", () => {
+    printing = false;
+    for (const fold of opened) fold.open = false;
+    if (isDark()) plots.forEach((plot) => plot.restyle());
+  });
 }
 
 // --- the filter ---------------------------------------------------------------------------------------------------
@@ -301,6 +326,6 @@ function menu(facet, apply) {
 
 const tables = [...document.querySelectorAll("div.table")].map((holder) => new LongTable(holder));
 const plots = window.vegaEmbed === undefined ? [] : [...document.querySelectorAll("figure.plot")].map((figure) => new Plot(figure));
-if (window.vegaEmbed === undefined) document.querySelectorAll("figure.plot .canvas, figure.plot .figures").forEach((part) => part.remove());
 setUpTheme(plots);
+setUpPrinting(plots);
 setUpFilter(tables, plots);
