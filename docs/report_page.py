@@ -34,8 +34,8 @@ killed has a report of what is done. `--format html` makes one page to open from
 pointer, filters and tables that sort; `--format latex` the tables alone, for a paper; `--out` another place, `-` the
 screen. Damaged files are named in a warning and left out.
 
-`--only 'resnet*'` shows the cells that match, `--table matrix` the tables of that caption alone, `--label 'resnet*'` says
-which networks plots name (else all that have room), and `--plots png,pdf` stores the plots as such files, too.
+`--only 'resnet*'` shows the cells that match, `--table matrix` the tables of that caption alone, `--label 'resnet*'`
+says which networks plots name (else all that have room), `--plots png,pdf` stores the plots as such files, too.
 
 ## The first lines
 
