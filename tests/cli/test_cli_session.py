@@ -96,7 +96,7 @@ def test_what_is_the_users_to_mend_comes_before_what_the_machine_lacks(findings,
 def test_a_run_without_a_valid_row_exits_with_3(findings, tmp_path, monkeypatch, capsys, outcomes, code):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ARCHBENCH_FORCE", raising=False)
-    (tmp_path / "two.yaml").write_text("suite: two\narchitectures: lenet5\naxes: {batch_size: [1, 2]}\n")
+    (tmp_path / "two.yaml").write_text("suite: two\nrounds: 1\narchitectures: lenet5\naxes: {batch_size: [1, 2]}\n")
     suite, text = read_suite("two.yaml")
     store = RunStore.create(tmp_path / "run", suite, collect_environment("cpu"), text)
     for cell, outcome in zip(make_plan(suite, "cpu").cells, outcomes, strict=True):
