@@ -31,6 +31,10 @@ class FreshProcessError(RuntimeError):
     """A fresh process raised, or died, before it could answer. The message is one line."""
 
 
+class DiedError(FreshProcessError):
+    """A fresh process died before it could answer: so will any other that does the same."""
+
+
 class TooLongError(FreshProcessError):
     """A fresh process was ended since it took longer than it was given."""
 
@@ -107,7 +111,7 @@ def _answer(deadline_s: float | None, asked: bytes) -> bytes:
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if in_time:
-        error = FreshProcessError(f"the fresh process ended with {code} and without an answer")
+        error = DiedError(f"the fresh process ended with {code} and without an answer")
     else:
         error = TooLongError(f"not done within {deadline_s:g} s")
     return said or pickle.dumps(_Raised(error))

@@ -6,6 +6,7 @@ Compared are cells of one run that differ in nothing but their toggles: same net
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,8 @@ _BLOCK = 256
 _MOST_NAMED = 200
 """Flips of one comparison that are named; all are counted."""
 NEVER = math.inf
+_MOST = math.log(sys.float_info.max) - 1
+"""Above this log a ratio is no float any more."""
 Alike = dict[Toggles, CellSummary]
 """Cells of one network, phase, batch and image size, by their toggles."""
 Measure = Literal["latency", "throughput"]
@@ -183,11 +186,15 @@ def _gain(base: Estimate, head: Estimate) -> Gain | None:
     if not (base.evidence and head.evidence and base.value and head.value):
         return None
     larger, smaller = (head, base) if base.column == "rank_throughput_img_s" else (base, head)
-    ratio = (larger.value or 0.0) / (smaller.value or 1.0)
+    log = math.log(larger.value or 1.0) - math.log(smaller.value or 1.0)
     if not (base.half and head.half):
-        return Gain(ratio=ratio)
+        return Gain(ratio=_ratio(log))
     half = math.hypot(base.half, head.half)
-    return Gain(ratio=ratio, low=ratio * math.exp(-half), high=ratio * math.exp(half))
+    return Gain(ratio=_ratio(log), low=_ratio(log - half), high=_ratio(log + half))
+
+
+def _ratio(log: float) -> float:
+    return math.exp(min(log, _MOST))
 
 
 class Images(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from archbench.analyze.counts import count
-from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, FreshProcessError, FreshProcesses
+from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, DiedError, FreshProcessError, FreshProcesses
 from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
@@ -123,6 +123,8 @@ class GroupContext:
             return self.task.carried.counts
         try:
             return self._apart(COUNTING_S, count, self._network, allow_code=self.task.allow_code)
+        except DiedError:  # here it dies, too, and whoever waits for this process tells how
+            return count(self._network, allow_code=self.task.allow_code)
         except FreshProcessError as error:
             raise UsageError(f"{self._network.label}: cannot be counted: {error}") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -17,9 +15,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from workflow_steps import ROOT
 
 import archbench
+from archbench.cli import app
 from archbench.rendering import write_reports
 
 GPU = ROOT / "tests" / "gpu"
@@ -227,8 +227,7 @@ def test_the_options_and_files_that_it_gives_exist(session):
                 assert (ROOT / word).exists(), word
         if "archbench" in words:
             name = words[words.index("archbench") + 1]
-            command = importlib.import_module(f"archbench.cli.{name}_command").command
-            known = inspect.signature(command).parameters
+            known = {parameter.name for parameter in get_command(app).commands[name].params}  # type: ignore[attr-defined]
             for option in re.findall(r"--([a-z-]+)", step.command):
                 assert option.replace("-", "_") in known, f"{name} has no --{option}"
 

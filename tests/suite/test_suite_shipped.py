@@ -120,6 +120,7 @@ MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same
     "keras_2017": (1, 3),
     "quick_decision": (2, 13),
     "resolution": (2, 13),
+    "runtimes": (19, 8),
     "smoke": (1, 5),
     "teaching_blocks": (2, 3),
     "train_memory": (2, 7),
