@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -60,8 +61,8 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     judged = []
     for run_id, canary, clock, verdict, codes in known:
         run = seen[run_id]
-        speed = None if canary is None else canary / median(run.canaries)
-        paced = None if speed is None or not clock else speed * clock / median(run.clocks)
+        speed = None if canary is None else canary / run.usual_canary
+        paced = None if speed is None or not clock else speed * clock / run.usual_clock
         capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)
         if OLD_CANARY in codes:
             judged.append(structs.replace(_judgement(speed, verdict, codes, DISTURBED - 1), speed_index=None))
@@ -85,6 +86,15 @@ class _Run:
         if clock:
             self.clocks.append(clock)
         self.capped |= capped
+
+    @cached_property
+    def usual_canary(self) -> float:
+        """The median, once all rows are in; likewise of clocks."""
+        return median(self.canaries)
+
+    @cached_property
+    def usual_clock(self) -> float:
+        return median(self.clocks)
 
 
 def _judgement(speed: float | None, verdict: Verdict | None, reasons: tuple[str, ...], limit: float) -> Judgement:

@@ -64,23 +64,23 @@ def pooled(variances: ArrayLike, freedoms: ArrayLike, freedom: float | None = No
     return Pool(variance=_scale(s2, d, prior), freedom=known, prior=prior)
 
 
-def joined(own: Pool | None, earlier: Sequence[Pool]) -> Pool | None:
-    """`own` moderated towards what earlier pools of the same kind showed; `None` where there is none at all.
+def joined(found: Pool | None, earlier: Sequence[Pool]) -> Pool | None:
+    """`found` moderated towards what earlier pools of the same kind showed; `None` where there is none at all.
 
     Pools differ as things do, so that the same is done once more, one level up. Earlier ones never count for more
     degrees of freedom than they have.
     """
     if not earlier:
-        return own
-    every = [*earlier, own] if own else earlier
+        return found
+    every = [*earlier, found] if found else earlier
     typical = pooled([one.variance for one in every], [one.freedom for one in every])
     assert typical is not None, "every pool has degrees of freedom"
     prior = typical.prior if len(every) >= FEWEST_VARIANCES else UNKNOWN_PRIOR
     prior = min(prior, sum(one.freedom for one in earlier))
-    if own is None:
+    if found is None:
         return Pool(variance=typical.variance, freedom=prior, prior=min(one.prior for one in earlier))
-    variance = (prior * typical.variance + own.freedom * own.variance) / (prior + own.freedom)
-    return Pool(variance=variance, freedom=prior + own.freedom, prior=own.prior)
+    variance = (prior * typical.variance + found.freedom * found.variance) / (prior + found.freedom)
+    return Pool(variance=variance, freedom=prior + found.freedom, prior=found.prior)
 
 
 def moderated(pool: Pool, variances: ArrayLike, freedoms: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -105,9 +105,10 @@ def test_hostile_words_end_in_a_line(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @given(number=st.integers(0, len(COMMANDS) - 1), word=st.text(max_size=60))
 @example(number=10, word=NESTED)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_word_ends_in_a_line(number: int, word: str, run: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("any"))

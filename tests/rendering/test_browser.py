@@ -59,6 +59,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         device="cuda",
         hardware_class="NVIDIA H200",
         top1=90.0,
+        accuracy_dataset="ImageNet",
     )
     rows = [*make_rows(suite, environment), hostile]
     run = make_run(tmp_path_factory.mktemp("browser"), rows, suite=suite, environment=environment, timings=False)
