@@ -25,6 +25,7 @@ templates_path: list[str] = []
 html_static_path: list[str] = []
 nitpick_ignore_regex = [
     ("py:.*", r"(os|pathlib|pd|pandas|collections|msgspec|torch)\..*"),
-    ("py:class", "OneOrMore|PathOrText|Network|_T|Record|Environment|Plan|Picked|Comparison|Profile|Shown|Path"),
+    ("py:class", "OneOrMore|PathOrText|Network|_T|Record|Environment|Plan|Path"),
+    ("py:class", "Picked|Comparison|Duel|Profile|Session|Shown"),
 ]
 """Names of other projects, whose pages are elsewhere (building asks nothing of the network); types without a page."""
