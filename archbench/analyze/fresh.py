@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from archbench.model.errors import ArchbenchError, in_one_line
 
-COUNTING_S, PREDICTING_S = 60.0, 5.0
+COUNTING_S, PREDICTING_S = 60.0, 15.0
 """What a user's network is given for one image, and for the probe of its memory. The usual ones take a second."""
 
 P = ParamSpec("P")

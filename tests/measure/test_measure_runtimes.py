@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 import pytest
 import torch
@@ -106,8 +108,10 @@ def test_openvino_says_which_operator_it_lacks(tmp_path):
         def forward(self, images):
             return nn.functional.avg_pool2d(images, 2, divisor_override=1)
 
+    level = logging.getLogger().level
     with pytest.raises(UnsupportedError, match="divisor_override"), torch.inference_mode():
         prepared("openvino", Sums(), tmp_path)(torch.ones(1, 3, 4, 4))
+    assert logging.getLogger().level == level, "the converter leaves the root logger as it set it for itself"
 
 
 def test_what_a_runtime_cannot_be_asked_for_is_known_before_anything_runs(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,15 @@ def prepare(module: nn.Module, example: Tensor, *, precision: Precision, threads
     path = folder / "model.xml"
     if not path.exists():
         program = torch.export.export(module, (example,))
+        root = logging.getLogger()
+        level, filters = root.level, root.filters.copy()
         try:
             model = openvino.convert_model(program)
         except Exception as error:
             raise UnsupportedError(_cause(str(error))) from error
+        finally:  # the converter sets them, and leaves them so where it fails
+            root.setLevel(level)
+            root.filters = filters
         openvino.save_model(model, path, compress_to_fp16=False)
     hint = HINTS[precision]
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
