@@ -18,8 +18,8 @@ from archbench.model.errors import UnsupportedError
 from archbench.model.runtimes import RUNTIMES, refusal
 from archbench.suite.cells import parse_cell
 
-QUICK = "openvino"
-ALL = (QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in ("onnxruntime", "aot-inductor")))
+# They leave threads and settings of their libraries in the process: away from the quick tests, which share theirs.
+ALL = tuple(pytest.param(name, marks=pytest.mark.slow) for name in RUNTIMES)
 
 
 class Branches(nn.Module):
@@ -79,6 +79,7 @@ def test_a_second_process_takes_the_artifact_and_needs_no_network(name, tmp_path
         torch.testing.assert_close(one, wanted)
 
 
+@pytest.mark.slow
 def test_bf16_is_read_back_and_rounds(tmp_path):
     module, images = Branches().eval(), torch.randn(2, 3, 8, 8)
     call = prepared("openvino", module, tmp_path, "amp-bf16")
@@ -101,6 +102,7 @@ def test_a_network_that_cannot_be_exported_is_unsupported_in_one_line(name, tmp_
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_openvino_says_which_operator_it_lacks(tmp_path):
     """Sums over windows: an average whose divisor is set, which its frontend does not know."""
 
@@ -144,6 +146,7 @@ def test_cells_keep_the_ids_that_they_had_before_there_were_runtimes():
     assert Toggles(runtime="openvino").less_one() == [PLAIN]
 
 
+@pytest.mark.slow
 def test_every_runtime_has_a_file():
     for name in RUNTIMES:
         assert __import__("archbench.measure.runtimes", fromlist=["load"]).load(name).__name__ == "prepare"
