@@ -6,10 +6,13 @@ process is set aside while the measuring one is still untouched, and forked each
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
 import signal
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -22,6 +25,11 @@ from archbench.model.errors import ArchbenchError, in_one_line
 
 COUNTING_S, PREDICTING_S = 60.0, 15.0
 """What a user's network is given for one image, and for the probe of its memory. The usual ones take a second."""
+
+_FORKED_TOO_LATE = "Unable to handle autograd's threading in combination with fork"
+"""What torch says in a process that was forked from one where a backward pass had run, as in a notebook."""
+_IMPORTS_S = 60.0
+"""For a new interpreter to import torch."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,8 +76,11 @@ class FreshProcesses:
     ) -> T:
         """The same, ended after so many seconds: then raises `TooLongError`."""
         try:
-            self._line.send((deadline_s, pickle.dumps((function, arguments, options))))
+            asked = pickle.dumps((function, arguments, options))
+            self._line.send((deadline_s, asked))
             answer = pickle.loads(self._line.recv_bytes())
+            if isinstance(answer, _Raised) and _FORKED_TOO_LATE in str(answer.error):
+                answer = pickle.loads(_answer_of_an_interpreter(deadline_s, asked))
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise FreshProcessError(f"the process set aside has died ({error})") from None
         if isinstance(answer, _Raised):
@@ -115,6 +126,32 @@ def _answer(deadline_s: float | None, asked: bytes) -> bytes:
     else:
         error = TooLongError(f"not done within {deadline_s:g} s")
     return said or pickle.dumps(_Raised(error))
+
+
+def _answer_of_an_interpreter(deadline_s: float | None, asked: bytes) -> bytes:
+    """The same, of an interpreter of its own: seconds later, and free of everything that was done in this one."""
+    reading, writing = os.pipe()
+    code = f"import sys; sys.path[:] = {sys.path!r}; from archbench.analyze.fresh import answer; answer({writing})"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, pass_fds=[writing]) as process:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as back:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(asked)
+            if not select.select([back], [], [], None if deadline_s is None else deadline_s + _IMPORTS_S)[0]:
+                process.kill()
+                return pickle.dumps(_Raised(TooLongError(f"not done within {deadline_s:g} s")))
+            said = back.read()
+    return said or pickle.dumps(_Raised(DiedError(f"the fresh process ended with {process.returncode}")))
+
+
+def answer(line: int) -> None:
+    """What an interpreter made for one question does: read it from standard input, and write to a descriptor."""
+    import torch  # noqa: F401 - first, as in every process that measures
+
+    done = pickle.dumps(_call(*pickle.load(sys.stdin.buffer)))
+    with os.fdopen(line, "wb") as back:
+        back.write(done)
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:

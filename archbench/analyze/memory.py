@@ -75,22 +75,16 @@ def predict(
         ) from error
 
 
-def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel | None:
-    """The memory model of a cell's network under its toggles, for any batch size; `None` where its step needs data.
-
-    Raises `UsageError` where there is no such network.
-    """
-    try:
-        return predict(
-            cell.network,
-            cell.phase,
-            cell.precision,
-            memory_format=cell.memory_format,
-            device=cell.device,
-            allow_code=allow_code,
-        )
-    except UnfitError:
-        return None
+def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel:
+    """`predict` of a cell's network under its toggles, for any batch size; errors as there."""
+    return predict(
+        cell.network,
+        cell.phase,
+        cell.precision,
+        memory_format=cell.memory_format,
+        device=cell.device,
+        allow_code=allow_code,
+    )
 
 
 def predict_module(

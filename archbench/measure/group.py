@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import ParamSpec, TypeVar
 
@@ -30,7 +31,7 @@ from archbench.model.axes import Precision
 from archbench.model.cell import Cell
 from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.environment import Calibration
-from archbench.model.errors import UsageError
+from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import Task
 from archbench.model.record import Facts
 
@@ -131,11 +132,10 @@ class GroupContext:
     def memory_model(self, cell: Cell) -> MemoryModel | None:
         """Predicted memory at any batch size; `None` where the network's step cannot run without data."""
         if cell.group_id not in self._memory:
-            try:
+            self._memory[cell.group_id] = None
+            with suppress(FreshProcessError, UnfitError):
                 model = self._apart(PREDICTING_S, predict_cell, cell, allow_code=self.task.allow_code)
-            except FreshProcessError:
-                model = None
-            self._memory[cell.group_id] = model
+                self._memory[cell.group_id] = model
         return self._memory[cell.group_id]
 
     def _apart(self, deadline_s: float, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

@@ -200,8 +200,9 @@ class _Run:
     def _refuse_if_too_large(self) -> MemoryModel | None:
         """The predicted memory, where it can be predicted; raises `UnfitError` where the device has not so much."""
         cell = self._cell
-        model = predict_cell(cell, allow_code=self._request.allow_code)
-        if model is None:
+        try:
+            model = predict_cell(cell, allow_code=self._request.allow_code)
+        except UnfitError:
             return None  # its step looks at values: to be found out by running it
         need = model.peak_bytes(cell.batch_size, batches_held=RING)
         free = self._free_bytes()

@@ -65,3 +65,9 @@ def test_no_network_of_the_catalogue_is_a_lower_bound() -> None:
     from archbench.catalog import counted_by_label
 
     assert not [label for label, one in counted_by_label().items() if one.counts.unknown_products]
+
+
+def test_memory_of_training_is_known_where_a_backward_pass_has_run_before() -> None:
+    """As in a notebook: after it, autograd refuses to work in processes that are forked."""
+    torch.ones(1, requires_grad=True).sum().backward()
+    assert shown(operator_networks.Vector).predicted_training_peak_bytes is not None
