@@ -133,11 +133,11 @@ class RunProgress(_Progress):
 
     def ended(self, took_s: float) -> Session:
         """Say what it took beside what was expected, in seconds from the call to its report."""
-        expected, cells = self._expected, len(self._expected.visits)
+        expected, measurements = self._expected, len(self._expected.visits)
         by = f"predicted {duration(expected.total)} by {expected.basis}"
-        self._say(f"archbench: {counted(cells, 'cell')} took {duration(took_s)}; {by}")
+        self._say(f"archbench: {counted(measurements, 'measurement')} took {duration(took_s)}; {by}")
         return Session(
-            cells=cells,
+            measurements=measurements,
             predicted_s=round(expected.total, 1),
             predicted_from=expected.basis,
             took_s=round(took_s, 1),
@@ -160,9 +160,9 @@ def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: S
     if total and not left:
         yield f"archbench: {run} is complete; --fresh measures anew"
     elif left < total:
-        yield f"archbench: resuming {run}: {total - left} of {total} cells are done"
+        yield f"archbench: resuming {run}: {total - left} of {total} measurements are done"
     if left:
-        yield f"archbench: {counted(left, 'cell')}, {expected.in_words}"
+        yield f"archbench: {counted(left, 'measurement')}, {expected.in_words}"
     if passed_over:
         yield f"archbench: older runs alike, left as they are: {', '.join(map(str, passed_over))}"
 

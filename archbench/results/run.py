@@ -65,7 +65,8 @@ _T = TypeVar("_T")
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One call that measured for a run, to its report: what was expected of it, and what it took."""
 
-    cells: int
+    measurements: int
+    """Cells, each as often as it was visited."""
     predicted_s: float
     predicted_from: str
     took_s: float

@@ -52,10 +52,10 @@ def test_a_log_has_a_plain_line_for_every_cell_with_its_number_its_figure_and_th
     said = capsys.readouterr().err
     assert not re.search(r"[\x00-\x09\x0b-\x1f━╸]", said)  # no control character, no piece of a bar
     lines = said.splitlines()
-    assert lines[0] == "archbench: 379 cells, about 13 min, by constants for 2 cores"
+    assert lines[0] == "archbench: 379 measurements, about 13 min, by constants for 2 cores"
     assert lines[1].startswith("[1/379] resnet50@batch_size=1: 23.2 ms · 43.5 img/s · ETA 12 min 4")  # 378 x 2 s + 5 s
     assert lines[-2] == "[379/379] resnet50@batch_size=1: 23.2 ms · 43.5 img/s"
-    assert lines[-1] == "archbench: 379 cells took 1 s; predicted 12 min 43 s by constants for 2 cores"
+    assert lines[-1] == "archbench: 379 measurements took 1 s; predicted 12 min 43 s by constants for 2 cores"
     assert len(lines) == 379 + 2
 
 
@@ -63,8 +63,8 @@ def test_what_was_done_before_is_counted_and_what_was_passed_over_is_named(capsy
     failed = make_record(status="oom", error_phase="latency", error_message="too large")
     measure([failed], 3, passed_over=[Path("results/x/old")])
     assert capsys.readouterr().err.splitlines()[:4] == [
-        "archbench: resuming results/x/y: 2 of 3 cells are done",
-        "archbench: 1 cell, about 13 min, by constants for 2 cores",
+        "archbench: resuming results/x/y: 2 of 3 measurements are done",
+        "archbench: 1 measurement, about 13 min, by constants for 2 cores",
         "archbench: older runs alike, left as they are: results/x/old",
         "[3/3] resnet50@batch_size=1: oom in latency: too large",
     ]
