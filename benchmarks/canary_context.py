@@ -13,8 +13,9 @@ import argparse
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from process_spread import once, step_of
@@ -34,10 +35,16 @@ def training_step(name: str) -> Callable[[], object]:
     return lambda: network(image).sum().backward()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=21)
-    rounds = parser.parse_args().rounds
+class Readings(NamedTuple):
+    """The canary after one thing, medians over the rounds."""
+
+    first_s: float
+    settled_s: float
+    times: float
+
+
+def readings(rounds: int) -> dict[str, Readings]:
+    """The canary after each of the contexts, which take turns in random order."""
     canary = Canary(torch.device("cpu"), HostClock())
     contexts: dict[str, Callable[[], object]] = {
         "the canary": canary.work,
@@ -61,12 +68,24 @@ def main() -> None:
 
             reading = settled(timed)
             found[name].append((times[0], reading, len(times)))
+    return {name: Readings(*map(median, zip(*found[name], strict=True))) for name in contexts}
+
+
+def apart(values: Iterable[float]) -> float:
+    """How far the largest is above the smallest, as a ratio less 1."""
+    least, *_, most = sorted(values)
+    return most / least - 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=21)
+    found = readings(parser.parse_args().rounds)
     print(f"{'after':20}{'first':>10}{'settled':>10}{'times':>8}")
-    columns = [[median(values) for values in zip(*found[name], strict=True)] for name in contexts]
-    for name, (first, reading, count) in zip(contexts, columns, strict=True):
-        print(f"{name:20}{1e3 * first:10.2f}{1e3 * reading:10.2f}{count:8.0f}")
-    apart = [100 * (max(column) / min(column) - 1) for column in list(zip(*columns, strict=True))[:2]]
-    print(f"{'largest / smallest':20}{apart[0]:9.0f}%{apart[1]:9.0f}%")
+    for name, one in found.items():
+        print(f"{name:20}{1e3 * one.first_s:10.2f}{1e3 * one.settled_s:10.2f}{one.times:8.0f}")
+    ranges = apart(one.first_s for one in found.values()), apart(one.settled_s for one in found.values())
+    print(f"{'largest / smallest':20}{ranges[0]:10.0%}{ranges[1]:10.0%}")
 
 
 if __name__ == "__main__":
