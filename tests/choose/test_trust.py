@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builders import make_record, make_run
+from msgspec import structs
 
 from archbench.choose.candidates import read_candidates
 from archbench.model.record import Record
@@ -49,6 +50,18 @@ def test_a_run_of_several_visits_says_from_where_on_networks_differ(tmp_path: Pa
         "Two networks that differ by more than 1.7 % differ; nearer ones may be equal. "
         "Known from 6 groups of cells that more than one process measured."
     )
+
+
+def test_a_machine_that_changes_its_speed_half_way_makes_nothing_less_sure(tmp_path: Path) -> None:
+    """All second visits take half as long again, and so does the canary beside them."""
+
+    def at(speed: float) -> list[Record]:
+        rows = [row for name in NAMES for row in measured(name, [0.01, 0.0101 * speed])]
+        return [structs.replace(row, canary_s=1e-3 * (speed if row.round else 1.0)) for row in rows]
+
+    steady, changing = statement(tmp_path / "steady", at(1.0)), statement(tmp_path / "changing", at(1.5))
+    assert steady == changing
+    assert "more than 1.7 % differ" in changing
 
 
 def test_a_cell_that_a_neighbour_sat_on_is_named_and_does_not_widen_the_others(tmp_path: Path) -> None:
