@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Run, compare, duel, gate, load, pick, plan, profile, report, run, show, summary
+    from archbench.api import Run, compare, load, pick, plan, report, run, summary
+    from archbench.gating import duel, gate
+    from archbench.known import show
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
+    from archbench.profiling import profile
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,7 +30,8 @@ __all__ = [
     "show",
     "summary",
 ]
-_ERRORS = frozenset({"FitnessWarning", "Interrupted", "UnfitError", "UsageError"})
+_HOMES = dict.fromkeys(("FitnessWarning", "Interrupted", "UnfitError", "UsageError"), "model.errors")
+_HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known"}
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +40,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'archbench' has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module("archbench.model.errors" if name in _ERRORS else "archbench.api"), name)
+    found = getattr(import_module(f"archbench.{_HOMES.get(name, 'api')}"), name)
     globals()[name] = found
     return found
 

@@ -21,12 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archbench.choose.pick import Picked
-    from archbench.comparison.duel import Duel
-    from archbench.known import Shown
     from archbench.model.cell import Plan
     from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
-    from archbench.model.profile import Profile
     from archbench.model.record import Record
     from archbench.results import Session
 
@@ -199,20 +196,20 @@ def run(
     """
     from archbench.pipeline import carry_out, prepare
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     job = prepare(
         what,
         axes,
         metrics=metrics,
         device=device,
-        only=_several(only),
+        only=several(only),
         rounds=rounds,
         static=static,
         allow_code=allow_code,
     )
     path, interrupted = carry_out(
         job,
-        out=_path(out),
+        out=as_path(out),
         fresh=fresh,
         retry_failed=retry_failed,
         retry_suspect=retry_suspect,
@@ -248,9 +245,9 @@ def plan(
     from archbench.pipeline import read_what
     from archbench.session import planned
 
-    axes = _axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
-    return planned(suite, device, only=_several(only), rounds=rounds)[0]
+    return planned(suite, device, only=several(only), rounds=rounds)[0]
 
 
 def load(path: PathOrText) -> pd.DataFrame:
@@ -297,12 +294,12 @@ def report(
     """
     from archbench.rendering import FORMATS, check_format, read_report, write_report
 
-    paths, place = _paths(runs), _path(out)
-    kinds: list[str] = _several(plots)
+    paths, place = _paths(runs), as_path(out)
+    kinds: list[str] = several(plots)
     check_format(format, kinds)
     if place is not None:
-        return write_report(paths, format, place, only=_several(only), label=_several(label), table=table, plots=kinds)
-    return FORMATS[format](read_report(paths, only=_several(only), label=_several(label), table=table))
+        return write_report(paths, format, place, only=several(only), label=several(label), table=table, plots=kinds)
+    return FORMATS[format](read_report(paths, only=several(only), label=several(label), table=table))
 
 
 def pick(
@@ -325,58 +322,9 @@ def pick(
     from archbench.choose.pick import pick as choose
 
     question = asked(
-        where=_several(where), minimize=_several(minimize), maximize=_several(maximize), across=_several(across)
+        where=several(where), minimize=several(minimize), maximize=several(maximize), across=several(across)
     )
     return choose(read_candidates(_paths(runs)), question)
-
-
-def profile(
-    name: Network,
-    *,
-    batch_size: int = 1,
-    phase: str = "inference",
-    precision: str = "fp32",
-    compile_mode: str = "off",
-    memory_format: str = "contiguous",
-    input_size: int | None = None,
-    against: str = "",
-    device: str = "auto",
-    threads: int | None = None,
-    memory: bool = True,
-    gradients: bool = True,
-    html: PathOrText | None = None,
-    trace: PathOrText | None = None,
-    snapshot: PathOrText | None = None,
-    seed: int = 0,
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Profile:
-    """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
-
-    The network is as for `run`, the values of axes too, one each. `against`: another network, or `@AXIS=VALUE` for
-    other settings; then the profile has `against` and `difference` beside it. `threads`: of one operator, on the CPU.
-    `memory`: follow memory over the step; `gradients`: at initialisation, in training. `html`, `trace` (for Perfetto),
-    `snapshot` (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
-    """
-    from archbench.profiling import profiles_of, together
-
-    found = profiles_of(
-        name,
-        _axes(batch_size, phase, precision, compile_mode, memory_format, None, input_size, threads),
-        against=against,
-        device=device,
-        memory=memory,
-        gradients=gradients,
-        html=_path(html),
-        trace=_path(trace),
-        snapshot=_path(snapshot),
-        seed=seed,
-        allow_code=allow_code,
-        force=force,
-        progress=progress,
-    )
-    return together(found)
 
 
 def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[str] = ()) -> Comparison:
@@ -392,134 +340,16 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
 
     before, after = read_rows(Path(base)), read_rows(Path(head))
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
-    return judge(before, after, allow=_several(allow_different), floors=() if learnt is None else (learnt,))
+    return judge(before, after, allow=several(allow_different), floors=() if learnt is None else (learnt,))
 
 
-def gate(
-    what: PathOrText,
-    *,
-    base: str,
-    head: str | None = None,
-    only: OneOrMore[str] = (),
-    aa: bool = False,
-    static: bool = False,
-    accept: str | None = None,
-    max_time: str | None = None,
-    out: PathOrText | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Comparison:
-    """Say of every cell of a suite whether `head` is slower than `base`, by processes that take turns here and now.
-
-    - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
-    - `aa`: base against itself, to learn how widely each cell scatters here.
-    - `static`: only what is counted, predicted and traced, on any machine.
-    - `accept`: what fails is meant, for this reason: so it says beside the suite (`speed.accepted.yaml`), and passes.
-    - `max_time`: stop measuring after so long: `90s`, `10m`, `2h`.
-    - `out`: the gate's directory; else one under `results/gate/`, and there the one that this call began before.
-
-    The rest as of `run`, errors and `Interrupted` too. `exit_code()` of the comparison is what the command exits with.
-    """
-    from archbench.gating import gate_of
-
-    comparison, _ = gate_of(
-        os.fspath(what),
-        base=base,
-        head=head,
-        only=_several(only),
-        aa=aa,
-        static=static,
-        accept=accept,
-        max_time=max_time,
-        out=_path(out),
-        device=device,
-        allow_code=allow_code,
-        force=force,
-        progress=progress,
-    )
-    return comparison
-
-
-def duel(
-    *cells: str,
-    pairs: int | None = None,
-    turns: int | None = None,
-    max_time: str | None = None,
-    device: str = "auto",
-    fresh: bool = False,
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Duel:
-    """Settle a close call: two or more cells take turns block by block, and each is held against the first.
-
-    - `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default.
-    - `pairs`: of fresh processes, with those that were played before; 8 unless given. `turns`: of each process in one.
-    - `max_time`: stop after so long, with fewer pairs: `5m`. `fresh`: begin anew, whatever was played before.
-
-    The rest as of `run`, errors and `Interrupted` too. Ratios are of times (the cell's over the first one's).
-    """
-    from archbench.gating import duel_of
-
-    return duel_of(
-        cells,
-        pairs=pairs,
-        turns=turns,
-        max_time=max_time,
-        device=device,
-        fresh=fresh,
-        allow_code=allow_code,
-        force=force,
-        progress=progress,
-    )
-
-
-def show(
-    name: str,
-    *,
-    input_size: int | None = None,
-    batch_size: int | None = None,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    head: str = "classifier",
-    option: Mapping[str, Any] | OneOrMore[str] = (),
-    build: bool = False,
-    allow_code: bool = False,
-) -> Shown:
-    """All that is known of one network without timing it, each figure with its source.
-
-    - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
-    - `input_size`: side of the image, pixels; `in_channels`: its channels; `num_classes`; `head`: `classifier`, or
-      `none` for the feature maps; `option`: options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
-    - `batch_size`: predict memory at this many images; `build`: build it, for a second counter's opinion.
-
-    Raises `UsageError`.
-    """
-    from archbench.known import known
-
-    options = [f"{key}={_json(value)}" for key, value in option.items()] if isinstance(option, Mapping) else option
-    return known(
-        name,
-        input_size=input_size,
-        batch_size=batch_size,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        head=head,
-        options=_several(options),
-        build=build,
-        allow_code=allow_code,
-    )
-
-
-def _axes(*values: object) -> dict[str, object]:
+def named_axes(*values: object) -> dict[str, object]:
     """The axes by name, of their values in the order in which functions have them."""
     names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "runtime", "input_size", "threads")
     return dict(zip(names, values, strict=True))
 
 
-def _several(value: OneOrMore[_T]) -> list[_T]:
+def several(value: OneOrMore[_T]) -> list[_T]:
     """The values in a list, of which one may stand alone."""
     return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
 
@@ -528,14 +358,9 @@ def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
     return [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
 
 
-def _path(place: PathOrText | None) -> Path | None:
+def as_path(place: PathOrText | None) -> Path | None:
+    """A place to write to; `None` where none was given."""
     return None if place is None else Path(place)
-
-
-def _json(value: object) -> str:
-    import msgspec
-
-    return msgspec.json.encode(value).decode()
 
 
 def _in(value: float | None, unit: float) -> float:

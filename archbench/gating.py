@@ -12,8 +12,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from msgspec import structs
 
+from archbench.api import OneOrMore, PathOrText, as_path, several
 from archbench.comparison.accepted import accepted_file, apply_accepted
 from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
 from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
@@ -31,7 +32,7 @@ from archbench.comparison.sides import (
 )
 from archbench.comparison.static import static_gate
 from archbench.model.cell import Cell, Plan
-from archbench.model.comparison import Comparison, SuiteFile
+from archbench.model.comparison import Comparison, SuiteLines
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
@@ -49,23 +50,36 @@ _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
 
 
-def gate_of(
-    what: str,
+def gate(
+    what: PathOrText,
     *,
     base: str,
-    head: str | None,
-    only: Sequence[str],
-    aa: bool,
-    static: bool,
-    accept: str | None,
-    max_time: str | None,
-    out: Path | None,
-    device: str,
-    allow_code: bool,
-    force: bool,
-    progress: bool | None,
-) -> tuple[Comparison, Path]:
-    """The comparison and the directory in which it lies. Parameters as of `archbench.gate`; errors as there."""
+    head: str | None = None,
+    only: OneOrMore[str] = (),
+    aa: bool = False,
+    static: bool = False,
+    accept: str | None = None,
+    max_time: str | None = None,
+    out: PathOrText | None = None,
+    device: str = "auto",
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Comparison:
+    """Say of every cell of a suite whether `head` is slower than `base`, by processes that take turns here and now.
+
+    - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
+    - `aa`: base against itself, to learn how widely each cell scatters here.
+    - `static`: only what is counted, predicted and traced, on any machine.
+    - `accept`: what fails is meant, for this reason: so it says beside the suite (`speed.accepted.yaml`), and passes.
+    - `max_time`: stop measuring after so long: `90s`, `10m`, `2h`.
+    - `out`: the gate's directory; else one under `results/gate/`, and there the one that this call began before.
+
+    The rest as of `run`, errors and `Interrupted` too. `place` of the comparison is the gate's directory, where it is
+    told as `report.md` and `comparison.json`; `exit_code()` is what the command exits with.
+    """
+    from archbench.rendering.comparison import write_comparison
+
     if accept is not None and (aa or not accept.strip()):
         raise UsageError("--aa finds nothing to --accept" if aa else "--accept needs a reason: why is it meant?")
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
@@ -75,29 +89,31 @@ def gate_of(
         raise UsageError(f"{'--aa' if aa else '--max-time'} is about times, and --static takes none; leave it away")
     if head is None and not aa:
         raise UsageError("--head is missing; name what is to be compared with the base (or give --aa)")
-    suite, text = read_suite(what, allow_code=allow_code)
+    file = Path(what)
+    patterns: list[str] = several(only)
+    suite, text = read_suite(os.fspath(what), allow_code=allow_code)
     environment = describe(device)
-    plan = make_plan(suite, environment.kind, only=only, rounds=1)
+    plan = make_plan(suite, environment.kind, only=patterns, rounds=1)
     project = find_project(Path.cwd())
     sides = _sides(base, base if head is None else head, project)
     if static:
-        place = out or Path("results") / "static" / suite.suite
-        options = _static_options(environment.device, only, allow_code)
-        found = static_gate(Path(what), sides, project, place, python=sys.executable, options=options)
-        return _told(found, Path(what), lines_of(suite, text), sides[0], project, accept), place
-    with held(environment, force=force):
-        spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
-        store = open_gate(spec, text, out, finished=accept is not None)
-        protocol = protocol_for(plan.device, suite.protocol)
-        with run_lock(store.path), ExitStack() as trees:
-            play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol)
-            runs = [
-                trees.enter_context(opened(side, project, store.path, sys.executable))
-                for side in (spec.base, spec.head)
-            ]
-            _play(play, store, ("base", "head"), runs, spec.device, budget_s, progress)
-            found = finish(play, spec, plan, runs)
-    return _told(found, Path(what), lines_of(suite, text), sides[0], project, accept), store.path
+        place = as_path(out) or Path("results") / "static" / suite.suite
+        options = _static_options(environment.device, patterns, allow_code)
+        found = static_gate(file, sides, project, place, python=sys.executable, options=options)
+    else:
+        with held(environment, force=force):
+            spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
+            store = open_gate(spec, text, as_path(out), finished=accept is not None)
+            place = store.path
+            with run_lock(place), ExitStack() as trees:
+                play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol_for(plan.device, suite.protocol))
+                runs = [trees.enter_context(opened(side, project, place, sys.executable)) for side in sides]
+                _play(play, store, ("base", "head"), runs, spec.device, budget_s, progress)
+                found = finish(play, spec, plan, runs)
+    found = structs.replace(_told(found, file, lines_of(suite, text), sides[0], project, accept), place=str(place))
+    for format, name in (("md", "report.md"), ("json", "comparison.json")):
+        write_comparison(found, format, place / name)
+    return found
 
 
 def _told(
@@ -114,26 +130,32 @@ def _told(
     if project is not None:
         here = os.path.relpath(suite, project.root)
         before = content_at(project, base, os.path.relpath(file, project.root))
-    found = msgspec.structs.replace(comparison, suite_file=SuiteFile(path=here, lines=lines))
+    found = structs.replace(comparison, suite_file=SuiteLines(path=here, lines=lines))
     return apply_accepted(found, file, before, accept, date.today())
 
 
-def duel_of(
-    texts: Sequence[str],
-    *,
-    pairs: int | None,
-    turns: int | None,
-    max_time: str | None,
-    device: str,
-    fresh: bool,
-    allow_code: bool,
-    force: bool,
-    progress: bool | None,
+def duel(
+    *cells: str,
+    pairs: int | None = None,
+    turns: int | None = None,
+    max_time: str | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
 ) -> Duel:
-    """How the duel of these cells ended. Parameters as of `archbench duel`; errors as for a gate."""
+    """Settle a close call: two or more cells take turns block by block, and each is held against the first.
+
+    - `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default.
+    - `pairs`: of fresh processes, with those that were played before; 8 unless given. `turns`: of each process in one.
+    - `max_time`: stop after so long, with fewer pairs: `5m`. `fresh`: begin anew, whatever was played before.
+
+    The rest as of `run`, errors and `Interrupted` too. Ratios are of times (the cell's over the first one's).
+    """
     budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
-    if len(texts) < 2:
-        raise UsageError(f"a duel needs two cells or more, and there is {repr(texts[0]) if texts else 'none'}")
+    if len(cells) < 2:
+        raise UsageError(f"a duel needs two cells or more, and there is {repr(cells[0]) if cells else 'none'}")
     count = PAIRS if pairs is None else pairs
     if not FEWEST_PAIRS <= count <= MOST_PAIRS:
         raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")
@@ -141,11 +163,11 @@ def duel_of(
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
     environment = describe(device)
     protocol = protocol_for(environment.kind, {} if turns is None else {"turns": turns})
-    spec = DuelSpec(cells=_cells(texts, environment, allow_code), protocol=protocol, environment=environment)
+    spec = DuelSpec(cells=_cells(cells, environment, allow_code), protocol=protocol, environment=environment)
     with held(environment, force=force):
         store = open_duel(spec, fresh=fresh)
         play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
-        sides = [SideRun(python=sys.executable, env=None)] * len(spec.cells)
+        sides = [SideRun(python=sys.executable, env=None)] * len(cells)
         names = [str(number) for number in range(1, len(sides) + 1)]
         _play(play, store, names, sides, environment.device, budget_s, progress)
         return play.concluded()

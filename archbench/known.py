@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 from msgspec.structs import asdict
 
+from archbench.api import OneOrMore, several
 from archbench.catalog import Counted, resolve
 from archbench.catalog.card import Card, card, stored
 from archbench.model.axes import Head, Phase, Scalar
@@ -35,28 +36,34 @@ class Shown(Card, frozen=True, kw_only=True):
     second_opinion: SecondOpinion | None = None
 
 
-def known(
+def show(
     name: str,
     *,
-    input_size: int | None,
-    batch_size: int | None,
-    num_classes: int | None,
-    in_channels: int | None,
-    head: str,
-    options: Sequence[str],
-    build: bool,
-    allow_code: bool,
+    input_size: int | None = None,
+    batch_size: int | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    head: str = "classifier",
+    option: Mapping[str, Any] | OneOrMore[str] = (),
+    build: bool = False,
+    allow_code: bool = False,
 ) -> Shown:
-    """Parameters as of `archbench.show`; `options` as `KEY=VALUE`. Raises `UsageError`.
+    """All that is known of one network without timing it, each figure with its source.
 
-    A network that no table knows, or whose memory is asked for, is built on tensors without data.
+    - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
+    - `input_size`: side of the image, pixels; `in_channels`: its channels; `num_classes`; `head`: `classifier`, or
+      `none` for the feature maps; `option`: options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
+    - `batch_size`: predict memory at this many images; `build`: build it, for a second counter's opinion.
+
+    A network that no table knows, or whose memory is asked for, is built on tensors without data. Raises `UsageError`.
     """
     if head not in get_args(Head):
         raise UsageError(f"--head {head}: must be {' or '.join(get_args(Head))}")
     entry = resolve(name, allow_code=allow_code)
+    texts: list[str] = [] if isinstance(option, Mapping) else several(option)
     network = Network(
         name=entry.name,
-        options=dict(_option(text) for text in options),
+        options=dict(option) if isinstance(option, Mapping) else dict(map(_option, texts)),
         num_classes=num_classes,
         in_channels=in_channels,
         head=head,  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import asdict, replace
 
+from archbench.api import Network, PathOrText, as_path, named_axes
 from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
 from archbench.model.cell import Cell
@@ -19,45 +20,60 @@ from archbench.model.profile import Profile
 from archbench.model.suite import AXES
 from archbench.pipeline import read_what
 from archbench.progress import PhaseLine
+from archbench.rendering.html import render_html
 from archbench.rendering.profile_findings import findings
+from archbench.rendering.profile_report import profile_report
+from archbench.results.files import write_bytes
 from archbench.session import describe, held
 from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient
 from archbench.worker.client import HOST_GRACE_S, WorkerLostError
 
 
-def profiles_of(
-    network: object,
-    axes: Mapping[str, object],
+def profile(
+    name: Network,
     *,
-    against: str,
-    device: str,
-    memory: bool,
-    gradients: bool,
+    batch_size: int = 1,
+    phase: str = "inference",
+    precision: str = "fp32",
+    compile_mode: str = "off",
+    memory_format: str = "contiguous",
+    input_size: int | None = None,
+    against: str = "",
+    device: str = "auto",
+    threads: int | None = None,
+    memory: bool = True,
+    gradients: bool = True,
     stage: str = "",
-    html: Path | None,
-    trace: Path | None,
-    snapshot: Path | None,
-    seed: int,
-    allow_code: bool,
-    force: bool,
-    progress: bool | None,
-) -> list[Profile]:
-    """The profile, and that of `against` where it is given. Parameters as of `archbench.profile`; errors as there.
+    html: PathOrText | None = None,
+    trace: PathOrText | None = None,
+    snapshot: PathOrText | None = None,
+    seed: int = 0,
+    allow_code: bool = False,
+    force: bool = False,
+    progress: bool | None = None,
+) -> Profile:
+    """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
 
-    Every mistake is found before anything is measured, also that the network runs no module `stage`.
+    The network is as for `run`, the values of axes too, one each. `against`: another network, or `@AXIS=VALUE` for
+    other settings; then the profile has `against` and `difference` beside it. `threads`: of one operator, on the CPU.
+    `memory`: follow memory over the step; `gradients`: at initialisation, in training. `stage`: a module that the
+    network is to have, or it is refused before anything is measured. `html`, `trace` (for Perfetto), `snapshot`
+    (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
     """
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, None, input_size, threads)
     environment = describe(device)
-    cell, networks = _cell(network, axes, environment, allow_code)
+    cell, networks = _cell(name, axes, environment, allow_code)
     cells = [cell]
     if against:
-        other, _ = _cell(*_other(network, axes, against), environment, allow_code)
+        other, _ = _cell(*_other(name, axes, against), environment, allow_code)
         if other == cell:
             raise UsageError(f"--against {against}: that is the same network at the same settings")
         cells.append(other)
     if snapshot is not None and environment.kind == "cpu":
         raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
-    for option, path in (("--trace", trace), ("--html", html), ("--snapshot", snapshot)):
+    page, traced, kept = map(as_path, (html, trace, snapshot))
+    for option, path in (("--trace", traced), ("--html", page), ("--snapshot", kept)):
         _refuse_unwritable(option, path)
     request = ProfileRequest(
         cell=cell,
@@ -67,22 +83,14 @@ def profiles_of(
         memory=memory,
         gradients=gradients,
         stage=stage,
-        trace=str(trace.absolute()) if trace else None,
-        snapshot=str(snapshot.absolute()) if snapshot else None,
+        trace=str(traced.absolute()) if traced else None,
+        snapshot=str(kept.absolute()) if kept else None,
     )
     with held(environment, force=force):
-        profiles = _measured(request, cells, networks, progress)
-    if html is not None:
-        _write_page(html, profiles)
-    return profiles
-
-
-def together(profiles: Sequence[Profile]) -> Profile:
-    """One object of them all: the first, with the second beside it and where the difference comes from."""
-    if len(profiles) == 1:
-        return profiles[0]
-    first, second = profiles
-    return Compared(**asdict(first), against=second, difference=difference(first, second))
+        first, *others = profiles = _measured(request, cells, networks, progress)
+    if page is not None:
+        write_bytes(page, render_html(profile_report(*profiles)).encode())
+    return Compared(**asdict(first), against=others[0], difference=difference(first, others[0])) if others else first
 
 
 def _cell(
@@ -177,11 +185,3 @@ def run_profile(
     except BaseException:
         worker.kill()
         raise
-
-
-def _write_page(path: Path, profiles: Sequence[Profile]) -> None:
-    from archbench.rendering.html import render_html
-    from archbench.rendering.profile_report import profile_report
-    from archbench.results.files import write_bytes
-
-    write_bytes(path, render_html(profile_report(*profiles)).encode())

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from archbench.choose.candidates import WIDER, trust_of
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.summary import half_intervals
-from archbench.choose.trust import WIDER, trust_of
-from archbench.results.spread import Spread
+from archbench.choose.summary import Spread, half_intervals
 from archbench.stats.moderation import median_variance, pooled, t_quantile
 
 SD = 0.02

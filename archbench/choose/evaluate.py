@@ -10,7 +10,6 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from msgspec import Struct
 
 from archbench.model.derived import judged_columns, ranked_by
 from archbench.query.expression import OPERATORS, All, Among, Compare, Expression, Not, Value
@@ -21,31 +20,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Truth(Struct, frozen=True):
-    """What is known of each row, two masks of shape (rows,) that never both hold."""
-
-    yes: NDArray[np.bool_]
-    no: NDArray[np.bool_]
+def satisfied(expression: Expression, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows of `frame`, which has the columns that `expression` names, satisfy it; a mask of shape (rows,)."""
+    return np.asarray(evaluate(expression, frame).to_numpy(dtype=bool, na_value=False))
 
 
-def evaluate(expression: Expression, frame: pd.DataFrame) -> Truth:
-    """Judge `expression` on every row of `frame`, which has the columns that it names."""
+def evaluate(expression: Expression, frame: pd.DataFrame) -> pd.arrays.BooleanArray:
+    """Judge `expression` on every row of `frame`: true, false, or NA where what is null would decide."""
     match expression:
         case Compare(column=column, operator=sign, value=value):
             return _compare(frame[ranked_by(column)], column, sign, value)
         case Among(column=column, values=values, negated=negated):
-            found = [_compare(frame[ranked_by(column)], column, "==", value) for value in values]
-            truth = Truth(_any(one.yes for one in found), _all(one.no for one in found))
-            return Truth(truth.no, truth.yes) if negated else truth
+            series = frame[ranked_by(column)]
+            found = reduce(operator.or_, [_compare(series, column, "==", value) for value in values])
+            return ~found if negated else found
         case Not(term=term):
-            inner = evaluate(term, frame)
-            return Truth(inner.no, inner.yes)
+            return ~evaluate(term, frame)
         case All(terms=terms):
-            truths = [evaluate(term, frame) for term in terms]
-            return Truth(_all(one.yes for one in truths), _any(one.no for one in truths))
+            return reduce(operator.and_, [evaluate(term, frame) for term in terms])
         case Either(terms=terms):
-            truths = [evaluate(term, frame) for term in terms]
-            return Truth(_any(one.yes for one in truths), _all(one.no for one in truths))
+            return reduce(operator.or_, [evaluate(term, frame) for term in terms])
 
 
 def numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
@@ -59,26 +53,15 @@ def plain_values(series: pd.Series[Any]) -> list[Any]:
     return series.tolist() if known.all() else series.astype(object).where(known, None).tolist()
 
 
-def _compare(series: pd.Series[Any], name: str, sign: str, value: Value) -> Truth:
+def _compare(series: pd.Series[Any], name: str, sign: str, value: Value) -> pd.arrays.BooleanArray:
+    from pandas.arrays import BooleanArray
+
     kind = judged_columns()[name].kind
     if kind == "texts":  # a list holds a value, or does not
         holds = np.fromiter((value in codes for codes in series), dtype=bool, count=len(series))
-        yes = holds if sign == "==" else ~holds
-        return Truth(yes, ~yes)
+        return BooleanArray(holds == (sign == "=="), np.zeros(len(series), dtype=bool))
     if kind == "text":
-        known = series.notna().to_numpy()
         equal = (series == value).to_numpy(dtype=bool, na_value=False)
-        yes = known & (equal if sign == "==" else ~equal)
-        return Truth(yes, known & ~yes)
+        return BooleanArray(equal == (sign == "=="), series.isna().to_numpy())
     figures = numbers(series)
-    known = ~np.isnan(figures)
-    yes = known & OPERATORS[sign](figures, float(value))
-    return Truth(yes, known & ~yes)
-
-
-def _all(masks: Any) -> NDArray[np.bool_]:
-    return reduce(operator.and_, masks)  # type: ignore[no-any-return]
-
-
-def _any(masks: Any) -> NDArray[np.bool_]:
-    return reduce(operator.or_, masks)  # type: ignore[no-any-return]
+    return BooleanArray(OPERATORS[sign](figures, float(value)), np.isnan(figures))

@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.choose.cell_summary import failure_line
-from archbench.choose.evaluate import Truth, numbers, plain_values
+from archbench.choose.evaluate import numbers, plain_values
 from archbench.choose.margins import Estimate, Margin
-from archbench.choose.summary import fit_rows
+from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.derived import judged_columns, ranked_by, without_unit
 from archbench.model.reasons import REASONS
 from archbench.query.expression import Compare, Expression, Value, leaves, show
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-_CIRCUMSTANCES = frozenset({"batch_size", "input_size", "threads", "protocol_version", "schema_version"})
-"""Numbers that say which cell it is, as columns of text do, and not how well it does."""
 IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
 """Columns that say which cell a row is and what became of it."""
 
@@ -74,13 +72,13 @@ class LeftOut(Struct, frozen=True, kw_only=True):
 def left_out(
     frame: pd.DataFrame,
     conditions: Sequence[Expression],
-    truths: Sequence[Truth],
+    truths: Sequence[NDArray[np.bool_]],
     goals: Sequence[str],
     ranked: NDArray[np.bool_],
 ) -> tuple[LeftOut, ...]:
     """Every network of `frame` that no `ranked` row belongs to, in the order of how near they came.
 
-    `truths` are those of `conditions` on the frame's rows; `goals` the columns to rank by.
+    `truths`: which rows satisfy each of `conditions`; `goals`: the columns to rank by.
     """
     network = frame.groupby("variant", sort=False).ngroup().to_numpy()
     there = np.bincount(network[ranked], minlength=network.max(initial=-1) + 1) > 0
@@ -91,7 +89,7 @@ def left_out(
     terms = [_term(condition) for condition in conditions]
     named = (*IDENTITY, *(ranked_by(name) for term in terms for name in term.columns), *map(ranked_by, goals))
     rows = _plain_rows(frame.iloc[nearest], named)
-    satisfied = zip(*(truth.yes[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
+    satisfied = zip(*(truth[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
     return tuple(
         _explained(row, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
         for row, fine in zip(rows, satisfied, strict=True)
@@ -116,26 +114,26 @@ def _term(condition: Expression) -> _Term:
         text=show(condition),
         columns=columns,
         bound=float(condition.value) if isinstance(condition, Compare) and compared else None,
-        chooses_cells=all(judged_columns()[name].kind == "text" or name in _CIRCUMSTANCES for name in columns),
+        chooses_cells=all(judged_columns()[name].kind == "text" or name in CIRCUMSTANCES for name in columns),
     )
 
 
 def _nearness(
-    frame: pd.DataFrame, conditions: Sequence[Expression], truths: Sequence[Truth]
+    frame: pd.DataFrame, conditions: Sequence[Expression], truths: Sequence[NDArray[np.bool_]]
 ) -> list[NDArray[np.float64]]:
     """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
     wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
     for term, truth in zip(map(_term, conditions), truths, strict=True):
         if term.chooses_cells:
-            wrong_cell += ~truth.yes
+            wrong_cell += ~truth
             continue
-        missed += ~truth.yes
+        missed += ~truth
         far = np.full(len(frame), np.inf)  # where a distance from the bound has no meaning
         if term.bound is not None and term.bound > 0:
             figures = numbers(frame[ranked_by(term.columns[0])])
             known = figures > 0
             far[known] = np.abs(np.log(figures[known] / term.bound))
-        excess = np.maximum(excess, np.where(truth.yes, 0.0, far))
+        excess = np.maximum(excess, np.where(truth, 0.0, far))
     return [excess, missed, (~fit_rows(frame)).astype(float), wrong_cell]
 
 

@@ -59,13 +59,6 @@ class Standing(Struct, frozen=True, kw_only=True):
     reason: Reason
 
 
-class BatchWinner(Struct, frozen=True, kw_only=True):
-    """Who comes first at another batch size than the one judged at."""
-
-    batch_size: int
-    choice: Choice
-
-
 class Row(Struct, frozen=True, kw_only=True):
     """One situation and its answer."""
 
@@ -85,7 +78,8 @@ class Row(Struct, frozen=True, kw_only=True):
     every_setting: tuple[Choice, ...]
     """The usual networks under every setting, where the decision asks for that."""
     baseline: Choice | None
-    other_batches: tuple[BatchWinner, ...]
+    other_batches: tuple[Choice, ...]
+    """Who comes first at other batch sizes than the one judged at."""
     evidence: str | None
     """The command that measures what is missing."""
     loading: str | None
@@ -112,11 +106,7 @@ def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network
     asked = question = _question(decision)
     rankings = pick(candidates, question).rankings
     ranking = _judged_at(rankings)
-    others = tuple(
-        BatchWinner(batch_size=one.choices[0].batch_size, choice=one.choices[0])
-        for one in rankings
-        if one is not ranking and one.choices
-    )
+    others = tuple(one.choices[0] for one in rankings if one is not ranking and one.choices)
     baseline = _baseline(decision, candidates, question, ranking)
     if decision.at_most_of_baseline:
         question, ranking = _bounded_by(decision, candidates, question, ranking, baseline)

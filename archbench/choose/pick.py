@@ -21,10 +21,10 @@ from archbench.choose.comparable import (
     differences,
     unlike_settings,
 )
-from archbench.choose.evaluate import Truth, evaluate, numbers, plain_values
+from archbench.choose.evaluate import numbers, plain_values, satisfied
 from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
 from archbench.choose.margins import INTERVALS, TIMED_UNITS, Estimate, Margin, dominating, margin, pareto_front
-from archbench.choose.summary import fit_rows
+from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import UsageError, did_you_mean
@@ -178,8 +178,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     """Answer `question` from `candidates`: only rows that were measured and are not `invalid` can be chosen."""
     frame = candidates.frame[_needed(question)]
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
-    truths = [evaluate(condition, frame) for condition in conditions]
-    satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *(truth.yes for truth in truths)])
+    truths = [satisfied(condition, frame) for condition in conditions]
+    satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *truths])
     wanted = satisfying & fit_rows(frame)
     for goal in question.goals:
         wanted = wanted & ~np.isnan(goal.costs(frame))
@@ -206,7 +206,7 @@ def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]
     frame = candidates.frame
     wanted = fit_rows(frame)
     for condition in question.conditions:
-        wanted = wanted & evaluate(condition, frame).yes
+        wanted = wanted & satisfied(condition, frame)
     kept = frame[wanted]
     order = np.argsort(question.goals[0].costs(kept), kind="stable")
     return tuple(sorted(_choices(kept.iloc[order], question), key=lambda one: one.network))
@@ -254,14 +254,13 @@ def _ranking(
     group: Comparables,
     wanted: NDArray[np.bool_],
     conditions: Sequence[Expression],
-    truths: Sequence[Truth],
+    truths: Sequence[NDArray[np.bool_]],
 ) -> Ranking:
     rows = group.rows
     frame = frame.iloc[rows]
-    within = [Truth(truth.yes[rows], truth.no[rows]) for truth in truths]
     ranked = wanted[rows]
     goals = [goal.column for goal in question.goals]
-    out = left_out(frame, conditions, within, goals, ranked)
+    out = left_out(frame, conditions, [truth[rows] for truth in truths], goals, ranked)
     kept = frame[ranked]
     kept = kept[~_outdone(kept, question.goals)]
     costs = np.column_stack([goal.costs(kept) for goal in question.goals])
@@ -387,9 +386,4 @@ def _beaten(winners: pd.DataFrame, losers: pd.DataFrame, question: Question) -> 
 
 
 def _is_figure(column: Column) -> bool:
-    return column.kind in ("real", "whole") and column.name not in (
-        "batch_size",
-        "input_size",
-        "threads",
-        "protocol_version",
-    )
+    return column.kind in ("real", "whole") and column.name not in CIRCUMSTANCES

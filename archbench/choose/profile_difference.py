@@ -15,7 +15,7 @@ _OUTSIDE_LEVELS = 2
 """Levels to which modules outside every stage keep their own rows."""
 
 
-class Side(Struct):
+class Share(Struct):
     """One profile's part of an aligned row."""
 
     names: tuple[str, ...] = ()
@@ -31,8 +31,8 @@ class Aligned(Struct, frozen=True, kw_only=True):
     """What stands at the same place in both networks: a stage, a resolution, or a part of the step."""
 
     name: str
-    base: Side
-    other: Side
+    base: Share
+    other: Share
 
     @property
     def change_s(self) -> float:
@@ -67,7 +67,7 @@ def difference(base: Profile, other: Profile, depth: int | None = None) -> Diffe
         names.sort(key=_rank)
     return Difference(
         aligned_by="resolution" if not same else "stage" if depth is None else "module",
-        rows=tuple(Aligned(name=name, base=one.get(name, Side()), other=two.get(name, Side())) for name in names),
+        rows=tuple(Aligned(name=name, base=one.get(name, Share()), other=two.get(name, Share())) for name in names),
         base_s=base.attributed_s,
         other_s=other.attributed_s,
     )
@@ -83,11 +83,11 @@ class Compared(Profile, frozen=True, kw_only=True):
 Place = Callable[[Profile, ModuleProfile], str]
 
 
-def _sides(profile: Profile, place: Place) -> dict[str, Side]:
+def _sides(profile: Profile, place: Place) -> dict[str, Share]:
     """By place: each module's own share goes to exactly one, so that nothing counts twice or is left out."""
-    sides: dict[str, Side] = {}
+    sides: dict[str, Share] = {}
     for row in profile.modules:
-        side = sides.setdefault(place(profile, row), Side())
+        side = sides.setdefault(place(profile, row), Share())
         side.seconds += row.own_s
         side.macs = None if side.macs is None or row.own_macs is None else side.macs + row.own_macs
         side.bytes_moved += row.own_bytes
@@ -95,7 +95,7 @@ def _sides(profile: Profile, place: Place) -> dict[str, Side]:
         if row.path in profile.stages and row.path != place(profile, row):
             side.names += (row.path,)
     for part in profile.parts:
-        side = sides.setdefault(part.name, Side())
+        side = sides.setdefault(part.name, Share())
         side.seconds += part.total_s
         side.bytes_moved += part.bytes_moved
     return sides

@@ -1,21 +1,24 @@
 """One row a cell: what its processes (its rounds and visits) say together. Derived when needed, never stored.
 
 Samples are never pooled: a figure is the median of the processes' medians. Its interval is about the difference between
-processes, which the interval of one process cannot know, and which all groups of the run tell together.
+processes, which the interval of one process cannot know, and which all groups of the run tell together. How far they
+differ is kept beside a run, in `spread.json`: what later runs on such a machine know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
-from archbench.results.spread import Spread
-from archbench.stats.moderation import Pool, median_variance, moderated, pooled, t_quantile
+from archbench.stats.moderation import Pool, joined, median_variance, moderated, pooled, t_quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 KEYS = ["run_id", "cell_id"]
 _ROW_ONLY = {"round", "visit"}
-_CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_size", "threads"}
-"""Whole numbers that say what a row is about, and are no figures."""
+CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_size", "threads"}
+"""Whole numbers that say what a row is about, as columns of text do, and are no figures."""
 _KNOWN_UNMEASURED = {"params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5"}
 """Figures that hold for a cell even where measuring it failed."""
 WIDEST_LOG = 100.0
@@ -36,6 +39,41 @@ _TIMED = {
 }
 _CORRECTED = {"latency": "latency_median_corrected_s", "throughput": "throughput_corrected_img_s"}
 _WORST_FIRST = ("crashed", "error", "timeout", "oom", "unsupported", "skipped", "ok")
+SPREAD = "spread.json"
+MOST_EARLIER = 20
+"""Runs that are looked back at: machines change."""
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """How far processes differ, over all groups of a run; variances are of natural logs."""
+
+    latency: Pool | None = None
+    """`None` where no cell was measured by two processes."""
+    throughput: Pool | None = None
+    groups: int = 0
+    """Groups that more than one process measured."""
+    earlier: int = 0
+    """Runs before it whose spread was taken into account."""
+
+    def after(self, earlier: Sequence[Spread]) -> Spread:
+        """Moderated towards what earlier runs on the same hardware showed."""
+        return Spread(
+            latency=joined(self.latency, [one.latency for one in earlier if one.latency]),
+            throughput=joined(self.throughput, [one.throughput for one in earlier if one.throughput]),
+            groups=self.groups,
+            earlier=len(earlier),
+        )
+
+
+class RunSpread(Struct, frozen=True, kw_only=True):
+    """A run's own spread, with what must be equal for another run to learn from it."""
+
+    hardware_class: str
+    device: str
+    protocol_version: int
+    begun: str
+    """UTC, ISO 8601: a run learns from those before it alone, so that its report does not change."""
+    spread: Spread
 
 
 def fit_rows(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -140,12 +178,40 @@ def spreads_of(frame: pd.DataFrame, earlier: Sequence[Spread] = ()) -> dict[str,
     return found
 
 
+def shown(rows: pd.DataFrame, spread: Spread) -> RunSpread:
+    """What is to be kept of a run with these rows."""
+    first = rows.iloc[0]
+    return RunSpread(
+        hardware_class=str(first["hardware_class"]),
+        device=str(first["device"]),
+        protocol_version=int(first["protocol_version"]),
+        begun=str(rows["started_at"].dropna().min()),
+        spread=spread,
+    )
+
+
+def earlier_spreads(run: Path, rows: pd.DataFrame) -> list[Spread]:
+    """What the runs beside this one showed, on the same hardware and before it, the latest `MOST_EARLIER`."""
+    place = run if run.is_dir() else run.parent
+    about = shown(rows, Spread())
+    found = []
+    for path in place.resolve().parent.glob(f"*/{SPREAD}"):
+        try:
+            one = msgspec.json.decode(path.read_bytes(), type=RunSpread)
+        except (OSError, msgspec.MsgspecError):
+            continue  # of another version, or being written: it only adds what can be done without
+        alike = msgspec.structs.replace(one, begun=about.begun, spread=about.spread) == about
+        if alike and one.begun < about.begun and one.spread.groups:
+            found.append(one)
+    return [one.spread for one in sorted(found, key=lambda one: one.begun)[-MOST_EARLIER:]]
+
+
 def _figures(frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_]) -> dict[str, pd.Series]:
     """Every figure of a cell from its used rows: null for a cell that has none, but for what needs no measuring."""
     known = {**columns(), **DERIVED}
     cells = range(int(group.max(initial=-1)) + 1)
     reals = [name for name, column in known.items() if column.kind == "real"]
-    skipped = _ROW_ONLY | _CIRCUMSTANCES
+    skipped = _ROW_ONLY | CIRCUMSTANCES
     wholes = [name for name, column in known.items() if column.kind == "whole" and name not in skipped]
     # Only what is asked for is copied: a row is mostly text.
     rows = frame.loc[used, [*reals, *wholes, "host_bound", "output_finite"]].groupby(group[used])

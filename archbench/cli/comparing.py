@@ -113,11 +113,11 @@ def gate_command(
     format = "json" if as_json else format
     check_format(format, Path())
 
-    from archbench.gating import gate_of
+    from archbench.gating import gate
     from archbench.rendering.comparison import FORMATS, write_comparison
 
     with _interruptible():
-        comparison, place = gate_of(
+        comparison = gate(
             what,
             base=base,
             head=head,
@@ -130,18 +130,15 @@ def gate_command(
             device=device,
             allow_code=allow_code,
             force=force,
-            progress=None,
         )
-    write_comparison(comparison, "md", place / "report.md")
-    write_comparison(comparison, "json", place / "comparison.json")
     text = FORMATS[format](comparison)
     if isinstance(text, str):
         print(text, end="")
-        print(f"archbench: {place}", file=sys.stderr)
+        print(f"archbench: {comparison.place}", file=sys.stderr)
         if comparison.regressed:
             print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
     else:
-        for written in write_comparison(comparison, format, place / f"{format}.json"):
+        for written in write_comparison(comparison, format, Path(comparison.place or "") / f"{format}.json"):
             print(written)
     raise typer.Exit(comparison.exit_code(strict))
 
@@ -164,11 +161,11 @@ def duel_command(
     force: Force = False,
 ) -> None:
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
-    from archbench.gating import duel_of
+    from archbench.gating import duel
 
     with _interruptible():
-        duel = duel_of(
-            cells,
+        found = duel(
+            *cells,
             pairs=pairs,
             turns=turns,
             max_time=max_time,
@@ -176,12 +173,11 @@ def duel_command(
             fresh=fresh,
             allow_code=allow_code,
             force=force,
-            progress=None,
         )
     if as_json:
-        print_json(duel, indent=False)
+        print_json(found, indent=False)
     else:
-        print("\n".join(_told(duel)))
+        print("\n".join(_told(found)))
 
 
 def _told(duel: Duel) -> Iterator[str]:

@@ -86,7 +86,7 @@ def show_command(
     allow_code: AllowCode = False,
 ) -> None:
     """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
-    from archbench.api import show
+    from archbench.known import show
     from archbench.rendering.catalogue import card_report
     from archbench.rendering.terminal import print_report
 

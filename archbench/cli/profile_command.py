@@ -39,26 +39,24 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
-    from archbench.profiling import profiles_of, together
+    from archbench.choose.profile_difference import Compared
+    from archbench.profiling import profile
     from archbench.rendering.profile_screen import difference_screen, profile_screen
     from archbench.rendering.terminal import print_report
 
     if against and stage:
         raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
-    axes = {
-        "batch_size": batch_size,
-        "input_size": input_size,
-        "phase": phase,
-        "precision": precision,
-        "compile_mode": compile_mode,
-        "memory_format": memory_format,
-        "threads": threads,
-    }
-    profiles = profiles_of(
+    found = profile(
         name,
-        axes,
+        batch_size=batch_size,  # type: ignore[arg-type]
+        phase=phase,
+        precision=precision,
+        compile_mode=compile_mode,
+        memory_format=memory_format,
+        input_size=input_size,  # type: ignore[arg-type]
         against=against,
         device=device,
+        threads=threads,
         memory=memory,
         gradients=gradients,
         stage=stage,
@@ -68,14 +66,13 @@ def profile_command(
         seed=seed,
         allow_code=allow_code,
         force=force,
-        progress=None,
     )
     if as_json:
-        print_json(together(profiles), indent=False)
+        print_json(found, indent=False)
+    elif isinstance(found, Compared):
+        print_report(difference_screen(found, found.against, depth=depth))
     else:
-        first, *others = profiles
-        screen = difference_screen(first, others[0], depth=depth) if others else None
-        print_report(screen or profile_screen(first, depth=depth, stage=stage, top=top))
+        print_report(profile_screen(found, depth=depth, stage=stage, top=top))
     for path in (html, trace, snapshot):
         if path is not None:
             print(f"written: {path}", file=sys.stderr)

@@ -25,7 +25,7 @@ from msgspec import Struct, inspect, structs
 from archbench.comparison.counted import EQUAL
 from archbench.model.axes import Scalar
 from archbench.model.cell import short_id
-from archbench.model.comparison import CellComparison, Comparison, Finding
+from archbench.model.comparison import CellComparison, Comparison, CountedDifference
 from archbench.model.errors import UsageError
 from archbench.model.units import printable
 from archbench.results.files import write_bytes
@@ -43,7 +43,7 @@ accepted:
 """
 
 
-class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Accepted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One change that was meant; the meaning of its fields is above."""
 
     cell: str
@@ -52,7 +52,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reason: str
     until: str
 
-    def covers(self, one: CellComparison | Finding) -> bool:
+    def covers(self, one: CellComparison | CountedDifference) -> bool:
         """Whether it is about this, and this goes no further than was accepted."""
         if self.cell not in (one.cell_id, short_id(one.cell_id), one.cell_id.rpartition("@")[0]):
             return False
@@ -69,7 +69,7 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    accepted: tuple[Entry, ...]
+    accepted: tuple[Accepted, ...]
 
 
 def accepted_file(suite: Path) -> Path:
@@ -77,7 +77,7 @@ def accepted_file(suite: Path) -> Path:
     return suite.with_name(f"{suite.stem}.accepted.yaml")
 
 
-def read_accepted(text: str, file: str) -> tuple[Entry, ...]:
+def read_accepted(text: str, file: str) -> tuple[Accepted, ...]:
     """The entries of a file of this name. Raises `UsageError` with the line of the first mistake."""
     from archbench.suite.shape import shaped
 
@@ -116,7 +116,7 @@ def apply_accepted(comparison: Comparison, file: Path, before: str, accept: str 
     return _with_entries(comparison, _read(file)[0], spent, file, today)
 
 
-def _read(file: Path) -> tuple[tuple[Entry, ...], str]:
+def _read(file: Path) -> tuple[tuple[Accepted, ...], str]:
     if not file.exists():
         return (), ""
     text = read_text(file)
@@ -124,13 +124,13 @@ def _read(file: Path) -> tuple[tuple[Entry, ...], str]:
 
 
 def _with_entries(
-    comparison: Comparison, entries: Sequence[Entry], spent: Collection[Entry], file: Path, today: date
+    comparison: Comparison, entries: Sequence[Accepted], spent: Collection[Accepted], file: Path, today: date
 ) -> Comparison:
     late = [entry for entry in entries if date.fromisoformat(entry.until) < today]
     counting = [entry for entry in entries if entry not in spent and entry not in late]
-    used: set[Entry] = set()
+    used: set[Accepted] = set()
 
-    def covered(one: CellComparison | Finding) -> str | None:
+    def covered(one: CellComparison | CountedDifference) -> str | None:
         entry = next((entry for entry in counting if one.fails and entry.covers(one)), None)
         used.update([entry] if entry else [])
         return entry.reason if entry else None
@@ -151,10 +151,10 @@ def _with_entries(
     return structs.replace(comparison, cells=tuple(cells), findings=tuple(findings), notes=(*comparison.notes, *idle))
 
 
-def entries_for(comparison: Comparison, reason: str, today: date) -> tuple[Entry, ...]:
+def entries_for(comparison: Comparison, reason: str, today: date) -> tuple[Accepted, ...]:
     """Entries that cover all that fails in a comparison: one a network and column where one can, else one a cell."""
     until, reason = (today + timedelta(days=DAYS)).isoformat(), printable(reason)
-    alike: dict[tuple[str, str], list[CellComparison | Finding]] = {}
+    alike: dict[tuple[str, str], list[CellComparison | CountedDifference]] = {}
     for one in comparison.everything:
         if one.fails:
             alike.setdefault((_network(one), _change(one)), []).append(one)
@@ -166,30 +166,30 @@ def entries_for(comparison: Comparison, reason: str, today: date) -> tuple[Entry
             reached = {network: max(figures)}
         elif len(set(reached.values())) == 1:
             reached = {network: next(iter(reached.values()))}
-        found += [Entry(cell=cell, change=what, to=to, reason=reason, until=until) for cell, to in reached.items()]
+        found += [Accepted(cell=cell, change=what, to=to, reason=reason, until=until) for cell, to in reached.items()]
     return tuple(found)
 
 
-def as_yaml(entries: Sequence[Entry]) -> str:
+def as_yaml(entries: Sequence[Accepted]) -> str:
     """The entries as they stand in a file."""
     return "".join(f"  {line}\n" for entry in entries for line in _lines(entry))
 
 
-def _lines(entry: Entry) -> Iterator[str]:
+def _lines(entry: Accepted) -> Iterator[str]:
     for number, (name, value) in enumerate(structs.asdict(entry).items()):
         # JSON's text in quotation marks is YAML's, too.
         yield f"{'  ' if number else '- '}{name}: {json.dumps(value, ensure_ascii=False)}"
 
 
-def _network(one: CellComparison | Finding) -> str:
+def _network(one: CellComparison | CountedDifference) -> str:
     return one.cell_id.rpartition("@")[0] or one.cell_id
 
 
-def _change(one: CellComparison | Finding) -> str:
+def _change(one: CellComparison | CountedDifference) -> str:
     return TIME if isinstance(one, CellComparison) else one.column
 
 
-def _reached(one: CellComparison | Finding) -> Scalar:
+def _reached(one: CellComparison | CountedDifference) -> Scalar:
     if isinstance(one, CellComparison):
         return round(one.ratio or 1.0, 3)
     if one.head is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from archbench.model.comparison import Finding
+from archbench.model.comparison import CountedDifference
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
 from archbench.model.units import MIB, change, percent, whole
@@ -25,13 +25,13 @@ MEMORY_BYTES = 2 * 2**20
 _MAY_GROW = f"may grow by {percent(MEMORY_SHARE)} and {whole(MEMORY_BYTES, MIB)} {MIB.symbol}"
 
 
-def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple[Finding, ...]:
+def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple[CountedDifference, ...]:
     """What is counted differently, cells of the base first and in their order.
 
     `base`, `head`: summaries, one row a cell, indexed by cell_id. `may_lack`: that a cell is on one side alone is told
     and does not fail.
     """
-    found: list[Finding] = []
+    found: list[CountedDifference] = []
     gone = base.index.difference(head.index, sort=False)
     for cell in gone:
         found.append(
@@ -44,10 +44,10 @@ def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple
     return (*found, *_statuses(base, head), *_figures(base, head))
 
 
-def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
+def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[CountedDifference]:
     for cell in base.index[((base["status"] != head["status"]) | base["status"].isin(FAILED)).to_numpy()]:
         before, after = str(base.loc[cell, "status"]), str(head.loc[cell, "status"])
-        yield Finding(
+        yield CountedDifference(
             cell_id=cell,
             column="status",
             base=before,
@@ -59,7 +59,7 @@ def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
     partly = ((base["status"] == "ok") & (head["status"] == "ok") & head["error_message"].notna()).to_numpy()
     for cell, message in head.loc[partly, "error_message"].items():
         what = f"some processes of the head failed: {message}"
-        yield Finding(cell_id=str(cell), column="status", base="ok", head="ok", what=what, fails=False)
+        yield CountedDifference(cell_id=str(cell), column="status", base="ok", head="ok", what=what, fails=False)
 
 
 def _ending(before: str, after: str, base_error: object, head_error: object) -> str:
@@ -71,7 +71,7 @@ def _ending(before: str, after: str, base_error: object, head_error: object) -> 
     return f"{how}: {head_error}" if head_error else how
 
 
-def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
+def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[CountedDifference]:
     """Figures that changed beyond their rule, and those that the head no longer has."""
     launches = [side["cuda_graph_launches"].astype("Float64") for side in (head, base)]
     graphs = launches[0].fillna(launches[1]).fillna(0) > 0
@@ -93,21 +93,21 @@ def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[Finding]:
             yield from _lost(cell, column, before[cell], head.loc[cell, "reasons"])
 
 
-def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: bool) -> Finding:
-    return Finding(cell_id=cell, column="cell_id", base=base, head=head, what=what, fails=fails)
+def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: bool) -> CountedDifference:
+    return CountedDifference(cell_id=cell, column="cell_id", base=base, head=head, what=what, fails=fails)
 
 
-def _changed(cell: str, column: str, base: float, head: float, rule: str) -> Finding:
+def _changed(cell: str, column: str, base: float, head: float, rule: str) -> CountedDifference:
     by = f", {change(head / base - 1)}" if base else ""
     what = f"{column} {base:,.0f} → {head:,.0f}{by} ({rule})"
-    return Finding(cell_id=cell, column=column, base=float(base), head=float(head), what=what, fails=True)
+    return CountedDifference(cell_id=cell, column=column, base=float(base), head=float(head), what=what, fails=True)
 
 
-def _lost(cell: str, column: str, base: float, reasons: tuple[str, ...]) -> Iterator[Finding]:
+def _lost(cell: str, column: str, base: float, reasons: tuple[str, ...]) -> Iterator[CountedDifference]:
     """`reasons`: the head's. What its suite does not ask for was taken away on purpose, and is nothing lost."""
     codes = [code.removeprefix(f"{column}:") for code in reasons if code.startswith(f"{column}:")]
     if "not_requested" in codes:
         return
     why = next((REASONS[code].meaning for code in codes if code in REASONS), "its rows give no reason")
     what = f"{column} {base:,.0f} → none: {why}"
-    yield Finding(cell_id=cell, column=column, base=float(base), head=None, what=what, fails=column in EQUAL)
+    yield CountedDifference(cell_id=cell, column=column, base=float(base), head=None, what=what, fails=column in EQUAL)

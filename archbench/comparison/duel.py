@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,8 @@ from msgspec import Struct
 
 from archbench.catalog import facts
 from archbench.comparison.interleave import Interleave
-from archbench.comparison.judge import Rival, judge_rivals, latency_s, log_ratios
-from archbench.comparison.pair_store import PairLog, PairStore, find_stores
+from archbench.comparison.judge import Rival, contended_share, judge_rivals, latency_s, log_ratios, unfit
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
 from archbench.comparison.schedule import NextPair
 from archbench.model.cell import Cell
 from archbench.model.environment import Environment
@@ -43,8 +42,7 @@ class DuelSpec(Struct, frozen=True, kw_only=True):
     @property
     def identity(self) -> str:
         """Equal for duels that may be continued by each other."""
-        parts = (*(cell.cell_id for cell in self.cells), self.protocol, self.environment.fingerprint)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return identity_of(*(cell.cell_id for cell in self.cells), self.protocol, self.environment.fingerprint)
 
 
 class Duel(Struct, frozen=True, kw_only=True):
@@ -114,35 +112,23 @@ class DuelPlay(Interleave):
         """What the pairs say. Raises `UnfitError` where a cell fails, and where there are fewer than `FEWEST_PAIRS`."""
         cells, played = self._spec.cells, self.played
         if self._log.given_up:
-            raise UnfitError(self._complaint())
+            raise UnfitError(unfit(self._log, [cell.cell_id for cell in cells]).sentence)
         if len(played) < FEWEST_PAIRS:
             raise UnfitError(
                 f"the time was over after {len(played)} of {self._pairs} pairs, and {FEWEST_PAIRS} are the fewest that "
                 "tell anything: give more with --max-time, or fewer --turns"
             )
-        rows = [row for pair in played for row in pair.rows]
-        known = [row for row in rows if row.contention is not None]
-        frozen = played[0].frozen
+        frozen, row = played[0].frozen, played[0].rows[0]
         return Duel(
             baseline=cells[0].cell_id,
             baseline_s=latency_s(played, 0),
             rivals=judge_rivals(cells, played),
             pairs=len(played),
             turns=self._spec.protocol.turns,
-            hardware_class=rows[0].hardware_class,
-            torch_version=rows[0].torch_version,
-            contended_share=sum("contended" in row.reasons for row in known) / len(known) if known else None,
+            hardware_class=row.hardware_class,
+            torch_version=row.torch_version,
+            contended_share=contended_share(played),
             alternated=frozen is not None and frozen.alternate,
             duration_s=sum(pair.duration_s for pair in played),
             log_ratios=tuple(tuple(log_ratios(played, index)) for index in range(1, len(cells))),
         )
-
-    def _complaint(self) -> str:
-        pair = next(pair for pair in reversed(self._log.everything) if not pair.fit)
-        if (failure := pair.failure()) is not None:
-            return f"{pair.rows[failure[0]].cell_id} ends with {failure[1]}"
-        codes = sorted(
-            {code for row in pair.rows if row.verdict == "invalid" for code in row.reasons if ":" not in code}
-        )
-        codes = codes or ["every turn was rejected"]
-        return f"the device is not fit for a duel now ({', '.join(codes)}); run `archbench doctor`"

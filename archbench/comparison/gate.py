@@ -9,7 +9,6 @@ results/gate/<suite>/<id>/
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,14 @@ from msgspec import Struct
 
 from archbench.comparison.counted import findings
 from archbench.comparison.interleave import Interleave, from_tree
-from archbench.comparison.judge import judge_pairs
+from archbench.comparison.judge import contended_share, judge_pairs
 from archbench.comparison.noise import Threshold, read_noise, write_noise
-from archbench.comparison.pair_store import PairLog, PairStore, find_stores
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
+from archbench.comparison.rows import changes
 from archbench.comparison.schedule import NextPair, next_pairs, outlook
 from archbench.comparison.sides import SideRun, SideSpec
 from archbench.model.cell import Cell, Plan, short_id
-from archbench.model.comparison import CellComparison, Comparison, Finding, Side
+from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Side
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
@@ -69,18 +69,16 @@ class GateSpec(Struct, frozen=True, kw_only=True):
     @property
     def identity(self) -> str:
         """Equal for gates that may be continued by each other."""
-        parts = (
+        return identity_of(
             *(self.suite_hash, self.device, *self.cells, self.turns, self.turn_s, self.seed, self.learning),
             *(self.base.identity, self.head.identity),
             *(self.base_environment.fingerprint, self.head_environment.fingerprint),
         )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     @property
     def subject(self) -> str:
         """Equal for gates whose bases' pairs may stand together: one code, one set of libraries, the same turns."""
-        parts = (self.base.identity, self.base_environment.fingerprint, self.turns, self.turn_s)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return identity_of(self.base.identity, self.base_environment.fingerprint, self.turns, self.turn_s)
 
 
 class GatePlay(Interleave):
@@ -174,13 +172,15 @@ def conclude(
     """Judge the pairs so far. `sides` say where code was expected to come from; `notes` go before the gate's own."""
     started = min((pair.started_at for log in logs for pair in log.everything), default=None)
     cells = judge_pairs([log for log in logs if not _never_timed(log)], thresholds)
+    base = _side(spec, spec.base, spec.base_environment, started)
+    head = _side(spec, spec.head, spec.head_environment, started)
     return Comparison(
         kind="turns",
-        base=_side(spec, spec.base, spec.base_environment, started),
-        head=_side(spec, spec.head, spec.head_environment, started),
+        base=base,
+        head=head,
         cells=cells,
         findings=_findings(logs),
-        notes=(*notes, *_notes(spec, logs, thresholds, sides), *_of_power(cells, thresholds)),
+        notes=(*notes, *_notes(spec, base, head, logs, thresholds, sides), *_of_power(cells, thresholds)),
         duration_s=sum(pair.duration_s for log in logs for pair in log.everything),
     )
 
@@ -203,7 +203,7 @@ def _never_timed(log: PairLog) -> bool:
     return bool(log.everything) and all({row.status for row in pair.rows} == {"unsupported"} for pair in log.everything)
 
 
-def _findings(logs: Sequence[PairLog]) -> tuple[Finding, ...]:
+def _findings(logs: Sequence[PairLog]) -> tuple[CountedDifference, ...]:
     import pandas as pd
 
     played = [log for log in logs if log.everything]
@@ -217,21 +217,14 @@ def _findings(logs: Sequence[PairLog]) -> tuple[Finding, ...]:
 
 
 def _notes(
-    spec: GateSpec, logs: Sequence[PairLog], thresholds: Mapping[str, Threshold], sides: Sequence[SideRun]
+    spec: GateSpec,
+    base: Side,
+    head: Side,
+    logs: Sequence[PairLog],
+    thresholds: Mapping[str, Threshold],
+    sides: Sequence[SideRun],
 ) -> Iterator[str]:
-    ours, theirs = spec.base_environment, spec.head_environment
-    changed = [
-        f"{name.removesuffix('_version')} {getattr(ours, name)} → {getattr(theirs, name)}"
-        for name in _VERSIONS
-        if getattr(ours, name) != getattr(theirs, name)
-    ]
-    changed += [
-        f"{name} {ours.libraries.get(name, 'none')} → {theirs.libraries.get(name, 'none')}"
-        for name in sorted(ours.libraries.keys() | theirs.libraries.keys())
-        if ours.libraries.get(name) != theirs.libraries.get(name)
-    ]
-    if changed:
-        yield f"Between the sides this changed: {', '.join(changed)}."
+    yield from changes(base, head, spec.base_environment, spec.head_environment)
     if spec.base.identity == spec.head.identity and not spec.learning:
         yield "Base and head are the same: whatever is called slower or faster here is a false alarm."
     yield from _of_code(logs, sides)
@@ -242,11 +235,11 @@ def _notes(
             f"Two processes of {_names(alternated)} do not fit in memory together, so whole processes alternated: "
             "the machine's drift between them is in the ratio."
         )
-    rows = [row for log in logs for pair in log.everything for row in pair.rows if row.contention is not None]
-    contended = sum("contended" in row.reasons for row in rows)
-    if contended:
-        share = percent(contended / len(rows))
-        yield f"Other work took CPU time from {share} of the processes; taking turns makes both sides pay for it."
+    if contended := contended_share([pair for log in logs for pair in log.everything]):
+        yield (
+            f"Other work took CPU time from {percent(contended)} of the processes; taking turns makes both sides pay "
+            "for it."
+        )
 
 
 def _of_code(logs: Sequence[PairLog], sides: Sequence[SideRun]) -> Iterator[str]:

@@ -7,7 +7,7 @@ and each part is searched on its own: a step there is known, and has a cause.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -26,7 +26,7 @@ FEWEST = 2 * SHORTEST_SEGMENT
 _RESETS = ("torch_version", "driver_version")
 
 
-class Run(Struct, frozen=True, kw_only=True):
+class DatedRun(Struct, frozen=True, kw_only=True):
     """One run of a history."""
 
     run_id: str
@@ -39,7 +39,7 @@ class Run(Struct, frozen=True, kw_only=True):
     driver_version: str | None
 
 
-class Point(Struct, frozen=True, kw_only=True):
+class RunPoint(Struct, frozen=True, kw_only=True):
     """A cell in one run."""
 
     run_id: str
@@ -63,6 +63,12 @@ class Change(Struct, frozen=True, kw_only=True):
     after_s: float
     p: float
     """Chance of a split as good in runs without any change."""
+    p_ranks: float
+    """Likewise of the ranks of the times alone, which a single wild run moves little."""
+    votes: int
+    """How many of the two detectors show it (see `archbench.stats.changepoint`) ..."""
+    voters: int
+    """... and how many could: 1 where there are too few runs for ranks to show anything."""
 
     @property
     def change(self) -> float:
@@ -84,15 +90,15 @@ class Series(Struct, frozen=True, kw_only=True):
 
     cell_id: str
     hardware_class: str
-    points: tuple[Point, ...]
+    points: tuple[RunPoint, ...]
     changes: tuple[Change, ...]
 
 
-class Step(Struct, frozen=True, kw_only=True):
+class JointChange(Struct, frozen=True, kw_only=True):
     """Two runs between which cells changed, with everything else that is known to have changed there."""
 
-    before: Run
-    after: Run
+    before: DatedRun
+    after: DatedRun
     changes: tuple[Change, ...]
     """The largest first."""
     also: tuple[str, ...]
@@ -103,10 +109,10 @@ class History(Struct, frozen=True, kw_only=True):
     """All runs under one directory, in order of time."""
 
     place: str
-    runs: tuple[Run, ...]
+    runs: tuple[DatedRun, ...]
     series: tuple[Series, ...]
     resets: tuple[Reset, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[JointChange, ...]
     notes: tuple[str, ...]
 
 
@@ -153,39 +159,31 @@ def history(place: str, runs: Sequence[Rows], notes: Sequence[str] = ()) -> Hist
 
     A change is shown by `archbench.stats.changepoint` at a level of 1 % a series, and is at least `LEAST_EFFECT` large.
     """
-    entries = sorted((_entry(rows) for rows in runs), key=lambda entry: (entry.run.started_at, entry.run.run_id))
-    lanes: dict[tuple[str, int], list[_Entry]] = {}
-    for entry in entries:
-        lanes.setdefault((entry.run.hardware_class, entry.run.protocol_version), []).append(entry)
+    dated = sorted(((_dated(side_of(rows), rows), rows) for rows in runs), key=lambda one: _order(one[0]))
+    known = dict(dated)
+    lanes: dict[tuple[str, int], list[DatedRun]] = {}
+    for run in known:
+        lanes.setdefault((run.hardware_class, run.protocol_version), []).append(run)
     series: list[Series] = []
     resets: list[Reset] = []
     for (hardware, _), lane in lanes.items():
-        stretches = [list(stretch) for _, stretch in groupby(lane, key=_environment)]
-        resets += [_reset(before[-1].run, after[0].run) for before, after in pairwise(stretches)]
-        series += _series(hardware, stretches)
+        stretches = [list(stretch) for _, stretch in groupby(lane, key=_libraries)]
+        resets += [_reset(before[-1], after[0]) for before, after in pairwise(stretches)]
+        series += _series(hardware, [[known[run] for run in stretch] for stretch in stretches])
     changes = [change for one in series for change in one.changes]
     searched = sum(len(one.points) >= FEWEST for one in series)
     return History(
         place=place,
-        runs=tuple(entry.run for entry in entries),
+        runs=tuple(known),
         series=tuple(series),
         resets=tuple(resets),
-        steps=tuple(_steps(changes, entries)),
-        notes=(*notes, *_caution(searched, entries, list(lanes))),
+        steps=tuple(_steps(changes, known)),
+        notes=(*notes, *_caution(searched, len(known), list(lanes))),
     )
 
 
-class _Entry(Struct, frozen=True, kw_only=True):
-    """One run with its rows."""
-
-    run: Run
-    side: Side
-    rows: Rows
-
-
-def _entry(rows: Rows) -> _Entry:
-    side = side_of(rows)
-    run = Run(
+def _dated(side: Side, rows: Rows) -> DatedRun:
+    return DatedRun(
         run_id=side.run_ids[0],
         place=rows.label,
         started_at=side.started_at or "",
@@ -194,14 +192,17 @@ def _entry(rows: Rows) -> _Entry:
         torch_version=side.torch_version,
         driver_version=side.driver_version,
     )
-    return _Entry(run=run, side=side, rows=rows)
 
 
-def _environment(entry: _Entry) -> tuple[str | None, ...]:
-    return tuple(getattr(entry.run, name) for name in _RESETS)
+def _order(run: DatedRun) -> tuple[str, str]:
+    return run.started_at, run.run_id
 
 
-def _reset(ours: Run, theirs: Run) -> Reset:
+def _libraries(run: DatedRun) -> tuple[str | None, ...]:
+    return tuple(getattr(run, name) for name in _RESETS)
+
+
+def _reset(ours: DatedRun, theirs: DatedRun) -> Reset:
     changed = (
         f"{name.removesuffix('_version')} {getattr(ours, name) or 'unknown'} → {getattr(theirs, name) or 'unknown'}"
         for name in _RESETS
@@ -210,8 +211,8 @@ def _reset(ours: Run, theirs: Run) -> Reset:
     return Reset(before_run=ours.run_id, after_run=theirs.run_id, what=", ".join(changed))
 
 
-def _series(hardware: str, stretches: Sequence[Sequence[_Entry]]) -> Iterator[Series]:
-    points: dict[str, list[Point]] = {}
+def _series(hardware: str, stretches: Sequence[Sequence[Rows]]) -> Iterator[Series]:
+    points: dict[str, list[RunPoint]] = {}
     changes: dict[str, list[Change]] = {}
     for stretch in stretches:
         for cell, part in _points(stretch).items():
@@ -221,28 +222,28 @@ def _series(hardware: str, stretches: Sequence[Sequence[_Entry]]) -> Iterator[Se
         yield Series(cell_id=cell, hardware_class=hardware, points=tuple(whole), changes=tuple(changes[cell]))
 
 
-def _points(stretch: Sequence[_Entry]) -> dict[str, list[Point]]:
+def _points(stretch: Sequence[Rows]) -> dict[str, list[RunPoint]]:
     """Each cell's time in each run of one environment, corrected by one canary on the CPU."""
     import pandas as pd
 
     from archbench.choose.summary import fit_rows, summarise
 
-    frame = pd.concat([undisturbed(entry.rows.frame) for entry in stretch])
+    frame = pd.concat([undisturbed(rows.frame) for rows in stretch])
     cells = summarise(corrected(frame, float(frame["canary_s"].median()), without_canary(frame)))
     cells = cells[fit_rows(cells)]
     time = cells["rank_latency_s"].astype(float)
     time = time.fillna(cells["batch_size"].astype(float) / cells["rank_throughput_img_s"].astype(float))
     ends = [cells[name].astype(float).tolist() for name in ("rank_latency_low_s", "rank_latency_high_s")]
-    points: dict[str, list[Point]] = {}
+    points: dict[str, list[RunPoint]] = {}
     for run_id, cell, at, low, high in zip(cells["run_id"], cells["cell_id"], time.tolist(), *ends, strict=True):
         if math.isfinite(at) and at > 0:
             known = math.isfinite(low) and math.isfinite(high)
-            point = Point(run_id=run_id, time_s=at, low_s=low if known else None, high_s=high if known else None)
+            point = RunPoint(run_id=run_id, time_s=at, low_s=low if known else None, high_s=high if known else None)
             points.setdefault(cell, []).append(point)
     return points
 
 
-def _changes(cell: str, hardware: str, points: Sequence[Point]) -> list[Change]:
+def _changes(cell: str, hardware: str, points: Sequence[RunPoint]) -> list[Change]:
     if len(points) < FEWEST:
         return []
     found = change_points(np.log([point.time_s for point in points]))
@@ -255,40 +256,43 @@ def _changes(cell: str, hardware: str, points: Sequence[Point]) -> list[Change]:
             before_s=math.exp(one.before),
             after_s=math.exp(one.after),
             p=one.p,
+            p_ranks=one.p_ranks,
+            votes=one.votes,
+            voters=one.voters,
         )
         for one in found
         if abs(one.after - one.before) >= math.log1p(LEAST_EFFECT)
     ]
 
 
-def _steps(changes: Sequence[Change], entries: Sequence[_Entry]) -> Iterator[Step]:
+def _steps(changes: Sequence[Change], known: Mapping[DatedRun, Rows]) -> Iterator[JointChange]:
     """Changes by the runs between which they happened: a cause mostly shows in several cells at once."""
-    known = {entry.run.run_id: entry for entry in entries}
+    named = {run.run_id: run for run in known}
     together: dict[tuple[str, str], list[Change]] = {}
     for change in changes:
         together.setdefault((change.before_run, change.after_run), []).append(change)
-    for before, after in sorted(together, key=lambda pair: known[pair[1]].run.started_at):
-        ours, theirs = known[before], known[after]
-        yield Step(
-            before=ours.run,
-            after=theirs.run,
+    for before, after in sorted(together, key=lambda pair: named[pair[1]].started_at):
+        ours, theirs = known[named[before]], known[named[after]]
+        yield JointChange(
+            before=named[before],
+            after=named[after],
             changes=tuple(sorted(together[before, after], key=lambda change: -abs(math.log(1 + change.change)))),
-            also=tuple(differences(ours.rows, theirs.rows, ours.side, theirs.side)),
+            also=tuple(differences(ours, theirs, side_of(ours), side_of(theirs))),
         )
 
 
-def _caution(searched: int, entries: Sequence[_Entry], lanes: Sequence[tuple[str, int]]) -> Iterator[str]:
+def _caution(searched: int, runs: int, lanes: Sequence[tuple[str, int]]) -> Iterator[str]:
     if len(lanes) > 1:
         kinds = "; ".join(f"{hardware}, protocol {protocol}" for hardware, protocol in lanes)
         yield f"Runs that cannot be compared are kept apart: {kinds}."
     if searched:
         yield (
-            f"{searched:,} series were searched at a level of {LEVEL:.0%} each, so about {searched * LEVEL:.1f} of "
-            "them would show a change by chance. A change is a hint where to look: `archbench gate` on the two states "
-            "decides."
+            f"{searched:,} series were searched by two detectors at a level of {LEVEL:.0%} each, so "
+            f"{searched * LEVEL:.1f} to {2 * searched * LEVEL:.1f} of them would show a change by chance. A change is "
+            "a hint where to look: `archbench gate` on the two states decides."
         )
     else:
         yield (
             f"Too few runs: a change shows from {FEWEST} runs of one environment on, {SHORTEST_SEGMENT} before it and "
-            f"{SHORTEST_SEGMENT} after; there are {len(entries)} runs in all."
+            f"{SHORTEST_SEGMENT} after; there are {runs} runs in all."
         )

@@ -285,7 +285,7 @@ def _judged(
     estimate = trimmed(ratios).moderated(pool, cautious=answer is not None) if ratios else None
     verdict, why = _decided(log, lean, threshold, answer, estimate)
     if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
-        verdict, why = "invalid", _unfit(log)
+        verdict, why = "invalid", unfit(log)
     ends = estimate.interval() if estimate else None
     return CellComparison(
         cell_id=log.cell.cell_id,
@@ -320,7 +320,7 @@ def _decided(
     log: PairLog, lean: Leaning, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
 ) -> tuple[CellVerdict, Why]:
     if estimate is None and log.wasted:
-        return "invalid", _unfit(log)
+        return "invalid", unfit(log)
     if estimate is None:
         return "undecided", Why("out_of_time", "the time ran out before its first pair: give more with --max-time")
     by = change(math.expm1(estimate.mean))
@@ -361,10 +361,11 @@ def _open(by: str, lean: Leaning, threshold: Threshold, answer: Confirmation | N
     return Why("not_shown", f"{by}, neither shown to differ nor to be the same: {could}")
 
 
-def _unfit(log: PairLog) -> Why:
+def unfit(log: PairLog, names: Sequence[str] = ("the base", "the head")) -> Why:
+    """Why the pairs give no time; `names` are those of a pair's processes."""
     for pair in reversed(log.everything):
         if (failure := pair.failure()) is not None:
-            return Why("failed", f"the {('base', 'head')[failure[0]]} ended with {failure[1]}")
+            return Why("failed", f"{names[failure[0]]} ended with {failure[1]}")
     rows = [row for pair in log.everything if not pair.fit for row in pair.rows]
     codes = invalid_codes([code for row in rows for code in row.reasons])
     played = len(log.everything)
@@ -447,6 +448,12 @@ def judge_rivals(cells: Sequence[Cell], pairs: Sequence[ProcessPair]) -> tuple[R
             )
         )
     return tuple(rivals)
+
+
+def contended_share(pairs: Sequence[ProcessPair]) -> float | None:
+    """The share of the processes from which other work took CPU time; `None` where that is not known of any."""
+    known = ["contended" in row.reasons for pair in pairs for row in pair.rows if row.contention is not None]
+    return sum(known) / len(known) if known else None
 
 
 def log_ratios(pairs: Sequence[ProcessPair], index: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -131,6 +132,11 @@ class Spec(Protocol):
 
 
 S = TypeVar("S", bound=Spec)
+
+
+def identity_of(*parts: object) -> str:
+    """The same for the same parts, in every process."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class PairStore(Generic[S]):

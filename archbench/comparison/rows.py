@@ -177,27 +177,32 @@ def other_flags(base: pd.Series, head: pd.Series, allow: Collection[str]) -> tup
 
 def differences(base: Rows, head: Rows, ours: Side, theirs: Side) -> Iterator[str]:
     """Notes on everything that differs between the two sides and was not refused."""
-    names = [*MUST_MATCH, *NOTED]
-    changed = [
-        f"{name.removesuffix('_version')} {before} → {after}"
-        for name in names
-        if (before := getattr(ours, name, None)) != (after := getattr(theirs, name, None)) and before and after
-    ]
-    if base.environment and head.environment:
-        for name in ("kernel", "governor", "turbo", "smt", "cpu_model"):
-            before, after = getattr(base.environment, name), getattr(head.environment, name)
-            changed += [f"{name} {before} → {after}"] if before != after else []
-        for group in ("libraries", "settings"):
-            before, after = getattr(base.environment, group), getattr(head.environment, group)
-            changed += [
-                f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
-                for name in sorted(before.keys() | after.keys())
-                if before.get(name) != after.get(name)
-            ]
-    if changed:
-        yield f"Besides the code, this changed: {', '.join(changed)}."
+    yield from changes(ours, theirs, base.environment, head.environment)
     if base.suite and head.suite and base.suite.protocol != head.suite.protocol:
         yield "The suites set different constants under `protocol:`, so the sides were measured with different care."
+
+
+def changes(ours: Side, theirs: Side, here: Environment | None, there: Environment | None) -> Iterator[str]:
+    """A note on what changed from one side to the other besides the code, as far as that is known of both."""
+    pairs: list[tuple[str, Side | Environment, Side | Environment, str]]
+    pairs = [(name.removesuffix("_version"), ours, theirs, name) for name in (*MUST_MATCH, *NOTED)]
+    pairs += [
+        (name, here, there, name) for name in ("kernel", "governor", "turbo", "smt", "cpu_model") if here and there
+    ]
+    changed = [
+        f"{word} {before} → {after}"
+        for word, one, other, name in pairs
+        if (before := getattr(one, name, None)) != (after := getattr(other, name, None)) and None not in (before, after)
+    ]
+    for group in ("libraries", "settings") if here and there else ():
+        before, after = getattr(here, group), getattr(there, group)
+        changed += [
+            f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
+            for name in sorted(before.keys() | after.keys())
+            if before.get(name) != after.get(name)
+        ]
+    if changed:
+        yield f"Besides the code, this changed: {', '.join(changed)}."
 
 
 def _refuse_duplicates(rows: Rows) -> None:

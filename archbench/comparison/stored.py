@@ -174,9 +174,8 @@ def _pairs(base: Timed, head: Timed) -> tuple[list[_Pair], int]:
     """Every cell measured on both sides and timed on one, in the base's order; and how many of these neither timed."""
     common = base.cells.index.intersection(head.cells.index, sort=False)
     pairs, untimed = [], 0
-    for cell_id, ours, theirs in zip(
-        common, _plain(base.cells.loc[common]), _plain(head.cells.loc[common]), strict=True
-    ):
+    rows = [_plain(side.cells.loc[common]) for side in (base, head)]
+    for cell_id, ours, theirs in zip(common, *rows, strict=True):
         if (ours["status"], theirs["status"]) != ("ok", "ok"):
             continue  # a finding
         pair = _pair(cell_id, ours, theirs, base, head)
@@ -254,9 +253,10 @@ def _unfit(pair: _Pair) -> Why:
 
 
 def _plain(cells: pd.DataFrame) -> list[Row]:
-    """The rows with Python's own values, `None` for pandas' several kinds of nothing."""
-    columns = {name: cells[name].astype(object).where(cells[name].notna(), None).tolist() for name in _TAKEN}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    from archbench.choose.evaluate import plain_values
+
+    columns = (plain_values(cells[name]) for name in _TAKEN)
+    return [dict(zip(_TAKEN, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _stored(base: Side, floor: Floor | None) -> str:

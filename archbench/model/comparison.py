@@ -120,7 +120,7 @@ class CellComparison(Struct, frozen=True, kw_only=True):
         return None if self.ratio is None else self.ratio - 1
 
 
-class Finding(Struct, frozen=True, kw_only=True):
+class CountedDifference(Struct, frozen=True, kw_only=True):
     """A difference in what is counted and not timed: parameters, MACs, memory, graph breaks, cells gone or failing."""
 
     cell_id: str
@@ -206,7 +206,7 @@ class Whole(Struct, frozen=True, kw_only=True):
         return f"{told} ({change(self.ci_low - 1)} to {change(self.ci_high - 1)}), which chance does not explain."
 
 
-class SuiteFile(Struct, frozen=True, kw_only=True):
+class SuiteLines(Struct, frozen=True, kw_only=True):
     """Where the suite's networks stand, for whoever points at a line."""
 
     path: str
@@ -223,7 +223,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     base: Side
     head: Side
     cells: tuple[CellComparison, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[CountedDifference, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences to read before believing: what differs between the sides, what was corrected, what was left out."""
     floor: Floor | None = None
@@ -234,24 +234,26 @@ class Comparison(Struct, frozen=True, kw_only=True):
     """Time spent on measuring, both sides together."""
     whole: Whole | None = None
     """`None` in turns, and for too few cells."""
-    suite_file: SuiteFile | None = None
+    suite_file: SuiteLines | None = None
+    place: str | None = None
+    """A gate's directory; `None` of two stored runs."""
 
     def having(self, *verdicts: CellVerdict) -> tuple[CellComparison, ...]:
         """The cells with one of these verdicts, in order."""
         return tuple(cell for cell in self.cells if cell.verdict in verdicts)
 
     @property
-    def failures(self) -> tuple[Finding, ...]:
+    def failures(self) -> tuple[CountedDifference, ...]:
         """The findings that fail the gate."""
         return tuple(finding for finding in self.findings if finding.fails)
 
     @property
-    def everything(self) -> tuple[CellComparison | Finding, ...]:
+    def everything(self) -> tuple[CellComparison | CountedDifference, ...]:
         """All cells, then all findings."""
         return (*self.cells, *self.findings)
 
     @property
-    def accepted(self) -> tuple[CellComparison | Finding, ...]:
+    def accepted(self) -> tuple[CellComparison | CountedDifference, ...]:
         """What would fail, had nobody accepted it."""
         return tuple(one for one in self.everything if one.accepted is not None)
 
@@ -267,7 +269,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
         return self.having("undecided", "invalid")
 
     @property
-    def failed_on_both(self) -> tuple[Finding, ...]:
+    def failed_on_both(self) -> tuple[CountedDifference, ...]:
         """The findings about cells that failed on both sides and have no verdict that says so."""
         judged = {cell.cell_id for cell in self.cells}
         return tuple(one for one in self.findings if one.failed_on_both and one.cell_id not in judged)

@@ -286,7 +286,7 @@ class MemoryTimeline(Struct, frozen=True, kw_only=True):
         return max(self.points, key=lambda point: point.total)
 
 
-class Spread(Struct, frozen=True, kw_only=True):
+class AcrossSeeds(Struct, frozen=True, kw_only=True):
     """A figure over several seeds."""
 
     median: float
@@ -307,11 +307,11 @@ class LayerGradient(Struct, frozen=True, kw_only=True):
     """Among the weight layers in the order in which the forward pass first called them, from 0."""
     weights: int
     """Elements of its weight."""
-    gradient_norm: Spread | None
+    gradient_norm: AcrossSeeds | None
     """Euclidean norm of the loss's gradient with respect to the weight."""
-    weight_norm: Spread | None
+    weight_norm: AcrossSeeds | None
     """Euclidean norm of the weight itself."""
-    signal_rms: Spread | None
+    signal_rms: AcrossSeeds | None
     """Root mean square of the loss's gradient with respect to the layer's output: how much of the error gets here."""
 
 
@@ -319,9 +319,9 @@ class StageActivation(Struct, frozen=True, kw_only=True):
     """What comes out of one stage."""
 
     stage: str
-    mean: Spread | None
-    std: Spread | None
-    zero_share: Spread | None
+    mean: AcrossSeeds | None
+    std: AcrossSeeds | None
+    zero_share: AcrossSeeds | None
     """Of its elements, exactly 0: what a ReLU has cut off."""
 
 
@@ -332,9 +332,9 @@ class GradientHealth(Struct, frozen=True, kw_only=True):
     batch_size: int
     layers: tuple[LayerGradient, ...]
     """From input to output."""
-    first_to_last: Spread | None
+    first_to_last: AcrossSeeds | None
     """`gradient_norm` of the first layer over the last's, seed by seed; `None` where one is 0 or not finite."""
-    signal_first_to_last: Spread | None
+    signal_first_to_last: AcrossSeeds | None
     """The same of `signal_rms`."""
     stages: tuple[StageActivation, ...]
     without_gradient: tuple[str, ...]

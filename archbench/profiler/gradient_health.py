@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model.cell import Cell
-from archbench.model.profile import GradientHealth, LayerGradient, Spread, StageActivation
+from archbench.model.profile import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
 
 SEEDS = 3
 """Enough to tell a network's habit from one draw's luck: habits differ by orders of magnitude."""
@@ -173,9 +173,9 @@ def _first_to_last(figures: dict[str, float], order: dict[str, str]) -> float | 
     return known[0] / known[-1] if len(known) > 1 and known[-1] else None
 
 
-def _spread(figures: Sequence[float | None]) -> Spread | None:
+def _spread(figures: Sequence[float | None]) -> AcrossSeeds | None:
     """`None` where a figure is missing or not finite: a median of the others would hide it."""
     known = [figure for figure in figures if figure is not None and math.isfinite(figure)]
     if not known or len(known) < len(figures):
         return None
-    return Spread(median=statistics.median(known), low=min(known), high=max(known))
+    return AcrossSeeds(median=statistics.median(known), low=min(known), high=max(known))

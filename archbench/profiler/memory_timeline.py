@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -21,7 +22,9 @@ from archbench.device.kind import Allocator, kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
 from archbench.model.profile import CATEGORIES, MemoryHolder, MemoryPoint, MemoryTimeline, SavedBytes, StageMemory
+from archbench.profiler.boundaries import Boundaries
 from archbench.profiler.storage_log import MARK, Block, StorageLog
+from archbench.profiler.timing import observe, open_boundaries
 
 MOST_POINTS = 400
 """As many as a chart can show."""
@@ -41,14 +44,15 @@ def memory_timeline(
     `stages` are the paths of the network's stages, in order. Does three steps. Raises what the step raises:
     `torch.OutOfMemoryError`, or the CPU's RuntimeError, where there is no room.
     """
-    log = StorageLog(workload.module, workload.device)
+    boundaries = open_boundaries(workload, lambda: None)
+    log = StorageLog(workload.module, workload.device, boundaries)
     log.hold([*workload.module.named_parameters(), *workload.module.named_buffers()], "weights")
     log.hold(workload.optimizer_state(), "optimizer")
     log.hold(workload.ready(), "inputs")
     standing = sum(block.bytes for block in log.blocks)
     measured = _measured_peak(workload, standing)
     if workload.cell.compile_mode == "off":
-        points = _points(log, _watch(log, workload, standing))
+        points = _points(log, _watch(log, boundaries, workload, standing))
     else:
         points = _unattributed(log, workload)
     peak = max(range(len(points)), key=lambda number: points[number].total)
@@ -84,7 +88,7 @@ def _allocator(workload: Workload) -> Allocator | None:
     return kind_of(workload.device).allocator(workload.device)
 
 
-def _watch(log: StorageLog, workload: Workload, standing: int) -> list[int]:
+def _watch(log: StorageLog, boundaries: Boundaries[Any], workload: Workload, standing: int) -> list[int]:
     """Do a step under the eyes of `log`; return the most bytes that the allocator held during each operator.
 
     Follows `_measured_peak`, whose steps have shown the CPU's allocator whatever this one will free.
@@ -92,7 +96,7 @@ def _watch(log: StorageLog, workload: Workload, standing: int) -> list[int]:
 
     def step() -> None:
         with log.watching():
-            workload.step()
+            observe(workload, boundaries)
 
     if _allocator(workload) is not None:
         step()

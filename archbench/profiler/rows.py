@@ -28,7 +28,7 @@ TIMING_S = 2.0
 """Of a suite's cell: stages are told to a per cent or two, and a suite has hundreds of cells."""
 
 
-class Counted(Struct, frozen=True, kw_only=True):
+class ModuleCounts(Struct, frozen=True, kw_only=True):
     """Per image, of one forward pass in evaluation mode."""
 
     macs: int
@@ -39,7 +39,7 @@ class Counted(Struct, frozen=True, kw_only=True):
     """Of every module that ran, and of those that hold one."""
 
 
-def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
+def count_by_module(network: Network, *, allow_code: bool = False) -> ModuleCounts:
     """Count without data; where the network's forward looks at values, with data.
 
     Raises whatever the network's own code raises on real tensors.
@@ -48,7 +48,7 @@ def count_by_module(network: Network, *, allow_code: bool = False) -> Counted:
     return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
 
 
-def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
+def _count(module: nn.Module, shape: tuple[int, ...]) -> ModuleCounts:
     image = blank_image(module, shape)
     trace = ForwardTrace(module, image)
 
@@ -64,7 +64,7 @@ def _count(module: nn.Module, shape: tuple[int, ...]) -> Counted:
     own = Counter({owner.path: int(count) for owner, count in had.items() if count})
     ran = [owner.path.split(".") for owner in had]
     paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
-    return Counted(macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths))
+    return ModuleCounts(macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths))
 
 
 class Ceilings(Struct, frozen=True, kw_only=True):
@@ -104,7 +104,7 @@ class Tally(Struct):
 def module_rows(
     workload: Workload,
     times: StepTimes,
-    counted: Counted | None,
+    counted: ModuleCounts | None,
     traffic: Traffic,
     ceilings: Ceilings | None,
     device_s: Mapping[str, float] | None = None,
@@ -159,7 +159,7 @@ def step_parts(workload: Workload, times: StepTimes, traffic: Traffic) -> tuple[
 
 
 def _own_tallies(
-    workload: Workload, times: StepTimes, counted: Counted | None, traffic: Traffic, ceilings: Ceilings | None
+    workload: Workload, times: StepTimes, counted: ModuleCounts | None, traffic: Traffic, ceilings: Ceilings | None
 ) -> dict[str, Tally]:
     """By path, without what modules inside do."""
     training = workload.cell.phase == "training"
@@ -216,7 +216,7 @@ def _row(
     own: Tally,
     inside: Tally,
     times: StepTimes,
-    counted: Counted | None,
+    counted: ModuleCounts | None,
 ) -> ModuleProfile:
     training = workload.cell.phase == "training"
     least_s = inside.compute_s + inside.memory_s
@@ -292,7 +292,7 @@ def profile_stages(
     )
 
 
-def _counted(workload: Workload, *, allow_code: bool) -> Counted | None:
+def _counted(workload: Workload, *, allow_code: bool) -> ModuleCounts | None:
     try:
         return count_by_module(workload.cell.network, allow_code=allow_code)
     except Exception:  # the network's own code, without data: its times are worth storing without its MACs

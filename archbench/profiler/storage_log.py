@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.autograd.graph import saved_tensors_hooks
 from torch.autograd.profiler import record_function
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.hooks import RemovableHandle
 
 from archbench.device.kind import kind_of
 from archbench.model.profile import MemoryCategory, StepSection
+from archbench.profiler.boundaries import OPTIMIZER, PARTS, Boundaries
 
 _CONVOLUTIONS = re.compile(r"^conv(olution|[123]d)(?=$|_backward)")
 MARK = "archbench operator "
@@ -60,13 +59,13 @@ class Operator:
 
 
 class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records blocks and operators while a step runs inside `watching`.
+    """Records blocks and operators while a step that tells `boundaries` of its parts runs inside `watching`.
 
     Real storages are followed by weak references, so that autograd's and Python's own references decide when one dies.
     Not for compiled steps: a dispatch mode makes torch run them eagerly, in silence.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, boundaries: Boundaries[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.blocks: list[Block] = []
         self.operators: list[Operator] = []
@@ -75,10 +74,8 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._allocator = kind_of(device).allocator(device)
         self._alive: dict[int, Block] = {}
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._section: StepSection = "forward"
-        self._callers: list[str] = []
+        self._boundaries = boundaries
         self._function = ""
-        self._module_of_node: dict[int, str] = {}
 
     def hold(self, tensors: Iterable[tuple[str, Tensor]], category: MemoryCategory) -> None:
         """Enter named tensors that stand before the step begins; what was entered before keeps its category."""
@@ -89,8 +86,11 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def watching(self) -> Iterator[None]:
         """Follow modules, functions, saved tensors and gradients too; the step runs inside."""
         with contextlib.ExitStack() as stack:
-            for handle in self._hooks():
-                stack.callback(handle.remove)
+            for parameter in self._module.parameters():
+                if parameter.requires_grad:
+                    handle = parameter.register_post_accumulate_grad_hook(self._have_gradient)  # type: ignore[no-untyped-call]
+                    stack.callback(handle.remove)
+            stack.enter_context(self._boundaries)
             if self._module.training:
                 stack.enter_context(_Functions(self._called))  # type: ignore[no-untyped-call]
                 stack.enter_context(saved_tensors_hooks(self._pack, _unpack))
@@ -116,16 +116,9 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _place(self) -> tuple[StepSection, str]:
         """The section of the step that runs now, and the module that it runs for."""
-        node: Any = torch._C._current_autograd_node()
-        if node is not None:
-            self._section = "backward"
-            return "backward", self._module_of_node.get(node._sequence_nr(), "")
-        caller = self._callers[-1] if self._callers else ""
-        if self._section == "forward":
-            # A node takes its number before its operator arrives here; operators without a node of their own (counters)
-            # must not take over the one before.
-            self._module_of_node.setdefault(torch._C._autograd._get_sequence_nr() - 1, caller)  # type: ignore[attr-defined]
-        return self._section, caller
+        owner = self._boundaries.owner
+        section: StepSection = "update" if owner.path == OPTIMIZER else "backward" if owner.backward else "forward"
+        return section, "" if owner.path in PARTS else owner.path
 
     def _enter(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, *, born: int) -> None:
         if tensor.device.type != self._device.type or tensor.layout != torch.strided:
@@ -158,31 +151,10 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _called(self, function: str) -> None:
         self._function = function
 
-    def _hooks(self) -> Iterator[RemovableHandle]:
-        for name, module in self._module.named_modules():
-            yield module.register_forward_pre_hook(self._entering(name))
-            yield module.register_forward_hook(self._leave, always_call=True)
-        for parameter in self._module.parameters():
-            if parameter.requires_grad:
-                yield parameter.register_post_accumulate_grad_hook(self._have_gradient)  # type: ignore[no-untyped-call]
-        yield register_optimizer_step_pre_hook(self._update)
-
-    def _entering(self, name: str) -> Callable[..., None]:
-        def enter(_module: nn.Module, _inputs: object) -> None:
-            self._callers.append(name)
-
-        return enter
-
-    def _leave(self, _module: nn.Module, _inputs: object, _output: object) -> None:
-        self._callers.pop()
-
     def _have_gradient(self, parameter: Tensor) -> None:
         block = self._block(parameter.grad) if parameter.grad is not None else None
         if block is not None and block.category == "temporaries":
             block.category = "gradients"
-
-    def _update(self, *_: object) -> None:
-        self._section = "update"
 
 
 class _Functions(TorchFunctionMode):

@@ -66,9 +66,9 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     text = file_path.read_bytes().decode(errors="replace")
     if {found[1] for found in _TOP_LEVEL_KEY.finditer(text)} != {"suite", "architectures"}:
         return None
-    from archbench.pytest_plugin.suites import SuiteFile
+    from archbench.pytest_plugin.suites import CollectedSuite
 
-    return SuiteFile.from_parent(parent, path=file_path)
+    return CollectedSuite.from_parent(parent, path=file_path)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

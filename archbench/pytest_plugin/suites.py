@@ -35,7 +35,7 @@ class CellFailedError(Exception):
     """A cell ended as `oom`, `error`, `timeout` or `crashed`, or without a time that counts; the message says why."""
 
 
-class SuiteFile(pytest.File):
+class CollectedSuite(pytest.File):
     """A suite file; its items are the cells that a run of one round would measure on this device."""
 
     def collect(self) -> Iterator[CellItem]:
@@ -86,7 +86,7 @@ class CellItem(pytest.Function):
 
     def measured(self, *, once: bool) -> CellFinished:
         """This cell's row and timings; skips the test where the cell cannot be measured."""
-        assert isinstance(self.parent, SuiteFile)
+        assert isinstance(self.parent, CollectedSuite)
         finished = self.parent.runner.measure(self.cell, once=once)
         row = finished.record
         self.config.stash[DEVICES].add(self.parent.runner.device)

@@ -219,7 +219,7 @@ def _one_dataset(base: Choice, one: Choice) -> bool:
 
 def _batches(row: Row) -> Iterable[str]:
     if row.other_batches:
-        named = ", ".join(f"{_name(one.choice)} at batch {one.batch_size}" for one in row.other_batches)
+        named = ", ".join(f"{_name(one)} at batch {one.batch_size}" for one in row.other_batches)
         yield f"First at other batch sizes: {named}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from archbench.comparison.history import FEWEST, History, Run, Series, Step
+from archbench.comparison.history import FEWEST, DatedRun, History, JointChange, Series
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
 from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
@@ -48,22 +48,23 @@ def _steps(history: History) -> tuple[Block, ...]:
     return tuple(block for step in history.steps for block in _step(step))
 
 
-def _step(step: Step) -> tuple[Block, ...]:
+def _step(step: JointChange) -> tuple[Block, ...]:
     rows = tuple(
         (
             short_id(one.cell_id),
             figure(one.before_s, MS),
             figure(one.after_s, MS),
             change(one.change),
+            f"{one.votes} of {one.voters}",
         )
         for one in step.changes[:_MOST_ROWS]
     )
     between = f"Between {_named(step.before)} and {_named(step.after)}:"
-    changes = table(("Cell", ">Before ms", ">After ms", ">Change"), rows)
+    changes = table(("Cell", ">Before ms", ">After ms", ">Change", ">Votes"), rows)
     return (Paragraph(between), changes, *(Paragraph(sentence) for sentence in step.also))
 
 
-def _named(run: Run) -> str:
+def _named(run: DatedRun) -> str:
     return f"`{run.run_id}` ({run.started_at[:16].replace('T', ' ')} UTC)"
 
 

@@ -6,12 +6,12 @@ import math
 
 from archbench.model.profile import (
     CATEGORIES,
+    AcrossSeeds,
     GradientHealth,
     MemoryTimeline,
     ModuleProfile,
     Profile,
     Roofline,
-    Spread,
     StepPart,
 )
 from archbench.model.units import GIGA, MIB, MS, percent, plain
@@ -269,7 +269,7 @@ def gradients_by_layer(health: GradientHealth) -> str:
     return chart(layers, _HEIGHT, data={"values": rows})
 
 
-def _ends(spread: Spread) -> dict[str, float]:
+def _ends(spread: AcrossSeeds) -> dict[str, float]:
     return {"median": spread.median, "low": spread.low, "high": spread.high}
 
 

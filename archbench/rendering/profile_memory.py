@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archbench.model.profile import CATEGORIES, GradientHealth, MemoryCategory, MemoryTimeline, Spread
+from archbench.model.profile import CATEGORIES, AcrossSeeds, GradientHealth, MemoryCategory, MemoryTimeline
 from archbench.model.units import MIB, NULL, figure, fixed, percent, plain
 from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
 
@@ -227,19 +227,19 @@ def _activations(health: GradientHealth) -> Table:
     )
 
 
-def _over(upper: Spread | None, lower: Spread | None) -> float | None:
+def _over(upper: AcrossSeeds | None, lower: AcrossSeeds | None) -> float | None:
     return upper.median / lower.median if upper and lower and lower.median else None
 
 
-def _spread(spread: Spread | None) -> str:
+def _spread(spread: AcrossSeeds | None) -> str:
     return NULL if spread is None else f"{plain(spread.median)} ({plain(spread.low)} to {plain(spread.high)})"
 
 
-def _median(spread: Spread | None) -> str:
+def _median(spread: AcrossSeeds | None) -> str:
     return NULL if spread is None else plain(spread.median)
 
 
-def _ratio(spread: Spread) -> str:
+def _ratio(spread: AcrossSeeds) -> str:
     return f"{plain(spread.median)} times ({plain(spread.low)} to {plain(spread.high)})"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from archbench.choose.profile_difference import Aligned, Difference, Side, difference
+from archbench.choose.profile_difference import Aligned, Difference, Share, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.model.reasons import explain
 from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent, plain
@@ -129,7 +129,7 @@ def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
     numbers = (">A ms", ">B ms", ">B - A ms", ">of the difference", ">A GMACs", ">B GMACs")
     headings = (found.aligned_by.capitalize(), "Modules of A", "Modules of B", *numbers)
     whole = [
-        Side(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
+        Share(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
         for one, seconds in ((base, found.base_s), (other, found.other_s))
     ]
     rows = []

@@ -22,9 +22,8 @@ log = logging.getLogger(__name__)
 if TYPE_CHECKING:
     import pandas as pd
 
-    from archbench.choose.candidates import Candidates
-    from archbench.choose.trust import Trust
-    from archbench.results.spread import Shown
+    from archbench.choose.candidates import Candidates, Trust
+    from archbench.choose.summary import RunSpread
 
 
 class RunData(Struct, frozen=True, kw_only=True, dict=True):
@@ -46,7 +45,7 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     """Some latencies are corrected for the machine's drift."""
     drift: tuple[float, float] | None
     """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
-    shown: Shown
+    shown: RunSpread
     """What is kept of its own spread for later runs."""
     profiles: tuple[StageProfile, ...]
     """Tables of stages, where the suite asked for them."""
@@ -85,9 +84,8 @@ def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
     Raises `UsageError` for what is not a run, for one without a row, and for a pattern that matches no cell of it.
     """
     from archbench.choose.candidates import candidates
-    from archbench.choose.summary import spreads_of, summarise
+    from archbench.choose.summary import earlier_spreads, shown, spreads_of, summarise
     from archbench.results import RunStore, load_frame
-    from archbench.results.spread import earlier_spreads, shown
 
     store = RunStore.open(path)
     rows = load_frame(store.path)

@@ -122,8 +122,8 @@ def write_summary(run: RunData) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from archbench.choose.summary import SPREAD
     from archbench.results.files import atomic_write, write_bytes
-    from archbench.results.spread import SPREAD
 
     frame = summary_frame(run)
     table = pa.Table.from_pandas(frame, schema=_schema(), preserve_index=False)

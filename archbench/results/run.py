@@ -20,6 +20,7 @@ Readers never write. Whoever appends or merges holds the run's lock, which is no
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -33,8 +34,8 @@ import pyarrow as pa
 
 from archbench.model.cell import file_stem
 from archbench.model.environment import Calibration, Environment
-from archbench.model.errors import UsageError
-from archbench.model.profile import StageProfile
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.profile import PROFILE_VERSION, StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
 from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
@@ -42,9 +43,10 @@ from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
 from archbench.results.files import begin, dated, read_struct, refuse_occupied, sealed_json, write_bytes, write_json
 from archbench.results.journal import Journal
-from archbench.results.profiles import ProfileFolder
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
 from archbench.results.sound import sound
+
+log = logging.getLogger(__name__)
 
 RESULTS = "results.parquet"
 _ROW_ORDER = ("round", "started_at", "cell_id", "visit")
@@ -56,6 +58,7 @@ _SUITE_TEXT = "suite.yaml"
 _PROTOCOL = "protocol.json"
 _SESSIONS = "sessions.json"
 _FOLDERS = ("cells", "samples")
+_PROFILES = "profile"
 _BEST_FIRST = ("ok", "suspect", "invalid")
 
 Key = tuple[str, int, int]
@@ -72,6 +75,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float
 
 
+class _Version(msgspec.Struct):
+    """The part of a table of stages that says whether the rest can be read."""
+
+    profile_version: int
+
+
 class RunStore:
     """The rows and raw timings of one run. `create` a new one or `open` one; both check the place."""
 
@@ -79,7 +88,6 @@ class RunStore:
         self.path = path
         self._rows = Journal(path / "cells", path / RESULTS, RECORDS, order=_ROW_ORDER)
         self._timings = Journal(path / "samples", path / "samples.parquet", SAMPLES, order=_SAMPLE_ORDER)
-        self._profiles = ProfileFolder(path / "profile")
         self._kept: dict[Key, tuple[Record, list[Sample]]] = {}
 
     @classmethod
@@ -198,8 +206,17 @@ class RunStore:
         if samples:
             self._timings.add(name, samples)
         if profile is not None:
-            self._profiles.add(name, profile)
+            self._add_profile(name, profile)
         self._rows.add(name, [record])
+
+    def _add_profile(self, row_file: str, profile: StageProfile) -> None:
+        """Store a table of stages beside the row in `row_file`, in a folder that is made with the first one."""
+        folder = self.path / _PROFILES
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UnfitError(f"cannot make {folder}: {error.strerror}; make room or give another place") from error
+        write_json((folder / row_file).with_suffix(".json"), profile)
 
     def measure_again(self, keys: Collection[Key]) -> None:
         """From now on an `append` of one of `keys` is a second try at a row that is there."""
@@ -260,7 +277,21 @@ class RunStore:
 
         Damaged ones are named in a warning and left out. Raises `UsageError` for one of a newer version.
         """
-        return self._profiles.read()
+        found = []
+        for path in sorted((self.path / _PROFILES).glob("*.json")):
+            try:
+                version = read_struct(path, _Version).profile_version
+                if version <= PROFILE_VERSION:
+                    found.append(read_struct(path, StageProfile))
+                    continue
+            except UsageError as error:
+                log.warning("%s; it is left out", error)
+                continue
+            raise UsageError(
+                f"{path}: has profile version {version}, and this archbench reads 1 to {PROFILE_VERSION}; "
+                "use the archbench that wrote it, or a newer one"
+            )
+        return sorted(found, key=lambda one: (one.cell_id, one.round, one.visit))
 
     def merge(self) -> None:
         """Fold all finished cells into `results.parquet` and `samples.parquet`.

@@ -4,7 +4,6 @@ What measuring needs is exported here and needs numpy alone. What comparing need
 `changepoint`) is imported from its module; it loads scipy when it is called.
 """
 
-from archbench.stats.drift import Drift, drifting
 from archbench.stats.intervals import (
     Interval,
     block_medians,
@@ -14,7 +13,7 @@ from archbench.stats.intervals import (
     percentile,
 )
 from archbench.stats.stopping import Stop, StoppingRule
-from archbench.stats.warmup import WarmupDetector
+from archbench.stats.warmup import Drift, WarmupDetector, drifting
 
 __all__ = [
     "Drift",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from archbench.analyze.counts import count
-from archbench.known import Shown, known
+from archbench.known import Shown, show
 from archbench.model.cell import Network
 from archbench.rendering.catalogue import card_report
 from archbench.rendering.terminal import render_terminal
@@ -31,10 +31,7 @@ def test_macs_are_those_of_the_formula(network: Any) -> None:
 
 
 def shown(network: Any) -> Shown:
-    return known(
-        named(network).name, input_size=operator_networks.SIDE, batch_size=None, num_classes=None,
-        in_channels=None, head="classifier", options=(), build=False, allow_code=True,
-    )  # fmt: skip
+    return show(named(network).name, input_size=operator_networks.SIDE, allow_code=True)
 
 
 def test_what_is_not_whole_says_so() -> None:

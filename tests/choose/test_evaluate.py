@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from archbench.choose.evaluate import evaluate
+from archbench.choose.evaluate import evaluate, satisfied
 from archbench.query.parsing import parse
 
 FRAME = pd.DataFrame(
@@ -45,5 +45,5 @@ FRAME = pd.DataFrame(
 )
 def test_truth_row_by_row(condition: str, yes: list[int], no: list[int]) -> None:
     truth = evaluate(parse(condition), FRAME)
-    assert truth.yes.astype(int).tolist() == yes
-    assert truth.no.astype(int).tolist() == no
+    assert truth.fillna(False).astype(int).tolist() == satisfied(parse(condition), FRAME).astype(int).tolist() == yes
+    assert (~truth).fillna(False).astype(int).tolist() == no

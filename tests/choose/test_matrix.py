@@ -113,7 +113,7 @@ def test_judged_at_the_largest_batch_that_all_candidates_have(tmp_path: Path) ->
     )
     assert found.batch_size == 8
     assert found.recommended.network == "vgg16"
-    assert [(one.batch_size, one.choice.network) for one in found.other_batches] == [(1, "vgg16"), (32, "resnet50")]
+    assert [(one.batch_size, one.network) for one in found.other_batches] == [(1, "vgg16"), (32, "resnet50")]
 
 
 def test_the_setting_is_free_precision_included_with_a_footnote(tmp_path: Path) -> None:

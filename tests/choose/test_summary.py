@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import archbench
-from archbench.choose.summary import half_intervals, spreads_of, summarise
+from archbench.choose.summary import Spread, half_intervals, spreads_of, summarise
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
-from archbench.results.spread import Spread
 from archbench.stats.moderation import Pool
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archbench.model.comparison import CellComparison, Comparison, Figures, Finding, Side, SuiteFile, Why
+from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Figures, Side, SuiteLines, Why
 from archbench.rendering.comparison import render_comparison
 
 SIDE = Side(label="x", hardware_class="AMD x2", protocol_version=1)
@@ -23,12 +23,12 @@ def cell(name: str, verdict: Any, sentence: str = "3.1 % slower, beyond the floo
     )
 
 
-def finding(name: str, *, fails: bool) -> Finding:
+def finding(name: str, *, fails: bool) -> CountedDifference:
     cell_id = cell(name, "same").cell_id
-    return Finding(cell_id=cell_id, column="macs", base=1.0, head=2.0, what="macs 1 → 2", fails=fails)
+    return CountedDifference(cell_id=cell_id, column="macs", base=1.0, head=2.0, what="macs 1 → 2", fails=fails)
 
 
-def lines(*cells: CellComparison, findings: tuple[Finding, ...] = ()) -> list[str]:
+def lines(*cells: CellComparison, findings: tuple[CountedDifference, ...] = ()) -> list[str]:
     made = Comparison(kind="turns", base=SIDE, head=SIDE, cells=cells, findings=findings)
     return render_comparison(made, "annotations").splitlines()
 
@@ -63,7 +63,7 @@ def test_a_networks_findings_are_one_annotation_at_its_line_of_the_suite():
         head=SIDE,
         cells=(cell("vgg16", "slower"),),
         findings=(finding("vgg16", fails=True), finding("resnet18", fails=True)),
-        suite_file=SuiteFile(path="suites/a,b.yaml", lines={"vgg16": 7}),
+        suite_file=SuiteLines(path="suites/a,b.yaml", lines={"vgg16": 7}),
     )
     first, second, _ = render_comparison(made, "annotations").splitlines()
     assert first == (

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from builders import make_record
 
 from archbench.comparison import Rows, read_rows
-from archbench.model.comparison import CellComparison, CellVerdict, Comparison, Figures, Finding, Side, Why
+from archbench.model.comparison import CellComparison, CellVerdict, Comparison, CountedDifference, Figures, Side, Why
 from archbench.model.record import Record
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS
@@ -86,7 +86,7 @@ def compared(name: str, verdict: CellVerdict, ratio: float | None = 1.0, **overr
     return CellComparison(verdict=verdict, **{**fields, **overrides})
 
 
-def comparison(*cells: CellComparison, findings: Sequence[Finding] = (), **overrides: Any) -> Comparison:
+def comparison(*cells: CellComparison, findings: Sequence[CountedDifference] = (), **overrides: Any) -> Comparison:
     """A comparison of two sides that differ in their torch."""
     sides = {
         name: Side(
@@ -104,5 +104,5 @@ def comparison(*cells: CellComparison, findings: Sequence[Finding] = (), **overr
     return Comparison(cells=cells, findings=tuple(findings), **{**fields, **overrides})
 
 
-def finding(name: str, *, fails: bool, what: str = "params 1 → 2 (must be equal)") -> Finding:
-    return Finding(cell_id=cell(name), column="params", base=1.0, head=2.0, what=what, fails=fails)
+def finding(name: str, *, fails: bool, what: str = "params 1 → 2 (must be equal)") -> CountedDifference:
+    return CountedDifference(cell_id=cell(name), column="params", base=1.0, head=2.0, what=what, fails=fails)

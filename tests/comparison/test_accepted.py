@@ -14,14 +14,14 @@ from msgspec import structs
 
 from archbench.comparison.accepted import (
     DAYS,
-    Entry,
+    Accepted,
     accepted_file,
     apply_accepted,
     as_yaml,
     entries_for,
     read_accepted,
 )
-from archbench.model.comparison import Comparison, Finding
+from archbench.model.comparison import Comparison, CountedDifference
 from archbench.model.errors import UsageError
 from archbench.model.units import printable
 from archbench.rendering.comparison import render_comparison
@@ -29,17 +29,19 @@ from archbench.rendering.comparison import render_comparison
 TODAY = date(2026, 3, 1)
 
 
-def counted(name: str, column: str, head: float | str | None, batch_size: int = 1) -> Finding:
-    return Finding(cell_id=cell(name, batch_size), column=column, base=100.0, head=head, what="grew", fails=True)
+def counted(name: str, column: str, head: float | str | None, batch_size: int = 1) -> CountedDifference:
+    return CountedDifference(
+        cell_id=cell(name, batch_size), column=column, base=100.0, head=head, what="grew", fails=True
+    )
 
 
-def written(*entries: Entry) -> str:
+def written(*entries: Accepted) -> str:
     return f"accepted:\n{as_yaml(entries)}"
 
 
-def entry(**fields: object) -> Entry:
+def entry(**fields: object) -> Accepted:
     given = {"cell": "b", "change": "params", "to": 2, "reason": "wider", "until": "2026-03-01", **fields}
-    return Entry(**given)  # type: ignore[arg-type]
+    return Accepted(**given)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archbench.model.cell import short_id
-from archbench.model.comparison import CellComparison, Comparison, Finding, Floor, Why
+from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Floor, Why
 from archbench.model.errors import UsageError
 from archbench.rendering.comparison import FORMATS, render_comparison, write_comparison
 from archbench.rendering.comparison.report import ALL_SHOWN, LIMIT_BYTES, headline
@@ -52,7 +52,9 @@ def test_exit_codes() -> None:
 
 
 def test_cells_that_failed_on_both_sides_are_open_and_not_passed() -> None:
-    broken = Finding(cell_id=cell("x"), column="status", base="oom", head="oom", what="ended with oom", fails=False)
+    broken = CountedDifference(
+        cell_id=cell("x"), column="status", base="oom", head="oom", what="ended with oom", fails=False
+    )
     answer = comparison(compared("a", "same"), findings=[broken], compared=(cell("a"),))
     assert (answer.exit_code(), answer.exit_code(strict=True)) == (0, 3)
     assert headline(answer) == "No regression: 1 same of 1 timed cells; 1 cell failed on both sides."

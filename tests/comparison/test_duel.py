@@ -118,11 +118,11 @@ def test_a_damaged_pair_is_left_out_and_its_place_taken(workers, begun, caplog):
 
 def test_what_cannot_be_judged_says_why(workers, begun):
     failing = cell_of("good"), cell_of("bad", build="error")
-    with pytest.raises(UnfitError, match=r"bad.* ends with error in build: error at build"):
+    with pytest.raises(UnfitError, match=r"bad.* ended with error in build: error at build"):
         fought(begun(*failing), workers, *failing)
     throttled = cell_of("good"), cell_of("throttled", rejects=99)
     for _ in range(2):  # what failed is kept, and forgotten by the next attempt
-        with pytest.raises(UnfitError, match=r"not fit for a duel now \(every turn was rejected\)"):
+        with pytest.raises(UnfitError, match="no pair is fit to be used: the device's monitor rejected every turn"):
             fought(begun(*throttled), workers, *throttled)
     assert len(list((begun(*throttled).path / "pairs").iterdir())) == 4
     hasty = cell_of("one"), cell_of("other")

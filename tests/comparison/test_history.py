@@ -51,6 +51,7 @@ def test_a_step_is_found_in_its_cell_alone_and_between_the_right_runs(tmp_path: 
     assert change.cell_id == cell("a")
     assert change.change == pytest.approx(0.05, abs=0.006)
     assert change.p <= 0.01
+    assert (change.votes, change.voters, change.p_ranks <= 0.01) == (2, 2, True)
     assert [len(one.points) for one in found.series] == [16, 16]
     assert found.resets == ()
 
@@ -190,6 +191,7 @@ def test_the_command_advises_and_always_exits_0(tmp_path: Path, capsys: pytest.C
     assert command(place) == 0
     out = capsys.readouterr().out
     assert "# History of 14 runs" in out
+    assert "| 2 of 2 |" in out
     assert "Between `day07` (2025-01-08 03:00 UTC) and `day08` (2025-01-09 03:00 UTC):" in out
     assert "fails nobody" in out
     assert command(place, "--json") == 0

@@ -8,6 +8,7 @@ from known_profiles import Leaf, make_profile
 from msgspec.structs import replace
 
 from archbench.model.profile import (
+    AcrossSeeds,
     Explanation,
     GradientHealth,
     KernelMap,
@@ -17,7 +18,6 @@ from archbench.model.profile import (
     Profile,
     Roofline,
     SavedBytes,
-    Spread,
 )
 from archbench.rendering.profile_findings import findings
 
@@ -127,7 +127,7 @@ def test_the_peak_what_is_kept_for_it_and_a_prediction_that_is_off() -> None:
 
 def test_gradients_that_vanish_explode_or_arrive() -> None:
     def with_ratio(ratio: float) -> Explanation:
-        spread = Spread(median=ratio, low=ratio, high=ratio)
+        spread = AcrossSeeds(median=ratio, low=ratio, high=ratio)
         health = GradientHealth(
             seeds=1,
             batch_size=8,

@@ -13,6 +13,7 @@ from msgspec import structs
 from archbench.model.cell import Cell, Network
 from archbench.model.profile import (
     CATEGORIES,
+    AcrossSeeds,
     GradientHealth,
     KernelMap,
     LayerGradient,
@@ -24,7 +25,6 @@ from archbench.model.profile import (
     Roofline,
     RooflinePoint,
     SavedBytes,
-    Spread,
     StageActivation,
     StageMemory,
     StepPart,
@@ -110,8 +110,8 @@ TIMELINE = MemoryTimeline(
 )
 
 
-def spread(value: float) -> Spread:
-    return Spread(median=value, low=value / 2, high=value * 2)
+def spread(value: float) -> AcrossSeeds:
+    return AcrossSeeds(median=value, low=value / 2, high=value * 2)
 
 
 def health(ratio: float | None, silent: tuple[str, ...] = ()) -> GradientHealth:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from stats_simulations import script
 
 from archbench.stats.changepoint import change_points, explained
 
@@ -85,6 +86,33 @@ def test_p_of_a_single_split_is_that_of_students_t() -> None:
     series = np.array([0.0, 0.1, -0.1, 0.22, 0.3, 0.15])
     (found,) = change_points(series, level=0.5)
     assert found.p == pytest.approx(stats.ttest_ind(series[:3], series[3:]).pvalue, abs=0.01)
+
+
+def test_ranks_vote_where_there_are_enough_of_them() -> None:
+    few, many = (change_points([0.0, 0.1, -0.1] * times + [0.9, 1.2, 1.0] * times) for times in (1, 4))
+    assert [(one.votes, one.voters) for one in few] == [(1, 1)]
+    assert few[0].p_ranks == pytest.approx(0.1, abs=0.02)  # 2 of the 20 ways in which three of six can be the high ones
+    assert [(one.votes, one.voters) for one in many] == [(2, 2)]
+
+
+def test_ranks_see_a_step_that_wild_runs_hide_from_the_means() -> None:
+    series = steps(0.0, 1.0, each=15)
+    series[[3, 9, 22, 26]] = 8.0
+    (found,) = change_points(series)
+    assert abs(found.index - 15) <= 2
+    assert (found.votes, found.voters) == (1, 2)
+    assert found.p > 0.01 >= found.p_ranks
+
+
+def test_both_detectors_err_little_more_and_find_more() -> None:
+    history = script("simulated_history")
+    for runs in (6, 20):
+        first, any_of = history.false_alarms(history.NOISE["exponential"], runs, 400)
+        assert first <= any_of <= 0.03
+    first, any_of = history.found(history.wild, 10, 10, 6.0, 100)
+    assert any_of > first + 0.1
+    for before, after in ((3, 3), (8, 3)):
+        assert min(history.found(history.NOISE["normal"], before, after, 10.0, 100)) > 0.95
 
 
 def test_bad_input_is_refused() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from xml.etree import ElementTree as ET
 
 from archbench.model.cell import short_id
-from archbench.model.comparison import CellComparison, Comparison, Finding, SuiteFile
+from archbench.model.comparison import CellComparison, Comparison, CountedDifference, SuiteLines
 from archbench.rendering.comparison.report import (
     because,
     by_network,
@@ -55,7 +55,7 @@ def workflow_commands(comparison: Comparison) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _lines(level: str, told: Mapping[str, Sequence[str]], suite: SuiteFile | None) -> Iterator[str]:
+def _lines(level: str, told: Mapping[str, Sequence[str]], suite: SuiteLines | None) -> Iterator[str]:
     names = list(told)
     shown = names if len(names) <= LIMIT else names[: LIMIT - 1]
     for name in shown:
@@ -64,7 +64,7 @@ def _lines(level: str, told: Mapping[str, Sequence[str]], suite: SuiteFile | Non
         yield _line(level, "archbench", f"{len(names) - len(shown):,} more networks; the step summary has all", suite)
 
 
-def _line(level: str, title: str, message: str, suite: SuiteFile | None = None) -> str:
+def _line(level: str, title: str, message: str, suite: SuiteLines | None = None) -> str:
     line = suite.lines.get(title) if suite else None
     place = f"file={_escaped(suite.path, in_property=True)},line={line or 1}," if suite else ""
     return f"::{level} {place}title={_escaped(title, in_property=True)}::{_escaped(message)}"
@@ -81,7 +81,7 @@ def _escaped(text: str, *, in_property: bool = False) -> str:
 
 def junit(comparison: Comparison) -> str:
     """One suite of one test case a cell, those only counted too; the schema is that of Jenkins' xUnit plugin."""
-    about: dict[str, list[Finding]] = defaultdict(list)
+    about: dict[str, list[CountedDifference]] = defaultdict(list)
     for finding in comparison.findings:
         about[finding.cell_id].append(finding)
     timed = {cell.cell_id: cell for cell in comparison.cells}
@@ -116,7 +116,7 @@ def _properties(suite: ET.Element, comparison: Comparison) -> None:
         ET.SubElement(properties, "property", name=name, value=_clean(value))
 
 
-def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings: Sequence[Finding]) -> None:
+def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings: Sequence[CountedDifference]) -> None:
     network, _, toggles = short_id(cell_id).rpartition("@")
     case = ET.SubElement(suite, "testcase", classname=_clean(network or cell_id), name=_clean(toggles or cell_id))
     if cell and cell.head.latency_s is not None:

@@ -12,8 +12,8 @@ from archbench.model.comparison import (
     CELL_VERDICTS,
     CellComparison,
     Comparison,
+    CountedDifference,
     Figures,
-    Finding,
     Floor,
     Kind,
     Side,
@@ -48,7 +48,7 @@ class _Structured(Struct, frozen=True, kw_only=True):
     comparable: int | None
     duration_s: float | None
     notes: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[CountedDifference, ...]
     cells: tuple[CellComparison, ...]
 
 

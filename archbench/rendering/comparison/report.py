@@ -10,7 +10,7 @@ from pathlib import Path
 
 from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
-from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, Figures, Finding, Side
+from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure
 from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table, sections, table
 from archbench.rendering.markdown import render_markdown
@@ -213,7 +213,7 @@ def by_network(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
     What fails comes first, then what was accepted, then what is only told.
     """
-    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    groups: dict[tuple[str, str, str], list[CountedDifference]] = {}
     for one in comparison.findings:
         mark = "fails" if one.fails else "accepted" if one.accepted is not None else "note"
         groups.setdefault((mark, network_of(one.cell_id), one.column), []).append(one)
@@ -224,7 +224,7 @@ def by_network(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _together(alike: Sequence[Finding]) -> str:
+def _together(alike: Sequence[CountedDifference]) -> str:
     """What findings of one column say: the one thing, or from which change to which."""
     said = list(dict.fromkeys(one.what for one in alike))
     by = [one.change for one in alike]
