@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Run, compare, load, pick, plan, report, run, summary
+    from archbench.api import Run, compare, load, merge, pick, plan, report, run, summary
     from archbench.gating import duel, gate
     from archbench.known import show
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
@@ -22,6 +22,7 @@ __all__ = [
     "duel",
     "gate",
     "load",
+    "merge",
     "pick",
     "plan",
     "profile",

@@ -67,6 +67,11 @@ class Run:
         return self._store.environment
 
     @property
+    def machines(self) -> dict[str, Environment]:
+        """Each device that measured a row, by its name in the column `machine`."""
+        return self._store.machines
+
+    @property
     def suite(self) -> str:
         """The suite's name; `quick` where networks were named."""
         return self._store.suite.suite
@@ -160,6 +165,7 @@ def run(
     out: PathOrText | None = None,
     rounds: int | None = None,
     only: OneOrMore[str] = (),
+    shard: str | None = None,
     static: bool = False,
     fresh: bool = False,
     retry_failed: bool = False,
@@ -183,6 +189,7 @@ def run(
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
     - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
+    - `shard`: `3/16`, the third of sixteen parts that machines measure by themselves; `merge` unites them.
     - `static`: only what is counted, predicted and traced; nothing is run or timed.
     - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again;
       `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
@@ -204,6 +211,7 @@ def run(
         device=device,
         only=several(only),
         rounds=rounds,
+        shard=shard,
         static=static,
         allow_code=allow_code,
     )
@@ -235,6 +243,7 @@ def plan(
     device: str = "auto",
     only: OneOrMore[str] = (),
     rounds: int | None = None,
+    shard: str | None = None,
     allow_code: bool = False,
 ) -> Plan:
     """What `run` would measure: its cells in the order of each round, and those it would skip, with the reason.
@@ -244,10 +253,27 @@ def plan(
     """
     from archbench.pipeline import read_what
     from archbench.session import planned
+    from archbench.suite.shards import parse_shard
 
     axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
-    return planned(suite, device, only=several(only), rounds=rounds)[0]
+    part = None if shard is None else parse_shard(shard)
+    return planned(suite, device, only=several(only), rounds=rounds, shard=part)[0]
+
+
+def merge(
+    runs: PathOrText | Sequence[PathOrText], *, out: PathOrText | None = None, partial: bool = False
+) -> list[Run]:
+    """Unite runs of one suite, the shards of many machines or runs of some cells each; one run a hardware class.
+
+    `out`: a new directory, by default one under `results/`; of several classes, it holds a run for each. `partial`: a
+    shard may be missing or unfinished. Every row keeps the device that measured it (column `machine`). Raises
+    `UsageError` for runs that do not belong together (suite, protocol, torch), for a row that is in two of them, and
+    for a shard that is missing.
+    """
+    from archbench.results import merge as unite
+
+    return [Run(path) for path in unite(_paths(runs), as_path(out), partial=partial)]
 
 
 def load(path: PathOrText) -> pd.DataFrame:

@@ -61,6 +61,7 @@ def prepare(
     device: str = "auto",
     only: Sequence[str] = (),
     rounds: int | None = None,
+    shard: str | None = None,
     static: bool = False,
     allow_code: bool = False,
 ) -> Job:
@@ -70,6 +71,11 @@ def prepare(
     """
     if static and metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
+    part = None
+    if shard is not None:
+        from archbench.suite.shards import parse_shard
+
+        part = parse_shard(shard)
     suite, text, networks = read_what(what, axes, metrics=metrics, allow_code=allow_code)
     environment = describe(device)
     if static:
@@ -80,7 +86,7 @@ def prepare(
         suite=suite,
         text=text,
         environment=environment,
-        plan=make_plan(suite, environment.kind, only=only, rounds=rounds),
+        plan=make_plan(suite, environment.kind, only=only, rounds=rounds, shard=part),
         networks=networks,
         allow_code=allow_code,
         timed=not static,
@@ -178,9 +184,9 @@ def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:
 
     Raises `UsageError` for an `out` that cannot be this run's; makes nothing.
     """
-    suite, environment = job.suite, job.environment
-    alike = [] if fresh or out is not None else runs_alike(RESULTS, suite, environment)
-    path = out or (alike[0] if alike else RESULTS / suite.suite / new_run_id(suite, environment))
+    suite, environment, shard = job.suite, job.environment, job.plan.shard
+    alike = [] if fresh or out is not None else runs_alike(RESULTS, suite, environment, shard)
+    path = out or (alike[0] if alike else RESULTS / suite.suite / new_run_id(suite, environment, shard))
     if not RunStore.is_run(path):
         RunStore.check(path)
         return path, []
@@ -191,7 +197,10 @@ def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:
         raise UsageError(f"{path} holds a run of suite {store.suite.suite!r}, not {suite.suite!r}; give another --out")
     if fresh:
         raise UsageError(f"{path} holds a run already; --fresh needs another --out")
-    if store.identity != run_identity(suite, environment):
+    if store.shard != shard:
+        held, asked = (f"shard {one.word}" if one else "no shard" for one in (store.shard, shard))
+        raise UsageError(f"{path} holds {held} of {suite.suite!r} of another plan than {asked}; give another --out")
+    if store.identity != run_identity(suite, environment, shard):
         raise UsageError(
             f"{path} holds a run of {suite.suite!r} of other content, machine or libraries; give another --out"
         )
@@ -205,8 +214,9 @@ def _opened(job: Job, path: Path) -> Iterator[RunStore]:
         store = RunStore.open(path)
         store.adopt(job.suite, job.text)
     else:
-        store = RunStore.create(path, job.suite, job.environment, job.text)
+        store = RunStore.create(path, job.suite, job.environment, job.text, job.plan.shard)
     with run_lock(path):
+        store.note_machines([job.environment])
         for network in job.networks:
             network.put(path / NETWORKS)
         yield store

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from archbench.device import collect_environment, preflight, resolve_device
 from archbench.device.kind import kind_named, named_kind
 from archbench.model.axes import STATIC, TIMED
-from archbench.model.cell import Group, Plan
+from archbench.model.cell import Group, Plan, Shard
 from archbench.model.counts import Carried
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import FitnessWarning, UnfitError, UsageError
@@ -93,7 +93,7 @@ LEARNED_RUNS = 20
 
 
 def planned(
-    suite: Suite, device: str, *, only: Sequence[str] = (), rounds: int | None = None
+    suite: Suite, device: str, *, only: Sequence[str] = (), rounds: int | None = None, shard: Shard | None = None
 ) -> tuple[Plan, Prediction]:
     """The plan of a run on a device, which need not be in this machine, and how long that will take, by phase.
 
@@ -107,7 +107,7 @@ def planned(
     else:
         here = describe(device)
         kind = here.kind
-    plan = make_plan(suite, kind, only=only, rounds=rounds)
+    plan = make_plan(suite, kind, only=only, rounds=rounds, shard=shard)
     prediction = expected(plan, suite, here)
     return replace(plan, predicted_s=round(prediction.total, 1), predicted_from=prediction.basis), prediction
 

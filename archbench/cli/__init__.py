@@ -15,6 +15,7 @@ from archbench.model.errors import ArchbenchError, UnfitError
 COMMANDS = {
     "run": "run_command",
     "plan": "plan_command",
+    "merge": "run_command",
     "list": "looking",
     "show": "looking",
     "report": "report_command",

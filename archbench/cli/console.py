@@ -76,6 +76,10 @@ OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="3/16", help="One of so many parts of the suite; `archbench merge` unites them."),
+]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")]
 Force = Annotated[bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct
 
-from archbench.cli.console import AllowCode, AsJson, OnlyOption, print_json
+from archbench.cli.console import AllowCode, AsJson, OnlyOption, ShardOption, print_json
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell, Plan
@@ -56,6 +56,7 @@ def plan_command(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; cuda may be planned where there is none.")] = "auto",
     only: OnlyOption = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
+    shard: ShardOption = None,
     predict: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
     as_json: AsJson = False,
     allow_code: AllowCode = False,
@@ -64,9 +65,11 @@ def plan_command(
     from archbench.rendering.terminal import print_report
     from archbench.session import planned
     from archbench.suite import load_suite
+    from archbench.suite.shards import parse_shard
 
+    part = None if shard is None else parse_shard(shard)
     loaded = load_suite(suite, allow_code=allow_code)
-    plan, prediction = planned(loaded, device, only=only or (), rounds=rounds)
+    plan, prediction = planned(loaded, device, only=only or (), rounds=rounds, shard=part)
     if as_json:
         print_json(_document(loaded, plan, prediction))
     else:
@@ -99,7 +102,7 @@ def _document(suite: Suite, plan: Plan, prediction: Prediction) -> PlanDocument:
 
 
 def _distinct_groups(plan: Plan) -> int:
-    return sum(group.visit == 0 for group in plan.rounds[0])
+    return len({group.group_id for group in plan.rounds[0]})
 
 
 def _report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool) -> Report:
@@ -124,7 +127,8 @@ def _report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool)
     if by_phase:
         rows = ((name, f"{seconds:.0f}") for name, seconds in prediction.phases.items() if seconds >= 0.5)
         cells.append(table(("phase", ">seconds"), rows))
-    title = f"{suite.suite} on {plan.device}: {counts}"
+    part = f", shard {plan.shard.word}" if plan.shard else ""
+    title = f"{suite.suite} on {plan.device}{part}: {counts}"
     return Report(title=title, lead=(*map(Paragraph, said), *cells), sections=())
 
 

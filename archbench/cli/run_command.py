@@ -16,6 +16,7 @@ from archbench.cli.console import (
     DeviceOption,
     Force,
     OnlyOption,
+    ShardOption,
     networks_and_suites,
     print_json,
     stop_as_by_ctrl_c,
@@ -59,6 +60,7 @@ def run_command(
     device: DeviceOption = "auto",
     only: OnlyOption = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
+    shard: ShardOption = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory; by default one under results/.")] = None,
     static: Annotated[
         bool, typer.Option("--static", help="Only what is counted, predicted and traced; nothing is run or timed.")
@@ -94,6 +96,7 @@ def run_command(
             device=device,
             out=out,
             rounds=rounds,
+            shard=shard,
             only=only or (),
             static=static,
             fresh=fresh,
@@ -116,6 +119,23 @@ def run_command(
         if not is_always_shared():
             raise unfit
         print(f"archbench: {unfit}", file=sys.stderr)
+
+
+def merge_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of runs: all shards of a suite.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The new run's directory; by default one under results/.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Though a shard is missing or unfinished, which is then only said.")
+    ] = False,
+) -> None:
+    """Unite the shards that machines measured into one run, and one for each hardware class where there are several."""
+    from archbench.api import merge
+
+    for run in merge(runs, out=out, partial=partial):
+        environment, machines = run.environment, run.machines
+        print(f"{run.path}: {len(run.rows):,} rows of {len(machines)} devices of {environment.hardware_class}")
 
 
 def _tell(run: Run, as_json: bool) -> None:

@@ -33,6 +33,7 @@ class Host(Struct, frozen=True, kw_only=True):
     turbo: bool | None
     smt: bool | None
     transparent_hugepages: str | None
+    node: str | None = None
 
 
 def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> Host:
@@ -54,6 +55,7 @@ def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> H
         turbo=_turbo(system),
         smt=None if smt is None else smt == "1",
         transparent_hugepages=pages[1] if pages else None,
+        node=variables.get("ARCHBENCH_NODE") or platform.node() or None,
     )
 
 

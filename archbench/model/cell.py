@@ -170,6 +170,23 @@ class Skip(Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Shard(Struct, frozen=True, kw_only=True):
+    """A part of a plan that is measured by itself, on any machine."""
+
+    number: int
+    """From 1."""
+    of: int
+    split: str = ""
+    """Hash of which groups are in which shard: equal in shards that belong together."""
+    rows: int = 0
+    """Rows that it has once it is finished."""
+
+    @property
+    def word(self) -> str:
+        """`3/16`, as `--shard` takes it."""
+        return f"{self.number}/{self.of}"
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """Everything that a run will do: for each round its groups in the order in which they will run."""
 
@@ -184,6 +201,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     """How long the run is expected to take, from the command to its report; `None` where nobody asked."""
     predicted_from: str | None = None
     """What that is known by: stored rows of this class of hardware, or constants."""
+    shard: Shard | None = None
+    """The part of the suite that this is; `None`: all of it."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -83,6 +83,8 @@ class Environment(Struct, frozen=True, kw_only=True):
     """archbench's own commit where it runs from a checkout, with `+dirty` where it has changes."""
     settings: dict[str, str] = {}
     """Environment variables that change a figure (`OMP_NUM_THREADS`, `PYTORCH_*`, `CUDA_VISIBLE_DEVICES`, ...)."""
+    node: str | None = None
+    """The machine's name, its host's unless `ARCHBENCH_NODE` gives another; `None` in runs of before it was asked."""
 
     @property
     def kind(self) -> DeviceKind:
@@ -98,14 +100,31 @@ class Environment(Struct, frozen=True, kw_only=True):
         return (self.gpus[0].mig_uuid or self.gpus[0].uuid or self.device) if self.gpus else self.device
 
     @property
+    def machine(self) -> str | None:
+        """What names the device among all machines: `node07/cpu`, `node07/GPU-8f2c01ab`; `None` on a nameless one.
+
+        NVML takes the beginning of a UUID for the whole of it as long as no other begins so.
+        """
+        return None if self.node is None else f"{self.node}/{self.device_key[:12]}"
+
+    @property
+    def anywhere(self) -> Environment:
+        """The same without what tells one device of its class from another: what shards of one suite share."""
+        gpus = tuple(msgspec.structs.replace(gpu, uuid="", mig_uuid=None) for gpu in self.gpus)
+        settings = {name: value for name, value in self.settings.items() if not name.endswith("_VISIBLE_DEVICES")}
+        return msgspec.structs.replace(self, device=self.kind, gpus=gpus, settings=settings)
+
+    @property
     def fingerprint(self) -> str:
-        """Hash of all of the above but archbench's own commit and the installed memory.
+        """Hash of all of the above but archbench's own commit, the installed memory and the machine's name.
 
         Runs that share it may be continued by each other. A commit that changes a figure raises `PROTOCOL_VERSION`; any
         other must not cost a night's measuring, nor must a virtual machine whose memory grows while it is used.
         """
-        relevant = msgspec.structs.replace(self, git_commit=None, memory_bytes=0)
-        return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
+        relevant = msgspec.structs.replace(self, git_commit=None, memory_bytes=0, node=None)
+        # Runs of before machines had names have no `node`, and go on.
+        text = msgspec.json.encode(relevant, order="deterministic").replace(b',"node":null', b"")
+        return hashlib.sha256(text).hexdigest()[:16]
 
 
 class Calibration(Struct, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
     device: Annotated[str, C("cpu or cuda")]
     hardware_class: Annotated[str, C("rows of different hardware classes are never compared")]
+    machine: Annotated[Text, C("which device measured the row: its machine's name, and `cpu` or the GPU's UUID")] = None
 
     # Counted, not timed
     params: Annotated[Whole, C("trainable parameters", metric="static")] = None
@@ -284,6 +285,7 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         threads=cell.threads,
         device=cell.device,
         hardware_class=environment.hardware_class,
+        machine=environment.machine,
         top1=facts.top1,
         top5=facts.top5,
         accuracy_source=facts.accuracy_source,

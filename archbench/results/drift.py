@@ -21,7 +21,8 @@ from archbench.results.files import read_struct
 log = logging.getLogger(__name__)
 
 JUDGED_BY = (
-    *("run_id", "canary_s", "throughput_canary_s", "sm_clock_mhz", "verdict", "reasons", "protocol_version", "device"),
+    *("run_id", "machine", "canary_s", "throughput_canary_s", "sm_clock_mhz", "verdict", "reasons"),
+    *("protocol_version", "device"),
 )
 """The columns that `judge` reads."""
 CANARY_SETTLES_SINCE = 2
@@ -42,6 +43,7 @@ class Judgement(Struct, frozen=True):
 def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     """The rows' verdicts and reasons, each seen beside all others; `rows` has `JUDGED_BY` and all rows of its runs.
 
+    Each device of a run has its own usual speed: a row is held against those of its `machine`.
     A row whose canary left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
     without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
@@ -50,17 +52,16 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     has no speed.
     """
     columns = [rows[name].to_pylist() for name in JUDGED_BY]
-    seen: dict[str, _Run] = defaultdict(_Run)
+    seen: dict[tuple[str, str | None], _Run] = defaultdict(_Run)
     known = []
-    for run_id, canary, beside_bursts, clock, verdict, reasons, version, device in zip(*columns, strict=True):
-        canary, codes = canary or beside_bursts, tuple(reasons or ())
+    for run_id, machine, canary, beside, clock, verdict, reasons, version, device in zip(*columns, strict=True):
+        canary, codes = canary or beside, tuple(reasons or ())
         if canary is not None and kind_named(device).follows_canary and version < CANARY_SETTLES_SINCE:
             codes = (*codes, OLD_CANARY)
-        seen[run_id].add(canary, clock, "power_capped" in codes)
-        known.append((run_id, canary, clock, verdict, codes))
+        seen[run_id, machine].add(canary, clock, "power_capped" in codes)
+        known.append((seen[run_id, machine], canary, clock, verdict, codes))
     judged = []
-    for run_id, canary, clock, verdict, codes in known:
-        run = seen[run_id]
+    for run, canary, clock, verdict, codes in known:
         speed = None if canary is None else canary / run.usual_canary
         paced = None if speed is None or not clock else speed * clock / run.usual_clock
         capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)
@@ -73,7 +74,7 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
 
 
 class _Run:
-    """What the rows of one run say of its usual speed."""
+    """What the rows of one device in one run say of its usual speed."""
 
     def __init__(self) -> None:
         self.canaries: list[float] = []

@@ -88,6 +88,10 @@ class Journal:
             else:
                 (self.folder / name).unlink()
 
+    def fill(self, rows: pa.Table) -> None:
+        """Store all rows at once, in the place of a large file. Raises `UnfitError` where the disk is full."""
+        self._write(self.merged, self._sorted(rows), compression="zstd")
+
     def _write(self, path: Path, rows: pa.Table, **options: Any) -> None:
         content = io.BytesIO()
         with pq.ParquetWriter(content, self.schema, **options) as writer:
@@ -154,12 +158,13 @@ def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: p
         # Not `empty.empty_table()`, which goes through Python lists and so imports pandas.
         return pa.Table.from_batches([], schema=empty) if folded is None else folded
     if folded is not None:
-        replaced = pc.is_in(_keys(folded), value_set=_keys(pa.concat_tables(added)).combine_chunks())
+        replaced = pc.is_in(keys_of(folded), value_set=keys_of(pa.concat_tables(added)).combine_chunks())
         added.insert(0, folded.filter(pc.invert(replaced)))
     return pa.concat_tables(added)
 
 
-def _keys(table: pa.Table) -> pa.ChunkedArray:
+def keys_of(table: pa.Table) -> pa.ChunkedArray:
+    """`KEY_COLUMNS` of each row as one text, a line each."""
     parts = [table[name].cast(pa.string()) for name in KEY_COLUMNS]
     return pc.binary_join_element_wise(*parts, "\n")
 

@@ -4,6 +4,9 @@
         suite.yaml, suite.json   the suite as run: for people and `archbench run`, and for reading back exactly
         protocol.json            the constants of measuring, defaults of that day included
         environment.json         machine and libraries; written last, so a directory that has it is a run
+        shard.json               of a shard: which part of the suite it is, and how many rows that has
+        merged.json              of merged runs: which they were
+        machines.json            where others than that of environment.json had a part: their environments
         sessions.json            of each call that measured, how long it was expected to take, and took
         cells/                   the journal: one file of one row for each cell, round and visit
         samples/                 the raw timings of each of these, under the same name, written before the row
@@ -21,8 +24,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -32,7 +36,7 @@ from typing import TypeVar
 import msgspec
 import pyarrow as pa
 
-from archbench.model.cell import file_stem
+from archbench.model.cell import Shard, file_stem
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.profile import PROFILE_VERSION, StageProfile
@@ -57,6 +61,9 @@ _CALIBRATION = "calibration.json"
 _SUITE_TEXT = "suite.yaml"
 _PROTOCOL = "protocol.json"
 _SESSIONS = "sessions.json"
+_SHARD = "shard.json"
+_MERGED = "merged.json"
+_MACHINES = "machines.json"
 _FOLDERS = ("cells", "samples")
 _PROFILES = "profile"
 _BEST_FIRST = ("ok", "suspect", "invalid")
@@ -81,6 +88,14 @@ class _Version(msgspec.Struct):
     profile_version: int
 
 
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the runs that were merged into another."""
+
+    run_id: str
+    shard: Shard | None = None
+    rows: int
+
+
 class RunStore:
     """The rows and raw timings of one run. `create` a new one or `open` one; both check the place."""
 
@@ -91,7 +106,9 @@ class RunStore:
         self._kept: dict[Key, tuple[Record, list[Sample]]] = {}
 
     @classmethod
-    def create(cls, path: Path, suite: Suite, environment: Environment, suite_text: str) -> RunStore:
+    def create(
+        cls, path: Path, suite: Suite, environment: Environment, suite_text: str, shard: Shard | None = None
+    ) -> RunStore:
         """Begin a run in `path`, an empty or new directory. `suite_text` is YAML that gives `suite` again.
 
         Raises `UsageError` where the directory cannot be made or holds something else.
@@ -101,6 +118,7 @@ class RunStore:
             _SUITE_TEXT: suite_text.encode(),
             _SUITE: sealed_json(suite),
             _PROTOCOL: sealed_json(_protocol(suite, environment)),
+            **({} if shard is None else {_SHARD: sealed_json(shard)}),
         }
         begin(path, _ENVIRONMENT, files, environment, folders=_FOLDERS, what="results")
         return cls(path)
@@ -116,7 +134,7 @@ class RunStore:
         if RunStore.is_run(path):
             suite = RunStore(path).suite.suite
             raise UsageError(f"{path}: already holds a run, of suite {suite!r}; give another directory")
-        refuse_occupied(path, _ENVIRONMENT, (_SUITE_TEXT, _SUITE, _PROTOCOL, *_FOLDERS), "results")
+        refuse_occupied(path, _ENVIRONMENT, (_SUITE_TEXT, _SUITE, _PROTOCOL, _SHARD, *_FOLDERS), "results")
 
     @classmethod
     def open(cls, path: Path) -> RunStore:
@@ -161,10 +179,43 @@ class RunStore:
         """Where the run happened. Raises `UsageError` where that is missing or from another version."""
         return self._decode(_ENVIRONMENT, Environment)
 
+    @cached_property
+    def protocol(self) -> Protocol:
+        """The constants of measuring. Raises `UsageError` where they are missing or from another version."""
+        return self._decode(_PROTOCOL, Protocol)
+
+    @cached_property
+    def shard(self) -> Shard | None:
+        """The part of the suite that this is; `None`: all of it, or what `--only` left."""
+        return self._decode(_SHARD, Shard) if (self.path / _SHARD).exists() else None
+
+    @property
+    def parts(self) -> list[Part]:
+        """The runs that were merged into this one, by shard; none for one that was measured."""
+        return self._decode(_MERGED, list[Part]) if (self.path / _MERGED).exists() else []
+
+    def note_parts(self, parts: Sequence[Part]) -> None:
+        """Set `parts`."""
+        write_bytes(self.path / _MERGED, indented_json(parts).encode())
+
+    @property
+    def machines(self) -> dict[str, Environment]:
+        """Each device that measured a row, by its name (`Environment.machine`), the first one first."""
+        others = self._decode(_MACHINES, list[Environment]) if (self.path / _MACHINES).exists() else []
+        return {one.machine or one.device: one for one in (self.environment, *others)}
+
+    def note_machines(self, environments: Iterable[Environment]) -> None:
+        """Keep the descriptions of devices that have a part in the run."""
+        known = self.machines
+        every = {**{one.machine or one.device: one for one in environments}, **known}
+        if len(every) > len(known):
+            others = [one for name, one in every.items() if name != next(iter(known))]
+            write_bytes(self.path / _MACHINES, indented_json(others).encode())
+
     @property
     def identity(self) -> str:
         """`run_identity` of what was run. Raises `UsageError` where a part of that is missing."""
-        return _identity(self.suite, self.environment, self._decode(_PROTOCOL, Protocol))
+        return _identity(self.suite, self.environment, self.protocol, self.shard)
 
     def adopt(self, suite: Suite, suite_text: str) -> None:
         """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
@@ -272,6 +323,27 @@ class RunStore:
         # Fresh timings without a fresh row belong to a cell that was being stored when the run died.
         return sound(self._timings.read(only=set(self._rows.names())), self.path)
 
+    def fill(self, rows: pa.Table, samples: pa.Table) -> None:
+        """Store all rows and timings of a run that has none yet. Raises `UnfitError` where the disk is full."""
+        self._timings.fill(samples)
+        self._rows.fill(rows)
+
+    def take_profiles(self, other: RunStore) -> None:
+        """Copy the tables of stages of another run. Raises `OSError`."""
+        for table in (other.path / _PROFILES).glob("*.json"):
+            (self.path / _PROFILES).mkdir(exist_ok=True)
+            shutil.copy(table, self.path / _PROFILES)
+
+    def file_of(self, cell_id: str, round: int, visit: int) -> Path:
+        """The file that holds a row."""
+        fresh = self.path / "cells" / f"{file_stem(cell_id)}-r{round}-v{visit}.parquet"
+        return fresh if fresh.exists() else self.path / RESULTS
+
+    @property
+    def suite_text(self) -> str:
+        """The suite as its author wrote it, or as JSON, which is YAML. Raises `OSError` where it cannot be read."""
+        return (self.path / _SUITE_TEXT).read_text()
+
     def profiles(self) -> list[StageProfile]:
         """The stored tables of stages, by cell, round and visit; none for a run that did not ask for them.
 
@@ -314,14 +386,20 @@ def suite_hash(suite: Suite) -> str:
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
 
 
-def run_identity(suite: Suite, environment: Environment) -> str:
-    """Equal for two runs that may be continued by each other: same suite, environment, protocol and columns."""
-    return _identity(suite, environment, _protocol(suite, environment))
+def run_identity(suite: Suite, environment: Environment, shard: Shard | None = None) -> str:
+    """Equal for two runs that may be continued by each other: same suite, environment, protocol and columns.
+
+    A shard may be continued on any device of the class with the same libraries: its rows say which measured them.
+    """
+    return _identity(suite, environment, _protocol(suite, environment), shard)
 
 
-def _identity(suite: Suite, environment: Environment, protocol: Protocol) -> str:
+def _identity(suite: Suite, environment: Environment, protocol: Protocol, shard: Shard | None) -> str:
     constants = msgspec.json.encode(protocol, order="deterministic").decode()
-    parts = f"{suite_hash(suite)} {environment.fingerprint} {constants} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
+    here = environment if shard is None else environment.anywhere
+    parts = f"{suite_hash(suite)} {here.fingerprint} {constants} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
+    if shard is not None:
+        parts += f" {shard.word} {shard.split}"
     return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
 
@@ -329,17 +407,17 @@ def _protocol(suite: Suite, environment: Environment) -> Protocol:
     return protocol_for(environment.kind, suite.protocol)
 
 
-def new_run_id(suite: Suite, environment: Environment) -> str:
+def new_run_id(suite: Suite, environment: Environment, shard: Shard | None = None) -> str:
     """A name for a run that begins now: sorts by time, ends in the run's identity."""
-    return dated(run_identity(suite, environment))
+    return dated(run_identity(suite, environment, shard))
 
 
-def runs_alike(root: Path, suite: Suite, environment: Environment) -> list[Path]:
+def runs_alike(root: Path, suite: Suite, environment: Environment, shard: Shard | None = None) -> list[Path]:
     """The runs under `root`/<suite>/ that the same command would continue, the one begun last first.
 
     By the clock of its first cell, as directories are named as anybody likes; one without a cell by its making.
     """
-    identity = run_identity(suite, environment)
+    identity = run_identity(suite, environment, shard)
     found: list[tuple[str, Path]] = []
     for marker in (root / suite.suite).glob(f"*/{_ENVIRONMENT}"):
         store = RunStore(marker.parent)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import msgspec
 
 from archbench.model.axes import PRECISIONS, TIMED, DeviceKind
-from archbench.model.cell import Cell, Group, Plan, Skip, process_key
+from archbench.model.cell import Cell, Group, Plan, Shard, Skip, process_key
 from archbench.model.errors import UsageError
 from archbench.model.suite import MAX_ROUNDS, Suite
 from archbench.suite.cells import expand, parse_cell, select_only, unsupported
@@ -22,14 +22,22 @@ CellVisit = tuple[str, int, int]
 """What one row of results stands for: cell id, round, visit."""
 
 
-def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rounds: int | None = None) -> Plan:
+def make_plan(
+    suite: Suite,
+    device: DeviceKind,
+    *,
+    only: Sequence[str] = (),
+    rounds: int | None = None,
+    shard: Shard | None = None,
+) -> Plan:
     """Plan a run of `suite` on `device`: its cells in groups, the groups in an order of their own each round.
 
     `only` keeps the cells that match any pattern (`resnet*`, `resnet50@batch_size=1`); `rounds` goes before the
     suite's. Where neither names any, there are `Kind.short_rounds` of them if anything is timed: the first measures
     everything, the later ones only the times of each eager group's smallest cell (`Plan.short`).
-    A cell that cannot be what it says on this device is in `skipped` with the reason.
-    Raises `UsageError` for a pattern that matches nothing, for rounds out of range, and where no cell is left.
+    A cell that cannot be what it says on this device is in `skipped` with the reason. `shard`: only that part of it.
+    Raises `UsageError` for a pattern that matches nothing, for rounds out of range, for more shards than groups, and
+    where no cell is left.
     """
     from archbench.device.kind import kind_named
 
@@ -43,21 +51,32 @@ def make_plan(suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rou
         raise UsageError(f"suite {suite.suite} has no cell for {device}; see its `devices:` and `exclude:`")
     if only:
         cells = select_only(cells, only)
+    if shard is not None:
+        from archbench.suite.shards import share_of
+
+        cells, shard = share_of(cells, suite, device, count, short=short, shard=shard)
     runnable, skipped = _sorted_out(cells)
     groups = grouped(runnable)
     twin = twin_group(groups, suite.twin)
-    again = [Group(cells=group.cells[:1]) for group in groups if group.cells[0].is_eager]
-    return Plan(
+    visit = TWIN_VISITS * (shard.number - 1) if shard else 0
+    again = [
+        Group(cells=group.cells[:1], visit=visit if group is twin else 0) for group in groups if group.cells[0].is_eager
+    ]
+    planned = Plan(
         suite=suite.suite,
         device=device,
         seed=suite.seed,
         rounds=tuple(
-            ordered(*((again, None) if short and number else (groups, twin)), suite.seed, number)
+            ordered(*((again, None) if short and number else (groups, twin)), suite.seed, number, visit)
             for number in range(count)
         ),
         skipped=tuple(skipped),
         short=short,
     )
+    if shard is not None:
+        rows = len(skipped) + sum(len(group.cells) for groups in planned.rounds for group in groups)
+        planned = msgspec.structs.replace(planned, shard=msgspec.structs.replace(shard, rows=rows))
+    return planned
 
 
 def _sorted_out(cells: Sequence[Cell]) -> tuple[list[Cell], list[Skip]]:
@@ -84,8 +103,10 @@ def _place_in_group(cell: Cell) -> tuple[int, int]:
     return cell.batch_size, PRECISIONS.index(cell.precision)
 
 
-def ordered(groups: Sequence[Group], twin: Group | None, seed: int, round_number: int) -> tuple[Group, ...]:
-    """One round: the groups shuffled, the twin's first, in the middle and last.
+def ordered(
+    groups: Sequence[Group], twin: Group | None, seed: int, round_number: int, visit: int = 0
+) -> tuple[Group, ...]:
+    """One round: the groups shuffled, the twin's first, in the middle and last; these count their visits from `visit`.
 
     The order depends on the groups and the seed alone, not on the order of the suite's file; every round has its own,
     so that a drift of the machine does not favour the same networks each time.
@@ -94,10 +115,16 @@ def ordered(groups: Sequence[Group], twin: Group | None, seed: int, round_number
     random.Random(f"{seed}-{round_number}").shuffle(rest)
     if twin is None:
         return tuple(rest)
-    again = tuple(cell for cell in twin.cells if cell.precision == twin.cells[0].precision)
-    first, middle, last = (Group(cells=again if visit else twin.cells, visit=visit) for visit in range(TWIN_VISITS))
+    first, middle, last = (
+        Group(cells=twin_again(twin) if number else twin.cells, visit=visit + number) for number in range(TWIN_VISITS)
+    )
     half = len(rest) // 2
     return (first, *rest[:half], middle, *rest[half:], last)
+
+
+def twin_again(twin: Group) -> tuple[Cell, ...]:
+    """The cells that are measured at every visit of the twin; at its first all are."""
+    return tuple(cell for cell in twin.cells if cell.precision == twin.cells[0].precision)
 
 
 def twin_group(groups: Sequence[Group], twin: str | None) -> Group | None:

@@ -267,3 +267,13 @@ def test_the_room_does_not_import_torch() -> None:
         "assert not {'torch', 'pandas', 'numpy', 'rich'} & sys.modules.keys(), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_machine_has_a_name_which_is_no_part_of_what_makes_runs_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHBENCH_NODE", "node07")
+    here = collect_environment("cpu")
+    assert here.machine == "node07/cpu"
+    monkeypatch.setenv("ARCHBENCH_NODE", "node08")
+    assert collect_environment("cpu").fingerprint == here.fingerprint
+    nameless = msgspec.structs.replace(here, node=None)
+    assert (nameless.machine, nameless.fingerprint) == (None, here.fingerprint)

@@ -1,0 +1,206 @@
+"""Runs of one suite from many machines, united: one run for each class of hardware, each row with its machine.
+
+A run is of one hardware class, so that no reader can rank what cannot be compared; parts of several classes become
+several runs. All of an output is written beside its place and then renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Struct
+
+from archbench.model.cell import Shard
+from archbench.model.environment import Environment
+from archbench.model.errors import UnfitError, UsageError
+from archbench.model.units import counted
+from archbench.results.files import dated
+from archbench.results.journal import keys_of
+from archbench.results.run import Part, RunStore, suite_hash
+from archbench.results.schema import KEY_COLUMNS
+
+log = logging.getLogger(__name__)
+
+_NAMED = 6
+"""Missing shards and double rows that a message names."""
+
+
+class _Read(Struct, frozen=True, kw_only=True):
+    """One run that is to be merged."""
+
+    store: RunStore
+    suite: str
+    shard: Shard | None
+    environment: Environment
+    rows: pa.Table
+
+    @property
+    def label(self) -> str:
+        """As the user knows it."""
+        return str(self.store.path)
+
+
+def merge(places: Sequence[Path], out: Path | None = None, *, partial: bool = False) -> list[Path]:
+    """Unite runs into `out`, by default a new directory under `results/`; returns the runs that came of it.
+
+    Of several hardware classes there is one run each, in folders of `out` that are named after them. `partial`: a
+    shard may be missing or unfinished, which a warning then says. Raises `UsageError` for what does not belong
+    together (another suite, protocol, torch, split), for a row that two runs have, and for shards that are missing;
+    `UnfitError` where the disk is full. Nothing of the runs is changed.
+    """
+    if not places:
+        raise UsageError("nothing to merge; name the directories of runs")
+    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) * 2)) as pool:  # files: most of the time is spent waiting
+        parts = list(pool.map(_read, places))
+    seen: dict[Path, _Read] = {}
+    for part in parts:
+        if seen.setdefault(part.store.path.resolve(), part) is not part:
+            raise UsageError(f"{part.label}: this run is named twice; name it once")
+    _refuse_strangers(parts)
+    classes: dict[str, list[_Read]] = defaultdict(list)
+    for part in parts:
+        classes[part.environment.hardware_class].append(part)
+    for alike in classes.values():
+        _refuse_doubles(alike)
+    _check_complete(classes, partial)
+    place = out or _usual_place(parts[0])
+    if len(classes) == 1:
+        return [_written(parts, place)]
+    return [_written(alike, place / _folder(name)) for name, alike in sorted(classes.items())]
+
+
+def _read(place: Path) -> _Read:
+    store = RunStore.open(place)
+    return _Read(
+        store=store,
+        suite=suite_hash(store.suite),
+        shard=store.shard,
+        environment=store.environment,
+        rows=store.table(),
+    )
+
+
+def _refuse_strangers(parts: Sequence[_Read]) -> None:
+    """Raise `UsageError` where two runs do not belong together, naming both."""
+    told: dict[str, Callable[[_Read], object]] = {
+        "suite": lambda part: part.store.suite.suite,
+        "content of the suite": lambda part: part.suite,
+        "protocol": lambda part: _protocol(part),
+        "torch": lambda part: part.environment.torch_version,
+        "number of shards": lambda part: part.shard and part.shard.of,
+        "split (by --only, --rounds or another archbench)": lambda part: part.shard and part.shard.split,
+    }
+    first = parts[0]
+    for what, value in told.items():
+        for part in parts[1:]:
+            ours, theirs = value(first), value(part)
+            if ours != theirs:
+                shown = f": {ours} and {theirs}" if what in ("suite", "torch", "number of shards") else ""
+                raise UsageError(f"{first.label} and {part.label} differ in their {what}{shown}; they are not one run")
+
+
+def _protocol(part: _Read) -> tuple[bytes, tuple[int, ...]]:
+    """The constants, and the versions under which rows were measured: these may be none yet, or one."""
+    versions = pc.unique(part.rows["protocol_version"]).to_pylist()
+    return msgspec.json.encode(part.store.protocol, order="deterministic"), tuple(sorted(versions)) or (0,)
+
+
+def _refuse_doubles(parts: Sequence[_Read]) -> None:
+    """Raise `UsageError` where a row is in two runs, naming the files."""
+    keys = pa.concat_tables([part.rows.select(KEY_COLUMNS) for part in parts])
+    counts = pc.value_counts(keys_of(keys).combine_chunks())
+    doubles = counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    if not doubles:
+        return
+    holders = [part for part in parts if pc.any(pc.equal(keys_of(part.rows), doubles[0])).as_py()]
+    cell, number, visit = doubles[0].split("\n")
+    files = " and ".join(str(part.store.file_of(cell, int(number), int(visit))) for part in holders)
+    more = f", and {counted(len(doubles) - 1, 'further row')}" if len(doubles) > 1 else ""
+    raise UsageError(
+        f"{cell} (round {number}, visit {visit}) is in {files}{more}; leave one of these runs out, "
+        "or measure the suite in shards"
+    )
+
+
+def _check_complete(classes: dict[str, list[_Read]], partial: bool) -> None:
+    """Raise `UsageError`, or warn where `partial`, for shards that are missing or unfinished.
+
+    Classes that share no shard have divided one suite among themselves; else each has to have all of it.
+    """
+    numbers = {name: [part.shard.number for part in parts if part.shard] for name, parts in classes.items()}
+    every = [number for held in numbers.values() for number in held]
+    first = next((part.shard for parts in classes.values() for part in parts if part.shard), None)
+    problems = []
+    if first is not None:
+        divided = len(every) == len(set(every))
+        groups = {"": every} if divided or len(classes) == 1 else numbers
+        for name, held in groups.items():
+            missing = [f"{number}/{first.of}" for number in range(1, first.of + 1) if number not in held]
+            if missing:
+                of = f" of {name}" if name else ""
+                more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+                verb = "is" if len(missing) == 1 else "are"
+                problems.append(f"shard {', '.join(missing[:_NAMED])}{more}{of} {verb} missing")
+    for part in (part for parts in classes.values() for part in parts):
+        if part.shard is not None and part.rows.num_rows < part.shard.rows:
+            problems.append(
+                f"shard {part.shard.word} ({part.label}) is unfinished: {part.rows.num_rows} of {part.shard.rows} rows"
+            )
+    if problems and not partial:
+        raise UsageError(
+            f"{'; '.join(problems)}: run it, `archbench run SUITE --shard NUMBER/OF`, or merge without it by --partial"
+        )
+    if problems:
+        log.warning("merged all the same: %s", "; ".join(problems))
+
+
+def _written(parts: Sequence[_Read], place: Path) -> Path:
+    RunStore.check(place)
+    parts = sorted(parts, key=lambda part: (part.shard.number if part.shard else 0, part.label))
+    first = parts[0]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        store = RunStore.create(beside, first.store.suite, first.environment, first.store.suite_text)
+        store.fill(
+            pa.concat_tables([_of_run(part, place.resolve().name) for part in parts]),
+            pa.concat_tables([part.store.samples() for part in parts]),
+        )
+        for part in parts:
+            store.take_profiles(part.store)
+        store.note_machines(environment for part in parts for environment in part.store.machines.values())
+        store.note_parts([Part(run_id=p.store.run_id, shard=p.shard, rows=p.rows.num_rows) for p in parts])
+        if place.exists():
+            place.rmdir()  # `check` has found it empty
+        beside.rename(place)
+    except OSError as error:
+        raise UnfitError(f"cannot write {place}: {error.strerror or error}; the runs are as they were") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return place
+
+
+def _of_run(part: _Read, run_id: str) -> pa.Table:
+    """The part's rows under their new run; those stored before machines had names get that of their old one."""
+    rows = part.rows
+    named = pc.fill_null(rows["machine"], part.environment.machine or part.store.run_id)
+    for name, values in (("run_id", pa.repeat(run_id, rows.num_rows)), ("machine", named)):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return rows
+
+
+def _usual_place(part: _Read) -> Path:
+    return Path("results") / part.store.suite.suite / f"{dated(part.suite)}-merged"
+
+
+def _folder(hardware_class: str) -> str:
+    return "-".join("".join(char if char.isalnum() else " " for char in hardware_class.lower()).split())
