@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
     from archbench.model.record import Record
+    from archbench.rendering import RunData
     from archbench.results import Session
 
 _T = TypeVar("_T")
@@ -92,11 +93,15 @@ class Run:
         return dict(Counter(row.verdict for row in self.rows if row.verdict is not None))
 
     @cached_property
-    def trust(self) -> str:
-        """Which differences between the run's figures are differences, as its report says."""
+    def _summary(self) -> RunData:
         from archbench.rendering import read_run
 
-        return read_run(self.path).trust.statement
+        return read_run(self.path)
+
+    @property
+    def trust(self) -> str:
+        """Which differences between the run's figures are differences, as its report says."""
+        return self._summary.trust.statement
 
     def report(self, format: str = "md", out: PathOrText | None = None) -> str | Path:
         """As `archbench.report` of this run."""
@@ -118,9 +123,8 @@ class Run:
         import pandas as pd
 
         from archbench.model.units import MIB, MS
-        from archbench.rendering import read_run
 
-        cells = read_run(self.path).cells
+        cells = self._summary.cells
         return pd.DataFrame(
             {
                 "network": [cell.network for cell in cells],
@@ -145,8 +149,10 @@ class Run:
         return f"<p>{escape(self._headline())}</p>\n{table}"
 
     def _headline(self) -> str:
-        counts = ", ".join(f"{number} {status}" for status, number in sorted(self.statuses.items()))
-        return f"{self.path} on {self.environment.hardware_class}: {counts or 'nothing finished yet'}"
+        from archbench.rendering.trust import outcome
+
+        found = outcome(self._summary) if self.rows else "nothing finished yet"
+        return f"{self.path} on {self.environment.hardware_class}: {found}"
 
 
 def run(

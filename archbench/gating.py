@@ -78,7 +78,7 @@ def gate(
     The rest as of `run`, errors and `Interrupted` too. `place` of the comparison is the gate's directory, where it is
     told as `report.md` and `comparison.json`; `exit_code()` is what the command exits with.
     """
-    from archbench.rendering.comparison import write_comparison
+    from archbench.rendering.comparison_formats import write_comparison
 
     if accept is not None and (aa or not accept.strip()):
         raise UsageError("--aa finds nothing to --accept" if aa else "--accept needs a reason: why is it meant?")

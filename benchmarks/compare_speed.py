@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import simulated_stored
 
-from archbench.rendering.comparison import FORMATS
+from archbench.rendering.comparison_formats import FORMATS
 
 
 def sides(place: Path, cells: int, processes: int) -> list[Path]:

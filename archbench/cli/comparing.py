@@ -25,8 +25,6 @@ from archbench.model.units import indented_json
 
 if TYPE_CHECKING:
     from archbench.comparison import History
-    from archbench.comparison.duel import Duel
-    from archbench.comparison.judge import Rival
 
 
 def compare_command(
@@ -54,8 +52,8 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
-    from archbench.rendering.comparison import check_format, render_comparison, write_comparison
-    from archbench.rendering.comparison.report import text_report
+    from archbench.rendering.comparison_formats import check_format, render_comparison, write_comparison
+    from archbench.rendering.comparison_report import text_report
     from archbench.rendering.terminal import print_report
 
     format = "json" if as_json else format
@@ -108,13 +106,15 @@ def gate_command(
     force: Force = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
-    from archbench.rendering.comparison import check_format
+    from archbench.rendering.comparison_formats import check_format
 
     format = "json" if as_json else format
     check_format(format, Path())
 
     from archbench.gating import gate
-    from archbench.rendering.comparison import FORMATS, write_comparison
+    from archbench.rendering.comparison_formats import FORMATS, write_comparison
+    from archbench.rendering.comparison_report import text_report
+    from archbench.rendering.terminal import print_report
 
     with _interruptible():
         comparison = gate(
@@ -133,7 +133,10 @@ def gate_command(
         )
     text = FORMATS[format](comparison)
     if isinstance(text, str):
-        print(text, end="")
+        if format == "text":
+            print_report(text_report(comparison))
+        else:
+            print(text, end="")
         print(f"archbench: {comparison.place}", file=sys.stderr)
         if comparison.regressed:
             print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
@@ -162,6 +165,8 @@ def duel_command(
 ) -> None:
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
     from archbench.gating import duel
+    from archbench.rendering.comparison_report import duel_report
+    from archbench.rendering.terminal import print_report
 
     with _interruptible():
         found = duel(
@@ -177,42 +182,7 @@ def duel_command(
     if as_json:
         print_json(found, indent=False)
     else:
-        print("\n".join(_told(found)))
-
-
-def _told(duel: Duel) -> Iterator[str]:
-    from archbench.model.cell import short_id
-    from archbench.model.units import MS, duration, percent, rounded
-
-    yield f"{duel.hardware_class}, torch {duel.torch_version}: {duel.pairs} pairs of processes, {duel.turns} turns each"
-    names = [short_id(duel.baseline), *(short_id(rival.cell_id) for rival in duel.rivals)]
-    width = max(len(name) for name in names)
-    yield f"{names[0]:{width}}  {rounded(duel.baseline_s, MS):>8} ms"
-    for name, rival in zip(names[1:], duel.rivals, strict=True):
-        yield f"{name:{width}}  {rounded(rival.latency_s, MS):>8} ms  {_said(rival, names[0])}"
-    if duel.alternated:
-        yield "They do not fit in memory together, so whole processes alternated: drift between them is in the ratio."
-    if duel.contended_share:
-        yield f"Other work took CPU time from {percent(duel.contended_share)} of the processes."
-    yield f"Took {duration(duel.duration_s)}."
-
-
-def _said(rival: Rival, baseline: str) -> str:
-    from archbench.model.units import change, percent
-    from archbench.stats.paired import EQUIVALENCE_MARGIN
-
-    interval = (
-        "one pair, so no interval"
-        if rival.ci_low is None or rival.ci_high is None
-        else f"95 % interval {change(rival.ci_low - 1)} to {change(rival.ci_high - 1)}"
-    )
-    words = {
-        "slower": f"slower than {baseline}",
-        "faster": f"faster than {baseline}",
-        "same": f"the same as {baseline} within ±{percent(EQUIVALENCE_MARGIN)}",
-        "undecided": f"not told apart from {baseline}: give more --pairs",
-    }
-    return f"x {rival.ratio:.4f} ({change(rival.ratio - 1)}, {interval}): {words[rival.outcome]}"
+        print_report(duel_report(found))
 
 
 def history_command(
@@ -233,7 +203,12 @@ def history_command(
 
     runs, left_out = read_runs(place)
     found = history(str(place), runs, left_out)
-    if out is None:
+    if out is None and format == "md" and sys.stdout.isatty():
+        from archbench.rendering.history import history_report
+        from archbench.rendering.terminal import print_report
+
+        print_report(history_report(found, plot=False))
+    elif out is None:
         print(_text(found, format), end="")
     else:
         text = _with_plot(found, out) if format == "md" else _text(found, format)
@@ -245,7 +220,7 @@ def _text(found: History, format: str) -> str:
     if format == "json":
         return indented_json(found)
     from archbench.rendering.history import history_report
-    from archbench.rendering.markdown import render_markdown
+    from archbench.rendering.markup import render_markdown
 
     return render_markdown(history_report(found, plot=False))
 
@@ -254,7 +229,7 @@ def _with_plot(found: History, out: Path) -> str:
     """The markdown for `out`, whose plot is written into a folder beside it; without what draws it, it says so."""
     from archbench.rendering.drawing import draw
     from archbench.rendering.history import history_report
-    from archbench.rendering.markdown import render_markdown
+    from archbench.rendering.markup import render_markdown
 
     report, folder = history_report(found, plot=True), out.with_name(f"{out.stem}-plots")
     return render_markdown(report, folder.name if draw(report, folder) else None)

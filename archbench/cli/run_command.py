@@ -35,7 +35,13 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     report: str
     suite: str
     device: str
+    extent: str
+    """`28 of 36 cells measured`; of a run that was stopped `18 of 32 planned cells measured; unfinished`."""
+    cells_measured: int
+    cells_planned: int
+    """Each counted once, whatever the rounds and visits; those with a row that says why there are no figures, too."""
     statuses: dict[str, int]
+    """Of rows: one for each cell, round and visit."""
     verdicts: dict[str, int]
     trust: str
     rows: tuple[Record, ...]
@@ -140,33 +146,37 @@ def merge_command(
 
 def _tell(run: Run, as_json: bool) -> None:
     """How it went, and where the reports are."""
+    from archbench.rendering import read_run
+
     reports = [run.path / "report.md", run.path / "report.html"]
-    statuses, verdicts = run.statuses, run.verdicts
+    found = read_run(run.path)
     if as_json:
         summary = RunSummary(
             run=str(run.path),
             report=str(reports[0]),
             suite=run.suite,
             device=run.environment.device,
-            statuses=statuses,
-            verdicts=verdicts,
-            trust=run.trust,
+            extent=found.extent(),
+            cells_measured=found.measured,
+            cells_planned=found.planned,
+            statuses=run.statuses,
+            verdicts=run.verdicts,
+            trust=found.trust.statement,
             rows=tuple(run.rows),
         )
         print_json(summary, indent=False)
         return
-    from archbench.rendering import read_run
+    from archbench.rendering.content import Paragraph, Report
     from archbench.rendering.results_table import results_report
     from archbench.rendering.terminal import print_report
+    from archbench.rendering.trust import outcome
 
-    counts = ", ".join(f"{number} {status}" for status, number in sorted(statuses.items()))
-    trust = ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items()))
-    print_report(results_report(read_run(run.path)))
-    print(f"{run.path}: {counts}" + (f" ({trust})" if trust else ""))
-    print(run.trust)
+    tail = (f"{outcome(found)}.", found.trust.statement)
+    print_report(results_report(found))
+    print_report(Report(title="", lead=tuple(map(Paragraph, tail)), sections=()))
+    print(f"report: {' and '.join(map(str, reports))}")  # on one line, to be copied
     unsupported = [row.error_message or "" for row in run.rows if row.status == "unsupported"]
     if unsupported and len(unsupported) == len(run.rows):
         print(f"archbench: nothing could be measured here: {escaped(unsupported[0])}", file=sys.stderr)
-    if "invalid" in verdicts:
+    if "invalid" in run.verdicts:
         print("archbench: invalid rows are not to be used; --retry-failed measures them again", file=sys.stderr)
-    print(f"report: {' and '.join(map(str, reports))}")

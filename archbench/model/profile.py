@@ -285,6 +285,20 @@ class MemoryTimeline(Struct, frozen=True, kw_only=True):
         """The point with the most bytes."""
         return max(self.points, key=lambda point: point.total)
 
+    @property
+    def saved_by_maker(self) -> list[SavedBytes]:
+        """`saved_by_operator` by what made the tensor alone, largest first."""
+        found: dict[str, SavedBytes] = {}
+        for one in self.saved_by_operator:
+            before = found.get(one.made_by, SavedBytes(made_by=one.made_by, needed_by=(), tensors=0, bytes=0))
+            found[one.made_by] = SavedBytes(
+                made_by=one.made_by,
+                needed_by=tuple(dict.fromkeys((*before.needed_by, *one.needed_by))),
+                tensors=before.tensors + one.tensors,
+                bytes=before.bytes + one.bytes,
+            )
+        return sorted(found.values(), key=lambda one: -one.bytes)
+
 
 class AcrossSeeds(Struct, frozen=True, kw_only=True):
     """A figure over several seeds."""
@@ -398,6 +412,11 @@ class Profile(Struct, frozen=True, kw_only=True):
         if self.cell.compile_mode == "off":
             return self.step_s
         return None if self.compiled is None else self.compiled.step_s
+
+    @property
+    def stage_rows(self) -> list[ModuleProfile]:
+        """The rows of `modules` that are the network's stages."""
+        return [row for row in self.modules if row.path in self.stages]
 
     @property
     def attributed_s(self) -> float:

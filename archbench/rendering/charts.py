@@ -293,7 +293,7 @@ def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first:
 
 
 def _layered(layers: Sequence[Spec], steps: _Steps, height: int | Spec) -> str:
-    """The layers over one set of cells, with a line above that says which ones these are."""
+    """The layers over one set of cells, with two lines above that say which ones these are: one is cut on a phone."""
     sizes = "datum.low === datum.high ? datum.low : datum.low + ' to ' + datum.high"
     suspect = "datum.suspect ? ' (hollow: suspect)' : ''"
     said = layer(
@@ -301,7 +301,7 @@ def _layered(layers: Sequence[Spec], steps: _Steps, height: int | Spec) -> str:
         {"x": {"value": 0}, "y": {"value": 0}, "text": word("chosen")},
         align="left",
         baseline="bottom",
-        dy=-8,
+        dy=-21,  # of the first line, whose 13 pixels the second stands below
         fontSize=11,
         limit={"expr": "width"},
     )
@@ -311,7 +311,7 @@ def _layered(layers: Sequence[Spec], steps: _Steps, height: int | Spec) -> str:
     ]
     said["transform"] = [
         {"aggregate": together, "groupby": ["phase", "machine"]},
-        _calculate("chosen", f"datum.phase + ', batch size ' + ({sizes}) + ', ' + datum.machine + ({suspect})"),
+        _calculate("chosen", f"[datum.phase + ', batch size ' + ({sizes}) + ({suspect}), datum.machine]"),
     ]
     made = [
         _calculate("phase_order", "datum.phase === 'inference' ? 0 : 1"),

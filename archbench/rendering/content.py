@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-CODE = re.compile(r"`([^`]+)`")
+from archbench.model.units import printable
+
+_CODE = re.compile(r"`([^`]+)`")
 """Splits a text into what stands outside and, at odd places, inside of backticks."""
 
 
@@ -34,6 +38,10 @@ class Code(Struct, frozen=True):
     language: str = "sh"
 
 
+PLACE = {"Phase": "{}", "Setting": "{}", "Batch": "batch {}"}
+"""Columns that say where rows were measured, and the words for one place that all of them share."""
+
+
 class Table(Struct, frozen=True, kw_only=True):
     """Headings and rows of text; `numeric` says which columns stand to the right. `table` and `tabled` make one."""
 
@@ -43,6 +51,13 @@ class Table(Struct, frozen=True, kw_only=True):
     caption: str = ""
     """What it would be called in a paper; a table without a caption is for this report alone, and LaTeX leaves it out.
     """
+    shared: tuple[tuple[str, str], ...] = ()
+    """What all rows have in common of `PLACE`, by heading: said once, in place of a column."""
+
+    def shared_words(self, known: frozenset[tuple[str, str]] = frozenset(), said: str = "") -> str:
+        """`inference, fp32, batch 4`: what all rows share, without what is `known` or was `said` in a heading."""
+        words = (PLACE[name].format(text) for name, text in self.shared if (name, text) not in known)
+        return ", ".join(one for one in words if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said, re.I))
 
 
 class Fold(Struct, frozen=True, kw_only=True):
@@ -121,11 +136,38 @@ class Report(Struct, frozen=True, kw_only=True):
     """What its pictures draw, unless they hold their own data."""
     trust: str = ""
     """Which differences are differences: what stands beside figures that travel without the text around them."""
+    shared: frozenset[tuple[str, str]] = frozenset()
+    """What all rows of all tables have in common, as `Table.shared` has it: the lead says it."""
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """Everything under the title, in reading order."""
-        return (*self.lead, *self.sections)
+        """Everything under the title in reading order, with what a table's rows share said above it."""
+        return spelled_out((*self.lead, *self.sections), self.shared)
+
+
+def spelled_out(blocks: Iterable[Block], known: frozenset[tuple[str, str]], said: str = "") -> tuple[Block, ...]:
+    """The blocks, with a line above each table on what its rows share, unless it is `known` or was `said` above."""
+    spelled: list[Block] = []
+    before = ""
+    for block in blocks:
+        match block:
+            case Table():
+                words = block.shared_words(known, said)
+                if words not in ("", before):  # of tables side by side the first says it
+                    spelled.append(Paragraph(f"All rows: {words}."))
+                before = words
+            case Fold():
+                block = replace(block, blocks=spelled_out(block.blocks, known, f"{said} {block.summary}"))
+            case Section():
+                block = replace(block, blocks=spelled_out(block.blocks, known, f"{said} {block.title}"))
+        spelled.append(block)
+    return tuple(spelled)
+
+
+def marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """One line of text, with what stands between backticks written by `code` and the rest by `plain`."""
+    pieces = _CODE.split(printable(text))
+    return "".join((code if place % 2 else plain)(piece) for place, piece in enumerate(pieces))
 
 
 def slug(text: str) -> str:
@@ -153,6 +195,8 @@ LONG_TABLE = 100
 """Rows beyond which a table waits behind a line that opens it."""
 MOST_ROWS = 500
 """Rows beyond which a table is cut: code forges do not render markdown of some hundred KiB."""
+_WIDEST = 6
+"""Columns of figures side by side."""
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]], caption: str = "") -> Table:
@@ -167,8 +211,13 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]], caption: str =
 
 
 def tabled(items: Iterable[Item], columns: Columns[Item], caption: str = "") -> Table:
-    """A table of a row for each item."""
-    return table(columns, ([text(one) for text in columns.values()] for one in items), caption)
+    """A table of a row for each item, without the columns of `PLACE` in which all rows say the same."""
+    rows = [[text(one) for text in columns.values()] for one in items]
+    alike = [name for name, texts in zip(columns, zip(*rows, strict=True), strict=False) if len(set(texts)) == 1]
+    shared = {name: rows[0][list(columns).index(name)] for name in alike if name.removeprefix(">") in PLACE}
+    kept = [place for place, name in enumerate(columns) if name not in shared]
+    found = table([name for name in columns if name not in shared], ([row[n] for n in kept] for row in rows), caption)
+    return replace(found, shared=tuple((name.removeprefix(">"), text) for name, text in shared.items()))
 
 
 def of(part: Callable[[Whole], Item], *columns: Columns[Item]) -> dict[str, Callable[[Whole], str]]:
@@ -181,21 +230,35 @@ def of(part: Callable[[Whole], Item], *columns: Columns[Item]) -> dict[str, Call
 
 
 def listed(
-    items: Sequence[Item], columns: Columns[Item], *, noun: str, caption: str = "", most: int = MOST_ROWS
+    items: Sequence[Item],
+    columns: Columns[Item],
+    *,
+    noun: str,
+    caption: str = "",
+    most: int = MOST_ROWS,
+    elsewhere: str = "of which `results.parquet` has the figures",
 ) -> list[Block]:
     """`tabled`, folded where long, cut after `most` rows and never in silence; nothing for no items.
 
-    `noun`: what the items are, in the plural.
+    `noun`: what the items are, in the plural; `elsewhere`: where those are that were cut.
     """
     if not items:
         return []
     found = tabled(items[:most], columns, caption)
-    if len(items) <= LONG_TABLE:
+    if len(items) <= min(most, LONG_TABLE):
         return [found]
     if len(items) <= most:
         return [Fold(summary=f"{len(items):,} {noun}", blocks=(found,))]
-    rest = Paragraph(f"And {len(items) - most:,} more {noun}, of which `results.parquet` has the figures.")
+    rest = Paragraph(f"And {len(items) - most:,} more {noun}, {elsewhere}.")
     return [Fold(summary=f"The first {most:,} of {len(items):,} {noun}", blocks=(found, rest))]
+
+
+def wide(
+    items: Sequence[Item], lead: Columns[Item], figures: Columns[Item], *, noun: str, caption: str = ""
+) -> list[Block]:
+    """`listed` in as many tables as `_WIDEST` columns of figures allow; each begins with the `lead`."""
+    parts = (dict(islice(figures.items(), start, start + _WIDEST)) for start in range(0, len(figures), _WIDEST))
+    return [block for part in parts for block in listed(items, {**lead, **part}, noun=noun, caption=caption)]
 
 
 def sections(*parts: Section | None) -> tuple[Section, ...]:

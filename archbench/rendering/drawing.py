@@ -179,32 +179,20 @@ def _rows(dataset: Dataset, columns: Collection[str]) -> list[dict[str, Any]]:
 
 def theme(ink: str, faint: str, palette: tuple[str, ...], *, background: str) -> dict[str, Any]:
     """A Vega-Lite configuration in these colours."""
+    words = {
+        "labelColor": ink,
+        "titleColor": ink,
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    }
     return {
         "background": background,
         "font": "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif",
         "padding": 8,
         "view": {"stroke": None},
-        "axis": {
-            "labelColor": ink,
-            "titleColor": ink,
-            "gridColor": faint,
-            "domainColor": faint,
-            "tickColor": faint,
-            "titleFontWeight": "normal",
-            "titlePadding": 10,
-            "labelFontSize": 12,
-            "titleFontSize": 12,
-        },
-        "legend": {
-            "orient": "bottom",
-            "labelColor": ink,
-            "titleColor": ink,
-            "titleFontWeight": "normal",
-            "labelFontSize": 12,
-            "titleFontSize": 12,
-            "labelLimit": 220,
-            "columns": _LEGEND_COLUMNS,
-        },
+        "axis": {**words, "gridColor": faint, "domainColor": faint, "tickColor": faint, "titlePadding": 10},
+        "legend": {**words, "orient": "bottom", "labelLimit": 220, "columns": _LEGEND_COLUMNS},
         "text": {"color": ink},
         "rule": {"color": ink},
         "range": {"category": list(palette)},

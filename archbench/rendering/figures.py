@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from msgspec import Struct
@@ -29,7 +29,7 @@ from archbench.model.units import (
     shortened,
     whole,
 )
-from archbench.rendering.content import Block, Paragraph, Section, listed
+from archbench.rendering.content import Block, Paragraph, Section, listed, tabled
 from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.run_data import RunData
 
@@ -62,6 +62,11 @@ SETTING: CellColumns = {"Setting": lambda one: one.setting_label}
 PHASE: CellColumns = {"Phase": lambda one: one.phase}
 BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
 """Columns that say which cell a row is of."""
+
+
+def shared_by(cells: Iterable[CellSummary]) -> frozenset[tuple[str, str]]:
+    """Phase, setting and batch size, each where all cells have the same."""
+    return frozenset(tabled(cells, PHASE | SETTING | BATCH).shared)
 
 
 def networks(run: RunData) -> Section:

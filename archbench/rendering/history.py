@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from archbench.comparison.history import FEWEST, DatedRun, History, JointChange, Series
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
-from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, table
+from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, listed, table
 from archbench.rendering.drawing import chart, layer, number, word
 
 MOST_LINES = 8
@@ -73,22 +73,17 @@ def _resets(history: History) -> Block:
 
 
 def _trends(history: History) -> tuple[Block, ...]:
+    columns: dict[str, Callable[[Series], str]] = {
+        "Cell": lambda one: short_id(one.cell_id),
+        "Hardware": lambda one: one.hardware_class,
+        ">Runs": lambda one: str(len(one.points)),
+        ">First ms": lambda one: figure(one.points[0].time_s, MS),
+        ">Last ms": lambda one: figure(one.points[-1].time_s, MS),
+        ">Last over first": lambda one: change(one.points[-1].time_s / one.points[0].time_s - 1),
+        ">Changes": lambda one: str(len(one.changes)),
+    }
     ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
-    rows = tuple(
-        (
-            short_id(one.cell_id),
-            one.hardware_class,
-            str(len(one.points)),
-            figure(one.points[0].time_s, MS),
-            figure(one.points[-1].time_s, MS),
-            change(one.points[-1].time_s / one.points[0].time_s - 1),
-            str(len(one.changes)),
-        )
-        for one in ordered[:_MOST_ROWS]
-    )
-    headings = ("Cell", "Hardware", ">Runs", ">First ms", ">Last ms", ">Last over first", ">Changes")
-    left = len(ordered) - len(rows)
-    return (table(headings, rows), *([Paragraph(f"{left:,} more are in `--format json`.")] if left > 0 else []))
+    return tuple(listed(ordered, columns, noun="cells", elsewhere="which `--format json` has"))
 
 
 def _moved(series: Series) -> float:

@@ -19,7 +19,6 @@ import msgspec
 
 from archbench.model.units import printable
 from archbench.rendering.content import (
-    CODE,
     NAMES,
     SHOWN,
     Block,
@@ -32,7 +31,9 @@ from archbench.rendering.content import (
     Section,
     Table,
     every,
+    marked,
     slug,
+    spelled_out,
 )
 from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, theme
 
@@ -49,16 +50,14 @@ def html(text: str) -> str:
     """One line of text between tags."""
     if text.isalnum():  # most cells of a long table
         return text
-    pieces = CODE.split(printable(text))
-    return "".join(f"<code>{escape(piece)}</code>" if odd % 2 else escape(piece) for odd, piece in enumerate(pieces))
+    return marked(text, escape, lambda code: f"<code>{escape(code)}</code>")
 
 
 def render_html(report: Report) -> str:
     """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
     drawing = load_scripts() if any(every(Picture, report.blocks)) else ""
     page = _Page(_rows_each(report), drawing=bool(drawing))
-    lead = page.blocks(report.lead, 2)
-    sections = "\n".join(page.section(section, 2) for section in report.sections)
+    lead, sections = (page.blocks(spelled_out(part, report.shared), 2) for part in (report.lead, report.sections))
     scripts = [script for script in (drawing, _own("page.js")) if script]
     return Template(_own("page.html")).substitute(
         title=html(report.title),
@@ -149,15 +148,13 @@ class _Page:
         )
 
     def _table(self, table: Table) -> str:
-        numeric = f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else ""
-        if not any(table.headings):
-            head = ""
-        else:
-            head = "".join(
-                f'<th scope="col"{_RIGHT if place in table.numeric else ""}>{html(name)}</th>'
-                for place, name in enumerate(table.headings)
-            )
-            head = f"<thead><tr>{head}</tr></thead>"
+        about = f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else ""
+        about += f' data-shared="{_escaped(_json(dict(table.shared)))}"' if table.shared else ""
+        headings = "".join(
+            f'<th scope="col"{_RIGHT if place in table.numeric else ""}>{html(name)}</th>'
+            for place, name in enumerate(table.headings)
+        )
+        head = f"<thead><tr>{headings}</tr></thead>" if any(table.headings) else ""
         kept = table.rows[: self._rows_each]
         body = "\n".join(_row(row, table, plain=not head) for row in kept[:FIRST_ROWS])
         later = ""
@@ -172,7 +169,7 @@ class _Page:
             )
         return (
             f'<div class="table"><div class="scroll" role="region" tabindex="0" aria-label="Table: '
-            f'{_escaped(self._label)}"><table{numeric}>{head}<tbody>\n{body}\n</tbody></table></div>{later}{missing}</div>'
+            f'{_escaped(self._label)}"><table{about}>{head}<tbody>\n{body}\n</tbody></table></div>{later}{missing}</div>'
         )
 
     def _anchor(self, title: str) -> str:

@@ -6,7 +6,6 @@ import math
 
 from archbench.model.profile import (
     CATEGORIES,
-    AcrossSeeds,
     GradientHealth,
     MemoryTimeline,
     ModuleProfile,
@@ -62,9 +61,7 @@ def module_map(profile: Profile) -> str:
 def stage_times(profile: Profile) -> str:
     """A bar for each stage and for what belongs to none, forward and backward side by side in it."""
     rows: list[Spec] = []
-    named: list[tuple[str, ModuleProfile | StepPart]] = [
-        (row.path, row) for row in profile.modules if row.path in set(profile.stages)
-    ]
+    named: list[tuple[str, ModuleProfile | StepPart]] = [(row.path, row) for row in profile.stage_rows]
     for order, (name, one) in enumerate([*named, *((part.name, part) for part in profile.parts)]):
         first = "forward" if one.backward_s or not isinstance(one, StepPart) else "outside"
         for way, seconds in ((first, one.forward_s), ("backward", one.backward_s)):
@@ -222,13 +219,16 @@ def _peak_mark(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
 
 def saved_by_operator(timeline: MemoryTimeline) -> str:
     """A bar for each kind of operator that made what the backward pass needs."""
-    made: dict[str, Spec] = {}
-    for kind in timeline.saved_by_operator:
-        row = made.setdefault(kind.made_by, {"made": kind.made_by, "mib": 0.0, "tensors": 0, "needed": set()})
-        row["mib"] += kind.bytes / _MIB
-        row["tensors"] += kind.tensors
-        row["needed"] |= set(kind.needed_by)
-    rows = [{**row, "needed": ", ".join(sorted(row["needed"]))} for row in made.values() if row["mib"] >= 0.05]
+    rows = [
+        {
+            "made": one.made_by,
+            "mib": one.bytes / _MIB,
+            "tensors": one.tensors,
+            "needed": ", ".join(sorted(one.needed_by)),
+        }
+        for one in timeline.saved_by_maker
+        if one.bytes / _MIB >= 0.05
+    ]
     encoding = {
         "x": number("mib", "Kept for the backward pass, MiB"),
         "y": word("made", sort="-x", axis={"title": None}),
@@ -248,7 +248,8 @@ def gradients_by_layer(health: GradientHealth) -> str:
     for one in health.layers:
         for figure, spread in (("of the weights", one.gradient_norm), ("of the outputs, rms", one.signal_rms)):
             if spread is not None and spread.low > 0:  # a logarithm has no 0
-                rows.append({"at": one.position + 1, "path": one.path, "figure": figure, **_ends(spread)})
+                ends = {"median": spread.median, "low": spread.low, "high": spread.high}
+                rows.append({"at": one.position + 1, "path": one.path, "figure": figure, **ends})
     x = number("at", "Weight layer, from the input to the output", axis={"format": "d", "tickMinStep": 1})
     colour = word("figure", "Gradient", sort=None, legend={"symbolOpacity": 1})
     log = {"type": "log"}
@@ -269,10 +270,6 @@ def gradients_by_layer(health: GradientHealth) -> str:
     return chart(layers, _HEIGHT, data={"values": rows})
 
 
-def _ends(spread: AcrossSeeds) -> dict[str, float]:
-    return {"median": spread.median, "low": spread.low, "high": spread.high}
-
-
 def _laid_out(profile: Profile) -> list[Spec]:
     """Rectangles of the modules that are wide enough: children from the left edge of their parent, in call order."""
     step = profile.observed_step_s
@@ -280,7 +277,7 @@ def _laid_out(profile: Profile) -> list[Spec]:
     used: dict[str, float] = {}
     rows: list[Spec] = []
     for module in profile.modules:
-        parent = module.path.rpartition(".")[0]
+        parent, _, own_name = module.path.rpartition(".")
         width = module.total_s / step if step else 0.0
         start = begins.get(parent, 0.0) + used.get(parent, 0.0) if module.path else 0.0
         begins[module.path] = start
@@ -288,48 +285,30 @@ def _laid_out(profile: Profile) -> list[Spec]:
         if module.path:
             used[parent] = used.get(parent, 0.0) + width
         if width >= _NARROWEST and module.depth <= _DEEPEST:
-            rows.append(_rectangle(module, start, width, profile.network))
+            what = {
+                "path": module.path or profile.network,
+                "kind": module.kind,
+                "stage": module.stage or "",
+                "depth": module.depth,
+                "shade": 0.75 if module.depth % 2 else 0.55,
+            }
+            rows.append({**what, **_rectangle(own_name or profile.network, module, start, width)})
     left = profile.modules[0].total_s / step if step and profile.modules else 0.0
     for part in profile.parts:
         width = part.total_s / step if step else 0.0
         if width >= _NARROWEST:
-            rows.append(_part(part, left, width))
+            what = {"path": part.name, "kind": "no module", "stage": part.name, "depth": 0, "shade": 0.55}
+            rows.append({**what, **_rectangle(part.name, part, left, width)})
         left += width
     return rows
 
 
-def _part(part: StepPart, start: float, width: float) -> Spec:
+def _rectangle(name: str, of: ModuleProfile | StepPart, start: float, width: float) -> Spec:
     return {
-        "path": part.name,
-        "kind": "no module",
-        "stage": part.name,
-        "depth": 0,
         "from": start,
         "to": start + width,
         "share": width,
-        "time": part.total_s / _MS,
-        "backward": (part.backward_s or 0.0) / _MS,
-        "shade": 0.55,
-        "label": _fitting(part.name, width),
-    }
-
-
-def _fitting(name: str, width: float) -> str:
-    return name if width >= _LABELLED and len(name) * _LETTER_SHARE < width else ""
-
-
-def _rectangle(module: ModuleProfile, start: float, width: float, network: str) -> Spec:
-    name = module.path.rpartition(".")[2] or network
-    return {
-        "path": module.path or network,
-        "kind": module.kind,
-        "stage": module.stage or "",
-        "depth": module.depth,
-        "from": start,
-        "to": start + width,
-        "share": width,
-        "time": module.total_s / _MS,
-        "backward": (module.backward_s or 0.0) / _MS,
-        "shade": 0.75 if module.depth % 2 else 0.55,
-        "label": _fitting(name, width),
+        "time": of.total_s / _MS,
+        "backward": (of.backward_s or 0.0) / _MS,
+        "label": name if width >= _LABELLED and len(name) * _LETTER_SHARE < width else "",
     }

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.model.profile import CATEGORIES, Explanation, ModuleProfile, Profile
+from archbench.model.profile import CATEGORIES, Explanation, KernelMap, ModuleProfile, Profile
 from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
-from archbench.rendering.profile_memory import EXPLODED, VANISHED
+from archbench.rendering.profile_memory import EXPLODED, VANISHED, saved_line
 
 MUCH = 0.10
 """Share of the step from which something is worth a line."""
@@ -33,7 +33,7 @@ def findings(profile: Profile) -> tuple[Explanation, ...]:
 
 
 def _largest_stage(profile: Profile) -> Iterator[Explanation]:
-    stages = [row for row in profile.modules if row.path in profile.stages]
+    stages = profile.stage_rows
     if not stages or not profile.macs:
         return
     top = max(stages, key=lambda row: row.total_s)
@@ -71,7 +71,7 @@ def _reach(profile: Profile) -> Iterator[Explanation]:
         "FLOP/byte: "
         f"{_reached(whole, profile, 'what the measured ceilings allow')}"
     )
-    poor = [row for row in _stages(profile) if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
+    poor = [row for row in profile.stage_rows if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
     if whole.roofline_share > GOOD or not poor:
         yield Explanation(code="roofline", text=text)
         return
@@ -160,16 +160,17 @@ def _optimizer(profile: Profile) -> Iterator[Explanation]:
 
 
 def _compiled(profile: Profile) -> Iterator[Explanation]:
-    compiled = profile.compiled
-    if compiled is None:
-        return
-    ratio = compiled.eager_step_s / compiled.step_s
-    share = compiled.mapped_share
+    if profile.compiled is not None:
+        yield Explanation(code="compiled", text=compiled_line(profile.compiled))
+
+
+def compiled_line(found: KernelMap) -> str:
+    """What compiling gained and cost; a clause."""
+    share = found.mapped_share
     mapped = "" if share is None else f"; {percent(share)} of its kernels' time is mapped to modules"
-    yield Explanation(
-        code="compiled",
-        text=f"Compiled, the step takes {figure(compiled.step_s, MS)} ms: {plain(ratio)} times as fast as in eager "
-        f"({figure(compiled.eager_step_s, MS)} ms), for {plain(compiled.compile_s)} s of compilation{mapped}",
+    return (
+        f"Compiled, the step takes {figure(found.step_s, MS)} ms: {plain(found.eager_step_s / found.step_s)} times as "
+        f"fast as in eager ({figure(found.eager_step_s, MS)} ms), for {plain(found.compile_s)} s of compilation{mapped}"
     )
 
 
@@ -194,17 +195,8 @@ def _saved(profile: Profile) -> Iterator[Explanation]:
     memory = profile.memory
     if memory is None or not memory.saved_bytes:
         return
-    by_maker: dict[str, int] = defaultdict(int)
-    for saved in memory.saved_by_operator:
-        by_maker[saved.made_by] += saved.bytes
-    named = sorted(by_maker, key=lambda maker: -by_maker[maker])[:_KINDS_NAMED]
-    parts = ", ".join(f"{maker} {percent(by_maker[maker] / memory.saved_bytes)}" for maker in named)
     share = memory.saved_bytes / memory.peak.total
-    text = (
-        f"{figure(memory.saved_bytes, MIB)} MiB are kept for the backward pass, "
-        f"{figure(memory.saved_bytes / profile.cell.batch_size, MIB)} MiB an image: results of {parts}"
-    )
-    joined = by_maker.get("cat", 0) / memory.saved_bytes
+    joined = sum(one.bytes for one in memory.saved_by_maker if one.made_by == "cat") / memory.saved_bytes
     remedies = []
     if joined > MUCH:
         remedies.append(
@@ -215,6 +207,7 @@ def _saved(profile: Profile) -> Iterator[Explanation]:
         remedies.append("recompute in the backward pass (checkpointing), or a smaller batch")
     if profile.cell.precision in ("fp32", "tf32") and share > 0.5:
         remedies.append("`amp-bf16` keeps most of it in half the bytes")
+    text = saved_line(memory, profile.cell.batch_size).rstrip(".")
     yield Explanation(code="saved_activations", text=text, remedy="; ".join(remedies) or None)
 
 
@@ -260,10 +253,6 @@ RULES: tuple[Callable[[Profile], Iterable[Explanation]], ...] = (
     _gradients,
     _watching,
 )
-
-
-def _stages(profile: Profile) -> list[ModuleProfile]:
-    return [row for row in profile.modules if row.path in profile.stages]
 
 
 def _leaves(profile: Profile) -> list[ModuleProfile]:

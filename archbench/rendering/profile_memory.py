@@ -1,12 +1,25 @@
-"""What a profile says of memory and of gradients, as sections."""
+"""What a profile says of memory and of gradients, as sections with their pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from archbench.model.profile import CATEGORIES, AcrossSeeds, GradientHealth, MemoryCategory, MemoryTimeline
+from archbench.model.profile import (
+    CATEGORIES,
+    AcrossSeeds,
+    GradientHealth,
+    LayerGradient,
+    MemoryCategory,
+    MemoryHolder,
+    MemoryTimeline,
+    Profile,
+    SavedBytes,
+    StageActivation,
+    StageMemory,
+)
 from archbench.model.units import MIB, NULL, figure, fixed, percent, plain
-from archbench.rendering.content import Block, Fold, Paragraph, Section, Table
+from archbench.rendering.content import Block, Fold, Paragraph, Picture, Section, tabled
+from archbench.rendering.profile_charts import gradients_by_layer, memory_over_step, saved_by_operator
 
 MEANINGS: dict[MemoryCategory, str] = {
     "weights": "parameters and buffers",
@@ -24,16 +37,59 @@ _KINDS_IN_WORDS = 3
 _MOST_LAYERS = 12
 _SMALL = 0.002
 """Share of what is kept below which a kind of tensor is not worth a row."""
+_DURING = {
+    "forward": "in the forward pass",
+    "backward": "in the backward pass",
+    "update": "in the optimizer's step",
+    "compiled": "in the compiled step",
+}
+EXPLODED, VANISHED = 100.0, 0.01
+"""First over last weight layer. Networks that train lie well within, ResNet-56 at 0.4; plain-56 is at 1,800."""
 
 
-def memory_section(timeline: MemoryTimeline, batch_size: int) -> Section:
-    """The peak by category, what is kept for the backward pass, and what holds the peak."""
-    blocks: list[Block] = [Paragraph(memory_line(timeline)), _categories(timeline)]
-    if timeline.note:
-        blocks.append(Paragraph(timeline.note))
+def memory_section(profile: Profile, prefix: str) -> Section | None:
+    """The peak by category, what is kept for the backward pass, and what holds the peak; `None` if not followed.
+
+    `prefix` stands before the names of its pictures.
+    """
+    timeline = profile.memory
+    if timeline is None:
+        return None
+    over_step = Picture(
+        name=f"{prefix}memory",
+        title="Live memory over the step",
+        alt="Live bytes by category, one operator after the other, with the peak marked.",
+        spec=memory_over_step(timeline),
+    )
+    saved = Picture(
+        name=f"{prefix}saved",
+        title="What the backward pass needs",
+        alt="A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
+        spec=saved_by_operator(timeline),
+    )
+    blocks: list[Block] = [Paragraph(memory_line(timeline)), over_step, *([saved] if timeline.saved_bytes else [])]
+    blocks += _categories(timeline)
+    blocks += [Paragraph(timeline.note)] if timeline.note else []
     if timeline.saved_bytes:
-        blocks += [Paragraph(saved_line(timeline, batch_size)), _kinds(timeline)]
-    blocks += [_stages(timeline), Fold(summary="The largest tensors at the peak", blocks=(_holders(timeline),))]
+        blocks += [Paragraph(saved_line(timeline, profile.cell.batch_size)), *_kept(timeline)]
+    stages: dict[str, Callable[[StageMemory], str]] = {
+        "Stage": lambda stage: stage.stage or "(no stage)",
+        ">Kept for backward, MiB": lambda stage: fixed(stage.saved_bytes or None, MIB, 1),
+        ">Alive at the peak, MiB": lambda stage: fixed(stage.peak_bytes, MIB, 1),
+    }
+    holders: dict[str, Callable[[MemoryHolder], str]] = {
+        "Module or parameter": lambda holder: holder.path or NULL,
+        "Category": lambda holder: holder.category,
+        "Made by": lambda holder: holder.operator or NULL,
+        "Shape": lambda holder: "x".join(map(str, holder.shape)) or "scalar",
+        "Type": lambda holder: holder.dtype,
+        ">MiB": lambda holder: fixed(holder.bytes, MIB, 2),
+    }
+    largest = tabled(timeline.holders[:_MOST_HOLDERS], holders)
+    blocks += [
+        tabled(timeline.stages, stages, "Memory by stage"),
+        Fold(summary="The largest tensors at the peak", blocks=(largest,)),
+    ]
     return Section(title="Memory over the step", blocks=tuple(blocks))
 
 
@@ -53,198 +109,108 @@ def memory_line(timeline: MemoryTimeline) -> str:
     return said + f"Predicted without running: {_mib(timeline.predicted_peak_bytes)} ({difference})."
 
 
-_DURING = {
-    "forward": "in the forward pass",
-    "backward": "in the backward pass",
-    "update": "in the optimizer's step",
-    "compiled": "in the compiled step",
-}
-
-
 def saved_line(timeline: MemoryTimeline, batch_size: int) -> str:
     """How much the forward pass keeps, and the kinds of tensor that most of it is: one sentence."""
-    kinds = _by_maker(timeline)[:_KINDS_IN_WORDS]
-    parts = (f"`{name}` {percent(size / timeline.saved_bytes)}" for name, size, _, _ in kinds)
+    kinds = timeline.saved_by_maker[:_KINDS_IN_WORDS]
+    parts = ", ".join(f"{one.made_by} {percent(one.bytes / timeline.saved_bytes)}" for one in kinds)
     return (
         f"{_mib(timeline.saved_bytes)} are kept for the backward pass, {_mib(timeline.saved_bytes / batch_size)} an "
-        f"image, results of {', '.join(parts)}."
+        f"image: results of {parts}."
     )
 
 
-def _categories(timeline: MemoryTimeline) -> Table:
+def _categories(timeline: MemoryTimeline) -> list[Block]:
     peak = timeline.peak
-    highest = [max(point.by_category[place] for point in timeline.points) for place in range(len(CATEGORIES))]
-    rows = [
-        (
-            category,
-            fixed(size, MIB, 1),
-            percent(size / peak.total) if peak.total else NULL,
-            fixed(most, MIB, 1),
-            MEANINGS[category],
-        )
-        for category, size, most in zip(CATEGORIES, peak.by_category, highest, strict=True)
-        if most
-    ]
-    return Table(
-        headings=("Category", "At the peak, MiB", "Share", "At most, MiB", "What it is"),
-        rows=tuple(rows),
-        numeric=frozenset({1, 2, 3}),
-        caption="Live memory at the peak, by category",
+    highest = {name: max(getattr(point, name) for point in timeline.points) for name in CATEGORIES}
+    columns: dict[str, Callable[[MemoryCategory], str]] = {
+        "Category": str,
+        ">At the peak, MiB": lambda name: fixed(getattr(peak, name), MIB, 1),
+        ">Share": lambda name: percent(getattr(peak, name) / peak.total) if peak.total else NULL,
+        ">At most, MiB": lambda name: fixed(highest[name], MIB, 1),
+        "What it is": MEANINGS.__getitem__,
+    }
+    return [tabled([name for name in CATEGORIES if highest[name]], columns, "Live memory at the peak, by category")]
+
+
+def _kept(timeline: MemoryTimeline) -> list[Block]:
+    columns: dict[str, Callable[[SavedBytes], str]] = {
+        "Made by": lambda one: one.made_by,
+        ">Kept, MiB": lambda one: fixed(one.bytes, MIB, 1),
+        ">Share": lambda one: percent(one.bytes / timeline.saved_bytes),
+        ">Tensors": lambda one: str(one.tensors),
+        "Needed by the backward pass of": lambda one: ", ".join(one.needed_by),
+    }
+    told = [one for one in timeline.saved_by_maker[:_MOST_KINDS] if one.bytes >= _SMALL * timeline.saved_bytes]
+    return [tabled(told, columns, "Activations kept for the backward pass, by the operator that made them")]
+
+
+def gradient_section(health: GradientHealth | None, prefix: str) -> Section | None:
+    """Whether the error reaches the first layers, in a sentence; layers and stages as tables. `prefix`: as above."""
+    if health is None:
+        return None
+    picture = Picture(
+        name=f"{prefix}gradients",
+        title="Gradients from the first layer to the last",
+        alt="Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
+        spec=gradients_by_layer(health),
     )
-
-
-def _kinds(timeline: MemoryTimeline) -> Table:
-    rows = [
-        (name, fixed(size, MIB, 1), percent(size / timeline.saved_bytes), str(tensors), ", ".join(needed))
-        for name, size, tensors, needed in _by_maker(timeline)[:_MOST_KINDS]
-        if size >= _SMALL * timeline.saved_bytes
+    drawable = any(layer.gradient_norm and layer.gradient_norm.low > 0 for layer in health.layers)
+    count = len(health.layers)
+    chosen = sorted({round(place * (count - 1) / (_MOST_LAYERS - 1)) for place in range(_MOST_LAYERS)}) if count else []
+    layers: dict[str, Callable[[LayerGradient], str]] = {
+        ">Layer": lambda layer: str(layer.position + 1),
+        "Path": lambda layer: layer.path,
+        "Kind": lambda layer: layer.kind,
+        ">Gradient norm": lambda layer: _ends(layer.gradient_norm),
+        ">Over weight norm": lambda layer: plain(_over(layer.gradient_norm, layer.weight_norm)),
+        ">Gradient of the output, rms": lambda layer: _ends(layer.signal_rms),
+    }
+    stages: dict[str, Callable[[StageActivation], str]] = {
+        "Stage": lambda stage: stage.stage,
+        ">Mean": lambda stage: NULL if stage.mean is None else plain(stage.mean.median),
+        ">Standard deviation": lambda stage: NULL if stage.std is None else plain(stage.std.median),
+        ">Zeros": lambda stage: percent(stage.zero_share.median) if stage.zero_share else NULL,
+    }
+    blocks: list[Block] = [
+        Paragraph(gradient_line(health)),
+        *([picture] if drawable else []),
+        tabled(
+            [health.layers[place] for place in chosen],
+            layers,
+            f"Gradients of {len(chosen)} of {count} weight layers at initialisation",
+        ),
     ]
-    return Table(
-        headings=("Made by", "Kept, MiB", "Share", "Tensors", "Needed by the backward pass of"),
-        rows=tuple(rows),
-        numeric=frozenset({1, 2, 3}),
-        caption="Activations kept for the backward pass, by the operator that made them",
-    )
-
-
-def _by_maker(timeline: MemoryTimeline) -> list[tuple[str, int, int, tuple[str, ...]]]:
-    """Name, bytes, tensors and needing functions of each kind of operator, the largest first."""
-    sizes: dict[str, list[int]] = {}
-    needed: dict[str, dict[str, None]] = {}
-    for kind in timeline.saved_by_operator:
-        total = sizes.setdefault(kind.made_by, [0, 0])
-        total[0] += kind.bytes
-        total[1] += kind.tensors
-        needed.setdefault(kind.made_by, {}).update(dict.fromkeys(kind.needed_by))
-    ranked = sorted(sizes.items(), key=lambda item: -item[1][0])
-    return [(name, size, tensors, tuple(needed[name])) for name, (size, tensors) in ranked]
-
-
-def _stages(timeline: MemoryTimeline) -> Table:
-    rows = [
-        (stage.stage or "(no stage)", fixed(stage.saved_bytes or None, MIB, 1), fixed(stage.peak_bytes, MIB, 1))
-        for stage in timeline.stages
-    ]
-    return Table(
-        headings=("Stage", "Kept for backward, MiB", "Alive at the peak, MiB"),
-        rows=tuple(rows),
-        numeric=frozenset({1, 2}),
-        caption="Memory by stage",
-    )
-
-
-def _holders(timeline: MemoryTimeline) -> Table:
-    rows = [
-        (
-            holder.path or NULL,
-            holder.category,
-            holder.operator or NULL,
-            _times(holder.shape),
-            holder.dtype,
-            fixed(holder.bytes, MIB, 2),
-        )
-        for holder in timeline.holders[:_MOST_HOLDERS]
-    ]
-    return Table(
-        headings=("Module or parameter", "Category", "Made by", "Shape", "Type", "MiB"),
-        rows=tuple(rows),
-        numeric=frozenset({5}),
-    )
-
-
-def gradient_section(health: GradientHealth) -> Section:
-    """Whether the error reaches the first layers, in a sentence; layers and stages as tables."""
-    blocks: list[Block] = [Paragraph(gradient_line(health)), _layers(health)]
     if health.stages:
-        blocks.append(_activations(health))
+        blocks.append(tabled(health.stages, stages, "What comes out of each stage at initialisation"))
     return Section(title="Gradients at initialisation", blocks=tuple(blocks))
-
-
-EXPLODED, VANISHED = 100.0, 0.01
-"""First over last weight layer. Networks that train lie well within, ResNet-56 at 0.4; plain-56 is at 1,800."""
 
 
 def gradient_line(health: GradientHealth) -> str:
     """The ratio of first to last and what it means: a sentence or two."""
     how = f"Median of {health.seeds} draws of weights and of {health.batch_size} random images"
-    if health.first_to_last is None:
-        said = f"{how}: the ratio of first to last layer cannot be formed, a gradient is 0 or not finite. "
-        return (said + _silent(health)).rstrip()
     ratio = health.first_to_last
-    said = f"{how}: the gradient of the first layer's weights is {_ratio(ratio)} that of the last's. "
-    if ratio.median >= EXPLODED:
-        said += "It grows on its way back: one learning rate cannot suit both ends of the network. "
-    elif ratio.median <= VANISHED:
-        said += "It fades on its way back: the first layers hardly learn. "
-    return (said + _silent(health)).rstrip()
-
-
-def _silent(health: GradientHealth) -> str:
-    if not health.without_gradient:
-        return ""
-    some = ", ".join(f"`{path}`" for path in health.without_gradient[:3])
-    more = f" and {len(health.without_gradient) - 3} more" if len(health.without_gradient) > 3 else ""
-    return f"No gradient reaches {some}{more}."
-
-
-def _layers(health: GradientHealth) -> Table:
-    count = len(health.layers)
-    chosen = sorted({round(place * (count - 1) / (_MOST_LAYERS - 1)) for place in range(_MOST_LAYERS)}) if count else []
-    rows = [
-        (
-            str(layer.position + 1),
-            layer.path,
-            layer.kind,
-            _spread(layer.gradient_norm),
-            plain(_over(layer.gradient_norm, layer.weight_norm)),
-            _spread(layer.signal_rms),
-        )
-        for layer in (health.layers[place] for place in chosen if place < count)
-    ]
-    return Table(
-        headings=("Layer", "Path", "Kind", "Gradient norm", "Over weight norm", "Gradient of the output, rms"),
-        rows=tuple(rows),
-        numeric=frozenset({0, 3, 4, 5}),
-        caption=f"Gradients of {len(rows)} of {count} weight layers at initialisation",
-    )
-
-
-def _activations(health: GradientHealth) -> Table:
-    rows = [
-        (
-            stage.stage,
-            _median(stage.mean),
-            _median(stage.std),
-            percent(stage.zero_share.median) if stage.zero_share else NULL,
-        )
-        for stage in health.stages
-    ]
-    return Table(
-        headings=("Stage", "Mean", "Standard deviation", "Zeros"),
-        rows=tuple(rows),
-        numeric=frozenset({1, 2, 3}),
-        caption="What comes out of each stage at initialisation",
-    )
+    if ratio is None:
+        said = f"{how}: the ratio of first to last layer cannot be formed, a gradient is 0 or not finite. "
+    else:
+        times = f"{plain(ratio.median)} times ({plain(ratio.low)} to {plain(ratio.high)})"
+        said = f"{how}: the gradient of the first layer's weights is {times} that of the last's. "
+        if ratio.median >= EXPLODED:
+            said += "It grows on its way back: one learning rate cannot suit both ends of the network. "
+        elif ratio.median <= VANISHED:
+            said += "It fades on its way back: the first layers hardly learn. "
+    if health.without_gradient:
+        some = ", ".join(f"`{path}`" for path in health.without_gradient[:3])
+        more = f" and {len(health.without_gradient) - 3} more" if len(health.without_gradient) > 3 else ""
+        said += f"No gradient reaches {some}{more}."
+    return said.rstrip()
 
 
 def _over(upper: AcrossSeeds | None, lower: AcrossSeeds | None) -> float | None:
     return upper.median / lower.median if upper and lower and lower.median else None
 
 
-def _spread(spread: AcrossSeeds | None) -> str:
+def _ends(spread: AcrossSeeds | None) -> str:
     return NULL if spread is None else f"{plain(spread.median)} ({plain(spread.low)} to {plain(spread.high)})"
-
-
-def _median(spread: AcrossSeeds | None) -> str:
-    return NULL if spread is None else plain(spread.median)
-
-
-def _ratio(spread: AcrossSeeds) -> str:
-    return f"{plain(spread.median)} times ({plain(spread.low)} to {plain(spread.high)})"
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
 
 
 def _mib(size: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from archbench.choose.profile_difference import Aligned, Difference, Share, difference
-from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline
+from archbench.model.profile import KernelMap, ModuleProfile, OperatorProfile, Profile, Roofline
 from archbench.model.reasons import explain
 from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent, plain
 from archbench.rendering import profile_charts
@@ -21,9 +21,9 @@ from archbench.rendering.content import (
     Section,
     Table,
     sections,
-    table,
+    tabled,
 )
-from archbench.rendering.profile_findings import of_ceiling
+from archbench.rendering.profile_findings import compiled_line, of_ceiling
 from archbench.rendering.profile_memory import gradient_section, memory_section
 
 _MOST_OPERATORS = 25
@@ -54,9 +54,9 @@ def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
         _time(profile, prefix),
         _roofline(profile.roofline, prefix) if profile.roofline else None,
         _operators(profile),
-        _compiled(profile),
-        _memory(profile, prefix),
-        _gradients(profile, prefix),
+        _compiled(profile.compiled),
+        memory_section(profile, prefix),
+        gradient_section(profile.gradients, prefix),
         _left_out(profile),
     )
 
@@ -126,27 +126,27 @@ def _difference(base: Profile, other: Profile) -> Section:
 def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
     """Row by row, adding up to the difference of the two steps in the last row."""
     kept = base.cell.phase == other.cell.phase == "training"
-    numbers = (">A ms", ">B ms", ">B - A ms", ">of the difference", ">A GMACs", ">B GMACs")
-    headings = (found.aligned_by.capitalize(), "Modules of A", "Modules of B", *numbers)
     whole = [
         Share(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
         for one, seconds in ((base, found.base_s), (other, found.other_s))
     ]
-    rows = []
-    for row in (*found.rows, Aligned(name="all", base=whole[0], other=whole[1])):
-        sides = (row.base, row.other)
-        rows.append(
-            (
-                row.name,
-                *(", ".join(side.names) or NULL for side in sides),
-                *(fixed(side.seconds, MS, 2) for side in sides),
-                f"{'+' if row.change_s > 0 else ''}{fixed(row.change_s, MS, 2)}",
-                f"{round(100 * row.change_s / found.change_s) if found.change_s else 0} %",
-                *(fixed(side.macs, GIGA, 3) for side in sides),
-                *((fixed(side.saved_bytes, MIB, 1) for side in sides) if kept else ()),
-            )
-        )
-    return table((*headings, *((">A kept MiB", ">B kept MiB") if kept else ())), rows, "Difference")
+
+    def both(heading: str, text: Callable[[Share], str]) -> dict[str, Callable[[Aligned], str]]:
+        return {
+            heading.format("A"): lambda row: text(row.base),
+            heading.format("B"): lambda row: text(row.other),
+        }
+
+    columns: dict[str, Callable[[Aligned], str]] = {
+        found.aligned_by.capitalize(): lambda row: row.name,
+        **both("Modules of {}", lambda side: ", ".join(side.names) or NULL),
+        **both(">{} ms", lambda side: fixed(side.seconds, MS, 2)),
+        ">B - A ms": lambda row: f"{'+' if row.change_s > 0 else ''}{fixed(row.change_s, MS, 2)}",
+        ">of the difference": lambda row: f"{round(100 * row.change_s / found.change_s) if found.change_s else 0} %",
+        **both(">{} GMACs", lambda side: fixed(side.macs, GIGA, 3)),
+        **(both(">{} kept MiB", lambda side: fixed(side.saved_bytes, MIB, 1)) if kept else {}),
+    }
+    return tabled((*found.rows, Aligned(name="all", base=whole[0], other=whole[1])), columns, "Difference")
 
 
 class Line(Struct, frozen=True):
@@ -178,8 +178,7 @@ def _time(profile: Profile, prefix: str) -> Section:
     blocks.append(
         Picture(name=f"{prefix}modules", title="Time by module", alt=alt, spec=profile_charts.module_map(profile))
     )
-    stages = [row for row in profile.modules if row.path in set(profile.stages)]
-    blocks.append(_modules([profile.modules[0], *stages] if profile.modules else [], profile, "Stages"))
+    blocks.append(_modules([*profile.modules[:1], *profile.stage_rows], profile, "Stages"))
     deepest = max((row.depth for row in profile.modules), default=0)
     while deepest > 1 and sum(row.depth <= deepest for row in profile.modules) > _SHOWN_MODULES:
         deepest -= 1
@@ -199,37 +198,36 @@ def _modules(rows: Sequence[ModuleProfile], profile: Profile, caption: str) -> T
 def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, screen: bool = False) -> Table:
     """A row for each module or fold; on a `screen` indented as they lie in each other, with a bar for the share."""
     training = profile.cell.phase == "training"
-    times = (">Calls", ">Forward ms", *((">Backward ms",) if training else ()), ">Share", *(("",) if screen else ()))
-    figures = (">Params M", ">GMACs", ">Kept MiB" if training else ">Written MiB", ">Moved MiB", ">FLOP/byte")
-    rows = []
-    for line in lines:
-        row = line.row
-        found = () if row is None else _module_figures(row, profile, training=training)
-        rows.append(
-            (
-                "  " * (line.depth if screen else 0) + line.label,
-                line.kind,
-                str(row.calls or "") if row is not None else "",
-                fixed(line.forward_s, MS, 2),
-                *((fixed(line.backward_s, MS, 2),) if training else ()),
-                f"{100 * line.share:.1f} %",
-                *(("█" * max(round(line.share * _BAR), 0) if line.depth else "",) if screen else ()),
-                *(found or [""] * (len(figures) + 2)),
-            )
-        )
-    return table(("Module", "Class", *times, *figures, ">GFLOP/s", ">Of roofline"), rows, caption)
 
+    def figures(text: Callable[[ModuleProfile], str]) -> Callable[[Line], str]:
+        return lambda line: "" if line.row is None else text(line.row)
 
-def _module_figures(row: ModuleProfile, profile: Profile, *, training: bool) -> tuple[str, ...]:
-    return (
-        fixed(row.params, MILLION, 2),
-        fixed(row.macs, GIGA, 3),
-        fixed(row.saved_bytes if training else row.activation_bytes, MIB, 1),
-        fixed(row.bytes_moved, MIB, 1),
-        plain(row.intensity),
-        figure(row.achieved_flops, GIGA) if row.flops else NULL,
-        of_ceiling(row, profile),
+    def bar(line: Line) -> str:
+        return "█" * max(round(line.share * _BAR), 0) if line.depth else ""
+
+    kept: dict[str, Callable[[Line], str]] = (
+        {">Kept MiB": figures(lambda row: fixed(row.saved_bytes, MIB, 1))}
+        if training
+        else {">Written MiB": figures(lambda row: fixed(row.activation_bytes, MIB, 1))}
     )
+    backward: dict[str, Callable[[Line], str]] = {">Backward ms": lambda line: fixed(line.backward_s, MS, 2)}
+    columns: dict[str, Callable[[Line], str]] = {
+        "Module": lambda line: "  " * (line.depth if screen else 0) + line.label,
+        "Class": lambda line: line.kind,
+        ">Calls": figures(lambda row: str(row.calls or "")),
+        ">Forward ms": lambda line: fixed(line.forward_s, MS, 2),
+        **(backward if training else {}),
+        ">Share": lambda line: f"{100 * line.share:.1f} %",
+        **({"": bar} if screen else {}),
+        ">Params M": figures(lambda row: fixed(row.params, MILLION, 2)),
+        ">GMACs": figures(lambda row: fixed(row.macs, GIGA, 3)),
+        **kept,
+        ">Moved MiB": figures(lambda row: fixed(row.bytes_moved, MIB, 1)),
+        ">FLOP/byte": figures(lambda row: plain(row.intensity)),
+        ">GFLOP/s": figures(lambda row: figure(row.achieved_flops, GIGA) if row.flops else NULL),
+        ">Of roofline": figures(lambda row: of_ceiling(row, profile)),
+    }
+    return tabled(lines, columns, caption)
 
 
 def _roofline(found: Roofline, prefix: str) -> Section:
@@ -264,78 +262,24 @@ def _operators(profile: Profile) -> Section | None:
 
 def operator_table(found: Sequence[OperatorProfile], caption: str, name: Callable[[str], str] = str) -> Table:
     """A row for each operator or kernel, the first of them; `name` shortens long ones."""
-    rows = (
-        (
-            name(one.name),
-            "; ".join(one.shapes) or NULL,
-            plain(one.calls) if one.calls % 1 else f"{one.calls:,.0f}",
-            fixed(one.self_s, MS, 2),
-            percent(one.share),
-            one.bound or NULL,
-            NULL if one.tensor_core is None else ("yes" if one.tensor_core else "no"),
-            ", ".join(one.modules[:3]) + (", ..." if len(one.modules) > 3 else "") or NULL,
-        )
-        for one in found[:_MOST_OPERATORS]
-    )
-    headings = ("Name", "Shapes", ">Calls", ">Self ms", ">Share", "Bound by", "Tensor cores", "Modules")
-    return table(headings, rows, caption)
+    columns: dict[str, Callable[[OperatorProfile], str]] = {
+        "Name": lambda one: name(one.name),
+        "Shapes": lambda one: "; ".join(one.shapes) or NULL,
+        ">Calls": lambda one: plain(one.calls) if one.calls % 1 else f"{one.calls:,.0f}",
+        ">Self ms": lambda one: fixed(one.self_s, MS, 2),
+        ">Share": lambda one: percent(one.share),
+        "Bound by": lambda one: one.bound or NULL,
+        "Tensor cores": lambda one: {None: NULL, True: "yes", False: "no"}[one.tensor_core],
+        "Modules": lambda one: ", ".join(one.modules[:3]) + (", ..." if len(one.modules) > 3 else "") or NULL,
+    }
+    return tabled(found[:_MOST_OPERATORS], columns, caption)
 
 
-def _compiled(profile: Profile) -> Section | None:
-    found = profile.compiled
+def _compiled(found: KernelMap | None) -> Section | None:
     if found is None:
         return None
-    share = found.mapped_share
-    line = (
-        f"Compiled, the step takes {figure(found.step_s, MS)} ms against {figure(found.eager_step_s, MS)} ms in eager: "
-        f"{found.eager_step_s / found.step_s:.2f} times as fast. Compiling took {found.compile_s:,.0f} s. "
-        + (f"{percent(share)} of the kernels' time can be mapped back to modules." if share is not None else "")
-    )
-    return Section(title="Compiled", blocks=(Paragraph(line), operator_table(found.kernels, "Compiled kernels")))
-
-
-def _memory(profile: Profile, prefix: str) -> Section | None:
-    timeline = profile.memory
-    if timeline is None:
-        return None
-    section = memory_section(timeline, profile.cell.batch_size)
-    pictures = [
-        Picture(
-            name=f"{prefix}memory",
-            title="Live memory over the step",
-            alt="Live bytes by category, one operator after the other, with the peak marked.",
-            spec=profile_charts.memory_over_step(timeline),
-        )
-    ]
-    if timeline.saved_bytes:
-        pictures.append(
-            Picture(
-                name=f"{prefix}saved",
-                title="What the backward pass needs",
-                alt="A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
-                spec=profile_charts.saved_by_operator(timeline),
-            )
-        )
-    first, *rest = section.blocks
-    return Section(title=section.title, blocks=(first, *pictures, *rest))
-
-
-def _gradients(profile: Profile, prefix: str) -> Section | None:
-    health = profile.gradients
-    if health is None:
-        return None
-    section = gradient_section(health)
-    drawable = any(layer.gradient_norm and layer.gradient_norm.low > 0 for layer in health.layers)
-    if not drawable:
-        return section
-    picture = Picture(
-        name=f"{prefix}gradients",
-        title="Gradients from the first layer to the last",
-        alt="Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
-        spec=profile_charts.gradients_by_layer(health),
-    )
-    first, *rest = section.blocks
-    return Section(title=section.title, blocks=(first, picture, *rest))
+    kernels = operator_table(found.kernels, "Compiled kernels")
+    return Section(title="Compiled", blocks=(Paragraph(f"{compiled_line(found)}."), kernels))
 
 
 def _left_out(profile: Profile) -> Section | None:

@@ -48,9 +48,7 @@ def profile_screen(profile: Profile, *, depth: int | None, stage: str, top: int)
                 for title, found in groups
                 if found and top
             ),
-            Section(title="Roofline", blocks=(Code("\n".join(sketch(roofline))),))
-            if roofline is not None and roofline.points
-            else None,
+            Section(title="Roofline", blocks=sketch(roofline)) if roofline is not None and roofline.points else None,
             _findings(profile, "Findings"),
             *(Section(title=f"No {part}: {reason}", blocks=()) for part, reason in profile.missing.items()),
         ),
@@ -151,28 +149,21 @@ def _in_order(found: list[Line]) -> list[Line]:
     return [*ordered, *reversed(waiting)]
 
 
-def sketch(roofline: Roofline) -> list[str]:
+def sketch(roofline: Roofline) -> tuple[Paragraph, Code, Paragraph]:
     """FLOP per byte to the right, FLOP per second upwards, both logarithmic: the roof, and a letter for each point."""
     *stages, whole = roofline.points
     largest = sorted(stages, key=lambda point: -point.time_share)[:HEIGHT]
     named = [(_LETTERS[number], point) for number, point in enumerate(p for p in stages if p in largest)]
     marked = [*named, (_WHOLE, whole)]
-    canvas = _canvas(roofline, marked)
-    legend = [f"{letter} {_legend(point)}" for letter, point in marked]
     ceilings = (
         f"{figure(roofline.peak_flops, GIGA)} GFLOP/s, {figure(roofline.bandwidth, GIGA)} GB/s, "
         f"ridge at {plain(roofline.ridge)} FLOP/byte"
     )
-    rows = [ceilings]
-    for number in range(max(len(canvas), len(legend))):
-        left = canvas[number] if number < len(canvas) else " " * WIDTH
-        right = legend[number] if number < len(legend) else ""
-        rows.append(f"{left}  {right}".rstrip())
-    return rows
-
-
-def _legend(point: RooflinePoint) -> str:
-    return f"{point.name}: {figure(point.achieved_flops, GIGA)} GFLOP/s, {percent(point.time_share)} of the step"
+    legend = (
+        f"{letter} {point.name}: {figure(point.achieved_flops, GIGA)} GFLOP/s, {percent(point.time_share)} of the step"
+        for letter, point in marked
+    )
+    return Paragraph(ceilings), Code("\n".join(_canvas(roofline, marked))), Paragraph("; ".join(legend))
 
 
 def _canvas(roofline: Roofline, marked: list[tuple[str, RooflinePoint]]) -> list[str]:
@@ -198,4 +189,4 @@ def _canvas(roofline: Roofline, marked: list[tuple[str, RooflinePoint]]) -> list
     # The points with the most time last: where two share a place, the more important is seen.
     for letter, point in sorted(marked, key=lambda pair: pair[1].time_share):
         cells[row(point.achieved_flops)][column(point.intensity)] = letter
-    return ["".join(line) for line in cells]
+    return ["".join(line).rstrip() for line in cells]

@@ -17,11 +17,10 @@ from archbench.rendering.charts import plots
 from archbench.rendering.content import Report, Section, Table, every, sections, slug
 from archbench.rendering.decisions import decisions
 from archbench.rendering.drawing import KINDS, draw, load_converter
-from archbench.rendering.figures import networks, phase_sections, stage_times, training_memory
+from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.html import load_scripts, render_html
-from archbench.rendering.latex import render_latex
 from archbench.rendering.machine import accuracy, lead, machine, reproduce, scope
-from archbench.rendering.markdown import render_markdown
+from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData, read_run, read_several
@@ -75,6 +74,7 @@ def build_report(run: RunData, label: Sequence[str] = EVERY) -> Report:
         sections=sections(decisions(run), plots(cells) if cells else None, *_figures(run), *_footnotes(run)),
         dataset=cells,
         trust=run.trust.statement,
+        shared=shared_by(run.cells),
     )
 
 
@@ -97,6 +97,7 @@ def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Repor
         sections=sections(plots(cells) if cells else None, *side_by_side(each), *alone),
         dataset=cells,
         trust=" ".join(f"{one.letter}: {one.run.trust.statement}" for one in each),
+        shared=shared_by(together(each)),
     )
 
 

@@ -10,8 +10,8 @@ from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
 from archbench.model.units import GIGA, MIB, MILLION, NULL, RATIO, counted, fixed, whole
 from archbench.query.expression import Compare
-from archbench.rendering.content import Block, Paragraph, Report, listed
-from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, latency, rate
+from archbench.rendering.content import Paragraph, Report, listed, tabled
+from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, latency, rate, shared_by
 from archbench.rendering.run_data import RunData
 from archbench.rendering.values import ratio
 
@@ -43,17 +43,19 @@ def results_report(run: RunData) -> Report:
             one.rank_latency_s or one.macs or 0,
         ),
     )
-    axes: CellColumns = PHASE | SETTING | BATCH
-    varying = {name: text for name, text in axes.items() if len(set(map(text, cells))) > 1}
     shown = {name: text for name, text in _FIGURES.items() if any(text(one) not in (NULL, "None") for one in cells)}
     left = len(run.cells) - len(cells)
     more = f" {counted(left, 'more cell')} in the report." if left else ""
-    blocks: list[Block] = [
-        Paragraph(f"{_shared(cells)}.{more}"),
-        *listed(cells, NETWORK | varying | shown, noun="cells"),
-        *map(Paragraph, _which_one(run, cells)),
-    ]
-    return Report(title=f"{run.suite.suite}: {run.extent()}", lead=tuple(blocks), sections=())
+    return Report(
+        title=f"{run.suite.suite}: {run.extent()}",
+        lead=(
+            Paragraph(f"{_shared_words(cells)}.{more}"),
+            *listed(cells, NETWORK | PHASE | SETTING | BATCH | shown, noun="cells"),
+            *map(Paragraph, _which_one(run, cells)),
+        ),
+        sections=(),
+        shared=shared_by(cells),
+    )
 
 
 def main_point(run: RunData) -> list[CellSummary]:
@@ -68,18 +70,17 @@ def _point(one: CellSummary) -> tuple[str, str, int]:
     return one.phase, one.setting_label, one.batch_size
 
 
-def _shared(cells: Sequence[CellSummary]) -> str:
+def _shared_words(cells: Sequence[CellSummary]) -> str:
     """`Inference, fp32, batch 1, images of 224 px`: what holds for every row."""
     sizes = {one.input_size for one in cells}
-    each: list[tuple[str, set[str]]] = [
-        ("{}", {PHASES[one.phase] for one in cells}),
-        ("{}", {one.setting_label for one in cells}),
-        ("batch {}", {str(one.batch_size) for one in cells}),
-        ("images of {} px", set() if None in sizes else set(map(str, sizes))),
-        ("all with {}", {one.shared for one in cells if one.shared and not one.shared.startswith("input_size=")}),
+    options = {one.shared for one in cells if one.shared and not one.shared.startswith("input_size=")}
+    said = [
+        tabled(cells, PHASE | SETTING | BATCH).shared_words(),
+        f"images of {next(iter(sizes))} px" if len(sizes) == 1 and None not in sizes else "",
+        f"all with {next(iter(options))}" if len(options) == 1 else "",
     ]
-    said = [form.format(*values) for form, values in each if len(values) == 1]
-    return ", ".join(said) or counted(len(cells), "cell")
+    words = ", ".join(filter(None, said)) or counted(len(cells), "cell")
+    return f"{words[0].upper()}{words[1:]}"
 
 
 def _which_one(run: RunData, cells: Sequence[CellSummary]) -> Iterable[str]:

@@ -59,15 +59,24 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
         """Which differences between its figures are differences."""
         return next(iter(self.candidates.trust.values()))
 
+    @property
+    def measured(self) -> int:
+        """Cells that have figures."""
+        return sum(one.status == "ok" for one in self.cells)
+
+    @property
+    def planned(self) -> int:
+        """Cells of the suite that are asked for, whether they have a row by now or not."""
+        return len(self.cells) + len(self.waiting)
+
     def extent(self, when: str = "") -> str:
         """`28 of 36 cells measured`; of a run that is not done `18 of 32 planned cells measured; unfinished`.
 
         `when` follows the count.
         """
-        measured = sum(one.status == "ok" for one in self.cells)
         if not self.waiting:
-            return f"{measured:,} of {counted(len(self.cells), 'cell')} measured{when}"
-        return f"{measured:,} of {len(self.cells) + len(self.waiting):,} planned cells measured{when}; unfinished"
+            return f"{self.measured:,} of {counted(self.planned, 'cell')} measured{when}"
+        return f"{self.measured:,} of {self.planned:,} planned cells measured{when}; unfinished"
 
     def setting_labels(self) -> list[str]:
         """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
-from itertools import islice
 
 import msgspec
 from msgspec import Struct
@@ -14,15 +13,13 @@ from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, excess, whole
-from archbench.rendering.content import Block, Paragraph, Section, listed, of, table, tabled
+from archbench.rendering.content import Block, Paragraph, Section, of, table, tabled, wide
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, latency, rate
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 from archbench.rendering.trust import counted
 
 _BEYOND = "Two networks of one run differ where their times differ by more than `Differ beyond` says."
-_WIDEST = 6
-"""Columns of figures in one table, beside network, setting and batch."""
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
 """From the cell of each run that has it, by letter."""
 _Key = tuple[str, int, Toggles, str, int, int]
@@ -39,6 +36,9 @@ _DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
     ("archbench", lambda here: " ".join(filter(None, (here.archbench_version, (here.git_commit or "")[:10])))),
     ("Variables", lambda here: " ".join(f"{name}={value}" for name, value in here.settings.items())),
 )
+
+
+_PLACE: _Columns = of(lambda found: next(iter(found.values())), NETWORK, SETTING, BATCH)
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -115,7 +115,9 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
         if shared:
             parts = (
                 Section(
-                    title=f"{title}: {what}", blocks=tuple(_tables(shared, columns, f"{title}: {what}")), phase=phase
+                    title=f"{title}: {what}",
+                    blocks=tuple(wide(shared, _PLACE, columns, noun="cells", caption=f"{title}: {what}")),
+                    phase=phase,
                 )
                 for what, columns in _kinds(runs)
             )
@@ -163,12 +165,6 @@ def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, Cell
         return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
 
     return cell
-
-
-def _tables(shared: Sequence[dict[str, CellSummary]], columns: _Columns, caption: str) -> list[Block]:
-    place: _Columns = of(lambda found: next(iter(found.values())), NETWORK, SETTING, BATCH)
-    parts = (dict(islice(columns.items(), start, start + _WIDEST)) for start in range(0, len(columns), _WIDEST))
-    return [block for part in parts for block in listed(shared, place | part, noun="cells", caption=caption)]
 
 
 def _differences(runs: Sequence[Named]) -> list[Block]:

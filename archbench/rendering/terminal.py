@@ -52,7 +52,9 @@ class _Lines:
         self._colour = colour
 
     def title(self, text: str) -> None:
-        self.said.append(self._painted(_clean(text), 1))
+        """On one line where nothing is as narrow as a screen: a log's last line is a verdict."""
+        lines = self._wrapped(text) if self._width else [_clean(text)]
+        self.said += [self._painted(line, 1) for line in lines]
 
     def blocks(self, blocks: Iterable[Block]) -> None:
         """A heading, a fold and a table with headings stand off from the text before them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import WIDEST, duel
@@ -27,7 +28,7 @@ from archbench.choose.toggles import (
 )
 from archbench.model.axes import PLAIN
 from archbench.model.units import MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded
-from archbench.rendering.content import LONG_TABLE, MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, table
+from archbench.rendering.content import MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, wide
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING
 from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
@@ -35,8 +36,9 @@ from archbench.rendering.run_data import RunData
 _MOST_DUELS = 10
 """Ties whose duel is spelled out; one shows how, ten are work enough for a day."""
 _MOST_FLIPS = 200
-_WIDEST = 6
-"""Ratios in one table; a full product of toggles takes several."""
+_Beside = tuple[CellSummary, dict[str, CellSummary]]
+"""A cell in plain fp32, and its like under every setting by name."""
+_StepColumns = dict[str, Callable[[dict[str, Step]], str]]
 
 
 def toggles(run: RunData) -> Section | None:
@@ -103,35 +105,28 @@ def _section(title: str, note: str, tables: Sequence[Block]) -> list[Section]:
 
 def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
-    plain = {one.setting_label for one in run.cells if one.is_plain}
-    others = [label for label in run.setting_labels() if label not in plain]
+    both = [(plain, group) for group in groups if (plain := group.get(PLAIN)) is not None and len(group) > 1]
+    found = [(plain, {one.setting_label: one for one in group.values()}) for plain, group in both]
+    unaided = {one.setting_label for one in run.cells if one.is_plain}
+    others = [label for label in run.setting_labels() if label not in unaided]
+    lead: dict[str, Callable[[_Beside], str]] = {
+        **of(lambda pair: pair[0], NETWORK, BATCH),
+        ">fp32 ms": lambda pair: rounded(
+            pair[0].rank_latency_s, MS, pair[0].rank_latency_low_s, pair[0].rank_latency_high_s
+        ),
+    }
+    ratios: dict[str, Callable[[_Beside], str]] = {f">{label} ×": partial(_ratio, label) for label in others}
     parts = []
     for phase, title in PHASES.items():
-        rows = _gain_rows(groups, phase, others)
-        if rows:
-            caption = f"{title}: speed over plain fp32"
-            parts.append(
-                Section(title=f"{title}: gains over fp32", blocks=tuple(_wide(rows, others, caption)), phase=phase)
-            )
+        pairs = [pair for pair in found if pair[0].phase == phase and pair[0].rank_latency_s]
+        tables = wide(pairs, lead, ratios, noun="networks", caption=f"{title}: speed over plain fp32")
+        if tables:
+            parts.append(Section(title=f"{title}: gains over fp32", blocks=tuple(tables), phase=phase))
     return parts
 
 
-def _gain_rows(groups: Iterable[Alike], phase: str, others: list[str]) -> list[tuple[str, ...]]:
-    """A network and batch size a row: both, its time in plain fp32, and its gain under each of `others`."""
-    rows: list[tuple[str, ...]] = []
-    for settings in groups:
-        plain = settings.get(PLAIN)
-        if plain is None or plain.phase != phase or not plain.rank_latency_s or len(settings) == 1:
-            continue
-        if len(rows) == MOST_ROWS + 1:
-            break  # beyond what is printed; `_wide` says so
-        labels = {one.setting_label: one for one in settings.values()}
-        time = rounded(plain.rank_latency_s, MS, plain.rank_latency_low_s, plain.rank_latency_high_s)
-        rows.append((plain.network, str(plain.batch_size), time, *(_ratio(plain, labels.get(name)) for name in others)))
-    return rows
-
-
-def _ratio(plain: CellSummary, other: CellSummary | None) -> str:
+def _ratio(label: str, beside: _Beside) -> str:
+    plain, other = beside[0], beside[1].get(label)
     if other is None:
         return NULL
     if other.status != "ok":
@@ -156,51 +151,25 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
     parts = []
     for phase, title in PHASES.items():
         on_top = [step for step in taken if step.after.phase == phase and not step.alone]
-        columns = list(dict.fromkeys(_step_label(step) for step in on_top))
         together: dict[tuple[int, str, int | None], dict[str, Step]] = {}
         for step in on_top:
             key = (step.after.batch_size, step.after.variant, step.after.input_size)
-            if key not in together and len(together) > MOST_ROWS:
-                break  # steps come network by network, and no more are printed
             together.setdefault(key, {})[_step_label(step)] = step
-        rows = [_step_row(found, columns) for found in together.values()]
-        if rows:
-            caption = f"{title}: what each toggle adds to the settings before it"
-            blocks = _wide(rows, columns, caption, lead=(">Batch",))
-            parts.append(Section(title=f"{title}: gains step by step", blocks=tuple(blocks), phase=phase))
+        lead: _StepColumns = of(lambda found: next(iter(found.values())).after, NETWORK, BATCH)
+        gains: _StepColumns = {f">{name} ×": partial(_step_gain, name) for name in map(_step_label, on_top)}
+        caption = f"{title}: what each toggle adds to the settings before it"
+        tables = wide(list(together.values()), lead, gains, noun="networks", caption=caption)
+        if tables:
+            parts.append(Section(title=f"{title}: gains step by step", blocks=tuple(tables), phase=phase))
     return parts
 
 
-def _step_row(found: dict[str, Step], columns: list[str]) -> tuple[str, ...]:
-    cell = next(iter(found.values())).after
-    ratios = (ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL for name in columns)
-    return (cell.network, str(cell.batch_size), *ratios)
+def _step_gain(name: str, found: dict[str, Step]) -> str:
+    return ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL
 
 
 def _step_label(step: Step) -> str:
     return f"{step.after.setting_label} / {step.before.setting_label}"
-
-
-def _wide(
-    rows: list[tuple[str, ...]],
-    columns: list[str],
-    caption: str,
-    lead: tuple[str, ...] = (">Batch", ">fp32 ms"),
-) -> list[Block]:
-    """Rows of ratios, `_WIDEST` of them side by side; the network and the `lead` stand first in every table."""
-    tables: list[Block] = []
-    for start in range(0, len(columns), _WIDEST):
-        names = columns[start : start + _WIDEST]
-        headings = ("Network", *lead, *(f">{name} ×" for name in names))
-        first = 1 + len(lead) + start
-        kept = ((*row[: 1 + len(lead)], *row[first : first + _WIDEST]) for row in rows[:MOST_ROWS])
-        tables.append(table(headings, kept, caption))
-    if len(rows) <= LONG_TABLE:
-        return tables
-    if len(rows) <= MOST_ROWS:
-        return [Fold(summary=f"{len(rows):,} rows", blocks=tuple(tables))]
-    rest = Paragraph("Further networks: `results.parquet` has the figures.")
-    return [Fold(summary=f"The first {MOST_ROWS:,} rows", blocks=(*tables, rest))]
 
 
 def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED, VERDICTS
 from archbench.model.units import NULL, percent
-from archbench.rendering.content import Block, Bullets, Paragraph, Section, table
+from archbench.rendering.content import Block, Bullets, Section, listed, table
+from archbench.rendering.figures import BATCH, NETWORK, PHASE, SETTING, CellColumns
 from archbench.rendering.run_data import RunData
 
 _MOST_ROWS = 100
@@ -29,9 +30,16 @@ def in_short(run: RunData) -> str:
 
 
 def counted(run: RunData) -> str:
-    """`22 ok, 6 suspect`; empty where nothing was measured."""
+    """`22 ok, 6 suspect` of its cells, by verdict; empty where nothing was measured."""
     counts = Counter(one.verdict for one in run.cells if one.status == "ok")
     return ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def outcome(run: RunData) -> str:
+    """`18 of 32 planned cells measured; unfinished; 16 ok, 2 suspect; 1 oom`: every cell once, whatever the rounds."""
+    without = Counter(one.status for one in run.cells if one.status != "ok")
+    failed = ", ".join(f"{number:,} {status}" for status, number in without.items())
+    return "; ".join(filter(None, (run.extent(), counted(run), failed)))
 
 
 def trust(run: RunData) -> Section:
@@ -93,40 +101,32 @@ def failures(run: RunData) -> Section | None:
 
 
 def _failed(cells: Sequence[CellSummary]) -> list[Block]:
-    if not cells:
-        return []
-    rows = tuple(
-        (
-            one.network,
-            one.phase,
-            one.setting_label,
-            str(one.batch_size),
-            # A process that failed where others did not has left its message, and no figure is missing.
-            f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status,
-            one.error_phase or NULL,
-            _message(one),
-        )
-        for one in cells[:_MOST_ROWS]
-    )
-    headings = ("Network", "Phase", "Setting", ">Batch", "Status", "During", "Message")
-    return [table(headings, rows), *_more(len(cells), "cells")]
+    columns: CellColumns = {
+        **NETWORK,
+        **PHASE,
+        **SETTING,
+        **BATCH,
+        # A process that failed where others did not has left its message, and no figure is missing.
+        "Status": lambda one: (
+            f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status
+        ),
+        "During": lambda one: one.error_phase or NULL,
+        "Message": _message,
+    }
+    return listed(cells, columns, noun="cells", most=_MOST_ROWS)
 
 
 def _not_run(cells: Sequence[CellSummary]) -> list[Block]:
-    if not cells:
-        return []
     groups: dict[tuple[str, str], list[CellSummary]] = {}
     for one in cells:
         groups.setdefault((one.status, _message(one)), []).append(one)
-    ranked = sorted(groups.items(), key=lambda group: -len(group[1]))
-    rows = tuple(
-        (status, f"{len(members):,}", message, _examples(members)) for (status, message), members in ranked[:_MOST_ROWS]
-    )
-    return [table(("Not run", ">Cells", "Why", "Such as"), rows), *_more(len(ranked), "reasons")]
-
-
-def _more(count: int, noun: str) -> list[Block]:
-    return [Paragraph(f"And {count - _MOST_ROWS:,} more {noun} in `results.parquet`.")] if count > _MOST_ROWS else []
+    columns: dict[str, Callable[[list[CellSummary]], str]] = {
+        "Not run": lambda members: members[0].status,
+        ">Cells": lambda members: f"{len(members):,}",
+        "Why": lambda members: _message(members[0]),
+        "Such as": _examples,
+    }
+    return listed(sorted(groups.values(), key=len, reverse=True), columns, noun="reasons", most=_MOST_ROWS)
 
 
 def _message(one: CellSummary) -> str:

@@ -68,7 +68,9 @@ def test_a_run_is_a_path_a_frame_and_a_table(a_run):
     assert frame.equals(archbench.load(a_run.path))
     assert list(frame["cell_id"]) == [row.cell_id for row in a_run.rows]
     lines = repr(a_run).splitlines()
-    assert lines[0] == f"{a_run.path} on {a_run.environment.hardware_class}: 1 crashed, 6 ok"
+    verdicts = ", ".join(f"{n} {word}" for word in ("ok", "suspect", "invalid") if (n := a_run.verdicts.get(word)))
+    said = f"{verdicts}; 1 crashed"
+    assert lines[0] == f"{a_run.path} on {a_run.environment.hardware_class}: 6 of 7 cells measured; {said}"
     assert len(lines) == 2 + len(frame)
     page = a_run._repr_html_()
     assert page.count("<tr") == 1 + len(frame)

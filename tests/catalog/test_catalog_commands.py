@@ -147,9 +147,9 @@ def test_every_paper_of_the_catalogue_has_an_entry() -> None:
         assert fields["title"] == "{" + entry.paper.replace("&", "\\&") + "}"
         assert fields["year"] == str(entry.year)
         assert all(re.fullmatch(r"[^,]+, [^,]+", name) for name in fields["author"].split(" and "))
-        # The one-tower AlexNet is of another paper than the network's own, which has no number.
-        if entry.arxiv and entry.name != "alexnet":
+        if entry.arxiv:
             assert (fields["eprint"], fields["archiveprefix"]) == (entry.arxiv, "arXiv")
+            assert fields["year"] == f"20{entry.arxiv[:2]}"
             assert fields["url"] == f"https://arxiv.org/abs/{entry.arxiv}"
         else:
             assert "eprint" not in fields

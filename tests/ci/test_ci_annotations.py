@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Figures, Side, SuiteLines, Why
-from archbench.rendering.comparison import render_comparison
+from archbench.rendering.comparison_formats import render_comparison
 
 SIDE = Side(label="x", hardware_class="AMD x2", protocol_version=1)
 

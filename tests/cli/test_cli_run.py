@@ -130,10 +130,17 @@ def test_static_figures_need_no_step_and_no_particular_machine(tmp_path, suite):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_keeps_what_is_finished_and_continues(tmp_path, suite, stop):
+@pytest.mark.parametrize(
+    ("stop", "as_json"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGTERM, False), (signal.SIGKILL, False)],
+)
+def test_a_stopped_run_keeps_what_is_finished_counts_it_alike_everywhere_and_continues(tmp_path, suite, stop, as_json):
     process = subprocess.Popen(
-        [sys.executable, "-m", "archbench", "run", "tiny.yaml", "--device", "cpu", "--out", "run"],
+        [
+            sys.executable,
+            *("-m", "archbench", "run", "tiny.yaml", "--device", "cpu", "--out", "run", "--rounds", "2"),
+            *(["--json"] if as_json else []),
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -145,16 +152,37 @@ def test_a_stopped_run_keeps_what_is_finished_and_continues(tmp_path, suite, sto
         assert time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     process.send_signal(stop)
-    _, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=30)
     assert "Traceback" not in stderr
     assert process.returncode == (130 if stop in (signal.SIGINT, signal.SIGTERM) else -signal.SIGKILL)
     kept = set(archbench.load(tmp_path / "run")["cell_id"])
-    assert 1 <= len(kept) <= 4
+    assert 1 <= len(kept) < 4, "stopped in the first of its two rounds"
 
-    done = archbench_command("run", "tiny.yaml", "--device", "cpu", "--out", "run", "--json", cwd=tmp_path)
+    # The console, the JSON, the report, Python and the plan say the same of it.
+    extent = f"{len(kept)} of 4 planned cells measured; unfinished"
+    planned = json.loads(archbench_command("plan", "tiny.yaml", "--device", "cpu", "--json", cwd=tmp_path).stdout)
+    assert planned["cells"] == 4
+    if as_json:
+        said = json.loads(stdout)
+        assert (said["extent"], said["cells_measured"], said["cells_planned"]) == (extent, len(kept), 4)
+    elif stop != signal.SIGKILL:
+        assert extent in stdout
+        assert f"{len(kept)} of 4 planned cells measured on " in (tmp_path / "run" / "report.md").read_text()
+    report = archbench_command("report", "run", "--out", "-", cwd=tmp_path)
+    assert f"{len(kept)} of 4 planned cells measured on " in report.stdout
+    assert "; unfinished: " in report.stdout
+    assert extent in repr(archbench.Run(tmp_path / "run"))
+
+    done = archbench_command(
+        "run", "tiny.yaml", "--device", "cpu", "--out", "run", "--rounds", "2", "--json", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
-    assert len({row["cell_id"] for row in rows}) == len(rows) == 4
+    document = json.loads(done.stdout)
+    rows = document["rows"]
+    assert len({(row["cell_id"], row["round"]) for row in rows}) == len(rows) == 2 * 4
+    assert document["extent"] == "4 of 4 cells measured"
+    assert (document["cells_measured"], document["cells_planned"]) == (4, 4)
+    assert document["statuses"] == {"ok": 8}, "of rows"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from archbench.comparison.accepted import (
 from archbench.model.comparison import Comparison, CountedDifference
 from archbench.model.errors import UsageError
 from archbench.model.units import printable
-from archbench.rendering.comparison import render_comparison
+from archbench.rendering.comparison_formats import render_comparison
 
 TODAY = date(2026, 3, 1)
 

@@ -14,7 +14,7 @@ from compare_sides import cell, measured, times, twin
 from archbench.cli import main
 from archbench.comparison import MUST_MATCH, NEVER
 from archbench.model.comparison import CELL_VERDICTS
-from archbench.rendering.comparison import FORMATS
+from archbench.rendering.comparison_formats import FORMATS
 
 PAGE = Path(__file__).parents[2] / "docs" / "comparing.md"
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Floor, Why
 from archbench.model.errors import UsageError
-from archbench.rendering.comparison import FORMATS, render_comparison, write_comparison
-from archbench.rendering.comparison.report import ALL_SHOWN, LIMIT_BYTES, headline
+from archbench.rendering.comparison_formats import FORMATS, render_comparison, write_comparison
+from archbench.rendering.comparison_report import ALL_SHOWN, LIMIT_BYTES, headline
 
 SOME = comparison(
     compared("a", "same", 1.001),
@@ -275,7 +275,7 @@ def test_pytest_benchmark_compares_both_files(tmp_path: Path) -> None:
 
 def test_its_statistics_are_those_of_pytest_benchmark() -> None:
     module = pytest.importorskip("pytest_benchmark.stats")
-    from archbench.rendering.comparison.data import _stats
+    from archbench.rendering.comparison_formats import _stats
 
     for times in ((0.01,), (0.01, 0.012), (0.01, 0.011, 0.0105, 0.02, 0.0103, 0.0104, 0.0102)):
         theirs = module.Stats()

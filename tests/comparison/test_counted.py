@@ -12,7 +12,7 @@ from compare_sides import CELL, cell, rows_of
 from archbench.comparison import compare
 from archbench.model.comparison import Comparison
 from archbench.model.record import FAILED
-from archbench.rendering.comparison.report import headline, method
+from archbench.rendering.comparison_report import headline, method
 
 MIB = 2**20
 

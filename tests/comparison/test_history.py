@@ -20,7 +20,7 @@ from archbench.comparison.history import FEWEST
 from archbench.model.errors import UsageError
 from archbench.rendering.drawing import draw
 from archbench.rendering.history import MOST_LINES, history_report
-from archbench.rendering.markdown import render_markdown
+from archbench.rendering.markup import render_markdown
 
 LUCK = np.random.default_rng(3).normal(0, 0.004, (40, 4))
 

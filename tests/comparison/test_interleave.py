@@ -23,7 +23,7 @@ from archbench.comparison.sides import SideRun
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol
-from archbench.rendering.comparison import render_comparison
+from archbench.rendering.comparison_formats import render_comparison
 
 TESTS = Path(__file__).parents[1]
 PARENT = str(Path(__file__).with_name("gate_parent.py"))

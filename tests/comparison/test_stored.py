@@ -17,7 +17,7 @@ from archbench.comparison import MUST_MATCH, NEVER, Rows, compare
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record
-from archbench.rendering.comparison import render_comparison
+from archbench.rendering.comparison_formats import render_comparison
 
 STEADY = times(0.010, 8, 0.003, seed=1)
 AGAIN = times(0.010, 8, 0.003, seed=2)

@@ -16,6 +16,11 @@ def tables(*blocks: Block) -> list[Table]:
     return found
 
 
+def records(table: Table) -> list[dict[str, str]]:
+    """A table's rows by heading, with what all of them share."""
+    return [dict([*table.shared, *zip(table.headings, row, strict=True)]) for row in table.rows]
+
+
 def section(report: Report, title: str) -> Section:
     return next(one for one in report.sections if one.title == title)
 

@@ -12,19 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 from builders import SETTINGS, make_environment, make_record, make_rows, make_run, make_suite
-from report_parts import part, section, tables, texts
+from columns_page import SAMPLE_COLUMNS, columns_markdown
+from report_parts import part, records, section, tables, texts
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.model.cell import Network, StatedAccuracy
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import Record, Sample
 from archbench.rendering import Report, build_report, read_run, write_report
-from archbench.rendering.column_docs import SAMPLE_COLUMNS, columns_markdown
 from archbench.rendering.content import Code, Fold, Section, Table
 from archbench.rendering.figures import phase_sections
 from archbench.rendering.html import render_html
-from archbench.rendering.latex import render_latex
-from archbench.rendering.markdown import render_markdown
+from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
 from archbench.rendering.run_data import RunData
@@ -69,8 +68,8 @@ def test_a_small_report_reads_as_it_did(tmp_path: Path) -> None:
 def test_a_row_of_figures(tmp_path: Path) -> None:
     """With the percentiles that the suite asks for, in ascending order; the third was withheld."""
     report = report_of(tmp_path, make_record(latency_p99_s=None), percentiles=(99, 95, 90))
-    table = tables(section(report, "Inference"))[0]
-    assert dict(zip(table.headings, table.rows[0], strict=True)) == {
+    (row,) = records(tables(section(report, "Inference"))[0])
+    assert row == {
         "Network": "resnet50",
         "Setting": "fp32",
         "Batch": "1",
@@ -105,7 +104,7 @@ def test_nothing_measured_is_a_dash_and_never_a_zero(tmp_path: Path) -> None:
         [name for name, column in _columns() if column.kind in ("real", "whole") and name not in _IDENTITY]
     )
     report = report_of(tmp_path, make_record(**nothing))
-    assert tables(section(report, "Inference"))[0].rows[0] == ("resnet50", "fp32", "1", "-", "-", "-", "-", "ok")
+    assert tables(section(report, "Inference"))[0].rows[0] == ("resnet50", "-", "-", "-", "-", "ok")
     assert tables(section(report, "Networks"))[0].rows[0] == ("resnet50", "resnet", "224", "-", "-", "-", "-", "-")
 
 
@@ -156,8 +155,9 @@ def test_the_commit_is_short_and_tells_changes(tmp_path: Path) -> None:
 def test_p95_shares_the_medians_correction(tmp_path: Path) -> None:
     rows = [make_record(round=number, canary_s=0.001) for number in (0, 1)]
     slow = make_record(cell_id="slow", variant="slow", canary_s=0.00105, latency_median_s=0.0105, latency_p95_s=0.021)
-    table = tables(section(report_of(tmp_path, *rows, slow, percentiles=(95,)), "Inference"))[0]
-    assert [(row[3].split()[0], row[4]) for row in table.rows if row[0] == "slow"] == [("10.00", "20.0")]
+    found = records(tables(section(report_of(tmp_path, *rows, slow, percentiles=(95,)), "Inference"))[0])
+    shown = [(row["Latency ms"].split()[0], row["p95 ms"]) for row in found if row["Network"] == "slow"]
+    assert shown == [("10.00", "20.0")]
 
 
 def test_verdicts_carry_their_reasons(tmp_path: Path) -> None:
@@ -202,8 +202,9 @@ def test_fronts_and_plots_of_accuracy_keep_to_one_data_set(tmp_path: Path) -> No
     assert section is not None
     (fronts,) = (block for block in section.blocks if isinstance(block, Section))
     (found,) = (block for block in fronts.blocks if isinstance(block, Table))
-    assert found.headings[4] == "Data set"
-    kinds = {line[0]: (line[4], "latency" in line[-1].split(", ")) for line in found.rows}
+    kinds = {
+        line["Network"]: (line["Data set"], "latency" in line["On the front of"].split(", ")) for line in records(found)
+    }
     assert kinds["resnet50"] == ("ImageNet", True), "slower and less accurate than every CIFAR network"
     assert kinds["alexnet"] == ("ImageNet", True)
     assert kinds["resnet20_cifar"] == ("CIFAR-10", True)
@@ -280,8 +281,9 @@ def test_settings_stand_side_by_side(tmp_path: Path) -> None:
     found = toggles(read_run(make_run(tmp_path, rows)))
     assert found is not None
     (table,) = tables(part(found, "Inference: gains over fp32"))
-    assert table.headings == ("Network", "Batch", "fp32 ms", "amp ×", "amp-nhwc ×", "compiled ×")
-    assert table.rows == (("resnet50", "1", "20.00", "2.00 ±0.02 ?", "invalid", "timeout"),)
+    assert table.headings == ("Network", "fp32 ms", "amp ×", "amp-nhwc ×", "compiled ×")
+    assert table.shared == (("Batch", "1"),)
+    assert table.rows == (("resnet50", "20.00", "2.00 ±0.02 ?", "invalid", "timeout"),)
     assert toggles(read_run(make_run(tmp_path / "alone", rows[:1]))) is None
 
 
@@ -295,7 +297,7 @@ def test_a_full_product_of_toggles_takes_several_tables(tmp_path: Path) -> None:
     found = toggles(read_run(make_run(tmp_path, rows)))
     assert found is not None
     over_fp32 = tables(part(found, "Inference: gains over fp32"))
-    assert [len(table.headings) for table in over_fp32] == [3 + 6, 3 + 5]
+    assert [len(table.headings) for table in over_fp32] == [2 + 6, 2 + 5]
     assert "amp-bf16, channels_last ×" in over_fp32[0].headings
     assert all(len(row) == len(table.headings) for table in tables(found) for row in table.rows)
 
@@ -316,9 +318,10 @@ def test_failures_are_listed_and_what_was_not_run_is_grouped(tmp_path: Path) -> 
     found = failures(read_run(make_run(tmp_path, rows)))
     assert found is not None
     failed, not_run = tables(found)
+    assert failed.shared == (("Phase", "inference"), ("Setting", "fp32"), ("Batch", "1"))
     assert failed.rows == (
-        ("a", "inference", "fp32", "1", "oom", "warmup", "x" * 159 + "…"),
-        ("b", "inference", "fp32", "1", "1 of 2", "latency", "signal 9"),
+        ("a", "oom", "warmup", "x" * 159 + "…"),
+        ("b", "1 of 2", "latency", "signal 9"),
     )
     assert not_run.rows == (
         ("skipped", "5", "too large", "c0, c1, c2, …"),
@@ -332,7 +335,7 @@ def test_many_failures_are_cut_short(tmp_path: Path) -> None:
     found = failures(read_run(make_run(tmp_path, rows)))
     assert found is not None
     assert len(tables(found)[0].rows) == 100
-    assert "And 30 more cells in `results.parquet`." in texts(found)
+    assert "And 30 more cells, of which `results.parquet` has the figures." in texts(found)
 
 
 def test_a_run_of_failures_alone_still_has_a_report(tmp_path: Path) -> None:
@@ -467,7 +470,7 @@ def test_trust_is_stated_once_and_alike_in_every_format(tmp_path: Path) -> None:
 
 
 def test_the_page_on_columns_is_current() -> None:
-    """After a change of columns: python -m archbench.rendering.column_docs > docs/columns.md."""
+    """After a change of columns: python docs/columns_page.py > docs/columns.md."""
     assert (ROOT / "docs" / "columns.md").read_text() == columns_markdown()
     assert tuple(SAMPLE_COLUMNS) == Sample.__struct_fields__
 

@@ -63,11 +63,12 @@ def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Pat
 def test_shared_cells_side_by_side_with_ratios_on_one_hardware_class(tmp_path: Path) -> None:
     merged = build_merged(three(tmp_path))
     latency, throughput, memory = tables(section(merged, "Inference, side by side"))
-    assert latency.headings == ("Network", "Setting", "Batch", "A ms", "B ms", "B over A ×", "C ms")
+    assert latency.headings == ("Network", "A ms", "B ms", "B over A ×", "C ms")
+    assert latency.shared == (("Setting", "fp32"), ("Batch", "1"))
     (row,) = latency.rows
-    assert row == ("resnet50", "fp32", "1", "10.00 ±0.10", "8.00 ±0.08", "1.250 ±0.018", "4.00 ±0.04")
-    assert throughput.headings[3:] == ("A img/s", "B img/s", "B over A ×", "C img/s")
-    assert memory.headings[3:] == ("A MiB", "B MiB", "C MiB")
+    assert row == ("resnet50", "10.00 ±0.10", "8.00 ±0.08", "1.250 ±0.018", "4.00 ±0.04")
+    assert throughput.headings[1:] == ("A img/s", "B img/s", "B over A ×", "C img/s")
+    assert memory.headings[1:] == ("A MiB", "B MiB", "C MiB")
     assert "Rows of different hardware classes stand side by side and are never ranked" in texts(*merged.lead)
     assert "torch | 2.14.0 | 2.15.0 | 2.15.0+cu132" in texts(*merged.lead)
 
@@ -87,13 +88,13 @@ def test_failed_and_unfit_cells_are_words_and_never_ratios(tmp_path: Path) -> No
         read_run(a_run(tmp_path / "c", make_record(status="oom"), torch_version="3")),
     ]
     (row,) = tables(section(build_merged(runs), "Inference, side by side"))[0].rows
-    assert row[3:] == ("10.00 ±0.10", "8.00 ±0.08", "-", "oom", "-")
+    assert row[1:] == ("10.00 ±0.10", "8.00 ±0.08", "-", "oom", "-")
 
 
 def test_many_runs_take_several_tables(tmp_path: Path) -> None:
     runs = [read_run(a_run(tmp_path / str(n), timed(0.01), torch_version=f"2.{n}")) for n in range(4)]
     found = tables(section(build_merged(runs), "Inference, side by side"))
-    assert [len(table.headings) for table in found] == [9, 4, 9, 4, 7]
+    assert [len(table.headings) for table in found] == [1 + 6, 1 + 1, 1 + 6, 1 + 1, 1 + 4]
 
 
 def test_runs_without_a_common_cell_say_so(tmp_path: Path) -> None:

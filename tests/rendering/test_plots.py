@@ -75,9 +75,9 @@ def scene_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def texts(spec: dict[str, Any], data: Dataset) -> list[str]:
-    """Those that are seen, but for axes and legends."""
+    """Those that are seen, but for axes and legends; of several lines as one."""
     return [
-        item["text"]
+        ", ".join(item["text"]) if isinstance(item["text"], list) else item["text"]
         for item in scene(spec, data)
         if item["mark"] == "text" and item["role"] == "mark" and "text" in item and item.get("opacity", 1)
     ]

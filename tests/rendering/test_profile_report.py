@@ -33,7 +33,7 @@ from archbench.rendering import profile_charts
 from archbench.rendering.content import Picture, every
 from archbench.rendering.drawing import compiled, drawn
 from archbench.rendering.html import load_scripts, render_html
-from archbench.rendering.markdown import render_markdown
+from archbench.rendering.markup import render_markdown
 from archbench.rendering.profile_findings import findings, of_ceiling
 from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
 from archbench.rendering.profile_report import profile_report
@@ -273,7 +273,7 @@ def test_the_peak_and_the_prediction_in_words() -> None:
 
 def test_what_is_kept_in_words() -> None:
     assert saved_line(TIMELINE, 8) == (
-        "80.0 MiB are kept for the backward pass, 10.0 MiB an image, results of `batch_norm` 62 %, `cat` 38 %."
+        "80.0 MiB are kept for the backward pass, 10.0 MiB an image: results of batch_norm 62 %, cat 38 %."
     )
 
 

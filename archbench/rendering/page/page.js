@@ -47,10 +47,11 @@ class LongTable {
     if (later !== null) for (const texts of JSON.parse(later.textContent)) this.rows.push({ texts, element: null });
     this.order = this.rows;
     this.limit = PAGE;
-    this.phase = holder.closest("[data-phase]")?.dataset.phase;
+    const phase = holder.closest("[data-phase]")?.dataset.phase; // what no column says, as all rows say the same
+    this.shared = { ...(phase && { Phase: phase }), ...JSON.parse(this.table.dataset.shared ?? "{}") };
     const titles = this.headings.map((heading) => heading.textContent);
     this.filters = facets.map((facet) => [facet, titles.indexOf(facet.heading)])
-      .filter(([facet, column]) => column >= 0 || (facet.column === "phase" && this.phase !== undefined));
+      .filter(([facet, column]) => column >= 0 || facet.heading in this.shared);
     this.nameColumn = titles.indexOf("Network");
     this.headings.forEach((heading, column) => this.makeSortable(heading, column));
     this.more = made("div", { class: "more" });
@@ -81,7 +82,7 @@ class LongTable {
   passes(row) {
     if (this.nameColumn >= 0 && !namePasses(row.texts[this.nameColumn])) return false;
     return this.filters.every(([facet, column]) =>
-      facetPasses(facet, column < 0 ? this.phase : optionOf(facet, row.texts[column])));
+      facetPasses(facet, column < 0 ? this.shared[facet.heading] : optionOf(facet, row.texts[column])));
   }
 
   show() {

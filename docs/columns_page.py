@@ -1,4 +1,7 @@
-"""`docs/columns.md`, made from the types themselves: `python -m archbench.rendering.column_docs > docs/columns.md`."""
+"""Writes docs/columns.md from the types themselves: every stored column and reason code.
+
+python docs/columns_page.py > docs/columns.md
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from archbench.model.profile import PROFILE_VERSION
 from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.rendering.content import Code, Paragraph, Report, Section, Table
-from archbench.rendering.markdown import render_markdown
+from archbench.rendering.markup import render_markdown
 from archbench.rendering.summary import summary_columns
 
 _TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}

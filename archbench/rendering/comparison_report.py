@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
-from archbench.model.units import MS, NULL, change, counted, duration, excess, figure
-from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Report, Section, Table, sections, table
-from archbench.rendering.markdown import render_markdown
+from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, percent, rounded
+from archbench.rendering.content import (
+    Block,
+    Bullets,
+    Code,
+    Fold,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+    sections,
+    table,
+    tabled,
+)
+from archbench.rendering.markup import render_markdown
 from archbench.rendering.terminal import render_terminal
+from archbench.stats.paired import EQUIVALENCE_MARGIN
+
+if TYPE_CHECKING:
+    from archbench.comparison.duel import Duel
+    from archbench.comparison.judge import Rival
 
 LIMIT_BYTES = 1_000_000
 """GitHub refuses a step summary of more than 1 MiB, whole."""
@@ -148,7 +168,7 @@ def because(cell: CellComparison) -> str:
     return cell.why.sentence + (f"; accepted: {cell.accepted}" if cell.accepted is not None else "")
 
 
-def _interval(cell: CellComparison) -> str:
+def _interval(cell: CellComparison | Rival) -> str:
     """`+1.2 % to +3.4 %`; `-` where there is none."""
     if cell.ci_low is None or cell.ci_high is None:
         return NULL
@@ -289,3 +309,34 @@ def _time(cell: CellComparison, side: Figures) -> str:
         ordered = sorted(side.process_times_s)
         return figure(ordered[len(ordered) // 2], MS)
     return figure(side.latency_s, MS, side.latency_low_s, side.latency_high_s)
+
+
+def duel_report(duel: Duel) -> Report:
+    """Every cell with its time, and what is shown of it against the first one named."""
+    words = {"same": f"same within ±{percent(EQUIVALENCE_MARGIN)}", "undecided": "not told apart"}
+    columns: dict[str, Callable[[Rival], str]] = {
+        "Cell": lambda one: short_id(one.cell_id),
+        "Against the first": lambda one: words.get(one.outcome, one.outcome),
+        ">ms": lambda one: rounded(one.latency_s, MS),
+        ">×": lambda one: f"{one.ratio:.4f}",
+        ">Change": lambda one: change(one.ratio - 1),
+        ">95 % interval": _interval,
+    }
+    found = tabled(duel.rivals, columns)
+    first = (short_id(duel.baseline), "the first", rounded(duel.baseline_s, MS), "1", "", "")
+    notes = []
+    if any(one.ci_low is None for one in duel.rivals):
+        notes.append("One pair gives no interval.")
+    if any(one.outcome == "undecided" for one in duel.rivals):
+        notes.append("Not told apart: give more --pairs.")
+    if duel.alternated:
+        notes.append("They do not fit in memory together, so whole processes alternated: drift between them counts.")
+    if duel.contended_share:
+        notes.append(f"Other work took CPU time from {percent(duel.contended_share)} of the processes.")
+    notes.append(f"Took {duration(duel.duration_s)}.")
+    played = f"{counted(duel.pairs, 'pair')} of processes, {counted(duel.turns, 'turn')} each"
+    return Report(
+        title=f"{duel.hardware_class}, torch {duel.torch_version}: {played}",
+        lead=(replace(found, rows=(first, *found.rows)), *map(Paragraph, notes)),
+        sections=(),
+    )
