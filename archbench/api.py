@@ -346,8 +346,8 @@ def pick(
 
     `where`: conditions, `latency_p99 <= 5ms` or `family in (resnet, densenet)`, all of which have to hold. `minimize`,
     `maximize`: columns; several goals give the Pareto front, none the smallest latency_median. `across`: columns in
-    which rows may differ and be ranked together. Raises `UsageError`; where nothing satisfies the conditions, `found`
-    is false.
+    which rows may differ and be ranked together. Raises `UsageError`; where nothing satisfies the conditions,
+    `Picked.found` is false.
     """
     from archbench.choose.candidates import read_candidates
     from archbench.choose.pick import asked

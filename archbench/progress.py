@@ -222,8 +222,7 @@ def describe(record: Record) -> str:
     """One line on a finished cell."""
     name = short_id(record.cell_id)
     if record.status != "ok":
-        where = f" in {record.error_phase}" if record.error_phase else ""
-        return f"{name}: {record.status}{where}: {record.error_message or 'no message'}"
+        return f"{name}: {record.failure}"
     parts = []
     if record.latency_median_s is not None:
         parts.append(f"{figure(record.latency_median_s, MS)} ms")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from archbench.choose.evaluate import plain_values
 from archbench.choose.margins import Estimate
 from archbench.model.axes import PLAIN, Toggled
-from archbench.model.reasons import REASONS
+from archbench.model.reasons import having
 from archbench.model.units import counted, shortened
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     """
 
     cell_id: str
+    architecture: str
     variant: str
     family: str | None
     setting: str | None
@@ -59,6 +60,7 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     predicted_peak_bytes: int | None
+    sm_clock_mhz: float | None
     compile_cold_s: float | None
     compile_warm_s: float | None
     output_rel_error: float | None
@@ -117,11 +119,11 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
         """`ok`, `suspect: contended`, `oom`: the status of a cell that failed, else its verdict with its reasons."""
         if self.status != "ok":
             return self.status
+        labels = having("label", self.reasons)
         # A code that this version does not know still has to be seen; those behind a column explain nulls.
-        codes = [code for code in self.reasons if ":" not in code and _effect(code) != "label"]
+        codes = [code for code in self.reasons if ":" not in code and code not in labels]
         if self.processes_used < self.processes:
             codes.append(f"{self.processes_used} of {self.processes} processes")
-        labels = [code for code in self.reasons if _effect(code) == "label"]
         return "; ".join([f"{self.verdict}: {', '.join(codes)}" if codes else str(self.verdict), *labels])
 
 
@@ -170,15 +172,11 @@ def setting_labels(cells: Iterable[CellSummary], named: Iterable[str]) -> list[s
     return sorted(labels, key=order)
 
 
-def _effect(code: str) -> str | None:
-    return REASONS[code].effect if code in REASONS else None
-
-
 def failure_line(status: str, verdict: str | None, message: str | None, reasons: Iterable[str]) -> str | None:
     """Why a cell has no figures to be compared by, `oom: out of memory` or `invalid: drift`; `None` where it has."""
     if status != "ok":
         return f"{status}: {message}" if message else status
     if verdict != "invalid":
         return None
-    codes = [code for code in reasons if _effect(code) == "invalid"]
+    codes = having("invalid", reasons)
     return f"invalid: {', '.join(codes)}" if codes else "invalid"

@@ -103,12 +103,8 @@ def settled_by(column: str, one: str, other: str) -> str | None:
 
 def duel(one: str, other: str) -> str:
     """The duel of two cells, given by their ids; what is usual in both is left out."""
-    allowed = ["--allow-code"] if any(_runs_code(cell_id) for cell_id in (one, other)) else []
+    allowed = ["--allow-code"] if any(is_user_code(_architecture(cell_id)) for cell_id in (one, other)) else []
     return shlex.join(["archbench", "duel", short_id(one), short_id(other), *allowed])
-
-
-def _runs_code(cell_id: str) -> bool:
-    return is_user_code(_architecture(cell_id))
 
 
 def _architecture(cell_id: str) -> str:

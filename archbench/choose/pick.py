@@ -28,7 +28,6 @@ from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.record import Column
 from archbench.model.units import counted
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
 from archbench.query.parsing import number_column, parse
@@ -76,7 +75,8 @@ class Question(Struct, frozen=True, kw_only=True):
         """Columns of numbers that the question is about, as they are judged: goals, conditions, what stands beside."""
         named = [leaf.column for condition in self.conditions for leaf in leaves(condition)]
         wanted = dict.fromkeys((*(goal.column for goal in self.goals), *named, *self.show))
-        return tuple(dict.fromkeys(ranked_by(name) for name in wanted if _is_figure(judged_columns()[name])))
+        figures = [name for name in wanted if judged_columns()[name].kind in ("real", "whole")]
+        return tuple(dict.fromkeys(ranked_by(name) for name in figures if name not in CIRCUMSTANCES))
 
 
 def asked(
@@ -383,7 +383,3 @@ def _beaten(winners: pd.DataFrame, losers: pd.DataFrame, question: Question) -> 
         beaten = Beaten(by=winner.network, comparisons=comparisons)
         found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, beaten=beaten))
     return tuple(found)
-
-
-def _is_figure(column: Column) -> bool:
-    return column.kind in ("real", "whole") and column.name not in CIRCUMSTANCES

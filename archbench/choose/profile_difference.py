@@ -60,7 +60,7 @@ def difference(base: Profile, other: Profile, depth: int | None = None) -> Diffe
     same = base.network == other.network
     place: Place = _by_resolution
     if same:
-        place = _by_stage if depth is None else _by_path(depth)
+        place = _by_stage if depth is None else lambda _, row: ".".join(row.path.split(".")[:depth]) or REST
     one, two = _sides(base, place), _sides(other, place)
     names = list(dict.fromkeys([*one, *two]))
     if not same:
@@ -103,10 +103,6 @@ def _sides(profile: Profile, place: Place) -> dict[str, Share]:
 
 def _by_stage(profile: Profile, row: ModuleProfile) -> str:
     return row.stage or ".".join(row.path.split(".")[:_OUTSIDE_LEVELS]) or REST
-
-
-def _by_path(depth: int) -> Place:
-    return lambda profile, row: ".".join(row.path.split(".")[:depth]) or REST
 
 
 def _by_resolution(profile: Profile, row: ModuleProfile) -> str:

@@ -27,7 +27,7 @@ from archbench.model.comparison import (
     Why,
 )
 from archbench.model.pair import ProcessPair
-from archbench.model.reasons import REASONS
+from archbench.model.reasons import REASONS, having
 from archbench.model.record import Record
 from archbench.model.units import change, excess, percent
 from archbench.stats import median_interval
@@ -44,11 +44,6 @@ DUEL_LEVEL = 0.025
 FEWEST_CONFIRMING = 6
 """Fresh pairs that may decide a cell when time ran out before all of them were played: trimming takes one at each
 end, and four tell."""
-
-
-def invalid_codes(reasons: Sequence[str]) -> list[str]:
-    """The codes among these reasons that make a row unfit to be used, each once and sorted."""
-    return sorted({code for code in reasons if code in REASONS and REASONS[code].effect == "invalid"})
 
 
 def remedy_of(codes: Sequence[str]) -> str:
@@ -367,7 +362,7 @@ def unfit(log: PairLog, names: Sequence[str] = ("the base", "the head")) -> Why:
         if (failure := pair.failure()) is not None:
             return Why("failed", f"{names[failure[0]]} ended with {failure[1]}")
     rows = [row for pair in log.everything if not pair.fit for row in pair.rows]
-    codes = invalid_codes([code for row in rows for code in row.reasons])
+    codes = sorted(having("invalid", [code for row in rows for code in row.reasons]))
     played = len(log.everything)
     told = "no pair is fit" if log.wasted == played else f"{log.wasted} of {played} pairs are not fit"
     if not codes:

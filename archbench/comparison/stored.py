@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.comparison.counted import findings
-from archbench.comparison.judge import invalid_codes, judge_runs, judge_whole, remedy_of
+from archbench.comparison.judge import judge_runs, judge_whole, remedy_of
 from archbench.comparison.rows import (
     Rows,
     at_any_threads,
@@ -38,18 +39,12 @@ from archbench.model.comparison import (
     Why,
 )
 from archbench.model.errors import UnfitError, UsageError
+from archbench.model.reasons import having
 from archbench.model.units import counted, excess
 from archbench.stats.paired import LogRatio, unpaired
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Row = dict[str, Any]
-"""A cell's summary, by column."""
-_TAKEN = ["architecture", "variant", "status", "reasons", "batch_size", "latency_median_s", "throughput_img_s"]
-_TAKEN += [f"rank_{name}" for name in ("latency_s", "latency_low_s", "latency_high_s")]
-_TAKEN += [f"rank_throughput_{name}img_s" for name in ("", "low_", "high_")]
-_TAKEN += ["peak_allocated_bytes", "peak_reserved_bytes", "params", "macs", "sm_clock_mhz"]
 
 
 def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequence[Floor] = ()) -> Comparison:
@@ -89,12 +84,14 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         *differences(base, head, ours, theirs),
         *([other_threads] if other_threads else []),
         *([f"The processes ran under other flags: {'; '.join(flags)}."] if flags else []),
-        *_left_out([len(rows.frame) - len(kept) for rows, kept in zip((base, head), calm, strict=True)]),
-        *_invalid([int((rows.frame["verdict"] == "invalid").sum()) for rows in (base, head)]),
+        *_left_out((base, head), calm),
         *_canary(before, drift, shared, other_flags=bool(flags or other_threads)),
         *([whole.sentence] if whole else []),
-        *_untimed(untimed),
     ]
+    if untimed:
+        notes.append(
+            f"Common cells without a time on either side: {untimed:,}. Of these only what is counted is compared."
+        )
     return Comparison(
         kind="stored",
         base=ours,
@@ -151,17 +148,16 @@ def _own_floors(base: Timed, head: Timed) -> Iterator[Floor]:
 class _Pair(Struct, frozen=True, kw_only=True):
     """One cell that either side timed."""
 
-    cell_id: str
     metric: Metric
-    base: Row
-    head: Row
+    base: CellSummary
+    head: CellSummary
     base_times: tuple[float, ...]
     head_times: tuple[float, ...]
 
     @property
     def clock(self) -> float | None:
         """The head's SM clock over the base's, less 1."""
-        ours, theirs = self.base["sm_clock_mhz"], self.head["sm_clock_mhz"]
+        ours, theirs = self.base.sm_clock_mhz, self.head.sm_clock_mhz
         return theirs / ours - 1 if ours and theirs else None
 
     @property
@@ -174,36 +170,30 @@ def _pairs(base: Timed, head: Timed) -> tuple[list[_Pair], int]:
     """Every cell measured on both sides and timed on one, in the base's order; and how many of these neither timed."""
     common = base.cells.index.intersection(head.cells.index, sort=False)
     pairs, untimed = [], 0
-    rows = [_plain(side.cells.loc[common]) for side in (base, head)]
-    for cell_id, ours, theirs in zip(common, *rows, strict=True):
-        if (ours["status"], theirs["status"]) != ("ok", "ok"):
+    for ours, theirs in zip(
+        *(cell_summaries(side.cells.loc[common].reset_index()) for side in (base, head)), strict=True
+    ):
+        if (ours.status, theirs.status) != ("ok", "ok"):
             continue  # a finding
-        pair = _pair(cell_id, ours, theirs, base, head)
+        pair = _pair(ours, theirs, base, head)
         untimed += pair is None
         pairs += [pair] if pair else []
     return pairs, untimed
 
 
-def _pair(cell_id: str, ours: Row, theirs: Row, base: Timed, head: Timed) -> _Pair | None:
+def _pair(ours: CellSummary, theirs: CellSummary, base: Timed, head: Timed) -> _Pair | None:
     """By latency, else by throughput; `None` where neither side has either."""
-    none = np.empty(0)
-    metrics: tuple[tuple[Metric, str], ...] = (("latency", "latency_median_s"), ("throughput", "throughput_img_s"))
-    for metric, column in metrics:
-        if ours[column] is None and theirs[column] is None:
-            continue
-        if metric == "latency":
-            times = [side.latencies.get(cell_id, none) for side in (base, head)]
-        else:
-            times = [row["batch_size"] / side.rates.get(cell_id, none) for row, side in ((ours, base), (theirs, head))]
-        return _Pair(
-            cell_id=cell_id,
-            metric=metric,
-            base=ours,
-            head=theirs,
-            base_times=tuple(times[0].tolist()),
-            head_times=tuple(times[1].tolist()),
-        )
-    return None
+    none, cell_id = np.empty(0), ours.cell_id
+    metric: Metric = "latency"
+    if ours.rank_latency_s is not None or theirs.rank_latency_s is not None:
+        times = [side.latencies.get(cell_id, none) for side in (base, head)]
+    elif ours.rank_throughput_img_s is not None or theirs.rank_throughput_img_s is not None:
+        metric = "throughput"
+        times = [row.batch_size / side.rates.get(cell_id, none) for row, side in ((ours, base), (theirs, head))]
+    else:
+        return None
+    taken = [tuple(one.tolist()) for one in times]
+    return _Pair(metric=metric, base=ours, head=theirs, base_times=taken[0], head_times=taken[1])
 
 
 def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellComparison]:
@@ -214,9 +204,9 @@ def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellCompa
         if pair.estimate:
             known = msgspec.structs.asdict(next(judged))
         yield CellComparison(
-            cell_id=pair.cell_id,
-            architecture=pair.base["architecture"],
-            variant=pair.base["variant"],
+            cell_id=pair.base.cell_id,
+            architecture=pair.base.architecture,
+            variant=pair.base.variant,
             metric=pair.metric,
             base=_figures(pair.base, pair.base_times),
             head=_figures(pair.head, pair.head_times),
@@ -225,19 +215,18 @@ def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellCompa
         )
 
 
-def _figures(row: Row, times: tuple[float, ...]) -> Figures:
-    reserved = row["peak_reserved_bytes"]
+def _figures(row: CellSummary, times: tuple[float, ...]) -> Figures:
     return Figures(
-        latency_s=row["rank_latency_s"],
-        latency_low_s=row["rank_latency_low_s"],
-        latency_high_s=row["rank_latency_high_s"],
-        throughput_img_s=row["rank_throughput_img_s"],
-        throughput_low_img_s=row["rank_throughput_low_img_s"],
-        throughput_high_img_s=row["rank_throughput_high_img_s"],
-        peak_bytes=row["peak_allocated_bytes"] if reserved is None else reserved,
-        params=row["params"],
-        macs=row["macs"],
-        sm_clock_mhz=row["sm_clock_mhz"],
+        latency_s=row.rank_latency_s,
+        latency_low_s=row.rank_latency_low_s,
+        latency_high_s=row.rank_latency_high_s,
+        throughput_img_s=row.rank_throughput_img_s,
+        throughput_low_img_s=row.rank_throughput_low_img_s,
+        throughput_high_img_s=row.rank_throughput_high_img_s,
+        peak_bytes=row.peak_bytes,
+        params=row.params,
+        macs=row.macs,
+        sm_clock_mhz=row.sm_clock_mhz,
         processes=len(times),
         process_times_s=times,
     )
@@ -245,18 +234,11 @@ def _figures(row: Row, times: tuple[float, ...]) -> Figures:
 
 def _unfit(pair: _Pair) -> Why:
     side, row = ("base", pair.base) if not pair.base_times else ("head", pair.head)
-    codes = invalid_codes(row["reasons"])
+    codes = sorted(having("invalid", row.reasons))
     cause = (
         f"no measurement of the {side} is fit to be used ({', '.join(codes)})" if codes else f"the {side} has no time"
     )
     return Why("invalid_rows", f"{cause}: {remedy_of(codes)}")
-
-
-def _plain(cells: pd.DataFrame) -> list[Row]:
-    from archbench.choose.evaluate import plain_values
-
-    columns = (plain_values(cells[name]) for name in _TAKEN)
-    return [dict(zip(_TAKEN, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _stored(base: Side, floor: Floor | None) -> str:
@@ -273,20 +255,13 @@ def _stored(base: Side, floor: Floor | None) -> str:
     )
 
 
-def _left_out(rows: Sequence[int]) -> Iterator[str]:
-    if any(rows):
-        yield (
-            f"Processes left out, since the fixed kernel beside them was far off its median (`drift`): {rows[0]:,} of "
-            f"the base, {rows[1]:,} of the head."
-        )
-
-
-def _invalid(rows: Sequence[int]) -> Iterator[str]:
-    if any(rows):
-        yield (
-            f"Processes left out as invalid (`archbench report` has the reasons): {rows[0]:,} of the base, "
-            f"{rows[1]:,} of the head."
-        )
+def _left_out(sides: Sequence[Rows], calm: Sequence[pd.DataFrame]) -> Iterator[str]:
+    drifted = [len(rows.frame) - len(kept) for rows, kept in zip(sides, calm, strict=True)]
+    invalid = [int((rows.frame["verdict"] == "invalid").sum()) for rows in sides]
+    beside = ", since the fixed kernel beside them was far off its median (`drift`)"
+    for why, count in ((beside, drifted), (" as invalid (`archbench report` has the reasons)", invalid)):
+        if any(count):
+            yield f"Processes left out{why}: {count[0]:,} of the base, {count[1]:,} of the head."
 
 
 def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool) -> Iterator[str]:
@@ -304,11 +279,6 @@ def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool
         yield (
             f"{speed}, which may be the machine or torch: times are corrected for drift within each side, not for this."
         )
-
-
-def _untimed(count: int) -> Iterator[str]:
-    if count:
-        yield f"Common cells without a time on either side: {count:,}. Of these only what is counted is compared."
 
 
 def _more(change: float) -> str:

@@ -62,10 +62,8 @@ class ProcessPair(Struct, frozen=True, kw_only=True):
     def failure(self) -> tuple[int, str] | None:
         """Which process failed, and how; `None` where none did. One that was sent away since another failed is none."""
         for index in self.failed:
-            row = self.rows[index]
-            if row.status != "skipped":
-                where = f" in {row.error_phase}" if row.error_phase else ""
-                return index, f"{row.status}{where}: {row.error_message or 'no message'}"
+            if self.rows[index].status != "skipped":
+                return index, self.rows[index].failure
         return None
 
     def log_ratio(self, of: int = 1, to: int = 0) -> float | None:

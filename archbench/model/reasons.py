@@ -182,6 +182,11 @@ def explain(code: str) -> Reason:
     return REASONS[code.rpartition(":")[2]]
 
 
+def having(effect: str, codes: Iterable[str]) -> list[str]:
+    """Those of the codes that do this to a row, each once; a code that this version does not know does nothing."""
+    return [code for code in dict.fromkeys(codes) if code in REASONS and REASONS[code].effect == effect]
+
+
 def verdict_of(codes: Iterable[str]) -> Verdict:
     """The worst that any of the codes makes of a row."""
     return _VERDICTS[max((_SEVERITY[explain(code).effect] for code in codes), default=0)]

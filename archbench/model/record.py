@@ -218,6 +218,12 @@ class Record(Struct, frozen=True, kw_only=True):
     started_at: Annotated[Text, C("UTC, ISO 8601")] = None
     duration_s: Annotated[Real, C("wall time spent on this cell", "s")] = None
 
+    @property
+    def failure(self) -> str:
+        """How a cell ended that is not `ok`: `oom in build: out of memory`."""
+        where = f" in {self.error_phase}" if self.error_phase else ""
+        return f"{self.status}{where}: {self.error_message or 'no message'}"
+
 
 Experiment = Literal["latency", "throughput", "device_time", "canary"]
 

@@ -23,6 +23,7 @@ from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
 from archbench.model.profile import CATEGORIES, MemoryHolder, MemoryPoint, MemoryTimeline, SavedBytes, StageMemory
 from archbench.profiler.boundaries import Boundaries
+from archbench.profiler.rows import stage_of
 from archbench.profiler.storage_log import MARK, Block, StorageLog
 from archbench.profiler.timing import observe, open_boundaries
 
@@ -218,8 +219,3 @@ def write_snapshot(workload: Workload, path: Path) -> None:
         path.write_bytes(pickle.dumps(snapshot))
     except OSError as error:
         raise UnfitError(f"cannot write the memory snapshot {path}: {error.strerror}; give another place") from error
-
-
-def stage_of(path: str, stages: Sequence[str]) -> str:
-    """The stage that the module or parameter at `path` belongs to; empty where to none."""
-    return max((s for s in stages if path == s or path.startswith(f"{s}.")), key=len, default="")

@@ -227,7 +227,7 @@ def _row(
         path=path,
         kind=type(module).__name__,
         depth=depth,
-        stage=None if counted is None else _stage_of(path, counted.stages),
+        stage=None if counted is None else stage_of(path, [stage.name for stage in counted.stages]) or None,
         output_shape=times.shapes.get(path),
         calls=times.calls.get(path, 0),
         forward_s=inside.forward_s,
@@ -251,8 +251,9 @@ def _row(
     )
 
 
-def _stage_of(path: str, stages: Sequence[Stage]) -> str | None:
-    return next((stage.name for stage in stages if path == stage.name or path.startswith(f"{stage.name}.")), None)
+def stage_of(path: str, stages: Sequence[str]) -> str:
+    """The stage that the module or parameter at `path` belongs to; empty where to none."""
+    return max((s for s in stages if path == s or path.startswith(f"{s}.")), key=len, default="")
 
 
 def stage_rows(rows: Iterable[ModuleProfile]) -> tuple[ModuleProfile, ...]:

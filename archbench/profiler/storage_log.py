@@ -93,7 +93,7 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack.enter_context(self._boundaries)
             if self._module.training:
                 stack.enter_context(_Functions(self._called))  # type: ignore[no-untyped-call]
-                stack.enter_context(saved_tensors_hooks(self._pack, _unpack))
+                stack.enter_context(saved_tensors_hooks(self._pack, lambda tensor: tensor))
             stack.enter_context(self)
             yield
 
@@ -180,7 +180,3 @@ def plain_name(name: str) -> str:
     for prefix in ("native_", "cudnn_", "miopen_", "mkldnn_"):
         name = name.strip("_").removeprefix(prefix)
     return _CONVOLUTIONS.sub("conv", name.removesuffix("_with_indices"))
-
-
-def _unpack(tensor: Tensor) -> Tensor:
-    return tensor

@@ -215,8 +215,7 @@ def _counting(samples: Sequence[Sample]) -> list[Sample]:
 def _fail(row: Record) -> NoReturn:
     if row.status not in FAILED:
         raise CellFailedError(f"every block was rejected: {', '.join(_codes(row))}")
-    where = f" in {row.error_phase}" if row.error_phase else ""
-    raise CellFailedError(f"{row.status}{where}: {row.error_message or 'no message'}")
+    raise CellFailedError(row.failure)
 
 
 def _codes(row: Record) -> list[str]:

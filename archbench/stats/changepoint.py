@@ -6,10 +6,10 @@ are searched in turn. From `ENOUGH` runs on, what noise does is seen in other or
 assumed of its shape. Fewer runs have too few orders: of 3 + 3 there are 20, none of which is one in a hundred. There it
 is seen in normal noise, since the statistic depends neither on the noise's level nor on its size.
 
-Beside it votes a second detector that knows no shape of noise and is not blinded by single wild runs, which widen every
-variance: the same search over the ranks of the runs, as Pettitt's (1979), but each split by its own variance, so that a
-change in the last runs of many is seen, too. Ranks of few runs come to no level of 1 %, whatever the runs are; then it
-does not vote. Error rates of both: benchmarks/simulated_history.py.
+Beside it votes a second detector that knows no shape of noise, and from which single wild runs, which widen every
+variance, hide less: the same search over the ranks of the runs, as Pettitt's (1979), but each split by its own
+variance, so that a change in the last runs of many is seen, too. Ranks of few runs come to no level of 1 %, whatever
+the runs are; then it does not vote. Error rates of both: benchmarks/simulated_history.py.
 """
 
 from __future__ import annotations

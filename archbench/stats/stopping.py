@@ -50,7 +50,9 @@ class StoppingRule:
         if not (math.isfinite(step_s) and step_s > 0):
             raise ValueError(f"a step takes more than 0 s, not {step_s}")
         least = min_samples_slow if step_s > slow_step_s else min_samples
-        self.block_length = _block_length(max(least, min_seconds / step_s), min_blocks)
+        # As long as the samples that will be taken anyway allow: a longer block costs nothing up to there.
+        longest = max(least, min_seconds / step_s) // min_blocks
+        self.block_length = odd_block(int(min(max(longest, SHORTEST_BLOCK), LONGEST_BLOCK)))
         """Samples in a block: 2 for slow steps to 9 for fast ones."""
         self._least = max(least, min_blocks * self.block_length)
         self._min_seconds = min_seconds
@@ -110,8 +112,3 @@ class StoppingRule:
         if len(self._widths) == 1:
             return latest <= FIRST_LOOK_SHARE * self._target
         return max(latest, self._widths[-2][1]) <= self._target
-
-
-def _block_length(least_samples: float, min_blocks: int) -> int:
-    """As long as the samples that will be taken anyway allow: a longer block costs nothing up to there."""
-    return odd_block(int(min(max(least_samples // min_blocks, SHORTEST_BLOCK), LONGEST_BLOCK)))

@@ -17,7 +17,8 @@ from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
 from archbench.model.profile import CATEGORIES, MemoryPoint, MemoryTimeline
 from archbench.profiler import memory_timeline as timeline_of
-from archbench.profiler.memory_timeline import MOST_POINTS, memory_timeline, stage_of, write_snapshot
+from archbench.profiler.memory_timeline import MOST_POINTS, memory_timeline, write_snapshot
+from archbench.profiler.rows import stage_of
 
 CPU = torch.device("cpu")
 
