@@ -178,6 +178,7 @@ def run(
     retry_suspect: bool = False,
     allow_code: bool = False,
     force: bool = False,
+    budget: str | None = None,
     progress: bool | None = None,
 ) -> Run:
     """Measure a suite, or a few networks; a second call resumes. What `archbench run` does.
@@ -201,6 +202,8 @@ def run(
       `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
     - `allow_code`: accept `module:function` names. Passing an object needs no permission.
     - `force`: measure on a machine that the preflight calls unfit.
+    - `budget`: the time until the report, `90s`, `10m` or `2h`: one cell of every network first, then what decides
+      most; a later call continues.
     - `progress`: by default a bar in terminals and notebooks, and elsewhere a line for each cell that fails; False:
       nothing is printed.
 
@@ -208,7 +211,9 @@ def run(
     `KeyboardInterrupt` ends it, `Interrupted`, which is one and knows the `path` of the run so far.
     """
     from archbench.pipeline import carry_out, prepare
+    from archbench.query.quantity import seconds_of
 
+    budget_s = None if budget is None else seconds_of(budget, "--budget")
     axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
     job = prepare(
         what,
@@ -228,6 +233,7 @@ def run(
         retry_failed=retry_failed,
         retry_suspect=retry_suspect,
         force=force,
+        budget_s=budget_s,
         progress=progress,
     )
     if interrupted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.progress import PairProgress
+from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
 from archbench.session import callers_level, describe, held
 from archbench.suite import lines_of, read_suite
@@ -46,8 +46,6 @@ from archbench.worker import WorkerClient, run_lock
 
 FEWEST_TURNS = 3
 MOST_PAIRS = 1000
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
 
 
 def gate(
@@ -213,15 +211,6 @@ def _cells(texts: Sequence[str], environment: Environment, allow_code: bool) -> 
             raise UsageError(f"{text!r} is named twice; `archbench gate --aa` sets a cell against itself")
         found[cell.cell_id] = cell
     return tuple(found.values())
-
-
-def seconds_of(text: str, option: str) -> float:
-    """Seconds of `90s`, `10m` or `2h`. Raises `UsageError` for anything else, and for 0."""
-    found = _TIME.fullmatch(text.strip())
-    seconds = float(found["number"]) * _UNITS_S[found["unit"]] if found else 0.0
-    if not seconds:
-        raise UsageError(f"{option} {text!r}: is no time; write 90s, 10m or 2h")
-    return seconds
 
 
 def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, SideSpec]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from archbench.model.axes import STATIC
-from archbench.model.cell import Plan
+from archbench.model.cell import Group, Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
 from archbench.model.messages import Calibrated, CellFinished, Event, Task
@@ -28,11 +29,13 @@ from archbench.progress import RunProgress
 from archbench.results import RunStore, new_run_id, run_identity, runs_alike
 from archbench.session import describe, expected, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
+from archbench.suite.budget import Spending, Worth, refuse_unrankable
 from archbench.suite.plan import make_plan, remaining
 from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
+    from archbench.choose.worth import Worths
 
 RESULTS = Path("results")
 NETWORKS = "networks"
@@ -101,42 +104,54 @@ def carry_out(
     retry_failed: bool = False,
     retry_suspect: bool = False,
     force: bool = False,
+    budget_s: float | None = None,
     progress: bool | None = None,
 ) -> tuple[Path, bool]:
     """Measure what is not measured yet, and leave a report. Returns where it is, and whether that was interrupted.
 
     Every finished cell is on disk before the next begins. `KeyboardInterrupt` ends the measuring; what is finished is
-    reported all the same. Raises `UsageError` for an `out` that cannot be this run's, and `UnfitError` for a machine
-    that is not fit or is busy.
+    reported all the same. `budget_s`: seconds, after which there is a report of whatever decides most until then.
+    Raises `UsageError` for an `out` that cannot be this run's and a budget too short for any cell, and `UnfitError` for
+    a machine that is not fit or is busy.
     """
     begun = time.monotonic()
+    if budget_s is not None:
+        refuse_unrankable(job.suite)
     place, passed_over = _place(job, out, fresh)  # what is the user's to mend comes before what the machine lacks
     with held(job.environment, force=force, timed=job.timed), _opened(job, place) as store:
         _store_skipped(store, job)
         finished = store.finished(retry_failed=retry_failed, retry_suspect=retry_suspect)
         store.measure_again(store.finished() - finished)
         left = remaining(job.plan, finished)
+        prediction = expected(left, job.suite, job.environment)
+        spending = None if budget_s is None else Spending(left, prediction, budget_s)
+        order = _planned(left) if spending is None else _within(spending, store, job, begun)
         shown = RunProgress(
             store.path,
-            expected(left, job.suite, job.environment),
+            prediction,
             total=_visits(job.plan),
             left=_visits(left),
             passed_over=passed_over,
+            ends=None if budget_s is None else begun + budget_s,
             shown=progress,
         )
         interrupted = False
         try:
             with shown:
                 carried = CarriedFigures()
-                for event in _executed(store, job, left, carried):
+                for event in _executed(store, job, left, order, carried):
                     _take(store, event, carried)
+                    if spending is not None and isinstance(event, CellFinished):
+                        spending.note(event.record)
                     shown.show(event)
         except KeyboardInterrupt:
             interrupted = True
         store.merge()
         if store.finished():
             _report(store.path)
-        if _visits(left) and not interrupted:
+        if spending is not None and spending.left_out[0]:
+            shown.left_out(*spending.left_out)
+        elif _visits(left) and not interrupted:
             store.note_session(shown.ended(time.monotonic() - begun))
     return store.path, interrupted
 
@@ -234,7 +249,38 @@ def _store_skipped(store: RunStore, job: Job) -> None:
             store.append(failed_record(skip.cell, context, facts(skip.cell.network), "unsupported", skip.reason))
 
 
-def _executed(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> Iterator[Event]:
+def _planned(left: Plan) -> Iterator[tuple[int, Group]]:
+    """All of it, round by round."""
+    for number, groups in enumerate(left.rounds):
+        yield from ((number, group) for group in groups)
+
+
+def _within(spending: Spending, store: RunStore, job: Job, begun: float) -> Iterator[tuple[int, Group]]:
+    """What a budget is best spent on, looked at anew after each process."""
+    while True:
+        spent = time.monotonic() - begun
+        piece = spending.next(spent, _worth(store, job))
+        if piece is None:
+            return
+        yield piece.round, piece.group
+
+
+def _worth(store: RunStore, job: Job) -> Worth:
+    """What a visit could still decide, found out where it is asked for."""
+
+    @cache
+    def found() -> Worths:
+        from archbench.choose.candidates import read_candidates
+        from archbench.choose.worth import worths
+
+        return worths(job.suite, read_candidates([store.path]), job.plan.cells, job.environment)
+
+    return lambda number, cell: found()[number > 0, cell.cell_id] if store.finished() else 1.0
+
+
+def _executed(
+    store: RunStore, job: Job, left: Plan, order: Iterable[tuple[int, Group]], carried: CarriedFigures
+) -> Iterator[Event]:
     """Have a worker measure what is left, and give what happens while it happens."""
     if not _visits(left):
         return
@@ -249,30 +295,31 @@ def _executed(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) ->
         getting_ready.start()
         worker.start()
         getting_ready.join()
-        yield from run_tasks(worker, _tasks(store, job, left, carried))
+        yield from run_tasks(worker, _tasks(store, job, left.short, order, carried))
 
 
-def _tasks(store: RunStore, job: Job, left: Plan, carried: CarriedFigures) -> Iterator[Task]:
+def _tasks(
+    store: RunStore, job: Job, short: bool, order: Iterable[tuple[int, Group]], carried: CarriedFigures
+) -> Iterator[Task]:
     """Made as they are needed, so that later ones carry what earlier ones found out of the device and the networks."""
     wanted = set(job.suite.metrics)
     soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
     # Worth it for a figure, or, in a resumed session too, for a device to settle.
     calibrate = bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
-    for number, groups in enumerate(left.rounds):
-        for group in groups:
-            yield task_for(
-                job.suite,
-                group,
-                job.environment,
-                run_id=store.run_id,
-                round=number,
-                calibration=store.calibration,
-                calibrate=calibrate,
-                carried=carried.of(group),
-                later=left.short and number > 0,
-                allow_code=job.allow_code,
-            )
-            calibrate = False
+    for number, group in order:
+        yield task_for(
+            job.suite,
+            group,
+            job.environment,
+            run_id=store.run_id,
+            round=number,
+            calibration=store.calibration,
+            calibrate=calibrate,
+            carried=carried.of(group),
+            later=short and number > 0,
+            allow_code=job.allow_code,
+        )
+        calibrate = False
 
 
 def _take(store: RunStore, event: Event, carried: CarriedFigures) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,15 +33,16 @@ LINES_EVERY_S = 10.0
 class _TimeLeft(ProgressColumn):
     """The time until the report, going down between cells as a clock does."""
 
-    def __init__(self, countdown: Countdown) -> None:
+    def __init__(self, countdown: Countdown, latest: float | None = None) -> None:
         super().__init__()
         self._countdown = countdown
-        self._ends = time.monotonic() + countdown.left_s
+        self._latest = math.inf if latest is None else latest
+        self._ends = min(self._latest, time.monotonic() + countdown.left_s)
 
     def finished(self, record: Record) -> None:
         """One row more."""
         self._countdown.finished(record)
-        self._ends = time.monotonic() + self._countdown.left_s
+        self._ends = min(self._latest, time.monotonic() + self._countdown.left_s)
 
     @property
     def seconds(self) -> int:
@@ -94,6 +96,7 @@ class RunProgress(_Progress):
 
     In a terminal or a notebook a bar, and a line for every row; elsewhere, as in a log, the lines alone, each with its
     number and the time left. With `shown` false, silent. `passed_over`: older runs that could have been continued.
+    `ends`: when the run ends at the latest, by `time.monotonic`.
     """
 
     def __init__(
@@ -104,10 +107,11 @@ class RunProgress(_Progress):
         total: int,
         left: int,
         passed_over: Sequence[Path] = (),
+        ends: float | None = None,
         shown: bool | None = None,
     ) -> None:
         self._expected = expected
-        self._left = _TimeLeft(Countdown(expected))
+        self._left = _TimeLeft(Countdown(expected), ends)
         self._total, self._done = total, total - left
         note = _note(run, total, left, expected, passed_over)
         super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left)
@@ -141,6 +145,13 @@ class RunProgress(_Progress):
             predicted_s=round(expected.total, 1),
             predicted_from=expected.basis,
             took_s=round(took_s, 1),
+        )
+
+    def left_out(self, visits: int, seconds: float) -> None:
+        """Say what there was no time for."""
+        self._say(
+            f"archbench: the budget left out {counted(visits, 'measurement')}, about {duration(seconds)}; "
+            "the same command continues, with another --budget or with none"
         )
 
 

@@ -78,6 +78,9 @@ def run_command(
     retry_suspect: Annotated[
         bool, typer.Option("--retry-suspect", help="Measure suspect cells again; of two rows the better counts.")
     ] = False,
+    budget: Annotated[
+        str | None, typer.Option(metavar="10m", help="End after this time, with what decides most until then.")
+    ] = None,
     allow_code: AllowCode = False,
     force: Force = False,
     as_json: AsJson = False,
@@ -110,6 +113,7 @@ def run_command(
             retry_suspect=retry_suspect,
             allow_code=allow_code,
             force=force,
+            budget=budget,
         )
     except Interrupted as interrupted:
         so_far = Run(interrupted.path)

@@ -7,10 +7,12 @@ import re
 
 from msgspec import Struct
 
-from archbench.model.errors import did_you_mean
+from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.record import Column
 
 _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_TIME = re.compile(r"(?P<number>\d+(\.\d+)?)(?P<unit>[smh])")
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 
@@ -126,3 +128,12 @@ def _wrong_unit(unit: str, number: str, column: Column, kind: Dimension) -> str:
         meant = None
     what = f"is a {meant}, and" if meant else "is no unit that fits:"
     return f"{unit!r} {what} {column.name} is a {kind.name}{near}"
+
+
+def seconds_of(text: str, option: str) -> float:
+    """Seconds of `90s`, `10m` or `2h`. Raises `UsageError` for anything else, and for 0."""
+    found = _TIME.fullmatch(text.strip())
+    seconds = float(found["number"]) * _UNITS_S[found["unit"]] if found else 0.0
+    if not seconds:
+        raise UsageError(f"{option} {text!r}: is no time; write 90s, 10m or 2h")
+    return seconds

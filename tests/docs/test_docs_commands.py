@@ -98,7 +98,7 @@ def gate_or_duel(command, words):
 
     from archbench.cli import app
     from archbench.comparison.sides import Project, read_side
-    from archbench.gating import seconds_of
+    from archbench.query.quantity import seconds_of
     from archbench.suite import load_suite
     from archbench.suite.plan import make_plan, parse_cell
 
