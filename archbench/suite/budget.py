@@ -20,7 +20,6 @@ from archbench.model.errors import UsageError
 from archbench.model.record import Record
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction
-from archbench.suite.plan import CellVisit
 
 PRIOR_S = 15.0
 """Seconds of a run after which what its cells took weighs as much as what was predicted of them."""
@@ -54,7 +53,7 @@ class Spending:
             for number, groups in enumerate(left.rounds)
             for group in groups
         }
-        self._first = {cell.cell_id for cell in asked_first(left, prediction)}
+        self._first = {cell.cell_id for cell in asked_first(left)}
         self._took = self._expected = PRIOR_S
         if self._left and self._best(self._ends_s / SAFETY, lambda _, cell: 0.0) is None:
             shortest = min(self._piece(key[0], group, group.cells[:1]).seconds for key, group in self._left.items())
@@ -143,26 +142,22 @@ class Spending:
             del self._left[key]
 
 
-def asked_first(plan: Plan, prediction: Prediction) -> Iterator[Cell]:
-    """One cell of every network: at the point that most have, of equals the cheapest, else its own cheapest cell.
+def asked_first(plan: Plan) -> Iterator[Cell]:
+    """One cell of every network: at the point that most of them have, else wherever it has one.
 
-    A point is everything about a cell but its network.
+    A point is everything about a cell but its network; of equals the one of the smallest batch and the fewest toggles.
     """
-    costs: dict[CellVisit, float] = prediction.visits
     points: dict[Cell, dict[str, Cell]] = defaultdict(dict)
     for group in plan.rounds[0] if plan.rounds else ():
         for cell in group.cells:
             points[replace(cell, network=Network(name=""))].setdefault(cell.network.label, cell)
 
-    def cost(cell: Cell) -> float:
-        return costs.get((cell.cell_id, 0, 0), 0.0)
-
-    def most(cells: dict[str, Cell]) -> tuple[int, float]:
-        return len(cells), -sum(map(cost, cells.values()))
+    def order(point: Cell) -> tuple[int, int, int]:
+        return -len(points[point]), point.batch_size, len(point.toggles.less_one())
 
     found: dict[str, Cell] = {}
-    for cells in sorted(points.values(), key=most, reverse=True):
-        found = {**cells, **found}
+    for point in sorted(points, key=order):
+        found = {**points[point], **found}
     yield from found.values()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from builders import make_record, make_suite
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archbench.device.kind import kind_named
@@ -105,10 +105,11 @@ def test_a_network_that_lacks_the_usual_point_is_measured_where_it_is(tmp_path: 
     )
     suite = load_suite(file)
     plan = make_plan(suite, "cpu")
-    first = asked_first(plan, predict(plan, suite, kind_named("cpu").rates(2)))
+    first = asked_first(plan)
     assert {(cell.network.name, cell.batch_size) for cell in first} == {("resnet18", 1), ("vgg16", 1), ("alexnet", 2)}
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.floats(20, 2000), st.integers(0, 2**32))
 def test_nothing_is_measured_twice_and_nothing_is_lost(seconds: float, seed: int) -> None:
     worth = random.Random(seed)
