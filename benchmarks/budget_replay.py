@@ -25,7 +25,7 @@ from archbench.model.cell import Cell
 from archbench.results import RunStore, load_frame
 from archbench.suite.budget import Spending
 from archbench.suite.duration import predict
-from archbench.suite.plan import make_plan
+from archbench.suite.plan import CellVisit, make_plan
 
 VISIT = ["cell_id", "round", "visit"]
 
@@ -49,9 +49,10 @@ def replay(run: Path, seconds: float) -> Outcome:
     prediction = predict(plan, suite, kind_named(environment.kind).rates(environment.cpu_count))
     records = {(row.cell_id, row.round, row.visit): row for row in store.records()}
     keys = pd.Series(list(zip(*(frame[name] for name in VISIT), strict=True)))
-    spending, spent, seen = Spending(plan, prediction, seconds), prediction.phases["start"], set()
+    spending, spent = Spending(plan, prediction, seconds), prediction.phases["start"]
+    seen: set[CellVisit] = set()
 
-    def matrix(wanted: set[tuple[str, int, int]]) -> tuple[Row, ...]:
+    def matrix(wanted: set[CellVisit]) -> tuple[Row, ...]:
         return decision_matrix(suite, candidates(summarise(frame[keys.isin(wanted)]), {}))
 
     def worth(number: int, cell: Cell) -> float:
