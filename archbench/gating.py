@@ -36,6 +36,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
+from archbench.model.units import listed
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
@@ -223,9 +224,8 @@ def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, Sid
     if project is not None and "worktree" not in (one.kind, other.kind) and one.kind == "revision":
         changed = uncommitted(project)
         if changed:
-            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
             warnings.warn(
-                f"{changed[0]}{more} changed since the last commit, and neither side has these changes: --head . "
+                f"{listed(changed, 1)} changed since the last commit, and neither side has these changes: --head . "
                 "measures the tree as it is",
                 FitnessWarning,
                 stacklevel=callers_level(),

@@ -6,7 +6,7 @@ Rows that differ in a column of `RANKING_KEYS` are split into groups, each ranke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from archbench.model.axes import TOGGLES, Toggles
 from archbench.model.derived import RANKING_KEYS
+from archbench.model.units import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,16 +110,11 @@ def unlike_settings(frame: pd.DataFrame, ahead: pd.DataFrame, behind: pd.DataFra
     return tuple(
         Footnote(
             "setting",
-            f"{_named(names)} {'was' if len(names) == 1 else 'were'} not measured under {setting}, as {first} was: "
-            "part of the distance may be the setting's.",
+            f"{listed(names, _MOST_NAMED)} {'was' if len(names) == 1 else 'were'} not measured under {setting}, as "
+            f"{first} was: part of the distance may be the setting's.",
         )
         for (first, setting), names in untried.items()
     )
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return f"{', '.join(names[:_MOST_NAMED])}{more}"
 
 
 def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
@@ -128,7 +124,7 @@ def accuracies(ranked: pd.DataFrame) -> tuple[str, ...]:
         return tuple(f"Top-1 is quoted, not measured: {source}." for source in sources.groups)
     notes = ["Top-1 is quoted, not measured, and not by one protocol."]
     for source, members in sources:
-        notes.append(f"{source}: {_named(members.tolist())}.")
+        notes.append(f"{source}: {listed(members.tolist(), _MOST_NAMED)}.")
     return tuple(notes)
 
 
@@ -147,9 +143,8 @@ def _sizes(frame: pd.DataFrame, wanted: NDArray[np.bool_]) -> pd.Series[Any]:
 def _published_sizes(ranked: pd.DataFrame) -> str:
     usual = ranked["input_size"].mode().iloc[0]
     others = ranked[ranked["input_size"].notna() & (ranked["input_size"] != usual)].drop_duplicates("variant")
-    named = [f"{row.variant} {row.input_size}" for row in others.head(_MOST_NAMED).itertuples()]
-    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-    return f"Each network at the image size that it was published for: {usual} px, but {', '.join(named)}{more}."
+    named = listed([f"{row.variant} {row.input_size}" for row in others.itertuples()], _MOST_NAMED)
+    return f"Each network at the image size that it was published for: {usual} px, but {named}."
 
 
 def _order(value: Any) -> tuple[bool, float, str]:

@@ -30,7 +30,7 @@ from archbench.model.comparison import CellComparison, Comparison, CountedDiffer
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
-from archbench.model.units import percent
+from archbench.model.units import listed, percent
 from archbench.results.files import dated
 from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
 
@@ -232,8 +232,8 @@ def _notes(
     alternated = [log.cell.cell_id for log in logs if log.frozen is not None and log.frozen.alternate]
     if alternated:
         yield (
-            f"Two processes of {_names(alternated)} do not fit in memory together, so whole processes alternated: "
-            "the machine's drift between them is in the ratio."
+            f"Two processes of {listed(alternated, _NAMED)} do not fit in memory together, so whole processes "
+            "alternated: the machine's drift between them is in the ratio."
         )
     if contended := contended_share([pair for log in logs for pair in log.everything]):
         yield (
@@ -270,18 +270,13 @@ def _of_power(cells: Sequence[CellComparison], thresholds: Mapping[str, Threshol
     }
     if not low:
         return
-    told = _names([f"{short_id(cell_id)} ({percent(chance)})" for cell_id, chance in low.items()])
+    told = listed([f"{short_id(cell_id)} ({percent(chance)})" for cell_id, chance in low.items()], _NAMED)
     remedy = (
         "; `archbench gate SUITE --base X --aa` gives cells that scatter so a threshold of their own"
         if any(thresholds[cell_id].spread is None for cell_id in low)
         else ""
     )
     yield f"Found with a chance of less than {percent(ENOUGH_POWER)}, were it there: 3 % more time in {told}{remedy}."
-
-
-def _names(cell_ids: Sequence[str]) -> str:
-    more = len(cell_ids) - _NAMED
-    return ", ".join(cell_ids[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _places(cell_ids: Sequence[str], seed: int) -> dict[str, list[int]]:

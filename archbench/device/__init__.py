@@ -4,7 +4,6 @@ from archbench.device.checks import Finding
 from archbench.device.doctor import collect_environment, examine, preflight
 from archbench.device.health import BlockHealth, Probe, Reading, between
 from archbench.device.kind import open_probe, resolve_device
-from archbench.device.peaks import peak_flops
 
 __all__ = [
     "BlockHealth",
@@ -15,7 +14,6 @@ __all__ = [
     "collect_environment",
     "examine",
     "open_probe",
-    "peak_flops",
     "preflight",
     "resolve_device",
 ]

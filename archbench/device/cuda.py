@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from archbench.device.checks import Finding
 from archbench.device.checks.gpu import gpu_findings, order_findings
@@ -16,7 +22,7 @@ from archbench.device.host import Host
 from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
 from archbench.device.nvml import NvmlProbe
 from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
-from archbench.model.axes import DeviceKind
+from archbench.model.axes import DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError
 from archbench.model.rates import Rates
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 
 FASTEST_HZ = 3e9
 """Cycles a second of a spinning kernel, until one has been timed: no card is faster, so that none spins too short."""
+_TERA = 1e12
 SYNCHRONIZED = "called a synchronizing CUDA operation"
 """What torch says of each in its debug mode (c10/cuda/CUDAFunctions.cpp)."""
 SNAPSHOT_EVENTS = 200_000
@@ -331,3 +338,39 @@ def number_of(device: str) -> int:
 def _bare(uuid: str) -> str:
     """Without the prefix that NVML gives it and torch does not."""
     return uuid.removeprefix("GPU-").removeprefix("MIG-").lower()
+
+
+class Peak(Struct, frozen=True, kw_only=True):
+    """A row of `peaks.csv`: dense peaks at the boost clock in FLOP/s (2 x MAC/s), `None` = no such unit."""
+
+    pattern: str
+    """Shell pattern over the whole of NVML's name: a laptop's `RTX 4090 Laptop GPU` is no RTX 4090."""
+    fp32: float | None
+    tf32: float | None
+    bf16: float | None
+    fp16: float | None
+    source: str
+
+
+def peak_flops(gpu: str, precision: Precision) -> float | None:
+    """Dense peak FLOP/s of a GPU by NVML's name; `None` where the table does not know it, and for a MIG slice.
+
+    fp32 is the plain cores' peak; tf32, bf16 and fp16 the matrix units' with fp32 accumulation and without sparsity.
+    Mixed precision counts as its lower one, in which its matrix work is done.
+    """
+    row = None if " MIG " in gpu else next((peak for peak in peaks() if fnmatchcase(gpu, peak.pattern)), None)
+    return None if row is None else getattr(row, precision.removeprefix("amp-"))
+
+
+@cache
+def peaks() -> tuple[Peak, ...]:
+    """The whole table."""
+    lines = (files("archbench.device") / "peaks.csv").read_text().splitlines()
+    return tuple(
+        Peak(
+            pattern=row["pattern"],
+            source=row["source"],
+            **{name: float(row[name]) * _TERA if row[name] else None for name in ("fp32", "tf32", "bf16", "fp16")},
+        )
+        for row in csv.DictReader(lines)
+    )

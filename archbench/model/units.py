@@ -7,7 +7,7 @@ set apart by commas; an exponent stands only where the figure would need more th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 import msgspec
@@ -136,6 +136,12 @@ def duration(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 cell`, `1,200 cells`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """`a, b, c and 4 more`: the first `most` of them."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def shortened(name: str) -> str:

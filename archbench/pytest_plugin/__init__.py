@@ -87,7 +87,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: Mu
     """Say on which devices networks were benchmarked; nothing where none was."""
     devices = config.stash[DEVICES]
     if devices:
-        from archbench.pytest_plugin.machine import describe_devices
+        from archbench.pytest_plugin.benchmark import describe_devices
 
         machine_info["archbench"] = describe_devices(devices)
 
@@ -99,7 +99,7 @@ def pytest_benchmark_compare_machine_info(
     """Refuse to compare with another GPU's figures: pytest-benchmark itself only warns of another machine."""
     stored = compared_benchmark.get("machine_info", {}).get("archbench")
     if stored:
-        from archbench.pytest_plugin.machine import refuse_others
+        from archbench.pytest_plugin.benchmark import refuse_others
 
         # So that pytest-benchmark, which looks next, finds no difference where there is none.
         machine_info["archbench"] = refuse_others(stored, config.getoption("archbench_device"))
@@ -116,7 +116,7 @@ class _Fixture:
     @pytest.fixture
     def _archbench_timer(self, request: pytest.FixtureRequest) -> Any:
         """pytest-benchmark reads its timer from the test's marker when `benchmark` is made, hence before that."""
-        from archbench.pytest_plugin.timer import DeviceTimer, mark_timer
+        from archbench.pytest_plugin.benchmark import DeviceTimer, mark_timer
 
         timer = DeviceTimer()
         mark_timer(request.node, timer)

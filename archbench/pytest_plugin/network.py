@@ -29,7 +29,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnsupportedError, UsageError
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.pytest_plugin import DEVICES
-from archbench.pytest_plugin.timer import DeviceTimer
+from archbench.pytest_plugin.benchmark import DeviceTimer
 from archbench.session import describe
 from archbench.suite.cells import unsupported_toggle
 

@@ -17,7 +17,7 @@ from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
-from archbench.pytest_plugin.timer import ReplayTimer, mark_timer
+from archbench.pytest_plugin.benchmark import ReplayTimer, mark_timer
 from archbench.session import describe, held, task_for
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
-from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, percent, rounded
+from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
 from archbench.rendering.content import (
     Block,
     Bullets,
@@ -214,8 +214,7 @@ def _culprits(comparison: Comparison) -> str:
     ]
     if comparison.whole is not None and comparison.whole.verdict == "slower":
         told.insert(0, f"all {comparison.whole.cells} cells together ({change(comparison.whole.ratio - 1)} time)")
-    more = f" and {len(told) - _CULPRITS} more" if len(told) > _CULPRITS else ""
-    return ", ".join(told[:_CULPRITS]) + more
+    return listed(told, _CULPRITS)
 
 
 def network_of(cell_id: str) -> str:

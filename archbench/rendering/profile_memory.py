@@ -17,7 +17,7 @@ from archbench.model.profile import (
     StageActivation,
     StageMemory,
 )
-from archbench.model.units import MIB, NULL, figure, fixed, percent, plain
+from archbench.model.units import MIB, NULL, figure, fixed, listed, percent, plain
 from archbench.rendering.content import Block, Fold, Paragraph, Picture, Section, tabled
 from archbench.rendering.profile_charts import gradients_by_layer, memory_over_step, saved_by_operator
 
@@ -199,9 +199,7 @@ def gradient_line(health: GradientHealth) -> str:
         elif ratio.median <= VANISHED:
             said += "It fades on its way back: the first layers hardly learn. "
     if health.without_gradient:
-        some = ", ".join(f"`{path}`" for path in health.without_gradient[:3])
-        more = f" and {len(health.without_gradient) - 3} more" if len(health.without_gradient) > 3 else ""
-        said += f"No gradient reaches {some}{more}."
+        said += f"No gradient reaches {listed([f'`{path}`' for path in health.without_gradient], 3)}."
     return said.rstrip()
 
 

@@ -14,7 +14,7 @@ from test_sides import git
 from archbench.cli import main
 from archbench.cli.console import warnings_in_one_line
 from archbench.comparison.sides import find_project
-from archbench.gating import _sides
+from archbench.gating import _sides, gate
 from archbench.model.messages import MESSAGE_VERSION
 from archbench.model.protocol import PROTOCOL_VERSION
 
@@ -175,7 +175,7 @@ def test_uncommitted_changes_are_told_when_neither_side_has_them(project, capsys
 
 
 @pytest.mark.slow
-def test_a_delay_between_two_revisions_is_found_and_the_other_network_is_not_blamed(project):
+def test_a_delay_between_two_revisions_is_found_and_the_other_network_is_not_blamed(project, monkeypatch):
     words = ["tiny.yaml", "--base", "fast", "--head", "slow", "--allow-code", "--force"]
     done = archbench("gate", *words, "--json", "--out", "g", cwd=project)
     assert done.returncode == 1, done.stderr
@@ -193,6 +193,12 @@ def test_a_delay_between_two_revisions_is_found_and_the_other_network_is_not_bla
     again = archbench("gate", *words, "--format", "junit", "--out", "g", cwd=project)
     assert again.returncode == 1
     assert "nets:convolution" in again.stdout
+    # So does the function, which leaves the report as the command does.
+    (project / "g" / "report.md").unlink()
+    monkeypatch.chdir(project)
+    found = gate("tiny.yaml", base="fast", head="slow", out="g", allow_code=True, force=True, progress=False)
+    assert (found.place, found.exit_code()) == ("g", 1)
+    assert "nets:convolution" in (project / "g" / "report.md").read_text()
     assert len(list((project / "g" / "pairs").iterdir())) == played
 
 

@@ -23,8 +23,8 @@ from archbench.device import doctor, nvml, preflight
 from archbench.device.checks import Finding, gpu, host, ok, software, unfit, warn, worst
 from archbench.device.checks.gpu import GpuState
 from archbench.device.checks.host import Load
+from archbench.device.cuda import peak_flops, peaks
 from archbench.device.health import GpuProcess
-from archbench.device.peaks import peak_flops, peaks
 from archbench.device.visible import Visible, VisibleGpu
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UnfitError, UsageError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archbench.device.peaks import peak_flops
+from archbench.device.cuda import peak_flops
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.sampling import sample_throughput
 
