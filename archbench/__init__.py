@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archbench.api import Run, compare, load, merge, pick, plan, report, run, summary
+    from archbench.fitting import fits
     from archbench.gating import duel, gate
     from archbench.known import show
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
@@ -20,6 +21,7 @@ __all__ = [
     "UsageError",
     "compare",
     "duel",
+    "fits",
     "gate",
     "load",
     "merge",
@@ -32,7 +34,7 @@ __all__ = [
     "summary",
 ]
 _HOMES = dict.fromkeys(("FitnessWarning", "Interrupted", "UnfitError", "UsageError"), "model.errors")
-_HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known"}
+_HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known", "fits": "fitting"}
 
 
 def __getattr__(name: str) -> Any:

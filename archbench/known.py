@@ -77,7 +77,7 @@ def show(
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
     from archbench.analyze.counts import count
-    from archbench.analyze.fresh import COUNTING_S, FreshProcesses
+    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, FreshProcesses
     from archbench.analyze.fvcore_counts import second_opinion
     from archbench.catalog.build import feature_width
 
@@ -88,8 +88,11 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
         counts = count(network, allow_code=allow_code)
         width = feature_width(network, allow_code=allow_code)
     else:
-        counts = aside.call_within(COUNTING_S, count, network, allow_code=allow_code)
-        width = aside.call_within(COUNTING_S, feature_width, network, allow_code=allow_code)
+        try:
+            counts = aside.call_within(COUNTING_S, count, network, allow_code=allow_code)
+            width = aside.call_within(COUNTING_S, feature_width, network, allow_code=allow_code)
+        except FreshProcessError as error:
+            raise UsageError(f"{network.label}: cannot be counted: {error}") from None
     heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
     inference, inference_note = _peak(network, "inference", batch_size, aside, allow_code=allow_code)
     training, training_note = _peak(network, "training", batch_size, aside, allow_code=allow_code)

@@ -237,7 +237,8 @@ def _row(cell: Cell, context: RunContext, luck: float, speed: float) -> Record:
     step = second_per_image * cell.batch_size**0.9 * (3.1 if training else 1.0) / GAIN[cell.setting or "fp32"]
     step *= luck * speed
     noisy = cell.network.name == "densenet121" and context.round == 1 and cell.setting == "fp32" and not training
-    peak = (4 * params + cell.batch_size * byte_per_image) * (3 if training else 1)
+    copies = 3 if training else 1
+    peak = (4 * params + cell.batch_size * byte_per_image) * copies
     gpu = cell.device == "cuda"
     host_bound = gpu and cell.batch_size == 1
     return msgspec.structs.replace(
@@ -269,6 +270,7 @@ def _row(cell: Cell, context: RunContext, luck: float, speed: float) -> Record:
         peak_reserved_bytes=2 * peak if gpu else None,
         process_bytes=peak + 300_000_000,
         predicted_peak_bytes=peak,
+        predicted_peak_lines=f"{4 * params * copies}+{byte_per_image * copies}n",
         host_bound=host_bound if gpu else None,
         duration_s=3.5,
     )

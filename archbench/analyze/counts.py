@@ -7,6 +7,7 @@ into the matrix products that its formulas know; on CPU tensors it does not, and
 from __future__ import annotations
 
 import copy
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,14 +16,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
+from torch.utils._device import DeviceContext
 
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Network
 from archbench.model.counts import Counts, OperatorCalls
-from archbench.model.errors import UsageError, in_one_line
+from archbench.model.errors import UsageError, in_one_line, words_of
 
 Shape = tuple[int, ...]
 T = TypeVar("T")
@@ -35,7 +36,8 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     """
     shape = input_shape(network, allow_code=allow_code)
     try:
-        return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
+        with _uncollected():
+            return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
     except UsageError:
         raise
     except Exception as error:  # the network's own code
@@ -74,7 +76,7 @@ def _count(module: nn.Module, shape: Shape) -> Counts:
     try:
         return _counted(module, shape, torch.inference_mode())
     except RuntimeError as error:
-        if "grad" not in str(error):
+        if "grad" not in words_of(error):
             raise
     # A forward pass that takes gradients itself (forces of an energy): what they cost counts, too.
     return _counted(module, shape, torch.no_grad())
@@ -165,23 +167,41 @@ def on_meta(tensor: Tensor) -> Tensor:
 @contextmanager
 def without_data() -> Iterator[None]:
     """Build modules on the meta device, and skip the drawing of weights that would have nothing to draw into."""
-    with torch.device("meta"), _NoInitialisation():
+    with _NoData("meta"):
         yield
 
 
-class _NoInitialisation(TorchFunctionMode):
-    """Skips `torch.nn.init` and in-place random numbers on meta tensors: half the time of building a network there."""
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: a network is ten thousand objects that live on, and each look at all takes long."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class _NoData(DeviceContext):  # type: ignore[no-untyped-call]
+    """`torch.device`, and skips `torch.nn.init` and what changes the values of meta tensors: they have none."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init" or func in _DRAWS:
-            tensor = args[0] if args else kwargs.get("tensor")
+        if func in _FILLS or getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else (kwargs or {}).get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
-_DRAWS = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.bernoulli_, Tensor.random_})
+_FILLS = frozenset(
+    getattr(Tensor, name)
+    for name in (
+        *("normal_", "uniform_", "bernoulli_", "random_", "trunc_normal_", "fill_", "zero_", "copy_", "clamp_"),
+        *("clamp_min_", "clamp_max_", "erfinv_", "mul_", "add_", "sub_", "div_", "neg_", "exp_", "log_", "sqrt_"),
+    )
+    if hasattr(Tensor, name)
+)
 
 
 def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:

@@ -1,7 +1,8 @@
 """MACs of operators that torch's own counter has no formula for: of products, that is; pointwise arithmetic has none.
 
 Outer and Kronecker products multiply without adding and count one MAC an element; unfold, times, sum (a locally
-connected layer) is pointwise arithmetic and a sum as far as operators tell, and counts none.
+connected layer) is pointwise arithmetic and a sum as far as operators tell, and counts none. A product of complex
+numbers is one MAC.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ def macs_of(operator: str, args: Any, out: Any) -> int:
     if sparse is not None and operator in _SPARSE:
         return int(sparse._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
     return _MACS[operator](args, out)
+
+
+def without_sum(operator: str, args: Any, out: Any) -> int:
+    """MACs of an einsum that sums over nothing, which torch multiplies pointwise; 0 of any other operator."""
+    if operator != "aten.einsum":
+        return 0
+    return int(out.numel()) * (len(args[1]) - 1)
 
 
 def _sparse(args: Any) -> Tensor | None:
@@ -56,6 +64,7 @@ _MACS: dict[str, Callable[[Any, Any], int]] = {
     "aten.outer": _as_many,
     "aten.ger": _as_many,
     "aten.kron": _as_many,
+    "aten.addbmm": lambda args, out: args[1].numel() * args[2].shape[-1],
     "aten.cdist": lambda args, out: out.numel() * args[0].shape[-1],
     "aten._cdist_forward": lambda args, out: out.numel() * args[0].shape[-1],
     "aten.pdist": lambda args, out: out.numel() * args[0].shape[-1],

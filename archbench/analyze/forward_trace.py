@@ -11,17 +11,13 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from archbench.analyze.formulas import has_formula, macs_of
+from archbench.analyze.formulas import has_formula, macs_of, without_sum
+from archbench.analyze.shapes import foreseen
 from archbench.analyze.step import tensors_in
+from archbench.model.counts import may_hold_products
 
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention
-
-# On the meta device torch takes up to a dozen operators in Python to arrive at a tensor like the first operand of
-# these. Taking that for granted halves the time of a ResNet or DenseNet; there are no MACs inside to miss.
-_NORMALISATIONS = frozenset({_ATEN.batch_norm, _ATEN.layer_norm, _ATEN.group_norm, _ATEN.instance_norm})
-_ACTIVATIONS = frozenset({_ATEN.gelu, _ATEN.hardsigmoid, _ATEN.hardswish, _ATEN.relu, _ATEN.sigmoid, _ATEN.silu})
-_SUMS = frozenset({_ATEN.add, _ATEN.mul})
 
 # Operators that make, copy, pick or blank data, in-place spellings included. An operator that only returns views of
 # its inputs needs no place here. Any other one without MACs is arithmetic left out of the count.
@@ -61,8 +57,8 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._learned.update(self._parameters)
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _is_like_first(func, args):
-            out, macs = torch.empty_like(args[0]), 0
+        if (known := foreseen(func, args, kwargs)) is not None:
+            out, macs = known
         elif torch.Tag.pointwise in func.tags or func.is_view or _name(func) in _DATA_MOVES:
             out, macs = func(*args, **(kwargs or {})), 0
         elif (known := self._with_formula(func, args, kwargs)) is not None:
@@ -71,7 +67,7 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # Entered for this operator alone, the counter needs not follow modules, which takes longer than counting.
             with self._counter:
                 out = func(*args, **(kwargs or {}))
-            macs = self._counter.get_total_flops() // 2
+            macs = self._counter.get_total_flops() // 2 or without_sum(str(func.overloadpacket), args, out)
         self.macs += macs
         # Attention multiplies data with data, and where it is fused it writes no more than its result.
         is_layer = macs > 0 and func.overloadpacket is not _ATTENTION
@@ -88,6 +84,11 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         out = func(*args, **(kwargs or {}))
         return out, macs_of(str(func.overloadpacket), args, out)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no operator that may hold products was left out."""
+        return not any(map(may_hold_products, self.uncounted))
 
     def depth_of(self, output: Any) -> int:
         """Weight layers on the longest path to any tensor in `output` (of the whole pass, if it holds none)."""
@@ -119,18 +120,6 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key not in self._depth and key not in self._learned:
             self._kept.append(storage)
         return key
-
-
-def _is_like_first(func: OpOverload, args: Any) -> bool:
-    """Whether `func` returns a new tensor of the shape, type and layout of its first operand, known without asking."""
-    operator = func.overloadpacket
-    if not args or not isinstance(args[0], Tensor) or not args[0].is_meta or not args[0].is_floating_point():
-        return False
-    if operator in _SUMS and len(args) > 1 and isinstance(args[1], Tensor):
-        first, second = args[:2]
-        alike = first.shape == second.shape and first.dtype == second.dtype
-        return bool(alike and first.stride() == second.stride())
-    return operator in _NORMALISATIONS or operator in _ACTIVATIONS
 
 
 def _is_arithmetic(func: OpOverload, inputs: Any, out: Any) -> bool:

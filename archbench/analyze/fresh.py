@@ -6,15 +6,16 @@ process is set aside while the measuring one is still untouched, and forked each
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import select
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
@@ -22,12 +23,15 @@ from typing import Any, ParamSpec, TypeVar
 from msgspec import Struct
 
 from archbench.model.errors import ArchbenchError, in_one_line
+from archbench.worker.process_tree import die_with
 
 COUNTING_S, PREDICTING_S = 60.0, 15.0
 """What a user's network is given for one image, and for the probe of its memory. The usual ones take a second."""
 
 _FORKED_TOO_LATE = "Unable to handle autograd's threading in combination with fork"
 """What torch says in a process that was forked from one where a backward pass had run, as in a notebook."""
+_ENDING_S = 5.0
+"""For a process that no longer writes to end by itself."""
 _IMPORTS_S = 60.0
 """For a new interpreter to import torch."""
 
@@ -41,6 +45,10 @@ class FreshProcessError(RuntimeError):
 
 class DiedError(FreshProcessError):
     """A fresh process died before it could answer: so will any other that does the same."""
+
+
+class NoMemoryError(FreshProcessError, MemoryError):
+    """A fresh process ran out of memory."""
 
 
 class TooLongError(FreshProcessError):
@@ -104,28 +112,55 @@ def _serve(line: Connection) -> None:
 def _answer(deadline_s: float | None, asked: bytes) -> bytes:
     """What a child says before it ends; of one that dies over it, or is too slow, how it ended."""
     reading, writing = os.pipe()
+    server = os.getpid()
     child = os.fork()
     if child == 0:
         try:
+            die_with(server)  # in a group of its own, a signal to the server's does not reach it
+            os.setpgid(0, 0)
             os.close(reading)
+            said = pickle.dumps(_call(*pickle.loads(asked)))
             with os.fdopen(writing, "wb") as out:
-                out.write(pickle.dumps(_call(*pickle.loads(asked))))
+                out.write(len(said).to_bytes(8, "big") + said)
         finally:
             os._exit(0)
     os.close(writing)
-    error: Exception
-    with os.fdopen(reading, "rb") as back:
-        in_time = bool(select.select([back], [], [], deadline_s)[0])
-        if not in_time:
-            os.kill(child, signal.SIGKILL)
-        said = back.read()
-    _, status = os.waitpid(child, 0)
+    try:
+        with suppress(OSError):  # it may have come first, and be gone
+            os.setpgid(child, child)
+        told, in_time = _read(reading, deadline_s)
+        if told is None and in_time:  # it is ending, and how is told by its own exit code
+            end = time.monotonic() + _ENDING_S
+            while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
+                time.sleep(0.01)
+    finally:
+        os.close(reading)
+        for kill in (os.killpg, os.kill):  # what it has forked, too
+            with suppress(ProcessLookupError):
+                kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    if told is not None:
+        return told
+    if not in_time:
+        return pickle.dumps(_Raised(TooLongError(f"not done within {deadline_s:g} s")))
     code = os.waitstatus_to_exitcode(status)
-    if in_time:
-        error = DiedError(f"the fresh process ended with {code} and without an answer")
-    else:
-        error = TooLongError(f"not done within {deadline_s:g} s")
-    return said or pickle.dumps(_Raised(error))
+    return pickle.dumps(_Raised(DiedError(f"the fresh process ended with {code} and without an answer")))
+
+
+def _read(reading: int, deadline_s: float | None) -> tuple[bytes | None, bool]:
+    """A whole answer, behind its length, if there is one; and whether the time sufficed.
+
+    Nobody waits for the end of the pipe, which whatever the network has forked keeps open.
+    """
+    end = None if deadline_s is None else time.monotonic() + deadline_s
+    said = b""
+    while len(said) < 8 or len(said) < 8 + int.from_bytes(said[:8], "big"):
+        if not select.select([reading], [], [], None if end is None else max(0.0, end - time.monotonic()))[0]:
+            return None, False
+        if not (chunk := os.read(reading, 1 << 16)):
+            return None, True
+        said += chunk
+    return said[8:], True
 
 
 def _answer_of_an_interpreter(deadline_s: float | None, asked: bytes) -> bytes:
@@ -136,7 +171,7 @@ def _answer_of_an_interpreter(deadline_s: float | None, asked: bytes) -> bytes:
         os.close(writing)
         with os.fdopen(reading, "rb") as back:
             assert process.stdin is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin:
+            with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(asked)
             if not select.select([back], [], [], None if deadline_s is None else deadline_s + _IMPORTS_S)[0]:
                 process.kill()
@@ -158,7 +193,9 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], options: dic
     try:
         return function(*arguments, **options)
     except ArchbenchError as error:
-        return _Raised(error)
+        return _Raised(NoMemoryError(str(error)) if isinstance(error.__cause__, MemoryError) else error)
+    except MemoryError:
+        return _Raised(NoMemoryError("out of memory"))
     except Exception as error:  # whatever it runs: it is told to whoever asked
         traceback.print_exc()
         return _Raised(FreshProcessError(in_one_line(error)))

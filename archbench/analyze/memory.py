@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -25,6 +25,7 @@ from archbench.analyze.counts import copy_with, without_data
 from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of
 from archbench.catalog.build import build, input_shape
+from archbench.catalog.names import resolve
 from archbench.device.kind import kind_named
 from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
@@ -33,6 +34,11 @@ from archbench.model.errors import UnfitError, first_line
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
+
+_NO_BATCH = 2**62
+"""Of which nothing has a byte an image: all of a step's bytes are told as they are."""
+_LINEAR = 1.01
+"""How far from the followed peak the model's may be."""
 
 # "CUDA Ops that can autocast to float32" of torch's autocast reference, as far as networks use them in a forward pass
 # or a loss. The CPU's list has none of these.
@@ -67,7 +73,11 @@ def predict(
     try:
         with without_data():
             module = build(network, allow_code=allow_code)
-        return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device)
+        source = resolve(network.name, allow_code=allow_code).source
+        seen = {"user code": (2, 3), "timm": (3,)}.get(source, ())
+        return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device, seen=seen)
+    except UnfitError as error:
+        raise UnfitError(f"{network.label}: {error}; measure it instead") from error
     except Exception as error:  # the network's own code
         raise UnfitError(
             f"{network.label}: memory cannot be predicted, its {phase} step needs data "
@@ -95,17 +105,31 @@ def predict_module(
     *,
     memory_format: MemoryFormat = "contiguous",
     device: DeviceKind = "cpu",
+    seen: Sequence[int] = (),
 ) -> MemoryModel:
-    """The same for a module that is already built, on whatever device; it is copied and left as it was."""
+    """The same for a module that is already built, on whatever device; it is copied and left as it was.
+
+    `seen`: batch sizes at which a step is followed first. Raises `UnfitError` where it runs other operators at each, as
+    if it went through the batch image by image, of which the probe has a thousand million; and where the model, which
+    is made of lines, gives another peak than it has.
+    """
     step = FakeStep(module, shape, phase, precision, memory_format=memory_format, device=device)
     if step.largest_weight >= _PROBE_BATCH:
         raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
+    followed = {batch: step.timeline(batch, _NO_BATCH) for batch in seen}
+    if len({len(timeline) for timeline in followed.values()}) > 1:
+        raise UnfitError("its step runs other operators for each batch size, so no line over the batch is its memory")
     lines = [MemoryLine(base_bytes=c, bytes_per_image=p) for c, p in set(step.timeline(_PROBE_BATCH, _PROBE_BATCH))]
-    return MemoryModel(
+    model = MemoryModel(
         lines=upper_envelope(lines),
         weight_bytes=step.weight_bytes,
         input_bytes_per_image=step.input_bytes_per_image,
     )
+    for batch, timeline in followed.items():
+        peak = max(size for size, _ in timeline)
+        if not peak / _LINEAR <= model.peak_bytes(batch) <= peak * _LINEAR:
+            raise UnfitError("its memory does not grow in proportion to the batch, so no line over the batch is it")
+    return model
 
 
 class FakeStep:

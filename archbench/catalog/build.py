@@ -64,7 +64,9 @@ def _let_shapes_be_known(network: Network, module: nn.Module, shape: tuple[int, 
         with torch.no_grad():
             module.eval()(torch.zeros(1, *shape))
     except Exception as error:  # the network's own code
-        raise UsageError(f"{network.label}: its lazy layers cannot take an input of {shape}: {error}") from error
+        raise UsageError(
+            f"{network.label}: its lazy layers cannot take an input of {shape}: {first_line(error)}"
+        ) from error
     module.train(training)
 
 

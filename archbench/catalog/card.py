@@ -42,6 +42,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     macs: int | None
     flops: int | None
     """2 x `macs`."""
+    macs_lower_bound: bool
+    """Operators with products were not counted, so `macs` and `flops` are at least that much."""
     top1: float | None
     """Published, in percent; not comparable without `accuracy_source`."""
     top5: float | None
@@ -94,7 +96,7 @@ class Card(Summary, frozen=True, kw_only=True):
     variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
     unknown_products: tuple[OperatorCalls, ...]
-    """Operators that were not counted and may hold products: where there are any, `macs` is a lower bound."""
+    """Operators that were not counted and may hold products."""
     note: str | None
     bibtex: str | None
     """The paper's entry for a bibliography; `None` where the catalogue names no paper."""
@@ -192,6 +194,7 @@ def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary
         params=None if counts is None else counts.params,
         macs=None if counts is None else counts.macs,
         flops=None if counts is None else counts.flops,
+        macs_lower_bound=counts is not None and bool(counts.unknown_products),
         top1=facts.top1,
         top5=facts.top5,
         dataset=dataset if facts.accuracy_source else None,

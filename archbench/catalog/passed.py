@@ -22,7 +22,7 @@ import cloudpickle
 from msgspec import Struct
 
 from archbench.model.cell import is_passed
-from archbench.model.errors import UsageError, first_line
+from archbench.model.errors import UsageError, first_line, in_one_line
 
 FOLDER = "ARCHBENCH_NETWORKS"
 """The environment variable that tells a worker in which directory its parent has put the packed networks."""
@@ -80,7 +80,7 @@ def load(name: str) -> Callable[..., object]:
             return pickle.loads(content)  # type: ignore[no-any-return]
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)  # type: ignore[no-any-return]
     except Exception as error:  # so may their ways back
-        raise UsageError(f"{name} cannot be made again here: {type(error).__name__}: {error}") from error
+        raise UsageError(f"{name} cannot be made again here: {in_one_line(error)}") from error
 
 
 def brings_weights(name: str) -> bool:

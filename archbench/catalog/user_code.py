@@ -37,7 +37,7 @@ def make(entry: Entry, network: Network) -> nn.Module:
         arguments["head"] = network.head
     try:
         module = function(**arguments)
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise UsageError(f"{entry.name} raised {_described(error)}") from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"{entry.name} returned a {type(module).__name__}, not a torch.nn.Module")
@@ -59,7 +59,7 @@ def _function(constructor: str) -> Callable[..., object]:
     sys.path.insert(0, here)
     try:
         found: object = importlib.import_module(module_name)
-    except Exception as error:  # so may its import
+    except (Exception, SystemExit) as error:  # so may its import
         raise UsageError(f"{constructor}: cannot import {module_name}: {_described(error)}") from error
     finally:
         sys.path.remove(here)

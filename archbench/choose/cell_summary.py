@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from archbench.choose.evaluate import plain_values
 from archbench.choose.margins import Estimate
 from archbench.model.axes import PLAIN, Toggled
-from archbench.model.reasons import having
-from archbench.model.units import counted, shortened
+from archbench.model.reasons import LOWER_BOUND, having
+from archbench.model.units import AT_LEAST, GIGA, counted, fixed, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,7 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
     predicted_peak_bytes: int | None
+    predicted_peak_lines: str | None
     sm_clock_mhz: float | None
     compile_cold_s: float | None
     compile_warm_s: float | None
@@ -98,6 +99,12 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
             return Estimate("rank_latency_s", *ends)
         ends = self.rank_throughput_img_s, self.rank_throughput_low_img_s, self.rank_throughput_high_img_s
         return Estimate("rank_throughput_img_s", *ends)
+
+    @property
+    def gmacs(self) -> str:
+        """`4.09`, or `≥ 4.09` where operators with products were not counted."""
+        bound = AT_LEAST if self.macs is not None and LOWER_BOUND in self.reasons else ""
+        return bound + fixed(self.macs, GIGA, 2)
 
     @property
     def is_usable(self) -> bool:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.model.axes import Toggles
+from archbench.model.counts import largest_batch, read_lines
 
 KNEE = 0.05
 """How far below the best throughput the knee may lie: less is not worth a larger batch's latency and memory."""
@@ -69,6 +70,8 @@ class Fit(Struct, frozen=True, kw_only=True):
     budget_bytes: int
     predicted: int | None
     """From predicted peaks, 0 where not even one image fits; `None` where they do not tell."""
+    at_most: bool
+    """`predicted` is beyond all that was predicted in a run of an older version: no more than so many fit."""
     measured: int | None
     """The largest batch measured whose peak is within the budget; `None` where none is."""
     exceeded: int | None
@@ -108,11 +111,13 @@ def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | Non
     """The largest batch for each budget of bytes. `memory_bytes`: of the device on which the curve was measured.
 
     Predicted: at each moment of a step the live bytes are a line over the batch, and the peak is the largest of these
-    lines. Between two batches with stored predictions the line through them is never below it; beyond the largest, the
-    line through the last two holds as long as the same moment stays the peak. One prediction gives no line. These are
-    live tensors: an allocator rounds up, and CUDA's context takes some hundred MiB more.
+    lines, which rows store. Rows of older versions store the peak alone: between two batches the line through them is
+    never below it; beyond the largest it is never above, so the batch is a bound; one gives no line. These are live
+    tensors: an allocator rounds up, and CUDA's context takes some hundred MiB more.
     """
-    known = sorted({one.batch_size: one.predicted_peak_bytes for one in (*curve.points, *curve.failed)}.items())
+    every = (*curve.points, *curve.failed)
+    lines = next((read_lines(one.predicted_peak_lines) for one in every if one.predicted_peak_lines), ())
+    known = sorted({one.batch_size: one.predicted_peak_bytes for one in every}.items())
     peaks = [(batch, peak) for batch, peak in known if peak is not None]
     found = []
     for budget in budgets:
@@ -123,7 +128,8 @@ def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | Non
         found.append(
             Fit(
                 budget_bytes=budget,
-                predicted=_largest(peaks, budget),
+                predicted=largest_batch(lines, budget) if lines else _largest(peaks, budget),
+                at_most=not lines and bool(peaks) and budget > peaks[-1][1],
                 measured=max(within, default=None),
                 exceeded=min(over, default=None),
             )

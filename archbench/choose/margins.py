@@ -41,6 +41,8 @@ class Estimate(Struct, frozen=True):
     high: float | None = None
     scatter: float = 0.0
     """Half the interval of the log of the cell's latency, where this is a time that has no interval of its own."""
+    at_least: bool = False
+    """A lower bound: operators with products were not counted."""
 
     @property
     def half(self) -> float:

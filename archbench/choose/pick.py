@@ -28,6 +28,7 @@ from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.reasons import FROM_MACS, LOWER_BOUND
 from archbench.model.units import counted
 from archbench.query.expression import Among, Expression, conjuncts, leaves, show
 from archbench.query.parsing import number_column, parse
@@ -343,7 +344,8 @@ def _figures(frame: pd.DataFrame, name: str) -> list[Estimate]:
     if name not in INTERVALS and judged_columns()[name].unit in TIMED_UNITS:
         low, high = (numbers(frame[end]) for end in INTERVALS["rank_latency_s"])
         scatter = np.nan_to_num(np.log(high / low) / 2)
-    rows = zip(plain_values(frame[name].astype(float)), *ends, scatter.tolist(), strict=True)
+    bounds = [name in FROM_MACS and LOWER_BOUND in codes for codes in frame["reasons"]]
+    rows = zip(plain_values(frame[name].astype(float)), *ends, scatter.tolist(), bounds, strict=True)
     return [Estimate(name, *row) for row in rows]
 
 

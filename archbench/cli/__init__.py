@@ -21,6 +21,7 @@ COMMANDS = {
     "merge": "run_command",
     "list": "looking",
     "show": "looking",
+    "fits": "looking",
     "report": "report_command",
     "profile": "profile_command",
     "pick": "looking",

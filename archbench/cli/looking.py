@@ -1,4 +1,4 @@
-"""`archbench list`, `show`, `pick`, `doctor` and `schema`: what is known, with nothing measured."""
+"""`archbench list`, `show`, `fits`, `pick`, `doctor` and `schema`: what is known, with nothing measured."""
 
 from __future__ import annotations
 
@@ -109,6 +109,40 @@ def show_command(
         print_json(shown)
     else:
         print_report(card_report(shown))
+
+
+def fits_command(
+    name: NetworkArgument,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="The memory to fill: 8GiB, 512MiB.")],
+    phase: Annotated[str, typer.Option(help="inference or training")] = "inference",
+    precision: Annotated[str, typer.Option(help="fp32, tf32, amp-bf16, ...")] = "fp32",
+    memory_format: Annotated[str, typer.Option(help="contiguous, channels_last")] = "contiguous",
+    input_size: Annotated[str, typer.Option(help="Side of the square input, in pixels.")] = "",
+    device: DeviceOption = "auto",
+    verify: Annotated[bool, typer.Option("--verify", help="Run steps around the edge, with so much memory.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Tell the largest batch that fits into a memory, by the network's predicted memory; --verify tries it."""
+    from archbench.fitting import fits
+    from archbench.rendering.catalogue import fits_report
+    from archbench.rendering.terminal import print_report
+
+    found = fits(
+        name,
+        memory=memory,
+        phase=phase,
+        precision=precision,
+        memory_format=memory_format,
+        input_size=input_size,
+        device=device,
+        verify=verify,
+        allow_code=allow_code,
+    )
+    if as_json:
+        print_json(found)
+    else:
+        print_report(fits_report(found))
 
 
 def pick_command(

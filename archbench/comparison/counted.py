@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from archbench.model.comparison import CountedDifference
-from archbench.model.reasons import REASONS
+from archbench.model.reasons import LOWER_BOUND, REASONS
 from archbench.model.record import FAILED
 from archbench.model.units import MIB, change, percent, whole
 
@@ -91,6 +91,10 @@ def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[CountedDifferen
             yield _changed(cell, column, before[cell], after[cell], rule)
         for cell in base.index[lost.to_numpy(dtype=bool)]:
             yield from _lost(cell, column, before[cell], head.loc[cell, "reasons"])
+    for cell, before, after in zip(base.index, base["reasons"], head["reasons"], strict=True):
+        if LOWER_BOUND in after and LOWER_BOUND not in before:
+            what = f"macs is a lower bound in the head, not in the base: {REASONS[LOWER_BOUND].meaning}"
+            yield CountedDifference(cell_id=cell, column="macs", base=None, head=None, what=what, fails=False)
 
 
 def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: bool) -> CountedDifference:

@@ -232,6 +232,26 @@ class Cpu(Kind):
     def cache_bytes(self, device: torch.device) -> int | None:
         return last_level_cache()
 
+    def limit_memory(self, device: torch.device, more_bytes: int | None) -> None:
+        """By RLIMIT_DATA, which counts what is mapped to be written, what malloc keeps to give again included."""
+        import ctypes
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if more_bytes is None:
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+            return
+
+        class Mallinfo(ctypes.Structure):
+            _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
+
+        libc = ctypes.CDLL(None)
+        libc.mallinfo2.restype = Mallinfo
+        free_inside = int(libc.mallinfo2().field8)
+        status = Path("/proc/self/status").read_text()
+        held = int(status.partition("VmData:")[2].split()[0]) * 1024 - free_inside
+        resource.setrlimit(resource.RLIMIT_DATA, (held + more_bytes, hard))
+
     def settle(self) -> None:
         import torch
 

@@ -307,6 +307,17 @@ class Cuda(Kind):
     def allocator(self, device: torch.device) -> CudaAllocator:
         return CudaAllocator(device)
 
+    def limit_memory(self, device: torch.device, more_bytes: int | None) -> None:
+        import torch
+
+        if more_bytes is None:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            return
+        torch.cuda.empty_cache()
+        whole = torch.cuda.get_device_properties(device).total_memory
+        held = torch.cuda.memory_reserved(device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (held + more_bytes) / whole), device)
+
     def empty_cache(self) -> None:
         import torch
 

@@ -21,7 +21,7 @@ from archbench.device.health import Probe
 from archbench.device.host import Host
 from archbench.model.axes import DEVICE_KINDS, CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
-from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.model.rates import Rates
 
 if TYPE_CHECKING:
@@ -196,6 +196,13 @@ class Kind(Protocol):
     def uuid(self, device: torch.device) -> str | None:
         """The device's own identity, as its monitor knows it."""
         return None
+
+    def limit_memory(self, device: torch.device, more_bytes: int | None) -> None:
+        """Let this process hold so much more than now, and fail beyond; `None`: as much as there is.
+
+        Raises `UnfitError` where that cannot be done.
+        """
+        raise UnfitError(f"a process's memory on {self.name} cannot be limited, so what fits there is only predicted")
 
     def settle(self) -> None:
         """Wait until nothing of a finished step can disturb another process."""

@@ -28,7 +28,7 @@ from archbench.measure.workload import Workload
 from archbench.model import axes
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell
-from archbench.model.errors import UnsupportedError, UsageError
+from archbench.model.errors import UnsupportedError, UsageError, words_of
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
@@ -112,14 +112,14 @@ class CellRun:
                 measure()
             return self._finished(self.row.finish())
         except (torch.OutOfMemoryError, MemoryError) as error:
-            status, message = "oom", str(error)
+            status, message = "oom", words_of(error)
         except UnsupportedError as error:
-            status, message = "unsupported", str(error)
+            status, message = "unsupported", words_of(error)
         except (UsageError, ClockError) as error:
-            status, message = "error", str(error)
+            status, message = "oom" if isinstance(error.__cause__, MemoryError) else "error", str(error)
         except Exception as error:  # the network's own code, a library's, or the device's: all are findings
             status = status_of(error)
-            message = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {words_of(error)}"
         self.poisoned = status != "unsupported"
         return self._finished(self.row.fail(status, message))
 
@@ -152,7 +152,7 @@ class CellRun:
         except Exception as error:  # the network's own code or the device's, as in `finish`
             self.poisoned = True
             self.row.null("phase_failed", *metric.columns)
-            print(f"{self.cell.cell_id}: {self.row.phase}: {error}", file=sys.stderr)
+            print(f"{self.cell.cell_id}: {self.row.phase}: {words_of(error)}", file=sys.stderr)
 
     def name_inputs(self) -> None:
         """Enter the side of the input; of a vector nothing is a side in pixels."""
@@ -164,16 +164,19 @@ class CellRun:
         """Make the workload, with every toggle applied and read back."""
         with self.phase("build"):
             self._take_device()
-            self.group.set_state(self.cell.precision)
+            self.group.set_state(self.cell.precision)  # its seed is of the weights
             if self.compiles:
                 compiler.reset()
             gc.collect()  # the last cell's tensors, before a larger one needs their room
+            module = self.group.module
+            self.group.set_state(self.cell.precision)  # whatever the network's builder has switched
             ring, seed = self.task.protocol.input_ring, self.task.seed
             group = self.group
             self.workload = Workload(
-                self.cell, group.module, group.shape, group.device, ring=ring, seed=seed, artifacts=self._artifacts()
+                self.cell, module, group.shape, group.device, ring=ring, seed=seed, artifacts=self._artifacts()
             )
-            self.workload.require(self._note_applied())
+            self.applied = self._note_applied()
+            self.workload.require(self.applied)
 
     def _artifacts(self) -> Path | None:
         """Where the cell's runtime keeps what it makes: the place that it was given, or one that ends with the cell."""
@@ -202,7 +205,7 @@ class CellRun:
             self.ready_s = first_call_s = self._time_one_step()
             self.row.set(first_call_s=first_call_s)
             if self.workload.engine is not None:
-                self._note_applied()  # with what the runtime says, which is there from here on
+                self.applied = self._note_applied()  # with what the runtime says, which is there from here on
             if self.workload.records_graphs:
                 self.ready_s += self._time_one_step()
         self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.prepares
@@ -257,6 +260,8 @@ class CellRun:
     def conclude(self) -> None:
         """Enter what the watch over the timings has seen."""
         report = self.watch.report()
+        if self.workload.applied() != self.applied:
+            self.row.flag("switched")
         self.row.set(
             throttled_fraction=report.throttled_fraction,
             power_capped_fraction=report.power_capped_fraction,
@@ -319,4 +324,6 @@ def status_of(error: Exception) -> Status:
 
 
 def _says_out_of_memory(cause: object) -> bool:
-    return isinstance(cause, RuntimeError) and any(text in str(cause) for text in _OUT_OF_MEMORY)
+    if isinstance(cause, MemoryError):
+        return True
+    return isinstance(cause, RuntimeError) and any(text in words_of(cause) for text in _OUT_OF_MEMORY)

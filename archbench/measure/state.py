@@ -63,6 +63,9 @@ def _set_switches(precision: Precision, threads: int, seed: int, benchmark_limit
     torch.backends.cudnn.deterministic = False
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    torch.use_deterministic_algorithms(False)
     torch.manual_seed(seed)
 
 

@@ -215,6 +215,10 @@ class Workload:
             ("autocast runs in another dtype", applied.autocast_dtype == (_name(autocast) if autocast else None)),
             ("weights are of another dtype", applied.weight_dtype in (_name(weights), "none")),
             ("TF32 is set otherwise", applied.cudnn_tf32 == (cell.precision == "tf32")),
+            (
+                "products are of another precision",
+                applied.matmul_precision == ("high" if cell.precision == "tf32" else "highest"),
+            ),
             ("the memory format is another", all(t.is_contiguous(memory_format=wanted) for t in images)),
         ):
             if not holds:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 
@@ -66,7 +68,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
         Reductions, norms, activations, pooling and interpolation hold none, by the convention above.
         """
-        return tuple(one for one in self.uncounted if _may_hold_products(one.operator))
+        return tuple(one for one in self.uncounted if may_hold_products(one.operator))
 
     @property
     def flops(self) -> int:
@@ -79,7 +81,7 @@ class Counts(Struct, frozen=True, kw_only=True):
         return 4 * self.activations
 
 
-def _may_hold_products(operator: str) -> bool:
+def may_hold_products(operator: str) -> bool:
     """Of torch's own operators, those that its counter or ours would have a formula for, if they were simple.
 
     Whatever a library or the user has added may do anything.
@@ -123,7 +125,9 @@ class MemoryModel(Struct, frozen=True, kw_only=True):
     """Predicted peak of live tensor bytes of one step, for any batch size.
 
     Weights, buffers, one batch of input and whatever the step allocates; in training also gradients, momentum and
-    labels. Not included: the driver's context, workspaces of CUDA libraries, the caching allocator's reserve.
+    labels, and on a CPU what convolutions copy. Not included: scratch of other kernels (a few percent where products
+    are small and many, as in attention at batch 1 or 2), the driver's context, workspaces of CUDA libraries, the
+    caching allocator's reserve.
     """
 
     lines: tuple[MemoryLine, ...]
@@ -133,20 +137,41 @@ class MemoryModel(Struct, frozen=True, kw_only=True):
     input_bytes_per_image: int
     """One image, and in training its label."""
 
+    def peak_lines(self, batches_held: int = 1) -> tuple[MemoryLine, ...]:
+        """`lines` while `batches_held` batches of input lie ready."""
+        more = self.input_bytes_per_image * (batches_held - 1)
+        return tuple(
+            MemoryLine(base_bytes=one.base_bytes, bytes_per_image=one.bytes_per_image + more) for one in self.lines
+        )
+
     def peak_bytes(self, batch_size: int, *, batches_held: int = 1) -> int:
         """Peak bytes of one step of `batch_size` images while `batches_held` batches of input lie ready."""
-        peak = max(line.base_bytes + line.bytes_per_image * batch_size for line in self.lines)
-        return peak + self.input_bytes_per_image * batch_size * (batches_held - 1)
+        return max(one.base_bytes + one.bytes_per_image * batch_size for one in self.peak_lines(batches_held))
 
-    def largest_batch(self, limit_bytes: int) -> int:
-        """The largest batch size whose peak stays within `limit_bytes`; 0 where not even one image does."""
-        room = [
-            (limit_bytes - line.base_bytes) // line.bytes_per_image
-            if line.bytes_per_image
-            else (limit_bytes if line.base_bytes <= limit_bytes else 0)  # no image of it is less than a byte
-            for line in self.lines
-        ]
-        return max(min(room), 0)
+
+def largest_batch(lines: Iterable[MemoryLine], limit_bytes: int) -> int:
+    """The largest batch size at which no line is above `limit_bytes`; 0 where not even one image fits."""
+    room = [
+        (limit_bytes - line.base_bytes) // line.bytes_per_image
+        if line.bytes_per_image
+        else (limit_bytes if line.base_bytes <= limit_bytes else 0)  # no image of it is less than a byte
+        for line in lines
+    ]
+    return max(min(room), 0)
+
+
+def written_lines(lines: Iterable[MemoryLine]) -> str:
+    """`102228128+1204224n 93847+2408448n`: as a row stores them, n being the batch size."""
+    return " ".join(f"{one.base_bytes}+{one.bytes_per_image}n" for one in lines)
+
+
+def read_lines(text: str) -> tuple[MemoryLine, ...]:
+    """What `written_lines` has written. Raises `ValueError` for anything else."""
+    parts = [one.removesuffix("n").partition("+") for one in text.split()]
+    lines = tuple(MemoryLine(base_bytes=int(base), bytes_per_image=int(slope)) for base, _, slope in parts)
+    if not lines or written_lines(lines) != text:
+        raise ValueError(f"{text!r} are no lines over the batch size")
+    return lines
 
 
 class Carried(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -101,9 +101,21 @@ def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of what `error` says, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (words_of(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_one_line(error: BaseException) -> str:
     """`ValueError: no such width`: kind and message, on one line whatever its breaks."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {' '.join(words_of(error).split())}"
+
+
+def words_of(error: BaseException) -> str:
+    """What `error` says; of one of a user's own that cannot even say it, that."""
+    try:
+        return str(error)[:_LONGEST]
+    except Exception:
+        return "an error whose text cannot be had"
+
+
+_LONGEST = 10_000
+"""Characters that anybody may ever read of an error."""

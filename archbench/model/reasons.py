@@ -13,6 +13,9 @@ from msgspec import Struct
 from archbench.model.record import Verdict
 
 Effect = Literal["invalid", "suspect", "label", "null"]
+LOWER_BOUND = "macs_lower_bound"
+"""The label of a row whose MACs, and all figures `FROM_MACS`, are lower bounds."""
+FROM_MACS = frozenset({"macs", "flops", "achieved_flops", "mfu", "measured_peak_share"})
 
 
 class Reason(Struct, frozen=True):
@@ -78,9 +81,14 @@ REASONS: dict[str, Reason] = {
     "monitor_gap": Reason(
         "suspect", "a monitor's counter went backwards or vanished while timing", "run `archbench doctor`"
     ),
+    "switched": Reason(
+        "suspect",
+        "the network changed switches of the whole process (threads, precision of products) while its steps were timed",
+        "set them when it is built, where they are set back, or not at all",
+    ),
     # labels: findings about the cell
     "host_bound": Reason("label", "the host, not the device, sets the pace (issue time > 1.1 x device time)"),
-    "macs_lower_bound": Reason(
+    LOWER_BOUND: Reason(
         "label",
         "operators with products were not counted, so `macs` and what follows from it are at least that much",
         "`archbench show NAME` names them",

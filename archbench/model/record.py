@@ -160,6 +160,10 @@ class Record(Struct, frozen=True, kw_only=True):
     predicted_peak_bytes: Annotated[
         Whole, C("peak_allocated_bytes predicted without running", "B", metric="memory")
     ] = None
+    predicted_peak_lines: Annotated[
+        Text,
+        C("predicted_peak_bytes at any batch size n: the largest of these lines, `base+slope n` each, in bytes"),
+    ] = None
 
     # Energy and clocks
     energy_j_per_img: Annotated[Real, C("energy per image", "J", metric="energy")] = None

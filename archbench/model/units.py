@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Struct
 
 NULL = "-"
+AT_LEAST = "≥ "
+"""Before a figure that is a lower bound."""
 HUNDREDFOLD = 100.0
 """A ratio from which its size means nothing any more."""
 _MOST_DIGITS = 5

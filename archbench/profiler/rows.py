@@ -37,6 +37,8 @@ class ModuleCounts(Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     paths: tuple[str, ...]
     """Of every module that ran, and of those that hold one."""
+    whole: bool
+    """No operator with products was left out; else `macs` is a lower bound."""
 
 
 def count_by_module(network: Network, *, allow_code: bool = False) -> ModuleCounts:
@@ -64,7 +66,9 @@ def _count(module: nn.Module, shape: tuple[int, ...]) -> ModuleCounts:
     own = Counter({owner.path: int(count) for owner, count in had.items() if count})
     ran = [owner.path.split(".") for owner in had]
     paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
-    return ModuleCounts(macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths))
+    return ModuleCounts(
+        macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths), whole=trace.is_whole
+    )
 
 
 class Ceilings(Struct, frozen=True, kw_only=True):

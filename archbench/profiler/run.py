@@ -25,8 +25,8 @@ from archbench.measure.state import apply_state, default_threads
 from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
-from archbench.model.counts import MemoryModel
-from archbench.model.errors import UnfitError, UnsupportedError, UsageError, did_you_mean, in_one_line
+from archbench.model.counts import MemoryModel, largest_batch
+from archbench.model.errors import UnfitError, UnsupportedError, UsageError, did_you_mean, in_one_line, words_of
 from archbench.model.messages import CellStarted, ChildEvent, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
 from archbench.model.profile import (
     GradientHealth,
@@ -38,7 +38,7 @@ from archbench.model.profile import (
     RooflinePoint,
 )
 from archbench.model.protocol import Protocol, protocol_for
-from archbench.model.reasons import verdict_of
+from archbench.model.reasons import LOWER_BOUND, verdict_of
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
@@ -79,7 +79,7 @@ def profile(request: ProfileRequest, send: Callable[[ChildEvent], None]) -> None
 
 def _failure(request: ProfileRequest, phase: str, error: Exception) -> ProfileFailed:
     cell = request.cell
-    said = " ".join(str(error).split()) or "no message"
+    said = " ".join(words_of(error).split()) or "no message"
     if status_of(error) == "oom":
         message = (
             f"{cell.network.label}: out of memory on {request.environment.device} in the phase {phase!r} at batch size "
@@ -158,6 +158,8 @@ class _Run:
         gradients = self._gradients(stages)
         rows = module_rows(workload, times, counted, traffic, ceilings, window.device_s)
         reasons = self._watch.report().reasons
+        if counted and not counted.whole:
+            reasons = (*reasons, LOWER_BOUND)
         return Profile(
             network=self._cell.network.label,
             cell=self._cell,
@@ -207,7 +209,7 @@ class _Run:
         need = model.peak_bytes(cell.batch_size, batches_held=RING)
         free = self._free_bytes()
         if need > free:
-            room = model.largest_batch(free)
+            room = largest_batch(model.lines, free)
             remedy = f"batch size {room} would fit" if room else "not even one image would fit"
             raise UnfitError(
                 f"{cell.network.label}: no room on {self._device}: a {cell.phase} step of {cell.batch_size} images "

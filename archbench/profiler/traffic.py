@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from archbench.analyze.formulas import has_formula, macs_of
 from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
 from archbench.profiler.boundaries import Boundaries, Owner
@@ -143,7 +144,9 @@ def _flops(func: OpOverload, args: Any, kwargs: Any, out: Any) -> int:
     if packet == _ATEN.convolution_backward:
         return _convolution_backward_flops(*args)
     formula = flop_registry.get(_SAME_FORMULA.get(packet, packet))
-    return int(formula(*args, **kwargs, out_val=out)) if formula is not None else 0
+    if formula is None:
+        return 2 * macs_of(str(packet), args, out) if has_formula(str(packet), args) else 0
+    return int(formula(*args, **kwargs, out_val=out))
 
 
 def _convolution_backward_flops(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> int:

@@ -114,10 +114,11 @@ def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
     gpus = run.environment.gpus
     memory = gpus[0].memory_bytes if gpus else run.environment.memory_bytes
     note = (
-        "Images in one step whose live tensors fit into a memory of that size, by the line through the peaks predicted "
-        f"for two batch sizes; `{NULL}` where only one was predicted, which gives no line. Where a batch was measured "
-        "that does not fit, the largest that did and the smallest that did not stand in brackets. Allocators round up, "
-        "and on a GPU CUDA's context and fragments take some more: leave a tenth. Compiled steps are not predicted."
+        "Images in one step whose live tensors fit into a memory of that size, by the network's predicted memory at "
+        f"any batch size; `≤` by the peaks of two batch sizes, `{NULL}` of one, in a run of an older version. Where a "
+        "batch was measured that does not fit, the largest that did and the smallest that did not stand in brackets. "
+        "Allocators round up, kernels take scratch, and on a GPU CUDA's context and fragments take some more: leave a "
+        "tenth. Compiled steps are not predicted. `archbench fits NAME --memory 8GiB --verify` tries the edge."
     )
     columns: dict[str, Callable[[Curve], str]] = {
         **of(_first, NETWORK, SETTING),
@@ -144,7 +145,7 @@ def _tells(curve: Curve) -> bool:
 
 def _fit(budget: int, memory_bytes: int | None, curve: Curve) -> str:
     (fit,) = fits(curve, (budget,), memory_bytes)
-    text = NULL if fit.predicted is None else f"{fit.predicted:,}"
+    text = NULL if fit.predicted is None else f"{'≤ ' if fit.at_most else ''}{fit.predicted:,}"
     return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from archbench.catalog.card import Card, Summary
 from archbench.known import Shown
 from archbench.model.counts import SecondOpinion
-from archbench.model.units import GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
+from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
 from archbench.rendering.content import Block, Bullets, Paragraph, Report, Section, Table, sections, table
+
+if TYPE_CHECKING:
+    from archbench.fitting import Fits
 
 
 def catalogue_report(networks: Sequence[Summary]) -> Report:
@@ -19,7 +23,7 @@ def catalogue_report(networks: Sequence[Summary]) -> Report:
             one.family or NULL,
             str(one.year or NULL),
             figure(one.params, MILLION),
-            figure(one.macs, GIGA),
+            _gmacs(one),
             fixed(one.top1, RATIO, 2),
             one.dataset or NULL,
             _shape(one.input_shape),
@@ -59,9 +63,12 @@ def _size_table(card: Card) -> Table:
     """Counted beside published, each column with its origin."""
     headings = ("", ">counted", *(f">{size.origin}" for size in card.published))
     params = ("params M", figure(card.params, MILLION), *(figure(size.params, MILLION) for size in card.published))
-    bound = "≥ " if card.unknown_products else ""
-    macs = ("GMACs", bound + figure(card.macs, GIGA), *(figure(size.macs, GIGA) for size in card.published))
+    macs = ("GMACs", _gmacs(card), *(figure(size.macs, GIGA) for size in card.published))
     return table(headings, (params, macs))
+
+
+def _gmacs(one: Summary) -> str:
+    return (AT_LEAST if one.macs_lower_bound else "") + figure(one.macs, GIGA)
 
 
 def _sizes(card: Shown) -> Iterator[str]:
@@ -69,7 +76,8 @@ def _sizes(card: Shown) -> Iterator[str]:
     yield f"{card.params:,} trainable parameters, {card.buffers:,} elements in buffers"
     if card.idle_params:
         yield f"of these, {card.idle_params:,} parameters are not used in inference (auxiliary heads)"
-    yield f"{card.macs:,} MACs = {card.flops:,} FLOPs; depth {card.depth} weight layers"
+    bound = AT_LEAST if card.macs_lower_bound else ""
+    yield f"{bound}{card.macs:,} MACs = {bound}{card.flops:,} FLOPs; depth {card.depth} weight layers"
     if card.unknown_products:
         calls = ", ".join(f"{one.operator} x{one.calls}" for one in card.unknown_products)
         yield f"at least: products in these operators have no formula and are not counted: {calls}"
@@ -93,13 +101,38 @@ def _second_opinion(counted: SecondOpinion) -> Iterator[str]:
         yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in counted.uncounted)}"
 
 
+_NOT_CONTAINED = (
+    "live tensors alone: kernels' scratch (a few percent), an allocator's rounding and CUDA's context come on top"
+)
+
+
 def _memory(shown: Shown) -> Section:
     inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
     said = f"inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
     return Section(
         title=f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
-        blocks=(Bullets(tuple(filter(None, (said, shown.unpredicted)))),),
+        blocks=(Bullets(tuple(filter(None, (said, shown.unpredicted, _NOT_CONTAINED)))),),
     )
+
+
+def fits_report(fits: Fits) -> Report:
+    """How many images fit, and what real steps said."""
+    cell = fits.cell
+    said = [f"{fits.largest_batch:,} images" if fits.largest_batch else "not even one image"]
+    if fits.peak_bytes is not None:
+        said.append(f"peak {_mib(fits.peak_bytes)}")
+    lines = [
+        f"predicted: {', '.join(said)}; one more takes {_mib(fits.next_peak_bytes)}",
+        f"{_NOT_CONTAINED}; leave a tenth",
+    ]
+    edge = fits.edge
+    if edge is not None:
+        beyond = f"{edge.failed:,} ran out of it" if edge.failed else "none that was tried ran out of it"
+        ran = f"{edge.ran:,} images ran (peak {_mib(edge.peak_bytes)})" if edge.ran else "none ran"
+        lines.insert(1, f"tried in {edge.tries} processes of so much memory: {ran}, {beyond}")
+    where = f"{cell.phase}, {cell.toggles.label}, {cell.device}"
+    title = f"{fits.network} in {_mib(fits.memory_bytes)} ({where})"
+    return Report(title=title, lead=(Bullets(tuple(lines)),), sections=())
 
 
 def _accuracies(card: Card) -> Section:

@@ -13,7 +13,6 @@ from archbench.choose.cell_summary import CellSummary
 from archbench.model.axes import Toggles
 from archbench.model.profile import StageProfile
 from archbench.model.units import (
-    GIGA,
     IMAGES,
     MIB,
     MILLION,
@@ -78,7 +77,7 @@ def networks(run: RunData) -> Section:
         "Family": lambda one: shortened(one.family or NULL),
         ">Image px": lambda one: NULL if one.input_size is None else str(one.input_size),
         ">Params M": lambda one: fixed(one.params, MILLION, 2),
-        ">GMACs": lambda one: fixed(one.macs, GIGA, 2),
+        ">GMACs": lambda one: one.gmacs,
         ">Activations M": lambda one: fixed(one.activations, MILLION, 1),
         ">Weights MiB": lambda one: fixed(one.weight_bytes, MIB, 1),
         ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),

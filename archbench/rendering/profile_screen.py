@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from archbench.choose.profile_difference import difference
 from archbench.model.profile import ModuleProfile, Profile, Roofline, RooflinePoint
-from archbench.model.units import GIGA, MIB, MILLION, MS, figure, percent, plain, shortened
+from archbench.model.reasons import LOWER_BOUND
+from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, MS, figure, percent, plain, shortened
 from archbench.rendering.content import Block, Bullets, Code, Paragraph, Report, Section, sections
 from archbench.rendering.profile_report import (
     Line,
@@ -68,12 +69,13 @@ def difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Re
 
 def _header(profile: Profile) -> tuple[Block, ...]:
     peak = profile.memory.measured_peak_bytes if profile.memory else None
+    bound = AT_LEAST if LOWER_BOUND in profile.reasons else ""
     return (
         Paragraph(f"on {machine_words(profile)}"),
         Paragraph(verdict_words(profile)),
         Paragraph(
             f"{step_words(profile)}, "
-            f"{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
+            f"{bound}{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
             f"peak {figure(peak, MIB)} MiB"
         ),
         Paragraph(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
-from archbench.model.units import GIGA, MIB, MILLION, NULL, RATIO, counted, fixed, whole
+from archbench.model.units import MIB, MILLION, NULL, RATIO, counted, fixed, whole
 from archbench.query.expression import Compare
 from archbench.rendering.content import Paragraph, Report, listed, tabled
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, latency, rate, shared_by
@@ -23,7 +23,7 @@ _FIGURES: CellColumns = {
     "Verdict": lambda one: one.verdict_label,
     ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
     ">Params M": lambda one: fixed(one.params, MILLION, 2),
-    ">GMACs": lambda one: fixed(one.macs, GIGA, 2),
+    ">GMACs": lambda one: one.gmacs,
     ">Peak MiB": lambda one: whole(one.peak_bytes, MIB),
 }
 """What matters most first: a narrow screen has no room for the last."""

@@ -6,6 +6,7 @@ from archbench.choose.exclusion import GoalMargin, LeftOut, Miss
 from archbench.choose.margins import Estimate, Margin
 from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import (
+    AT_LEAST,
     GIGA,
     IMAGES,
     MIB,
@@ -61,7 +62,11 @@ def heading(column: str) -> str:
 
 
 def number(of: Estimate) -> str:
-    """A figure with its interval, without its unit: `39 ±3`."""
+    """A figure with its interval, without its unit: `39 ±3`; `≥ 4.09` of one that is a lower bound."""
+    return (AT_LEAST if of.at_least and of.value is not None else "") + _figure(of)
+
+
+def _figure(of: Estimate) -> str:
     if of.column in _DECIMALS:
         return fixed(of.value, _unit(of.column), _DECIMALS[of.column])
     if judged_columns()[of.column].kind == "whole" and judged_columns()[of.column].unit != "B":

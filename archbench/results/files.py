@@ -72,9 +72,14 @@ def sealed_json(about: object) -> bytes:
 
 
 def sealed_parquet(content: bytes) -> bytes:
-    """A parquet file with its checksum. Such a file ends in a footer, the footer's length in four bytes, and `PAR1`."""
-    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    """A parquet file with its checksum."""
+    footer = footer_start(content)
     return _sealed(content[:footer] + _OPEN_SEAL + content[footer:])
+
+
+def footer_start(content: bytes) -> int:
+    """Where the footer begins of a parquet file, which ends in the footer's length in four bytes and `PAR1`."""
+    return len(content) - 8 - int.from_bytes(content[-8:-4], "little")
 
 
 def is_whole(content: bytes) -> bool:

@@ -1,7 +1,8 @@
 """A table that grows row by row on disk: a folder of small parquet files, now and then folded into one large file.
 
-A file is written whole or not at all; a damaged one is named in a warning and left out. Rows in the folder win over
-rows in the large file, so a death in the middle of folding loses and doubles nothing. Reading writes nothing.
+A file is written whole or not at all; a damaged one is named in a warning and left out, of the large one the group of
+rows that is damaged. Rows in the folder win over rows in the large file, so a death in the middle of folding loses and
+doubles nothing. Reading writes nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import pyarrow.parquet as pq
 from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample
 from archbench.results.files import is_whole, sealed_parquet, write_bytes
+from archbench.results.salvage import salvaged, with_groups
 from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
 
 log = logging.getLogger(__name__)
 
-ROW_GROUP = 1 << 17
+ROW_GROUP, ROW_GROUPS = 64, 16
+"""Rows of a group at least, and groups at most: what one damaged byte costs, against what groups cost in size."""
 LONG_FILE = 1 << 20
 """Bytes."""
 
@@ -49,7 +52,7 @@ class Journal:
         Raises `UnfitError` where the disk is full.
         """
         # Plain pages: with compression and statistics a row of 80 columns takes three times as long to write and read.
-        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
         self._write(self.folder / name, to_table(rows, self.schema), **options)
 
     def names(self) -> list[str]:
@@ -78,10 +81,10 @@ class Journal:
         if not fresh:
             return
         folded = self._folded(self.schema.names)
-        if folded is None and self.merged.exists():
+        if self.merged.exists() and (folded is None or not is_whole(self.merged.read_bytes())):
             _put_aside(self.merged)
         rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
-        self._write(self.merged, rows, compression="zstd")
+        self._write(self.merged, rows, grouped=True, compression="zstd")
         for name, table in fresh.items():
             if table is None:
                 _put_aside(self.folder / name)
@@ -90,13 +93,14 @@ class Journal:
 
     def fill(self, rows: pa.Table) -> None:
         """Store all rows at once, in the place of a large file. Raises `UnfitError` where the disk is full."""
-        self._write(self.merged, self._sorted(rows), compression="zstd")
+        self._write(self.merged, self._sorted(rows), grouped=True, compression="zstd")
 
-    def _write(self, path: Path, rows: pa.Table, **options: Any) -> None:
-        content = io.BytesIO()
-        with pq.ParquetWriter(content, self.schema, **options) as writer:
-            writer.write_table(rows, row_group_size=ROW_GROUP)
-        write_bytes(path, sealed_parquet(content.getvalue()))
+    def _write(self, path: Path, rows: pa.Table, *, grouped: bool = False, **options: Any) -> None:
+        buffer = io.BytesIO()
+        with pq.ParquetWriter(buffer, self.schema, **options) as writer:
+            writer.write_table(rows, row_group_size=max(ROW_GROUP, -(-rows.num_rows // ROW_GROUPS)))
+        content = buffer.getvalue()
+        write_bytes(path, sealed_parquet(with_groups(content) if grouped else content))
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.order])
@@ -186,8 +190,12 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
         if error.errno in (errno.ELOOP, errno.EISDIR):  # somebody put a link or a folder in its place
             return None
         raise
+    groups = None
     if not is_whole(content):
-        return None
+        if (saved := salvaged(content)) is None:
+            return None
+        content, groups = saved
+        log.warning("%s is damaged; %s", path, _lost(content, groups))
     long = len(content) > LONG_FILE
     texts = [field.name for field in kept if long and pa.types.is_string(field.type)]
     try:
@@ -196,7 +204,9 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
             check_version(path, found)
             names = set(found.names)  # computed anew at every access
             present = [name for name in wanted if name in names]
-            table = file.read(columns=present, use_threads=long)
+            table = file.read_row_groups(
+                list(range(file.num_row_groups)) if groups is None else groups, columns=present, use_threads=long
+            )
             table.validate(full=True)
     except (pa.ArrowException, UnicodeDecodeError, OSError, MemoryError):  # the parser's; the disk's come before
         return None
@@ -207,6 +217,14 @@ def _read(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> pa.Table | No
         table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     table = table.select(list(wanted))
     return table.replace_schema_metadata(kept.metadata) if table.schema.equals(kept) else table.cast(kept)
+
+
+def _lost(content: bytes, whole: Collection[int]) -> str:
+    about = pq.read_metadata(pa.BufferReader(content))
+    kept = sum(about.row_group(number).num_rows for number in whole)
+    if kept == about.num_rows:
+        return "all its rows are whole"
+    return f"of its {about.num_rows:,} rows {about.num_rows - kept:,} are left out, and count as not measured"
 
 
 def _columns_of(schema: pa.Schema, wanted: Sequence[str]) -> pa.Schema:

@@ -171,8 +171,20 @@ class RunStore:
 
     @cached_property
     def suite(self) -> Suite:
-        """The suite as run. Raises `UsageError` where it is missing or from another version."""
-        return self._decode(_SUITE, Suite)
+        """The suite as run; its text is read where the exact one is damaged, and that is told in a warning.
+
+        Raises `UsageError` where both are missing, damaged or from another version.
+        """
+        try:
+            return self._decode(_SUITE, Suite)
+        except UsageError as error:
+            from archbench.suite import load_suite
+
+            with suppress(UsageError):
+                suite = load_suite(self.path / _SUITE_TEXT, allow_code=True)
+                log.warning("%s; until then %s is read in its place", error, self.path / _SUITE_TEXT)
+                return suite
+            raise
 
     @cached_property
     def environment(self) -> Environment:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from archbench.model import axes
+from archbench.model.counts import read_lines
 from archbench.model.errors import escaped
 from archbench.model.record import STATUSES, VERDICTS, columns
 from archbench.results.schema import REQUIRED
@@ -131,4 +132,15 @@ def _is_flags(text: str) -> bool:
         return False
 
 
-_TEXTS: dict[str, Callable[[str], bool]] = {"started_at": _is_date, "applied": _is_flags}
+def _are_lines(text: str) -> bool:
+    try:
+        return bool(read_lines(text))
+    except ValueError:
+        return False
+
+
+_TEXTS: dict[str, Callable[[str], bool]] = {
+    "started_at": _is_date,
+    "applied": _is_flags,
+    "predicted_peak_lines": _are_lines,
+}

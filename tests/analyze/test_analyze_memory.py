@@ -16,7 +16,7 @@ from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import MemoryFormat, Phase, Precision
 from archbench.model.cell import Cell, Network
-from archbench.model.counts import MemoryLine, MemoryModel
+from archbench.model.counts import MemoryLine, MemoryModel, largest_batch
 from archbench.model.errors import UnfitError
 
 lines = st.builds(
@@ -38,7 +38,7 @@ def test_the_envelope_loses_no_peak(found: list[MemoryLine], batch_size: int) ->
 @example([MemoryLine(base_bytes=0, bytes_per_image=1), MemoryLine(base_bytes=2, bytes_per_image=0)], 2)
 def test_the_largest_batch_fits_and_the_next_does_not(found: list[MemoryLine], limit: int) -> None:
     model = model_of(found)
-    largest = model.largest_batch(limit)
+    largest = largest_batch(model.lines, limit)
     assert largest == 0 or model.peak_bytes(largest) <= limit
     growing = any(line.bytes_per_image for line in model.lines)
     assert model.peak_bytes(largest + 1) > limit or not growing

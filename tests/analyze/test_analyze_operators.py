@@ -9,8 +9,9 @@ from typing import Any
 import operator_networks
 import pytest
 import torch
+from formula_networks import FORMULAS, Net
 
-from archbench.analyze.counts import count
+from archbench.analyze.counts import count, count_module
 from archbench.known import Shown, show
 from archbench.model.cell import Network
 from archbench.rendering.catalogue import card_report
@@ -50,12 +51,20 @@ def test_a_network_that_keeps_tensors_meets_none_without_data() -> None:
     assert not any(table.is_meta or type(table) is not torch.Tensor for table in operator_networks.TABLES.values())
 
 
-def test_a_network_that_loops_over_its_batch_is_shown_without_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archbench.analyze.fresh.PREDICTING_S", 0.5)
-    card = shown(operator_networks.OneByOne)
+@pytest.mark.parametrize("network", ["OneByOne", "Crosswise"])
+def test_a_network_whose_memory_is_no_line_over_the_batch_is_shown_without_it(network: str) -> None:
+    card = shown(getattr(operator_networks, network))
     assert card.macs == operator_networks.STEM
     assert card.predicted_inference_peak_bytes is None
-    assert card.unpredicted == "memory of inference is not predicted: not done within 0.5 s"
+    assert "so no line over the batch is" in (card.unpredicted or "")
+
+
+def test_a_probe_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archbench.analyze.fresh.PREDICTING_S", 2.0)
+    card = shown(operator_networks.ThousandByThousand)
+    assert card.macs == operator_networks.STEM
+    assert card.predicted_inference_peak_bytes is None
+    assert card.unpredicted == "memory of inference is not predicted: not done within 2 s"
 
 
 def test_no_network_of_the_catalogue_is_a_lower_bound() -> None:
@@ -68,3 +77,11 @@ def test_memory_of_training_is_known_where_a_backward_pass_has_run_before() -> N
     """As in a notebook: after it, autograd refuses to work in processes that are forked."""
     torch.ones(1, requires_grad=True).sum().backward()
     assert shown(operator_networks.Vector).predicted_training_peak_bytes is not None
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_macs_are_those_of_the_definition(name: str) -> None:
+    work, weights, layer, macs = FORMULAS[name]
+    counts = count_module(Net(work, weights, layer() if layer else None), (3, 16, 16))
+    assert counts.macs == macs
+    assert not counts.unknown_products

@@ -77,6 +77,21 @@ def test_the_largest_batch_follows_the_line_through_the_predictions() -> None:
     assert [fit.predicted for fit in fits(curve, (GIB // 2, 4 * GIB, 8 * GIB))] == [0, 12, 28]
 
 
+def test_stored_lines_hold_beyond_the_batches_that_were_measured() -> None:
+    lines = f"{2 * GIB}+0n {GIB}+{GIB // 4}n"  # the steeper piece takes over at four images
+    points = [cell(batch, predicted_peak_bytes=2 * GIB, predicted_peak_lines=lines) for batch in (1, 2)]
+    (curve,) = curves(points)
+    assert [(fit.predicted, fit.at_most) for fit in fits(curve, (GIB, 4 * GIB))] == [(0, False), (12, False)]
+
+
+def test_beyond_the_stored_peaks_of_an_older_run_a_batch_is_a_bound() -> None:
+    (curve,) = curves([cell(batch, predicted_peak_bytes=max(2, batch) * GIB) for batch in (1, 4)])
+    inside, beyond = fits(curve, (3 * GIB, 8 * GIB))
+    assert (inside.predicted, inside.at_most) == (2, False)
+    assert beyond.predicted >= 8
+    assert beyond.at_most
+
+
 def test_a_peak_that_bends_is_followed_line_by_line() -> None:
     # Weights and gradients up to batch 8, activations beyond.
     points = [cell(batch, predicted_peak_bytes=max(2, batch) * GIB) for batch in (1, 8, 32)]

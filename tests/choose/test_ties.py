@@ -16,8 +16,8 @@ from archbench.suite.plan import parse_cell
 
 
 def latency(value: float, spread: float = 0.0) -> Estimate:
-    ends = {"low": value * math.exp(-spread), "high": value * math.exp(spread)} if spread else {}
-    return Estimate(column="latency_median_s", value=value, **ends)
+    ends = (value * math.exp(-spread), value * math.exp(spread)) if spread else (None, None)
+    return Estimate("latency_median_s", value, *ends)
 
 
 def test_the_intervals_decide() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LIGHT = ("list", "show", "plan", "schema", "--help", "--install-completion")
+LIGHT = ("list", "show", "fits", "plan", "schema", "--help", "--install-completion")
 
 
 def commands():

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
+from worker_fakes import is_running
 
 from archbench.analyze.fresh import FreshProcessError, FreshProcesses, TooLongError
 from archbench.model.errors import UsageError
@@ -65,6 +68,59 @@ def test_a_fresh_process_that_takes_too_long_is_ended(fresh):
         fresh.call_within(0.3, time.sleep, 600)
     assert time.monotonic() - before < 30
     assert fresh.call_within(60.0, os.getppid) not in (0, 1)
+
+
+def leave_another() -> int:
+    """One that keeps the pipe open that its parent answered by."""
+    if (child := os.fork()) == 0:
+        time.sleep(600)
+        os._exit(0)
+    return child
+
+
+def test_what_a_fresh_process_forks_ends_with_it(fresh):
+    before = time.monotonic()
+    child = fresh.call(leave_another)
+    assert time.monotonic() - before < 30
+    end = time.monotonic() + 10
+    while is_running(child) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_running(child)
+
+
+def fail_for_memory() -> None:
+    raise MemoryError
+
+
+def test_out_of_memory_is_told_apart(fresh):
+    with pytest.raises(MemoryError):
+        fresh.call(fail_for_memory)
+
+
+def test_one_that_is_not_answered_dies_with_the_one_set_aside(tmp_path):
+    gone = FreshProcesses()
+    aside = gone.call(os.getppid)
+    told = tmp_path / "pid"
+
+    def wait() -> None:
+        with pytest.raises(FreshProcessError, match=r"ended with|has died"):
+            gone.call(sleep_long, told)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    end = time.monotonic() + 30
+    while not (told.exists() and told.read_text()) and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(aside, signal.SIGKILL)
+    waiting.join(30)
+    while is_running(int(told.read_text())) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_running(int(told.read_text()))
+
+
+def sleep_long(told: Path) -> None:
+    told.write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def refuse() -> None:

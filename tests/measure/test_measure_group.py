@@ -385,3 +385,18 @@ def test_a_label_may_be_called_as_a_column_is():
     draft.set(host_bound=True, latency_median_s=0.01)
     draft.flag("host_bound")
     assert draft.finish().reasons == ("params:not_requested", "host_bound")
+
+
+@pytest.mark.parametrize("metrics", [("latency",), ("static", "latency")])
+@pytest.mark.parametrize("phase", ["inference", "training"])
+def test_switches_of_the_whole_process_are_the_cells_and_not_the_networks(metrics, phase):
+    (row,) = rows(measure("switches_when_built", metrics=metrics, phase=phase))
+    assert (row.status, "switched" in row.reasons) == ("ok", False), row.error_message
+    assert json.loads(row.applied)["matmul_precision"] == "highest"
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_network_that_switches_in_its_step_is_suspect():
+    (row,) = rows(measure("switches_in_its_step", metrics=("latency",)))
+    assert (row.status, row.verdict) == ("ok", "suspect"), row.error_message
+    assert "switched" in row.reasons

@@ -12,6 +12,32 @@ def convolution() -> nn.Sequential:
     )
 
 
+class _Switches(nn.Module):
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.inner, self.at = convolution(), at
+        if at == "build":
+            self.switch()
+
+    def switch(self) -> None:
+        torch.set_float32_matmul_precision("medium")
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if self.at == "step" and not image.is_meta:
+            self.switch()
+        return self.inner(image)
+
+
+def switches_when_built() -> nn.Module:
+    return _Switches("build")
+
+
+def switches_in_its_step() -> nn.Module:
+    return _Switches("step")
+
+
 def starts_at_zero() -> nn.Module:
     *body, last = convolution()
     assert isinstance(last, nn.Linear)

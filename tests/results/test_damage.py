@@ -119,6 +119,54 @@ def test_files_without_a_checksum_are_read_as_they_are(tmp_path: Path) -> None:
         assert read(run) is not None
 
 
+def test_one_changed_byte_of_a_large_file_costs_its_group_at_most(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of another network, 200 of them, so that there are several groups."""
+    run = make_run(tmp_path, [make_record(round=number) for number in range(200)])
+    results, rng = run / "results.parquet", random.Random(3)
+    before = results.read_bytes()
+    whole = set(RunStore.open(run).records())
+    kept = []
+    for _ in range(60):
+        flip(results, rng)
+        rows = RunStore.open(run).records()
+        assert set(rows) <= whole
+        kept.append(len(rows))
+        results.write_bytes(before)
+    assert set(kept) <= {200, 200 - 64, 200 - (200 - 3 * 64)}
+    assert {200, 136} <= set(kept)
+    assert "of its 200 rows 64 are left out, and count as not measured" in caplog.text
+    assert "all its rows are whole" in caplog.text
+
+
+def test_what_is_lost_is_measured_again_and_the_damaged_file_is_kept(tmp_path: Path) -> None:
+    rows = [make_record(round=number) for number in range(100)]
+    run = make_run(tmp_path, rows)
+    results = run / "results.parquet"
+    content = bytearray(results.read_bytes())
+    content[40] ^= 1  # in the first group
+    results.write_bytes(content)
+    store = RunStore.open(run)
+    assert {key[1] for key in store.finished()} == set(range(64, 100))
+    for row in rows[:64]:
+        store.append(row)
+    store.merge()
+    assert store.records() == rows
+    assert (run / "results.parquet.damaged").read_bytes() == content
+
+
+def test_the_suite_is_read_from_its_text_where_the_exact_one_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make_run(tmp_path, [make_record()])
+    (run / "suite.yaml").write_text("suite: example\narchitectures: [resnet50, resnet18]\n")
+    (run / "suite.json").write_bytes((run / "suite.json").read_bytes().replace(b"resnet", b"restnt"))
+    assert "resnet50" in str(archbench.report(run))
+    assert "suite.json is damaged" in caplog.text
+    assert "suite.yaml is read in its place" in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("merge", [True, False])
 def test_three_hundred_flips_end_in_no_traceback(tmp_path: Path, merge: bool) -> None:

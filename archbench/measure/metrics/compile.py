@@ -17,6 +17,7 @@ from archbench.device.kind import kind_of
 from archbench.measure import compiler, runtimes
 from archbench.measure.metrics.metric import Metric
 from archbench.model.cell import Cell, Group
+from archbench.model.errors import words_of
 from archbench.model.messages import Task
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _fill(run: CellRun) -> None:
             again = run.group.fresh.call(compile_again, run.task, run.cell, compiler.cache_folder())
         except FreshProcessError as error:
             run.row.null("phase_failed", *COMPILE.columns)
-            print(f"{run.cell.cell_id}: {run.row.phase}: {error}", file=sys.stderr)
+            print(f"{run.cell.cell_id}: {run.row.phase}: {words_of(error)}", file=sys.stderr)
             return
     run.row.set(compile_warm_s=again.ready_s, cuda_graph_launches=again.launches)
     if again.launches is None:

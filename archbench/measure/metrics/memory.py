@@ -15,6 +15,7 @@ from archbench.analyze.memory import measured_peak
 from archbench.device.health import Probe
 from archbench.device.kind import kind_of
 from archbench.measure.metrics.metric import Metric
+from archbench.model.counts import written_lines
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -54,7 +55,10 @@ def predict(run: CellRun) -> None:
         run.row.null("not_predicted", "predicted_peak_bytes")
     else:
         held = run.task.protocol.input_ring
-        run.row.set(predicted_peak_bytes=model.peak_bytes(run.cell.batch_size, batches_held=held))
+        run.row.set(
+            predicted_peak_bytes=model.peak_bytes(run.cell.batch_size, batches_held=held),
+            predicted_peak_lines=written_lines(model.peak_lines(held)),
+        )
 
 
 class MemoryReading(Struct, frozen=True, kw_only=True):

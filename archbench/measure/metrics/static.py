@@ -14,6 +14,7 @@ from archbench.measure.metrics.memory import predict
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import step_contexts
 from archbench.model.cell import Cell
+from archbench.model.reasons import LOWER_BOUND
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -29,7 +30,7 @@ def _count(run: CellRun) -> None:
         weight_bytes=counts.weight_bytes,
     )
     if counts.unknown_products:
-        run.row.flag("macs_lower_bound")
+        run.row.flag(LOWER_BOUND)
 
 
 STATIC = Metric(name="static", prepare=_count)
