@@ -86,8 +86,11 @@ def orphans(mark: str, patience_s: float = 15.0) -> list[str]:
 
 
 def rows_of(path: Path) -> dict[tuple[str, int, int], str]:
-    """What became of each cell, round and visit that is stored."""
+    """What became of each cell, round and visit that is stored: `ok` and when, `invalid` of what may be done again."""
     if not RunStore.is_run(path):
         return {}
-    rows = RunStore.open(path).records()
-    return {(row.cell_id, row.round, row.visit): f"{row.status} {row.started_at}" for row in rows}
+    rows = RunStore.open(path).judged_records()
+    return {
+        (row.cell_id, row.round, row.visit): "invalid" if row.verdict == "invalid" else f"{row.status} {row.started_at}"
+        for row in rows
+    }
