@@ -85,6 +85,12 @@ def orphans(mark: str, patience_s: float = 15.0) -> list[str]:
     return told
 
 
+def begun(path: Path) -> dict[tuple[str, int, int], str | None]:
+    """When each cell, round and visit that is stored was measured."""
+    rows = RunStore.open(path).records() if RunStore.is_run(path) else []
+    return {(row.cell_id, row.round, row.visit): row.started_at for row in rows}
+
+
 def rows_of(path: Path) -> dict[tuple[str, int, int], str]:
     """What became of each cell, round and visit that is stored: `ok` and when, `invalid` of what may be done again."""
     if not RunStore.is_run(path):

@@ -96,7 +96,8 @@ def test_runs_killed_at_random_lose_nothing(tmp_path: Path) -> None:
             killed += name != "nobody"
             now = rows_of(out)
             # A cell whose process was killed may be measured again; what was measured stays.
-            lost = {key for key, told in before.items() if told.startswith("ok") and now.get(key) != told}
+            # Beside rows that came later one may turn out invalid, and is measured again then.
+            lost = {k for k, told in before.items() if told.startswith("ok ") and now.get(k) not in (told, "invalid")}
             assert not lost, (name, lost)
             before = now
             if name == "nobody" and code == 0:
