@@ -64,7 +64,7 @@ def test_a_results_file_that_is_cut_off(tmp_path: Path, capsys: pytest.CaptureFi
     whole = results.read_bytes()
     results.write_bytes(whole[:-100])
     assert report(run) == 0, "its footer stands in it a second time"
-    results.write_bytes(whole[: len(whole) // 2])
+    results.write_bytes(whole[:400])
     assert "holds no finished cell yet" in refused(run, capsys)
 
 
