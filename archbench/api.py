@@ -164,9 +164,11 @@ def run(
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
     runtime: OneOrMore[str] | None = None,
+    quantize: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
     metrics: OneOrMore[str] | None = None,
+    images: PathOrText | None = None,
     device: str = "auto",
     out: PathOrText | None = None,
     rounds: int | None = None,
@@ -189,10 +191,11 @@ def run(
     named by its class or function and a hash of its content (`TinyNet#3f2a91bc`).
 
     - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`).
-    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `runtime`, `input_size` (pixels),
-      `threads` (of one operator, on the CPU): one value or a list each, crossed with each other, for networks that are
-      named or passed; a suite has its own.
+    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `runtime`, `quantize`, `input_size`
+      (pixels), `threads` (of one operator, on the CPU): one value or a list each, crossed with each other, for
+      networks that are named or passed; a suite has its own.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
+    - `images`: a folder with a folder of images for each class, on which top-1 is measured of networks with weights.
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
     - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
@@ -214,11 +217,12 @@ def run(
     from archbench.query.quantity import seconds_of
 
     budget_s = None if budget is None else seconds_of(budget, "--budget")
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
     job = prepare(
         what,
         axes,
         metrics=metrics,
+        images=None if images is None else os.fspath(images),
         device=device,
         only=several(only),
         rounds=rounds,
@@ -250,6 +254,7 @@ def plan(
     compile_mode: OneOrMore[str] | None = None,
     memory_format: OneOrMore[str] | None = None,
     runtime: OneOrMore[str] | None = None,
+    quantize: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
     device: str = "auto",
@@ -267,7 +272,7 @@ def plan(
     from archbench.session import planned
     from archbench.suite.shards import parse_shard
 
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, input_size, threads)
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
     suite, *_ = read_what(what, axes, allow_code=allow_code)
     part = None if shard is None else parse_shard(shard)
     return planned(suite, device, only=several(only), rounds=rounds, shard=part)[0]
@@ -383,7 +388,8 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
 
 def named_axes(*values: object) -> dict[str, object]:
     """The axes by name, of their values in the order in which functions have them."""
-    names = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "runtime", "input_size", "threads")
+    toggles = ("precision", "compile_mode", "memory_format", "runtime", "quantize")
+    names = ("batch_size", "phase", *toggles, "input_size", "threads")
     return dict(zip(names, values, strict=True))
 
 

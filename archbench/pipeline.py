@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from archbench.labelled import labelled_images, require_readable
 from archbench.model.axes import STATIC
 from archbench.model.cell import Group, Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
@@ -61,6 +62,7 @@ def prepare(
     axes: Mapping[str, object],
     *,
     metrics: object = None,
+    images: str | None = None,
     device: str = "auto",
     only: Sequence[str] = (),
     rounds: int | None = None,
@@ -80,6 +82,7 @@ def prepare(
 
         part = parse_shard(shard)
     suite, text, networks = read_what(what, axes, metrics=metrics, allow_code=allow_code)
+    suite, text = _with_images(suite, text, images)
     environment = describe(device)
     if static:
         suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
@@ -94,6 +97,17 @@ def prepare(
         allow_code=allow_code,
         timed=not static,
     )
+
+
+def _with_images(suite: Suite, text: str, images: str | None) -> tuple[Suite, str]:
+    """The suite with the labelled images of the command line, if any; whatever is wrong with them is found here."""
+    if images is not None:
+        metrics = tuple(dict.fromkeys((*suite.metrics, "accuracy")))
+        suite = msgspec.structs.replace(suite, images=str(Path(images).absolute()), metrics=metrics)
+        text = msgspec.json.encode(suite).decode()
+    if suite.images is not None:
+        require_readable(labelled_images(suite.images))
+    return suite, text
 
 
 def carry_out(

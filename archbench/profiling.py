@@ -61,7 +61,7 @@ def profile(
     network is to have, or it is refused before anything is measured. `html`, `trace` (for Perfetto), `snapshot`
     (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
     """
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, None, input_size, threads)
+    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, None, None, input_size, threads)
     environment = describe(device)
     cell, networks = _cell(name, axes, environment, allow_code)
     cells = [cell]
@@ -103,7 +103,12 @@ def _cell(
         raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
     if len(plan.cells) != 1:
         raise UsageError(f"a profile is of one cell, and these options name {len(plan.cells)}; give one value each")
-    return plan.cells[0], networks
+    (cell,) = plan.cells
+    if cell.is_converted:
+        raise UsageError(
+            "a profile looks into PyTorch's own modules, of which nothing is left; drop runtime and quantize"
+        )
+    return cell, networks
 
 
 def _other(network: object, axes: Mapping[str, object], against: str) -> tuple[object, dict[str, object]]:

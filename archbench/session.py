@@ -170,6 +170,7 @@ def task_for(
         percentiles=() if later else suite.percentiles,
         seed=suite.seed,
         allow_code=allow_code,
+        images=suite.images,
         carried=carried or Carried(),
         calibrate=calibrate,
     )

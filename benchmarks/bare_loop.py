@@ -1,12 +1,14 @@
 """Is what archbench measures what plain hand-written loops measure? Both take turns, block by block, in one process.
 
     python benchmarks/bare_loop.py [--device cpu] [--threads 1] [--turns 15] [--seconds 0.4] [--limit 0.02]
+    python benchmarks/bare_loop.py --runtimes onnxruntime openvino --networks resnet18 mobilenet_v2 --limit 0.03
 
 Prints, for six networks at batch 1, the median over turns of archbench's figure over the bare loop's, with its 95 %
 interval, and the cost of taking one sample with a step that does nothing. Goals: within 2 %; at most 20 us.
 On the CPU the figure is the latency of an eager step. With `--device cuda` it is that (the bare loop synchronizes
 after each step), and the device time behind a backlog; both again for the step as a CUDA graph. With `--limit` it exits
-with 1 where an interval lies outside the limit altogether. `bare_side.py` has the bare loops.
+with 1 where an interval lies outside the limit altogether. With `--runtimes` each network is prepared by each of them,
+on either side, and the bare loop calls the runtime's own API. `bare_side.py` has the bare loops.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import bare_side
 import torch
@@ -28,6 +32,7 @@ from archbench.measure.device_time import sample_device_time
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
 from archbench.measure.workload import Workload
+from archbench.model.axes import Runtime
 from archbench.model.cell import Cell, Network
 from archbench.model.protocol import Protocol
 from archbench.stats import median_interval
@@ -89,6 +94,33 @@ def comparisons(name: str, device: torch.device, threads: int) -> Iterator[tuple
         yield "graph, device time", (device_time, graph), (bare_side.behind_backlog, graph)
 
 
+def runtime_comparisons(
+    name: str, runtimes: Sequence[Runtime], threads: int, folder: str
+) -> Iterator[tuple[str, Side, Side]]:
+    """The same for runtimes on the CPU: archbench's step against one by the runtime's own API."""
+    device = torch.device("cpu")
+    for runtime in runtimes:
+        cell = Cell(network=Network(name=name), batch_size=1, runtime=runtime)
+        apply_state("fp32", threads, seed=0)
+        workload = Workload(
+            cell,
+            build(cell.network),
+            input_shape(cell.network),
+            device,
+            ring=3,
+            seed=0,
+            artifacts=Path(folder),
+            calibration=list,
+        )
+        workload.step()
+        bare = bare_side.RUNTIMES[runtime](*bare_side.network(name, device), threads, folder)
+        yield (
+            runtime,
+            (partial(our_latency, device=device), workload.step),
+            (partial(bare_side.latency, device=device), bare),
+        )
+
+
 def take_turns(ours: Side, bare: Side, turns: int, seconds: float) -> tuple[list[float], float]:
     """The ratios of our figure to the bare one, and the last bare one, in seconds."""
     for _, step in (ours, bare):
@@ -117,6 +149,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--limit", type=float, help="exit with 1 where a network is off by more than this share")
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--runtimes", nargs="+", choices=list(bare_side.RUNTIMES), default=[])
     arguments = parser.parse_args()
     if arguments.turns < 6:
         parser.error("--turns: an interval needs six turns or more")
@@ -126,8 +160,14 @@ def main() -> None:
     if device.type == "cuda":
         print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
     print(f"{'network':18}{'figure':20}{'bare ms':>9}{'archbench / bare':>18}{'95 % interval':>20}")
-    for name in NETWORKS:
-        for figure, ours, bare in comparisons(name, device, arguments.threads):
+    folder = tempfile.TemporaryDirectory()
+    for name in arguments.networks:
+        place = tempfile.mkdtemp(dir=folder.name)
+        for figure, ours, bare in (
+            runtime_comparisons(name, arguments.runtimes, arguments.threads, place)
+            if arguments.runtimes
+            else comparisons(name, device, arguments.threads)
+        ):
             ratios, bare_s = take_turns(ours, bare, arguments.turns, arguments.seconds)
             interval = median_interval(ratios)
             if arguments.limit and (interval.low > 1 + arguments.limit or interval.high < 1 - arguments.limit):

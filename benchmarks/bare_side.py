@@ -81,3 +81,53 @@ def behind_backlog(step: Step, seconds: float) -> float:
         if cycles > 2**40:
             raise RuntimeError("no spin outlasts the launching of this step: it waits for the GPU itself")
     return median(times)
+
+
+def onnxruntime(model: torch.nn.Module, image: torch.Tensor, threads: int, folder: str) -> Step:
+    """A session of ONNX Runtime on the exported network, an array in and an array out."""
+    import onnxruntime as ort
+
+    program = torch.onnx.export(model, (image,), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(f"{folder}/bare.onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(f"{folder}/bare.onnx", options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: image.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def openvino(model: torch.nn.Module, image: torch.Tensor, threads: int, folder: str) -> Step:
+    """A request of OpenVINO's on the converted network, in fp32 as it is not by itself on a CPU with bf16."""
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    converted = ov.convert_model(torch.export.export(model, (image,)))
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    array = image.numpy()
+    return lambda: request.infer([array], share_inputs=True)
+
+
+def aot_inductor(model: torch.nn.Module, image: torch.Tensor, threads: int, folder: str) -> Step:
+    """A package of AOTInductor's, loaded again."""
+    import torch._inductor
+
+    with torch.no_grad():
+        program = torch.export.export(model, (image,))
+        torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/bare.pt2")
+    run = torch._inductor.aoti_load_package(f"{folder}/bare.pt2")
+
+    def step() -> object:
+        with torch.inference_mode():
+            return run(image)
+
+    return step
+
+
+RUNTIMES = {"onnxruntime": onnxruntime, "openvino": openvino, "aot-inductor": aot_inductor}
+"""Each by its own API."""

@@ -8,11 +8,12 @@ from typing import Any
 from builders import make_record, make_run, make_suite
 
 from archbench.choose.candidates import Candidates, read_candidates
+from archbench.model.axes import TOGGLES
 from archbench.model.cell import Cell, Network
 from archbench.model.record import Record
 from archbench.model.suite import Suite
 
-_CELL = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "threads", "device")
+_CELL = ("batch_size", "phase", *TOGGLES, "threads", "device")
 
 
 def row(name: str = "resnet50", latency: float | None = 0.02, **columns: Any) -> Record:

@@ -1,4 +1,4 @@
-"""From a `Network` to a module with random weights. Needs torch; for the worker, and for whoever counts.
+"""From a `Network` to a module, its weights random or those that it names. Needs torch; for the worker and counting.
 
 Under `torch.device("meta")` all of this works without data, which is how networks are counted.
 """
@@ -35,7 +35,7 @@ CANDIDATE_SIZES = (28, 32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 
 
 
 def build(network: Network, *, allow_code: bool = False) -> nn.Module:
-    """Return `network` with random weights, on the current default device, in training mode.
+    """Return `network` with random weights, or those that it names, on the current default device, in training mode.
 
     googlenet and inception_v3 come without auxiliary heads unless `options` has `aux_logits: true`. With
     `head="none"` the module returns its last feature map instead of class scores: [N, C, H, W], or tokens [N, T, C]
@@ -54,7 +54,16 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     module = _make(entry, network)
     if any(is_lazy(one) for one in (*module.parameters(), *module.buffers())):
         _let_shapes_be_known(network, module, shape)
+    if network.weights is not None and not _under_meta():
+        from archbench.catalog.weights import load_weights
+
+        load_weights(module, network)
     return module
+
+
+def _under_meta() -> bool:
+    """Whether tensors are made without data, as for counting, where there is nothing to load weights into."""
+    return torch.empty(0).is_meta
 
 
 def _let_shapes_be_known(network: Network, module: nn.Module, shape: tuple[int, ...]) -> None:

@@ -27,7 +27,7 @@ _RESERVED = (
 def make(entry: Entry, network: Network) -> nn.Module:
     """Return timm's `entry` with the departures of `network`, without pretrained weights."""
     refuse_reserved(network, _RESERVED)
-    config = _config(entry)
+    config = config_of(entry)
     chosen: dict[str, object] = {}
     if network.num_classes is not None:
         chosen["num_classes"] = network.num_classes
@@ -47,7 +47,7 @@ def make(entry: Entry, network: Network) -> nn.Module:
 
 def native_shape(entry: Entry) -> tuple[int, ...]:
     """Channels, height and width for which timm made the network (or the tagged weights that the name asks for)."""
-    return tuple(_config(entry).input_size)
+    return tuple(config_of(entry).input_size)
 
 
 def _full_name(entry: Entry) -> str:
@@ -55,7 +55,7 @@ def _full_name(entry: Entry) -> str:
     return entry.name.removeprefix("timm:") if entry.name.startswith("timm:") else entry.constructor
 
 
-def _config(entry: Entry) -> timm.models.PretrainedCfg:
+def config_of(entry: Entry) -> timm.models.PretrainedCfg:
     name = _full_name(entry)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):

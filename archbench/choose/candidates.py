@@ -45,6 +45,10 @@ class Trust(Struct, frozen=True, kw_only=True):
     pairs of equal networks one in twenty lies further apart."""
 
 
+_OF_THE_REFERENCE = {"output_rel_error": 0.0, "output_cosine": 1.0, "output_top1_agreement": 1.0, "top1_drop": 0.0}
+"""What an output is to itself."""
+
+
 class Candidates(Struct, frozen=True, kw_only=True):
     """What a decision chooses from."""
 
@@ -81,7 +85,7 @@ def candidates(summary: pd.DataFrame, spreads: Mapping[str, Spread]) -> Candidat
         str(run): trust_of(cell_summaries(rows), spreads.get(str(run), Spread()))
         for run, rows in summary.groupby("run_id", sort=False)
     }
-    frame = summary.assign(**_known(summary), **_settings(summary))
+    frame = summary.assign(**_known(summary), **_settings(summary), **_outputs(summary))
     newest = _newest(frame)
     kept = frame.loc[newest].reset_index(drop=True)
     return Candidates(frame=kept, trust=trust, superseded=_told(frame, newest))
@@ -106,6 +110,24 @@ def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
         "weights": weights.where(weights.notna(), None),
         "pretrained": weights.notna(),
     }
+
+
+def _outputs(summary: pd.DataFrame) -> dict[str, pd.Series]:
+    """How far outputs lie from the reference's, of cells that were not judged themselves, too.
+
+    The reference's own lie at nothing, by definition. Others are judged at the smallest batch of their group, and a
+    bound on their outputs holds for larger batches of the same setting.
+    """
+    found = {}
+    for column, own in _OF_THE_REFERENCE.items():
+        is_reference, judged_elsewhere = (
+            summary["reasons"].map(lambda codes, code=f"{column}:{why}": code in codes).astype(bool)
+            for why in ("is_reference", "first_batch_only")
+        )
+        judged = summary[column].where(~is_reference, own)
+        siblings = judged.groupby([summary["run_id"], summary["group_id"]], sort=False).transform("first")
+        found[column] = judged.where(~judged_elsewhere, siblings)
+    return found
 
 
 def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:

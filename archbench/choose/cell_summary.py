@@ -59,6 +59,7 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     rank_throughput_high_img_s: float | None
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
+    process_bytes: int | None
     predicted_peak_bytes: int | None
     predicted_peak_lines: str | None
     sm_clock_mhz: float | None
@@ -66,8 +67,13 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     compile_warm_s: float | None
     output_rel_error: float | None
     output_cosine: float | None
+    output_top1_agreement: float | None
     output_finite: bool | None
     compile_error_ratio: float | None
+    top1_measured: float | None
+    top1_measured_low: float | None
+    top1_measured_high: float | None
+    top1_drop: float | None
 
     shared: str = ""
     """What every network of the run has in its brackets, `input_size=192`: said once, and left out of `network`."""

@@ -228,7 +228,7 @@ def break_evens(groups: Iterable[Alike]) -> list[BreakEven]:
     found = []
     for settings in groups:
         for toggles, compiled in settings.items():
-            eager = settings.get(replace(toggles, compile_mode="off", runtime="torch"))
+            eager = settings.get(replace(toggles, compile_mode="off", runtime="torch", quantize="off"))
             if toggles.is_eager or eager is None or not (eager.is_usable and compiled.is_usable):
                 continue
             ratio = gain(eager, compiled, "throughput")

@@ -38,6 +38,10 @@ NEEDS_A_STEP = (
     *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
 )
 """What every cell has that ran at all, whatever its metrics."""
+CALIBRATION_IMAGES = 32
+"""From which a quantiser takes the ranges of activations: as few as a careful user has at hand."""
+CALIBRATION_SEED = 1
+"""Added to the seed: images by which outputs are judged are others than those that ranges were taken from."""
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """How allocators other than torch's own say it."""
 
@@ -173,14 +177,21 @@ class CellRun:
             ring, seed = self.task.protocol.input_ring, self.task.seed
             group = self.group
             self.workload = Workload(
-                self.cell, module, group.shape, group.device, ring=ring, seed=seed, artifacts=self._artifacts()
+                self.cell,
+                module,
+                group.shape,
+                group.device,
+                ring=ring,
+                seed=seed,
+                artifacts=self._artifacts(),
+                calibration=lambda: group.batches(CALIBRATION_IMAGES, self.cell, seed + CALIBRATION_SEED),
             )
             self.applied = self._note_applied()
             self.workload.require(self.applied)
 
     def _artifacts(self) -> Path | None:
         """Where the cell's runtime keeps what it makes: the place that it was given, or one that ends with the cell."""
-        if self.cell.runtime != "torch" and self.artifacts is None:
+        if self.cell.is_converted and self.artifacts is None:
             folder = tempfile.TemporaryDirectory(prefix="archbench-artifact-", ignore_cleanup_errors=True)
             self.artifacts = Path(self.around.enter_context(folder))
         return self.artifacts

@@ -44,14 +44,32 @@ class CompileCounts(Struct, frozen=True, kw_only=True):
         return self.frames_compiled < self.frames_total
 
 
-def compile_module(module: nn.Module, mode: CompileMode) -> Callable[..., Any]:
-    """Return the compiled call of `module`, specialised to the first shape it sees.
+def compile_module(module: nn.Module, mode: CompileMode, *, freeze: bool = False) -> Callable[..., Any]:
+    """Return the compiled call of `module`, specialised to the first shape it sees; `freeze`: weights are constants.
 
     `dynamic=False`: with torch's default the second batch size would get slower, shape-generic kernels.
     """
     # From the start, for the stance alone says nothing once the limit was hit and calls run eagerly.
     cast(Any, torch.compiler.config).fail_on_recompile_limit_hit = True
-    return torch.compile(module, mode=None if mode == "default" else mode, dynamic=False)
+    compiled = torch.compile(module, mode=None if mode == "default" else mode, dynamic=False)
+    return _frozen_at_first(compiled) if freeze else compiled
+
+
+def _frozen_at_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled`, whose first call compiles with freezing on: dynamo asks the process's switch, and no option."""
+    import torch._inductor.config
+
+    calls = 0
+
+    def call(*inputs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            return compiled(*inputs)
+        with torch._inductor.config.patch(freezing=True):
+            return compiled(*inputs)
+
+    return call
 
 
 def trace_module(module: nn.Module) -> Callable[..., Any]:

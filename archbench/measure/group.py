@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from archbench.analyze.counts import count
 from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, DiedError, FreshProcessError, FreshProcesses
@@ -19,11 +19,13 @@ from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, input_shape
 from archbench.catalog.passed import brings_weights
+from archbench.catalog.preprocessing import preprocessing
 from archbench.device.clock import Clock
 from archbench.device.health import Probe
 from archbench.device.kind import find_device, kind_of, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
+from archbench.measure.images import drawn_images
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads, threads_set
@@ -38,8 +40,8 @@ from archbench.model.record import Facts
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FEWEST_IMAGES = 2
-"""That set BatchNorm's statistics: one would leave layers with a 1 x 1 map a single value a channel."""
+FEWEST_IMAGES = 8
+"""That set BatchNorm's statistics, so that they know how images differ; one would leave 1 x 1 maps a single value."""
 
 
 class GroupContext:
@@ -166,14 +168,29 @@ class GroupContext:
         device = self.device
         torch.manual_seed(self.task.seed)
         module = build(self._network, allow_code=self.task.allow_code).to(device)
-        if self.judges_numerics and not brings_weights(self._network.name):
+        if self.judges_numerics and not self.has_weights:
             # cuDNN looks a shape up among its plans before it heeds the switch for its search: what ran without a
             # search keeps the plan that was guessed. So no cell may have this batch size.
             timed = {cell.batch_size for cell in self.task.group.cells}
             images = next(n for n in itertools.count(FEWEST_IMAGES) if n not in timed)
-            generator = torch.Generator().manual_seed(self.task.seed)
-            make_comparable(module, torch.randn((images, *self.shape), generator=generator).to(device))
+            make_comparable(module, self._drawn(images, self.task.seed).to(device))
         return module
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the network's weights are trained ones, as far as one knows."""
+        return self._network.weights is not None or brings_weights(self._network.name)
+
+    def batches(self, images: int, cell: Cell, seed: int) -> list[Tensor]:
+        """Whole batches of a cell with at least so many images, drawn from a seed, in its types and on its device."""
+        count = -(-images // cell.batch_size)
+        drawn = self._drawn(count * cell.batch_size, seed).to(
+            self.device, WHOLE_MODEL.get(cell.precision, torch.float32)
+        )
+        return list(torch.split(drawn, cell.batch_size))
+
+    def _drawn(self, images: int, seed: int) -> Tensor:
+        return drawn_images(self.shape, images, seed, preprocessing(self._network))
 
     @property
     def judges_numerics(self) -> bool:

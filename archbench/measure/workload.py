@@ -38,11 +38,13 @@ class Workload:
         seed: int,
         inputs: Sequence[Tensor] | None = None,
         artifacts: Path | None = None,
+        calibration: Callable[[], list[Tensor]] | None = None,
     ) -> None:
         """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch.
 
-        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape. `artifacts` is where
-        another runtime than torch keeps what it makes of the network; only there can it do without.
+        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape. A converted cell
+        needs both `artifacts`, where its runtime keeps what it makes of the network, and `calibration`, which gives
+        the batches from which a quantiser takes ranges.
         """
         self.cell = cell
         self.device = device
@@ -54,16 +56,15 @@ class Workload:
         self._turn = cycle(range(len(self.inputs)))
         self._labels: dict[int, list[Tensor]] = {}
         self._forward: Callable[..., Any] = self.module
-        if cell.compile_mode != "off":
-            self._forward = compiler.compile_module(self.module, cell.compile_mode)
         self._prepared: Prepared | None = None
-        if cell.runtime != "torch":
-            assert artifacts is not None, "a runtime has a place for its artifact"
-            threads = torch.get_num_threads()
-            self._prepared = Prepared(
-                cell.runtime, self.module, precision=cell.precision, threads=threads, folder=artifacts
+        if cell.is_converted:
+            assert artifacts is not None, "a converted cell has a place for its artifact"
+            assert calibration is not None, "a converted cell has images to be calibrated by"
+            self._forward = self._prepared = Prepared(
+                cell, self.module, threads=torch.get_num_threads(), artifacts=artifacts, calibration=calibration
             )
-            self._forward = self._prepared
+        elif cell.compile_mode != "off":
+            self._forward = compiler.compile_module(self.module, cell.compile_mode)
         self.records_graphs = cell.compile_mode in compiler.CUDA_GRAPH_MODES and kind_of(device).records_graphs
         """Whether the second step records CUDA graphs, for all further ones to replay."""
         if cell.phase == "training":
@@ -152,17 +153,19 @@ class Workload:
         kept = ((name, state.get(weight, {})) for name, weight in self.module.named_parameters())
         return [(name, thing) for name, things in kept for thing in things.values() if isinstance(thing, Tensor)]
 
-    def output(self) -> Tensor:
-        """Run the cell's own forward pass on the first input of the ring and return its (first) output tensor."""
+    def output(self, batch: Tensor) -> Tensor:
+        """Run the cell's own forward pass on a batch of its shape and return its (first) output tensor."""
+        placed = _placed(batch, self.cell, self.device)
         with self._contexts():
             if self.records_graphs:
                 compiler.mark_step()
-            return first_tensor(self._forward(self.inputs[0])).clone()
+            return first_tensor(self._forward(placed)).clone()
 
-    def eager_output(self) -> Tensor:
-        """The same at the same precision, without torch.compile."""
+    def eager_output(self, batch: Tensor) -> Tensor:
+        """The same at the same precision, of the network itself."""
+        placed = _placed(batch, self.cell, self.device)
         with self._contexts():
-            return first_tensor(self.module(self.inputs[0])).clone()
+            return first_tensor(self.module(placed)).clone()
 
     def applied(self) -> Applied:
         """Read the state back from torch inside the very contexts of the timed step."""

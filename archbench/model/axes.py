@@ -11,17 +11,21 @@ Phase = Literal["inference", "training"]
 Precision = Literal["fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 MemoryFormat = Literal["contiguous", "channels_last"]
-Runtime = Literal["torch", "onnxruntime", "openvino", "aot-inductor"]
+Runtime = Literal["torch", "onnxruntime", "openvino", "aot-inductor", "tensorrt"]
 """What runs the network; `torch`: PyTorch itself, eager or compiled by `compile_mode`."""
+Quantize = Literal["off", "int8-dynamic", "int8-static", "int8-weight-only", "fp8"]
+"""In what convolutions and products compute. `dynamic`: ranges of activations are taken at each step; `static`: once,
+from calibration images; `weight-only`: weights alone have eight bits, and are widened again to be multiplied."""
 DeviceKind = Literal["cpu", "cuda"]
 Head = Literal["classifier", "none"]
-Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "profile"]
+Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "accuracy", "profile"]
 
 PHASES: tuple[str, ...] = get_args(Phase)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE_MODES: tuple[str, ...] = get_args(CompileMode)
 MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
 _RUNTIMES: tuple[str, ...] = get_args(Runtime)
+_FORMATS: tuple[str, ...] = get_args(Quantize)
 DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
@@ -43,11 +47,17 @@ class Toggled(Struct, frozen=True, kw_only=True):
     memory_format: MemoryFormat = "contiguous"
     compile_mode: CompileMode = "off"
     runtime: Runtime = "torch"
+    quantize: Quantize = "off"
 
     @property
     def is_eager(self) -> bool:
         """Whether PyTorch runs the network's own code, nothing being compiled or converted before the first step."""
-        return self.compile_mode == "off" and self.runtime == "torch"
+        return self.compile_mode == "off" and not self.is_converted
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether what runs is made of the network, and is not PyTorch's own module: by a runtime or a quantiser."""
+        return self.runtime != "torch" or self.quantize != "off"
 
     @property
     def toggles(self) -> Toggles:
@@ -65,7 +75,7 @@ class Toggles(Toggled, frozen=True):
 
     @property
     def order(self) -> tuple[int, ...]:
-        """A sort key: precisions, memory formats, modes of compilation, runtimes, each as its axis is ordered."""
+        """A sort key: precisions, memory formats, compilers, runtimes, formats, each as its axis is ordered."""
         return tuple(LEGAL[name].index(getattr(self, name)) for name in TOGGLES)
 
     def less_one(self) -> list[Toggles]:
@@ -92,6 +102,7 @@ LEGAL: dict[str, tuple[str, ...]] = {
     "memory_format": MEMORY_FORMATS,
     "compile_mode": COMPILE_MODES,
     "runtime": _RUNTIMES,
+    "quantize": _FORMATS,
 }
 _PREFIX = {"compile_mode": "compile="}
 """Before values that do not say by themselves what they are of."""

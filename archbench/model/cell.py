@@ -43,6 +43,8 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_channels: PositiveInt | None = None
     head: Head = "classifier"
     input_size: PositiveInt | None = None
+    weights: str | None = None
+    """Trained ones: a file, or a tag of the library that publishes them; `None`: random ones."""
     accuracy: StatedAccuracy | None = None
     """Goes before what is published. It changes nothing that is measured, so it is in no label and no id."""
 
@@ -62,6 +64,8 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 departures[field] = getattr(self, field)
         if self.head != "classifier":
             departures["head"] = self.head
+        if self.weights is not None:
+            departures["weights"] = re.split(r"[/\\]", self.weights)[-1]
         inside = ",".join(f"{key}={_plain(value)}" for key, value in departures.items())
         return f"{self.name}[{inside}]" if inside else self.name
 
@@ -98,7 +102,8 @@ class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
     def _younger(self) -> str:
         """Axes that came later, where they are given: cells stored before there was a choice keep their ids."""
         runtime = "" if self.runtime == "torch" else f"runtime={self.runtime},"
-        return runtime + ("" if self.threads is None else f"threads={self.threads},")
+        quantize = "" if self.quantize == "off" else f"quantize={self.quantize},"
+        return runtime + quantize + ("" if self.threads is None else f"threads={self.threads},")
 
 
 _USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})

@@ -94,6 +94,7 @@ RANKING_KEYS: dict[str, str] = {
     "batch_size": "time and memory grow with it, and throughput saturates",
     "input_size": "work grows with its square",
     "precision": "it changes the arithmetic, and published accuracies are those of fp32",
+    "quantize": "it changes the arithmetic, and published accuracies are those of fp32",
     "threads": "more cores do more at once",
     "device": "a CPU and a GPU are different purchases",
     "hardware_class": "figures of one machine say nothing of another",

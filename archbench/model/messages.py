@@ -47,6 +47,8 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     percentiles: tuple[int, ...] = (90,)
     seed: int = 0
     allow_code: bool = False
+    images: str | None = None
+    """A folder of labelled ones."""
     carried: Carried = Carried()
     """What earlier processes found out of this network."""
     calibrate: bool = False

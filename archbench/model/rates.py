@@ -43,6 +43,8 @@ class Rates(Struct, frozen=True, kw_only=True):
     compile_cold: tuple[float, float]
     """Of one compilation: fixed, and per operator. For training, twice that."""
     compile_warm: tuple[float, float]
+    convert_cold: tuple[float, float] = (2.0, 0.02)
+    """Of one conversion for a runtime that does not compile by a C++ compiler, or to int8 kernels; likewise."""
     graph_check: float
     """The profiler's look at the CUDA graphs that a step launches."""
     profile: float

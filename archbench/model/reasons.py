@@ -56,6 +56,16 @@ REASONS: dict[str, Reason] = {
         "when it had been waited for (`protocol: stall_wait_s`)",
         "run the same command again with `--retry-failed` when nothing else runs, or give it fewer `threads`",
     ),
+    "broken_output": Reason(
+        "invalid",
+        "its output holds infinity or not-a-number where that of fp32 eager holds none: fast, and of no use",
+        "leave this setting out, or see which layer overflows: `archbench profile NAME`",
+    ),
+    "wrong_output": Reason(
+        "invalid",
+        "its output is over 1 % off that of eager mode, both in fp32: what runs computes something else",
+        "leave this setting out: its exporter or compiler has mistaken an operator",
+    ),
     # suspect: usable with a mark
     "nonstationary": Reason(
         "suspect",
@@ -172,6 +182,19 @@ REASONS: dict[str, Reason] = {
     ),
     "not_compiled": Reason("null", "the cell neither compiles nor converts"),
     "no_artifact": Reason("null", "nothing is made that could be kept and shipped by itself"),
+    "random_weights": Reason(
+        "null", "the weights are random", "give the network `weights:`, a file or a tag of its library"
+    ),
+    "other_classes": Reason(
+        "null",
+        "the network has another number of classes than the folder of images has folders",
+        "give `--images` a folder with a folder for each of the network's classes, empty ones too",
+    ),
+    "degenerate_outputs": Reason(
+        "null", "the reference gives most images the same top class, or has no classes: agreement would tell nothing"
+    ),
+    "quantized": Reason("null", "to quantise is to depart from fp64 by far more than rounding does"),
+    "not_quantized": Reason("null", "nothing was to be quantised"),
     "outside_torch": Reason("null", "the runtime's memory is not PyTorch's, which alone could tell it"),
     "is_reference": Reason("null", "this cell is the reference that others are compared with"),
     "not_finite": Reason("null", "an output was zero, infinite or not a number"),

@@ -70,7 +70,10 @@ class Record(Struct, frozen=True, kw_only=True):
     precision: Annotated[str, C("fp32, tf32, amp-bf16, amp-fp16, bf16 or fp16")]
     compile_mode: Annotated[str, C("torch.compile mode, or off")]
     memory_format: Annotated[str, C("contiguous or channels_last, of model and input")]
-    runtime: Annotated[Text, C("what ran the network: torch, onnxruntime, openvino or aot-inductor")] = None
+    runtime: Annotated[Text, C("what ran the network: torch, onnxruntime, openvino, aot-inductor or tensorrt")] = None
+    quantize: Annotated[
+        Text, C("off, or in what layers compute: int8-dynamic, int8-static, int8-weight-only or fp8")
+    ] = None
     threads: Annotated[
         Whole, C("threads of one operator that were asked for; null: the machine's default, read back in `applied`")
     ] = None
@@ -132,6 +135,10 @@ class Record(Struct, frozen=True, kw_only=True):
     artifact_bytes: Annotated[
         Whole, C("what the runtime keeps of the network on disk, weights included", "B", "compile")
     ] = None
+    quantized_share: Annotated[
+        Real,
+        C("share of the convolutions and linear layers that run quantised, counted in what runs", metric="compile"),
+    ] = None
     compile_warm_s: Annotated[Real, C("the same in a fresh process that finds the cache filled", "s", "compile")] = None
     compile_neighbours: Annotated[
         Whole, C("compilations beside this one: 0, for a run compiles one cell after the other", metric="compile")
@@ -172,13 +179,28 @@ class Record(Struct, frozen=True, kw_only=True):
     throttled_fraction: Annotated[Real, C("share of blocks under a thermal or power-brake throttle")] = None
     power_capped_fraction: Annotated[Real, C("share of blocks under a software power cap")] = None
 
-    # Numerics against fp32 eager, random weights
+    # Numerics of what was timed, on seeded images, weights random unless the network brings some
     output_rel_error: Annotated[Real, C("relative L2 error of the output against fp32 eager", metric="numerics")] = None
+    output_fp64_error: Annotated[Real, C("the same against fp64, on the first batch of them", metric="numerics")] = None
     output_cosine: Annotated[Real, C("cosine between the output and fp32 eager's", metric="numerics")] = None
+    output_top1_agreement: Annotated[
+        Real,
+        C("share of the images whose top class is fp32 eager's; less their mean, unless trained", metric="numerics"),
+    ] = None
+    judged_images: Annotated[Whole, C("seeded images that outputs were judged by", metric="numerics")] = None
     output_finite: Annotated[bool | None, C("every output element is finite", metric="numerics")] = None
     compile_error_ratio: Annotated[
         Real, C("error against fp64, compiled over eager at the same precision", metric="numerics")
     ] = None
+
+    # Accuracy of what was timed, on labelled images
+    top1_measured: Annotated[Real, C("top-1 accuracy of the artifact that was timed", "%", metric="accuracy")] = None
+    top1_measured_low: Annotated[Real, C("95 % interval of top1_measured (Wilson), low end", "%", "accuracy")] = None
+    top1_measured_high: Annotated[Real, C("95 % interval of top1_measured, high end", "%", "accuracy")] = None
+    top1_drop: Annotated[
+        Real, C("top-1 of fp32 eager on the same images, less top1_measured", "points", metric="accuracy")
+    ] = None
+    accuracy_images: Annotated[Whole, C("labelled images behind top1_measured", metric="accuracy")] = None
 
     # Efficiency
     achieved_flops: Annotated[

@@ -6,7 +6,17 @@ from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
-from archbench.model.axes import CompileMode, DeviceKind, MemoryFormat, Metric, Phase, Precision, Runtime, Toggled
+from archbench.model.axes import (
+    CompileMode,
+    DeviceKind,
+    MemoryFormat,
+    Metric,
+    Phase,
+    Precision,
+    Quantize,
+    Runtime,
+    Toggled,
+)
 from archbench.model.cell import Network, PositiveInt, Threads
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
@@ -35,6 +45,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     compile_mode: tuple[CompileMode, ...] = ()
     memory_format: tuple[MemoryFormat, ...] = ()
     runtime: tuple[Runtime, ...] = ()
+    quantize: tuple[Quantize, ...] = ()
     threads: tuple[Threads, ...] = ()
     device: tuple[DeviceKind, ...] = ()
 
@@ -49,6 +60,7 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     compile_mode: tuple[CompileMode, ...] | None = None
     memory_format: tuple[MemoryFormat, ...] | None = None
     runtime: tuple[Runtime, ...] | None = None
+    quantize: tuple[Quantize, ...] | None = None
     threads: tuple[Threads, ...] | None = None
 
 
@@ -124,6 +136,8 @@ class Suite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     percentiles: tuple[Percentile, ...] = (90,)
     seed: int = 0
     twin: Name | None = None
+    images: str | None = None
+    """A folder of labelled ones, for the metric `accuracy`; where it lies changes nothing that is measured."""
     protocol: dict[str, float] = {}
     """Overrides of `archbench.model.protocol.Protocol`, by name."""
     decisions: tuple[Decision, ...] = ()

@@ -23,7 +23,7 @@ from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import default_threads, restored_state
 from archbench.measure.workload import Workload
-from archbench.model.axes import CompileMode, MemoryFormat, Phase, Precision, Scalar
+from archbench.model.axes import CompileMode, MemoryFormat, Phase, Precision, Quantize, Runtime, Scalar
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Environment
 from archbench.model.errors import UnsupportedError, UsageError
@@ -66,6 +66,8 @@ class NetworkBenchmark:
         precision: Precision = "fp32",
         compile_mode: CompileMode = "off",
         memory_format: MemoryFormat = "contiguous",
+        runtime: Runtime = "torch",
+        quantize: Quantize = "off",
         device: str | None = None,
         seed: int = 0,
         protocol: Mapping[str, float] | None = None,
@@ -93,8 +95,12 @@ class NetworkBenchmark:
                 precision=precision,
                 compile_mode=compile_mode,
                 memory_format=memory_format,
+                runtime=runtime,
+                quantize=quantize,
                 device=kind,
             )
+            if cell.is_converted:
+                raise UsageError("other runtimes and formats are benchmarked by a suite: `pytest SUITE.yaml`")
             if reason := unsupported_toggle(cell):
                 pytest.skip(reason)
             self._config.stash[DEVICES].add(environment.device)

@@ -24,7 +24,17 @@ from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient, run_tasks
 
 FIGURES = (
-    *("architecture", "batch_size", "phase", "precision", "compile_mode", "memory_format", "device"),
+    *(
+        "architecture",
+        "batch_size",
+        "phase",
+        "precision",
+        "compile_mode",
+        "memory_format",
+        "runtime",
+        "quantize",
+        "device",
+    ),
     *("hardware_class", "params", "macs", "latency_median_s", "latency_ci_low_s", "latency_ci_high_s"),
     *("throughput_img_s", "peak_allocated_bytes", "peak_reserved_bytes", "graph_breaks", "verdict"),
 )

@@ -44,6 +44,7 @@ _DIMENSIONS: dict[str, Dimension] = {
     "W": Dimension(name="power", units={"": 1.0, "W": 1.0, "mW": 1e-3, "kW": 1e3}),
     "MHz": Dimension(name="clock", units={"": 1.0, "MHz": 1.0, "GHz": 1e3}),
     "%": _PERCENTAGE,
+    "points": Dimension(name="number of percentage points", units={"": 1.0, "points": 1.0, "%": 1.0}),
     "px": Dimension(name="size in pixels", units={"": 1.0, "px": 1.0}),
     "images": Dimension(name="number of images", units={"": 1.0, "images": 1.0, "img": 1.0}),
     "FLOP/s": Dimension(name="rate of FLOP/s", units={f"{p}FLOP/s": size for p, size in _DECIMAL.items()} | _DECIMAL),

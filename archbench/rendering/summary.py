@@ -32,7 +32,8 @@ _AS_THEY_ARE = (
         "error_message",
     ),
     *("processes", "processes_used", "drift_corrected", "params", "macs", "activations", "weight_bytes"),
-    *("compile_cold_s", "compile_warm_s", "output_rel_error", "output_cosine", "energy_j_per_img"),
+    *("compile_cold_s", "compile_warm_s", "artifact_bytes", "process_bytes", "quantized_share", "energy_j_per_img"),
+    *("output_rel_error", "output_cosine", "output_top1_agreement", "top1_measured", "top1_drop"),
     *("top1", "top5", "accuracy_source", "accuracy_dataset", "torch_version"),
 )
 """Columns of the summary over rounds that mean the same here."""

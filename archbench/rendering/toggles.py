@@ -282,16 +282,35 @@ def _outputs(groups: Sequence[Alike]) -> list[Section]:
         ">Relative error": lambda one: plain(one.cell.output_rel_error, 2),
         ">Cosine": lambda one: fixed(one.cell.output_cosine, RATIO, 6),
         ">Compiled / eager": lambda one: plain(one.cell.compile_error_ratio),
+        ">Same class": lambda one: _share(one.cell.output_top1_agreement),
         "Finite": lambda one: {None: NULL, True: "yes", False: "NO"}[one.cell.output_finite],
     }
+    found = costs(groups)
+    if any(one.cell.top1_measured is not None for one in found):
+        columns |= {">Top-1 %, measured": _measured, ">Drop, points": lambda one: fixed(one.cell.top1_drop, RATIO, 2)}
     caption = "Effect of the settings on the output"
     return _section(
         "What the settings do to the output",
-        "The output against that of plain fp32 with the same random weights: relative error in the L2 norm, and the "
-        "cosine between the two. Compiled / eager: the error against fp64 of the compiled network over the eager one's "
-        "at the same precision; about 1 is harmless. It is no accuracy, but what a setting could cost of it.",
-        listed(costs(groups), columns, noun="cells", caption=caption),
+        "The output against that of plain fp32 with the same weights, random ones unless the network has its own, on "
+        "seeded images: relative error in the L2 norm, and the cosine between the two. Compiled / eager: the error "
+        "against fp64 of the compiled network over the eager one's at the same precision; about 1 is harmless. Same "
+        "class: share of the images whose top class is the same. None of it is an accuracy, which stays unproven for a "
+        "setting until `archbench run --images` measures it.",
+        listed(found, columns, noun="cells", caption=caption),
     )
+
+
+def _measured(one: Cost) -> str:
+    """Top-1 accuracy of what was timed, with its interval."""
+    value, low, high = (
+        fixed(share, RATIO, 1)
+        for share in (one.cell.top1_measured, one.cell.top1_measured_low, one.cell.top1_measured_high)
+    )
+    return value if one.cell.top1_measured is None else f"{value} ({low} to {high})"
+
+
+def _share(share: float | None) -> str:
+    return NULL if share is None else percent(share)
 
 
 def _images(number: Images | None) -> str:

@@ -57,7 +57,8 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     frame: pd.DataFrame = table.remove_column(position).to_pandas(types_mapper=kinds.get)
     frame.insert(position, "reasons", pd.Series([row.reasons for row in judged], dtype=object))
     frame["verdict"] = pd.Series([row.verdict for row in judged], dtype=frame["verdict"].dtype)
-    frame["runtime"] = frame["runtime"].fillna(PLAIN.runtime)  # rows stored before there was another
+    for younger in ("runtime", "quantize"):  # rows stored before there was a choice
+        frame[younger] = frame[younger].fillna(getattr(PLAIN, younger))
     _name_datasets(frame)
     _state_accuracies(frame, _stated(place if place.is_dir() else place.parent))
     old = [OLD_CANARY in row.reasons for row in judged]

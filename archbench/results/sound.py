@@ -103,7 +103,7 @@ def _problem(name: str, value: Any) -> str | None:
         return "is longer than thirty years"
     if name == "batch_size" or (unit in ("s", "img/s") and name not in _MAY_BE_ZERO):
         return None if value > 0 else "is not positive"
-    if isinstance(value, int) or unit:
+    if (isinstance(value, int) or unit) and unit != "points":
         return None if 0 <= value < _LARGEST else "is negative, or too large"
     return None
 

@@ -11,6 +11,7 @@ from archbench.stats.intervals import (
     median_interval,
     minimum_samples,
     percentile,
+    wilson_interval,
 )
 from archbench.stats.stopping import Stop, StoppingRule
 from archbench.stats.warmup import Drift, WarmupDetector, drifting
@@ -27,4 +28,5 @@ __all__ = [
     "median_interval",
     "minimum_samples",
     "percentile",
+    "wilson_interval",
 ]

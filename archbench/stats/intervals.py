@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 from msgspec import Struct
@@ -119,6 +120,15 @@ def stretch(block_length: int, correlation: float = DESIGN_CORRELATION) -> float
     """
     within = 1 + 2 * sum((1 - k / block_length) * correlation**k for k in range(1, block_length))
     return math.sqrt((1 + correlation) / (1 - correlation) / within)
+
+
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of a share of `trials` (Wilson 1927), both ends within 0 and 1; `trials` is at least 1."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, over = successes / trials, z * z / trials
+    middle = (share + over / 2) / (1 + over)
+    half = z / (1 + over) * math.sqrt(share * (1 - share) / trials + over / (4 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def minimum_samples(percent: float, confidence: float = 0.95) -> int:

@@ -237,7 +237,7 @@ def _holds(key: str, pattern: str, cell: Cell) -> bool:
     return fnmatchcase(str(_KEYS[key](cell)), pattern)
 
 
-_OWN = ("num_classes", "in_channels", "head", "input_size")
+_OWN = ("num_classes", "in_channels", "head", "input_size", "weights")
 """What a label's brackets may hold besides the network's own options."""
 _LABEL = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<inside>[^\[\]]*)\])?")
 

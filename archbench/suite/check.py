@@ -12,7 +12,7 @@ from msgspec import Struct, inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import TOGGLES, DeviceKind
+from archbench.model.axes import TOGGLES, DeviceKind, Metric
 from archbench.model.cell import Network
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
@@ -59,17 +59,27 @@ class _Check:
             settings=self._read_settings(),
             devices={kind: self._read_sections(kind, sections) for kind, sections in file.devices.items()},
             exclude=tuple(self._read_filter(one, ("exclude", n)) for n, one in enumerate(file.exclude)),
-            metrics=file.metrics,
+            metrics=self._metrics(),
             rounds=file.rounds,
             percentiles=file.percentiles,
             seed=file.seed,
             twin=self._read_twin(),
+            images=file.images,
             protocol=dict(self._plain.get("protocol", {})),
             decisions=self._read_decisions(),
         )
 
     def _error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
         return self._origin.error(path, what, at_key=at_key)
+
+    def _metrics(self) -> tuple[Metric, ...]:
+        """Those named; where there are images accuracy too, which needs some."""
+        named = self._file.metrics
+        if self._file.images is not None:
+            return tuple(dict.fromkeys((*named, "accuracy")))
+        if "accuracy" in named:
+            raise self._error(("metrics",), "metrics: accuracy is measured on labelled images; add images: FOLDER")
+        return named
 
     # Architectures
 
@@ -93,9 +103,11 @@ class _Check:
         if (one.name is None) == (one.family is None):
             which = "neither name nor family" if one.name is None else "both name and family"
             raise self._error(path, f"an architecture with {which}; give one of them")
-        if one.family is not None and one.accuracy is not None:
-            what = "an accuracy is of one network, not of a family; name the network"
-            raise self._error((*path, "accuracy"), what, at_key=True)
+        for key, what in (("accuracy", "an accuracy is"), ("weights", "weights are")):
+            if one.family is not None and getattr(one, key) is not None:
+                raise self._error(
+                    (*path, key), f"{what} of one network, not of a family; name the network", at_key=True
+                )
         try:
             if one.family is not None:
                 return catalog.family(one.family)
@@ -111,6 +123,7 @@ class _Check:
             in_channels=one.in_channels,
             head=one.head,
             input_size=one.input_size if one.input_size != entry.input_size else None,
+            weights=one.weights,
             accuracy=one.accuracy,
         )
 

@@ -266,7 +266,9 @@ class _Model:
         training = cell.phase == "training"
         compiles = not cell.is_eager
         if compiles:
-            seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(rates.compile_cold, operators, training)
+            by_inductor = cell.compile_mode != "off" or cell.runtime == "aot-inductor"
+            line = rates.compile_cold if by_inductor else rates.convert_cold
+            seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(line, operators, training)
         else:
             share = FIRST_PLAN + (1 - FIRST_PLAN) * min(self._protocol.cudnn_benchmark_limit, PLANS) / PLANS
             seconds["cuDNN search"] += rates.search * operators * share * (2.4 if training else 1.0)
@@ -280,7 +282,7 @@ class _Model:
         if "energy" in metrics and kind_named(cell.device).counts_energy:
             seconds["energy"] += self._protocol.energy_window_s
         if "numerics" in metrics and alone and not training:
-            seconds["numerics"] += 2 * step
+            seconds["numerics"] += 2 * min(math.ceil(32 / cell.batch_size) * step, 20.0) + 2 * step
         if "profile" in metrics and not compiles:
             seconds["profile"] += rates.profile
         if compiles and "compile" in metrics and alone:

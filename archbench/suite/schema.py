@@ -11,7 +11,7 @@ from archbench.catalog import entries
 from archbench.model.axes import DEVICE_KINDS, Head, Scalar
 from archbench.model.cell import PositiveInt, StatedAccuracy
 from archbench.model.protocol import Constant, Protocol, constants, protocol_for
-from archbench.model.suite import Name, Suite
+from archbench.model.suite import Name, Pattern, Suite
 
 Schema = dict[str, Any]
 
@@ -26,6 +26,7 @@ class ArchitectureEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     in_channels: PositiveInt | None = None
     head: Head = "classifier"
     input_size: PositiveInt | None = None
+    weights: Pattern | None = None
     accuracy: StatedAccuracy | None = None
 
 
@@ -112,7 +113,10 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode and the like.",
     ("SuiteFile", "devices"): "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
     ("SuiteFile", "exclude"): "Cells to leave out: every given field must match, a field matches any of its values.",
-    ("SuiteFile", "metrics"): "What to measure; energy, compile, numerics, profile cost time and are off unless named.",
+    (
+        "SuiteFile",
+        "metrics",
+    ): "What to measure; energy, compile, numerics, accuracy, profile cost time and are off unless named.",
     ("SuiteFile", "rounds"): (
         "Passes over the suite, each in an order of its own and with fresh processes (default: on a CPU two, the last "
         "for times alone, since processes differ; on a GPU one)."
@@ -123,6 +127,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
         "SuiteFile",
         "twin",
     ): "A network measured first, in between and last: tells how far processes differ.",
+    ("SuiteFile", "images"): "A folder with a folder of images for each class: top-1 is measured on it.",
     ("SuiteFile", "protocol"): "Constants of the measurement protocol that this suite changes.",
     ("SuiteFile", "decisions"): "Rows of the decision matrix.",
     ("ArchitectureEntry", "name"): "Catalogue name or alias, torchvision:NAME, timm:NAME or module:function.",
@@ -132,6 +137,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("ArchitectureEntry", "in_channels"): "Channels of the input.",
     ("ArchitectureEntry", "head"): "none gives feature maps in place of a classifier.",
     ("ArchitectureEntry", "input_size"): "Side of the square input; goes before the input_size axis.",
+    ("ArchitectureEntry", "weights"): "Trained weights: a file, or a tag of its library's, which is not downloaded.",
     (
         "ArchitectureEntry",
         "accuracy",
@@ -146,7 +152,8 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("Axes", "precision"): "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
     ("Axes", "compile_mode"): "torch.compile mode, or off (default).",
     ("Axes", "memory_format"): "contiguous (default) or channels_last, of model and input.",
-    ("Axes", "runtime"): "What runs the network: torch (default), onnxruntime, openvino or aot-inductor.",
+    ("Axes", "runtime"): "What runs the network: torch (default), onnxruntime, openvino, aot-inductor or tensorrt.",
+    ("Axes", "quantize"): "off (default), int8-dynamic, int8-static, int8-weight-only or fp8.",
     ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
     ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
     ("Section", "family"): "Only the suite's networks of these families.",

@@ -72,7 +72,7 @@ def _modules_for(cell: Cell) -> Iterator[str]:
         yield _BY_SOURCE[source]
     if cell.compile_mode != "off":
         yield _FOR_COMPILE
-    if cell.runtime != "torch":
+    if cell.is_converted:
         from archbench.measure.runtimes import module_of
 
         yield module_of(cell.runtime)

@@ -206,7 +206,13 @@ def test_a_run_on_a_gpu(tmp_path: Path) -> None:
 def cell(setting: str, time: float, low: float, high: float, verdict: str = "ok") -> CellSummary:
     """A cell of resnet50 under a precision or mode of compilation, with its interval in seconds."""
     blank: dict[str, Any] = dict.fromkeys(CellSummary.__struct_fields__)
-    toggles = {"precision": "fp32", "memory_format": "contiguous", "compile_mode": "off", "runtime": "torch"}
+    toggles = {
+        "precision": "fp32",
+        "memory_format": "contiguous",
+        "compile_mode": "off",
+        "runtime": "torch",
+        "quantize": "off",
+    }
     toggles |= {"compile_mode": setting} if setting == "default" else {"precision": setting}
     figures = {"rank_latency_s": time, "rank_latency_low_s": low, "rank_latency_high_s": high}
     known = {"variant": "resnet50", "phase": "inference", "batch_size": 1, "status": "ok", "verdict": verdict}

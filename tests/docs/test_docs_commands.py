@@ -78,8 +78,9 @@ def collect(words):
 def plan(words):
     """What `run` would do before it measures: the suite or the names are understood, and there is something to do."""
     import archbench
+    from archbench.model.axes import TOGGLES
 
-    axes = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "input_size")
+    axes = ("batch_size", "phase", *TOGGLES, "input_size")
     given, names = {}, []
     rest = iter(words)
     for word in rest:
@@ -88,7 +89,7 @@ def plan(words):
         else:
             names.append(str(ROOT / word) if word.startswith("suites/") else word)
     assert archbench.plan(names, **{k: v for k, v in given.items() if k in axes}, device="cpu").cells
-    assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics"}
+    assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics", "images"}
 
 
 def gate_or_duel(command, words):

@@ -18,6 +18,17 @@ def test_the_coverage_table_is_current_and_complete():
     assert all(not line.endswith("|  |") for line in rows), "an architecture is in no suite"
 
 
+def test_the_page_on_what_runtimes_take_is_current():
+    spec = importlib.util.spec_from_file_location("runtime_coverage", ROOT / "docs" / "runtime_coverage.py")
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "runtime_coverage.md").read_text() == module.page(), "run: nox -s regenerate"
+    tried = {row["network"] for row in module.rows()}
+    assert set(module.smallest_of_each_family()) <= tried, "a family is missing: runtime_coverage.py try NAME"
+    assert all(bool(row["error"]) != bool(row["reason"]) for row in module.rows())
+
+
 def test_the_page_on_constants_is_current():
     spec = importlib.util.spec_from_file_location("protocol_page", ROOT / "docs" / "protocol_page.py")
     assert spec is not None

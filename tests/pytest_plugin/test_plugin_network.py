@@ -108,6 +108,11 @@ def test_modules_of_ones_own_with_any_inputs(pytester):
         ("'lenet5', device='cuda:17'", "failed", "*cuda:17*"),
         ("'lenet5', protocol={'min_sample': 3}", "failed", "*min_sample*"),
         ("'lenet5', precision='tf32', device='cpu'", "skipped", "*TF32*"),
+        (
+            "'lenet5', runtime='openvino', device='cpu'",
+            "failed",
+            "*other runtimes and formats are benchmarked by a suite*",
+        ),
         ("torch.nn.ReLU(), torch.ones(1), precision='tf32', device='cpu'", "skipped", "*TF32*"),
         ("torch.nn.ReLU(), torch.ones(1), phase='training', device='cpu'", "skipped", "*training needs parameters*"),
     ],

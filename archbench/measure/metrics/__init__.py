@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from archbench.measure.metrics.accuracy import ACCURACY
 from archbench.measure.metrics.compile import COMPILE
 from archbench.measure.metrics.energy import ENERGY
 from archbench.measure.metrics.latency import LATENCY
@@ -15,6 +16,6 @@ from archbench.measure.metrics.profile import PROFILE
 from archbench.measure.metrics.static import STATIC
 from archbench.measure.metrics.throughput import THROUGHPUT
 
-METRICS: tuple[Metric, ...] = (STATIC, LATENCY, THROUGHPUT, ENERGY, MEMORY, NUMERICS, PROFILE, COMPILE)
+METRICS: tuple[Metric, ...] = (STATIC, LATENCY, THROUGHPUT, ENERGY, MEMORY, NUMERICS, ACCURACY, PROFILE, COMPILE)
 
 __all__ = ["METRICS", "Metric"]

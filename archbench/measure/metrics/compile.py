@@ -47,10 +47,13 @@ def _prepare(run: CellRun) -> None:
 def _fill(run: CellRun) -> None:
     assert run.group.fresh is not None, "the group has cells to compile again"
     run.row.set(compile_cold_s=run.ready_s, compile_neighbours=0)
-    if run.workload.engine is None:
+    engine = run.workload.engine
+    size, quantized = (None, None) if engine is None else (engine.artifact_bytes, engine.quantized)
+    run.row.set(artifact_bytes=size, quantized_share=None if quantized is None else quantized[0] / quantized[1])
+    if size is None:
         run.row.null("no_artifact", "artifact_bytes")
-    else:
-        run.row.set(artifact_bytes=run.workload.engine.artifact_bytes)
+    if quantized is None:
+        run.row.null("not_quantized", "quantized_share")
     if run.workload.records_graphs:
         no_launches = "profiler_blind"
     else:
@@ -74,8 +77,8 @@ def _fill(run: CellRun) -> None:
 def _get_ready(run: CellRun) -> None:
     """Do what no cell is to blame for: imports, workers, handles."""
     run.group.set_state(run.cell.precision)
-    if run.cell.runtime != "torch":
-        runtimes.load(run.cell.runtime)
+    if run.cell.is_converted:
+        runtimes.load(run.cell)
     if run.cell.runtime in ("torch", "aot-inductor"):
         compiler.get_ready(run.group.device)
 

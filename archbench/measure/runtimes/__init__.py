@@ -1,4 +1,4 @@
-"""Runtimes beside eager PyTorch: each turns a built network into a call that takes and gives what the network does.
+"""Runtimes and formats beside eager PyTorch: each makes of a built network a call that takes and gives what it does.
 
 One file a runtime, with a function `prepare` as `Prepare` describes it. What it gives is called with a torch tensor and
 returns torch tensors: a caller's copies in and out are part of the time, as they are of whoever serves the network.
@@ -6,19 +6,38 @@ returns torch tensors: a caller's copies in and out are part of the time, as the
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable
+import importlib.metadata
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from archbench.model.axes import Precision, Runtime
+from archbench.model.axes import CompileMode, Precision, Quantize, Runtime
+from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError, first_line
+from archbench.model.runtimes import FORMATS, RUNTIMES
 
 Call = Callable[[Tensor], object]
+_NOTE = "quantized"
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What a runtime is asked for."""
+
+    precision: Precision
+    quantize: Quantize
+    compile_mode: CompileMode
+    """Of PyTorch alone; the others compile by themselves."""
+    threads: int
+    folder: Path
+    """Where there is an artifact of the very same making, or where one is to be left."""
+    calibration: Callable[[], Sequence[Tensor]]
+    """Batches like the example, from which ranges of activations are taken."""
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -27,29 +46,33 @@ class Engine(Struct, frozen=True, kw_only=True):
     call: Call
     told: dict[str, str]
     """What the runtime says of itself: its version, the threads, provider and precision that it was given."""
-    artifact_bytes: int
-    """Of what it keeps on disk, weights included."""
+    artifact_bytes: int | None = None
+    """Of what it keeps on disk, weights included; `None` where it keeps nothing."""
+    quantized: tuple[int, int] | None = None
+    """Of how many convolutions and linear layers, in what runs, how many are quantised; `None` where none was to be."""
 
 
 class Prepare(Protocol):
-    """How a network is prepared: from an artifact in `folder` where there is one, else anew, leaving one there."""
+    """How a network is prepared: from the artifact in its folder where there is one, else anew, leaving one there."""
 
-    def __call__(
-        self, module: nn.Module, example: Tensor, *, precision: Precision, threads: int, folder: Path
-    ) -> Engine:
+    def __call__(self, module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
         """`module` is in evaluation mode and stays as it is. Whatever goes wrong may raise what it likes."""
 
 
 class Prepared:
-    """The forward call of a cell under a runtime: the first one prepares it, as torch.compile's does.
+    """The forward call of a converted cell: the first one prepares it, as torch.compile's does.
 
-    `folder` outlives it, and may hold what an earlier process left.
+    `artifacts` outlives it, and may hold what an earlier process left.
     """
 
-    def __init__(self, name: Runtime, module: nn.Module, *, precision: Precision, threads: int, folder: Path) -> None:
-        self._name = name
+    def __init__(
+        self, cell: Cell, module: nn.Module, *, threads: int, artifacts: Path, calibration: Callable[[], list[Tensor]]
+    ) -> None:
+        self._cell = cell
         self._module = module
-        self._options: Any = {"precision": precision, "threads": threads, "folder": folder}
+        self._threads = threads
+        self._artifacts = artifacts
+        self._calibration = calibration
         self.engine: Engine | None = None
         """`None` until the first call."""
 
@@ -60,24 +83,82 @@ class Prepared:
         return self.engine.call(images)
 
     def _made(self, images: Tensor) -> Engine:
-        prepare = load(self._name)
+        cell = self._cell
+        name = cell.runtime if cell.quantize == "off" else f"{cell.runtime} {cell.quantize}"
+        prepare = load(cell)
+        folder = self._artifacts / making_of(cell, images)
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = Wanted(
+            precision=cell.precision,
+            quantize=cell.quantize,
+            compile_mode=cell.compile_mode,
+            threads=self._threads,
+            folder=folder,
+            calibration=self._calibration,
+        )
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                return prepare(self._module, images, **self._options)
+                engine = prepare(self._module, images, wanted)
         except MemoryError:
             raise
         except Exception as error:  # exporters raise whatever they meet: it is this network that they cannot take
-            raise UnsupportedError(f"{self._name} cannot take this network: {first_line(error)}") from error
+            raise UnsupportedError(f"{name} cannot take this network: {first_line(error)}") from error
+        if engine.quantized is not None and engine.quantized[0] == 0:
+            raise UnsupportedError(f"{name} cannot take this network: its quantiser took none of its layers")
+        return engine
 
 
-def load(name: Runtime) -> Prepare:
-    """Import a runtime, which takes seconds. Raises what the import of a broken one raises."""
-    return cast(Prepare, importlib.import_module(module_of(name)).prepare)
+def making_of(cell: Cell, images: Tensor) -> str:
+    """The name of the folder of an artifact: another for whatever makes it another, other versions above all.
+
+    So one that an older version has left in the cache is never taken for one of today's.
+    """
+    facts, form = RUNTIMES.get(cell.runtime), FORMATS.get(cell.runtime, {}).get(cell.quantize)
+    packages = ("archbench", "torch", *(facts.packages if facts else ()), *(form.packages if form else ()))
+    made = [f"{package} {_version(package)}" for package in packages]
+    made += [cell.runtime, cell.precision, cell.quantize, cell.compile_mode, str(tuple(images.shape))]
+    return hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # run from a checkout that is not installed, or packed by another name
+
+
+def load(cell: Cell) -> Prepare:
+    """Import a cell's runtime and quantiser, which takes seconds. Raises what the import of a broken one raises."""
+    prepare = importlib.import_module(module_of(cell.runtime)).prepare
+    form = FORMATS.get(cell.runtime, {}).get(cell.quantize)
+    for module in form.modules if form else ():
+        importlib.import_module(module)
+    return cast(Prepare, prepare)
 
 
 def module_of(name: Runtime) -> str:
-    """The file of a runtime, as it is imported."""
-    return f"{__name__}.{name.replace('-', '_')}"
+    """The file of a runtime, as it is imported. A module `torch` in here would stand for torch itself in this file."""
+    return f"{__name__}.{'pytorch' if name == 'torch' else name.replace('-', '_')}"
+
+
+def export_onnx(module: nn.Module, example: Tensor, model: Path) -> None:
+    """Write the network as ONNX, for inputs of the example's shape and type, with weights in a file beside it."""
+    exported = torch.onnx.export(torch.export.export(module, (example,)), (), dynamo=True, verbose=False)
+    assert exported is not None, "the exporter gives a program unless it is told to write a file"
+    exported.save(str(model))
+
+
+def note_quantized(folder: Path, counts: tuple[int, int]) -> None:
+    """Leave beside an artifact what `Engine.quantized` says of it."""
+    (folder / _NOTE).write_text(" ".join(map(str, counts)))
+
+
+def noted_quantized(folder: Path) -> tuple[int, int] | None:
+    """What was left; `None` where nothing was."""
+    if not (folder / _NOTE).exists():
+        return None
+    taken, layers = map(int, (folder / _NOTE).read_text().split())
+    return taken, layers
 
 
 def size_of(*files: Path) -> int:

@@ -1,38 +1,107 @@
-"""ONNX Runtime: the network exported to ONNX by torch's exporter, run by one of the runtime's execution providers."""
+"""ONNX Runtime: the network exported to ONNX by torch's exporter, quantised by the runtime's own quantiser."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from archbench.measure.runtimes import Engine, size_of
-from archbench.model.axes import Precision
+from archbench.measure.runtimes import Engine, Wanted, export_onnx, note_quantized, noted_quantized, size_of
 from archbench.model.errors import UnsupportedError
 
 PROVIDER = "CPUExecutionProvider"
+_FLOAT = frozenset({"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+"""Operators of convolutions and linear layers, as they are before and after the runtime's own fusions."""
+_QUANTIZED = frozenset(
+    {"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat"}
+    | {"DynamicQuantizeMatMul"}
+)
 
 
-def prepare(module: nn.Module, example: Tensor, *, precision: Precision, threads: int, folder: Path) -> Engine:
+def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     """See `archbench.measure.runtimes.Prepare`. The shape is fixed: nothing is left to be found out while it runs."""
+    folder = wanted.folder
     model = folder / "model.onnx"
     if not model.exists():
-        exported = torch.onnx.export(torch.export.export(module, (example,)), (), dynamo=True, verbose=False)
-        assert exported is not None, "the exporter gives a program unless it is told to write a file"
-        exported.save(str(model))
+        export_onnx(module, example, model)
+        if wanted.quantize != "off":
+            _quantize(model, wanted)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = wanted.threads
     options.inter_op_num_threads = 1
+    optimized = folder / "optimized.onnx"
+    to_be_counted = wanted.quantize != "off" and noted_quantized(folder) is None
+    if to_be_counted:
+        options.optimized_model_filepath = str(optimized)  # what really runs, to be counted
+        options.log_severity_level = 3  # it warns that such a file is of this machine alone
     session = onnxruntime.InferenceSession(str(model), options, providers=[PROVIDER])
     active = session.get_providers()
     if active != [PROVIDER]:
         raise UnsupportedError(f"it runs under {', '.join(active)} and not under {PROVIDER}")
+    if to_be_counted:
+        note_quantized(folder, _counted(optimized))
     (name,) = (one.name for one in session.get_inputs())
 
     def call(images: Tensor) -> list[Tensor]:
         return [torch.from_numpy(output) for output in session.run(None, {name: images.numpy()})]
 
-    told = {"version": onnxruntime.__version__, "provider": PROVIDER, "threads": str(threads), "precision": precision}
-    return Engine(call=call, told=told, artifact_bytes=size_of(*folder.glob("model.onnx*")))
+    told = {"version": onnxruntime.__version__, "provider": PROVIDER, "threads": str(wanted.threads)}
+    return Engine(
+        call=call,
+        told={**told, "precision": wanted.precision},
+        artifact_bytes=size_of(*folder.glob("model.onnx*")),
+        quantized=noted_quantized(folder),
+    )
+
+
+def _quantize(model: Path, wanted: Wanted) -> None:
+    """Put the quantised network in place of the other, by what the runtime's documentation advises for CPUs.
+
+    Statically: quantised and dequantised at each operator (QDQ), weights by channel. Dynamically: unsigned weights,
+    which its integer convolution asks for.
+    """
+    from onnxruntime import quantization as ort
+
+    plain = model.with_name("plain.onnx")
+    ort.quant_pre_process(str(model), str(plain), skip_symbolic_shape=True)
+    for old in model.parent.glob("model.onnx*"):
+        old.unlink()
+    if wanted.quantize == "int8-static":
+        reader = _Batches(onnx.load(str(plain), load_external_data=False).graph.input[0].name, wanted.calibration())
+        ort.quantize_static(
+            str(plain),
+            str(model),
+            reader,
+            per_channel=True,
+            activation_type=ort.QuantType.QUInt8,
+            weight_type=ort.QuantType.QInt8,
+        )
+    else:
+        ort.quantize_dynamic(str(plain), str(model), weight_type=ort.QuantType.QUInt8)
+    for old in plain.parent.glob("plain.onnx*"):
+        old.unlink()
+
+
+def _counted(optimized: Path) -> tuple[int, int]:
+    """Of the convolutions and products in what the session runs those in eight bits, and all; then the file goes."""
+    operators = Counter(node.op_type for node in onnx.load(str(optimized), load_external_data=False).graph.node)
+    for file in optimized.parent.glob("optimized.onnx*"):
+        file.unlink()
+    taken = sum(operators[name] for name in _QUANTIZED)
+    return taken, taken + sum(operators[name] for name in _FLOAT)
+
+
+class _Batches:
+    """Calibration batches as the quantiser reads them, one after the other."""
+
+    def __init__(self, name: str, batches: Any) -> None:
+        self._batches: Iterator[dict[str, Any]] = iter([{name: batch.numpy()} for batch in batches])
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._batches, None)
