@@ -13,6 +13,7 @@ import csv
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from reference_runs import reference_runs
 
@@ -162,7 +163,7 @@ def _measured() -> list[str]:
     ]
 
 
-def _number(value: float, size: float, digits: int) -> str:
+def _number(value: Any, size: float, digits: int) -> str:
     import pandas as pd
 
     return "-" if pd.isna(value) else f"{float(value) * size:.{digits}f}"

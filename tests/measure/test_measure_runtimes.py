@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 
@@ -14,7 +15,7 @@ import archbench
 from archbench.catalog.preprocessing import Preprocessing
 from archbench.measure.images import drawn_images
 from archbench.measure.metrics.numerics import compare
-from archbench.measure.runtimes import Prepared, load, making_of
+from archbench.measure.runtimes import Prepared, load, making_of, module_of
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model import runtimes as facts
 from archbench.model.axes import PLAIN, Toggles
@@ -270,7 +271,7 @@ def test_cells_keep_the_ids_that_they_had_before_there_were_runtimes():
 @pytest.mark.slow
 def test_every_runtime_has_a_file():
     for name in ("torch", *ON_CPU):
-        assert load(cell_of(name)).__name__ == "prepare"
+        assert load(cell_of(name)) is importlib.import_module(module_of(name)).prepare
 
 
 @pytest.mark.slow
