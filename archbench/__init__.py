@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from archbench.api import Run, compare, load, merge, pick, plan, report, run, summary
     from archbench.fitting import fits
+    from archbench.folklore.asked import claims
     from archbench.gating import duel, gate
     from archbench.known import show
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
     from archbench.profiling import profile
+    from archbench.training.probe import train_probe
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Run",
     "UnfitError",
     "UsageError",
+    "claims",
     "compare",
     "duel",
     "fits",
@@ -32,9 +35,11 @@ __all__ = [
     "run",
     "show",
     "summary",
+    "train_probe",
 ]
 _HOMES = dict.fromkeys(("FitnessWarning", "Interrupted", "UnfitError", "UsageError"), "model.errors")
 _HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known", "fits": "fitting"}
+_HOMES |= {"claims": "folklore.asked", "train_probe": "training.probe"}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,8 @@ COMMANDS = {
     "gate": "comparing",
     "duel": "comparing",
     "history": "comparing",
+    "claims": "folklore_command",
+    "train-probe": "folklore_command",
     "doctor": "looking",
     "schema": "looking",
 }
@@ -54,7 +56,9 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 for _name, _module in COMMANDS.items():
-    app.command(_name)(getattr(importlib.import_module(f"archbench.cli.{_module}"), f"{_name}_command"))
+    app.command(_name)(
+        getattr(importlib.import_module(f"archbench.cli.{_module}"), f"{_name.replace('-', '_')}_command")
+    )
 
 
 _VALUES = {

@@ -18,6 +18,7 @@ from archbench.rendering.content import Report, Section, Table, every, sections,
 from archbench.rendering.decisions import decisions
 from archbench.rendering.drawing import KINDS, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
+from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.machine import accuracy, lead, machine, reproduce, scope
 from archbench.rendering.markup import render_latex, render_markdown
@@ -109,6 +110,7 @@ def _figures(run: RunData) -> tuple[Section | None, ...]:
         predictors(run),
         training_memory(run),
         stage_times(run),
+        folklore(run),
         networks(run),
         *phase_sections(run),
         failures(run),
@@ -202,6 +204,11 @@ def usual_place(runs: Sequence[Path], format: str) -> Path:
     if len(runs) > 1:
         return Path(f"archbench-{name}")
     return RunStore.open(runs[0]).path / name
+
+
+def store(report: Report, place: Path) -> Path:
+    """Write a report that is of no run: markdown with its plots beside it, or HTML, as the place's name ends."""
+    return _write(report, place.suffix.removeprefix("."), place)
 
 
 def _write(report: Report, format: str, place: Path, plots: Collection[str] = ()) -> Path:

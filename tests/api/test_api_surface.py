@@ -56,7 +56,13 @@ def test_keywords_are_the_options_names(name):
     assert isinstance(group, TyperGroup)
     command = group.commands[name]
     options = {option.name for option in command.params if option.param_type_name == "option"}
-    of_command = {"compare": {"format", "out"}, "gate": {"format"}, "plan": {"predict"}, "show": {"bibtex"}}
+    of_command = {
+        "compare": {"format", "out"},
+        "gate": {"format"},
+        "claims": {"out"},
+        "plan": {"predict"},
+        "show": {"bibtex"},
+    }
     printing = {"as_json", "strict", "depth", "stage", "top", *of_command.get(name, ())}
     keywords = {
         one.name

@@ -111,6 +111,7 @@ def test_bounds_on_accuracy_leave_a_choice() -> None:
 
 MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same everywhere
     "cifar_depth": (3, 34),
+    "claims": (2, 3),
     "compile_modes": (1, 71),
     "gpu_reference": (0, 5),
     "history": (3, 4),

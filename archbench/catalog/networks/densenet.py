@@ -57,7 +57,9 @@ def densenet264(num_classes: int = 1000, in_channels: int = 3, head: Head = "cla
     return pooled_network({"stem": imagenet_stem(in_channels), **parts}, channels, num_classes, head)
 
 
-def _cifar(depth: int, growth: int, num_classes: int, in_channels: int, head: Head, *, compact: bool) -> nn.Sequential:
+def cifar_densenet(
+    depth: int, growth: int, num_classes: int, in_channels: int, head: Head, *, compact: bool
+) -> nn.Sequential:
     """Three blocks; `compact` is DenseNet-BC: bottlenecks, half the channels dropped in transitions, wider stem."""
     stem = 2 * growth if compact else 16
     layers = (depth - 4) // (6 if compact else 3)
@@ -71,7 +73,7 @@ def densenet40_k12_cifar(num_classes: int = 10, in_channels: int = 3, head: Head
     [N, 3, 32, 32] to [N, 10]; without head [N, 448, 8, 8]. 1,019,722 parameters (table: 1.0 million), 0.27 GMACs.
     Here and in the other CIFAR DenseNets the dropout that the paper uses without data augmentation is left out.
     """
-    return _cifar(40, 12, num_classes, in_channels, head, compact=False)
+    return cifar_densenet(40, 12, num_classes, in_channels, head, compact=False)
 
 
 def densenetBC100_k12_cifar(  # noqa: N802
@@ -81,7 +83,7 @@ def densenetBC100_k12_cifar(  # noqa: N802
 
     [N, 3, 32, 32] to [N, 10]; without head [N, 342, 8, 8]. 769,162 parameters (table: 0.8 million), 0.29 GMACs.
     """
-    return _cifar(100, 12, num_classes, in_channels, head, compact=True)
+    return cifar_densenet(100, 12, num_classes, in_channels, head, compact=True)
 
 
 def densenetBC250_k24_cifar(  # noqa: N802
@@ -91,7 +93,7 @@ def densenetBC250_k24_cifar(  # noqa: N802
 
     [N, 3, 32, 32] to [N, 10]; without head [N, 1734, 8, 8]. 15,324,406 parameters (table: 15.3 million), 5.4 GMACs.
     """
-    return _cifar(250, 24, num_classes, in_channels, head, compact=True)
+    return cifar_densenet(250, 24, num_classes, in_channels, head, compact=True)
 
 
 def densenetBC190_k40_cifar(  # noqa: N802
@@ -101,4 +103,4 @@ def densenetBC190_k40_cifar(  # noqa: N802
 
     [N, 3, 32, 32] to [N, 10]; without head [N, 2190, 8, 8]. 25,624,430 parameters (table: 25.6 million), 9.3 GMACs.
     """
-    return _cifar(190, 40, num_classes, in_channels, head, compact=True)
+    return cifar_densenet(190, 40, num_classes, in_channels, head, compact=True)

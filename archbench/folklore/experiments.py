@@ -1,0 +1,187 @@
+"""Small experiments that judge claims about signals, gradients and initialisation: done here and now. Needs torch.
+
+Each gives one number, or one for each of three seeds, from which an interval is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from archbench.catalog import resolve
+from archbench.catalog.build import build, input_shape
+from archbench.model.axes import Scalar
+from archbench.model.cell import Network
+
+SEEDS = (0, 1, 2)
+BATCH = 32
+_SIDE = 64
+"""Of the vectors and matrices of the toy experiments."""
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+
+
+def _derivatives(function: str, places: Tensor) -> Tensor:
+    x = places.clone().requires_grad_()
+    return torch.autograd.grad(_FUNCTIONS[function](x).sum(), x)[0]
+
+
+def max_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
+    """The largest derivative between two places, by autograd at 16,001 points."""
+    return float(_derivatives(function, torch.linspace(low, high, 16001, dtype=torch.float64)).max())
+
+
+def mean_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
+    """The mean derivative between two places."""
+    return float(_derivatives(function, torch.linspace(low, high, 16001, dtype=torch.float64)).mean())
+
+
+def init_variance(init: str, fan_in: int, fan_out: int) -> list[float]:
+    """Variance of weights that torch draws by `xavier` or `he`, normal."""
+    found = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        weight = torch.empty(fan_out, fan_in)
+        if init == "he":
+            nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        else:
+            nn.init.xavier_normal_(weight)
+        found.append(float(weight.var()))
+    return found
+
+
+def _batchnorm() -> Tensor:
+    torch.manual_seed(0)
+    found: Tensor = nn.BatchNorm2d(8).train()(3 + 5 * torch.randn(BATCH, 8, 16, 16)).detach()
+    return found.transpose(0, 1).flatten(1)
+
+
+def batchnorm_mean() -> float:
+    """The largest mean, over channels, of what batch normalisation gives in training."""
+    return float(_batchnorm().mean(1).abs().max())
+
+
+def batchnorm_std() -> float:
+    """The deviation, in the channel where it is furthest from 1."""
+    found = _batchnorm().std(1)
+    return float(found[(found - 1).abs().argmax()])
+
+
+def _network(name: str, options: dict[str, Scalar], seed: int) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(seed)
+    network = Network(name=resolve(name).name, options=options)
+    return build(network).train(), torch.randn(BATCH, *input_shape(network))
+
+
+def gradient_ratio(name: str, **options: Scalar) -> list[float]:
+    """Gradient by the first weight layer's output over that by the last hidden one's, untrained, in training mode."""
+    found = []
+    for seed in SEEDS:
+        net, inputs = _network(name, options, seed)
+        outputs: list[Tensor] = []
+        layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)][:-1]
+        for one in (layers[0], layers[-1]):
+            one.register_forward_hook(lambda module, given, out, into=outputs: into.append(out))
+        loss = nn.functional.cross_entropy(net(inputs), torch.arange(BATCH) % 10)
+        first, last = torch.autograd.grad(loss, outputs)
+        # Per element: layers differ in how many outputs they have.
+        found.append(float(first.pow(2).mean().sqrt() / last.pow(2).mean().sqrt()))
+    return found
+
+
+def signal_ratio(name: str, **options: Scalar) -> list[float]:
+    """Root mean square of a network's features over that of its input, untrained."""
+    found = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        known = resolve(name)
+        head = "none" if known.name.endswith(("probe", "chain")) else "classifier"
+        network = Network(name=known.name, options=options, head=head)  # type: ignore[arg-type]
+        inputs = torch.randn(BATCH, *input_shape(network))
+        with torch.no_grad():
+            found.append(float(build(network).train()(inputs).pow(2).mean().sqrt() / inputs.pow(2).mean().sqrt()))
+    return found
+
+
+def receptive_field(name: str) -> int:
+    """Side in pixels of the square of the input that one pixel of the output depends on."""
+    torch.manual_seed(0)
+    net = build(Network(name=resolve(name).name, in_channels=1)).double()
+    for weight in net.parameters():
+        nn.init.ones_(weight)
+    image = torch.rand(1, 1, 31, 31, dtype=torch.float64, requires_grad=True)
+    gradient = torch.autograd.grad(net(image)[0, 0, 15, 15], image)[0]
+    return int((gradient[0, 0].abs().sum(0) > 0).sum())
+
+
+def dropout_masks(units: int) -> int:
+    """How many subsets dropout can choose of so many units, counted one by one."""
+    return len(set(itertools.product((False, True), repeat=units)))
+
+
+def shortcut_jacobian() -> float:
+    """How far, at most, the derivative of x + F(x) less that of F(x) is from the identity."""
+    torch.manual_seed(0)
+    branch = nn.Sequential(nn.Linear(_SIDE, _SIDE), nn.Tanh(), nn.Linear(_SIDE, _SIDE)).double()
+    x = torch.randn(_SIDE, dtype=torch.float64)
+    jacobian: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = torch.autograd.functional.jacobian
+    with_shortcut, without = jacobian(lambda v: v + branch(v), x), jacobian(branch, x)
+    return float((with_shortcut - without - torch.eye(_SIDE, dtype=torch.float64)).abs().max())
+
+
+def zero_share(name: str, **options: Scalar) -> list[float]:
+    """The share of activations after ReLUs that are 0, untrained, on noise."""
+    found = []
+    for seed in SEEDS:
+        net, inputs = _network(name, options, seed)
+        zeros: list[Tensor] = []
+        for one in net.modules():
+            if isinstance(one, nn.ReLU):
+                one.register_forward_hook(lambda module, given, out, into=zeros: into.append((out == 0).flatten()))
+        with torch.no_grad():
+            net(inputs[:4])
+        found.append(float(torch.cat(zeros).float().mean()))
+    return found
+
+
+def sparse_slowdown(density: float, side: int = 512) -> list[float]:
+    """Time of a sparse (CSR) matrix product over that of the dense one, in turns; above 1 sparse is slower."""
+    torch.manual_seed(0)
+    kept = torch.rand(side, side) < density
+    dense, other = torch.randn(side, side) * kept, torch.randn(side, side)
+    sparse = dense.to_sparse_csr()
+    found = []
+    for _ in range(7):
+        times = [_timed(lambda left=left: left @ other) for left in (sparse, dense)]  # type: ignore[misc]
+        found.append(times[0] / times[1])
+    return found
+
+
+def _timed(work: Callable[[], object], repeats: int = 9) -> float:
+    work()
+    seen = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        seen.append(time.perf_counter() - begun)
+    return min(seen)
+
+
+def identity_loss(kind: str) -> Sequence[float]:
+    """Mean squared error after 200 steps of learning the identity by two layers, `plain` or `residual`."""
+    found = []
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        branch = nn.Sequential(nn.Linear(_SIDE, _SIDE), nn.ReLU(), nn.Linear(_SIDE, _SIDE))
+        optimizer = torch.optim.SGD(branch.parameters(), 0.1)
+        for _ in range(200):
+            x = torch.randn(128, _SIDE)
+            loss = (branch(x) + (x if kind == "residual" else 0) - x).pow(2).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append(float(loss.detach()))
+    return found

@@ -1,0 +1,263 @@
+"""Where a claim's figures come from: the catalogue's tables, stored runs, a training probe, facts, and what is built.
+
+Only what is built (`structure`, `experiments`) loads torch, and only when a formula asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from archbench.catalog import counted_by_label, resolve
+from archbench.catalog.card import COUNTED, LISTED, columns_of
+from archbench.folklore.formula import Figure, Figures, Term
+from archbench.model.axes import TOGGLES, Toggles
+from archbench.model.cell import Network
+from archbench.model.errors import UsageError, did_you_mean
+from archbench.query.expression import Expression, holds
+from archbench.query.parsing import number_column
+from archbench.training.settings import SUBJECTS
+
+if TYPE_CHECKING:
+    from archbench.choose.candidates import Candidates
+    from archbench.training.probe import Probe
+
+STRUCTURE = ("modules", "kernels", "attribute", "channels", "side", "part_params", "training_bytes")
+"""Functions of `structure`: what a network that was built says of itself."""
+EXPERIMENTS = (
+    *("max_derivative", "mean_derivative", "init_variance", "batchnorm_mean", "batchnorm_std", "gradient_ratio"),
+    *("signal_ratio", "receptive_field", "dropout_masks", "shortcut_jacobian", "zero_share", "sparse_slowdown"),
+    "identity_loss",
+)
+"""Functions of `experiments`: small ones, done here and now."""
+TRAINED = ("train_loss", "train_accuracy", "test_accuracy", "trained_gradient_ratio")
+"""Of a network of the training probe: where its trainings ended; `at=0.25`: after a quarter of the steps."""
+_NETWORKLESS = {*EXPERIMENTS} - {"gradient_ratio", "signal_ratio", "receptive_field", "zero_share"}
+_RANKED = {
+    "latency_median_s": ("rank_latency_s", "rank_latency_low_s", "rank_latency_high_s"),
+    "throughput_img_s": ("rank_throughput_img_s", "rank_throughput_low_img_s", "rank_throughput_high_img_s"),
+}
+CATALOGUED = {*LISTED, *COUNTED}
+KEYS = ("run_id", "hardware_class", "phase", "batch_size", *TOGGLES, "threads")
+"""Columns in which cells are alike that are held against each other."""
+
+
+class MissingError(Exception):
+    """A figure that is not here; what would bring it stands in `command`, where anything would."""
+
+    def __init__(self, why: str, command: str | None = None) -> None:
+        super().__init__(why)
+        self.command = command
+
+
+class Situation(Struct, frozen=True):
+    """One setting under which all cells that a formula asks for were measured."""
+
+    values: tuple[tuple[str, Any], ...] = ()
+    """By the columns of `KEYS`; empty where nothing measured is asked for."""
+
+    @property
+    def text(self) -> str:
+        """`inference, batch 1, fp32`: without the machine and the run."""
+        of = dict(self.values)
+        if not of:
+            return ""
+        toggles = Toggles(**{name: of[name] for name in TOGGLES}).label
+        threads = [] if of["threads"] is None else [f"{of['threads']} threads"]
+        return ", ".join([of["phase"], f"batch {of['batch_size']}", toggles, *threads])
+
+
+def check_term(term: Term, facts: Mapping[str, object]) -> None:
+    """Raises `UsageError` for a figure that nothing here can give, or of a network that is not known."""
+    name, about = term.function, term.about
+    if name == "fact":
+        if len(about) != 1 or about[0] not in facts:
+            raise UsageError(f"there is no fact {_word(term)!r}{did_you_mean(_word(term), facts)}; add it under facts")
+    elif name in TRAINED:
+        if len(about) != 1 or about[0] not in SUBJECTS:
+            near = did_you_mean(_word(term), SUBJECTS)
+            raise UsageError(f"the training probe has no {_word(term)!r}{near}; it has {', '.join(SUBJECTS)}")
+    elif name not in _NETWORKLESS:
+        if name not in (*STRUCTURE, *EXPERIMENTS):
+            _column(name)
+        if not about or not isinstance(about[0], str):
+            raise UsageError(f"{term.text} names no network; write {name}(resnet50)")
+        resolve(str(about[0]))
+
+
+def _column(name: str) -> str:
+    known = (*STRUCTURE, *EXPERIMENTS, *TRAINED, "fact")
+    try:
+        return number_column(name).name
+    except UsageError as error:
+        near = did_you_mean(name, known)
+        raise UsageError(f"{error}{near}" if near else str(error)) from None
+
+
+def is_measured(term: Term) -> bool:
+    """Whether stored rows have it, and nothing else does."""
+    own = (*STRUCTURE, *EXPERIMENTS, *TRAINED, "fact")
+    return term.function not in own and number_column(term.function).name not in CATALOGUED
+
+
+class Sources:
+    """All that claims may be judged by, at once."""
+
+    def __init__(
+        self, facts: Mapping[str, Any], cells: Sequence[Candidates] = (), probe: Probe | None = None, *,
+        builds: bool = True,
+    ) -> None:  # fmt: skip
+        """`cells`: of each run, the newest last. `builds`: whether torch may be loaded for what no table has."""
+        self._facts = facts
+        self._probe = probe
+        self._builds = builds
+        self._rows = [row for run in cells for row in _usable(run)]
+
+    def situations(self, terms: Sequence[Term], where: Sequence[Expression]) -> list[Situation]:
+        """The settings under which every measured term has a cell of `where`. Raises `MissingError` for none."""
+        wanted = [term for term in terms if is_measured(term)]
+        if not wanted:
+            return [Situation()]
+        found: dict[Situation, set[Term]] = {}
+        for row in self._rows:
+            if all(holds(condition, row) for condition in where):
+                here = Situation(tuple((key, row[key]) for key in KEYS))
+                for term in wanted:
+                    if row["variant"] == _network(term).label and row[_column(term.function)] is not None:
+                        found.setdefault(here, set()).add(term)
+        # Of several runs on one class of machine the newest that has all: a ratio is of one run's figures.
+        whole = {one.values[1:]: one for one, there in found.items() if len(there) == len(set(wanted))}
+        if not whole:
+            raise MissingError(*_unmeasured(wanted, where))
+        return list(whole.values())
+
+    def figures(self, terms: Sequence[Term], situation: Situation) -> Figures:
+        """Of every term. Raises `MissingError` for the first that is not here."""
+        return {term: self._figure(term, situation) for term in terms}
+
+    def _figure(self, term: Term, situation: Situation) -> Figure:
+        name = term.function
+        if name == "fact":
+            fact = self._facts[str(term.about[0])]
+            return Figure(value=fact.value, origin=fact.source)
+        if name in TRAINED:
+            return self._trained(term)
+        if name in STRUCTURE or name in EXPERIMENTS:
+            return self._built("structure" if name in STRUCTURE else "experiments", term)
+        column = _column(name)
+        return self._counted(term, column) if column in CATALOGUED else self._stored(term, column, situation)
+
+    def _counted(self, term: Term, column: str) -> Figure:
+        network = _network(term)
+        known = columns_of(resolve(network.name)).get(column)
+        if network.options or term.options:
+            counted = counted_by_label().get(network.label)
+            if counted is None:
+                return self._built("structure", Term("counted", (column, *term.about), term.options))
+            known = getattr(counted.counts, column)
+        if not isinstance(known, int | float):
+            raise MissingError(f"the catalogue has no {column} of {network.label}")
+        published = column in ("top1", "top5")
+        origin = str(columns_of(resolve(network.name))["accuracy_source"]) if published else "counted"
+        return Figure(value=float(known), origin=origin)
+
+    def _stored(self, term: Term, column: str, situation: Situation) -> Figure:
+        wanted = dict(situation.values)
+        label = _network(term).label
+        row = next(one for one in self._rows if one["variant"] == label and all(one[k] == v for k, v in wanted.items()))
+        value, low, high = (row[name] for name in _RANKED.get(column, (column,) * 3))
+        origin = f"run {row['run_id']} on {row['hardware_class']}"
+        if column not in _RANKED:
+            return Figure(value=float(value), origin=origin)
+        return Figure(value=value, low=low, high=high, origin=origin)
+
+    def _trained(self, term: Term) -> Figure:
+        name, share = str(term.about[0]), float(dict(term.options).get("at", 1.0))  # type: ignore[arg-type]
+        command = "archbench train-probe"
+        if self._probe is None:
+            raise MissingError("there is no training probe", command)
+        steps = self._probe.about.settings.schedules[SUBJECTS[name].kind].steps
+        values = []
+        for seed in self._probe.about.settings.seeds:
+            along = [one for one in self._probe.points if (one.network, one.seed) == (name, seed)]
+            if not along:
+                continue
+            # A training that ended at a loss of NaN has no later point: there its loss is beyond any bound.
+            point = min(along, key=lambda one: abs(one.step - share * steps))
+            if term.function == "trained_gradient_ratio":
+                value = point.gradient_norms[0] / point.gradient_norms[-1] if point.gradient_norms[-1] else math.nan
+            else:
+                value = getattr(point, term.function)
+            values.append(math.inf if math.isnan(value) else value)
+        if not values:
+            raise MissingError(f"the training probe has not trained {name}", f"{command} {name}")
+        origin = f"{self._probe.path}, {len(values)} seeds on {self._probe.about.hardware_class}"
+        return _mean(values, origin)
+
+    def _built(self, module: str, term: Term) -> Figure:
+        if not self._builds:
+            raise MissingError(f"{term.text} needs the network to be built", "archbench claims")
+        return _made(module, term)
+
+
+@cache
+def _made(module: str, term: Term) -> Figure:
+    found = getattr(import_module(f"archbench.folklore.{module}"), term.function)(*term.about, **dict(term.options))
+    values = list(found) if isinstance(found, list | tuple) else [float(found)]
+    return _mean([float(one) for one in values], "built here" if module == "structure" else "tried here")
+
+
+def _mean(values: Sequence[float], origin: str) -> Figure:
+    """Their mean, with Student's 95 % interval where there are several and all are finite."""
+    from scipy.special import stdtrit
+
+    mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else max(values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return Figure(value=mean, origin=origin)
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    return Figure(value=mean, low=mean - half, high=mean + half, origin=origin)
+
+
+def _usable(cells: Candidates) -> list[dict[str, Any]]:
+    """The rows fit to be compared, as plain values."""
+    from archbench.choose.evaluate import plain_values
+
+    frame = cells.frame
+    frame = frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")]
+    columns = {name: plain_values(frame[name]) for name in frame.columns}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _network(term: Term) -> Network:
+    return Network(name=resolve(str(term.about[0])).name, options=dict(term.options))
+
+
+def _word(term: Term) -> str:
+    return str(term.about[0]) if term.about else ""
+
+
+def _unmeasured(terms: Sequence[Term], where: Sequence[Expression]) -> tuple[str, str]:
+    """Why there is no setting under which all were measured, and the command that measures them."""
+    from archbench.query.expression import leaves, show
+
+    names = list(dict.fromkeys(_network(term).label for term in terms))
+    under = f" where {' and '.join(map(show, where))}" if where else ""
+    asked = {leaf.column: leaf for condition in where for leaf in leaves(condition)}
+
+    def options() -> Iterator[str]:
+        for column, option in (("phase", "--phase"), ("batch_size", "--batch-size"), ("precision", "--precision")):
+            value = getattr(asked.get(column), "value", None)
+            if value is not None:
+                yield f"{option} {int(value) if isinstance(value, float) else value}"
+
+    what = ", ".join(dict.fromkeys(term.function for term in terms))
+    return (
+        f"no run has {what} of {' and '.join(names)} under one setting{under}",
+        " ".join(["archbench run", *names, *options()]),
+    )

@@ -1,0 +1,143 @@
+"""What the training probe trains, and how: one schedule for each kind, so that only the network differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from archbench.model.axes import Scalar
+from archbench.model.errors import UsageError, did_you_mean
+
+DIGITS, CIFAR10 = "digits", "cifar10"
+Kind = Literal["depth", "joining", "chain"]
+
+
+class Subject(Struct, frozen=True, kw_only=True):
+    """One network to train."""
+
+    name: str
+    kind: Kind
+    """The question that it belongs to: depth with or without shortcuts, adding or concatenating, chains of layers."""
+    network: str
+    """Of the catalogue, or a function."""
+    options: dict[str, Scalar] = {}
+    about: str
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """How all networks of a kind are trained: stochastic gradient descent with momentum."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    """Divided by ten after half and after three quarters of the steps, as 1512.03385 does."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All that decides a probe's figures on one machine."""
+
+    data: str
+    image_size: int
+    seeds: tuple[int, ...]
+    subjects: tuple[str, ...]
+    schedules: dict[Kind, Schedule]
+    device: str
+    points: int = 20
+    """How often along the way figures are taken."""
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """A training at one of its points. What is not a number stays so: a loss of NaN is a finding."""
+
+    network: str
+    seed: int
+    step: int
+    train_loss: float
+    """Cross-entropy, the mean over the steps since the last point, in training mode."""
+    train_accuracy: float
+    """Percent, likewise."""
+    test_loss: float
+    test_accuracy: float
+    """Percent, in evaluation mode."""
+    gradient_norms: tuple[float, ...]
+    """Of the loss by each weight, first to last layer, in the last step: Euclidean norms of convolutions' and linear
+    layers' weights."""
+
+
+def _depth(depth: int, plain: bool) -> Subject:
+    name = f"{'plain' if plain else 'resnet'}{depth}"
+    about = f"{depth} layers, {'no shortcuts' if plain else 'a shortcut over every two'} (1512.03385, section 4.2)"
+    return Subject(name=name, kind="depth", network=f"{name}_cifar", about=about)
+
+
+_INITS = {"xavier": "Xavier", "he": "He", "normal": "N(0, 0.01²)"}
+
+
+def _chain(activation: str, batch_norm: bool, init: str) -> Subject:
+    options: dict[str, Scalar] = {"activation": activation, "batch_norm": batch_norm, "init": init}
+    return Subject(
+        name=f"{activation}{'-bn' if batch_norm else ''}-{init}",
+        kind="chain",
+        network="mlp_probe",
+        options={"depth": CHAIN_DEPTH, "width": CHAIN_WIDTH, **options},
+        about=f"{CHAIN_DEPTH} layers of {CHAIN_WIDTH}, {activation}, {'BN' if batch_norm else 'no BN'}, {_INITS[init]}",
+    )
+
+
+CHAIN_DEPTH, CHAIN_WIDTH = 30, 64
+CONCATENATING = "archbench.training.loop:densenet22_k12"
+SUBJECTS: dict[str, Subject] = {
+    one.name: one
+    for one in (
+        *(_depth(depth, plain) for depth in (20, 56, 110) for plain in (True, False)),
+        Subject(
+            name="adding20",
+            kind="joining",
+            network="resnet20_cifar",
+            about="20 layers that add to what they read: as resnet20, on the schedule of concatenating22",
+        ),
+        Subject(
+            name="concatenating22",
+            kind="joining",
+            network=CONCATENATING,
+            about="22 layers that append 12 channels each to what they read (1608.06993): as many parameters",
+        ),
+        *(_chain(act, bn, init) for act in ("sigmoid", "tanh", "relu") for bn in (False, True) for init in _INITS),
+    )
+}
+"""What is trained, by name, in the order of the figures' table."""
+
+
+def chosen(networks: Sequence[str]) -> list[Subject]:
+    """The subjects that are named, all for none. Raises `UsageError` for one that is not known."""
+    for name in networks:
+        if name not in SUBJECTS:
+            raise UsageError(f"the training probe has no {name!r}{did_you_mean(name, SUBJECTS)}; it has {_known()}")
+    return [one for one in SUBJECTS.values() if not networks or one.name in networks]
+
+
+def _known() -> str:
+    return ", ".join(SUBJECTS)
+
+
+def schedules(data: str, steps: int | None) -> dict[Kind, Schedule]:
+    """By kind; `steps` in place of its own. On CIFAR-10 the batch and rate of 1512.03385."""
+    if data == CIFAR10:
+        own: dict[Kind, Schedule] = {
+            "depth": Schedule(steps=8000, batch_size=128, learning_rate=0.1),
+            "joining": Schedule(steps=8000, batch_size=128, learning_rate=0.1),
+            "chain": Schedule(steps=4000, batch_size=128, learning_rate=0.01),
+        }
+    else:
+        # Chosen here, for what two cores do in ten minutes: at a rate of 0.1 ResNet-56 began at a loss of 7 and was
+        # not done after 300 steps, at 0.01 it was; the plain networks failed at each of 0.1, 0.03 and 0.01.
+        one = Schedule(steps=360, batch_size=64, learning_rate=0.01)
+        own = {"depth": one, "joining": one, "chain": replace(one, steps=300)}
+    if steps is None:
+        return own
+    return {kind: replace(one, steps=steps) for kind, one in own.items()}
