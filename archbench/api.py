@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from archbench.model.environment import Environment
     from archbench.model.record import Record
     from archbench.rendering import RunData
-    from archbench.results import Session
+    from archbench.results import Exported, Session
 
 _T = TypeVar("_T")
 OneOrMore: TypeAlias = _T | Sequence[_T]
@@ -47,9 +47,9 @@ class Run:
     """
 
     def __init__(self, path: PathOrText) -> None:
-        from archbench.results import RunStore
+        from archbench.results import RunStore, located
 
-        self._store = RunStore.open(Path(path))
+        self._store = RunStore.open(located(path))
         self.path: Path = self._store.path
 
     @cached_property
@@ -289,8 +289,24 @@ def merge(
     for a shard that is missing.
     """
     from archbench.results import merge as unite
+    from archbench.results import placed
 
-    return [Run(path) for path in unite(_paths(runs), as_path(out), partial=partial)]
+    with placed(out) as place:
+        return [Run(path) for path in unite(_paths(runs), place, partial=partial)]
+
+
+def export(run: PathOrText, *, out: PathOrText | None = None) -> Exported:
+    """Write a run as one file that `load`, `report`, `compare` and `pick` read: rows, raw timings, machines, hashes.
+
+    `out`: a file that ends in `.archbench`; by default `SUITE-RUN.archbench` here. The result has the file's `path`
+    and its `sha256`, to publish beside it. Exported twice, a run gives the same bytes. Raises `UsageError` for what is
+    not a run, and `UnfitError` where the file cannot be written.
+    """
+    from archbench.results import export as write
+    from archbench.results import located, placed
+
+    with placed(out) as place:
+        return write(located(run), place)
 
 
 def load(path: PathOrText) -> pd.DataFrame:
@@ -299,9 +315,9 @@ def load(path: PathOrText) -> pd.DataFrame:
     One row per cell and round, columns as in `docs/columns.md`, times in seconds and sizes in bytes, plus
     `speed_index` and the figures corrected by it. Raises `UsageError` for what is not a run.
     """
-    from archbench.results import load_frame
+    from archbench.results import load_frame, located
 
-    return load_frame(path)
+    return load_frame(located(path))
 
 
 def summary(path: PathOrText) -> pd.DataFrame:
@@ -313,8 +329,9 @@ def summary(path: PathOrText) -> pd.DataFrame:
     """
     from archbench.rendering import read_run
     from archbench.rendering.summary import summary_frame
+    from archbench.results import located
 
-    return summary_frame(read_run(Path(path)))
+    return summary_frame(read_run(located(path)))
 
 
 def report(
@@ -381,7 +398,7 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     from archbench.comparison import read_rows
     from archbench.comparison.noise import known_floor
 
-    before, after = read_rows(Path(base)), read_rows(Path(head))
+    before, after = map(read_rows, _paths([base, head]))
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
     return judge(before, after, allow=several(allow_different), floors=() if learnt is None else (learnt,))
 
@@ -399,7 +416,10 @@ def several(value: OneOrMore[_T]) -> list[_T]:
 
 
 def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
-    return [Path(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+    """Where runs can be read from, of directories, exported files and URLs."""
+    from archbench.results import located
+
+    return [located(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
 
 
 def as_path(place: PathOrText | None) -> Path | None:

@@ -27,7 +27,7 @@ from archbench.model.messages import Calibrated, CellFinished, Event, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.progress import RunProgress
-from archbench.results import RunStore, new_run_id, run_identity, runs_alike
+from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_alike, url_of
 from archbench.session import describe, expected, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
@@ -131,6 +131,11 @@ def carry_out(
     begun = time.monotonic()
     if budget_s is not None:
         refuse_unrankable(job.suite)
+    remote = None
+    if out is not None and (url := url_of(out)) is not None:
+        remote = Remote.of_run(url)
+        remote.pull()
+        out = remote.local
     place, passed_over = _place(job, out, fresh)  # what is the user's to mend comes before what the machine lacks
     with held(job.environment, force=force, timed=job.timed), _opened(job, place) as store:
         _store_skipped(store, job)
@@ -157,6 +162,8 @@ def carry_out(
                     _take(store, event, carried)
                     if spending is not None and isinstance(event, CellFinished):
                         spending.note(event.record)
+                    if remote is not None and isinstance(event, CellFinished):
+                        remote.try_push()
                     shown.show(event)
         except KeyboardInterrupt:
             interrupted = True
@@ -167,6 +174,8 @@ def carry_out(
             shown.left_out(*spending.left_out)
         elif _visits(left) and not interrupted:
             store.note_session(shown.ended(time.monotonic() - begun))
+        if remote is not None:
+            remote.push()
     return store.path, interrupted
 
 

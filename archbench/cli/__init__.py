@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "run_command",
     "plan": "plan_command",
     "merge": "run_command",
+    "export": "run_command",
     "list": "looking",
     "show": "looking",
     "fits": "looking",

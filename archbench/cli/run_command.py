@@ -154,6 +154,19 @@ def merge_command(
         print(f"{run.path}: {len(run.rows):,} rows of {len(machines)} devices of {environment.hardware_class}")
 
 
+def export_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, finished or not.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ends in .archbench; by default SUITE-RUN.archbench here.")
+    ] = None,
+) -> None:
+    """Write a run as one file that `report`, `compare` and `pick` read; prints its hash and where it is."""
+    from archbench.api import export
+
+    made = export(run, out=out)
+    print(f"{made.sha256}  {made.path}")
+
+
 def _tell(run: Run, as_json: bool) -> None:
     """How it went, and where the reports are."""
     from archbench.rendering import read_run

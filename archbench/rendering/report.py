@@ -29,7 +29,7 @@ from archbench.rendering.side_by_side import named, overview, side_by_side, toge
 from archbench.rendering.summary import write_summary
 from archbench.rendering.toggles import toggles
 from archbench.rendering.trust import failures, trust
-from archbench.results import RunStore
+from archbench.results import RunStore, is_here
 from archbench.results.files import write_bytes
 
 __all__ = [
@@ -199,9 +199,9 @@ def get_ready() -> None:
 
 
 def usual_place(runs: Sequence[Path], format: str) -> Path:
-    """`report.md`, `report.html`, `report.tex` in a run's directory; of several, `archbench-report.md` here."""
+    """`report.md`, `report.html`, `report.tex` in a run's directory; of other places, `archbench-report.md` here."""
     name = f"report.{_SUFFIXES.get(format, format)}"
-    if len(runs) > 1:
+    if len(runs) > 1 or not is_here(runs[0]):
         return Path(f"archbench-{name}")
     return RunStore.open(runs[0]).path / name
 

@@ -1,17 +1,26 @@
 """Results on disk: one run is one directory, every finished cell is in it at once, and anything can read it."""
 
+from archbench.results.exported import Exported, export
 from archbench.results.frame import load_frame, read_table
 from archbench.results.merging import merge
+from archbench.results.places import Remote, is_here, located, placed, url_of
 from archbench.results.run import RunStore, Session, new_run_id, run_identity, runs_alike, suite_hash
 
 __all__ = [
+    "Exported",
+    "Remote",
     "RunStore",
     "Session",
+    "export",
+    "is_here",
     "load_frame",
+    "located",
     "merge",
     "new_run_id",
+    "placed",
     "read_table",
     "run_identity",
     "runs_alike",
     "suite_hash",
+    "url_of",
 ]

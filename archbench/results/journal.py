@@ -96,11 +96,7 @@ class Journal:
         self._write(self.merged, self._sorted(rows), grouped=True, compression="zstd")
 
     def _write(self, path: Path, rows: pa.Table, *, grouped: bool = False, **options: Any) -> None:
-        buffer = io.BytesIO()
-        with pq.ParquetWriter(buffer, self.schema, **options) as writer:
-            writer.write_table(rows, row_group_size=max(ROW_GROUP, -(-rows.num_rows // ROW_GROUPS)))
-        content = buffer.getvalue()
-        write_bytes(path, sealed_parquet(with_groups(content) if grouped else content))
+        write_bytes(path, parquet_bytes(rows, self.schema, grouped=grouped, **options))
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.order])
@@ -121,6 +117,15 @@ class Journal:
             return _read_if_whole(self.merged, self.schema, wanted)
         except FileNotFoundError:
             return None
+
+
+def parquet_bytes(rows: pa.Table, schema: pa.Schema, *, grouped: bool = False, **options: Any) -> bytes:
+    """The content of a parquet file of `rows`, with its checksum; `options` as of `ParquetWriter`."""
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, schema, **options) as writer:
+        writer.write_table(rows, row_group_size=max(ROW_GROUP, -(-rows.num_rows // ROW_GROUPS)))
+    content = buffer.getvalue()
+    return sealed_parquet(with_groups(content) if grouped else content)
 
 
 def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa.Table:

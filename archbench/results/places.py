@@ -1,0 +1,189 @@
+"""Where a run lies: a directory, one exported file, or a URL of fsspec (`s3://`, `gs://`, `memory://`, ...).
+
+Readers get a directory on this machine, which is a copy of what lies elsewhere and goes when the process ends. Whoever
+writes elsewhere (`Remote`) writes here first, and then copies: a network that fails loses nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from archbench.model.errors import UnfitError, UsageError, first_line
+from archbench.results.exported import is_exported, unpack
+
+log = logging.getLogger(__name__)
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
+"""One slash is enough: `Path` leaves no more of them."""
+_ALL_THERE = ".copied"
+_NEVER = (".lock", ".lock.holder", ".tmp", _ALL_THERE)
+"""Endings of what belongs to this machine alone."""
+
+
+def url_of(place: str | os.PathLike[str]) -> str | None:
+    """The URL that a user gave, also through `Path`; `None` for a place on this machine."""
+    text = os.fspath(place)
+    found = _URL.fullmatch(text)
+    return None if found is None or os.path.lexists(text) else f"{found[1]}://{found[2].rstrip('/')}"
+
+
+def is_here(place: str | os.PathLike[str]) -> bool:
+    """Whether it is a directory, or a file of one, that readers may write a report beside."""
+    return url_of(place) is None and not is_exported(Path(place))
+
+
+def located(place: str | os.PathLike[str]) -> Path:
+    """The place itself, or the directory of a copy of it, made once.
+
+    Raises `UsageError` for a URL that nothing is at, or no package can read, and for an exported file that is damaged.
+    """
+    url = url_of(place)
+    if url is None:
+        path = Path(place)
+        return _unpacked(path.resolve(), path.stat().st_mtime_ns) if is_exported(path) else path
+    return _fetched(url)
+
+
+@contextmanager
+def placed(out: str | os.PathLike[str] | None) -> Iterator[Path | None]:
+    """Where the block is to write `out`; what it writes for a URL is copied there when it ends. Raises `UnfitError`."""
+    url = None if out is None else url_of(out)
+    if out is None or url is None:
+        yield None if out is None else Path(out)
+        return
+    remote = Remote(url, _own_folder())
+    yield remote.local
+    remote.push()
+
+
+@cache
+def _unpacked(path: Path, changed: int) -> Path:
+    return unpack(path, _own_folder())
+
+
+@cache
+def _fetched(url: str) -> Path:
+    remote = Remote(url, _own_folder())
+    if not remote.pull():
+        raise UsageError(f"{url}: nothing is there")
+    return located(remote.local)
+
+
+@cache
+def _root() -> Path:
+    root = Path(tempfile.mkdtemp(prefix="archbench-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root
+
+
+def _own_folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=_root()))
+
+
+class Remote:
+    """A run's directory, or one file, behind a URL, and its copy in `beside`. Raises `UsageError` for no known URL."""
+
+    def __init__(self, url: str, beside: Path) -> None:
+        self.url = url
+        self.local = beside / (PurePosixPath(url.partition("://")[2]).name or "run")
+        self._files, self._place = _filesystem(url)
+        self._pushed: dict[str, tuple[int, int]] = {}
+        """Size and time of change of each file that is there as it is here."""
+
+    @classmethod
+    def of_run(cls, url: str) -> Remote:
+        """With a copy that outlives this process: what could not be copied is copied by the next one."""
+        name = hashlib.sha256(url.encode()).hexdigest()[:12]
+        return cls(url, Path("results") / "remote" / name)
+
+    def pull(self) -> bool:
+        """Copy what is there; whether there was anything. What is here and could not be copied there goes before it."""
+        if self._has_all():
+            shutil.rmtree(self.local)  # another machine may have gone on with it
+        try:
+            if self._files.isfile(self._place):
+                self.local.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(self._place, str(self.local))
+                return True
+            there = self._files.find(self._place) if self._files.exists(self._place) else []
+            for path in sorted(there, key=lambda path: path.endswith("environment.json")):  # the last: it is the marker
+                copy = self.local / path[len(self._stem(path)) :].lstrip("/")
+                if not copy.exists():
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    self._files.get_file(path, str(copy))
+                    self._pushed[copy.relative_to(self.local).as_posix()] = _state(copy)
+        except Exception as error:  # every file system raises what it likes
+            raise UsageError(f"{self.url}: cannot be read: {first_line(error)}") from error
+        return bool(there)
+
+    def push(self) -> None:
+        """Copy what is new here, rows after their timings; and take away what is gone. Raises `UnfitError`."""
+        now = {"": _state(self.local)} if self.local.is_file() else self._here()
+        try:
+            # What is read last is copied last: a copy that is cut off lacks rows, never what belongs to them.
+            for name in sorted(now, key=lambda name: (name.startswith("cells/"), name == "results.parquet")):
+                if self._pushed.get(name) != now[name]:
+                    place = f"{self._place}/{name}".rstrip("/")
+                    self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(self.local / name), place)
+                    self._pushed[name] = now[name]
+            for name in self._pushed.keys() - now.keys():
+                self._files.rm_file(f"{self._place}/{name}")
+                del self._pushed[name]
+            if self.local.is_dir():
+                (self.local / _ALL_THERE).touch()
+        except Exception as error:
+            raise UnfitError(
+                f"{self.url}: cannot be written: {first_line(error)}; all is kept in {self.local}, and the same "
+                "command copies it"
+            ) from error
+
+    def try_push(self) -> None:
+        """As `push`, with a warning in place of an error: there will be another time."""
+        try:
+            self.push()
+        except UnfitError as error:
+            log.warning("%s", error)
+
+    def _here(self) -> dict[str, tuple[int, int]]:
+        """What there is to copy, with its state."""
+        files = (path for path in self.local.rglob("*") if path.is_file() and not path.name.endswith(_NEVER))
+        return {path.relative_to(self.local).as_posix(): _state(path) for path in files}
+
+    def _has_all(self) -> bool:
+        """Whether nothing has been written here since all of it was copied there."""
+        marker = self.local / _ALL_THERE
+        if not marker.exists():
+            return False
+        copied = marker.stat().st_mtime_ns
+        return all(path.stat().st_mtime_ns <= copied for path in self.local.rglob("*") if path.is_file())
+
+    def _stem(self, path: str) -> str:
+        """What comes before the name in the folder: file systems differ in how they begin a path."""
+        return path[: path.index(self._place.lstrip("/")) + len(self._place.lstrip("/"))]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        files, place = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:  # no such protocol; or the package that knows it is not there
+        raise UsageError(f"{url}: {first_line(error)}") from error
+    return files, str(place).rstrip("/")
