@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archbench.api import Run, compare, export, load, merge, pick, plan, report, run, summary
+    from archbench.api import Run, compare, export, load, merge, pick, plan, report, run, site, summary
     from archbench.fitting import fits
     from archbench.folklore.asked import claims
     from archbench.gating import duel, gate
@@ -35,6 +35,7 @@ __all__ = [
     "report",
     "run",
     "show",
+    "site",
     "summary",
     "train_probe",
 ]

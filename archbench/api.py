@@ -174,6 +174,9 @@ def run(
     rounds: int | None = None,
     only: OneOrMore[str] = (),
     shard: str | None = None,
+    executor: str = "local",
+    address: str = "auto",
+    resource: str | None = None,
     static: bool = False,
     fresh: bool = False,
     retry_failed: bool = False,
@@ -196,10 +199,12 @@ def run(
       networks that are named or passed; a suite has its own.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
     - `images`: a folder with a folder of images for each class, on which top-1 is measured of networks with weights.
-    - `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+    - `device`: `auto`, `cpu`, `cuda` or `cuda:N`; several cards take groups in turn: `cuda:0,cuda:1`, or `cuda:*`.
     - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
     - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
     - `shard`: `3/16`, the third of sixteen parts that machines measure by themselves; `merge` unites them.
+    - `executor`: `local`, or `ray` for the devices of the Ray cluster at `address`; a device is a GPU or, for
+      `device="cpu"`, a node, or else one of the custom `resource`. The user's code travels there.
     - `static`: only what is counted, predicted and traced; nothing is run or timed.
     - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again;
       `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
@@ -227,8 +232,12 @@ def run(
         only=several(only),
         rounds=rounds,
         shard=shard,
+        executor=executor,
+        address=address,
+        resource=resource,
         static=static,
         allow_code=allow_code,
+        force=force,
     )
     path, interrupted = carry_out(
         job,
@@ -360,6 +369,18 @@ def report(
     if place is not None:
         return write_report(paths, format, place, only=several(only), label=several(label), table=table, plots=kinds)
     return FORMATS[format](read_report(paths, only=several(only), label=several(label), table=table))
+
+
+def site(runs: PathOrText | Sequence[PathOrText], *, out: PathOrText = "site") -> Path:
+    """Write a static site of runs side by side, to be published as it is; returns its index.
+
+    An index (ratios to each device's reference, a decision matrix for each class of hardware), and for each run its
+    report and its exported file. Raises `UsageError` for what is not a run, and `UnfitError` where it cannot be
+    written.
+    """
+    from archbench.rendering.site import write_site
+
+    return write_site(_paths(runs), Path(out))
 
 
 def pick(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from archbench.fleets import WHOLE, Fleet, fleet_events, fleet_of
 from archbench.labelled import labelled_images, require_readable
 from archbench.model.axes import STATIC
 from archbench.model.cell import Group, Plan
@@ -31,7 +32,7 @@ from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_a
 from archbench.session import describe, expected, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
-from archbench.suite.plan import make_plan, remaining
+from archbench.suite.plan import CellVisit, make_plan, remaining
 from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ class Job(Struct, frozen=True, kw_only=True):
     allow_code: bool = False
     timed: bool = True
     """False: only what is counted, predicted and traced."""
+    fleet: Fleet | None = None
+    """The devices where there are several; `environment` is the first one's."""
+
+    def held(self, *, force: bool) -> AbstractContextManager[None]:
+        """Hold the device, or all of them, once found fit. Raises `UnfitError`."""
+        if self.fleet is not None:
+            return self.fleet.held(force=force, timed=self.timed)
+        return held(self.environment, force=force, timed=self.timed)
 
 
 def prepare(
@@ -67,8 +76,12 @@ def prepare(
     only: Sequence[str] = (),
     rounds: int | None = None,
     shard: str | None = None,
+    executor: str = "local",
+    address: str = "auto",
+    resource: str | None = None,
     static: bool = False,
     allow_code: bool = False,
+    force: bool = False,
 ) -> Job:
     """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
@@ -83,7 +96,19 @@ def prepare(
         part = parse_shard(shard)
     suite, text, networks = read_what(what, axes, metrics=metrics, allow_code=allow_code)
     suite, text = _with_images(suite, text, images)
-    environment = describe(device)
+    fleet = fleet_of(
+        device,
+        executor=executor,
+        address=address,
+        resource=resource,
+        suite=suite,
+        networks=networks,
+        timed=not static,
+        force=force,
+    )
+    environment = describe(device) if fleet is None else fleet.environments[0]
+    if fleet is not None and part is None:
+        part = WHOLE
     if static:
         suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
         text = msgspec.json.encode(suite).decode()  # JSON is YAML
@@ -96,6 +121,7 @@ def prepare(
         networks=networks,
         allow_code=allow_code,
         timed=not static,
+        fleet=fleet,
     )
 
 
@@ -131,13 +157,15 @@ def carry_out(
     begun = time.monotonic()
     if budget_s is not None:
         refuse_unrankable(job.suite)
+        if job.fleet is not None:
+            raise UsageError("--budget is spent on one device; leave it out, or further devices")
     remote = None
     if out is not None and (url := url_of(out)) is not None:
         remote = Remote.of_run(url)
         remote.pull()
         out = remote.local
     place, passed_over = _place(job, out, fresh)  # what is the user's to mend comes before what the machine lacks
-    with held(job.environment, force=force, timed=job.timed), _opened(job, place) as store:
+    with job.held(force=force), _opened(job, place) as store:
         _store_skipped(store, job)
         finished = store.finished(retry_failed=retry_failed, retry_suspect=retry_suspect)
         store.measure_again(store.finished() - finished)
@@ -158,7 +186,11 @@ def carry_out(
         try:
             with shown:
                 carried = CarriedFigures()
-                for event in _executed(store, job, left, order, carried):
+                if job.fleet is None:
+                    events = _executed(store, job, left, order, carried)
+                else:
+                    events = _on_fleet(job.fleet, store, job, finished, carried)
+                for event in events:
                     _take(store, event, carried)
                     if spending is not None and isinstance(event, CellFinished):
                         spending.note(event.record)
@@ -254,7 +286,7 @@ def _opened(job: Job, path: Path) -> Iterator[RunStore]:
     else:
         store = RunStore.create(path, job.suite, job.environment, job.text, job.plan.shard)
     with run_lock(path):
-        store.note_machines([job.environment])
+        store.note_machines(job.fleet.environments if job.fleet else [job.environment])
         for network in job.networks:
             network.put(path / NETWORKS)
         yield store
@@ -307,12 +339,9 @@ def _executed(
     """Have a worker measure what is left, and give what happens while it happens."""
     if not _visits(left):
         return
-    env = None
-    if job.networks:
-        from archbench.catalog.passed import FOLDER
-
-        env = {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
-    with WorkerClient(device=job.environment.device, env=env, log=store.path / "worker.log") as worker:
+    with WorkerClient(
+        device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log"
+    ) as worker:
         # The worker's imports take longer than these, and nothing is measured before they are done.
         getting_ready = Thread(target=_get_ready, daemon=True)
         getting_ready.start()
@@ -321,14 +350,38 @@ def _executed(
         yield from run_tasks(worker, _tasks(store, job, left.short, order, carried))
 
 
+def _on_fleet(
+    fleet: Fleet, store: RunStore, job: Job, finished: Collection[CellVisit], carried: CarriedFigures
+) -> Iterator[Event]:
+    """Have several devices measure what is left, and give what happens while it happens."""
+    return fleet_events(
+        fleet,
+        store.path,
+        job.suite,
+        job.plan,
+        finished,
+        list(store.machines),
+        carried,
+        calibrate=_calibrates(job),
+        allow_code=job.allow_code,
+        env=_environment(store, job),
+    )
+
+
+def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
+    """The variables of workers that are to find the networks that were passed; `None`: as they are."""
+    if not job.networks:
+        return None
+    from archbench.catalog.passed import FOLDER
+
+    return {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
+
+
 def _tasks(
     store: RunStore, job: Job, short: bool, order: Iterable[tuple[int, Group]], carried: CarriedFigures
 ) -> Iterator[Task]:
     """Made as they are needed, so that later ones carry what earlier ones found out of the device and the networks."""
-    wanted = set(job.suite.metrics)
-    soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
-    # Worth it for a figure, or, in a resumed session too, for a device to settle.
-    calibrate = bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
+    calibrate = _calibrates(job)
     for number, group in order:
         yield task_for(
             job.suite,
@@ -343,6 +396,13 @@ def _tasks(
             allow_code=job.allow_code,
         )
         calibrate = False
+
+
+def _calibrates(job: Job) -> bool:
+    """Whether the device's ceilings are worth their time: for a figure, or, when resumed too, for it to settle."""
+    wanted = set(job.suite.metrics)
+    soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
+    return bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
 
 
 def _take(store: RunStore, event: Event, carried: CarriedFigures) -> None:

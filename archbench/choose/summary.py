@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from archbench.choose.devices import devices_of, row_effects, shares
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
@@ -133,12 +134,14 @@ def _logs(
     lacks = np.bincount(group[np.isnan(speed)], minlength=cells)
     corrected = (np.bincount(group, minlength=cells) > 0) & (lacks == 0)
     logs: dict[str, NDArray[np.float64]] = {}
+    shift = row_effects(rows, devices_of(frame[fit_rows(frame)]))  # processes scatter about their device
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, columns_of in _TIMED.items():
             value, low, high = (np.log(rows[column].to_numpy(dtype=float)) for column in columns_of)
             usual = np.log(rows[_CORRECTED[name]].to_numpy(dtype=float))
             ranked = np.where(corrected[group], usual, value)
-            logs |= {f"raw_{name}": value, name: ranked, f"own_{name}": (high - low) / 2}
+            known = -shift if name == "throughput" else shift
+            logs |= {f"raw_{name}": value - known, name: ranked - known, f"own_{name}": (high - low) / 2}
     return pd.DataFrame(logs, index=group).replace([np.inf, -np.inf], np.nan), corrected
 
 
@@ -266,6 +269,7 @@ def _rank_figures(
     logs, corrected = _logs(frame, group, used)
     count, variance = _repeats(logs, len(cells))
     own = logs.groupby(level=0).mean().reindex(range(len(cells))).fillna(0.0)
+    apart = _device_halves(frame, group, used, cells)
     new: dict[str, Any] = {"drift_corrected": corrected}
     for name, (stored, *ends) in _TIMED.items():
         unit = "s" if name == "latency" else "img_s"
@@ -282,12 +286,31 @@ def _rank_figures(
             if corrected[here].any():
                 pool, _ = _pool(seen, scatter, cells.loc[here, "cell_id"])
             raw_half[here] = half_intervals(seen.to_numpy(), scatter.to_numpy(), mine, pool)
+        half, raw_half = np.hypot(half, apart), np.hypot(raw_half, apart)
         new |= {ends[0]: raw * np.exp(-raw_half), ends[1]: raw * np.exp(raw_half)}
         new |= {f"rank_{name}_low_{unit}": ranked * np.exp(-half), f"rank_{name}_high_{unit}": ranked * np.exp(half)}
     for percentile in ("p90", "p95", "p99"):
         scale = new["rank_latency_s"] / figures["latency_median_s"].to_numpy(dtype=float)
         new[f"rank_latency_{percentile}_s"] = figures[f"latency_{percentile}_s"].to_numpy(dtype=float) * scale
     return new
+
+
+def _device_halves(
+    frame: pd.DataFrame, group: NDArray[np.int64], used: NDArray[np.bool_], cells: pd.DataFrame
+) -> NDArray[np.float64]:
+    """Half the 95 % interval of each cell's log figure that is due to the devices that measured it; 0 for one device.
+
+    A figure of one device is off by that device's effect, of which only the class is meant.
+    """
+    halves = np.zeros(len(cells))
+    devices = devices_of(frame[fit_rows(frame)])
+    if devices:
+        share = shares(frame.loc[used, "machine"], group[used], len(cells))
+        for run, one in devices.items():
+            here = (cells["run_id"] == run).to_numpy()
+            t = float(t_quantile(len(one.effects) - 1.0, 0.5 + CONFIDENCE / 2))
+            halves[here] = t * one.between * np.sqrt(share[here])
+    return np.minimum(halves, WIDEST_LOG)
 
 
 def half_intervals(

@@ -24,6 +24,7 @@ COMMANDS = {
     "show": "looking",
     "fits": "looking",
     "report": "report_command",
+    "site": "report_command",
     "profile": "profile_command",
     "pick": "looking",
     "compare": "comparing",

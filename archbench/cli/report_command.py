@@ -52,3 +52,13 @@ def report_command(
         print(found, end="" if place is None else "\n")
     finally:
         gc.enable()
+
+
+def site_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs: directories, exported files or URLs.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path("site"),
+) -> None:
+    """Put any number of machines side by side as a static site, to be published as it is; prints its index."""
+    from archbench.api import site
+
+    print(site(runs, out=out))

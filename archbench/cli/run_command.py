@@ -71,6 +71,12 @@ def run_command(
     only: OnlyOption = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
     shard: ShardOption = None,
+    executor: Annotated[str, typer.Option(help="local, or ray: the devices of a Ray cluster.")] = "local",
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster.")] = "auto",
+    resource: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What a device is in the cluster; else a GPU, or all CPUs of a node."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's directory; by default one under results/.")] = None,
     static: Annotated[
         bool, typer.Option("--static", help="Only what is counted, predicted and traced; nothing is run or timed.")
@@ -112,6 +118,9 @@ def run_command(
             out=out,
             rounds=rounds,
             shard=shard,
+            executor=executor,
+            address=address,
+            resource=resource,
             only=only or (),
             static=static,
             fresh=fresh,

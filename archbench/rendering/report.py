@@ -16,6 +16,7 @@ from archbench.rendering.batches import batches, predictors
 from archbench.rendering.charts import plots
 from archbench.rendering.content import Report, Section, Table, every, sections, slug
 from archbench.rendering.decisions import decisions
+from archbench.rendering.devices import devices
 from archbench.rendering.drawing import KINDS, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
@@ -118,7 +119,7 @@ def _figures(run: RunData) -> tuple[Section | None, ...]:
 
 
 def _footnotes(run: RunData) -> tuple[Section | None, ...]:
-    return (trust(run), machine(run), scope(run), accuracy(run), reproduce(run))
+    return (trust(run), devices(run), machine(run), scope(run), accuracy(run), reproduce(run))
 
 
 def read_report(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archbench.choose.candidates import Candidates, Trust
+    from archbench.choose.devices import Devices
     from archbench.choose.summary import RunSpread
 
 
@@ -47,6 +48,8 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
     shown: RunSpread
     """What is kept of its own spread for later runs."""
+    devices: Devices | None = None
+    """How its devices differ; `None` for a run of one."""
     profiles: tuple[StageProfile, ...]
     """Tables of stages, where the suite asked for them."""
     begun: str | None
@@ -93,13 +96,15 @@ def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
     Raises `UsageError` for what is not a run, for one without a row, and for a pattern that matches no cell of it.
     """
     from archbench.choose.candidates import candidates
-    from archbench.choose.summary import earlier_spreads, shown, spreads_of, summarise
+    from archbench.choose.devices import devices_of
+    from archbench.choose.summary import earlier_spreads, fit_rows, shown, spreads_of, summarise
     from archbench.results import RunStore, load_frame
 
     store = RunStore.open(path)
     rows = load_frame(store.path)
     spreads = spreads_of(rows, earlier_spreads(store.path, rows))
     speed, repeated = rows["speed_index"].dropna(), shown(rows, next(iter(spreads_of(rows).values())))
+    fit = rows[fit_rows(rows)]
     rows, waiting = _asked(store.suite, rows, only)
     cells = summarise(rows, spreads)
     begun = rows["started_at"].dropna()
@@ -116,6 +121,7 @@ def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
         shown=repeated,
+        devices=next(iter(devices_of(fit).values()), None),
         profiles=tuple(store.profiles()),
         begun=None if begun.empty else str(begun.min()),
         spent_s=float(rows["duration_s"].sum()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,8 @@ SUFFIX = ".archbench"
 _MANIFEST = "manifest.json"
 _FORMAT = 1
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_BROKEN = (zipfile.BadZipFile, zlib.error, msgspec.MsgspecError, KeyError, ValueError, EOFError, RuntimeError)
+"""What reading a zip file of changed bytes may raise."""
 _TAKEN = (
     *("suite.yaml", "suite.json", "protocol.json", "environment.json", "machines.json", "merged.json", "shard.json"),
     *("sessions.json", "calibration.json", "spread.json"),
@@ -103,7 +106,7 @@ def unpack(path: Path, folder: Path) -> Path:
             if sorted(file.namelist()) != sorted([_MANIFEST, *manifest.files]):
                 raise UsageError(f"{path} was changed: it does not hold the files that its manifest names")
             parts = {name: file.read(name) for name in manifest.files}
-    except (zipfile.BadZipFile, KeyError, msgspec.MsgspecError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         raise UsageError(f"{path}: is damaged, or no file of `archbench export` ({error}); get it again") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -35,7 +35,10 @@ def url_of(place: str | os.PathLike[str]) -> str | None:
     """The URL that a user gave, also through `Path`; `None` for a place on this machine."""
     text = os.fspath(place)
     found = _URL.fullmatch(text)
-    return None if found is None or os.path.lexists(text) else f"{found[1]}://{found[2].rstrip('/')}"
+    if found is None or os.path.lexists(text):
+        return None
+    root = "/" if found[1] in ("file", "local") else ""
+    return f"{found[1]}://{root}{found[2].rstrip('/')}"
 
 
 def is_here(place: str | os.PathLike[str]) -> bool:
@@ -109,14 +112,14 @@ class Remote:
 
     def pull(self) -> bool:
         """Copy what is there; whether there was anything. What is here and could not be copied there goes before it."""
-        if self._has_all():
-            shutil.rmtree(self.local)  # another machine may have gone on with it
         try:
             if self._files.isfile(self._place):
                 self.local.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(self._place, str(self.local))
                 return True
             there = self._files.find(self._place) if self._files.exists(self._place) else []
+            if there and self._has_all():
+                shutil.rmtree(self.local)  # another machine may have gone on with it
             for path in sorted(there, key=lambda path: path.endswith("environment.json")):  # the last: it is the marker
                 copy = self.local / path[len(self._stem(path)) :].lstrip("/")
                 if not copy.exists():

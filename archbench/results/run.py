@@ -219,7 +219,7 @@ class RunStore:
     def note_machines(self, environments: Iterable[Environment]) -> None:
         """Keep the descriptions of devices that have a part in the run."""
         known = self.machines
-        every = {**{one.machine or one.device: one for one in environments}, **known}
+        every = known | {name: one for one in environments if (name := one.machine or one.device) not in known}
         if len(every) > len(known):
             others = [one for name, one in every.items() if name != next(iter(known))]
             write_bytes(self.path / _MACHINES, indented_json(others).encode())

@@ -134,6 +134,12 @@ def twin_group(groups: Sequence[Group], twin: str | None) -> Group | None:
     return next(by_label, None) or next(by_name, None)
 
 
+def reference_of(suite: Suite, device: DeviceKind) -> str | None:
+    """The id of the cell that each device measures, first, in between and last: of the twin; `None` without one."""
+    twin = twin_group(grouped(cell for cell in expand(suite, device) if unsupported(cell) is None), suite.twin)
+    return None if twin is None else twin.cells[0].cell_id
+
+
 def remaining(plan: Plan, finished: Collection[CellVisit]) -> Plan:
     """What a resumed run still has to do: `plan` without the cells that are finished.
 

@@ -74,7 +74,7 @@ class WorkerClient:
         log: Path | None = None,
         facts: Callable[[Network], Facts] | None = None,
     ) -> None:
-        self.facts = facts or _catalogue_facts
+        self.facts = facts or catalogue_facts
         self._command = (python, *arguments, "--device", device)
         self._env = env
         self._cwd = cwd
@@ -272,7 +272,7 @@ class _Versions(msgspec.Struct):
     archbench_version: str
 
 
-def _catalogue_facts(network: Network) -> Facts:
+def catalogue_facts(network: Network) -> Facts:
     """What the catalogue knows of a network without building it."""
     from archbench.catalog import facts
 

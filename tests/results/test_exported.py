@@ -162,7 +162,7 @@ def test_the_commands_read_an_exported_file_and_leave_nothing_beside_it(
         ("s3://bucket/a/b/", "s3://bucket/a/b"),
         (Path("s3://bucket/a"), "s3://bucket/a"),
         (Path("memory://a"), "memory://a"),
-        ("file:///tmp/x", "file://tmp/x"),
+        ("file:///tmp/x", "file:///tmp/x"),
         ("results/a", None),
         ("C:/x", None),
         ("/tmp/x", None),
@@ -204,7 +204,7 @@ def test_shards_behind_urls_are_merged_and_exported_there(place: str, tmp_path: 
 
 
 def test_what_is_written_for_a_url_goes_on_where_another_machine_left_it(place: str, tmp_path: Path) -> None:
-    here, there = (Remote(f"{place}/run", tmp_path / name) for name in ("here", "there"))
+    here, there = (Remote(f"{place}/run", tmp_path / name) for name in ("one", "other"))
     store = RunStore.create(here.local, SUITE, make_environment(), "suite: example\n")
     rows = [make_record(round=number) for number in range(4)]
     for row in rows[:2]:

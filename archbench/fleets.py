@@ -1,0 +1,217 @@
+"""Runs on several devices: which they are, and how a plan is dealt to them.
+
+    --device cuda:0,cuda:1      cards of this machine; `cuda:*` for all of them
+    --executor ray              the devices of a Ray cluster
+
+A fleet's run is of one class of hardware and one set of libraries, and may go on with other devices of that class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from archbench.model.axes import DEVICE_KINDS
+from archbench.model.cell import Group, Plan, Shard, is_user_code
+from archbench.model.environment import Calibration, Environment
+from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.messages import Event, Task
+from archbench.model.suite import Suite
+from archbench.session import describe, held, task_for
+from archbench.suite.plan import TWIN_VISITS, CellVisit, remaining, twin_again
+from archbench.worker import CarriedFigures
+from archbench.worker.fleet import FleetDevice, LocalDevice, Work, measured
+
+if TYPE_CHECKING:
+    from archbench.catalog.passed import Packed
+    from archbench.worker.on_ray import Cluster, RayDevice
+
+EXECUTORS = ("local", "ray")
+"""What `--executor` takes."""
+WHOLE = Shard(number=1, of=1)
+"""What a fleet's run is unless it is told another shard: so it may go on with any device of its class."""
+
+
+class Fleet(Protocol):
+    """The devices of a run, known and not yet held."""
+
+    environments: tuple[Environment, ...]
+
+    def held(self, *, force: bool, timed: bool) -> AbstractContextManager[None]:
+        """Hold all of them for the block, fit as they are."""
+
+    def devices(self, env: Mapping[str, str] | None, place: Path) -> Sequence[FleetDevice]:
+        """What measures on them; logs go to `place`."""
+
+
+class LocalFleet:
+    """Several cards of this machine: one worker and one lock each."""
+
+    def __init__(self, words: str) -> None:
+        self.environments = tuple(describe(word) for word in _each(words))
+        _refuse_mixed(self.environments)
+
+    @contextmanager
+    def held(self, *, force: bool, timed: bool) -> Iterator[None]:
+        """As of `Fleet`. Raises `UnfitError` where one is unfit or busy."""
+        with ExitStack() as stack:
+            for environment in self.environments:
+                stack.enter_context(held(environment, force=force, timed=timed))
+            yield
+
+    def devices(self, env: Mapping[str, str] | None, place: Path) -> list[LocalDevice]:
+        """As of `Fleet`."""
+        return [
+            LocalDevice(one, env=env, log=place / f"worker-{one.device.replace(':', '-')}.log")
+            for one in self.environments
+        ]
+
+
+class RayFleet:
+    """The devices of a cluster, which their actors hold from now on."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        suite: Suite,
+        networks: Sequence[Packed],
+        *,
+        timed: bool,
+        force: bool,
+    ) -> None:
+        from archbench.worker.on_ray import travelling
+
+        files = travelling([one.name for one in suite.architectures if is_user_code(one.name)])
+        files |= {f"networks/{one.name}.pickle": one.content for one in networks}
+        self._devices: list[RayDevice] = cluster.hold(files, timed=timed, force=force)
+        self.environments = tuple(one.environment for one in self._devices)
+        _refuse_mixed(self.environments)
+
+    @contextmanager
+    def held(self, *, force: bool, timed: bool) -> Iterator[None]:
+        """As of `Fleet`; the nodes hold them."""
+        try:
+            yield
+        finally:
+            for device in self._devices:
+                with suppress(Exception):
+                    device.close()
+
+    def devices(self, env: Mapping[str, str] | None, place: Path) -> list[RayDevice]:
+        """As of `Fleet`."""
+        return self._devices
+
+
+def fleet_of(
+    device: str,
+    *,
+    executor: str,
+    address: str,
+    resource: str | None,
+    suite: Suite,
+    networks: Sequence[Packed],
+    timed: bool,
+    force: bool,
+) -> Fleet | None:
+    """The devices that were asked for; `None` for one of this machine. Raises `UsageError` and `UnfitError`."""
+    if executor not in EXECUTORS:
+        raise UsageError(f"--executor {executor}: there are {', '.join(EXECUTORS)}{did_you_mean(executor, EXECUTORS)}")
+    several = "," in device or device.endswith(":*")
+    if not timed and (several or executor == "ray"):
+        raise UsageError("--static measures nothing that a device decides; leave --executor and further devices out")
+    if executor == "local":
+        return LocalFleet(device) if several else None
+    if device not in ("auto", *DEVICE_KINDS):
+        raise UsageError(f"--device {device}: the cluster has its own numbers; give a kind, cpu or cuda")
+    from archbench.worker.on_ray import Cluster
+
+    cluster = Cluster(address, device="cpu" if device == "cpu" else "cuda", resource=resource)
+    return RayFleet(cluster, suite, networks, timed=timed, force=force)
+
+
+def fleet_events(
+    fleet: Fleet,
+    place: Path,
+    suite: Suite,
+    plan: Plan,
+    finished: Collection[CellVisit],
+    machines: Sequence[str],
+    carried: CarriedFigures,
+    *,
+    calibrate: bool,
+    allow_code: bool,
+    env: Mapping[str, str] | None,
+) -> Iterator[Event]:
+    """Measure what is left of a plan on a fleet. `machines`: all that had a part in the run, in a lasting order."""
+    twin = next((group.group_id for groups in plan.rounds for group in groups if group.visit), None)
+    left = remaining(plan, finished)
+    shared = [
+        Work(number, group) for number, groups in enumerate(left.rounds) for group in groups if group.group_id != twin
+    ]
+    asked: set[str | None] = set()
+    shards = plan.shard.of if plan.shard else 1
+
+    def own(environment: Environment) -> list[Work]:
+        """The twin, as the plan visits it; each device counts its visits by itself."""
+        device = machines.index(environment.machine or environment.device)
+        visits = [
+            tuple(_of_device(group, device * shards) for group in groups if group.group_id == twin)
+            for groups in plan.rounds
+        ]
+        mine = remaining(msgspec.structs.replace(plan, rounds=tuple(visits)), finished)
+        return [Work(number, group) for number, groups in enumerate(mine.rounds) for group in groups]
+
+    def make_task(environment: Environment, work: Work, calibration: Calibration | None) -> Task:
+        first = environment.machine not in asked
+        asked.add(environment.machine)
+        return task_for(
+            suite,
+            work.group,
+            environment,
+            run_id=place.resolve().name,
+            round=work.round,
+            calibration=calibration,
+            calibrate=calibrate and first,
+            carried=carried.of(work.group),
+            later=plan.short and work.round > 0,
+            allow_code=allow_code,
+        )
+
+    yield from measured(fleet.devices(env, place), shared, own, make_task)
+
+
+def _of_device(group: Group, behind: int) -> Group:
+    """The twin's visit on a device that comes after so many others."""
+    cells = twin_again(group) if behind else group.cells
+    return Group(cells=cells, visit=group.visit + TWIN_VISITS * behind)
+
+
+def _each(words: str) -> list[str]:
+    if words.endswith(":*"):
+        from archbench.device.visible import known_gpus, what_exists
+
+        visible = known_gpus(named=True)
+        if not visible.gpus:
+            raise UsageError(f"device {words!r} does not exist: {what_exists(visible)}")
+        return [words.replace("*", str(number)) for number in range(len(visible.gpus))]
+    names = [word.strip() for word in words.split(",")]
+    if len(set(names)) < len(names):
+        raise UsageError(f"--device {words}: names a device twice")
+    return names
+
+
+def _refuse_mixed(environments: Sequence[Environment]) -> None:
+    """Raise `UsageError` for devices of several classes, or nodes with other libraries: a run is of one."""
+    first = environments[0]
+    for other in environments[1:]:
+        for name in ("hardware_class", "torch_version", "driver_version", "archbench_version"):
+            ours, theirs = getattr(first, name), getattr(other, name)
+            if ours != theirs:
+                raise UsageError(
+                    f"{first.machine} and {other.machine} differ in {name} ({ours}, {theirs}), and a run is of one; "
+                    "measure them one after the other, and put the runs side by side with `archbench report`"
+                )

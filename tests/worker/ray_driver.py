@@ -1,0 +1,73 @@
+"""A driver that may be killed: ray_driver.py ADDRESS RUN RESOURCE SECONDS [retry]; sleeps through `many_groups`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from builders import make_suite
+
+from archbench.fleets import WHOLE, RayFleet, fleet_events
+from archbench.model.messages import CellFinished
+from archbench.model.suite import Axes, Setting, Suite
+from archbench.results import RunStore
+from archbench.suite.plan import make_plan
+from archbench.worker import CarriedFigures, run_lock
+from archbench.worker.on_ray import Cluster
+
+WORKER = str(Path(__file__).with_name("sleeping_worker.py"))
+
+
+def many_groups() -> Suite:
+    """64 groups of one cell: four networks, two phases, eight settings that share no process."""
+    settings = {
+        f"{mode}-{precision}": Setting(compile_mode=mode, precision=precision)  # type: ignore[arg-type]
+        for mode in ("default", "max-autotune-no-cudagraphs")
+        for precision in ("fp32", "amp-bf16", "bf16", "fp16")
+    }
+    return make_suite(
+        architectures=make_suite().architectures[:4],
+        twin=None,
+        settings=settings,
+        axes=Axes(batch_size=(1,), phase=("inference", "training")),
+        rounds=1,
+        metrics=("latency",),
+    )
+
+
+def main(address: str, place: Path, resource: str, seconds: str, *words: str) -> None:
+    suite = many_groups()
+    cluster = Cluster(address, device="cuda", resource=resource, arguments=(WORKER, resource, seconds))
+    fleet = RayFleet(cluster, suite, [], timed=False, force=True)
+    first = fleet.environments[0]
+    plan = make_plan(suite, "cuda", shard=WHOLE)
+    if RunStore.is_run(place):
+        store = RunStore.open(place)
+    else:
+        store = RunStore.create(place, suite, first, "suite: example\n", plan.shard)
+    with fleet.held(force=True, timed=False), run_lock(place):
+        store.note_machines(fleet.environments)
+        finished = store.finished(retry_failed="retry" in words)
+        store.measure_again(store.finished() - finished)
+        begun = time.monotonic()
+        events = fleet_events(
+            fleet,
+            place,
+            suite,
+            plan,
+            finished,
+            list(store.machines),
+            CarriedFigures(),
+            calibrate=False,
+            allow_code=False,
+            env=None,
+        )
+        for event in events:
+            if isinstance(event, CellFinished):
+                store.append(event.record)
+        print(f"{len(fleet.environments)} devices took {time.monotonic() - begun:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
