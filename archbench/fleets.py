@@ -149,6 +149,8 @@ def fleet_events(
     """Measure what is left of a plan on a fleet. `machines`: all that had a part in the run, in a lasting order."""
     twin = next((group.group_id for groups in plan.rounds for group in groups if group.visit), None)
     left = remaining(plan, finished)
+    if not any(left.rounds):
+        return
     shared = [
         Work(number, group) for number, groups in enumerate(left.rounds) for group in groups if group.group_id != twin
     ]
