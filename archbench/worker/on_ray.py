@@ -25,7 +25,7 @@ from archbench.model.errors import UnfitError, UsageError, first_line
 from archbench.model.messages import MESSAGE_VERSION, Event, Task, decode_event, decode_request, encode
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.worker.client import WORKER, WorkerClient
-from archbench.worker.fleet import DeviceLostError
+from archbench.worker.fleet import DeviceLostError, log
 from archbench.worker.sweep import run_tasks
 
 ANSWER_S = 5.0
@@ -55,7 +55,7 @@ class Holder:
 
     def greet(self) -> bytes:
         """The versions here, before anything that may not fit is done."""
-        return encode_greeting()
+        return bytes(json.encode(greeting()))
 
     def hold(self, files: Mapping[str, bytes], timed: bool, force: bool) -> bytes:
         """Take the device, with the user's files beside it, and describe it."""
@@ -83,21 +83,14 @@ class Holder:
             yield encode(event)
 
 
-def encode_greeting() -> bytes:
+def greeting() -> Greeting:
     """What this archbench is."""
-    return encode_any(
-        Greeting(
-            archbench_version=__version__,
-            message_version=MESSAGE_VERSION,
-            protocol_version=PROTOCOL_VERSION,
-            node=socket.gethostname(),
-        )
+    return Greeting(
+        archbench_version=__version__,
+        message_version=MESSAGE_VERSION,
+        protocol_version=PROTOCOL_VERSION,
+        node=socket.gethostname(),
     )
-
-
-def encode_any(value: Struct) -> bytes:
-    """As JSON."""
-    return bytes(json.encode(value))
 
 
 class RayDevice:
@@ -147,18 +140,8 @@ class Cluster:
 
     def hold(self, files: Mapping[str, bytes], *, timed: bool, force: bool) -> list[RayDevice]:
         """Take all devices; those that cannot be had are named in a warning. Raises `UnfitError` where none can."""
-        from archbench.worker.fleet import log
-
-        asked = [actor.hold.remote(dict(files), timed, force) for actor in self._actors]
-        found, problems = [], []
-        for actor, reference in zip(self._actors, asked, strict=True):
-            try:
-                found.append(RayDevice(actor, json.decode(_got(reference), type=Environment)))
-            except UnfitError as error:
-                problems.append(str(error))
-                log.warning("a device is left out: %s", error)
-        if not found:
-            raise UnfitError(f"no device of the cluster can be had: {problems[0]}")
+        answers = self._answers([actor.hold.remote(dict(files), timed, force) for actor in self._actors])
+        found = [RayDevice(actor, json.decode(answer, type=Environment)) for actor, answer in answers]
         classes = {one.environment.hardware_class for one in found}
         if len(classes) > 1:
             raise UsageError(
@@ -168,15 +151,29 @@ class Cluster:
         return found
 
     def _check_versions(self) -> None:
-        ours = json.decode(encode_greeting(), type=Greeting)
-        for reference in [actor.greet.remote() for actor in self._actors]:
-            theirs = json.decode(_got(reference), type=Greeting)
+        ours = greeting()
+        answers = self._answers([actor.greet.remote() for actor in self._actors])
+        for theirs in (json.decode(answer, type=Greeting) for _, answer in answers):
             for name in ("archbench_version", "message_version", "protocol_version"):
                 if getattr(ours, name) != getattr(theirs, name):
                     raise UnfitError(
                         f"{theirs.node} has archbench {theirs.archbench_version} (protocol {theirs.protocol_version}), "
                         f"the driver has {__version__} (protocol {PROTOCOL_VERSION}); install the same version there"
                     )
+
+    def _answers(self, asked: Sequence[Any]) -> list[tuple[Any, bytes]]:
+        """What each actor answers; those that cannot are left out from now on. Raises `UnfitError` where none can."""
+        found, problems = [], []
+        for actor, reference in zip(self._actors, asked, strict=True):
+            try:
+                found.append((actor, _got(reference)))
+            except UnfitError as error:  # a node that has just gone is still listed for a while
+                problems.append(str(error))
+                log.warning("a device is left out: %s", error)
+        if not found:
+            raise UnfitError(f"no device of the cluster can be had: {problems[0]}")
+        self._actors = [actor for actor, _ in found]
+        return found
 
 
 def travelling(names: Collection[str]) -> dict[str, bytes]:
