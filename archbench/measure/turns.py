@@ -91,7 +91,7 @@ class TurnRun:
             peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
         run.row.set(predicted_peak_bytes=peak)
         if peak is None and self._survey:
-            run.row.null("not_predicted", "predicted_peak_bytes")
+            run.row.null("not_predicted", "predicted_peak_bytes", "predicted_peak_lines")
         self._emit(Surveyed(cell_id=run.cell.cell_id, pid=os.getpid(), predicted_peak_bytes=peak))
 
     def _warm_up_as_told(self, word: messages.WarmUp) -> None:

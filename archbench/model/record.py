@@ -169,7 +169,10 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
     predicted_peak_lines: Annotated[
         Text,
-        C("predicted_peak_bytes at any batch size n: the largest of these lines, `base+slope n` each, in bytes"),
+        C(
+            "predicted_peak_bytes at any batch size n: the largest of these lines, `base+slope n` each, in bytes",
+            metric="memory",
+        ),
     ] = None
 
     # Energy and clocks

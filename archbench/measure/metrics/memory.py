@@ -52,7 +52,7 @@ def predict(run: CellRun) -> None:
     """Enter the predicted peak of an eager step: what a compiled one keeps is the compiler's choice."""
     model = None if run.prepares else run.group.memory_model(run.cell)
     if model is None:
-        run.row.null("not_predicted", "predicted_peak_bytes")
+        run.row.null("not_predicted", "predicted_peak_bytes", "predicted_peak_lines")
     else:
         held = run.task.protocol.input_ring
         run.row.set(
