@@ -27,7 +27,8 @@ def start(*words: object, cwd: Path, mark: str, env: Mapping[str, str] | None = 
     return subprocess.Popen(
         [*python, *map(str, words)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), _MARK: mark, **(env or {})},
+        # A place of its own for the device's lock: what runs beside this test need not be waited for.
+        env={**os.environ, "TMPDIR": str(cwd), "PYTHONPATH": str(Path(__file__).parent), _MARK: mark, **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
