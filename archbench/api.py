@@ -149,7 +149,7 @@ class Run:
         return f"<p>{escape(self._headline())}</p>\n{table}"
 
     def _headline(self) -> str:
-        from archbench.rendering.trust import outcome
+        from archbench.rendering.provenance import outcome
 
         found = outcome(self._summary) if self.rows else "nothing finished yet"
         return f"{self.path} on {self.environment.hardware_class}: {found}"

@@ -199,9 +199,9 @@ def _tell(run: Run, as_json: bool) -> None:
         print_json(summary, indent=False)
         return
     from archbench.rendering.content import Paragraph, Report
+    from archbench.rendering.provenance import outcome
     from archbench.rendering.results_table import results_report
     from archbench.rendering.terminal import print_report
-    from archbench.rendering.trust import outcome
 
     tail = (f"{outcome(found)}.", found.trust.statement)
     print_report(results_report(found))

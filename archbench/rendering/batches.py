@@ -20,7 +20,7 @@ from archbench.choose.curves import (
 )
 from archbench.model.units import GIB, NULL, fixed, percent
 from archbench.rendering.content import Block, Paragraph, Section, listed, of
-from archbench.rendering.figures import NETWORK, PHASES, SETTING, latency, rate
+from archbench.rendering.figures import NETWORK, PHASES, SETTING, by_phase, latency, rate
 from archbench.rendering.run_data import RunData
 
 _GOOD, _ROUGH = 0.9, 0.7
@@ -81,28 +81,22 @@ def _knees(found: Sequence[Curve], run: RunData) -> list[Block]:
         ">at batch": lambda curve: f"{(curve.best or _knee(curve)).batch_size:,}",
         ">Measured to": lambda curve: f"{curve.points[-1].batch_size:,}",
     }
-    return [*_by_phase(bent, run, columns, "where throughput saturates", note)]
+    return [*_tables(bent, run, columns, "where throughput saturates", note)]
 
 
-def _by_phase(
-    told: Sequence[Curve],
-    run: RunData,
-    columns: dict[str, Callable[[Curve], str]],
-    what: str,
-    note: str,
+def _tables(
+    told: Sequence[Curve], run: RunData, columns: dict[str, Callable[[Curve], str]], what: str, note: str
 ) -> list[Section]:
     """A table of curves for each phase, by setting and name; the note stands above the first."""
-    place = {label: number for number, label in enumerate(run.setting_labels())}
-    parts: list[Section] = []
-    for phase, name in PHASES.items():
+    above = [Paragraph(note)]
+
+    def blocks(phase: str) -> list[Block]:
         chosen = [curve for curve in told if _first(curve).phase == phase]
-        chosen.sort(key=lambda curve: (place[_first(curve).setting_label], _first(curve).variant))
-        title = f"{name}: {what}"
-        blocks = listed(chosen, columns, noun="networks and settings", caption=title)
-        if blocks:
-            above = () if parts else (Paragraph(note),)
-            parts.append(Section(title=title, blocks=(*above, *blocks), phase=phase))
-    return parts
+        chosen.sort(key=lambda curve: (run.settings[_first(curve).setting_label], _first(curve).variant))
+        tables = listed(chosen, columns, noun="networks and settings", caption=f"{PHASES[phase]}: {what}")
+        return [*(above.pop() for _ in above[:1]), *tables] if tables else []
+
+    return by_phase(f"{{}}: {what}", blocks)
 
 
 def _knee(curve: Curve) -> CellSummary:
@@ -127,7 +121,7 @@ def _largest(found: Sequence[Curve], run: RunData) -> list[Section]:
         ">Peak there": lambda curve: _peak(_last(curve)),
     }
     told = [curve for curve in found if _tells(curve)]
-    return _by_phase(told, run, columns, "the largest batch that fits", note)
+    return _tables(told, run, columns, "the largest batch that fits", note)
 
 
 def _first(curve: Curve) -> CellSummary:

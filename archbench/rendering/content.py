@@ -38,8 +38,8 @@ class Code(Struct, frozen=True):
     language: str = "sh"
 
 
-PLACE = {"Phase": "{}", "Setting": "{}", "Batch": "batch {}"}
-"""Columns that say where rows were measured, and the words for one place that all of them share."""
+PLACE = {"phase": "{}", "setting": "{}", "batch": "batch {}"}
+"""Columns that say where rows were measured, by heading, and the words for one place that all of them share."""
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ class Table(Struct, frozen=True, kw_only=True):
 
     def shared_words(self, known: frozenset[tuple[str, str]] = frozenset(), said: str = "") -> str:
         """`inference, fp32, batch 4`: what all rows share, without what is `known` or was `said` in a heading."""
-        words = (PLACE[name].format(text) for name, text in self.shared if (name, text) not in known)
+        words = (PLACE[name.lower()].format(text) for name, text in self.shared if (name, text) not in known)
         return ", ".join(one for one in words if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said, re.I))
 
 
@@ -214,7 +214,7 @@ def tabled(items: Iterable[Item], columns: Columns[Item], caption: str = "") -> 
     """A table of a row for each item, without the columns of `PLACE` in which all rows say the same."""
     rows = [[text(one) for text in columns.values()] for one in items]
     alike = [name for name, texts in zip(columns, zip(*rows, strict=True), strict=False) if len(set(texts)) == 1]
-    shared = {name: rows[0][list(columns).index(name)] for name in alike if name.removeprefix(">") in PLACE}
+    shared = {name: rows[0][list(columns).index(name)] for name in alike if name.removeprefix(">").lower() in PLACE}
     kept = [place for place, name in enumerate(columns) if name not in shared]
     found = table([name for name in columns if name not in shared], ([row[n] for n in kept] for row in rows), caption)
     return replace(found, shared=tuple((name.removeprefix(">"), text) for name, text in shared.items()))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-
-from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.model.axes import Toggles
@@ -19,7 +17,6 @@ from archbench.model.units import (
     MS,
     NULL,
     RATIO,
-    Unit,
     figure,
     fixed,
     memory_unit,
@@ -43,24 +40,22 @@ _ONE_TABLE = 30
 _STEPS = {"inference": "forward pass", "training": "training step"}
 
 
-class _Terms(Struct, frozen=True, kw_only=True):
-    """What the rows of one phase have in common."""
-
-    phase: str
-    reserved: bool
-    """Peak memory is what the allocator held, as on a GPU, and not the live tensors alone."""
-    memory: Unit
-    usual_size: int | None
-    percentiles: tuple[int, ...]
-    """Those of the latency that the suite asks for."""
-
-
 CellColumns = dict[str, Callable[[CellSummary], str]]
 NETWORK: CellColumns = {"Network": lambda one: one.network}
 SETTING: CellColumns = {"Setting": lambda one: one.setting_label}
 PHASE: CellColumns = {"Phase": lambda one: one.phase}
 BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
 """Columns that say which cell a row is of."""
+
+
+def by_phase(title: str, blocks_of: Callable[[str], Sequence[Block]]) -> list[Section]:
+    """A section for each phase of which there is something to say; `title` with the phase's name in its braces."""
+    found = {phase: tuple(blocks_of(phase)) for phase in PHASES}
+    return [
+        Section(title=title.format(PHASES[phase]), blocks=blocks, phase=phase)
+        for phase, blocks in found.items()
+        if blocks
+    ]
 
 
 def shared_by(cells: Iterable[CellSummary]) -> frozenset[tuple[str, str]]:
@@ -97,69 +92,49 @@ def phase_sections(run: RunData) -> list[Section]:
 
 
 def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Section:
-    terms = _terms(run, phase, cells)
-    notes = Paragraph(_caption(terms))
-    cells = sorted(
-        cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
-    )
-    by_setting: dict[str, list[CellSummary]] = {label: [] for label in run.setting_labels()}
-    for one in cells:
-        by_setting[one.setting_label].append(one)
-    title = PHASES[phase]
-    if len(cells) <= _ONE_TABLE:
-        ranked = [one for members in by_setting.values() for one in members]
-        return Section(title=title, blocks=(notes, *_table(ranked, terms, title)), phase=phase)
-    parts = (
-        Section(title=f"{title}: {label}", blocks=tuple(_table(members, terms, f"{title}: {label}")), phase=phase)
-        for label, members in by_setting.items()
-        if members
-    )
-    return Section(title=title, blocks=(notes, *parts), phase=phase)
-
-
-def _terms(run: RunData, phase: str, cells: list[CellSummary]) -> _Terms:
+    # What the allocator held, as on a GPU, or else the live tensors alone.
     reserved = any(one.peak_reserved_bytes is not None for one in cells)
-    peaks = (one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells)
+    peaks = {one.cell_id: one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells}
+    unit = memory_unit(peak for peak in peaks.values() if peak is not None)
     sizes = Counter(one.input_size for one in cells if one.input_size is not None)
-    return _Terms(
-        phase=phase,
-        reserved=reserved,
-        memory=memory_unit(peak for peak in peaks if peak is not None),
-        usual_size=sizes.most_common(1)[0][0] if sizes else None,
-        percentiles=run.suite.percentiles,
-    )
+    usual = sizes.most_common(1)[0][0] if sizes else None
 
-
-def _caption(terms: _Terms) -> str:
-    kind = "held by the allocator" if terms.reserved else "of live tensors"
-    side = terms.usual_size
-    size = "" if side is None else f" Images are {side} x {side} unless the network's name says otherwise."
-    return (
-        f"One {_STEPS[terms.phase]} of the whole batch: synchronised for the latency, back to back for the rate. "
-        f"Among rows of equal setting and batch size the fastest stands first. Peak: memory {kind}.{size}"
-    )
-
-
-def _table(cells: list[CellSummary], terms: _Terms, caption: str) -> list[Block]:
     def name(one: CellSummary) -> str:
-        odd_size = one.input_size not in (None, terms.usual_size) and f"input_size={one.input_size}" not in one.variant
+        odd_size = one.input_size not in (None, usual) and f"input_size={one.input_size}" not in one.variant
         return f"{one.network} ({one.input_size} px)" if odd_size else one.network
-
-    def peak(one: CellSummary) -> str:
-        size = one.peak_reserved_bytes if terms.reserved else one.peak_allocated_bytes
-        return whole(size, MIB) if terms.memory is MIB else fixed(size, terms.memory, 2)
 
     columns: CellColumns = {
         "Network": name,
         **SETTING,
         **BATCH,
-        ">Step ms" if terms.phase == "training" else ">Latency ms": latency,
-        **percentile_columns(terms.percentiles),
+        ">Step ms" if phase == "training" else ">Latency ms": latency,
+        **percentile_columns(run.suite.percentiles),
         ">img/s": rate,
-        f">Peak {terms.memory.symbol}": peak,
+        f">Peak {unit.symbol}": lambda one: fixed(peaks[one.cell_id], unit, 0 if unit is MIB else 2),
         "Verdict": lambda one: one.verdict_label,
     }
-    return listed(cells, columns, noun="cells", caption=caption)
+    note = Paragraph(
+        f"One {_STEPS[phase]} of the whole batch: synchronised for the latency, back to back for the rate. Among rows "
+        "of equal setting and batch size the fastest stands first. Peak: memory "
+        f"{'held by the allocator' if reserved else 'of live tensors'}."
+        + ("" if usual is None else f" Images are {usual} x {usual} unless the network's name says otherwise.")
+    )
+    title = PHASES[phase]
+    by_setting: dict[str, list[CellSummary]] = {label: [] for label in run.settings}
+    for one in sorted(
+        cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
+    ):
+        by_setting[one.setting_label].append(one)
+    if len(cells) <= _ONE_TABLE:
+        ranked = [one for members in by_setting.values() for one in members]
+        blocks: list[Block] = listed(ranked, columns, noun="cells", caption=title)
+    else:
+        tables = ((f"{title}: {label}", members) for label, members in by_setting.items() if members)
+        blocks = [
+            Section(title=name, blocks=tuple(listed(members, columns, noun="cells", caption=name)), phase=phase)
+            for name, members in tables
+        ]
+    return Section(title=title, blocks=(note, *blocks), phase=phase)
 
 
 def percentile_columns(asked: tuple[int, ...]) -> CellColumns:
@@ -214,10 +189,11 @@ def _largest_stages(profile: StageProfile) -> str:
 def training_memory(run: RunData) -> Section | None:
     """Peaks of training, the least first among equal settings and batches; `None` where no training was measured."""
     inference = {_place(one): one.peak_bytes for one in run.cells if one.phase == "inference" and one.status == "ok"}
-    place = {label: number for number, label in enumerate(run.setting_labels())}
     trained = [one for one in run.cells if one.phase == "training" and (one.peak_bytes or one.status == "oom")]
     # Out of memory is more than any peak.
-    trained.sort(key=lambda one: (place[one.setting_label], one.batch_size, one.peak_bytes or math.inf, one.variant))
+    trained.sort(
+        key=lambda one: (run.settings[one.setting_label], one.batch_size, one.peak_bytes or math.inf, one.variant)
+    )
 
     def over_inference(one: CellSummary) -> float | None:
         other = inference.get(_place(one))

@@ -12,7 +12,7 @@ from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import Estimate, pareto_front
 from archbench.model.units import NULL, RATIO, Unit, fixed, memory_unit
 from archbench.rendering.content import Block, Fold, Paragraph, Section, listed, of
-from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, latency, rate
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, rate
 from archbench.rendering.run_data import RunData
 
 _OBJECTIVES = ("latency", "img/s", "memory")
@@ -30,22 +30,19 @@ class Member(Struct, frozen=True, kw_only=True):
 
 def pareto(run: RunData) -> Section | None:
     """The fronts of every phase, setting and batch size that has enough networks; `None` where none has."""
-    labels = run.setting_labels()
-    parts = []
-    for phase, title in PHASES.items():
+
+    def blocks(phase: str) -> list[Block]:
         ranked = [one for one in run.cells if one.phase == phase and one.is_usable and one.top1 is not None]
         unit = memory_unit(one.peak_bytes for one in ranked if one.peak_bytes is not None)
-        blocks: list[Block] = []
-        by_setting: dict[str, list[CellSummary]] = {label: [] for label in labels}
-        for one in ranked:
-            by_setting[one.setting_label].append(one)
-        for label, cells in by_setting.items():
-            members = _members(cells)
-            table = _table(members, unit, f"{title}, {label}: accuracy against time and memory")
+        found: list[Block] = []
+        for label in run.settings:
+            caption = f"{PHASES[phase]}, {label}: accuracy against time and memory"
+            table = _table(_members(one for one in ranked if one.setting_label == label), unit, caption)
             # The first setting is read by everybody, the others by who wants them.
-            blocks += table if not blocks else [Fold(summary=label, blocks=tuple(table))] if table else []
-        if blocks:
-            parts.append(Section(title=f"{title}: fronts", blocks=tuple(blocks), phase=phase))
+            found += table if not found else [Fold(summary=label, blocks=tuple(table))] if table else []
+        return found
+
+    parts = by_phase("{}: fronts", blocks)
     if not parts:
         return None
     return Section(title="Accuracy against time and memory", blocks=(Paragraph(_note(run)), *parts))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Picked, Ranking
 from archbench.model.derived import without_unit
-from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Report, Section, Table, table
+from archbench.rendering.content import Block, Bullets, Fold, Paragraph, Report, Section, Table, table, tabled
 from archbench.rendering.values import difference, heading, number, why_left_out
 
 MOST_RANKINGS = 6
@@ -71,25 +72,27 @@ def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section:
 
 def _table(choices: Sequence[Choice], picked: Picked) -> Table:
     """How far each is behind stands beside the goal, before the columns that a narrow screen has no room for."""
-    varying = [name for name in picked.across if name in ("phase", "batch_size", "torch_version", "hardware_class")]
     single = len(picked.goals) == 1
-    goal, *others = (f">{heading(one.column)}" for one in choices[0].figures)
-    headings = [">#", "network", "setting", *varying, goal, *(["behind the first"] if single else []), *others]
-    rows = []
-    for one in choices:
-        judged, *figures = map(number, one.figures)
-        rows.append(
-            [
-                str(one.rank) if single else "",
-                f"{one.network} {MARK}" if one.verdict == "suspect" else one.network,
-                one.toggles.label,
-                *(str(getattr(one, name)) for name in varying),
-                judged,
-                *([_behind(one, choices[0])] if single else []),
-                *figures,
-            ]
-        )
-    return table(headings, rows)
+    varying = [name for name in picked.across if name in ("phase", "batch_size", "torch_version", "hardware_class")]
+    goal, *others = choices[0].figures
+    columns: dict[str, Callable[[Choice], str]] = {
+        ">#": lambda one: str(one.rank) if single else "",
+        "network": lambda one: f"{one.network} {MARK}" if one.verdict == "suspect" else one.network,
+        "setting": lambda one: one.toggles.label,
+        **{name: partial(_plain, name) for name in varying},
+        f">{heading(goal.column)}": lambda one: number(one.figures[0]),
+        **({"behind the first": lambda one: _behind(one, choices[0])} if single else {}),
+        **{f">{heading(one.column)}": partial(_figure, place) for place, one in enumerate(others, 1)},
+    }
+    return tabled(choices, columns)
+
+
+def _plain(name: str, one: Choice) -> str:
+    return str(getattr(one, name))
+
+
+def _figure(place: int, one: Choice) -> str:
+    return number(one.figures[place])
 
 
 def _behind(one: Choice, first: Choice) -> str:

@@ -21,15 +21,14 @@ from archbench.rendering.drawing import KINDS, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
-from archbench.rendering.machine import accuracy, lead, machine, reproduce, scope
 from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
+from archbench.rendering.provenance import accuracy, failures, lead, machine, reproduce, scope, trust
 from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named, overview, side_by_side, together
 from archbench.rendering.summary import write_summary
 from archbench.rendering.toggles import toggles
-from archbench.rendering.trust import failures, trust
 from archbench.results import RunStore, is_here
 from archbench.results.files import write_bytes
 

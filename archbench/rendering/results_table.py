@@ -40,12 +40,11 @@ _FIGURES: CellColumns = {
 def results_report(run: RunData) -> Report:
     """The table with what all its rows share said once above it; the fastest of equal rows first."""
     cells = run.cells if len(run.cells) <= MOST_ROWS else main_point(run)
-    place = {label: number for number, label in enumerate(run.setting_labels())}
     cells = sorted(
         cells,
         key=lambda one: (
             list(PHASES).index(one.phase),
-            place[one.setting_label],
+            run.settings[one.setting_label],
             one.batch_size,
             one.rank_latency_s is None,
             one.rank_latency_s or one.macs or 0,
@@ -69,8 +68,7 @@ def results_report(run: RunData) -> Report:
 def main_point(run: RunData) -> list[CellSummary]:
     """The cells of the phase, setting and batch size that most networks were measured at; of equal ones the first."""
     points = Counter(_point(one) for one in run.cells if one.is_usable) or Counter(map(_point, run.cells))
-    place = {label: number for number, label in enumerate(run.setting_labels())}
-    best = max(points, key=lambda at: (points[at], at[0] == "inference", -place[at[1]], -at[2]))
+    best = max(points, key=lambda at: (points[at], at[0] == "inference", -run.settings[at[1]], -at[2]))
     return [one for one in run.cells if _point(one) == best]
 
 

@@ -81,13 +81,10 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
             return f"{self.measured:,} of {counted(self.planned, 'cell')} measured{when}"
         return f"{self.measured:,} of {self.planned:,} planned cells measured{when}; unfinished"
 
-    def setting_labels(self) -> list[str]:
-        """Every setting that was measured: the suite's own in its order, then the others as their axes are ordered."""
-        return list(self._labels)
-
     @cached_property
-    def _labels(self) -> tuple[str, ...]:
-        return tuple(setting_labels(self.cells, self.suite.settings))
+    def settings(self) -> dict[str, int]:
+        """Every setting that was measured, with its place: the suite's own in its order, then as axes are ordered."""
+        return {label: place for place, label in enumerate(setting_labels(self.cells, self.suite.settings))}
 
 
 def read_run(path: Path, only: Sequence[str] = ()) -> RunData:

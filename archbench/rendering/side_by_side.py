@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -14,10 +15,10 @@ from archbench.model.axes import Toggles
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, excess, whole
 from archbench.rendering.content import Block, Paragraph, Section, of, table, tabled, wide
-from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, latency, rate
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
+from archbench.rendering.provenance import verdicts
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
-from archbench.rendering.trust import counted
 
 _BEYOND = "Two networks of one run differ where their times differ by more than `Differ beyond` says."
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
@@ -84,7 +85,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         "torch": lambda each: each.run.environment.torch_version or NULL,
         "Suite": lambda each: f"{each.run.suite.suite}, `{each.run.run_id}`",
         "Extent": lambda each: each.run.extent(),
-        "Verdicts": lambda each: counted(each.run) or "none",
+        "Verdicts": lambda each: verdicts(each.run) or "none",
         ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),
     }
     classes = {each.run.environment.hardware_class for each in runs}
@@ -108,24 +109,16 @@ def side_by_side(runs: Sequence[Named]) -> list[Section]:
         for one in each.run.cells:
             key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0, one.threads or 0)
             cells.setdefault(key, {})[each.letter] = one
-    sections = []
-    for phase, title in PHASES.items():
-        keys = sorted(cells, key=lambda key: (key[1], key[2].order, key[3:]))
-        shared = [cells[key] for key in keys if key[0] == phase and len(cells[key]) > 1]
-        if shared:
-            parts = (
-                Section(
-                    title=f"{title}: {what}",
-                    blocks=tuple(wide(shared, _PLACE, columns, noun="cells", caption=f"{title}: {what}")),
-                    phase=phase,
-                )
-                for what, columns in _kinds(runs)
-            )
-            sections.append(Section(title=f"{title}, side by side", blocks=tuple(parts), phase=phase))
-    if sections:
-        return sections
+
+    def blocks(phase: str) -> list[Section]:
+        keys = sorted((key for key in cells if key[0] == phase), key=lambda key: (key[1], key[2].order, key[3:]))
+        shared = [cells[key] for key in keys if len(cells[key]) > 1]
+        titles = ((f"{PHASES[phase]}: {what}", columns) for what, columns in _kinds(runs))
+        tables = [(title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles]
+        return [Section(title=title, blocks=tuple(found), phase=phase) for title, found in tables if found]
+
     nothing = Paragraph("No cell was measured in two of these runs; each stands by itself below.")
-    return [Section(title="Side by side", blocks=(nothing,))]
+    return by_phase("{}, side by side", blocks) or [Section(title="Side by side", blocks=(nothing,))]
 
 
 def _kinds(runs: Sequence[Named]) -> list[tuple[str, _Columns]]:
@@ -142,29 +135,23 @@ def _columns(runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str
     first: dict[str, str] = {}
     for each in runs:
         base = first.setdefault(each.run.environment.hardware_class, each.letter)
-        columns[f">{each.letter}{unit}"] = _figure(each.letter, text)
+        columns[f">{each.letter}{unit}"] = partial(_figure, each.letter, text)
         if measure is not None and base != each.letter:
-            columns[f">{each.letter} over {base} ×"] = _ratio(base, each.letter, measure)
+            columns[f">{each.letter} over {base} ×"] = partial(_ratio, base, each.letter, measure)
     return columns
 
 
-def _figure(letter: str, text: Callable[[CellSummary], str]) -> Callable[[dict[str, CellSummary]], str]:
-    def cell(found: dict[str, CellSummary]) -> str:
-        one = found.get(letter)
-        return NULL if one is None else one.status if one.status != "ok" else text(one)
-
-    return cell
+def _figure(letter: str, text: Callable[[CellSummary], str], found: dict[str, CellSummary]) -> str:
+    one = found.get(letter)
+    return NULL if one is None else one.status if one.status != "ok" else text(one)
 
 
-def _ratio(base: str, letter: str, measure: Measure) -> Callable[[dict[str, CellSummary]], str]:
-    def cell(found: dict[str, CellSummary]) -> str:
-        one, other = found.get(base), found.get(letter)
-        if one is None or other is None or not (one.is_usable and other.is_usable):
-            return NULL
-        ratio = gain(one, other, measure)
-        return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
-
-    return cell
+def _ratio(base: str, letter: str, measure: Measure, found: dict[str, CellSummary]) -> str:
+    one, other = found.get(base), found.get(letter)
+    if one is None or other is None or not (one.is_usable and other.is_usable):
+        return NULL
+    ratio = gain(one, other, measure)
+    return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
 
 
 def _differences(runs: Sequence[Named]) -> list[Block]:

@@ -29,7 +29,7 @@ from archbench.choose.toggles import (
 from archbench.model.axes import PLAIN
 from archbench.model.units import MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded
 from archbench.rendering.content import MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, wide
-from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING
+from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, by_phase
 from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
 
@@ -44,7 +44,7 @@ _StepColumns = dict[str, Callable[[dict[str, Step]], str]]
 def toggles(run: RunData) -> Section | None:
     """All about toggles; `None` where no cell was measured under two settings."""
     groups = alike(run.cells)
-    taken = steps(groups, run.setting_labels())
+    taken = steps(groups, list(run.settings))
     parts = [
         *_contributions(taken, run),
         *_against_fp32(groups, run),
@@ -70,8 +70,9 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
     for step in taken:
         key = (step.after.phase, step.toggle, step.before.setting_label, step.after.batch_size)
         together.setdefault(key, []).append(step)
-    place = {label: number for number, label in enumerate(run.setting_labels())}
-    ordered = sorted(together.items(), key=lambda item: (item[0][0], place[item[1][0].after.setting_label], item[0][3]))
+    ordered = sorted(
+        together.items(), key=lambda item: (item[0][0], run.settings[item[1][0].after.setting_label], item[0][3])
+    )
 
     def ratios(members: Iterable[Step]) -> list[float]:
         return [step.gain.ratio for step in members]
@@ -108,7 +109,7 @@ def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
     both = [(plain, group) for group in groups if (plain := group.get(PLAIN)) is not None and len(group) > 1]
     found = [(plain, {one.setting_label: one for one in group.values()}) for plain, group in both]
     unaided = {one.setting_label for one in run.cells if one.is_plain}
-    others = [label for label in run.setting_labels() if label not in unaided]
+    others = [label for label in run.settings if label not in unaided]
     lead: dict[str, Callable[[_Beside], str]] = {
         **of(lambda pair: pair[0], NETWORK, BATCH),
         ">fp32 ms": lambda pair: rounded(
@@ -116,13 +117,12 @@ def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
         ),
     }
     ratios: dict[str, Callable[[_Beside], str]] = {f">{label} ×": partial(_ratio, label) for label in others}
-    parts = []
-    for phase, title in PHASES.items():
+
+    def blocks(phase: str) -> list[Block]:
         pairs = [pair for pair in found if pair[0].phase == phase and pair[0].rank_latency_s]
-        tables = wide(pairs, lead, ratios, noun="networks", caption=f"{title}: speed over plain fp32")
-        if tables:
-            parts.append(Section(title=f"{title}: gains over fp32", blocks=tuple(tables), phase=phase))
-    return parts
+        return wide(pairs, lead, ratios, noun="networks", caption=f"{PHASES[phase]}: speed over plain fp32")
+
+    return by_phase("{}: gains over fp32", blocks)
 
 
 def _ratio(label: str, beside: _Beside) -> str:
@@ -148,8 +148,8 @@ def ratio_text(found: Gain, *, suspect: bool = False) -> str:
 
 def _step_by_step(taken: Sequence[Step]) -> list[Section]:
     """Each network's gain at each step that is not already a gain over plain fp32."""
-    parts = []
-    for phase, title in PHASES.items():
+
+    def blocks(phase: str) -> list[Block]:
         on_top = [step for step in taken if step.after.phase == phase and not step.alone]
         together: dict[tuple[int, str, int | None], dict[str, Step]] = {}
         for step in on_top:
@@ -157,11 +157,10 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
             together.setdefault(key, {})[_step_label(step)] = step
         lead: _StepColumns = of(lambda found: next(iter(found.values())).after, NETWORK, BATCH)
         gains: _StepColumns = {f">{name} ×": partial(_step_gain, name) for name in map(_step_label, on_top)}
-        caption = f"{title}: what each toggle adds to the settings before it"
-        tables = wide(list(together.values()), lead, gains, noun="networks", caption=caption)
-        if tables:
-            parts.append(Section(title=f"{title}: gains step by step", blocks=tuple(tables), phase=phase))
-    return parts
+        caption = f"{PHASES[phase]}: what each toggle adds to the settings before it"
+        return wide(list(together.values()), lead, gains, noun="networks", caption=caption)
+
+    return by_phase("{}: gains step by step", blocks)
 
 
 def _step_gain(name: str, found: dict[str, Step]) -> str:
@@ -213,7 +212,7 @@ _CHANGE: dict[str, Callable[[Flips], str]] = {
 
 def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
     plain = next((one.setting_label for one in run.cells if one.is_plain), None)
-    others = [label for label in run.setting_labels() if label != plain]
+    others = [label for label in run.settings if label != plain]
     changes = [(plain, label) for label in others] if plain is not None else []
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
     found = rank_flips(run.cells, list(dict.fromkeys(changes)))

@@ -200,6 +200,13 @@ def test_on_a_phone_the_page_is_as_wide_as_the_screen(browser: Any, report: Path
         "[...document.querySelectorAll('.scroll')].some((one) => one.scrollWidth > one.clientWidth)"
     )
     assert wide, "no table is wide enough for this test"
+    moved = opened.page.evaluate(
+        "(() => { const scroll = document.querySelector('#inference .scroll'); scroll.scrollLeft = 80;"
+        " const name = scroll.querySelector('tbody tr').firstElementChild;"
+        " return [scroll.scrollLeft, name.getBoundingClientRect().left - scroll.getBoundingClientRect().left]; })()"
+    )
+    assert moved[0] > 0
+    assert 0 <= moved[1] <= 2, "a network's name stays while its figures move"
     assert opened.complaints == []
     opened.context.close()
 

@@ -26,9 +26,9 @@ from archbench.rendering.html import render_html
 from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.pareto import pareto
 from archbench.rendering.plots import plotted
+from archbench.rendering.provenance import failures
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import toggles
-from archbench.rendering.trust import failures
 from archbench.suite.plan import make_plan
 
 HERE = Path(__file__).parent
@@ -143,7 +143,7 @@ def test_settings_without_a_name_stand_in_the_order_of_their_axes(tmp_path: Path
         for layout in ("channels_last", "contiguous")
     ]
     measured = read_run(make_run(tmp_path, rows))
-    assert measured.setting_labels() == ["fp32", "fp32, channels_last", "amp-bf16", "amp-bf16, channels_last"]
+    assert list(measured.settings) == ["fp32", "fp32, channels_last", "amp-bf16", "amp-bf16, channels_last"]
 
 
 def test_the_commit_is_short_and_tells_changes(tmp_path: Path) -> None:
@@ -485,3 +485,29 @@ def test_of_one_round_the_twin_alone_tells_how_processes_differ(tmp_path: Path) 
     report = build_report(read_run(make_run(tmp_path / "bare", rows, suite=suite)))
     said = texts(section(report, "How far to trust this"))
     assert "Every cell was measured by one process: how far processes differ is not known" in said
+
+
+def test_a_knee_takes_three_batch_sizes_and_of_fewer_it_is_said(tmp_path: Path) -> None:
+    def rows(*sizes: int) -> list[Record]:
+        """Throughput that saturates at batch 8."""
+        found = []
+        for size in sizes:
+            rate = 100.0 * min(size, 8)
+            found.append(
+                make_record(
+                    cell_id=str(size),
+                    batch_size=size,
+                    throughput_img_s=rate,
+                    throughput_ci_low_img_s=rate * 0.99,
+                    throughput_ci_high_img_s=rate * 1.01,
+                    predicted_peak_bytes=None,
+                )
+            )
+        return found
+
+    title = "Inference: where throughput saturates"
+    few = section(report_of(tmp_path / "few", *rows(1, 8)), "Batch sizes")
+    assert "Where throughput saturates takes 3 batch sizes of a network to see; none here has them." in texts(few)
+    assert title not in [block.title for block in few.blocks if isinstance(block, Section)]
+    (found,) = records(tables(part(section(report_of(tmp_path / "more", *rows(1, 8, 64)), "Batch sizes"), title))[0])
+    assert (found["Knee"], found["img/s there"], found["Measured to"]) == ("8", "800", "64")

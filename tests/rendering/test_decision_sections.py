@@ -40,6 +40,7 @@ def test_the_matrix_and_a_situation(tmp_path: Path) -> None:
     )
     found = section(tmp_path, asked)
     (table,) = (block for block in found.blocks if isinstance(block, Table))
+    assert table.headings == ("Situation", "Judged by", "Recommended", "Runner-up", "Usual choice", "Holds here")
     assert table.rows == (
         (
             "High accuracy",
