@@ -149,6 +149,9 @@ def test_the_filter_changes_plots_and_tables(opened: Opened) -> None:
 
     opened.choose("setting", "amp")
     opened.has_points(2)
+    # A table whose rows are all of one setting has no column of it, and follows the filter all the same.
+    assert opened.page.locator("#inference-fp32 tbody").inner_text() == "No row matches the filter."
+    assert rows_shown(opened, "inference-amp") == 2 * 3
 
     opened.choose("phase", "training")
     inference = opened.page.locator("#inference tbody").all_inner_texts()
