@@ -89,7 +89,7 @@ def plan(words):
         else:
             names.append(str(ROOT / word) if word.startswith("suites/") else word)
     assert archbench.plan(names, **{k: v for k, v in given.items() if k in axes}, device="cpu").cells
-    assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics", "images"}
+    assert set(given) <= {*axes, "device", "only", "rounds", "out", "metrics", "images", "budget"}
 
 
 def gate_or_duel(command, words):
