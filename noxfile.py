@@ -48,6 +48,7 @@ def regenerate(session: nox.Session) -> None:
         "docs/columns.md": ("docs/columns_page.py",),
         "docs/coverage.md": ("docs/coverage_table.py",),
         "docs/runtime_coverage.md": ("docs/runtime_coverage.py",),
+        "docs/lecture.md": ("docs/lecture_page.py",),
         "docs/picking.md": ("docs/picking_page.py",),
         "docs/protocol.md": ("docs/protocol_page.py",),
         "docs/report.md": ("docs/report_page.py",),
