@@ -15,7 +15,7 @@ from reference_runs import reference_runs
 
 import archbench
 from archbench.folklore.judge import Judged
-from archbench.model.units import duration
+from archbench.rendering import read_run
 from archbench.rendering.training import probe_report
 from archbench.training.probe import Probe, read_probe
 
@@ -33,7 +33,8 @@ archbench claims
 ```
 
 The machine had neighbours while it was measured: every time is `suspect`, its interval is wide, and what the intervals
-leave open is not settled here; the trainings were paused twice, so that their seconds say nothing. `results/claims/{run}/claims.md` has all 124.
+leave open is not settled here. The trainings were paused twice, so that their seconds say nothing.
+`results/claims/{run}/claims.md` has all 124 claims.
 """
 TEN = {
     "002.09": "Numbers that cannot be right",
@@ -50,8 +51,8 @@ TEN = {
 HISTORY = """\
 ## Twenty-two years
 
-`results/{run}` has the networks from LeNet-5 to ConvNeXt at their native sizes, measured in {spent}: what each step
-cost and what it gained.
+`results/{run}` has the networks from LeNet-5 to ConvNeXt at their native sizes: what each step cost and gained.
+{extent}
 
 ![Top-1 accuracy over the latency of one image, by network.](../results/{run}/plots/accuracy-over-latency.svg)
 """
@@ -89,12 +90,12 @@ def page() -> str:
     runs = [run.relative_to(ROOT) for suite in ("claims", "history", "keras_2017") for run in reference_runs(suite)]
     found = {one.id: one for one in archbench.claims(runs, only=list(TEN), probe=trained.path)}
     history = archbench.Run(reference_runs("history")[-1])
-    spent = duration(sum(row.duration_s or 0 for row in history.rows))
+    extent = read_run(history.path).extent() + "."
     parts = [
         OPENING.format(machine=trained.about.hardware_class, run=reference_runs("claims")[-1].name),
         *(claim(found[id], title, number) for number, (id, title) in enumerate(TEN.items(), 1)),
         pictures(trained),
-        HISTORY.format(run=f"history/{history.path.name}", spent=spent),
+        HISTORY.format(run=f"history/{history.path.name}", extent=extent),
     ]
     return "\n".join(parts)
 
