@@ -119,6 +119,8 @@ def page() -> str:
         "output against fp32 eager, with random weights, in int8 after calibration on eight seeded images; `no` has",
         "its reason below. Beyond 1 % (in int8 20 %) the output is another one, in bold, and the network not taken.",
         "",
+        f"Tried so far: {len(found)} of {len(smallest_of_each_family())} families.",
+        "",
         "| Setting | Takes |",
         "| --- | ---: |",
         *(f"| {label} | {sum(_taken(one) for one in some)} of {len(some)} |" for label, some in tried.items()),
