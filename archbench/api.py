@@ -36,6 +36,9 @@ Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
 """A name, a `torch.nn.Module` with its weights, a function that makes one, or what a suite says of one
 (`{"name": "lenet5", "num_classes": 100}`, in which the name may be such an object as well)."""
 
+Inputs: TypeAlias = str | Sequence[Mapping[str, Any]] | None
+"""The arguments of a network's forward: as a suite lists them, or in short."""
+
 _SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": lambda value: plain(value, 4)}
 """How a run displays itself."""
 
@@ -167,6 +170,12 @@ def run(
     quantize: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
+    inputs: Inputs = None,
+    head: OneOrMore[str] | None = None,
+    deploy: OneOrMore[bool] | None = None,
+    train: OneOrMore[str] | None = None,
+    optimizer: OneOrMore[str] | None = None,
+    checkpointing: OneOrMore[bool] | None = None,
     metrics: OneOrMore[str] | None = None,
     images: PathOrText | None = None,
     device: str = "auto",
@@ -197,6 +206,10 @@ def run(
     - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `runtime`, `quantize`, `input_size`
       (pixels), `threads` (of one operator, on the CPU): one value or a list each, crossed with each other, for
       networks that are named or passed; a suite has its own.
+    - `inputs`: what the networks take, as a suite has it: `[{"shape": [16], "dtype": "int64", "high": 1000}]`, or in
+      short `"16/int64/0..1000"`; left out, what their own code says (docs/suites.md), else one image.
+    - `head` (`classifier`, `none`, `features`), `deploy`, and of a training step `train` (`full`, `head`, `frozen-bn`),
+      `optimizer` (`sgd`, `adamw`), `checkpointing`: in which role they are used; values as of the axes.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
     - `images`: a folder with a folder of images for each class, on which top-1 is measured of networks with weights.
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`; several cards take groups in turn: `cuda:0,cuda:1`, or `cuda:*`.
@@ -223,9 +236,11 @@ def run(
 
     budget_s = None if budget is None else seconds_of(budget, "--budget")
     axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
+    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
     job = prepare(
         what,
         axes,
+        common={"inputs": inputs},
         metrics=metrics,
         images=None if images is None else os.fspath(images),
         device=device,
@@ -266,6 +281,12 @@ def plan(
     quantize: OneOrMore[str] | None = None,
     input_size: OneOrMore[int] | str | None = None,
     threads: OneOrMore[int] | str | None = None,
+    inputs: Inputs = None,
+    head: OneOrMore[str] | None = None,
+    deploy: OneOrMore[bool] | None = None,
+    train: OneOrMore[str] | None = None,
+    optimizer: OneOrMore[str] | None = None,
+    checkpointing: OneOrMore[bool] | None = None,
     device: str = "auto",
     only: OneOrMore[str] = (),
     rounds: int | None = None,
@@ -282,7 +303,8 @@ def plan(
     from archbench.suite.shards import parse_shard
 
     axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
-    suite, *_ = read_what(what, axes, allow_code=allow_code)
+    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
+    suite, *_ = read_what(what, axes, common={"inputs": inputs}, allow_code=allow_code)
     part = None if shard is None else parse_shard(shard)
     return planned(suite, device, only=several(only), rounds=rounds, shard=part)[0]
 

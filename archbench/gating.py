@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from archbench.api import OneOrMore, PathOrText, as_path, several
+from archbench.api import Inputs, OneOrMore, PathOrText, as_path, several
 from archbench.comparison.accepted import accepted_file, apply_accepted
 from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
 from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
@@ -41,7 +41,7 @@ from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
 from archbench.session import callers_level, describe, held
-from archbench.suite import lines_of, read_suite
+from archbench.suite import inputs_as_written, lines_of, read_suite
 from archbench.suite.plan import make_plan, parse_cell
 from archbench.worker import WorkerClient, run_lock
 
@@ -138,6 +138,7 @@ def duel(
     pairs: int | None = None,
     turns: int | None = None,
     max_time: str | None = None,
+    inputs: Inputs = None,
     device: str = "auto",
     fresh: bool = False,
     allow_code: bool = False,
@@ -149,6 +150,7 @@ def duel(
     - `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default.
     - `pairs`: of fresh processes, with those that were played before; 8 unless given. `turns`: of each process in one.
     - `max_time`: stop after so long, with fewer pairs: `5m`. `fresh`: begin anew, whatever was played before.
+    - `inputs`: what the networks take, as of `run`; a cell may say it itself, `my.nets:net[inputs=16/int64]`.
 
     The rest as of `run`, errors and `Interrupted` too. Ratios are of times (the cell's over the first one's).
     """
@@ -162,7 +164,7 @@ def duel(
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
     environment = describe(device)
     protocol = protocol_for(environment.kind, {} if turns is None else {"turns": turns})
-    spec = DuelSpec(cells=_cells(cells, environment, allow_code), protocol=protocol, environment=environment)
+    spec = DuelSpec(cells=_cells(cells, environment, inputs, allow_code), protocol=protocol, environment=environment)
     with held(environment, force=force):
         store = open_duel(spec, fresh=fresh)
         play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
@@ -204,10 +206,10 @@ def _play(
         raise Interrupted(store.path) from None
 
 
-def _cells(texts: Sequence[str], environment: Environment, allow_code: bool) -> tuple[Cell, ...]:
+def _cells(texts: Sequence[str], environment: Environment, inputs: Inputs, allow_code: bool) -> tuple[Cell, ...]:
     found: dict[str, Cell] = {}
     for text in texts:
-        cell = parse_cell(text, environment.kind, allow_code=allow_code)
+        cell = parse_cell(text, environment.kind, inputs=inputs_as_written(inputs), allow_code=allow_code)
         if cell.cell_id in found:
             raise UsageError(f"{text!r} is named twice; `archbench gate --aa` sets a cell against itself")
         found[cell.cell_id] = cell

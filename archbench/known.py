@@ -15,6 +15,7 @@ from archbench.model.axes import Head, Phase, Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
+from archbench.suite import suite_from_names
 
 if TYPE_CHECKING:
     from archbench.analyze.fresh import FreshProcesses
@@ -39,11 +40,13 @@ class Shown(Card, frozen=True, kw_only=True):
 def show(
     name: str,
     *,
-    input_size: int | None = None,
+    input_size: int | str | None = None,
+    inputs: object = None,
     batch_size: int | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     head: str = "classifier",
+    deploy: bool = False,
     option: Mapping[str, Any] | OneOrMore[str] = (),
     build: bool = False,
     allow_code: bool = False,
@@ -51,8 +54,10 @@ def show(
     """All that is known of one network without timing it, each figure with its source.
 
     - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
-    - `input_size`: side of the image, pixels; `in_channels`: its channels; `num_classes`; `head`: `classifier`, or
-      `none` for the feature maps; `option`: options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
+    - `input_size`: side of the image, pixels, or `"640x480"` (height first); `inputs`: what it takes, as in a suite or
+      as `"3x224x160+ids=77/int64/0..30000"`; `in_channels`: its channels; `num_classes`; `head`: `classifier`,
+      `none` for the last map, `features` for those that a detector reads; `deploy`: folded for inference; `option`:
+      options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
     - `batch_size`: predict memory at this many images; `build`: build it, for a second counter's opinion.
 
     A network that no table knows, or whose memory is asked for, is built on tensors without data. Raises `UsageError`.
@@ -61,14 +66,17 @@ def show(
         raise UsageError(f"--head {head}: must be {' or '.join(get_args(Head))}")
     entry = resolve(name, allow_code=allow_code)
     texts: list[str] = [] if isinstance(option, Mapping) else several(option)
-    network = Network(
-        name=entry.name,
-        options=dict(option) if isinstance(option, Mapping) else dict(map(_option, texts)),
-        num_classes=num_classes,
-        in_channels=in_channels,
-        head=head,  # type: ignore[arg-type]
-        input_size=None if input_size == entry.input_size else input_size,
-    )
+    said = {
+        "options": dict(option) if isinstance(option, Mapping) else dict(map(_option, texts)),
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "head": head,
+        "deploy": deploy or None,
+        "input_size": int(str(input_size)) if str(input_size).isdecimal() else input_size,
+        "inputs": inputs,
+    }
+    common = {key: value for key, value in said.items() if value not in (None, {})}
+    (network,) = suite_from_names([name], common=common, allow_code=allow_code).architectures
     if build or batch_size is not None or stored(network) is None:
         return _built(network, batch_size or 1, even_if_heavy=build, allow_code=allow_code)
     return Shown(**asdict(card(entry, network, stored(network))))

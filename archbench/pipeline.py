@@ -70,6 +70,7 @@ def prepare(
     what: object,
     axes: Mapping[str, object],
     *,
+    common: Mapping[str, object] | None = None,
     metrics: object = None,
     images: str | None = None,
     device: str = "auto",
@@ -85,7 +86,8 @@ def prepare(
 ) -> Job:
     """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
-    Parameters as of `archbench.run`; `axes` holds the values of the axes by name, `None` for one that was not given.
+    Parameters as of `archbench.run`; `axes` holds the values of the axes by name, `None` for one that was not given;
+    `common` what is said of every network.
     """
     if static and metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
@@ -94,7 +96,7 @@ def prepare(
         from archbench.suite.shards import parse_shard
 
         part = parse_shard(shard)
-    suite, text, networks = read_what(what, axes, metrics=metrics, allow_code=allow_code)
+    suite, text, networks = read_what(what, axes, common=common, metrics=metrics, allow_code=allow_code)
     suite, text = _with_images(suite, text, images)
     fleet = fleet_of(
         device,
@@ -212,20 +214,26 @@ def carry_out(
 
 
 def read_what(
-    what: object, axes: Mapping[str, object], *, metrics: object = None, allow_code: bool = False
+    what: object,
+    axes: Mapping[str, object],
+    *,
+    common: Mapping[str, object] | None = None,
+    metrics: object = None,
+    allow_code: bool = False,
 ) -> tuple[Suite, str, tuple[Packed, ...]]:
     """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
     passed: list[Packed] = []
     words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
     given = {axis: _typed(value) for axis, value in axes.items() if value not in (None, "")}
+    said = {key: value for key, value in (common or {}).items() if value not in (None, "")}
     files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
     if not files:
         wanted = None if metrics is None else _typed(metrics)
-        suite = suite_from_names(words, given, metrics=wanted, allow_code=allow_code)
+        suite = suite_from_names(words, given, common=said, metrics=wanted, allow_code=allow_code)
         return suite, msgspec.json.encode(suite).decode(), tuple(passed)
     if len(words) > 1:
         raise UsageError(f"{files[0]} is a suite file; run one suite at a time, or networks by name")
-    for option in (*given, *(["metrics"] if metrics is not None else [])):
+    for option in (*given, *said, *(["metrics"] if metrics is not None else [])):
         option = option.replace("_", "-")
         raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
     return *read_suite(files[0], allow_code=allow_code), ()
@@ -246,7 +254,9 @@ def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
 
 def _typed(value: object) -> str:
     """Values of an axis as one would type them: `8`, `[1, 8]` and `"1,8"` are the same to whoever checks them."""
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return ",".join("x".join(map(str, one)) if isinstance(one, list | tuple) else str(one) for one in value)
 
 
 def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:

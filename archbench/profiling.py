@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import asdict, replace
 
-from archbench.api import Network, PathOrText, as_path, named_axes
+from archbench.api import Inputs, Network, PathOrText, as_path, named_axes
 from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
 from archbench.model.cell import Cell
@@ -38,7 +38,13 @@ def profile(
     precision: str = "fp32",
     compile_mode: str = "off",
     memory_format: str = "contiguous",
-    input_size: int | None = None,
+    input_size: int | str | None = None,
+    inputs: Inputs = None,
+    head: str | None = None,
+    deploy: bool | None = None,
+    train: str | None = None,
+    optimizer: str | None = None,
+    checkpointing: bool | None = None,
     against: str = "",
     device: str = "auto",
     threads: int | None = None,
@@ -55,18 +61,20 @@ def profile(
 ) -> Profile:
     """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
 
-    The network is as for `run`, the values of axes too, one each. `against`: another network, or `@AXIS=VALUE` for
-    other settings; then the profile has `against` and `difference` beside it. `threads`: of one operator, on the CPU.
-    `memory`: follow memory over the step; `gradients`: at initialisation, in training. `stage`: a module that the
-    network is to have, or it is refused before anything is measured. `html`, `trace` (for Perfetto), `snapshot`
+    The network is as for `run`, `inputs`, roles and the values of axes too, one each. `against`: another network, or
+    `@AXIS=VALUE` for other settings; then the profile has `against` and `difference` beside it. `threads`: of one
+    operator, on the CPU. `memory`: follow memory over the step; `gradients`: at initialisation, in training. `stage`: a
+    module that the network is to have, or it is refused before anything is measured. `html`, `trace` (for Perfetto),
+    `snapshot`
     (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
     """
     axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, None, None, input_size, threads)
     environment = describe(device)
-    cell, networks = _cell(name, axes, environment, allow_code)
+    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
+    cell, networks = _cell(name, axes, environment, allow_code, inputs)
     cells = [cell]
     if against:
-        other, _ = _cell(*_other(name, axes, against), environment, allow_code)
+        other, _ = _cell(*_other(name, axes, against), environment, allow_code, inputs)
         if other == cell:
             raise UsageError(f"--against {against}: that is the same network at the same settings")
         cells.append(other)
@@ -94,10 +102,14 @@ def profile(
 
 
 def _cell(
-    network: object, axes: Mapping[str, object], environment: Environment, allow_code: bool
+    network: object,
+    axes: Mapping[str, object],
+    environment: Environment,
+    allow_code: bool,
+    inputs: Inputs = None,
 ) -> tuple[Cell, Sequence[Packed]]:
     """The one cell that is named; every mistake is told as `archbench run` would."""
-    suite, _, networks = read_what(network, axes, allow_code=allow_code)
+    suite, _, networks = read_what(network, axes, common={"inputs": inputs}, allow_code=allow_code)
     plan = make_plan(suite, environment.kind)
     if plan.skipped:
         raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")

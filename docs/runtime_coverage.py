@@ -61,6 +61,7 @@ def attempt(name: str) -> None:
     import torch
 
     from archbench.catalog.build import build, input_shape
+    from archbench.catalog.inputs import Batch
     from archbench.catalog.preprocessing import preprocessing
     from archbench.measure.images import drawn_images
     from archbench.measure.metrics.numerics import make_comparable
@@ -71,7 +72,7 @@ def attempt(name: str) -> None:
     shape, wanted = input_shape(network), preprocessing(network)
     torch.manual_seed(0)
     module = build(network)
-    make_comparable(module, drawn_images(shape, 8, 0, wanted))
+    make_comparable(module, Batch((drawn_images(shape, 8, 0, wanted),)))
     image = drawn_images(shape, 1, 2, wanted)
     for label, toggles in SETTINGS.items():
         if (name, label) in there:
@@ -90,7 +91,7 @@ def attempt(name: str) -> None:
                     artifacts=Path(folder),
                     calibration=lambda: list(torch.split(drawn_images(shape, 8, 1, wanted), 1)),
                 )
-                found = workload.output(image)
+                (found, *_) = workload.output(Batch((image,)))
                 with torch.inference_mode():
                     expected = first_tensor(module(image))
                 error = f"{((found - expected).norm() / expected.norm()).item():.2g}"

@@ -20,12 +20,14 @@ from torch.utils._device import DeviceContext
 
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
-from archbench.catalog.build import build, input_shape
+from archbench.analyze.step import settled
+from archbench.catalog.build import build, takes_of
+from archbench.catalog.inputs import Taken, Takes, refused, takes
+from archbench.catalog.roles import folds, levels
 from archbench.model.cell import Network
 from archbench.model.counts import Counts, OperatorCalls
-from archbench.model.errors import UsageError, in_one_line, words_of
+from archbench.model.errors import UsageError, words_of
 
-Shape = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -34,14 +36,12 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
 
     Raises `UsageError` where the network cannot be built or cannot take an input of this size.
     """
-    shape = input_shape(network, allow_code=allow_code)
+    given = takes_of(network, allow_code=allow_code)
     try:
         with _uncollected():
-            return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
-    except UsageError:
-        raise
-    except Exception as error:  # the network's own code
-        raise _refusal(shape, error, f"{network.label}: ") from error
+            return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
+    except UsageError as error:
+        raise error if str(error).startswith(network.name) else UsageError(f"{network.label}: {error}") from error
 
 
 def on_module(network: Network, work: Callable[[nn.Module], T], *, allow_code: bool = False) -> T:
@@ -58,41 +58,45 @@ def on_module(network: Network, work: Callable[[nn.Module], T], *, allow_code: b
     return work(module)
 
 
-def count_module(module: nn.Module, input_shape: Shape) -> Counts:
-    """Count `module` for one input of `input_shape` (channels, height, width), in evaluation mode.
+def count_module(module: nn.Module, given: Taken) -> Counts:
+    """Count `module` for one sample of what it takes (a bare shape: one tensor), in evaluation mode.
 
     The module is left as it was: a copy without data is counted, and only where that copy cannot run (its forward
     pass looks at values) the module itself. Raises `UsageError` where neither can.
     """
+    given = takes(given)
     with suppress(Exception):  # the network's own code
-        return _count(copy_with(module, on_meta), input_shape)
+        return _count(copy_with(module, on_meta), given)
+    return _count(module, given)
+
+
+def _count(module: nn.Module, given: Takes) -> Counts:
+    """Raises `UsageError` that says what was tried, whatever the network's own code raises."""
     try:
-        return _count(module, input_shape)
+        try:
+            return _counted(module, given, torch.inference_mode())
+        except RuntimeError as error:
+            if "grad" not in words_of(error):
+                raise
+        # A forward pass that takes gradients itself (forces of an energy): what they cost counts, too.
+        return _counted(module, given, torch.no_grad())
     except Exception as error:
-        raise _refusal(input_shape, error) from error
+        raise UsageError(refused(module, given, error)) from error
 
 
-def _count(module: nn.Module, shape: Shape) -> Counts:
-    try:
-        return _counted(module, shape, torch.inference_mode())
-    except RuntimeError as error:
-        if "grad" not in words_of(error):
-            raise
-    # A forward pass that takes gradients itself (forces of an energy): what they cost counts, too.
-    return _counted(module, shape, torch.no_grad())
-
-
-def _counted(module: nn.Module, shape: Shape, mode: AbstractContextManager[Any]) -> Counts:
-    image = blank_image(module, shape)
-    trace = ForwardTrace(module, image)
+def _counted(module: nn.Module, given: Takes, mode: AbstractContextManager[Any]) -> Counts:
+    device = device_of(module)
+    batch = given.blank(1, device)
+    trace = ForwardTrace(module, batch.tensors)
     recorder = StageRecorder(module, lambda: trace.macs)
-    with evaluating(module), decomposed_attention(), mode, image.device, recorder, trace:
-        output = module(image)
+    with evaluating(module), decomposed_attention(), mode, device, recorder, trace:
+        output = settled(batch(module))
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     packed = [tensor for part in module.modules() for tensor in _packed(part)]
     stored: list[Tensor] = [*module.parameters(), *module.buffers(), *packed]
     return Counts(
-        input_shape=shape,
+        input_shape=given.shape,
+        inputs=given.text,
         params=_elements([*trainable, *packed]),
         idle_params=_elements([p for p in trace.idle_parameters() if p.requires_grad]),
         buffers=_elements(list(module.buffers())),
@@ -102,6 +106,8 @@ def _counted(module: nn.Module, shape: Shape, mode: AbstractContextManager[Any])
         depth=trace.depth_of(output),
         uncounted=operator_calls(trace.uncounted),
         stages=recorder.stages(),
+        pyramid=levels(output, given.image),
+        folds=folds(module),
     )
 
 
@@ -140,10 +146,9 @@ def decomposed_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def blank_image(module: nn.Module, shape: Shape) -> Tensor:
-    """One input of `shape`, all zero, where the module's parameters lie; without data for a module that has none."""
-    device = next((parameter.device for parameter in module.parameters()), torch.device("meta"))
-    return torch.zeros(1, *shape, device=device)
+def device_of(module: nn.Module) -> torch.device:
+    """Where the module's parameters lie; the device without data for a module that has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("meta"))
 
 
 def copy_with(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -206,7 +211,3 @@ _FILLS = frozenset(
 
 def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:
     return sum(tensor.numel() for tensor in tensors)
-
-
-def _refusal(shape: Shape, error: Exception, label: str = "") -> UsageError:
-    return UsageError(f"{label}cannot take an input of {'x'.join(map(str, shape))}: {in_one_line(error)}")

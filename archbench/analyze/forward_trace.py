@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archbench.analyze.formulas import has_formula, macs_of, without_sum
 from archbench.analyze.shapes import foreseen
-from archbench.analyze.step import tensors_in
+from archbench.catalog.inputs import tensors_in
 from archbench.model.counts import may_hold_products
 
 _ATEN = torch.ops.aten
@@ -42,7 +43,7 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     costs nothing.
     """
 
-    def __init__(self, module: nn.Module, image: Tensor) -> None:
+    def __init__(self, module: nn.Module, inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.macs = 0
         self.activations = 0
@@ -52,7 +53,7 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._learned: set[int] = set()
         self._used: set[int] = set()
         self._kept: list[torch.UntypedStorage] = []
-        self._depth[self._key(image)] = 0
+        self._depth.update((self._key(tensor), 0) for tensor in inputs)
         self._parameters = {self._key(parameter): parameter for parameter in module.parameters()}
         self._learned.update(self._parameters)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
@@ -23,14 +24,16 @@ from torch.overrides import TorchFunctionMode
 
 from archbench.analyze.counts import copy_with, without_data
 from archbench.analyze.live_bytes import Bytes, LiveBytes
-from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of
-from archbench.catalog.build import build, input_shape
+from archbench.analyze.step import AUTOCAST, WHOLE_MODEL, loss_of, prepare_training, settled
+from archbench.catalog.build import build, takes_of
+from archbench.catalog.inputs import Batch, Taken, dtype_of, takes
 from archbench.catalog.names import resolve
 from archbench.device.kind import kind_named
-from archbench.model.axes import DeviceKind, MemoryFormat, Phase, Precision
+from archbench.model.axes import AS_USUAL, DeviceKind, MemoryFormat, Phase, Precision, Roles
 from archbench.model.cell import Cell, Network
 from archbench.model.counts import MemoryLine, MemoryModel
 from archbench.model.errors import UnfitError, first_line
+from archbench.model.inputs import Input
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
@@ -69,13 +72,15 @@ def predict(
     """
     if kind_named(device).granule is None:
         raise UnfitError(f"{network.label}: memory is not predicted on {device}: how its allocator rounds is not known")
-    shape = input_shape(network, allow_code=allow_code)
+    given = takes_of(network, allow_code=allow_code)
     try:
         with without_data():
             module = build(network, allow_code=allow_code)
         source = resolve(network.name, allow_code=allow_code).source
         seen = {"user code": (2, 3), "timm": (3,)}.get(source, ())
-        return predict_module(module, shape, phase, precision, memory_format=memory_format, device=device, seen=seen)
+        return predict_module(
+            module, given, phase, precision, memory_format=memory_format, device=device, seen=seen, roles=network
+        )
     except UnfitError as error:
         raise UnfitError(f"{network.label}: {error}; measure it instead") from error
     except Exception as error:  # the network's own code
@@ -99,13 +104,14 @@ def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel:
 
 def predict_module(
     module: nn.Module,
-    shape: tuple[int, ...],
+    given: Taken,
     phase: Phase,
     precision: Precision,
     *,
     memory_format: MemoryFormat = "contiguous",
     device: DeviceKind = "cpu",
     seen: Sequence[int] = (),
+    roles: Roles = AS_USUAL,
 ) -> MemoryModel:
     """The same for a module that is already built, on whatever device; it is copied and left as it was.
 
@@ -113,7 +119,7 @@ def predict_module(
     if it went through the batch image by image, of which the probe has a thousand million; and where the model, which
     is made of lines, gives another peak than it has.
     """
-    step = FakeStep(module, shape, phase, precision, memory_format=memory_format, device=device)
+    step = FakeStep(module, given, phase, precision, memory_format=memory_format, device=device, roles=roles)
     if step.largest_weight >= _PROBE_BATCH:
         raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
     followed = {batch: step.timeline(batch, _NO_BATCH) for batch in seen}
@@ -138,60 +144,74 @@ class FakeStep:
     def __init__(
         self,
         module: nn.Module,
-        shape: tuple[int, ...],
+        given: Taken,
         phase: Phase,
         precision: Precision,
         *,
         memory_format: MemoryFormat = "contiguous",
         device: DeviceKind = "cpu",
+        roles: Roles = AS_USUAL,
     ) -> None:
-        self._shape, self._phase, self._kind = shape, phase, kind_named(device)
+        self._given, self._phase, self._kind = takes(given), phase, kind_named(device)
         self._dtype = WHOLE_MODEL.get(precision, torch.float32)
         self._autocast = AUTOCAST.get(precision)
         self._layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self._fake = FakeTensorMode()
         with self._fake:
             self._module = copy_with(module, self._like).train(phase == "training")
-            trained = [parameter for parameter in self._module.parameters() if parameter.requires_grad]
-            self._momentum = [torch.empty_like(parameter) for parameter in trained] if phase == "training" else []
-        # The state after the first step: momentum exists, gradients do not.
-        self._optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=MOMENTUM, foreach=True)
-        for parameter, buffer in zip(trained, self._momentum, strict=False):
-            self._optimizer.state[parameter]["momentum_buffer"] = buffer
+            self._trained = prepare_training(self._module, roles) if phase == "training" else []
+            # The state after the first step: momentum exists, gradients do not.
+            moments = 2 if roles.optimizer == "adamw" else 1
+            self._moments = [[torch.empty_like(one) for one in self._trained] for _ in range(moments)]
         self._weights: list[Tensor] = [*self._module.parameters(), *self._module.buffers()]
         sizes = [tensor.numel() * tensor.element_size() for tensor in self._weights]
         self.weight_bytes = sum(sizes)
         self.largest_weight = max(sizes, default=0)
         label = torch.int64.itemsize if phase == "training" else 0
-        self.input_bytes_per_image = torch.Size(shape).numel() * self._dtype.itemsize + label
+        batched = [one for one in self._given.inputs if one.batched]
+        self.input_bytes_per_image = label + sum(math.prod(one.shape) * self._stored(one).itemsize for one in batched)
 
     def timeline(self, batch_size: int, unit: int) -> list[Bytes]:
         """Run the step; return what is alive at each of its moments, told apart by `unit` (see `LiveBytes`)."""
         live = LiveBytes(unit, self._kind.granule or 1, blocked_convolutions=self._kind.blocked_convolutions)
         with self._fake:
-            image = self._allocate((batch_size, *self._shape), self._dtype)
+            batch = self._given.batch(batch_size, lambda one, shape: self._allocate(shape, self._stored(one)))
             labels = torch.zeros(batch_size, dtype=torch.int64)
-            live.hold([*self._weights, *self._momentum, image, *([labels] if self._phase == "training" else [])])
+            moments = [tensor for moment in self._moments for tensor in moment]
+            ready = [*batch.tensors, *([labels] if self._phase == "training" else [])]
+            live.hold([*self._weights, *moments, *ready])
             with live:
                 if self._phase == "training":
-                    self._train(image, labels)
+                    self._train(batch, labels)
                 else:
-                    self._infer(image)
+                    self._infer(batch)
         return live.timeline
 
-    def _infer(self, image: Tensor) -> None:
+    def _infer(self, batch: Batch) -> None:
         # Not inference mode: under it operators arrive here undecomposed, and what they hold inside stays unseen.
         with torch.no_grad(), self._precision():
-            self._module(image)
+            settled(batch(self._module))
 
-    def _train(self, image: Tensor, labels: Tensor) -> None:
+    def _train(self, batch: Batch, labels: Tensor) -> None:
         with self._precision():
-            loss = loss_of(self._module(image), lambda logits: labels)
+            loss, _ = loss_of(settled(batch(self._module)), len(labels), lambda logits: labels)
         if loss is None:
-            raise UnfitError("the network returned no tensor to train on")
+            raise UnfitError("nothing that the network returns depends on a weight")
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._update()
+        for weight in self._trained:
+            weight.grad = None
+
+    def _update(self) -> None:
+        """What torch's optimizers allocate: SGD works in place; AdamW takes roots, of all weights at once on a GPU."""
+        if len(self._moments) > 1:
+            at_once = [self._moments[1]] if self._kind.autocasts_as_cuda else [[one] for one in self._moments[1]]
+            for squares in at_once:
+                torch._foreach_sqrt(squares)
+
+    def _stored(self, one: Input) -> torch.dtype:
+        dtype = dtype_of(one)
+        return self._dtype if dtype.is_floating_point else dtype
 
     def _like(self, tensor: Tensor) -> Tensor:
         return self._allocate(tensor.shape, self._dtype if tensor.is_floating_point() else tensor.dtype)

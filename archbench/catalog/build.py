@@ -14,10 +14,13 @@ from msgspec.structs import replace
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from archbench.catalog.inputs import Takes, refused, takes_inputs, tensors_in, told_by, with_size
 from archbench.catalog.names import resolve
+from archbench.catalog.roles import deployed, pyramid
 from archbench.catalog.tables import Entry, Source
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean, first_line
+from archbench.model.inputs import Input, sides_of, text_of
 
 # Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
 _MAKERS: dict[Source, str] = {
@@ -39,25 +42,32 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
 
     googlenet and inception_v3 come without auxiliary heads unless `options` has `aux_logits: true`. With
     `head="none"` the module returns its last feature map instead of class scores: [N, C, H, W], or tokens [N, T, C]
-    for a vision transformer (timm's Swin keeps its channels last: [N, H, W, C]).
+    for a vision transformer (timm's Swin keeps its channels last: [N, H, W, C]); with `head="features"` the last map of
+    each stride from 4 on, timm's in a list, others in a dictionary by module. `deploy`: see `roles.deployed`.
 
     Raises `UsageError`: for a name that is unknown, an option that the network has not, an input size that it cannot
     take (saying which it can), user code that is not allowed or does not give a module.
     """
     entry = resolve(network.name, allow_code=allow_code)
-    if network.head == "none" and network.num_classes is not None:
+    if network.head != "classifier" and network.num_classes is not None:
         raise UsageError(f"{network.label}: without its head the network has no classes; leave num_classes out")
-    shape = input_shape(network, allow_code=allow_code)
     departs = network.input_size is not None and network.input_size != _native_shape(entry)[-1]
     if departs and entry.source != "user code":
-        _require_size(entry, network, shape)
-    module = _make(entry, network)
-    if any(is_lazy(one) for one in (*module.parameters(), *module.buffers())):
-        _let_shapes_be_known(network, module, shape)
+        _require_size(entry, network, input_shape(network, allow_code=allow_code))
+    follows = network.head == "features" and entry.source != "timm"
+    module = _make(entry, replace(network, head="classifier") if follows else network)
+    lazy = any(is_lazy(one) for one in (*module.parameters(), *module.buffers()))
+    given = _taken(entry, network, module) if lazy or follows or network.deploy else None
+    if lazy and given is not None:
+        _let_shapes_be_known(network, module, given)
     if network.weights is not None and not _under_meta():
         from archbench.catalog.weights import load_weights
 
         load_weights(module, network)
+    if follows and given is not None:
+        module = pyramid(module, given, network.label)
+    if network.deploy and given is not None:
+        module = deployed(module, given, network.label)
     return module
 
 
@@ -66,17 +76,55 @@ def _under_meta() -> bool:
     return torch.empty(0).is_meta
 
 
-def _let_shapes_be_known(network: Network, module: nn.Module, shape: tuple[int, ...]) -> None:
+def _let_shapes_be_known(network: Network, module: nn.Module, given: Takes) -> None:
     """Show a module of lazy layers one input: only then do they have parameters, and a class of their own."""
     training = module.training
     try:
         with torch.no_grad():
-            module.eval()(torch.zeros(1, *shape))
+            given.blank(1, torch.get_default_device())(module.eval())
     except Exception as error:  # the network's own code
-        raise UsageError(
-            f"{network.label}: its lazy layers cannot take an input of {shape}: {first_line(error)}"
-        ) from error
+        raise UsageError(f"{network.label}: its lazy layers: {refused(module, given, error)}") from error
     module.train(training)
+
+
+def takes_of(network: Network, module: nn.Module | None = None, *, allow_code: bool = False) -> Takes:
+    """What `network` takes: as it is said of it, as its own code says, or one image.
+
+    `module`: what `build` gave. Where there is none, a user's network is built without data to be asked, which is not
+    for a process that runs it: it may keep a table from one build to the next. Raises `UsageError` as `build` does,
+    and where what its code says cannot be.
+    """
+    entry = resolve(network.name, allow_code=allow_code)
+    if network.head == "features":
+        module = None  # what gives the maps has none of the network's own words
+    if module is not None or network.inputs or entry.source != "user code":
+        return _taken(entry, network, module)
+    try:
+        with torch.device("meta"):
+            module = _make(entry, replace(network, head="classifier"))
+    except Exception:  # the network's own code, which may need data
+        module = _make(entry, replace(network, head="classifier"))
+    return _taken(entry, network, module)
+
+
+def _taken(entry: Entry, network: Network, module: nn.Module | None) -> Takes:
+    if network.inputs:
+        return takes_inputs(network.inputs, "inputs")
+    if module is not None and entry.source == "user code":
+        from archbench.catalog.user_code import builder_of
+
+        told = told_by(module, builder_of(entry))
+        if told is not None:
+            sized = with_size(told, network.input_size, network.in_channels)
+            if sized is None:
+                what = (
+                    f"{network.label}: its {told.by} says that it takes {text_of(told.inputs)}, which is not one image"
+                )
+                raise UsageError(f"{what}; leave input_size and in_channels out")
+            return sized
+    shape = input_shape(network, allow_code=True)
+    said = network.input_size is not None or network.in_channels is not None or entry.source != "user code"
+    return Takes(positional=(Input(shape=shape),), by="the suite" if said else "")
 
 
 def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...]:
@@ -90,18 +138,18 @@ def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...
         if network.input_size is not None:
             raise UsageError(f"{network.label}: takes vectors, not images; set their width by in_channels")
         return (channels,)
-    side = network.input_size
-    return (channels, *native[1:]) if side is None else (channels, side, side)
+    return (channels, *(native[1:] if network.input_size is None else sides_of(network.input_size)))
 
 
 def feature_width(network: Network, *, allow_code: bool = False) -> int | None:
     """Channels of the features under the classifier; `None` where the network has no head to take off."""
-    bare = replace(network, head="none", num_classes=None)
+    bare = replace(network, head="none", num_classes=None, deploy=False)
     try:
         with torch.device("meta"), torch.no_grad():
             module = build(bare, allow_code=allow_code).eval()
-            features = module(torch.empty(1, *input_shape(bare, allow_code=allow_code)))
-    except UsageError:
+            given = takes_of(bare, allow_code=allow_code)
+            features = next(tensors_in(given.blank(1, torch.device("meta"))(module)))
+    except (UsageError, StopIteration):
         return None
     # timm's channels may be last in four axes as well, but timm says how many there are.
     known = getattr(module, "num_features", None)
@@ -136,7 +184,7 @@ def _require_size(entry: Entry, network: Network, shape: tuple[int, ...]) -> Non
     sizes = sorted({*CANDIDATE_SIZES, _native_shape(entry)[-1]} - {shape[-1]})
     taken = [s for s in sizes if _refusal(entry, replace(network, input_size=s), (shape[0], s, s)) is None]
     raise UsageError(
-        f"{network.label}: cannot take {shape[-1]}x{shape[-1]} images ({refusal}); "
+        f"{network.label}: cannot take {shape[-2]}x{shape[-1]} images ({refusal}); "
         f"of the usual sizes it takes {', '.join(map(str, taken))}"
     )
 

@@ -23,7 +23,7 @@ from archbench.catalog.tables import (
 )
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-from archbench.model.counts import OperatorCalls, Stage
+from archbench.model.counts import Level, OperatorCalls, Stage
 from archbench.model.errors import UsageError
 from archbench.query.expression import holds, leaves
 from archbench.query.parsing import column_named, parse
@@ -95,6 +95,10 @@ class Card(Summary, frozen=True, kw_only=True):
     """All that are published; the first is `top1` and `top5`."""
     variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
+    pyramid: tuple[Level, ...]
+    """The maps that it gives, where it gives several."""
+    folds: bool
+    """Its figures are those of the form for training, which folds into a smaller one."""
     unknown_products: tuple[OperatorCalls, ...]
     """Operators that were not counted and may hold products."""
     note: str | None
@@ -167,6 +171,8 @@ def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
         accuracies=accuracies(entry),
         variants=_variants(entry),
         stages=() if counts is None else counts.stages,
+        pyramid=() if counts is None else counts.pyramid,
+        folds=counts is not None and counts.folds,
         unknown_products=() if counts is None else counts.unknown_products,
         note=entry.note,
         bibtex=_bibtex(entry),

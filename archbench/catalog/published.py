@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from archbench.catalog.names import resolve
 from archbench.catalog.tables import (
@@ -17,7 +17,7 @@ from archbench.catalog.tables import (
     timm_tags,
     weights_by_constructor,
 )
-from archbench.model.axes import Scalar
+from archbench.model.axes import AS_USUAL, Scalar
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.model.record import Facts
@@ -55,7 +55,7 @@ def facts_of(entry: Entry, network: Network) -> Facts:
     source = accuracy.source
     if network.input_size not in (None, entry.input_size):
         source += f"; not at this input size of {network.input_size}"
-    if network.head == "none":
+    if network.head != "classifier":
         source += "; with its classifier"
     return replace(
         found, top1=accuracy.top1, top5=accuracy.top5, accuracy_source=source, accuracy_dataset=accuracy.dataset
@@ -67,7 +67,7 @@ _DATASETS = {"imagenet": IMAGENET, "imagenet1k": IMAGENET, "cifar10": "CIFAR-10"
 
 
 def _is_as_published(network: Network) -> bool:
-    bare = replace(network, input_size=None, head="classifier", options={})
+    bare = replace(network, input_size=None, options={}, **asdict(AS_USUAL))
     return bare == Network(name=network.name) and network.options.keys() <= NEUTRAL_OPTIONS
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from archbench.catalog.build import construct, refuse_reserved
+from archbench.catalog.roles import FINEST
 from archbench.catalog.tables import Entry
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean, first_line
+from archbench.model.inputs import sides_of
 
 _RESERVED = (
     "pretrained",
@@ -35,14 +39,28 @@ def make(entry: Entry, network: Network) -> nn.Module:
         chosen["in_chans"] = network.in_channels
     if network.input_size is not None and config.fixed_input_size:
         # Such a network holds a table of positions, and has to be built for its size.
-        chosen["img_size"] = network.input_size
+        size = network.input_size
+        chosen["img_size"] = size if isinstance(size, int) else sides_of(size)
     create: Callable[..., nn.Module] = functools.partial(timm.create_model, _full_name(entry))
+    if network.head == "features":
+        return _pyramid(network, create, {**entry.options, **network.options, **chosen})
     if network.head == "classifier":
         return construct(create, entry, network, _RESERVED, chosen)
     try:
         return create(**{**entry.options, **network.options, **chosen}, num_classes=0, global_pool="")
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise UsageError(f"{network.label}: timm cannot take its head off: {first_line(error)}") from error
+
+
+def _pyramid(network: Network, create: Callable[..., nn.Module], options: dict[str, object]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            info: Any = create(**options, features_only=True).feature_info
+        strides = dict(zip(info.out_indices, info.reduction(), strict=True))
+        chosen = tuple(index for index, stride in strides.items() if stride >= FINEST)
+        return create(**options, features_only=True, out_indices=chosen)
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
+        raise UsageError(f"{network.label}: timm cannot give its maps: {first_line(error)}") from error
 
 
 def native_shape(entry: Entry) -> tuple[int, ...]:

@@ -14,6 +14,8 @@ from torchvision.models.regnet import BlockParams
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.tables import Entry
 from archbench.model.cell import Network
+from archbench.model.errors import UsageError
+from archbench.model.inputs import sides_of
 
 _RESERVED = ("weights", "progress", "num_classes", "image_size", "input_size")
 
@@ -28,7 +30,7 @@ def make(entry: Entry, network: Network) -> nn.Module:
     """Return torchvision's `entry` with the departures of `network`."""
     refuse_reserved(network, _RESERVED)
     builder = get_model_builder(entry.constructor)
-    chosen = _size_argument(entry.constructor, network.input_size)
+    chosen = _size_argument(network, entry.constructor)
     if entry.constructor in _SLOW_TO_INITIALISE and "init_weights" not in network.options:
         chosen["init_weights"] = False
     if network.num_classes is not None:
@@ -40,13 +42,15 @@ def make(entry: Entry, network: Network) -> nn.Module:
     return _trunk(module) if network.head == "none" else module
 
 
-def _size_argument(constructor: str, input_size: int | None) -> dict[str, object]:
+def _size_argument(network: Network, constructor: str) -> dict[str, object]:
     """The size, for networks that are built for one: ViT's position table, MaxViT's partitions."""
-    if input_size is None:
+    if network.input_size is None:
         return {}
     if constructor.startswith("vit_"):
-        return {"image_size": input_size}
-    return {"input_size": (input_size, input_size)} if constructor.startswith("maxvit") else {}
+        if isinstance(network.input_size, str):
+            raise UsageError(f"{network.label}: torchvision's ViT takes square images; take one of timm:vit_*")
+        return {"image_size": network.input_size}
+    return {"input_size": sides_of(network.input_size)} if constructor.startswith("maxvit") else {}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from archbench.catalog.build import keywords
 from archbench.catalog.passed import load
 from archbench.catalog.tables import Entry
 from archbench.model.cell import Network, is_passed
@@ -22,16 +22,16 @@ def make(entry: Entry, network: Network) -> nn.Module:
     """Call the function that `entry` names, with the options of `network` and whatever else it sets.
 
     `num_classes`, `in_channels` and `head` are passed only where they are set, so that a function without them works;
-    one that was passed as an object need not know of `in_channels`, which then is said of its input alone.
+    one that has no `in_channels` need not know of them: they are then said of its input alone.
     A class that is a module will do as a function. Raises `UsageError`, one line, for everything that can go wrong.
     """
-    function = load(entry.name) if is_passed(entry.name) else _function(entry.constructor)
+    function = builder_of(entry)
     if isinstance(function, nn.Module):
         return _as_it_is(function, network)
     arguments: dict[str, object] = dict(network.options)
     if network.num_classes is not None:
         arguments["num_classes"] = network.num_classes
-    if network.in_channels is not None and not (is_passed(entry.name) and "in_channels" not in keywords(function)):
+    if network.in_channels is not None and _takes_channels(function):
         arguments["in_channels"] = network.in_channels
     if network.head != "classifier":
         arguments["head"] = network.head
@@ -42,6 +42,16 @@ def make(entry: Entry, network: Network) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise UsageError(f"{entry.name} returned a {type(module).__name__}, not a torch.nn.Module")
     return module
+
+
+def builder_of(entry: Entry) -> Callable[..., object]:
+    """The function, class or module that `entry` names. Raises `UsageError` where there is none."""
+    return load(entry.name) if is_passed(entry.name) else _function(entry.constructor)
+
+
+def _takes_channels(function: Callable[..., object]) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(one.name == "in_channels" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 def _as_it_is(module: nn.Module, network: Network) -> nn.Module:

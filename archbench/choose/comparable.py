@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import Struct
 
-from archbench.model.axes import TOGGLES, Toggles
+from archbench.model.axes import AS_USUAL, ROLES, TOGGLES, Toggles
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.units import listed
 
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 ACCURACY_DATASET = "accuracy_dataset"
 PUBLISHED = "as published"
 """In the place of an image size: each network at the size that it was published for."""
+NULL_MEANS = {
+    "threads": "default",
+    "inputs": "one square image",
+    **{name: str(getattr(AS_USUAL, name)).lower() for name in ROLES},
+}
+"""What a row has in whose column nothing stands, where that says something."""
 _MOST_NAMED = 6
 _PLACE = ["variant", "hardware_class", "phase", "batch_size"]
 
@@ -67,7 +73,7 @@ def comparable_groups(
         if column == ACCURACY_DATASET and not by_accuracy:
             continue
         if column not in across and values[wanted].nunique(dropna=False) > 1:
-            keys[column] = values.where(values.notna(), "default" if column == "threads" else "unknown")
+            keys[column] = values.where(values.notna(), NULL_MEANS.get(column, "unknown"))
     if not keys:
         return (Comparables(circumstances=(), rows=np.arange(len(frame))),)
     key_frame = pd.DataFrame(keys)
@@ -86,7 +92,8 @@ def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote
     """What rows that stand in one ranking differ in, one sentence a difference."""
     notes = []
     for column, why in RANKING_KEYS.items():
-        known = ranked[column].astype(object).fillna("default") if column == "threads" else ranked[column].dropna()
+        usual = NULL_MEANS.get(column)
+        known = ranked[column].dropna() if usual is None else ranked[column].astype(object).fillna(usual)
         values = known.unique()
         if column in across and len(values) > 1:
             shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))

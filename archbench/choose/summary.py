@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 KEYS = ["run_id", "cell_id"]
 _ROW_ONLY = {"round", "visit"}
-CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_size", "threads"}
+CIRCUMSTANCES = {"schema_version", "protocol_version", "input_size", "batch_size", "threads", "deploy", "checkpointing"}
 """Whole numbers that say what a row is about, as columns of text do, and are no figures."""
 _KNOWN_UNMEASURED = {"params", "macs", "flops", "activations", "weight_bytes", "predicted_peak_bytes", "top1", "top5"}
 """Figures that hold for a cell even where measuring it failed."""

@@ -16,6 +16,7 @@ from archbench.cli.console import (
     AsJson,
     DeviceOption,
     Force,
+    InputsOption,
     OnlyOption,
     print_json,
     stop_as_by_ctrl_c,
@@ -157,6 +158,7 @@ def duel_command(
     max_time: Annotated[
         str | None, typer.Option(metavar="5m", help="Stop after so long, with fewer pairs: 90s, 10m, 2h.")
     ] = None,
+    inputs: InputsOption = None,
     device: DeviceOption = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, whatever was played before.")] = False,
     as_json: AsJson = False,
@@ -174,6 +176,7 @@ def duel_command(
             pairs=pairs,
             turns=turns,
             max_time=max_time,
+            inputs=inputs,
             device=device,
             fresh=fresh,
             allow_code=allow_code,

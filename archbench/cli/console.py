@@ -72,6 +72,19 @@ NetworkArgument = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", autocompletion=completing(device_words))
 ]
+HeadOption = Annotated[str | None, typer.Option("--head", help="classifier, none: the last map, features: pyramid.")]
+DeployOption = Annotated[
+    str | None, typer.Option("--deploy", metavar="true", help="Folded for inference: true, false.")
+]
+TrainOption = Annotated[str | None, typer.Option("--train", help="full, head, frozen-bn")]
+OptimizerOption = Annotated[str | None, typer.Option("--optimizer", help="sgd, adamw")]
+CheckpointingOption = Annotated[
+    str | None, typer.Option("--checkpointing", metavar="true", help="Blocks run again in the backward pass.")
+]
+InputsOption = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="16/int64/0..1000", help="What it takes: in short, or as a suite has it."),
+]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),

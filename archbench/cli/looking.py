@@ -11,7 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from archbench.cli.console import AllowCode, AsJson, DeviceOption, NetworkArgument, column_names, completing, print_json
+from archbench.cli.console import (
+    AllowCode,
+    AsJson,
+    DeviceOption,
+    InputsOption,
+    NetworkArgument,
+    column_names,
+    completing,
+    print_json,
+)
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 
@@ -72,11 +81,15 @@ def _hint(source: str | None) -> None:
 
 def show_command(
     name: NetworkArgument,
-    input_size: Annotated[int | None, typer.Option(min=1, help="Side of the image in pixels.")] = None,
+    input_size: Annotated[str | None, typer.Option(help="Side of the image in pixels, or 640x480.")] = None,
+    inputs: InputsOption = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Predict memory at this batch size.")] = None,
     num_classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier.")] = None,
     in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, or width of a vector.")] = None,
-    head: Annotated[str, typer.Option(help="classifier, or none for the feature maps.")] = "classifier",
+    head: Annotated[
+        str, typer.Option(help="classifier, none (last map), features (a detector's maps).")
+    ] = "classifier",
+    deploy: Annotated[bool, typer.Option("--deploy", help="Folded for inference.")] = False,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the network: aux_logits=true.")
     ] = None,
@@ -93,10 +106,12 @@ def show_command(
     shown = show(
         name,
         input_size=input_size,
+        inputs=inputs,
         batch_size=batch_size,
         num_classes=num_classes,
         in_channels=in_channels,
         head=head,
+        deploy=deploy,
         option=option or (),
         build=build,
         allow_code=allow_code,

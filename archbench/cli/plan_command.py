@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import AllowCode, AsJson, OnlyOption, ShardOption, print_json
+from archbench.model.inputs import sides_of
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell, Plan
@@ -154,7 +156,7 @@ def _table(suite: Suite, cells: tuple[Cell, ...]) -> Table:
 def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
     """Where the cell's network stands in the suite, its sizes ascending."""
     position = next(n for n, network in enumerate(suite.architectures) if network.name == cell.network.name)
-    return position, cell.network.input_size or 0, cell.network.label
+    return position, math.prod(sides_of(cell.network.input_size or 0)), cell.network.label
 
 
 def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from archbench.cli.console import AllowCode, AsJson, DeviceOption, Force, NetworkArgument, print_json
+from archbench.cli.console import (
+    AllowCode,
+    AsJson,
+    CheckpointingOption,
+    DeployOption,
+    DeviceOption,
+    Force,
+    HeadOption,
+    InputsOption,
+    NetworkArgument,
+    OptimizerOption,
+    TrainOption,
+    print_json,
+)
 from archbench.model.errors import UsageError
 
 
@@ -19,7 +32,13 @@ def profile_command(
     precision: Annotated[str, typer.Option(help="fp32, tf32, amp-bf16, ...")] = "fp32",
     compile_mode: Annotated[str, typer.Option(help="off, default, reduce-overhead, ...")] = "off",
     memory_format: Annotated[str, typer.Option(help="contiguous, channels_last")] = "contiguous",
-    input_size: Annotated[str, typer.Option(help="Side of the square input, in pixels.")] = "",
+    input_size: Annotated[str, typer.Option(help="Side of the image in pixels, or 640x480.")] = "",
+    inputs: InputsOption = None,
+    head: HeadOption = None,
+    deploy: DeployOption = None,
+    train: TrainOption = None,
+    optimizer: OptimizerOption = None,
+    checkpointing: CheckpointingOption = None,
     against: Annotated[
         str, typer.Option(metavar="NAME[@AXIS=VALUE,...]", help="Another network, or @AXIS=VALUE: other settings.")
     ] = "",
@@ -53,7 +72,13 @@ def profile_command(
         precision=precision,
         compile_mode=compile_mode,
         memory_format=memory_format,
-        input_size=input_size,  # type: ignore[arg-type]
+        input_size=input_size,
+        inputs=inputs,
+        head=head,
+        deploy=deploy,  # type: ignore[arg-type]
+        train=train,
+        optimizer=optimizer,
+        checkpointing=checkpointing,  # type: ignore[arg-type]
         against=against,
         device=device,
         threads=threads,

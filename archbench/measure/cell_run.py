@@ -34,7 +34,7 @@ from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
 
 NEEDS_A_STEP = (
-    *("applied", "first_call_s", "warmup_steps", "contention"),
+    *("applied", "loss", "first_call_s", "warmup_steps", "contention"),
     *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
 )
 """What every cell has that ran at all, whatever its metrics."""
@@ -143,6 +143,8 @@ class CellRun:
             if not self.asks_for(metric.name):
                 elsewhere = metric.name in self.task.elsewhere
                 self.row.null("first_round" if elsewhere else "not_requested", *metric.columns)
+        if self.cell.phase == "inference":
+            self.row.null("training_only", "loss")
         if not self.compiles:
             self.row.null("not_compiled", "graph_breaks", "recompiles")
 
@@ -159,10 +161,9 @@ class CellRun:
             print(f"{self.cell.cell_id}: {self.row.phase}: {words_of(error)}", file=sys.stderr)
 
     def name_inputs(self) -> None:
-        """Enter the side of the input; of a vector nothing is a side in pixels."""
-        shape = self.group.shape
-        if len(shape) == 3:
-            self.row.set(input_size=shape[-1])
+        """Enter what the network takes: the side of a square image, or in words whatever else it is."""
+        given = self.group.takes
+        self.row.set(input_size=None if given.text else given.shape[-1], inputs=given.text)
 
     def build(self) -> None:
         """Make the workload, with every toggle applied and read back."""
@@ -176,15 +177,18 @@ class CellRun:
             self.group.set_state(self.cell.precision)  # whatever the network's builder has switched
             ring, seed = self.task.protocol.input_ring, self.task.seed
             group = self.group
+            self.name_inputs()
             self.workload = Workload(
                 self.cell,
                 module,
-                group.shape,
+                group.takes,
                 group.device,
                 ring=ring,
                 seed=seed,
                 artifacts=self._artifacts(),
-                calibration=lambda: group.batches(CALIBRATION_IMAGES, self.cell, seed + CALIBRATION_SEED),
+                calibration=lambda: [
+                    batch.tensors[0] for batch in group.batches(CALIBRATION_IMAGES, self.cell, seed + CALIBRATION_SEED)
+                ],
             )
             self.applied = self._note_applied()
             self.workload.require(self.applied)
@@ -219,6 +223,7 @@ class CellRun:
                 self.applied = self._note_applied()  # with what the runtime says, which is there from here on
             if self.workload.records_graphs:
                 self.ready_s += self._time_one_step()
+        self.row.set(loss=self.workload.trained_on)
         self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.prepares
 
     def announce(self, what: str) -> None:
@@ -296,10 +301,10 @@ def _measure(run: CellRun) -> None:
     run.explain_unasked()
     asked = [metric for metric in METRICS if run.asks_for(metric.name)]
     with run.phase("count"):
-        run.name_inputs()
-    for metric in asked:
-        metric.prepare(run)
+        for metric in asked:
+            metric.prepare(run)
     if run.task.metrics == STATIC:
+        run.name_inputs()
         foresee(run)
         run.row.null("nothing_ran", *NEEDS_A_STEP)
         return

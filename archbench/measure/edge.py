@@ -10,7 +10,7 @@ import torch
 from msgspec.structs import replace
 
 from archbench.analyze.memory import measured_peak
-from archbench.catalog.build import build, input_shape
+from archbench.catalog.build import build, takes_of
 from archbench.device.kind import kind_of, resolve_device
 from archbench.measure.cell_run import status_of
 from archbench.measure.state import apply_state, default_threads
@@ -36,9 +36,9 @@ def peak_within(cell: Cell, limit_bytes: int, *, allow_code: bool = False) -> in
     device = torch.device(resolve_device(cell.device))
     kind = kind_of(device)
     apply_state(cell.precision, cell.threads or default_threads(torch.get_num_threads()), 0)
-    shape = input_shape(cell.network, allow_code=allow_code)
     module = build(cell.network, allow_code=allow_code).to(device)
-    warm = Workload(replace(cell, batch_size=_WARM), module, shape, device, ring=1, seed=0)
+    given = takes_of(cell.network, module, allow_code=allow_code)
+    warm = Workload(replace(cell, batch_size=_WARM), module, given, device, ring=1, seed=0)
     warm.step()
     kind.synchronize(device)
     del warm
@@ -46,7 +46,7 @@ def peak_within(cell: Cell, limit_bytes: int, *, allow_code: bool = False) -> in
     held = sum(tensor.untyped_storage().nbytes() for tensor in (*module.parameters(), *module.buffers()))
     kind.limit_memory(device, limit_bytes - held)
     try:
-        workload = Workload(cell, module, shape, device, ring=1, seed=0)
+        workload = Workload(cell, module, given, device, ring=1, seed=0)
         workload.step()
         workload.step()  # only now an optimizer's state stands beside everything else
         kind.synchronize(device)

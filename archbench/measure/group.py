@@ -17,7 +17,8 @@ from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, DiedError, FreshPr
 from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
-from archbench.catalog.build import build, input_shape
+from archbench.catalog.build import build, takes_of
+from archbench.catalog.inputs import Batch, Takes
 from archbench.catalog.passed import brings_weights
 from archbench.catalog.preprocessing import preprocessing
 from archbench.device.clock import Clock
@@ -29,7 +30,7 @@ from archbench.measure.images import drawn_images
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads, threads_set
-from archbench.model.axes import Precision
+from archbench.model.axes import STATIC, Precision
 from archbench.model.cell import Cell
 from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.environment import Calibration
@@ -108,9 +109,10 @@ class GroupContext:
         self.__dict__.pop("probe", None)
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one input, without the batch."""
-        return input_shape(self._network, allow_code=self.task.allow_code)
+    def takes(self) -> Takes:
+        """What the network takes."""
+        asked = self.module if self._own_code and self.task.metrics != STATIC else None
+        return takes_of(self._network, asked, allow_code=self.task.allow_code)
 
     @cached_property
     def facts(self) -> Facts:
@@ -173,7 +175,7 @@ class GroupContext:
             # search keeps the plan that was guessed. So no cell may have this batch size.
             timed = {cell.batch_size for cell in self.task.group.cells}
             images = next(n for n in itertools.count(FEWEST_IMAGES) if n not in timed)
-            make_comparable(module, self._drawn(images, self.task.seed).to(device))
+            make_comparable(module, self._drawn(images, self.task.seed, module).map(lambda one: one.to(device)))
         return module
 
     @property
@@ -181,16 +183,24 @@ class GroupContext:
         """Whether the network's weights are trained ones, as far as one knows."""
         return self._network.weights is not None or brings_weights(self._network.name)
 
-    def batches(self, images: int, cell: Cell, seed: int) -> list[Tensor]:
+    def batches(self, images: int, cell: Cell, seed: int) -> list[Batch]:
         """Whole batches of a cell with at least so many images, drawn from a seed, in its types and on its device."""
-        count = -(-images // cell.batch_size)
-        drawn = self._drawn(count * cell.batch_size, seed).to(
-            self.device, WHOLE_MODEL.get(cell.precision, torch.float32)
-        )
-        return list(torch.split(drawn, cell.batch_size))
+        count, dtype = -(-images // cell.batch_size), WHOLE_MODEL.get(cell.precision, torch.float32)
 
-    def _drawn(self, images: int, seed: int) -> Tensor:
-        return drawn_images(self.shape, images, seed, preprocessing(self._network))
+        def placed(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+        if self.takes.image is None:
+            several = [self._drawn(cell.batch_size, seed + number, self.module) for number in range(count)]
+            return [batch.map(placed) for batch in several]
+        (drawn,) = self._drawn(count * cell.batch_size, seed, self.module).map(placed).tensors
+        return [Batch((part,)) for part in torch.split(drawn, cell.batch_size)]
+
+    def _drawn(self, images: int, seed: int, module: nn.Module) -> Batch:
+        given = takes_of(self._network, module, allow_code=self.task.allow_code)
+        if given.image is not None and given.example is None:
+            return Batch((drawn_images(given.image, images, seed, preprocessing(self._network)),))
+        return given.drawn(images, None, torch.Generator().manual_seed(seed))
 
     @property
     def judges_numerics(self) -> bool:

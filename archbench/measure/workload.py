@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze.step import AUTOCAST, LEARNING_RATE, MOMENTUM, WHOLE_MODEL, loss_of, tensors_in
+from archbench.analyze.step import AUTOCAST, WHOLE_MODEL, figures_in, loss_of, optimizer_for, prepare_training, settled
+from archbench.catalog.inputs import Batch, Taken, Takes, takes, tensors_in
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.runtimes import Engine, Prepared
@@ -23,7 +24,7 @@ class Workload:
     """A cell's step, ready to be called any number of times.
 
     Inference: forward under inference mode. Training: forward, loss, backward, SGD with momentum; gradients are
-    dropped, not zeroed; with amp-fp16 the loss is scaled. Inputs come from a ring of seeded `randn` tensors, labels
+    dropped, not zeroed; with amp-fp16 the loss is scaled. Inputs come from a ring of seeded random batches, labels
     from a ring of seeded classes.
     """
 
@@ -31,28 +32,32 @@ class Workload:
         self,
         cell: Cell,
         module: nn.Module,
-        shape: tuple[int, ...],
+        given: Taken,
         device: torch.device,
         *,
         ring: int,
         seed: int,
-        inputs: Sequence[Tensor] | None = None,
+        inputs: Sequence[Batch | Tensor] | None = None,
         artifacts: Path | None = None,
         calibration: Callable[[], list[Tensor]] | None = None,
     ) -> None:
-        """Take over `module`: it is moved, cast and formatted in place. `shape` is one input's, without batch.
+        """Take over `module`: it is moved, cast and formatted in place. `given`: what it takes, or one
+        input's shape.
 
-        `inputs`, whole batches, are used in turn in place of a ring of random ones of that shape. A converted cell
-        needs both `artifacts`, where its runtime keeps what it makes of the network, and `calibration`, which gives
-        the batches from which a quantiser takes ranges.
+        `inputs`, whole batches, are used in turn in place of a ring of random ones. A converted cell needs both
+        `artifacts`, where its runtime keeps what it makes of the network, and `calibration`, which gives the batches
+        from which a quantiser takes ranges.
         """
         self.cell = cell
         self.device = device
         self._seed = seed
         self._contexts = step_contexts(device, cell.phase, cell.precision)
         self.module = self._prepare(module)
-        drawn = _input_ring(cell, shape, ring, seed, device) if inputs is None else inputs
-        self.inputs = [_placed(tensor, cell, device) for tensor in drawn]
+        ring_of = _input_ring(cell, takes(given), ring, seed, device) if inputs is None else inputs
+        batches = [Batch((one,)) if isinstance(one, Tensor) else one for one in ring_of]
+        self.inputs = [batch.map(lambda tensor: _placed(tensor, cell, device)) for batch in batches]
+        self.trained_on: str | None = None
+        """What a training step minimises, in words, once it has."""
         self._turn = cycle(range(len(self.inputs)))
         self._labels: dict[int, list[Tensor]] = {}
         self._forward: Callable[..., Any] = self.module
@@ -82,20 +87,19 @@ class Workload:
             if all(weight.dim() != 4 for weight in module.parameters()):
                 raise UnsupportedError("channels_last needs convolution weights, and this network has none")
             module.to(memory_format=torch.channels_last)
+        if cell.phase == "training":  # before it is compiled: what is frozen is none of the graph's gradients
+            self._trained = prepare_training(module, cell.network)
         return module
 
     def _prepare_training(self) -> None:
-        trainable = [weight for weight in self.module.parameters() if weight.requires_grad]
-        if not trainable:
-            raise UnsupportedError("training needs parameters, and this network has none")
-        self._optimizer = torch.optim.SGD(trainable, lr=LEARNING_RATE, momentum=MOMENTUM)
+        self._optimizer = optimizer_for(self.cell.network, self._trained)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.cell.precision == "amp-fp16")
 
     def _infer(self) -> object:
         if self.records_graphs:
             compiler.mark_step()
         with self._contexts():
-            return self._forward(self.inputs[next(self._turn)])
+            return settled(self.inputs[next(self._turn)](self._forward))
 
     def _train(self) -> object:
         loss = self.loss()
@@ -109,9 +113,12 @@ class Workload:
             compiler.mark_step()
         turn = next(self._turn)
         with self._contexts():
-            loss = loss_of(self._forward(self.inputs[turn]), lambda logits: self._labels_for(logits)[turn])
+            output = settled(self.inputs[turn](self._forward))
+            loss, self.trained_on = loss_of(output, self.cell.batch_size, lambda logits: self._labels_for(logits)[turn])
         if loss is None:
-            raise UnsupportedError("the network returned no tensor to train on")
+            raise UnsupportedError(
+                "nothing that the network returns depends on a weight, so there is no loss to train on"
+            )
         return loss
 
     def backward(self, loss: Tensor) -> None:
@@ -143,7 +150,7 @@ class Workload:
     def ready(self) -> list[tuple[str, Tensor]]:
         """What lies ready for the next steps: images, and in training labels, once the first step has made them."""
         labels = [tensor for ring in self._labels.values() for tensor in ring]
-        return [("input", tensor) for tensor in self.inputs] + [("labels", tensor) for tensor in labels]
+        return [("input", tensor) for tensor in self.input_tensors] + [("labels", tensor) for tensor in labels]
 
     def optimizer_state(self) -> list[tuple[str, Tensor]]:
         """What the optimizer keeps between steps, under its parameter's name; nothing at inference."""
@@ -153,19 +160,24 @@ class Workload:
         kept = ((name, state.get(weight, {})) for name, weight in self.module.named_parameters())
         return [(name, thing) for name, things in kept for thing in things.values() if isinstance(thing, Tensor)]
 
-    def output(self, batch: Tensor) -> Tensor:
-        """Run the cell's own forward pass on a batch of its shape and return its (first) output tensor."""
-        placed = _placed(batch, self.cell, self.device)
+    @property
+    def input_tensors(self) -> list[Tensor]:
+        """All tensors that the steps are given."""
+        return [tensor for batch in self.inputs for tensor in batch.tensors]
+
+    def output(self, batch: Batch) -> list[Tensor]:
+        """Run the cell's own forward pass on a batch of its shape and return what `figures_in` finds."""
+        placed = batch.map(lambda tensor: _placed(tensor, self.cell, self.device))
         with self._contexts():
             if self.records_graphs:
                 compiler.mark_step()
-            return first_tensor(self._forward(placed)).clone()
+            return [tensor.clone() for tensor in figures_in(placed(self._forward))]
 
-    def eager_output(self, batch: Tensor) -> Tensor:
+    def eager_output(self, batch: Batch) -> list[Tensor]:
         """The same at the same precision, of the network itself."""
-        placed = _placed(batch, self.cell, self.device)
+        placed = batch.map(lambda tensor: _placed(tensor, self.cell, self.device))
         with self._contexts():
-            return first_tensor(self.module(placed)).clone()
+            return [tensor.clone() for tensor in figures_in(placed(self.module))]
 
     def applied(self) -> Applied:
         """Read the state back from torch inside the very contexts of the timed step."""
@@ -190,7 +202,7 @@ class Workload:
             autocast_dtype=autocast_dtype,
             weight_dtype=_name(weights[0].dtype) if weights else "none",
             model_format=_format_of([weight for weight in weights if weight.dim() == 4]),
-            input_format=_format_of([tensor for tensor in self.inputs if tensor.dim() == 4]),
+            input_format=_format_of([tensor for tensor in self.input_tensors if tensor.dim() == 4]),
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
             allocator=None if allocator is None else allocator.backend,
@@ -208,7 +220,7 @@ class Workload:
         autocast = AUTOCAST.get(cell.precision)
         weights = WHOLE_MODEL.get(cell.precision, torch.float32)
         wanted = torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format
-        images = [t for t in (*self.module.parameters(), *self.inputs) if t.dim() == 4]
+        images = [t for t in (*self.module.parameters(), *self.input_tensors) if t.dim() == 4]
         for what, holds in (
             ("modules stay in training mode", cell.phase == "training" or applied.training_modules == 0),
             (
@@ -232,10 +244,10 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _input_ring(cell: Cell, shape: tuple[int, ...], ring: int, seed: int, device: torch.device) -> list[Tensor]:
+def _input_ring(cell: Cell, given: Takes, ring: int, seed: int, device: torch.device) -> list[Batch]:
     """Drawn on the device itself: to draw a large batch on the CPU and copy it takes a GPU's cell a second."""
     torch.manual_seed(seed)
-    return [torch.randn((cell.batch_size, *shape), device=device) for _ in range(ring)]
+    return [given.drawn(cell.batch_size, device) for _ in range(ring)]
 
 
 def _placed(tensor: Tensor, cell: Cell, device: torch.device) -> Tensor:

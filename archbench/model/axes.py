@@ -17,7 +17,9 @@ Quantize = Literal["off", "int8-dynamic", "int8-static", "int8-weight-only", "fp
 """In what convolutions and products compute. `dynamic`: ranges of activations are taken at each step; `static`: once,
 from calibration images; `weight-only`: weights alone have eight bits, and are widened again to be multiplied."""
 DeviceKind = Literal["cpu", "cuda"]
-Head = Literal["classifier", "none"]
+Head = Literal["classifier", "none", "features"]
+Train = Literal["full", "head", "frozen-bn"]
+Optimizer = Literal["sgd", "adamw"]
 Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "accuracy", "profile"]
 
 PHASES: tuple[str, ...] = get_args(Phase)
@@ -35,6 +37,36 @@ TIMED: tuple[Metric, ...] = ("latency", "throughput")
 
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""
+
+
+class Roles(Struct, frozen=True, kw_only=True):
+    """In which role a network is used: what of it runs, and how it is trained. Parts of its name where they depart.
+
+    Each field is an axis, a column and a lock: networks in different roles are never ranked together unasked.
+    """
+
+    head: Head = "classifier"
+    """`none`: its last map; `features`: the pyramid of its maps, as a detector reads it."""
+    deploy: bool = False
+    """Folded for inference: branches into one, batch norms into convolutions."""
+    train: Train = "full"
+    """`head`: the last linear layer alone; `frozen-bn`: all but batch norms, which stay in evaluation mode."""
+    optimizer: Optimizer = "sgd"
+    """`sgd` has momentum."""
+    checkpointing: bool = False
+    """What blocks hold inside is computed again in the backward pass instead of being kept."""
+
+    @property
+    def roles(self) -> dict[str, Scalar]:
+        """Those that depart from the usual, by name."""
+        return {name: value for name in ROLES if (value := getattr(self, name)) != getattr(AS_USUAL, name)}
+
+
+ROLES: tuple[str, ...] = Roles.__struct_fields__
+"""Their names."""
+TRAINING_ROLES = ("train", "optimizer", "checkpointing")
+"""Those that mean nothing at inference."""
+AS_USUAL = Roles()
 
 
 class Toggled(Struct, frozen=True, kw_only=True):

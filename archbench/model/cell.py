@@ -9,7 +9,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from archbench.model.axes import DeviceKind, Head, Phase, Scalar, Toggled
+from archbench.model.axes import DeviceKind, Phase, Roles, Scalar, Toggled
+from archbench.model.inputs import Input, Size, text_of
 
 PositiveInt = Annotated[int, Meta(ge=1, le=1_000_000)]
 Threads = Annotated[int, Meta(ge=1, le=1024)]
@@ -31,7 +32,7 @@ class StatedAccuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What it is of, `ImageNet`; figures of different data sets are never ranked together."""
 
 
-class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
     """One buildable network: a catalogue name (`resnet50`), `torchvision:NAME`, `timm:NAME` or `module:function`.
 
     `None` means the network's own default (its native input size, its published number of classes).
@@ -41,8 +42,9 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
     options: dict[str, Scalar] = {}
     num_classes: PositiveInt | None = None
     in_channels: PositiveInt | None = None
-    head: Head = "classifier"
-    input_size: PositiveInt | None = None
+    input_size: Size | None = None
+    inputs: tuple[Input, ...] = ()
+    """Empty: what its own code says, else one image."""
     weights: str | None = None
     """Trained ones: a file, or a tag of the library that publishes them; `None`: random ones."""
     accuracy: StatedAccuracy | None = None
@@ -62,8 +64,9 @@ class Network(Struct, frozen=True, kw_only=True, omit_defaults=True):
         for field in ("num_classes", "in_channels", "input_size"):
             if getattr(self, field) is not None:
                 departures[field] = getattr(self, field)
-        if self.head != "classifier":
-            departures["head"] = self.head
+        if self.inputs:
+            departures["inputs"] = text_of(self.inputs)
+        departures |= self.roles
         if self.weights is not None:
             departures["weights"] = re.split(r"[/\\]", self.weights)[-1]
         inside = ",".join(f"{key}={_plain(value)}" for key, value in departures.items())

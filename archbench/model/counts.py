@@ -28,6 +28,14 @@ class OperatorCalls(Struct, frozen=True, kw_only=True):
     calls: int
 
 
+class Level(Struct, frozen=True, kw_only=True):
+    """One map of a pyramid."""
+
+    stride: int
+    """Pixels of the image from one position to the next."""
+    channels: int
+
+
 class Counts(Struct, frozen=True, kw_only=True):
     """Everything that is counted from one forward pass in evaluation mode. All per image.
 
@@ -37,7 +45,9 @@ class Counts(Struct, frozen=True, kw_only=True):
     """
 
     input_shape: tuple[int, ...]
-    """Channels, height, width of the image that was counted; of a network that takes vectors, their width."""
+    """Channels, height, width of the image that was counted; of a vector its width; of several inputs the first's."""
+    inputs: str | None = None
+    """All that was counted for, as text, where it is not one square image."""
     params: int
     """Trainable parameters, shared ones once, whether or not the forward pass uses them."""
     idle_params: int
@@ -61,6 +71,10 @@ class Counts(Struct, frozen=True, kw_only=True):
     uncounted: tuple[OperatorCalls, ...]
     """Operators that did arithmetic but have no MAC formula, the most called first."""
     stages: tuple[Stage, ...]
+    pyramid: tuple[Level, ...] = ()
+    """The maps that it gives, where it gives several (`head: features`)."""
+    folds: bool = False
+    """It is in a form for training that folds into a smaller one for inference (`deploy: true`)."""
 
     @property
     def unknown_products(self) -> tuple[OperatorCalls, ...]:

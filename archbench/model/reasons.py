@@ -98,6 +98,11 @@ REASONS: dict[str, Reason] = {
     ),
     # labels: findings about the cell
     "host_bound": Reason("label", "the host, not the device, sets the pace (issue time > 1.1 x device time)"),
+    "training_form": Reason(
+        "label",
+        "the network is in its form for training, up to three times as large as the published one for inference",
+        "measure it with `deploy: true`",
+    ),
     LOWER_BOUND: Reason(
         "label",
         "operators with products were not counted, so `macs` and what follows from it are at least that much",
@@ -174,6 +179,7 @@ REASONS: dict[str, Reason] = {
     "nothing_ran": Reason("null", "only static figures were asked for, which need no step"),
     "first_batch_only": Reason("null", "measured once a group, at its smallest batch size"),
     "inference_only": Reason("null", "defined for inference only"),
+    "training_only": Reason("null", "defined for training only"),
     "no_graphs_in_mode": Reason("null", "this compile mode records no CUDA graphs"),
     "profiler_blind": Reason(
         "null",
@@ -197,6 +203,7 @@ REASONS: dict[str, Reason] = {
     "not_quantized": Reason("null", "nothing was to be quantised"),
     "outside_torch": Reason("null", "the runtime's memory is not PyTorch's, which alone could tell it"),
     "is_reference": Reason("null", "this cell is the reference that others are compared with"),
+    "no_output": Reason("null", "the network returns no tensor of reals that could be held against fp32 eager's"),
     "not_finite": Reason("null", "an output was zero, infinite or not a number"),
     "too_short": Reason("null", "the window is too short for the counter's resolution"),
     "unknown_peak": Reason("null", "no peak is known for this device and precision"),

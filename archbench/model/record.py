@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from archbench.model.axes import Metric
-from archbench.model.cell import Cell
+from archbench.model.cell import Cell, Network
 from archbench.model.environment import Calibration, Environment
+from archbench.model.inputs import text_of
 from archbench.model.protocol import PROTOCOL_VERSION
 
 SCHEMA_VERSION = 1
@@ -65,6 +66,7 @@ class Record(Struct, frozen=True, kw_only=True):
     source: Annotated[Text, C("torchvision, timm, archbench or user code")] = None
     setting: Annotated[Text, C("the suite's name for this bundle of toggles")] = None
     input_size: Annotated[Whole, C("side of the square input", "px")] = None
+    inputs: Annotated[Text, C("what the network takes, where it is not one square image: `16/int64/0..1000`")] = None
     batch_size: Annotated[int, C("images per step", "images")]
     phase: Annotated[str, C("inference or training")]
     precision: Annotated[str, C("fp32, tf32, amp-bf16, amp-fp16, bf16 or fp16")]
@@ -77,6 +79,11 @@ class Record(Struct, frozen=True, kw_only=True):
     threads: Annotated[
         Whole, C("threads of one operator that were asked for; null: the machine's default, read back in `applied`")
     ] = None
+    head: Annotated[Text, C("none or features; null: the classifier")] = None
+    deploy: Annotated[bool | None, C("folded for inference; null: as it was built")] = None
+    train: Annotated[Text, C("what of it is trained, head or frozen-bn; null: all")] = None
+    optimizer: Annotated[Text, C("adamw; null: SGD with momentum")] = None
+    checkpointing: Annotated[bool | None, C("blocks run again in the backward pass; null: they do not")] = None
     device: Annotated[str, C("cpu or cuda")]
     hardware_class: Annotated[str, C("rows of different hardware classes are never compared")]
     machine: Annotated[Text, C("which device measured the row: its machine's name, and `cpu` or the GPU's UUID")] = None
@@ -89,6 +96,9 @@ class Record(Struct, frozen=True, kw_only=True):
         Whole, C("elements in the outputs of conv and linear layers, per image", metric="static")
     ] = None
     weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B", metric="static")] = None
+
+    # What a training step minimises
+    loss: Annotated[Text, C("what a training step minimises, and of which outputs")] = None
 
     # Latency: one batch in flight, synchronised
     latency_median_s: Annotated[Real, C("median time of one synchronised step", "s", metric="latency")] = None
@@ -313,11 +323,13 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         family=facts.family,
         source=facts.source,
         setting=cell.setting,
-        input_size=cell.network.input_size or facts.input_size,
+        input_size=_side(cell.network, facts),
+        inputs=_inputs(cell.network),
         batch_size=cell.batch_size,
         phase=cell.phase,
         **structs.asdict(cell.toggles),
         threads=cell.threads,
+        **cell.network.roles,  # type: ignore[arg-type]
         device=cell.device,
         hardware_class=environment.hardware_class,
         machine=environment.machine,
@@ -331,6 +343,18 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         cuda_version=environment.cuda_version,
         driver_version=environment.driver_version,
     )
+
+
+def _side(network: Network, facts: Facts) -> int | None:
+    size = network.input_size or (None if network.inputs else facts.input_size)
+    return size if isinstance(size, int) else None
+
+
+def _inputs(network: Network) -> str | None:
+    """As far as it is known without the network: `None` also for an image whose channels are not said."""
+    if isinstance(network.input_size, str):
+        return f"{network.in_channels or 3}x{network.input_size}"
+    return text_of(network.inputs) or None
 
 
 def failed_record(

@@ -9,15 +9,19 @@ from msgspec import Meta, Struct, field
 from archbench.model.axes import (
     CompileMode,
     DeviceKind,
+    Head,
     MemoryFormat,
     Metric,
+    Optimizer,
     Phase,
     Precision,
     Quantize,
     Runtime,
     Toggled,
+    Train,
 )
 from archbench.model.cell import Network, PositiveInt, Threads
+from archbench.model.inputs import Size
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Pattern = Annotated[str, Meta(min_length=1)]
@@ -39,7 +43,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     family: tuple[Name, ...] = ()
     setting: tuple[Name, ...] = ()
     batch_size: tuple[PositiveInt, ...] = ()
-    input_size: tuple[PositiveInt, ...] = ()
+    input_size: tuple[Size, ...] = ()
     phase: tuple[Phase, ...] = ()
     precision: tuple[Precision, ...] = ()
     compile_mode: tuple[CompileMode, ...] = ()
@@ -47,6 +51,11 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     runtime: tuple[Runtime, ...] = ()
     quantize: tuple[Quantize, ...] = ()
     threads: tuple[Threads, ...] = ()
+    head: tuple[Head, ...] = ()
+    deploy: tuple[bool, ...] = ()
+    train: tuple[Train, ...] = ()
+    optimizer: tuple[Optimizer, ...] = ()
+    checkpointing: tuple[bool, ...] = ()
     device: tuple[DeviceKind, ...] = ()
 
 
@@ -54,7 +63,7 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     """Values to cross with each other; `None` means the axis was not given."""
 
     batch_size: tuple[PositiveInt, ...] | None = None
-    input_size: tuple[PositiveInt, ...] | None = None
+    input_size: tuple[Size, ...] | None = None
     phase: tuple[Phase, ...] | None = None
     precision: tuple[Precision, ...] | None = None
     compile_mode: tuple[CompileMode, ...] | None = None
@@ -62,6 +71,11 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     runtime: tuple[Runtime, ...] | None = None
     quantize: tuple[Quantize, ...] | None = None
     threads: tuple[Threads, ...] | None = None
+    head: tuple[Head, ...] | None = None
+    deploy: tuple[bool, ...] | None = None
+    train: tuple[Train, ...] | None = None
+    optimizer: tuple[Optimizer, ...] | None = None
+    checkpointing: tuple[bool, ...] | None = None
 
 
 AXES = Axes.__struct_fields__

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from archbench.measure.workload import Workload, first_tensor
+from archbench.catalog.inputs import Taken, tensors_in
+from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
 from archbench.model.profile import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
 
@@ -31,7 +32,7 @@ BATCH_SIZE = 8
 def gradient_health(
     build: Callable[[], nn.Module],
     cell: Cell,
-    shape: tuple[int, ...],
+    given: Taken,
     device: torch.device,
     *,
     stages: Sequence[str] = (),
@@ -40,14 +41,14 @@ def gradient_health(
 ) -> GradientHealth:
     """Draw weights, input and labels `seeds` times, and look at one backward pass in fp32 each time.
 
-    `build` makes the network of `cell` anew, with weights from torch's generator. `shape` is one input's; `stages` are
-    paths of modules, in order. Raises `UnsupportedError` where there is nothing to train.
+    `build` makes the network of `cell` anew, with weights from torch's generator. `given` is what it takes; `stages`
+    are paths of modules, in order. Raises `UnsupportedError` where there is nothing to train.
     """
     plain = Cell(network=cell.network, batch_size=batch_size, phase="training", device=cell.device)
     draws: list[_Draw] = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        workload = Workload(plain, build(), shape, device, ring=1, seed=seed)
+        workload = Workload(plain, build(), given, device, ring=1, seed=seed)
         draws.append(_Draw(workload, stages))
     first = draws[0]
     layers = tuple(
@@ -129,7 +130,10 @@ class _Draw:
     def _leaving_stage(self, path: str) -> Callable[..., None]:
         def leave(_module: nn.Module, _inputs: object, output: object) -> None:
             # As it comes out: a ReLU in place behind it would change it.
-            result = first_tensor(output).detach().double()
+            found = next((one for one in tensors_in(output) if one.is_floating_point()), None)
+            if found is None:
+                return
+            result = found.detach().double()
             zeros = float((result == 0).double().mean())
             self.outputs[path] = (float(result.mean()), float(result.std(correction=0)), zeros)
 

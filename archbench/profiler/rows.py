@@ -10,10 +10,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.analyze.counts import blank_image, decomposed_attention, evaluating, on_module
+from archbench.analyze.counts import decomposed_attention, device_of, evaluating, on_module
 from archbench.analyze.forward_trace import ForwardTrace
 from archbench.analyze.stages import StageRecorder
-from archbench.catalog.build import input_shape
+from archbench.analyze.step import settled
+from archbench.catalog.build import takes_of
+from archbench.catalog.inputs import Takes
 from archbench.device.clock import Clock
 from archbench.measure.workload import Workload
 from archbench.model.cell import Network
@@ -46,21 +48,22 @@ def count_by_module(network: Network, *, allow_code: bool = False) -> ModuleCoun
 
     Raises whatever the network's own code raises on real tensors.
     """
-    shape = input_shape(network, allow_code=allow_code)
-    return on_module(network, lambda module: _count(module, shape), allow_code=allow_code)
+    given = takes_of(network, allow_code=allow_code)
+    return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
 
 
-def _count(module: nn.Module, shape: tuple[int, ...]) -> ModuleCounts:
-    image = blank_image(module, shape)
-    trace = ForwardTrace(module, image)
+def _count(module: nn.Module, given: Takes) -> ModuleCounts:
+    device = device_of(module)
+    batch = given.blank(1, device)
+    trace = ForwardTrace(module, batch.tensors)
 
     def macs() -> int:
         return trace.macs
 
     boundaries = Boundaries(module, macs)
     recorder = StageRecorder(module, macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), image.device, recorder, boundaries, trace:
-        module(image)
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, boundaries, trace:
+        settled(batch(module))
     boundaries.end()
     had = between(boundaries.marks, lambda before, after: after - before)
     own = Counter({owner.path: int(count) for owner, count in had.items() if count})

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from torch import nn
 
 from archbench.analyze.memory import predict_cell
-from archbench.catalog.build import build, input_shape
+from archbench.catalog.build import build, takes_of
 from archbench.device.clock import Clock
 from archbench.device.kind import find_device, kind_of, open_clock, open_probe
 from archbench.measure import compiler
@@ -253,8 +253,8 @@ class _Run:
         return build(self._cell.network, allow_code=self._request.allow_code)
 
     def _workload(self, module: nn.Module, cell: Cell) -> Workload:
-        shape = input_shape(cell.network, allow_code=self._request.allow_code)
-        workload = Workload(cell, module, shape, self._device, ring=RING, seed=self._request.seed)
+        given = takes_of(cell.network, module, allow_code=self._request.allow_code)
+        workload = Workload(cell, module, given, self._device, ring=RING, seed=self._request.seed)
         workload.require(workload.applied())
         return workload
 
@@ -298,9 +298,9 @@ class _Run:
             """New weights each time: the seed is set by whoever draws."""
             return build(self._cell.network, allow_code=self._request.allow_code)
 
-        shape = input_shape(self._cell.network, allow_code=self._request.allow_code)
+        given = takes_of(self._cell.network, draw(), allow_code=self._request.allow_code)
         return self._unless_impossible(
-            "gradients", lambda: gradient_health(draw, self._eager, shape, self._device, stages=stages)
+            "gradients", lambda: gradient_health(draw, self._eager, given, self._device, stages=stages)
         )
 
     def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:

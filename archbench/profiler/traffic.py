@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from archbench.analyze.formulas import has_formula, macs_of
+from archbench.analyze.step import settled
 from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
 from archbench.profiler.boundaries import Boundaries, Owner
@@ -104,13 +105,13 @@ def watch_traffic(workload: Workload) -> Traffic:
     """
     boundaries = open_boundaries(workload, lambda: None)
     traffic = Traffic(boundaries)
-    standing = [*workload.module.parameters(), *workload.module.buffers(), *workload.inputs]
+    standing = [*workload.module.parameters(), *workload.module.buffers(), *workload.input_tensors]
     with boundaries, traffic.watching(standing):
         if workload.cell.phase == "training":
             observe(workload, boundaries)
         else:
             with step_contexts(workload.device, "training", workload.cell.precision)(), torch.no_grad():
-                workload.module(workload.inputs[0])
+                settled(workload.inputs[0](workload.module))
     return traffic
 
 

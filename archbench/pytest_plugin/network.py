@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from archbench.analyze.counts import count, count_module
 from archbench.analyze.memory import measured_peak
 from archbench.catalog import resolve
-from archbench.catalog.build import build, input_shape
+from archbench.catalog.build import build, takes_of
+from archbench.catalog.inputs import Batch
 from archbench.device.kind import find_device, kind_of, open_clock
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import measure_memory
@@ -164,8 +165,8 @@ class _Named:
 
     def workload(self, cell: Cell, device: torch.device, protocol: Protocol, seed: int) -> Workload:
         module = build(self.network, allow_code=True)
-        shape = input_shape(self.network, allow_code=True)
-        return Workload(cell, module, shape, device, ring=protocol.input_ring, seed=seed)
+        given = takes_of(self.network, module, allow_code=True)
+        return Workload(cell, module, given, device, ring=protocol.input_ring, seed=seed)
 
     def figures(self) -> dict[str, int | None]:
         counts = count(self.network, allow_code=True)
@@ -187,8 +188,7 @@ class _Given:
 
     def workload(self, cell: Cell, device: torch.device, protocol: Protocol, seed: int) -> Workload:
         module = copy.deepcopy(self._module)
-        first, *rest = self._inputs
-        return Workload(cell, _Bound(module, rest) if rest else module, (), device, ring=1, seed=seed, inputs=[first])
+        return Workload(cell, module, (), device, ring=1, seed=seed, inputs=[Batch(tuple(self._inputs))])
 
     def figures(self) -> dict[str, int | None]:
         params = sum(weight.numel() for weight in self._module.parameters() if weight.requires_grad)
@@ -198,20 +198,6 @@ class _Given:
             return {"params": params, "macs": count_module(self._module, tuple(self._inputs[0].shape[1:])).macs}
         except UsageError:
             return {"params": params, "macs": None}
-
-
-class _Bound(nn.Module):
-    """A module of several inputs as one of a single input: the others lie with its buffers, and move with them."""
-
-    def __init__(self, module: nn.Module, rest: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.module = module
-        self._names = [f"input_{position}" for position in range(1, len(rest) + 1)]
-        for name, tensor in zip(self._names, rest, strict=True):
-            self.register_buffer(name, tensor.detach().clone(), persistent=False)
-
-    def forward(self, first: Tensor) -> Any:
-        return self.module(first, *(getattr(self, name) for name in self._names))
 
 
 def _amount(protocol: Protocol, step_s: float, device: torch.device) -> tuple[int, int]:

@@ -83,6 +83,10 @@ def _sizes(card: Shown) -> Iterator[str]:
         yield f"at least: products in these operators have no formula and are not counted: {calls}"
     yield f"{card.activations:,} activations, {_mib(card.activation_bytes)} in fp32"
     yield f"{_mib(card.weight_bytes)} of weights and buffers"
+    if card.folds:
+        yield "this is the form for training; --deploy shows the one that it folds into for inference"
+    if card.pyramid:
+        yield f"maps: {', '.join(f'{one.channels} channels at stride {one.stride}' for one in card.pyramid)}"
     if card.feature_width is not None:
         yield f"{card.feature_width} feature channels under the classifier"
     for variant in card.variants:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from archbench.choose.toggles import alike, best_setting
-from archbench.model.axes import TOGGLES
+from archbench.model.axes import ROLES, TOGGLES
 from archbench.model.derived import judged_columns
 from archbench.model.record import Column
 from archbench.model.units import indented_json
@@ -27,6 +27,8 @@ _AS_THEY_ARE = (
         "input_size",
         *TOGGLES,
         "threads",
+        "inputs",
+        *ROLES,
         "status",
         "verdict",
         "error_message",

@@ -9,12 +9,22 @@ from typing import Any
 
 from archbench.catalog import facts
 from archbench.model.errors import UsageError
+from archbench.model.inputs import parse_inputs
 from archbench.model.suite import Suite
 from archbench.suite.check import checked, selects
-from archbench.suite.document import ValuePath, read_document
+from archbench.suite.document import ValuePath, parse_document, read_document
 from archbench.suite.schema import json_schema
 
-__all__ = ["is_suite_path", "json_schema", "lines_of", "load_suite", "selects", "suite_from_entry", "suite_from_names"]
+__all__ = [
+    "inputs_as_written",
+    "is_suite_path",
+    "json_schema",
+    "lines_of",
+    "load_suite",
+    "selects",
+    "suite_from_entry",
+    "suite_from_names",
+]
 
 QUICK = "quick"
 """Name of a suite that was never given one."""
@@ -78,6 +88,7 @@ def suite_from_names(
     names: Iterable[str | Mapping[str, Any]],
     axes: Mapping[str, str] | None = None,
     *,
+    common: Mapping[str, Any] | None = None,
     metrics: str | None = None,
     allow_code: bool = False,
 ) -> Suite:
@@ -85,9 +96,10 @@ def suite_from_names(
 
     A network may also be what a suite file says of one: `{"name": "lenet5", "num_classes": 100}`.
     `axes` maps names of `archbench.model.suite.Axes` to comma-separated values as typed (`{"batch_size": "1,8"}`);
-    an absent axis has its default. Raises `UsageError` naming the option at fault.
+    an absent axis has its default. `common`: what a suite file would say of each of the networks, where it does not
+    say it itself: `{"inputs": "16/int64/0..1000"}`. Raises `UsageError` naming the option at fault.
     """
-    words = list(names)
+    words: list[str | Mapping[str, Any]] = [_with(name, common or {}) for name in names]
     if not words:
         raise UsageError("no networks named; give a suite file or names, such as resnet50")
     given = {axis: _values(text) for axis, text in (axes or {}).items()}
@@ -106,6 +118,24 @@ def suite_from_entry(entry: Mapping[str, Any], axes: Mapping[str, list[Any]], *,
     return checked(value, _CommandLine(), allow_code=allow_code)
 
 
+def _with(name: str | Mapping[str, Any], common: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    if isinstance(name, str) and not common:
+        return name
+    entry = {**common, **({"name": name} if isinstance(name, str) else name)}
+    return {**entry, "inputs": inputs_as_written(entry["inputs"])} if "inputs" in entry else entry
+
+
+def inputs_as_written(value: Any) -> Any:
+    """What a suite would have: of `3x224x160+ids=77/int64`, or of a list as a suite writes it. Raises `UsageError`."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return [dict(one) if isinstance(one, Mapping) else one for one in value] if isinstance(value, tuple) else value
+    if value.lstrip().startswith(("[", "{")):
+        return parse_document(f"inputs: {value}", "--inputs").value["inputs"]
+    return parse_inputs(value)
+
+
 class _CommandLine:
     """Where the values came from, for error messages: options have names, arguments speak for themselves."""
 
@@ -116,7 +146,12 @@ class _CommandLine:
         return UsageError(f"--{option}: {what.split(': ', 1)[-1]}")
 
 
-def _values(text: str) -> list[int | str]:
+def _values(text: str) -> list[int | str | bool]:
     """The comma-separated values of an option; numbers as numbers, so that `08` or `1.5` is refused as a batch."""
     words = [word.strip() for word in text.split(",")]
-    return [int(word) if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", word) else word for word in words if word]
+    flags = {"true": True, "false": False}
+    return [
+        int(word) if re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", word) else flags.get(word.lower(), word)
+        for word in words
+        if word
+    ]

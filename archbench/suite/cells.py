@@ -17,9 +17,10 @@ from msgspec.structs import asdict
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import PLAIN, TOGGLES, DeviceKind, Phase, Scalar, Toggles
+from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar, Toggles
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.inputs import parse_inputs
 from archbench.model.runtimes import refusal
 from archbench.model.suite import AXES, Filter, Section, Suite
 from archbench.suite import selects, suite_from_entry
@@ -39,9 +40,9 @@ def entry_of(network: Network) -> Entry:
     return _entry(network.name)
 
 
-def input_size_of(network: Network) -> int | None:
-    """The side at which the network is measured, as far as it is known without building it."""
-    return network.input_size or entry_of(network).input_size
+def input_size_of(network: Network) -> int | str | None:
+    """The size at which the network is measured, as far as it is known without building it."""
+    return network.input_size or (None if network.inputs else entry_of(network).input_size)
 
 
 def matches(filter: Filter, cell: Cell) -> bool:
@@ -57,6 +58,7 @@ def matches(filter: Filter, cell: Cell) -> bool:
         and (not filter.input_size or input_size_of(network) in filter.input_size)
         and (not filter.phase or cell.phase in filter.phase)
         and all(getattr(cell, name) in wanted for name in TOGGLES if (wanted := getattr(filter, name)))
+        and all(getattr(network, name) in wanted for name in ROLES if (wanted := getattr(filter, name)))
         and (not filter.threads or cell.threads in filter.threads)
         and (not filter.device or cell.device in filter.device)
     )
@@ -69,6 +71,7 @@ _KEYS: dict[str, Callable[[Cell], object]] = {
     "input_size": lambda cell: input_size_of(cell.network),
     "phase": lambda cell: cell.phase,
     **{name: attrgetter(name) for name in TOGGLES},
+    **{name: attrgetter(f"network.{name}") for name in ROLES},
     "threads": lambda cell: cell.threads,
     "device": lambda cell: cell.device,
     "setting": lambda cell: cell.setting,
@@ -101,15 +104,16 @@ def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Ce
     networks = [network for network in suite.architectures if _belongs(network, section)]
     phases: tuple[Phase, ...] = section.phase or suite.axes.phase or ("inference",)
     batches = section.batch_size or suite.axes.batch_size or (1,)
-    sizes: tuple[int | None, ...] = section.input_size or suite.axes.input_size or (None,)
+    sizes: tuple[int | str | None, ...] = section.input_size or suite.axes.input_size or (None,)
     bundles = _bundles(suite, section)
     threads: tuple[int | None, ...] = section.threads or suite.axes.threads or (None,)
-    count = prod(map(len, (networks, phases, bundles, sizes, threads, batches)))
+    roles = _roles(suite, section)
+    count = prod(map(len, (networks, phases, bundles, sizes, threads, roles, batches)))
     if count > MAX_CELLS:
         what = f"suite {suite.suite} asks for {count:,} cells in one section for {device}; at most {MAX_CELLS:,} are"
         raise UsageError(f"{what} planned: give fewer values an axis, or settings in place of a product")
-    for network, phase, bundle, size, own_threads in product(networks, phases, bundles, sizes, threads):
-        sized = _sized(network, size)
+    for network, phase, bundle, size, role, own_threads in product(networks, phases, bundles, sizes, roles, threads):
+        sized = _in_role(_sized(network, size), role, phase)
         for batch in batches:
             cell = Cell(
                 network=sized,
@@ -141,9 +145,24 @@ def _bundles(suite: Suite, section: Section) -> list[_Bundle]:
     return [_Bundle(None, Toggles(**dict(zip(TOGGLES, toggles, strict=True)))) for toggles in product(*values)]
 
 
-def _sized(network: Network, size: int | None) -> Network:
+def _roles(suite: Suite, section: Section) -> list[dict[str, Scalar]]:
+    """Every combination of the roles that are axes."""
+    values = {name: getattr(section, name) or getattr(suite.axes, name) for name in ROLES}
+    given = {name: several for name, several in values.items() if several}
+    return [dict(zip(given, one, strict=True)) for one in product(*given.values())]
+
+
+def _in_role(network: Network, role: dict[str, Scalar], phase: Phase) -> Network:
+    """The network in a role of the axes. Its own goes first; how it would be trained says nothing at inference."""
+    changed = {name: value for name, value in role.items() if name not in network.roles}
+    if phase == "inference":
+        changed |= {name: getattr(AS_USUAL, name) for name in TRAINING_ROLES}
+    return msgspec.structs.replace(network, **changed) if changed else network
+
+
+def _sized(network: Network, size: int | str | None) -> Network:
     """The network at a size of the axis. Its own size goes first; its native size is not worth a name of its own."""
-    if size is None or network.input_size is not None or size == entry_of(network).input_size:
+    if size is None or network.input_size is not None or network.inputs or size == entry_of(network).input_size:
         return network
     return msgspec.structs.replace(network, input_size=size)
 
@@ -158,6 +177,8 @@ def unsupported(cell: Cell) -> str | None:
     """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
     if (reason := unsupported_toggle(cell)) is not None:
         return reason
+    if cell.network.deploy and cell.phase == "training":
+        return "deploy is the form for inference: it has no batch norm to train; measure it there"
     if cell.threads is not None and cell.device != "cpu":
         return "threads are those of the CPU; leave them to the section `devices: {cpu: ...}`"
     shape = entry_of(cell.network).input_shape
@@ -237,15 +258,16 @@ def _holds(key: str, pattern: str, cell: Cell) -> bool:
     return fnmatchcase(str(_KEYS[key](cell)), pattern)
 
 
-_OWN = ("num_classes", "in_channels", "head", "input_size", "weights")
+_OWN = ("num_classes", "in_channels", *ROLES, "input_size", "inputs", "weights")
 """What a label's brackets may hold besides the network's own options."""
 _LABEL = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<inside>[^\[\]]*)\])?")
 
 
-def parse_cell(text: str, device: DeviceKind, *, allow_code: bool = False) -> Cell:
+def parse_cell(text: str, device: DeviceKind, *, inputs: Any = None, allow_code: bool = False) -> Cell:
     """The cell that `resnet50@batch_size=1,precision=amp-bf16` means on a device; what it leaves out has its default.
 
-    The whole id of a stored cell is understood too, brackets included. Raises `UsageError`, quoting the text, for what
+    The whole id of a stored cell is understood too, brackets included. `inputs`: as a suite has them, for a network
+    that does not say them itself. Raises `UsageError`, quoting the text, for what
     names no cell or one of another device, and for one that cannot be what it says on this device.
     """
     label, _, rest = text.strip().rpartition("@") if "@" in text else (text.strip(), "", "")
@@ -261,9 +283,11 @@ def parse_cell(text: str, device: DeviceKind, *, allow_code: bool = False) -> Ce
             raise UsageError(
                 f"{text!r}: unknown key {key!r}{did_you_mean(key, AXES) or '; the keys are ' + ', '.join(AXES)}"
             )
-    entry: dict[str, Any] = {"name": found["name"]}
+    entry: dict[str, Any] = {"name": found["name"], **({"inputs": inputs} if inputs else {})}
     for key, value in _given(found["inside"] or "", text).items():
-        if key in _OWN:
+        if key == "inputs":
+            entry[key] = parse_inputs(value)
+        elif key in _OWN:
             entry[key] = _scalar(value)
         else:
             entry.setdefault("options", {})[key] = _scalar(value)

@@ -12,10 +12,11 @@ from msgspec import Struct, inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import TOGGLES, DeviceKind, Metric
+from archbench.model.axes import ROLES, TOGGLES, DeviceKind, Metric
 from archbench.model.cell import Network
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.inputs import inputs_problem
 from archbench.model.suite import Decision, Filter, Section, Setting, Suite
 from archbench.query.expression import Among, Leaf, leaves
 from archbench.query.parsing import ExpressionError, column_named, number_column, parse
@@ -91,6 +92,7 @@ class _Check:
             path = ("architectures", number)
             one = ArchitectureEntry(name=entry) if isinstance(entry, str) else entry
             members = self._members(one, path)
+            self._check_inputs(one, path)
             for network in (self._network(one, member) for member in members):
                 if one.name is not None and network.label in named:
                     raise self._error(path, f"{network.label} is listed twice; keep one of them")
@@ -115,14 +117,22 @@ class _Check:
         except UsageError as error:
             raise self._error((*path, "name" if one.family is None else "family"), str(error)) from None
 
+    def _check_inputs(self, one: ArchitectureEntry, path: ValuePath) -> None:
+        if one.inputs and (clash := next((key for key in ("input_size", "in_channels") if getattr(one, key)), None)):
+            what = f"{clash} says of an image what inputs already say; leave one of them out"
+            raise self._error((*path, clash), what, at_key=True)
+        if problem := inputs_problem(one.inputs):
+            raise self._error((*path, "inputs"), f"inputs: {problem}", at_key=True)
+
     def _network(self, one: ArchitectureEntry, entry: Entry) -> Network:
         return Network(
             name=entry.name,
             options=one.options,
             num_classes=one.num_classes,
             in_channels=one.in_channels,
-            head=one.head,
+            **{name: getattr(one, name) for name in ROLES},
             input_size=one.input_size if one.input_size != entry.input_size else None,
+            inputs=one.inputs,
             weights=one.weights,
             accuracy=one.accuracy,
         )

@@ -16,6 +16,7 @@ from archbench.catalog.tables import counted_by_label
 from archbench.device.kind import kind_named
 from archbench.model.axes import STATIC, TIMED
 from archbench.model.cell import Cell, Group, Network, Plan
+from archbench.model.inputs import sides_of
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
 from archbench.model.rates import CellKey, Rates
 from archbench.model.record import Record
@@ -320,7 +321,7 @@ def size_of(network: Network) -> Size:
     counted = table.get(network.label) or table.get(network.name) or table[TYPICAL]
     counts = counted.counts
     native = catalog.resolve(network.name, allow_code=True).input_size or counts.input_shape[-1]
-    area = (network.input_size / native) ** 2 if network.input_size else 1.0
+    area = math.prod(sides_of(network.input_size)) / native**2 if network.input_size else 1.0
     return Size(
         flops=counts.flops * area,
         activations=counts.activations * area,

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from archbench.catalog import entries
-from archbench.model.axes import DEVICE_KINDS, Head, Scalar
+from archbench.model.axes import DEVICE_KINDS, Roles, Scalar
 from archbench.model.cell import PositiveInt, StatedAccuracy
+from archbench.model.inputs import Input, Size
 from archbench.model.protocol import Constant, Protocol, constants, protocol_for
 from archbench.model.suite import Name, Pattern, Suite
 
 Schema = dict[str, Any]
 
 
-class ArchitectureEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class ArchitectureEntry(Roles, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A network with what departs from its defaults, or (`family`) all networks of a family alike."""
 
     name: Name | None = None
@@ -24,8 +24,8 @@ class ArchitectureEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     options: dict[str, Scalar] = {}
     num_classes: PositiveInt | None = None
     in_channels: PositiveInt | None = None
-    head: Head = "classifier"
-    input_size: PositiveInt | None = None
+    input_size: Size | None = None
+    inputs: tuple[Input, ...] = ()
     weights: Pattern | None = None
     accuracy: StatedAccuracy | None = None
 
@@ -74,7 +74,7 @@ def _relaxed(kind: Schema) -> Schema:
     """What the file's reader makes of a type: one value for a list, no empty list, no value left out."""
     kind = {key: value for key, value in kind.items() if key != "default"}
     if kind.get("type") == "array":
-        return _one_or_list(_relaxed(kind["items"]))
+        return _one_or_list(_relaxed(kind["items"]), repeats=not kind.get("uniqueItems", True))
     if isinstance(kind.get("additionalProperties"), dict):
         return kind | {"additionalProperties": _relaxed(kind["additionalProperties"])}
     options = kind.pop("anyOf", [])
@@ -84,10 +84,10 @@ def _relaxed(kind: Schema) -> Schema:
     return kind | (options[0] if len(options) == 1 else {"anyOf": options} if options else {})
 
 
-def _one_or_list(item: Schema) -> Schema:
-    plain = "$ref" not in item and "anyOf" not in item
+def _one_or_list(item: Schema, *, repeats: bool = False) -> Schema:
+    plain = "$ref" not in item and "anyOf" not in item and not repeats
     unique = {"uniqueItems": True} if plain else {}
-    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1, **unique}]}
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 0 if repeats else 1, **unique}]}
 
 
 def _architecture() -> Schema:
@@ -106,8 +106,9 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("SuiteFile", "description"): "The question that the suite answers, in a sentence.",
     ("SuiteFile", "architectures"): (
         "Networks: a catalogue name or alias, torchvision:NAME, timm:NAME, module:function (needs --allow-code), "
-        "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, head: none, input_size: N, "
-        "accuracy: {...}}."
+        "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, input_size: N, "
+        "head: features, deploy: true, "
+        "inputs: [...], accuracy: {...}}."
     ),
     ("SuiteFile", "axes"): "Values to cross with each other; a missing axis has its default alone.",
     ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode and the like.",
@@ -135,9 +136,15 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("ArchitectureEntry", "options"): "Keyword arguments of the network's constructor.",
     ("ArchitectureEntry", "num_classes"): "Outputs of the classifier.",
     ("ArchitectureEntry", "in_channels"): "Channels of the input.",
-    ("ArchitectureEntry", "head"): "none gives feature maps in place of a classifier.",
-    ("ArchitectureEntry", "input_size"): "Side of the square input; goes before the input_size axis.",
     ("ArchitectureEntry", "weights"): "Trained weights: a file, or a tag of its library's, which is not downloaded.",
+    ("ArchitectureEntry", "input_size"): "Side of the image, or [height, width]; goes before the input_size axis.",
+    ("ArchitectureEntry", "inputs"): "Arguments of its forward: [{shape: [3, 224, 160]}, {name: ids, shape: 77, ...}].",
+    ("Input", "shape"): "Of one sample, without the batch axis; left out: one number a sample.",
+    ("Input", "dtype"): "float32 (default), int64, bool and so on.",
+    ("Input", "low"): "The smallest value.",
+    ("Input", "high"): "Above the largest value; of whole numbers 2 unless said.",
+    ("Input", "name"): "The argument's name; batch.pixels for an entry of a dictionary; left out: by position.",
+    ("Input", "batched"): "false: the tensor has no batch axis.",
     (
         "ArchitectureEntry",
         "accuracy",
@@ -147,13 +154,18 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("StatedAccuracy", "source"): "Whose figure it is, such as 'our training, run 17'; printed wherever the figure is.",
     ("StatedAccuracy", "dataset"): "Data set of the figure, such as imagenet; others are never ranked with it.",
     ("Axes", "batch_size"): "Images a step (default 1).",
-    ("Axes", "input_size"): "Side of the square input (default: what each network was published for).",
+    ("Axes", "input_size"): "Side of the image, or HEIGHTxWIDTH (default: what each network was published for).",
     ("Axes", "phase"): "inference (default) or training.",
     ("Axes", "precision"): "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
     ("Axes", "compile_mode"): "torch.compile mode, or off (default).",
     ("Axes", "memory_format"): "contiguous (default) or channels_last, of model and input.",
     ("Axes", "runtime"): "What runs the network: torch (default), onnxruntime, openvino, aot-inductor or tensorrt.",
     ("Axes", "quantize"): "off (default), int8-dynamic, int8-static, int8-weight-only or fp8.",
+    ("Axes", "head"): "classifier (default), none for the last map, features for the maps that a detector reads.",
+    ("Axes", "deploy"): "true: folded for inference, branches into one and batch norms into convolutions.",
+    ("Axes", "train"): "full (default), head for the last linear layer alone, or frozen-bn.",
+    ("Axes", "optimizer"): "sgd (default, with momentum) or adamw.",
+    ("Axes", "checkpointing"): "true: what blocks hold inside is computed again in the backward pass.",
     ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
     ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
     ("Section", "family"): "Only the suite's networks of these families.",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from msgspec import inspect
 
 from archbench.model.errors import UsageError, did_you_mean, nearest
+from archbench.model.inputs import size_of
 from archbench.suite.document import ValuePath
 
 _PATTERN_MEANINGS = {r"^[a-z0-9][a-z0-9_.-]*$": "lower-case letters, digits, '_', '-' and '.', a letter or digit first"}
@@ -31,6 +32,9 @@ def shaped(value: Any, kind: inspect.Type, path: ValuePath, origin: Origin) -> A
     and for a list that is empty or holds a value twice.
     """
     if isinstance(kind, inspect.Metadata):
+        if (kind.extra_json_schema or {}).get("uniqueItems") is False and isinstance(kind.type, inspect.VarTupleType):
+            items = value if isinstance(value, list) else [value]
+            return [shaped(one, kind.type.item_type, (*path, number), origin) for number, one in enumerate(items)]
         return shaped(value, kind.type, path, origin)
     if isinstance(kind, inspect.UnionType):
         return _shaped_union(value, kind, path, origin)
@@ -57,6 +61,8 @@ def _shaped_union(value: Any, kind: inspect.UnionType, path: ValuePath, origin: 
             raise origin.error(path, f"{_name(path)}: {problem}")
         return value
     wanted = [option for option in options if not isinstance(option, inspect.NoneType)]
+    if {inspect.IntType, inspect.StrType} == {type(_bare(option)) for option in wanted}:
+        return _shaped_size(value, path, origin)
     if isinstance(value, str) and {inspect.FloatType, inspect.StrType} <= {type(option) for option in wanted}:
         return value  # a number with its unit: "5 ms"
     if isinstance(value, dict):
@@ -65,6 +71,27 @@ def _shaped_union(value: Any, kind: inspect.UnionType, path: ValuePath, origin: 
     else:
         wanted.sort(key=lambda option: isinstance(option, inspect.StructType))
     return shaped(value, wanted[0], path, origin)
+
+
+def _bare(kind: inspect.Type) -> inspect.Type:
+    return kind.type if isinstance(kind, inspect.Metadata) else kind
+
+
+def _shaped_size(value: Any, path: ValuePath, origin: Origin) -> int | str:
+    """The size of an image: `640`, `[640, 480]` or `640x480`; the latter two are height and width."""
+    sides = value
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*x[1-9][0-9]*", value):
+        sides = [int(side) for side in value.split("x")]
+    if not isinstance(sides, list):
+        if isinstance(value, str):
+            raise origin.error(path, f"{_name(path)}: {_shown(value)} is no size; write 640, or 640x480 for two sides")
+        return cast(int, shaped(value, _SIDE, path, origin))
+    if len(sides) != 2:
+        raise origin.error(path, f"{_name(path)}: an image has a height and a width; write one side, or two")
+    return size_of(*(shaped(side, _SIDE, path, origin) for side in sides))
+
+
+_SIDE = inspect.IntType(ge=1, le=1_000_000)
 
 
 def _shaped_struct(value: Any, kind: inspect.StructType, path: ValuePath, origin: Origin) -> dict[str, Any]:

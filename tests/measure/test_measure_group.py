@@ -19,6 +19,7 @@ from archbench.measure.metrics.energy import measure_energy
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.state import default_threads
 from archbench.measure.workload import Workload
+from archbench.model.axes import ROLES
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, Task
@@ -180,6 +181,8 @@ IDENTITY = {
     "accuracy_dataset",
     "cuda_version",
     "driver_version",
+    "inputs",
+    *ROLES,
 }
 NO_FAILURE = {"error_phase", "error_message"}
 UNEXPLAINED = IDENTITY | NO_FAILURE

@@ -87,17 +87,18 @@ def test_channels_last_without_a_convolution_is_unsupported():
 
 def test_inputs_are_seeded_and_never_zero():
     first, second = workload(), workload()
-    assert len(first.inputs) == 3
-    for one, other in zip(first.inputs, second.inputs, strict=True):
+    assert len(first.input_tensors) == 3
+    for one, other in zip(first.input_tensors, second.input_tensors, strict=True):
         assert torch.equal(one, other)
         assert one.std() > 0.5
-    assert not torch.equal(first.inputs[0], first.inputs[1])
+    assert not torch.equal(*first.input_tensors[:2])
 
 
 def test_inference_is_repeatable_and_keeps_no_graph():
     cell = workload()
     batch = cell.inputs[0]
-    assert torch.equal(cell.output(batch), cell.output(batch))
+    for one, again in zip(cell.output(batch), cell.output(batch), strict=True):
+        assert torch.equal(one, again)
     assert not cell.step().requires_grad
 
 
@@ -197,13 +198,13 @@ def test_given_inputs_are_used_as_they_are_but_placed():
     cell = Cell(network=Network(name="small"), batch_size=2, precision="bf16", memory_format="channels_last")
     images, indices = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
     made = Workload(cell, Small(), (), CPU, ring=3, seed=7, inputs=[images])
-    (placed,) = made.inputs
+    (placed,) = made.input_tensors
     assert placed.dtype == torch.bfloat16
     assert placed.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(placed.float(), images.bfloat16().float())
     made.step()
     embedded = Workload(cell_of_vectors(), nn.Embedding(4, 3), (), CPU, ring=3, seed=7, inputs=[indices])
-    assert embedded.inputs[0].dtype == torch.int64
+    assert embedded.input_tensors[0].dtype == torch.int64
     embedded.step()
 
 

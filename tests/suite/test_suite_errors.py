@@ -329,7 +329,11 @@ ARCHITECTURES = {
         "unknown key 'option' in architectures; did you",
     ),
     "option not plain": ("[{name: resnet18, options: {a: [1]}}]", "2:47", "a list is not a plain value"),
-    "head": ("[{name: resnet18, head: features}]", "2:40", "'features' is not a choice; choose from classifier, none"),
+    "head": (
+        "[{name: resnet18, head: maps}]",
+        "2:40",
+        "'maps' is not a choice; choose from classifier",
+    ),
     "classes": ("[{name: resnet18, num_classes: 0}]", "2:47", "0 is out of range"),
     "code": ("['mypkg.nets:build']", "2:17", "--allow-code"),
 }

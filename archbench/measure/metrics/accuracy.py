@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from archbench.catalog.inputs import Batch
 from archbench.catalog.preprocessing import preprocessing
 from archbench.labelled import Labelled, labelled_images
 from archbench.measure.images import pixels_of
@@ -54,15 +55,16 @@ def _right(run: CellRun, images: Labelled) -> tuple[Tensor | None, Tensor]:
     """Which images the cell, and fp32 eager, tell rightly: flags [images]; `None` where it has other classes."""
     group, size = run.group, run.cell.batch_size
     wanted = preprocessing(run.cell.network)
-    if len(group.shape) != 3:
+    shape = group.takes.image
+    if shape is None:
         raise UnsupportedError("it takes no images")
     reference = group.reference(run.cell.precision)
     own, exact = [], []
     for start in range(0, len(images.files), size):
         files, labels = images.files[start : start + size], images.labels[start : start + size]
-        batch = torch.stack([pixels_of(file, group.shape, wanted) for file in files]).to(group.device)
+        batch = torch.stack([pixels_of(file, shape, wanted) for file in files]).to(group.device)
         full = torch.cat([batch, batch[:1].expand(size - len(batch), *batch.shape[1:])])  # artifacts take one shape
-        scores = run.workload.output(full)
+        scores = run.workload.output(Batch((full,)))[0]
         if scores.dim() != 2 or scores.shape[1] != images.classes:
             return None, torch.zeros(0)
         with plain_fp32(), torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
+from archbench.analyze.step import figures_in, settled
+from archbench.catalog.inputs import Batch
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import plain_fp32
-from archbench.measure.workload import Workload, first_tensor
+from archbench.measure.workload import Workload
 from archbench.model.axes import PLAIN
+from archbench.model.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -43,7 +47,11 @@ def _fill(run: CellRun) -> None:
     with run.phase("numerics"):
         affordable = cell.batch_size * max(1, int(LONGEST_S / run.step_s))
         batches = group.batches(min(IMAGES, affordable), cell, run.task.seed)
-        found = compare(run.workload, group.reference(cell.precision), batches, centred=not group.has_weights)
+        try:
+            found = compare(run.workload, group.reference(cell.precision), batches, centred=not group.has_weights)
+        except UnsupportedError:
+            run.row.null("no_output", *NUMERICS.columns)
+            return
     run.row.set(
         judged_images=len(batches) * cell.batch_size,
         output_rel_error=found.rel_error,
@@ -70,7 +78,10 @@ NUMERICS = Metric(name="numerics", fill=_fill, cannot=_cannot)
 
 
 class Numerics(Struct, frozen=True, kw_only=True):
-    """How far an output lies from the reference's. `None` where either is zero or not finite, or as said."""
+    """How far an output lies from the reference's. `None` where either is zero or not finite, or as said.
+
+    Of several output tensors, each held against its own, the worst counts; classes are those of the first.
+    """
 
     rel_error: float | None
     """Relative L2 distance to fp32 eager, over all images together."""
@@ -85,7 +96,7 @@ class Numerics(Struct, frozen=True, kw_only=True):
     """Distance to fp64 over that of the same precision in eager; None without a compiler, and where quantised."""
 
 
-def make_comparable(module: nn.Module, batch: Tensor) -> None:
+def make_comparable(module: nn.Module, batch: Batch) -> None:
     """Give random weights the scale that training would: heads that start at zero, and BatchNorm's statistics.
 
     With the initial statistics (mean 0, variance 1) activations of deep random networks grow until fp16 overflows.
@@ -103,46 +114,67 @@ def make_comparable(module: nn.Module, batch: Tensor) -> None:
         layer.momentum = 1.0  # take the batch's statistics as they are
         layer.train()
     with plain_fp32(), torch.no_grad():
-        module(batch)
+        settled(batch(module))
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     for layer, was in training:
         layer.training = was
 
 
-def compare(workload: Workload, reference: nn.Module, batches: Sequence[Tensor], *, centred: bool) -> Numerics:
+def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | Tensor], *, centred: bool) -> Numerics:
     """Compare the workload's outputs on `batches` with `reference`'s, the same weights in fp32 eager.
 
     `centred`: top classes are taken after the reference's mean output over the images is subtracted from both, which a
     bias of the last layer would do. Random weights give all images much the same scores; what is left tells them apart.
+    Raises `UnsupportedError` where nothing that is returned can be compared.
     """
-    plain = [batch.contiguous().float() for batch in batches]
+    given = [Batch((one,)) if isinstance(one, Tensor) else one for one in batches]
+    plain = [batch.map(lambda one: one.contiguous().float() if one.is_floating_point() else one) for batch in given]
     with plain_fp32(), torch.inference_mode():
-        expected = torch.cat([first_tensor(reference(batch)).double() for batch in plain])
-    output = torch.cat([workload.output(batch).double() for batch in batches])
-    size = len(batches[0])
+        expected = _joined([figures_in(batch(reference)) for batch in plain])
+    outputs = [workload.output(batch) for batch in given]
+    output = _joined(outputs)
+    if not output or [one.shape for one in output] != [one.shape for one in expected]:
+        raise UnsupportedError("it returns no tensors of reals that could be compared")
+    doubled = plain[0].map(lambda one: one.double() if one.is_floating_point() else one)
     with torch.inference_mode():
-        exact = first_tensor(copy.deepcopy(reference).double()(plain[0].double()))
-    finite, reference_finite = (bool(torch.isfinite(one).all()) for one in (output, expected))
-    comparable = finite and reference_finite and bool(expected.any())
+        exact = figures_in(doubled(copy.deepcopy(reference).double()))
+    finite, reference_finite = (all(bool(torch.isfinite(one).all()) for one in each) for each in (output, expected))
+    comparable = finite and reference_finite and any(bool(one.any()) for one in expected)
     ratio = None
     if not workload.cell.is_eager and workload.cell.quantize == "off":
-        eager = _distance(workload.eager_output(batches[0]).double(), exact)
-        error = _distance(output[:size], exact)
-        ratio = error / eager if 0.0 < eager < float("inf") and error < float("inf") else None
+        eager, error = (_distance(one, exact) for one in (workload.eager_output(given[0]), outputs[0]))
+        ratio = error / eager if 0.0 < eager < math.inf and error < math.inf else None
+    pairs = [(one, other) for one, other in zip(output, expected, strict=True) if other.any()]
+    cosines = (torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).item() for one, other in pairs)
     return Numerics(
-        rel_error=_distance(output, expected) / expected.norm().item() if comparable else None,
-        fp64_error=_distance(output[:size], exact) / exact.norm().item() if comparable else None,
-        cosine=torch.cosine_similarity(output.flatten(), expected.flatten(), dim=0).item() if comparable else None,
-        top1_agreement=_agreement(output, expected, centred=centred) if comparable else None,
+        rel_error=max(_relative(one, other) for one, other in pairs) if comparable else None,
+        fp64_error=max(_relative(one, other) for one, other in zip(outputs[0], exact, strict=True) if other.any())
+        if comparable
+        else None,
+        cosine=min(cosines) if comparable else None,
+        top1_agreement=_agreement(output[0], expected[0], centred=centred) if comparable else None,
         finite=finite,
         reference_finite=reference_finite,
         compile_error_ratio=ratio,
     )
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm().item())
+def _joined(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Each output tensor over all batches."""
+    return [
+        torch.cat([one.double() if one.dim() else one.double().reshape(1) for one in each])
+        for each in zip(*outputs, strict=True)
+    ]
+
+
+def _relative(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).norm().item() / other.double().norm().item())
+
+
+def _distance(some: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
+    """Over all tensors together."""
+    return math.hypot(*((one.double() - two.double()).norm().item() for one, two in zip(some, exact, strict=True)))
 
 
 def _agreement(output: Tensor, expected: Tensor, *, centred: bool) -> float | None:

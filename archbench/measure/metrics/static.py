@@ -9,6 +9,7 @@ from torch import nn
 
 from archbench.analyze.counts import on_module
 from archbench.analyze.step import WHOLE_MODEL
+from archbench.catalog.inputs import Taken, Takes, takes
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import predict
 from archbench.measure.metrics.metric import Metric
@@ -29,6 +30,8 @@ def _count(run: CellRun) -> None:
         activations=counts.activations,
         weight_bytes=counts.weight_bytes,
     )
+    if counts.folds:
+        run.row.flag("training_form")
     if counts.unknown_products:
         run.row.flag(LOWER_BOUND)
 
@@ -42,26 +45,26 @@ def foresee(run: CellRun) -> None:
         predict(run)
     if run.compiles:
         with run.phase("trace"):
-            run.note_compiled(traced_counts(run.cell, run.group.shape, allow_code=run.task.allow_code))
+            run.note_compiled(traced_counts(run.cell, run.group.takes, allow_code=run.task.allow_code))
 
 
-def traced_counts(cell: Cell, shape: tuple[int, ...], *, allow_code: bool = False) -> compiler.CompileCounts:
-    """Trace one forward pass of `cell` on inputs of `shape` (without batch) and return what dynamo counted.
+def traced_counts(cell: Cell, given: Taken, *, allow_code: bool = False) -> compiler.CompileCounts:
+    """Trace one forward pass of `cell` on what it takes and return what dynamo counted.
 
     Graph breaks without generating any code: the network is traced as torch.compile traces it, and that is all.
     Tracing is the same on every device, so this needs none: tensors have no data, unless the network looks at values;
     then it runs once on the CPU. A second or two a network. Raises what the network, or dynamo over it, raises.
     """
-    return on_module(cell.network, lambda module: _trace(module, cell, shape), allow_code=allow_code)
+    return on_module(cell.network, lambda module: _trace(module, cell, takes(given)), allow_code=allow_code)
 
 
-def _trace(module: nn.Module, cell: Cell, shape: tuple[int, ...]) -> compiler.CompileCounts:
+def _trace(module: nn.Module, cell: Cell, given: Takes) -> compiler.CompileCounts:
     device = next((parameter.device for parameter in module.parameters()), None)
-    image = torch.randn(cell.batch_size, *shape, device=device)
     dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
+    batch = given.drawn(cell.batch_size, device).map(lambda t: t.to(dtype) if t.is_floating_point() else t)
     module.train(cell.phase == "training").to(dtype)
     compiler.reset()
     # The backward pass is traced by autograd, not by dynamo: it has no breaks of its own.
     with step_contexts(torch.device("cpu"), cell.phase, cell.precision)():
-        compiler.trace_module(module)(image.to(dtype))
+        batch(compiler.trace_module(module))
     return compiler.counts()

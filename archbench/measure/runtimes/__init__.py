@@ -76,8 +76,13 @@ class Prepared:
         self.engine: Engine | None = None
         """`None` until the first call."""
 
-    def __call__(self, images: Tensor) -> object:
+    def __call__(self, *inputs: object, **named: object) -> object:
         """The network's output. Raises `UnsupportedError` where the runtime cannot take the network."""
+        images = inputs[0] if len(inputs) == 1 and not named else None
+        if not isinstance(images, Tensor):
+            raise UnsupportedError(
+                f"{self._cell.runtime} is given networks that take one tensor, and this one takes more"
+            )
         if self.engine is None:
             self.engine = self._made(images)
         return self.engine.call(images)
