@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -152,7 +153,9 @@ def sparse_slowdown(density: float, side: int = 512) -> list[float]:
     torch.manual_seed(0)
     kept = torch.rand(side, side) < density
     dense, other = torch.randn(side, side) * kept, torch.randn(side, side)
-    sparse = dense.to_sparse_csr()
+    with warnings.catch_warnings():  # that the format is in beta
+        warnings.simplefilter("ignore")
+        sparse = dense.to_sparse_csr()
     found = []
     for _ in range(7):
         times = [_timed(lambda left=left: left @ other) for left in (sparse, dense)]  # type: ignore[misc]
