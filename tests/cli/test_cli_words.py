@@ -15,7 +15,7 @@ from archbench.cli import main
         (["run", "resnet50", "--batch_size=8"], "run: no option --batch_size; did you mean --batch-size?"),
         (["run", "resnet50", "--bs", "8"], "run: no option --bs; did you mean --batch-size?"),
         (["run", "resnet50", "--nhwc"], "run: no option --nhwc; did you mean --memory-format channels_last?"),
-        (["profile", "resnet50", "--train"], "profile: no option --train; did you mean --phase training?"),
+        (["profile", "resnet50", "--backward"], "profile: no option --backward; did you mean --phase training?"),
         (["run", "resnet50", "--gpu"], "run: no option --gpu; did you mean --device cuda?"),
         (["pick", "x", "--minimise", "macs"], "pick: no option --minimise; did you mean --minimize?"),
         (["pick", "x", "--qqq"], "pick: no option --qqq; `archbench pick --help` lists them"),
