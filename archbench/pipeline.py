@@ -33,6 +33,7 @@ from archbench.session import describe, expected, held, task_for
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
 from archbench.suite.plan import CellVisit, make_plan, remaining
+from archbench.suite.waves import arranged, most_at_once
 from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 NETWORKS = "networks"
 """The folder of a run's directory with the networks that were passed as objects."""
+Visit = tuple[int, Group, int]
+"""A round, what one process measures in it, and the wave in which it compiles; 0 for none."""
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -174,7 +177,7 @@ def carry_out(
         left = remaining(job.plan, finished)
         prediction = expected(left, job.suite, job.environment)
         spending = None if budget_s is None else Spending(left, prediction, budget_s)
-        order = _planned(left) if spending is None else _within(spending, store, job, begun)
+        order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
         shown = RunProgress(
             store.path,
             prediction,
@@ -314,20 +317,20 @@ def _store_skipped(store: RunStore, job: Job) -> None:
             store.append(failed_record(skip.cell, context, facts(skip.cell.network), "unsupported", skip.reason))
 
 
-def _planned(left: Plan) -> Iterator[tuple[int, Group]]:
+def _planned(left: Plan, job: Job) -> Iterator[Visit]:
     """All of it, round by round."""
     for number, groups in enumerate(left.rounds):
-        yield from ((number, group) for group in groups)
+        yield from ((number, group, wave) for wave, group in arranged(groups, job.environment, job.suite.metrics))
 
 
-def _within(spending: Spending, store: RunStore, job: Job, begun: float) -> Iterator[tuple[int, Group]]:
-    """What a budget is best spent on, looked at anew after each process."""
+def _within(spending: Spending, store: RunStore, job: Job, begun: float) -> Iterator[Visit]:
+    """What a budget is best spent on, looked at anew after each process, and so never a wave."""
     while True:
         spent = time.monotonic() - begun
         piece = spending.next(spent, _worth(store, job))
         if piece is None:
             return
-        yield piece.round, piece.group
+        yield piece.round, piece.group, 0
 
 
 def _worth(store: RunStore, job: Job) -> Worth:
@@ -344,7 +347,7 @@ def _worth(store: RunStore, job: Job) -> Worth:
 
 
 def _executed(
-    store: RunStore, job: Job, left: Plan, order: Iterable[tuple[int, Group]], carried: CarriedFigures
+    store: RunStore, job: Job, left: Plan, order: Iterable[Visit], carried: CarriedFigures
 ) -> Iterator[Event]:
     """Have a worker measure what is left, and give what happens while it happens."""
     if not _visits(left):
@@ -357,7 +360,8 @@ def _executed(
         getting_ready.start()
         worker.start()
         getting_ready.join()
-        yield from run_tasks(worker, _tasks(store, job, left.short, order, carried))
+        company = most_at_once(job.environment) - 1 if job.timed else 0
+        yield from run_tasks(worker, _tasks(store, job, left.short, order, carried), company=company)
 
 
 def _on_fleet(
@@ -387,12 +391,10 @@ def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
     return {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
 
 
-def _tasks(
-    store: RunStore, job: Job, short: bool, order: Iterable[tuple[int, Group]], carried: CarriedFigures
-) -> Iterator[Task]:
+def _tasks(store: RunStore, job: Job, short: bool, order: Iterable[Visit], carried: CarriedFigures) -> Iterator[Task]:
     """Made as they are needed, so that later ones carry what earlier ones found out of the device and the networks."""
     calibrate = _calibrates(job)
-    for number, group in order:
+    for number, group, wave in order:
         yield task_for(
             job.suite,
             group,
@@ -403,6 +405,7 @@ def _tasks(
             calibrate=calibrate,
             carried=carried.of(group),
             later=short and number > 0,
+            wave=wave,
             allow_code=job.allow_code,
         )
         calibrate = False

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from archbench.model.cell import short_id
 from archbench.model.errors import escaped
-from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted
+from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, StepGlimpsed
 from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
 from archbench.model.record import Record
@@ -117,6 +117,7 @@ class RunProgress(_Progress):
         super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left)
         self._cells = self._bar.add_task("cells", total=total, completed=total - left)
         self._cell = ""
+        self._glimpsed = False
 
     def show(self, event: Event) -> None:
         """Take in what happens."""
@@ -126,6 +127,8 @@ class RunProgress(_Progress):
             case CellStarted():
                 self._cell = short_id(event.cell_id)
                 self._bar.update(self._cells, description=self._cell)
+            case StepGlimpsed():
+                self._glimpse(f"{short_id(event.cell_id)}: about {figure(event.step_s, MS)} ms")
             case PhaseStarted():
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
             case CellFinished():
@@ -134,6 +137,13 @@ class RunProgress(_Progress):
                 self._done += 1
                 left = "" if self._live or self._done == self._total else f" · ETA {duration(self._left.seconds)}"
                 self._say(f"[{self._done}/{self._total}] {describe(event.record)}{left}")
+
+    def _glimpse(self, said: str) -> None:
+        """In the bar until the row comes, which says it better; before the first row of all as a line, too."""
+        self._cell = said
+        if not self._done and not self._glimpsed:
+            self._glimpsed = True
+            self._say(f"{said}, being measured")
 
     def ended(self, took_s: float) -> Session:
         """Say what it took beside what was expected, in seconds from the call to its report."""

@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,7 @@ from archbench.model.record import Record, RunContext
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction, learned, predict
 from archbench.suite.plan import make_plan
+from archbench.suite.waves import arranged
 from archbench.worker import device_lock
 
 
@@ -120,7 +122,8 @@ def expected(plan: Plan, suite: Suite, environment: Environment | None, results:
     if environment is None:
         return predict(plan, suite, kind_named(plan.device).rates(os.cpu_count() or 1))
     rates = kind_named(plan.device).rates(environment.cpu_count)
-    return predict(plan, suite, learned(rates, _runs_of(environment.hardware_class, results)))
+    arrange = partial(arranged, environment=environment, metrics=suite.metrics)
+    return predict(plan, suite, learned(rates, _runs_of(environment.hardware_class, results)), arrange)
 
 
 def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Record]]]:
@@ -149,13 +152,14 @@ def task_for(
     calibrate: bool = False,
     carried: Carried | None = None,
     later: bool = False,
+    wave: int = 0,
     allow_code: bool = False,
 ) -> Task:
     """What a worker is told in order to measure one group of a suite's cells.
 
     `calibration` is what an earlier task found out of the device; with `calibrate` this one is to find it out.
     `carried` is what earlier tasks found out of the network. With `later` they measured the group, too: this one
-    only takes its times again.
+    only takes its times again. `wave`: see `Task`.
     """
     protocol = protocol_for(environment.kind, suite.protocol)
     elsewhere = tuple(metric for metric in suite.metrics if later and metric not in (*STATIC, *TIMED))
@@ -173,4 +177,5 @@ def task_for(
         images=suite.images,
         carried=carried or Carried(),
         calibrate=calibrate,
+        wave=wave,
     )

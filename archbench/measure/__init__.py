@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 
@@ -16,9 +17,12 @@ from archbench.model.messages import (
     ChildEvent,
     Event,
     PhaseStarted,
+    Proceed,
+    StepGlimpsed,
     Task,
     TurnTask,
     TurnWord,
+    Waiting,
 )
 from archbench.model.protocol import Protocol
 
@@ -31,7 +35,15 @@ def measure(request: Task | TurnTask, emit: Callable[[ChildEvent], None], hear: 
     if isinstance(request, TurnTask):
         take_turns(request, emit, hear)
     else:
-        measure_group(request, emit)
+
+        def await_turn(cell: Cell, prepared: bool) -> Proceed:
+            emit(Waiting(cell_id=cell.cell_id, pid=os.getpid(), prepared=prepared))
+            word = hear()
+            if not isinstance(word, Proceed):
+                sys.exit("the parent has gone")  # nobody is left to read a row
+            return word
+
+        measure_group(request, emit, await_turn if request.wave else None)
 
 
 def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]) -> None:
@@ -48,9 +60,12 @@ def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Call
     emit(TurnRun(run, survey=request.survey, emit=emit, hear=hear).measure())
 
 
-def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
+def measure_group(
+    task: Task, emit: Callable[[Event], None], await_turn: Callable[[Cell, bool], Proceed] | None = None
+) -> None:
     """Measure the task's cells in order, telling `emit` of each start, phase and row.
 
+    In a wave `await_turn` sleeps before each cell is prepared (False), and again before it is measured (True).
     Returns early after a cell that failed: the process may be poisoned (a CUDA context after an error, memory after an
     OOM), so that whatever is left of the group belongs in a fresh one.
     """
@@ -62,12 +77,25 @@ def measure_group(task: Task, emit: Callable[[Event], None]) -> None:
         except Exception as error:  # a small GPU, a broken clock: shares of the peak are null then, and no more is lost
             print(f"calibration failed: {error}", file=sys.stderr)
     for position, cell in enumerate(task.group.cells):
-        emit(CellStarted(cell_id=cell.cell_id, deadline_s=_deadline(cell, task.protocol)))
 
         def enter(phase: str, cell_id: str = cell.cell_id) -> None:
             emit(PhaseStarted(cell_id=cell_id, phase=phase))
 
-        run = CellRun(group, cell, first=position == 0, enter=enter)
+        def begin(prepared: bool, cell: Cell = cell) -> int:
+            told = Proceed() if await_turn is None else await_turn(cell, prepared)
+            if told.rivals:
+                group.admit(told.rivals)
+            # Anew after a sleep: the deadline is for what it does.
+            emit(CellStarted(cell_id=cell.cell_id, deadline_s=_deadline(cell, task.protocol)))
+            return told.neighbours
+
+        def glimpse(step_s: float, cell_id: str = cell.cell_id) -> None:
+            emit(StepGlimpsed(cell_id=cell_id, step_s=step_s))
+
+        neighbours = begin(False)
+        run = CellRun(group, cell, first=position == 0, enter=enter, glimpse=glimpse)
+        if await_turn is not None:
+            run.in_wave(neighbours, lambda begin=begin: begin(True))  # type: ignore[misc]
         emit(measure_cell(run))
         if run.poisoned:
             return

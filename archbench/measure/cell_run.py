@@ -32,6 +32,7 @@ from archbench.model.errors import UnsupportedError, UsageError, words_of
 from archbench.model.messages import CellFinished
 from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
+from archbench.worker.locks import search_lock
 
 NEEDS_A_STEP = (
     *("applied", "loss", "first_call_s", "warmup_steps", "contention"),
@@ -49,8 +50,9 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC
 class CellRun:
     """What the phases and the metrics of one cell share.
 
-    `enter` is told each phase as it begins, so that a death can be placed. `metrics` are those that the row explains
-    as asked for: the task's, where nothing else is said.
+    `enter` is told each phase as it begins, so that a death can be placed, `glimpse` the seconds of a step once it is
+    warm, for whoever waits. `metrics` are those that the row explains as asked for: the task's, where nothing else is
+    said.
     """
 
     workload: Workload
@@ -72,6 +74,7 @@ class CellRun:
         first: bool,
         enter: Callable[[str], None],
         metrics: Sequence[axes.Metric] | None = None,
+        glimpse: Callable[[float], None] = lambda step_s: None,
     ) -> None:
         self.group = group
         self.task = group.task
@@ -85,8 +88,17 @@ class CellRun:
         """Where the cell's runtime finds or keeps what it makes of the network; set before `build`."""
         self.poisoned = False
         """Something failed on the way, so that this process should measure nothing more."""
+        self.neighbours = 0
+        """Processes that prepared cells of their own while this one was prepared."""
+        self._await_turn: Callable[[], object] | None = None
         self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
         self._enter = enter
+        self.glimpse = glimpse
+
+    def in_wave(self, neighbours: int, await_turn: Callable[[], object]) -> None:
+        """Be one of a wave: prepared beside `neighbours`, and measured when `await_turn` comes back."""
+        self.neighbours = neighbours
+        self._await_turn = await_turn
 
     @property
     def prepares(self) -> bool:
@@ -147,6 +159,8 @@ class CellRun:
             self.row.null("training_only", "loss")
         if not self.compiles:
             self.row.null("not_compiled", "graph_breaks", "recompiles")
+        if not self.prepares:
+            self.row.null("not_compiled", "compile_neighbours")
 
     def fill(self, metric: Metric) -> None:
         """Measure a metric beside the timings: what fails in it does not cost a row that has its times already."""
@@ -216,7 +230,7 @@ class CellRun:
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
         before = self.group.probe.read()
-        with self.phase("compile" if self.prepares else "first call"):
+        with self.phase("compile" if self.prepares else "first call"), self._device_to_itself():
             self.ready_s = first_call_s = self._time_one_step()
             self.row.set(first_call_s=first_call_s)
             if self.workload.engine is not None:
@@ -225,6 +239,12 @@ class CellRun:
                 self.ready_s += self._time_one_step()
         self.row.set(loss=self.workload.trained_on)
         self.crowded = bool(between(before, self.group.probe.read()).crowded) and not self.prepares
+
+    def _device_to_itself(self) -> contextlib.AbstractContextManager[None]:
+        """In a wave: as soon as compiled code runs, it searches for kernels by timing them. One process at a time."""
+        if self._await_turn is None or not kind_of(self.group.device).own_clock:
+            return contextlib.nullcontext()
+        return compiler.first_run_holds(lambda: search_lock(self.task.context.environment.device_key))
 
     def announce(self, what: str) -> None:
         """Say beside the phase what holds it up."""
@@ -238,6 +258,13 @@ class CellRun:
         self.workload.step()
         clock.synchronize()
         return time.perf_counter() - start
+
+    def await_turn(self) -> None:
+        """In a wave, sleep until the others do: from here on nothing runs beside what is timed."""
+        if self._await_turn is not None:
+            self._await_turn()
+        if self.prepares:
+            self.row.set(compile_neighbours=self.neighbours)
 
     def note_warm_up(self, warm: WarmUp) -> None:
         """Enter how the warm-up went, and what was compiled in it."""
@@ -306,10 +333,11 @@ def _measure(run: CellRun) -> None:
     if run.task.metrics == STATIC:
         run.name_inputs()
         foresee(run)
-        run.row.null("nothing_ran", *NEEDS_A_STEP)
+        run.row.null("nothing_ran", *NEEDS_A_STEP, "compile_neighbours")
         return
     run.build()
     run.first_call()
+    run.await_turn()
     if not asked:
         return  # whether the step runs is all that was asked
     with run.phase("warmup"):
@@ -317,6 +345,7 @@ def _measure(run: CellRun) -> None:
         if run.crowded:
             run.announce("beside other work")
         run.note_warm_up(warm_up(run.workload.step, group.clock, protocol, first_cell=run.first, crowded=run.crowded))
+    run.glimpse(run.step_s)
     run.watch = Watch(group.probe, group.time_canary, protocol, run.announce)
     with run.steady():
         for metric in asked:

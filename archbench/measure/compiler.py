@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch._dynamo.utils as dynamo
 import torch.nn.functional as F
 from msgspec import Struct
 from torch import nn
@@ -108,6 +107,8 @@ def reset() -> None:
 
     Not for eager cells: once CUDA is in use torch imports inductor for it, which takes 1.7 s.
     """
+    import torch._dynamo.utils as dynamo  # two seconds, which eager cells need not pay
+
     torch._dynamo.reset()
     dynamo.counters.clear()
     dynamo.clear_compilation_metrics()
@@ -115,6 +116,8 @@ def reset() -> None:
 
 def counts() -> CompileCounts:
     """Read dynamo's counters."""
+    import torch._dynamo.utils as dynamo
+
     frames = dynamo.counters["frames"]
     return CompileCounts(
         graph_breaks=sum(dynamo.counters["graph_break"].values()),
@@ -129,6 +132,30 @@ def no_recompiles() -> Iterator[None]:
     """Inside, a call that would compile again raises: timing must not contain a compilation or an eager fallback."""
     with torch.compiler.set_stance("fail_on_recompile"):
         yield
+
+
+@contextlib.contextmanager
+def first_run_holds(lock: Callable[[], contextlib.AbstractContextManager[object]]) -> Iterator[None]:
+    """Inside, the first run of compiled code takes `lock`, and keeps it to the end of the block.
+
+    To compile is the host's work. Only the code's first run times Triton's configurations and cuDNN's plans.
+    """
+    from torch._inductor.output_code import CompiledFxGraph
+
+    graphs = cast(Any, CompiledFxGraph)
+    run = graphs.__call__
+    with contextlib.ExitStack() as held:
+
+        def locked(graph: CompiledFxGraph, inputs: Any) -> Any:
+            graphs.__call__ = run
+            held.enter_context(lock())
+            return run(graph, inputs)
+
+        graphs.__call__ = locked
+        try:
+            yield
+        finally:
+            graphs.__call__ = run
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, takes_of
+from archbench.catalog.fill import repeated_draws
 from archbench.catalog.inputs import Batch, Takes
 from archbench.catalog.passed import brings_weights
 from archbench.catalog.preprocessing import preprocessing
@@ -169,7 +170,8 @@ class GroupContext:
         """Build the network in fp32: with the same weights each time, so that a reference need not be kept."""
         device = self.device
         torch.manual_seed(self.task.seed)
-        module = build(self._network, allow_code=self.task.allow_code).to(device)
+        with nullcontext() if self._own_code else repeated_draws(self.task.seed):
+            module = build(self._network, allow_code=self.task.allow_code).to(device)
         if self.judges_numerics and not self.has_weights:
             # cuDNN looks a shape up among its plans before it heeds the switch for its search: what ran without a
             # search keeps the plan that was guessed. So no cell may have this batch size.

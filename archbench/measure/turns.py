@@ -158,6 +158,8 @@ class TurnRun:
         code = "several_steps_per_sample" if self._steps > 1 else "too_few_samples"
         row.null(code, *(f"latency_p{percent}_s" for percent in PERCENTILES))
         row.null("in_turns", "canary_s", "issue_time_median_s", "device_time_median_s", "host_bound")
+        if self._run.prepares:
+            row.null("in_turns", "compile_neighbours")
         self._run.conclude()
 
     def _listen(self) -> TurnWord:

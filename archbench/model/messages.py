@@ -2,8 +2,10 @@
 
 A worker greets with `Ready`. For each `Task` it starts a child, which answers `CellStarted`, `PhaseStarted` and
 `CellFinished` for every cell, after a `Calibrated` where the task asks for it. The worker adds `ChildDied` where the
-child did not live to say so itself, and `GroupFinished` at the end. There is no word for good-bye: the worker ends,
-and its child with it, when its input is closed, which the kernel also does for a parent that was killed.
+child did not live to say so itself, and `GroupFinished` at the end. The child of a task in a wave says `Waiting` before
+it prepares a cell, and before it measures one, and sleeps until it is told to `Proceed`. There is no word for good-bye:
+the worker ends, and its child with it, when its input is closed, which the kernel also does for a parent that was
+killed.
 
 For a `TurnTask` the child does one thing at a time, each when it is told to, and sleeps in between: it says `Surveyed`
 unasked, then answers `Build` by `Built`, `WarmUp` by `Warmed`, `TakeTurn` by `TurnTaken` and `Finish` by
@@ -27,11 +29,12 @@ from archbench.model.profile import Profile, StageProfile
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.record import Record, RunContext, Sample, Status
 
-MESSAGE_VERSION = 3
+MESSAGE_VERSION = 4
 """
 1  first version.
 2  `TurnTask` and the words that belong to it.
 3  `ProfileRequest` and its answers.
+4  Waves: `Task.wave`, `Waiting` and `Proceed`; `StepGlimpsed`.
 """
 
 
@@ -53,6 +56,8 @@ class Task(Struct, frozen=True, kw_only=True, tag="task"):
     """What earlier processes found out of this network."""
     calibrate: bool = False
     """Let the device settle and measure its ceilings first: once a session."""
+    wave: int = 0
+    """Consecutive tasks of one number may compile side by side, where an executor has room for several; 0: alone."""
 
 
 class TurnTask(Struct, frozen=True, kw_only=True, tag="turn-task"):
@@ -116,6 +121,15 @@ class Finish(Struct, frozen=True, tag="finish"):
     """No more turns: give the row and end."""
 
 
+class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
+    """Go on with what you wait for: prepare the next cell, or, with the device for yourself, measure it."""
+
+    neighbours: int = 0
+    """Processes that prepare beside this one."""
+    rivals: tuple[int, ...] = ()
+    """Processes that the device's monitor must not take for strangers."""
+
+
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):
     """The worker has imported torch and waits for work."""
 
@@ -145,6 +159,22 @@ class PhaseStarted(Struct, frozen=True, kw_only=True, tag="phase-started"):
 
     cell_id: str
     phase: str
+
+
+class Waiting(Struct, frozen=True, kw_only=True, tag="waiting"):
+    """The child of a wave sleeps until it may prepare this cell, or, once that is done, measure it."""
+
+    cell_id: str
+    pid: int
+    prepared: bool
+
+
+class StepGlimpsed(Struct, frozen=True, kw_only=True, tag="step-glimpsed"):
+    """A first figure for whoever waits: the cell is warm, and nothing of it has been timed in earnest."""
+
+    cell_id: str
+    step_s: float
+    """Median step over the end of the warm-up."""
 
 
 class CellFinished(Struct, frozen=True, kw_only=True, tag="cell-finished"):
@@ -227,17 +257,17 @@ class GroupFinished(Struct, frozen=True, kw_only=True, tag="group-finished"):
     """Nothing more will come for this task."""
 
 
-Event = Calibrated | CellStarted | PhaseStarted | CellFinished
+Event = Calibrated | CellStarted | PhaseStarted | StepGlimpsed | CellFinished
 """What a child says of a group, and all that an executor's caller gets to see."""
 
 TurnEvent = Surveyed | Built | Warmed | TurnTaken
 """What a child says of a `TurnTask` besides."""
 
-ChildEvent = Event | TurnEvent | ProfileDone | ProfileFailed
+ChildEvent = Event | TurnEvent | Waiting | ProfileDone | ProfileFailed
 Reply = Ready | ChildEvent | ChildDied | GroupFinished
 
-TurnWord = Build | WarmUp | TakeTurn | Finish
-"""What a child at a `TurnTask` is told; a worker without one lets it pass, for its child may have died meanwhile."""
+TurnWord = Build | WarmUp | TakeTurn | Finish | Proceed
+"""What a child that waits for its turns is told; a worker without one lets it pass, for it may have died meanwhile."""
 
 Request = Task | TurnTask | ProfileRequest
 FromParent = Request | TurnWord

@@ -178,6 +178,9 @@ REASONS: dict[str, Reason] = {
     "nothing_timed": Reason("null", "no metric was asked for that is timed"),
     "nothing_ran": Reason("null", "only static figures were asked for, which need no step"),
     "first_batch_only": Reason("null", "measured once a group, at its smallest batch size"),
+    "compiled_in_company": Reason(
+        "null", "compiled beside others (`compile_neighbours`), which takes longer; one group a network is alone"
+    ),
     "inference_only": Reason("null", "defined for inference only"),
     "training_only": Reason("null", "defined for training only"),
     "no_graphs_in_mode": Reason("null", "this compile mode records no CUDA graphs"),

@@ -151,7 +151,7 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
     compile_warm_s: Annotated[Real, C("the same in a fresh process that finds the cache filled", "s", "compile")] = None
     compile_neighbours: Annotated[
-        Whole, C("compilations beside this one: 0, for a run compiles one cell after the other", metric="compile")
+        Whole, C("compilations beside this one, in processes that slept while this cell was timed")
     ] = None
     graph_breaks: Annotated[Whole, C("graph breaks in the compiled step")] = None
     recompiles: Annotated[Whole, C("recompilations after the first")] = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from statistics import median
 
@@ -48,6 +48,8 @@ TRAFFIC = 6.0
 """How often an activation crosses the memory bus: written and read by a layer, its normalisation, its activation."""
 FUSED = 3.0
 """A compiled step launches a third of the kernels and moves a third of the activations."""
+OVERLAP = 0.6
+"""What each further process of a wave adds to the speed at which compilations get done, where each has a core."""
 FIRST_PLAN = 0.2
 """Share of cuDNN's search that does not depend on the number of plans: its heuristics are asked once."""
 PLANS = 10
@@ -96,16 +98,29 @@ class Size(Struct, frozen=True, kw_only=True):
     params: int
 
 
-def predict(plan: Plan, suite: Suite, rates: Rates) -> Prediction:
-    """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`."""
+Arrange = Callable[[Sequence[Group]], Iterable[tuple[int, Group]]]
+"""A round's groups in the order of measuring, each with the number of its wave, 0 for none (see `waves.arranged`)."""
+
+
+def predict(
+    plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = lambda groups: ((0, g) for g in groups)
+) -> Prediction:
+    """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`.
+
+    `arrange` says which groups compile side by side; by default none do.
+    """
     model = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
     phases: Seconds = dict.fromkeys(PHASES, 0.0)
     visits: dict[CellVisit, float] = {}
     for number, groups in enumerate(plan.rounds):
         if plan.short and number == 1:
             model.only_times()
-        for group in groups:
+        arranged = list(arrange(groups))
+        sizes = Counter(wave for wave, _ in arranged if wave)
+        for wave, group in arranged:
             for cell, seconds in model.group(group):
+                if wave:
+                    seconds["compile cold"] /= 1 + (sizes[wave] - 1) * OVERLAP
                 visits[cell.cell_id, number, group.visit] = sum(seconds.values())
                 for phase, one in seconds.items():
                     phases[phase] += one

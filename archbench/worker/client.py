@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import queue
 import shlex
@@ -88,6 +89,12 @@ class WorkerClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def another(self) -> WorkerClient:
+        """One more of the kind, not started yet."""
+        other = copy.copy(self)
+        other._worker = None
+        return other
 
     def start(self) -> Ready:
         """Start a worker unless one is waiting, and return its greeting.

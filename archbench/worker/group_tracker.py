@@ -20,12 +20,16 @@ from archbench.model.messages import (
     ProfileDone,
     ProfileFailed,
     Reply,
+    StepGlimpsed,
     Task,
+    Waiting,
 )
 from archbench.model.record import Facts, Status, failed_record
 
 SILENCE_S = 300.0
 """Allowed outside any cell: forking, importing from a slow disk, and ending."""
+WAITING_S = 86_400.0
+"""Allowed to a process that sleeps until it is told to go on."""
 
 FactsOf = Callable[[Network], Facts]
 
@@ -46,6 +50,8 @@ class Progress:
                 self._allow(event.deadline_s)
             case PhaseStarted():
                 self.cell_id, self.phase = event.cell_id, event.phase
+            case Waiting():
+                self._allow(WAITING_S)
             case CellFinished() | ProfileDone() | ProfileFailed():
                 self.cell_id = self.phase = None
                 self._allow(SILENCE_S)
@@ -99,7 +105,7 @@ class GroupTracker:
             case Calibrated():
                 self._task = structs.replace(self._task, calibrate=False)  # a second attempt need not do it again
                 yield reply
-            case CellStarted() | PhaseStarted():
+            case CellStarted() | PhaseStarted() | StepGlimpsed():
                 self._cell(reply.cell_id)
                 if isinstance(reply, CellStarted):
                     self._started = datetime.now(UTC)

@@ -17,7 +17,16 @@ import msgspec
 
 from archbench import __version__
 from archbench.model.environment import Environment
-from archbench.model.messages import ChildDied, GroupFinished, Ready, Request, TurnTask, decode_event, decode_request
+from archbench.model.messages import (
+    ChildDied,
+    GroupFinished,
+    Ready,
+    Request,
+    Task,
+    TurnTask,
+    decode_event,
+    decode_request,
+)
 from archbench.model.record import Status
 from archbench.worker import process_tree
 from archbench.worker.child import Child, Measure
@@ -76,7 +85,7 @@ class Host:
     def _measure_in_child(self, request: Request) -> bool:
         """Fork, watch, clean up; return false when the parent has gone meanwhile."""
         child = Child(request, self._measure, self._wire)
-        takes_turns = isinstance(request, TurnTask)
+        takes_turns = isinstance(request, TurnTask) or (isinstance(request, Task) and request.wave > 0)
         try:
             watch = Watch(child, self._wire)
             with selectors.DefaultSelector() as selector:

@@ -39,6 +39,14 @@ def device_lock(device: str) -> Iterator[None]:
 
 
 @contextmanager
+def search_lock(device: str) -> Iterator[None]:
+    """Wait for the device, and hold it, among the processes of a wave: what one of them times none disturbs."""
+    name = re.sub(r"[^A-Za-z0-9.-]", "_", device)
+    with filelock.FileLock(_lock_directory() / f"{name}.search.lock"):
+        yield
+
+
+@contextmanager
 def _held(path: Path, complaint: str, remedy: str) -> Iterator[None]:
     lock = filelock.FileLock(path, timeout=0)
     holder = path.with_name(f"{path.name}.holder")

@@ -1,8 +1,7 @@
 """What the host imports before it forks, so that no child has to: seconds each, and none of it may start a thread.
 
-Measured on two cores (torch 2.15): torch 3 s, dynamo, with torchvision or with `archbench.measure`, 2-4 s, timm 1 s,
-inductor 3 s. A module is imported once, before the first task that needs it: a quick look at one torchvision network
-does not wait for timm.
+Measured on two cores (torch 2.15): torch 3 s, dynamo 2-4 s, timm 1 s, inductor 3 s. A module is imported once, before
+the first task that needs it: a quick look at one torchvision network does not wait for timm.
 """
 
 from __future__ import annotations
@@ -11,13 +10,18 @@ import functools
 import gc
 import importlib
 import os
+import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import ModuleType
 
 from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
 from archbench.model.messages import Request, Task
 
+_FOR_TRAINING = "torch._dynamo"
+"""The optimizer asks it for a decorator."""
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
 _FOR_COMPILE = "torch._inductor.compile_fx"
 
@@ -49,11 +53,48 @@ def import_for(request: Request) -> None:
         _import_once(name)
 
 
+@contextmanager
+def _dynamo_when_asked() -> Iterator[None]:
+    """Inside, `from torch._dynamo.utils import is_compile_supported` does not import dynamo.
+
+    torchvision's RoIAlign has that line for a question which it asks of detectors alone; dynamo with its 600 modules is
+    half of what an eager quick look would wait for. Whatever else is asked of dynamo meanwhile imports it.
+    """
+    names = (_FOR_TRAINING, f"{_FOR_TRAINING}.utils")
+    if any(name in sys.modules for name in names):
+        yield
+        return
+    sys.modules.update({name: _Later(name) for name in names})
+    try:
+        yield
+    finally:
+        _Later.give_way()
+
+
+class _Later(ModuleType):
+    """Stands for a module until something is asked of it, or a module inside of it is imported."""
+
+    def __getattr__(self, attribute: str) -> object:
+        if attribute == "is_compile_supported":
+            return lambda device: getattr(importlib.import_module(self.__name__), attribute)(device)
+        if attribute.startswith("__") and (self.__name__, attribute) != (_FOR_TRAINING, "__path__"):
+            raise AttributeError(attribute)
+        self.give_way()
+        return getattr(importlib.import_module(self.__name__), attribute)
+
+    @staticmethod
+    def give_way() -> None:
+        """Leave the place to the modules themselves."""
+        for name in [name for name, module in sys.modules.items() if isinstance(module, _Later)]:
+            del sys.modules[name]
+
+
 @functools.cache
 def _import_once(name: str) -> None:
     """A package that cannot be imported is left to the child, where it becomes the row of each cell that needs it."""
     try:
-        importlib.import_module(name)
+        with _dynamo_when_asked() if name in _BY_SOURCE.values() else nullcontext():
+            importlib.import_module(name)
     except Exception:
         traceback.print_exc()
     # A child that collected garbage would write to the header of every object, and so copy every page of the host.
@@ -70,6 +111,8 @@ def _modules_for(cell: Cell) -> Iterator[str]:
         source = None  # this interpreter's libraries lack the network, which its child will say in every row
     if source in _BY_SOURCE:
         yield _BY_SOURCE[source]
+    if cell.phase == "training":
+        yield _FOR_TRAINING
     if cell.compile_mode != "off":
         yield _FOR_COMPILE
     if cell.is_converted:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from builders import make_record
 
-from archbench.model.messages import CellFinished, CellStarted
+from archbench.model.messages import CellFinished, CellStarted, StepGlimpsed
 from archbench.model.record import Record
 from archbench.progress import RunProgress
 from archbench.suite.duration import Prediction
@@ -40,6 +40,17 @@ def measure(rows: Sequence[Record], total: int, *, shown: bool | None = None, pa
             progress.show(CellStarted(cell_id=row.cell_id, deadline_s=60.0))
             progress.show(CellFinished(record=row, samples=()))
     progress.ended(1.0)
+
+
+def test_the_first_glimpse_of_all_has_a_line_and_later_ones_have_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunProgress(Path("r"), expected(), total=CELLS, left=CELLS) as progress:
+        for row in ROWS[:2]:
+            progress.show(CellStarted(cell_id=row.cell_id, deadline_s=60.0))
+            progress.show(StepGlimpsed(cell_id=row.cell_id, step_s=0.0314159))
+            progress.show(CellFinished(record=row, samples=()))
+    glimpses = [line for line in capsys.readouterr().err.splitlines() if "about 31.4 ms" in line]
+    assert len(glimpses) == 1
+    assert glimpses[0].endswith(": about 31.4 ms, being measured")
 
 
 @pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}])

@@ -22,7 +22,16 @@ from archbench.measure.workload import Workload
 from archbench.model.axes import ROLES
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
-from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, Task
+from archbench.model.messages import (
+    Calibrated,
+    CellFinished,
+    CellStarted,
+    Event,
+    PhaseStarted,
+    Proceed,
+    StepGlimpsed,
+    Task,
+)
 from archbench.model.protocol import protocol_for
 from archbench.model.reasons import explain
 from archbench.model.record import Facts, RunContext, empty_record
@@ -91,14 +100,33 @@ def test_a_group_tells_its_story_in_order():
     events = measure(batches=(1, 2))
     assert [type(event) for event in events if not isinstance(event, PhaseStarted)] == [
         CellStarted,
+        StepGlimpsed,
         CellFinished,
         CellStarted,
+        StepGlimpsed,
         CellFinished,
     ]
     phases = [event.phase for event in events if isinstance(event, PhaseStarted) and ", " not in event.phase]
     assert phases[:6] == ["count", "build", "first call", "warmup", "latency", "throughput"]
     # Nothing that is timed runs after the memory pass, and counting precedes everything.
     assert phases.index("memory") > phases.index("throughput")
+
+
+def test_in_a_wave_it_sleeps_before_it_builds_and_again_before_anything_is_timed():
+    events: list[Event] = []
+    slept: list[tuple[int, bool, int]] = []
+
+    def await_turn(cell: Cell, prepared: bool) -> Proceed:
+        slept.append((cell.batch_size, prepared, len(events)))
+        return Proceed(neighbours=3)
+
+    measure_group(task_for(batches=(1, 2)), events.append, await_turn)
+    assert [(batch, prepared) for batch, prepared, _ in slept] == [(1, False), (1, True), (2, False), (2, True)]
+    # Each sleep ends in a deadline of its own; before the second the first call has been made, and no warm-up.
+    assert all(isinstance(events[at], CellStarted) for _, _, at in slept)
+    between = events[slept[0][2] : slept[1][2]]
+    assert [event.phase for event in between if isinstance(event, PhaseStarted)] == ["count", "build", "first call"]
+    assert [row.status for row in rows(events)] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize("phase", ["inference", "training"])

@@ -46,7 +46,10 @@ def _prepare(run: CellRun) -> None:
 
 def _fill(run: CellRun) -> None:
     assert run.group.fresh is not None, "the group has cells to compile again"
-    run.row.set(compile_cold_s=run.ready_s, compile_neighbours=0)
+    if run.neighbours:
+        run.row.null("compiled_in_company", "compile_cold_s")
+    else:
+        run.row.set(compile_cold_s=run.ready_s)
     engine = run.workload.engine
     size, quantized = (None, None) if engine is None else (engine.artifact_bytes, engine.quantized)
     run.row.set(artifact_bytes=size, quantized_share=None if quantized is None else quantized[0] / quantized[1])
