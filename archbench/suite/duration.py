@@ -102,9 +102,11 @@ Arrange = Callable[[Sequence[Group]], Iterable[tuple[int, Group]]]
 """A round's groups in the order of measuring, each with the number of its wave, 0 for none (see `waves.arranged`)."""
 
 
-def predict(
-    plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = lambda groups: ((0, g) for g in groups)
-) -> Prediction:
+def _alone(groups: Sequence[Group]) -> Iterable[tuple[int, Group]]:
+    return [(0, group) for group in groups]
+
+
+def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -> Prediction:
     """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`.
 
     `arrange` says which groups compile side by side; by default none do.
