@@ -291,3 +291,31 @@ def test_the_reports_python_for_measuring_again_means_the_same_run(tmp_path, mon
     exec(code.replace("archbench.run(", "found['run'] = archbench.run("), {**names, "found": found})
     assert found["run"].path.resolve() == run.path.resolve()
     assert found["run"].rows == run.rows
+
+
+@pytest.mark.parametrize(
+    ("budget", "metrics", "text"),
+    [
+        ("5", "latency", "--budget '5': is no time; write 90s, 10m or 2h"),
+        ("1m", "static", "--budget: suite quick times nothing (its metrics are static)"),
+        ("1s", "latency", "--budget: not one cell fits into 1 s; the shortest takes about"),
+    ],
+)
+def test_a_budget_that_nothing_can_be_done_with_is_refused(budget, metrics, text):
+    with pytest.raises(archbench.UsageError) as raised:
+        archbench.run("lenet5", **{**QUICK, "metrics": metrics}, budget=budget, force=True)
+    assert str(raised.value).startswith(text)
+
+
+@pytest.mark.slow
+def test_a_budget_ends_on_time_and_a_later_call_continues(capfd):
+    asked = {**QUICK, "metrics": "latency", "batch_size": [2**n for n in range(10)], "force": True, "progress": None}
+    begun = time.monotonic()
+    run = archbench.run(["lenet5", "resnet20_cifar"], **asked, budget="20s")
+    assert time.monotonic() - begun < 20 * 1.05
+    assert {row.architecture for row in run.rows} == {"lenet5", "resnet20_cifar"}
+    assert "the budget left out" in capfd.readouterr().err
+    first = len(run.rows)
+    again = archbench.run(["lenet5", "resnet20_cifar"], **asked, budget="20s")
+    assert again.path == run.path
+    assert len(again.rows) > first
