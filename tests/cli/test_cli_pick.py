@@ -132,7 +132,7 @@ def test_runs_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pq.write_table(pa.table({"a": [1]}), foreign)
     cut = tmp_path / "cut.parquet"
     whole = (make_run(tmp_path / "whole", ROWS) / "results.parquet").read_bytes()
-    cut.write_bytes(whole[: len(whole) // 2])
+    cut.write_bytes(whole[:200])  # of half a file rows are left, and used: see tests/results/test_damage.py
     for place, message in (
         (tmp_path / "nowhere", "no such file or directory"),
         (empty, "holds no finished cell yet"),
