@@ -25,7 +25,7 @@ templates_path: list[str] = []
 html_static_path: list[str] = []
 nitpick_ignore_regex = [
     ("py:.*", r"(os|pathlib|pd|pandas|collections|msgspec|torch)\..*"),
-    ("py:class", "OneOrMore|PathOrText|Network|_T|Record|Environment|Plan|Path"),
-    ("py:class", r"(archbench\..*\.)?(Picked|Comparison|Duel|Profile|Session|Shown|Judged|Probe)"),
+    ("py:class", "OneOrMore|PathOrText|Inputs|Network|_T|Record|Environment|Plan|Path"),
+    ("py:class", r"(archbench\..*\.)?(Picked|Comparison|Duel|Exported|Fits|Profile|Session|Shown|Judged|Probe)"),
 ]
 """Names of other projects, whose pages are elsewhere (building asks nothing of the network); types without a page."""
