@@ -59,6 +59,7 @@ def test_a_network_whose_memory_is_no_line_over_the_batch_is_shown_without_it(ne
     assert "so no line over the batch is" in (card.unpredicted or "")
 
 
+@pytest.mark.slow
 def test_a_probe_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("archbench.analyze.fresh.PREDICTING_S", 2.0)
     card = shown(operator_networks.ThousandByThousand)

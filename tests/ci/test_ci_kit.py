@@ -149,6 +149,7 @@ def test_a_larger_network_fails_with_an_annotation_on_its_cell(tmp_path, project
     assert {"base.parquet", "head.parquet"} <= set(os.listdir(runner.home / "archbench"))
 
 
+@pytest.mark.slow
 def test_what_the_summary_proposes_to_commit_is_what_is_accepted_once(tmp_path, project):
     """The reviewer's way: the lines of the summary are committed with the change, and count for no later one."""
     larger = MYNETS.replace("3, 8,", "3, 16,").replace("Linear(8", "Linear(16")

@@ -34,6 +34,7 @@ def test_the_edge_is_found_from_any_guess(predicted: int, real: int) -> None:
     assert edge.peak_bytes == (edge.ran * MIB if edge.ran else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["inference", "training"])
 def test_the_largest_batch_fits_and_one_more_does_not(phase: str) -> None:
     found = archbench.fits("resnet20_cifar", memory="64MiB", phase=phase)
