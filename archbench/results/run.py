@@ -230,9 +230,11 @@ class RunStore:
         return _identity(self.suite, self.environment, self.protocol, self.shard)
 
     def adopt(self, suite: Suite, suite_text: str) -> None:
-        """Store a suite that asks for the same rows: its description and its decisions may be newer than the run's."""
+        """Go on with the run, by a suite that asks for the same rows: what it says and decides may be newer."""
         write_bytes(self.path / _SUITE_TEXT, suite_text.encode())
         write_json(self.path / _SUITE, suite)
+        for folder in _FOLDERS:  # empty ones do not travel with git, nor does a user think much of them
+            (self.path / folder).mkdir(exist_ok=True)
         self.__dict__.pop("suite", None)
 
     @cached_property

@@ -244,6 +244,18 @@ def test_adopt_renews_the_stored_suite(tmp_path: Path) -> None:
     assert (run / "suite.yaml").read_text().endswith("other words\n")
 
 
+def test_a_run_whose_empty_folders_are_gone_is_continued(tmp_path: Path) -> None:
+    """As after git, which keeps none."""
+    first, second = make_record(), make_record(round=1)
+    path = make_run(tmp_path, [first])
+    for folder in ("cells", "samples"):
+        (path / folder).rmdir()
+    store = RunStore.open(path)
+    store.adopt(make_suite(), "suite: example\n")
+    store.append(second, make_samples(second))
+    assert RunStore.open(path).records() == [first, second]
+
+
 def test_create_refuses_what_is_in_use(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record()])
     with pytest.raises(UsageError, match="already holds a run, of suite 'example'; give another directory"):
