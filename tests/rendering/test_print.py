@@ -77,7 +77,9 @@ def test_on_paper_every_plot_is_drawn_and_no_table_is_cut(tmp_path: Path) -> Non
     words = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={paper}", page.as_uri()]
     subprocess.run(words, capture_output=True, timeout=90, check=True)
 
-    found = subprocess.run(["pdftotext", "-raw", "-bbox", paper, "-"], capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(
+        ["pdftotext", "-raw", "-bbox", paper, "-"], capture_output=True, text=True, timeout=60, check=True
+    )
     (width, *_), placed = map(float, re.findall(r'width="([\d.]+)"', found.stdout)), WORD.findall(found.stdout)
     assert placed
     margin = 12 / 25.4 * 72  # points: 12 mm
