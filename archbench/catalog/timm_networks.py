@@ -74,6 +74,7 @@ def _full_name(entry: Entry) -> str:
 
 
 def config_of(entry: Entry) -> timm.models.PretrainedCfg:
+    """What timm says of a network: input, mean and deviation, crop. Raises `UsageError` for a name or tag unknown."""
     name = _full_name(entry)
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
