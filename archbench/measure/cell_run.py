@@ -13,12 +13,14 @@ from pathlib import Path
 import msgspec
 import torch
 
+from archbench.analyze.fresh import FreshProcessError
 from archbench.device.clock import ClockError
 from archbench.device.health import between
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import METRICS, Metric
+from archbench.measure.metrics.compile import Again, compile_again
 from archbench.measure.metrics.static import foresee
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.sampling import WarmUp, warm_up
@@ -91,6 +93,7 @@ class CellRun:
         self.neighbours = 0
         """Processes that prepared cells of their own while this one was prepared."""
         self._await_turn: Callable[[], object] | None = None
+        self._again: Again | None = None
         self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
         self._enter = enter
         self.glimpse = glimpse
@@ -299,6 +302,17 @@ class CellRun:
         compiler.reset()
         gc.collect()
         kind_of(self.group.device).empty_cache()
+
+    def prepared_again(self) -> Again | None:
+        """What a fresh process finds with what was kept, asked once; `None` where it fails, told on standard error."""
+        if self._again is None:
+            assert self.group.fresh is not None, "the group has cells to prepare again"
+            assert self.artifacts is not None, "what was prepared is kept"
+            try:
+                self._again = self.group.fresh.call(compile_again, self.task, self.cell, self.artifacts)
+            except FreshProcessError as error:
+                print(f"{self.cell.cell_id}: {self.row.phase}: {words_of(error)}", file=sys.stderr)
+        return self._again
 
     def conclude(self) -> None:
         """Enter what the watch over the timings has seen."""

@@ -57,7 +57,9 @@ class GroupContext:
         self._rivals: tuple[int, ...] = ()
         self._memory: dict[str, MemoryModel | None] = {**task.carried.memory}
         self._own_code = self.facts.source == "user code"
-        prepares_again = not task.group.cells[0].is_eager and "compile" in task.metrics
+        first = task.group.cells[0]
+        wants = "compile" in task.metrics or (first.is_converted and "memory" in task.metrics)
+        prepares_again = not first.is_eager and wants
         self.fresh = FreshProcesses() if prepares_again or self._own_code else None
         """Compiled cells are compiled again there, a user's network is counted; made before anything runs."""
 

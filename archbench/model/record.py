@@ -169,7 +169,8 @@ class Record(Struct, frozen=True, kw_only=True):
     process_bytes: Annotated[
         Whole,
         C(
-            "on the CPU peak resident memory less what was held before; on a GPU all that the driver counts",
+            "on the CPU peak resident memory less what was held before, under a runtime or quantiser in a process that "
+            "holds nothing else of the network; on a GPU all that the driver counts",
             "B",
             metric="memory",
         ),

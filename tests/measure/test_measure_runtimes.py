@@ -308,6 +308,27 @@ def test_a_run_of_all_runtimes_stores_their_times_errors_and_sizes(tmp_path, mon
         assert told["threads"] == str(msgspec.json.decode(applied)["threads"]), name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_memory_of_a_runtime_is_that_of_serving_it(tmp_path, monkeypatch):
+    """64 MiB of weights: a process that has converted them holds PyTorch's and the exporter's copies besides."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run = archbench.run(
+        {"name": nn.Sequential(nn.Flatten(), nn.Linear(3072, 5461)), "input_size": 32},
+        runtime=["torch", *ON_CPU],
+        metrics=["latency", "memory"],
+        rounds=1,
+        device="cpu",
+        force=True,
+        progress=False,
+    )
+    held = run.frame.set_index("runtime")["process_bytes"] / 2**20
+    assert set(held.index) == {"torch", *ON_CPU}
+    assert held.between(64, 190).all(), held.to_dict()  # OpenVINO maps the file, and packs the weights again
+    assert held["onnxruntime"] < 64 + 60, "its own copy, and neither PyTorch's nor the exporter's"
+
+
 def outputs_of(module, images, break_it=lambda scores: scores):
     """A workload of `module` whose output `break_it` changes, judged against `module`."""
 

@@ -6,18 +6,20 @@ process does afterwards.
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import ctypes
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from msgspec import Struct, structs
 
-from archbench.analyze.fresh import FreshProcessError
 from archbench.device.kind import kind_of
 from archbench.measure import compiler, runtimes
+from archbench.measure.metrics.memory import peak_resident, resident_bytes
 from archbench.measure.metrics.metric import Metric
 from archbench.model.cell import Cell, Group
-from archbench.model.errors import words_of
 from archbench.model.messages import Task
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ class Again(Struct, frozen=True, kw_only=True):
     ready_s: float
     launches: int | None
     """CUDA graphs launched in one step; `None` where none can be, or the profiler saw no call at all."""
+    process_bytes: int | None = None
+    """Of a converted cell on the CPU: what serving it adds to a process that does not hold the network besides."""
 
 
 def _cannot(run: CellRun) -> str | None:
@@ -45,7 +49,6 @@ def _prepare(run: CellRun) -> None:
 
 
 def _fill(run: CellRun) -> None:
-    assert run.group.fresh is not None, "the group has cells to compile again"
     if run.neighbours:
         run.row.null("compiled_in_company", "compile_cold_s")
     else:
@@ -66,12 +69,10 @@ def _fill(run: CellRun) -> None:
         return
     with run.phase("compile again"):
         run.release()
-        try:
-            again = run.group.fresh.call(compile_again, run.task, run.cell, compiler.cache_folder())
-        except FreshProcessError as error:
-            run.row.null("phase_failed", *COMPILE.columns)
-            print(f"{run.cell.cell_id}: {run.row.phase}: {words_of(error)}", file=sys.stderr)
-            return
+        again = run.prepared_again()
+    if again is None:
+        run.row.null("phase_failed", *COMPILE.columns)
+        return
     run.row.set(compile_warm_s=again.ready_s, cuda_graph_launches=again.launches)
     if again.launches is None:
         run.row.null(no_launches, "cuda_graph_launches")
@@ -100,7 +101,22 @@ def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
     compiler.without_workers()
     _get_ready(run)
     with compiler.cache_in(cache):
+        before = resident_bytes()
         run.build()
         run.first_call()
         launches = compiler.cuda_graph_launches(run.workload.step) if run.workload.records_graphs else None
-    return Again(ready_s=run.ready_s, launches=launches)
+        return Again(ready_s=run.ready_s, launches=launches, process_bytes=_served(run, before))
+
+
+def _served(run: CellRun, before: int | None) -> int | None:
+    """Peak resident memory of a step above `before`, without PyTorch's own module; `None` where that is what runs."""
+    engine = run.workload.engine
+    if engine is None or run.group.device.type != "cpu":
+        return None
+    images = run.workload.inputs[0].tensors[0]
+    del run.workload, run.group.module
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc's: what was freed goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)
+    with torch.inference_mode():
+        return peak_resident(lambda: engine.call(images), before)

@@ -30,19 +30,22 @@ def _fill(run: CellRun) -> None:
         group = run.group
         group.put_canary_away()
         reading = measure_memory(run.workload.step, group.device, group.baseline_rss, group.probe)
-        run.row.set(
-            peak_allocated_bytes=reading.peak_allocated if run.workload.engine is None else None,
-            peak_reserved_bytes=reading.peak_reserved,
-            process_bytes=reading.process,
-        )
+        process = reading.process
+        own_memory = kind_of(group.device).allocator(group.device) is not None
+        unknown = "process_unknown" if own_memory else "not_on_device"
+        if run.cell.is_converted:
+            run.row.null("outside_torch", "peak_allocated_bytes")
+            if not own_memory:  # this process has converted the network, and holds it besides
+                again = run.prepared_again()
+                process, unknown = (None, "phase_failed") if again is None else (again.process_bytes, unknown)
+        else:
+            run.row.set(peak_allocated_bytes=reading.peak_allocated)
+        run.row.set(peak_reserved_bytes=reading.peak_reserved, process_bytes=process)
         predict(run)
-    if run.workload.engine is not None:
-        run.row.null("outside_torch", "peak_allocated_bytes")
     if reading.peak_reserved is None:
         run.row.null("not_on_device", "peak_reserved_bytes")
-    if reading.process is None:
-        own_memory = kind_of(group.device).allocator(group.device) is not None
-        run.row.null("process_unknown" if own_memory else "not_on_device", "process_bytes")
+    if process is None:
+        run.row.null(unknown, "process_bytes")
 
 
 MEMORY = Metric(name="memory", fill=_fill)
@@ -100,11 +103,12 @@ def measure_memory(
             process=None if probe is None else probe.read().own_bytes,
         )
     return MemoryReading(
-        peak_allocated=measured_peak(step), peak_reserved=None, process=_peak_resident(step, baseline_rss)
+        peak_allocated=measured_peak(step), peak_reserved=None, process=peak_resident(step, baseline_rss)
     )
 
 
-def _peak_resident(step: Callable[[], object], baseline: int | None) -> int | None:
+def peak_resident(step: Callable[[], object], baseline: int | None) -> int | None:
+    """Peak resident memory over `step` less `baseline`, bytes; `None` where the kernel does not tell."""
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK_RSS)
     except OSError:
