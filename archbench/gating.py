@@ -167,11 +167,12 @@ def duel(
     spec = DuelSpec(cells=_cells(cells, environment, inputs, allow_code), protocol=protocol, environment=environment)
     with held(environment, force=force):
         store = open_duel(spec, fresh=fresh)
-        play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
-        sides = [SideRun(python=sys.executable, env=None)] * len(cells)
-        names = [str(number) for number in range(1, len(sides) + 1)]
-        _play(play, store, names, sides, environment.device, budget_s, progress)
-        return play.concluded()
+        with run_lock(store.path):
+            play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
+            sides = [SideRun(python=sys.executable, env=None)] * len(cells)
+            names = [str(number) for number in range(1, len(sides) + 1)]
+            _play(play, store, names, sides, environment.device, budget_s, progress)
+            return play.concluded()
 
 
 def _play(
@@ -204,6 +205,8 @@ def _play(
             play.play(workers, sides, max_time_s=budget_s, tell=line.show)
     except KeyboardInterrupt:
         raise Interrupted(store.path) from None
+    finally:
+        store.merge()
 
 
 def _cells(texts: Sequence[str], environment: Environment, inputs: Inputs, allow_code: bool) -> tuple[Cell, ...]:

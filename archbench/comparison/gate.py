@@ -1,10 +1,10 @@
 """Is the head slower than the base, on this machine and now? Two sides whose processes take turns, block by block.
 
 results/gate/<suite>/<id>/
-    gate.json, pairs/          see `PairStore`
-    suite.yaml                 the suite as given
+    gate.json, pairs.parquet, pairs/   see `PairStore`
+    suite.yaml                   the suite as given
     comparison.json, report.md   what the pairs say together
-    worker-*.log               what workers and networks printed
+    worker-*.log                 what workers and networks printed
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairs of processes on disk, every finished one in a file of its own, so that a killed gate or duel resumes."""
+"""Pairs of processes on disk, every finished one at once, so that a killed gate or duel resumes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
-from msgspec import Struct
+import msgspec
+from msgspec import Struct, structs
 
 from archbench.model.cell import Cell, file_stem
 from archbench.model.errors import UsageError
 from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.record import Record
-from archbench.results.files import begin, read_struct, write_json
+from archbench.results.files import alike, begin, read_struct
+from archbench.results.journal import Journal
+from archbench.results.schema import schema_of
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,19 @@ class StoredPair(Struct, frozen=True, kw_only=True):
     stage: Stage
     number: int
     pair: ProcessPair
+
+
+class _Row(Struct, frozen=True, kw_only=True):
+    """The same on disk: whole processes are text there, or there would be a column for each of theirs."""
+
+    cell_id: str
+    stage: Stage
+    number: int
+    pair: str
+    """JSON."""
+
+
+_KEY = ("cell_id", "stage", "number")
 
 
 class PairLog:
@@ -144,12 +160,14 @@ class PairStore(Generic[S]):
 
     <directory>/
         gate.json, duel.json   what it is about; written last, so a directory that has it is one
-        pairs/                 one file a pair: every process's row and the times of every turn
+        pairs/                 the journal: one file a pair, every process's row and the times of every turn
+        pairs.parquet          pairs folded in from the journal, which `merge` then empties
     """
 
     def __init__(self, path: Path, kind: type[S]) -> None:
         self.path = path
         self._kind = kind
+        self._pairs = Journal(path / "pairs", path / "pairs.parquet", schema_of(_Row), order=_KEY, key=_KEY)
 
     @classmethod
     def create(cls, path: Path, spec: S, **texts: str) -> PairStore[S]:
@@ -168,29 +186,39 @@ class PairStore(Generic[S]):
 
     def append(self, stored: StoredPair) -> None:
         """Store a finished pair; on return it survives a kill and a power cut. Raises `UnfitError` on a full disk."""
-        name = f"{file_stem(stored.cell_id)}-{stored.stage}-{stored.number:02d}.json"
-        write_json(self.path / "pairs" / name, stored)
+        name = f"{file_stem(stored.cell_id)}-{stored.stage}-{stored.number:02d}.parquet"
+        told = structs.asdict(stored) | {"pair": msgspec.json.encode(stored.pair).decode()}
+        self._pairs.add(name, [_Row(**told)])
+
+    def merge(self) -> None:
+        """Fold all pairs into `pairs.parquet`. Raises `UnfitError` where the disk is full; nothing is lost then."""
+        self._pairs.fold()
 
     def fill(self, logs: Iterable[PairLog]) -> dict[str, PairLog]:
         """The logs by key, with every pair so far; a damaged file is named in a warning, its pair is played again."""
         known = {log.key: log for log in logs}
-        for file in sorted((self.path / "pairs").glob("*.json")):
-            try:
-                stored = read_struct(file, StoredPair)
-            except UsageError as error:
-                log.warning("%s; its pair is played again", error)
-                continue
+        for stored in sorted(self.stored(), key=lambda one: (one.stage, one.number)):
             if stored.cell_id in known:
                 known[stored.cell_id].add(stored.stage, stored.pair, stored.number)
         return known
 
+    def stored(self) -> Iterator[StoredPair]:
+        """Every pair that can be read; what cannot is named in a warning."""
+        for row in self._pairs.read().to_pylist():
+            try:
+                yield msgspec.convert(row | {"pair": msgspec.json.decode(row["pair"])}, StoredPair)
+            except msgspec.MsgspecError as error:
+                place = f"{row['cell_id']} ({row['stage']} {row['number']})"
+                log.warning("%s: %s cannot be read (%s); the pair is played again", self.path, place, error)
+        for file in sorted(self._pairs.folder.glob("*.json")):  # as they were before there was a journal of them
+            try:
+                yield read_struct(file, StoredPair)
+            except UsageError as error:
+                log.warning("%s; its pair is played again", error)
+
 
 def find_stores(root: Path, spec: S) -> Iterator[PairStore[S]]:
     """The directories in `root` that the same command began, the latest first."""
-    for marker in sorted(root.glob(f"*/{spec.MARKER}"), reverse=True):
-        store = PairStore(marker.parent, type(spec))
-        try:
-            if store.spec().identity == spec.identity:
-                yield store
-        except UsageError:
-            continue  # of another version
+    kind = type(spec)
+    for path in alike(root, spec.MARKER, lambda path: PairStore(path, kind).spec().identity == spec.identity):
+        yield PairStore(path, kind)

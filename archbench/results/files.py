@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,6 +114,14 @@ def begin(
         write_bytes(path / name, content)
     write_json(path / marker, about)
     sync_directory(path.parent)
+
+
+def alike(root: Path, marker: str, same: Callable[[Path], bool]) -> Iterator[Path]:
+    """The directories in `root` that the same command began, as `same` says, by name the latest first."""
+    for found in sorted(root.glob(f"*/{marker}"), reverse=True):
+        with suppress(UsageError):  # of another version, so not one to continue
+            if same(found.parent):
+                yield found.parent
 
 
 def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -> None:

@@ -21,7 +21,6 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from archbench.model.errors import UsageError
-from archbench.model.record import Record, Sample
 from archbench.results.files import is_whole, sealed_parquet, write_bytes
 from archbench.results.salvage import salvaged, with_groups
 from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
@@ -37,16 +36,19 @@ LONG_FILE = 1 << 20
 class Journal:
     """Rows of one schema, in `folder` as long as they are fresh and in `merged` after `fold`. One writer at a time.
 
-    `order`: columns by which rows are sorted.
+    `order`: columns by which rows are sorted; `key`: those that tell one row, or the rows of one file, from another.
     """
 
-    def __init__(self, folder: Path, merged: Path, schema: pa.Schema, order: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, merged: Path, schema: pa.Schema, order: Sequence[str], key: Sequence[str] = KEY_COLUMNS
+    ) -> None:
         self.folder = folder
         self.merged = merged
         self.schema = schema
         self.order = order
+        self.key = key
 
-    def add(self, name: str, rows: Sequence[Record] | Sequence[Sample]) -> None:
+    def add(self, name: str, rows: Sequence[msgspec.Struct]) -> None:
         """Store rows durably as the file `name`, in the place of an earlier one.
 
         Raises `UnfitError` where the disk is full.
@@ -67,7 +69,7 @@ class Journal:
         wanted = columns or self.schema.names
         # The folder before the large file: what a fold takes out of the one meanwhile is found in the other.
         fresh = self._fresh(wanted, only)
-        rows = _overlay(self._folded(wanted), fresh.values(), _columns_of(self.schema, wanted))
+        rows = self._overlay(self._folded(wanted), fresh.values(), _columns_of(self.schema, wanted))
         return rows if columns or not fresh else self._sorted(rows)  # the large file is sorted already
 
     def fold(self, only: Collection[str] | None = None) -> None:
@@ -83,7 +85,7 @@ class Journal:
         folded = self._folded(self.schema.names)
         if self.merged.exists() and (folded is None or not is_whole(self.merged.read_bytes())):
             _put_aside(self.merged)
-        rows = self._sorted(_overlay(folded, fresh.values(), self.schema))
+        rows = self._sorted(self._overlay(folded, fresh.values(), self.schema))
         self._write(self.merged, rows, grouped=True, compression="zstd")
         for name, table in fresh.items():
             if table is None:
@@ -118,6 +120,16 @@ class Journal:
         except FileNotFoundError:
             return None
 
+    def _overlay(self, folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:
+        added = [table for table in fresh if table is not None]
+        if not added:
+            # Not `empty.empty_table()`, which goes through Python lists and so imports pandas.
+            return pa.Table.from_batches([], schema=empty) if folded is None else folded
+        if folded is not None:
+            new = keys_of(pa.concat_tables(added), self.key).combine_chunks()
+            added.insert(0, folded.filter(pc.invert(pc.is_in(keys_of(folded, self.key), value_set=new))))
+        return pa.concat_tables(added)
+
 
 def parquet_bytes(rows: pa.Table, schema: pa.Schema, *, grouped: bool = False, **options: Any) -> bytes:
     """The content of a parquet file of `rows`, with its checksum; `options` as of `ParquetWriter`."""
@@ -128,7 +140,7 @@ def parquet_bytes(rows: pa.Table, schema: pa.Schema, *, grouped: bool = False, *
     return sealed_parquet(with_groups(content) if grouped else content)
 
 
-def to_table(rows: Sequence[Record] | Sequence[Sample], schema: pa.Schema) -> pa.Table:
+def to_table(rows: Sequence[msgspec.Struct], schema: pa.Schema) -> pa.Table:
     """Rows as an arrow table of exactly `schema`. NaN and infinities become null: they are no measurements.
 
     Goes through JSON because building arrow arrays from Python lists imports pandas (0.7 s), and this does not.
@@ -161,20 +173,9 @@ def _put_aside(damaged: Path) -> None:
     damaged.rename(next(name for name in names if not name.exists()))
 
 
-def _overlay(folded: pa.Table | None, fresh: Iterable[pa.Table | None], empty: pa.Schema) -> pa.Table:
-    added = [table for table in fresh if table is not None]
-    if not added:
-        # Not `empty.empty_table()`, which goes through Python lists and so imports pandas.
-        return pa.Table.from_batches([], schema=empty) if folded is None else folded
-    if folded is not None:
-        replaced = pc.is_in(keys_of(folded), value_set=keys_of(pa.concat_tables(added)).combine_chunks())
-        added.insert(0, folded.filter(pc.invert(replaced)))
-    return pa.concat_tables(added)
-
-
-def keys_of(table: pa.Table) -> pa.ChunkedArray:
-    """`KEY_COLUMNS` of each row as one text, a line each."""
-    parts = [table[name].cast(pa.string()) for name in KEY_COLUMNS]
+def keys_of(table: pa.Table, key: Sequence[str] = KEY_COLUMNS) -> pa.ChunkedArray:
+    """The columns `key` of each row as one text, a line each."""
+    parts = [table[name].cast(pa.string()) for name in key]
     return pc.binary_join_element_wise(*parts, "\n")
 
 

@@ -45,7 +45,16 @@ from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import begin, dated, read_struct, refuse_occupied, sealed_json, write_bytes, write_json
+from archbench.results.files import (
+    alike,
+    begin,
+    dated,
+    read_struct,
+    refuse_occupied,
+    sealed_json,
+    write_bytes,
+    write_json,
+)
 from archbench.results.journal import Journal
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
 from archbench.results.sound import sound
@@ -431,15 +440,14 @@ def runs_alike(root: Path, suite: Suite, environment: Environment, shard: Shard 
 
     By the clock of its first cell, as directories are named as anybody likes; one without a cell by its making.
     """
+
+    def begun(path: Path) -> str:
+        made = datetime.fromtimestamp((path / _ENVIRONMENT).stat().st_mtime, UTC)
+        return RunStore(path).started_at or made.isoformat()
+
     identity = run_identity(suite, environment, shard)
-    found: list[tuple[str, Path]] = []
-    for marker in (root / suite.suite).glob(f"*/{_ENVIRONMENT}"):
-        store = RunStore(marker.parent)
-        with suppress(UsageError):  # of another version, so not one to continue
-            if store.identity == identity:
-                made = datetime.fromtimestamp(marker.stat().st_mtime, UTC).isoformat()
-                found.append((store.started_at or made, store.path))
-    return [path for _, path in sorted(found, reverse=True)]
+    found = alike(root / suite.suite, _ENVIRONMENT, lambda path: RunStore(path).identity == identity)
+    return sorted(found, key=begun, reverse=True)
 
 
 def _key(row: Record | Sample) -> Key:

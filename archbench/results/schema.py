@@ -50,7 +50,7 @@ def _arrow_type(kind: msgspec.inspect.Type) -> pa.DataType:
     raise TypeError(f"no arrow type for {kind}")
 
 
-def _schema_of(struct: type[msgspec.Struct]) -> pa.Schema:
+def schema_of(struct: type[msgspec.Struct]) -> pa.Schema:
     """One arrow field a struct field, with what `Meta` says of it, so that a file explains itself in any reader."""
     info: Any = msgspec.inspect.type_info(struct)
     known = columns() if struct is Record else {}
@@ -75,7 +75,7 @@ def _required(struct: type[msgspec.Struct]) -> Iterator[str]:
             yield field.name
 
 
-RECORDS: pa.Schema = _schema_of(Record)
-SAMPLES: pa.Schema = _schema_of(Sample)
+RECORDS: pa.Schema = schema_of(Record)
+SAMPLES: pa.Schema = schema_of(Sample)
 REQUIRED = frozenset(_required(Record)) | frozenset(_required(Sample))
 """Columns that are never null, and so are in every file of their kind; any other may be younger than a file."""

@@ -18,12 +18,13 @@ from worker_fakes import is_running, wait_until
 
 from archbench.comparison.gate import LEARNING_PAIRS, GatePlay, GateSpec, conclude, finish, refuse_other
 from archbench.comparison.noise import Threshold, read_noise
-from archbench.comparison.pair_store import PairLog, PairStore, find_stores
+from archbench.comparison.pair_store import PairLog, PairStore, StoredPair, find_stores
 from archbench.comparison.sides import SideRun
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import Protocol
 from archbench.rendering.comparison_formats import render_comparison
+from archbench.results.files import write_json
 
 TESTS = Path(__file__).parents[1]
 PARENT = str(Path(__file__).with_name("gate_parent.py"))
@@ -155,18 +156,18 @@ def test_a_killed_gate_leaves_nobody_behind_and_resumes(tmp_path):
 
     folder = tmp_path / "g"
     process = run_parent(folder, "slow")
-    wait_until(lambda: len(list((folder / "pairs").glob("*.json"))) >= 4, 30)
+    wait_until(lambda: len(list((folder / "pairs").glob("*.parquet"))) >= 4, 30)
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_until(lambda: not any(is_running(one.pid) for one in family))
-    kept = len(list((folder / "pairs").glob("*.json")))
+    kept = len(list((folder / "pairs").glob("*.parquet")))
     (folder / "busy").unlink(missing_ok=True)
     process = run_parent(folder, "slow")
     out, _ = process.communicate(timeout=60)
     assert out.split() == [str(kept), "same", "same", "same"]
     assert 4 <= kept < 9
-    assert len(list((folder / "pairs").glob("*.json"))) == 9
+    assert len(list((folder / "pairs").glob("*.parquet"))) == 9
 
 
 def test_a_damaged_pair_is_played_again(tmp_path, workers, caplog):
@@ -207,6 +208,54 @@ def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, wo
     (log,) = again.logs.values()
     assert log.surveyed
     assert conclude(store.spec(), [log], play.thresholds).exit_code() == 0
+
+
+def stored_in(folder):
+    return {(one.cell_id, one.stage, one.number): one.pair for one in PairStore(folder, GateSpec).stored()}
+
+
+def test_pairs_are_folded_into_one_file_whatever_dies(tmp_path, workers, caplog):
+    """Killed after the large file is written and before the small ones are gone, and with one of those cut short."""
+    cells = [cell_of(name) for name in "abc"]
+    play, _ = gate(tmp_path / "g", workers, *cells)
+    small = {file: file.read_bytes() for file in sorted((tmp_path / "g" / "pairs").iterdir())}
+    before = stored_in(tmp_path / "g")
+    assert len(before) == len(small) == play.pairs_done == 9
+    store = PairStore(tmp_path / "g", GateSpec)
+    store.merge()
+    assert not list((tmp_path / "g" / "pairs").iterdir())
+    assert stored_in(tmp_path / "g") == before
+    for number, (file, content) in enumerate(small.items()):
+        file.write_bytes(content if number else content[:100])
+    assert stored_in(tmp_path / "g") == before
+    assert "is damaged" in caplog.text
+    store.merge()
+    assert stored_in(tmp_path / "g") == before
+    assert [file.suffix for file in (tmp_path / "g" / "pairs").iterdir()] == [".damaged"]
+    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    assert again.pairs_done == 9
+    assert not again.next_pairs()
+
+
+def test_a_gate_of_before_pairs_had_a_journal_is_read_and_goes_on(tmp_path, workers):
+    """Then every pair was a JSON file of its own."""
+    cells = [cell_of(name) for name in "ab"]
+    play, result = gate(tmp_path / "g", workers, *cells)
+    folder, before = tmp_path / "g" / "pairs", stored_in(tmp_path / "g")
+    for file in folder.iterdir():
+        file.unlink()
+    for number, (key, pair) in enumerate(sorted(before.items(), key=lambda one: one[0])):
+        if number != 4:  # the last but one of b was not played yet
+            write_json(folder / f"{number}.json", StoredPair(cell_id=key[0], stage="screen", number=key[2], pair=pair))
+    store = PairStore(tmp_path / "g", GateSpec)
+    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    assert again.pairs_done == 5
+    again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
+    store.merge()
+    assert stored_in(tmp_path / "g").keys() == before.keys()
+    assert len(list(folder.glob("*.json"))) == 5
+    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    assert conclude(store.spec(), list(again.logs.values()), play.thresholds).cells[0] == result.cells[0]
 
 
 def learning(folder, workers, cells, most=LEARNING_PAIRS):

@@ -17,6 +17,10 @@ import pytest
 from builders import make_record, make_rows, make_run, make_suite
 from commands import FINE, QUICK, descendants, orphans, rows_of, run, start
 
+from archbench.comparison.duel import DuelSpec
+from archbench.comparison.gate import GateSpec
+from archbench.comparison.pair_store import PairStore
+from archbench.model.pair import ProcessPair
 from archbench.results import RunStore
 
 KILLS = int(os.environ.get("ARCHBENCH_KILLS", "100"))
@@ -109,18 +113,30 @@ def test_runs_killed_at_random_lose_nothing(tmp_path: Path) -> None:
         assert not list(out.rglob("*.damaged*"))
 
 
+Pairs = dict[tuple[str, str, str, int], ProcessPair]
+
+
+def pairs_below(place: Path, kind: type[GateSpec] | type[DuelSpec]) -> Pairs:
+    """Every pair that is stored there, whether it is folded in or not; there and nowhere else."""
+    found: Pairs = {}
+    for marker in place.rglob(kind.MARKER):
+        for one in PairStore(marker.parent, kind).stored():
+            found[str(marker.parent), one.cell_id, one.stage, one.number] = one.pair
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_duels_killed_at_random_lose_no_pair(tmp_path: Path) -> None:
     rng = random.Random(18)
     words = ("duel", "lenet5", "resnet20_cifar", "--device", "cpu", "--pairs", "3", "--turns", "4", "--max-time", "60s")
     killed = 0
-    kept: dict[Path, bytes] = {}
+    kept: Pairs = {}
     while killed < KILLS // 5:
         code, name, _ = kill_once(words, tmp_path, rng, 20.0)
         killed += name != "nobody"
-        now = {path: path.read_bytes() for path in (tmp_path / "results").rglob("pairs/*.json") if path.is_file()}
-        assert all(path in now and now[path] == content for path, content in kept.items()), name
+        now = pairs_below(tmp_path / "results", DuelSpec)
+        assert all(now.get(key) == pair for key, pair in kept.items()), name
         kept = now
         if name == "nobody" and code == 0:
             kept = {}
@@ -137,12 +153,12 @@ def test_gates_killed_at_random_lose_no_pair(tmp_path: Path) -> None:
     words = ("gate", "suite.yaml", "--base", sys.executable, "--head", sys.executable, "--device", "cpu",
              "--out", "gate", "--max-time", "30s")  # fmt: skip
     killed = 0
-    kept: dict[Path, bytes] = {}
+    kept: Pairs = {}
     while killed < KILLS // 5:
         _, name, _ = kill_once(words, tmp_path, rng, 25.0)
         killed += name != "nobody"
-        now = {path: path.read_bytes() for path in (tmp_path / "gate").rglob("pairs/*.json") if path.is_file()}
-        assert all(path in now for path in kept), name
+        now = pairs_below(tmp_path / "gate", GateSpec)
+        assert all(now.get(key) == pair for key, pair in kept.items()), name
         kept = now
         if name == "nobody":
             for path in sorted((tmp_path / "gate").rglob("*"), reverse=True):
