@@ -38,7 +38,7 @@ from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
-    from archbench.choose.worth import Worths
+    from archbench.choose.matrix import Worths
 
 RESULTS = Path("results")
 NETWORKS = "networks"
@@ -339,7 +339,7 @@ def _worth(store: RunStore, job: Job) -> Worth:
     @cache
     def found() -> Worths:
         from archbench.choose.candidates import read_candidates
-        from archbench.choose.worth import worths
+        from archbench.choose.matrix import worths
 
         return worths(job.suite, read_candidates([store.path]), job.plan.cells, job.environment)
 

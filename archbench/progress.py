@@ -17,9 +17,9 @@ from rich.table import Column
 from rich.text import Text
 
 from archbench.model.cell import short_id
+from archbench.model.comparison import PairDone
 from archbench.model.errors import escaped
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, StepGlimpsed
-from archbench.model.pair import PairDone
 from archbench.model.reasons import explain
 from archbench.model.record import Record
 from archbench.model.units import IMAGES, MS, change, counted, duration, figure

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from archbench.choose.candidates import candidates
-from archbench.choose.matrix import Row, decision_matrix
+from archbench.choose.matrix import Row, decision_matrix, worths
 from archbench.choose.summary import summarise
-from archbench.choose.worth import worths
 from archbench.device.kind import kind_named
 from archbench.model.cell import Cell
 from archbench.results import RunStore, load_frame

@@ -30,8 +30,8 @@ from gate_networks import DELAY_VARIABLE
 
 from archbench.device import collect_environment
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.comparison import Frozen, ProcessPair
 from archbench.model.messages import Task, TurnTask
-from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import protocol_for
 from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient

@@ -16,9 +16,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from archbench.device.clock import Timing
 from archbench.device.cpu import HostClock
 from archbench.device.health import HW_THERMAL, Reading
+from archbench.device.kind import Timing
 from archbench.measure.sampling import sample_latency, warm_up
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from archbench.model.axes import DeviceKind
 from archbench.model.protocol import protocol_for
-from archbench.stats.stopping import StoppingRule
+from archbench.stats.sampling import StoppingRule
 
 NOISES = ("normal", "ar", "skewed", "skewed-ar")
 SETTINGS: tuple[tuple[DeviceKind, float], ...] = (

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._device import DeviceContext
 
-from archbench.analyze.forward_trace import ForwardTrace
-from archbench.analyze.stages import StageRecorder
+from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
 from archbench.analyze.step import settled
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Taken, Takes, refused, takes

@@ -30,10 +30,9 @@ from archbench.catalog.inputs import Batch, Taken, dtype_of, takes
 from archbench.catalog.names import resolve
 from archbench.device.kind import kind_named
 from archbench.model.axes import AS_USUAL, DeviceKind, MemoryFormat, Phase, Precision, Roles
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Input, Network
 from archbench.model.counts import MemoryLine, MemoryModel
 from archbench.model.errors import UnfitError, first_line
-from archbench.model.inputs import Input
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""

@@ -18,9 +18,8 @@ from archbench.catalog.inputs import Takes, refused, takes_inputs, tensors_in, t
 from archbench.catalog.names import resolve
 from archbench.catalog.roles import deployed, pyramid
 from archbench.catalog.tables import Entry, Source
-from archbench.model.cell import Network
+from archbench.model.cell import Input, Network, sides_of, text_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
-from archbench.model.inputs import Input, sides_of, text_of
 
 # Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
 _MAKERS: dict[Source, str] = {

@@ -15,8 +15,8 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
+from archbench.model.cell import Input, sides_of, text_of
 from archbench.model.errors import UsageError, in_one_line
-from archbench.model.inputs import Input, sides_of, text_of
 
 SAID_BY = ("example_inputs", "example_input_array", "dummy_inputs")
 """Names under which a network's code says what it takes: archbench's, Lightning's, transformers'."""

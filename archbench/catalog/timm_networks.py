@@ -13,9 +13,8 @@ from torch import nn
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.roles import FINEST
 from archbench.catalog.tables import Entry
-from archbench.model.cell import Network
+from archbench.model.cell import Network, sides_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
-from archbench.model.inputs import sides_of
 
 _RESERVED = (
     "pretrained",

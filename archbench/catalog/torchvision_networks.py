@@ -13,9 +13,8 @@ from torchvision.models.regnet import BlockParams
 
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.tables import Entry
-from archbench.model.cell import Network
+from archbench.model.cell import Network, sides_of
 from archbench.model.errors import UsageError
-from archbench.model.inputs import sides_of
 
 _RESERVED = ("weights", "progress", "num_classes", "image_size", "input_size")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from archbench.choose.evaluate import plain_values
+import numpy as np
+
 from archbench.choose.margins import Estimate
 from archbench.model.axes import PLAIN, Toggled
 from archbench.model.reasons import LOWER_BOUND, having
@@ -14,6 +15,7 @@ from archbench.model.units import AT_LEAST, GIGA, counted, fixed, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
@@ -138,6 +140,17 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
         if self.processes_used < self.processes:
             codes.append(f"{self.processes_used} of {self.processes} processes")
         return "; ".join([f"{self.verdict}: {', '.join(codes)}" if codes else str(self.verdict), *labels])
+
+
+def numbers(series: pd.Series[Any]) -> NDArray[np.float64]:
+    """A column of numbers or flags as floats, NaN where it is null."""
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def plain_values(series: pd.Series[Any]) -> list[Any]:
+    """A column as Python's own values, `None` for pandas' several kinds of nothing."""
+    known = series.notna()
+    return series.tolist() if known.all() else series.astype(object).where(known, None).tolist()
 
 
 def cell_summaries(cells: pd.DataFrame) -> tuple[CellSummary, ...]:

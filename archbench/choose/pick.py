@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.choose.candidates import Candidates
-from archbench.choose.cell_summary import failure_line
+from archbench.choose.cell_summary import failure_line, numbers, plain_values
 from archbench.choose.comparable import (
     Circumstance,
     Comparables,
@@ -21,8 +21,7 @@ from archbench.choose.comparable import (
     differences,
     unlike_settings,
 )
-from archbench.choose.evaluate import numbers, plain_values, satisfied
-from archbench.choose.exclusion import IDENTITY, Beaten, GoalMargin, LeftOut, left_out
+from archbench.choose.conditions import IDENTITY, Beaten, GoalMargin, LeftOut, left_out, satisfied
 from archbench.choose.margins import INTERVALS, TIMED_UNITS, Estimate, Margin, dominating, margin, pareto_front
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled

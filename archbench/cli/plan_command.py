@@ -10,7 +10,7 @@ import typer
 from msgspec import Struct
 
 from archbench.cli.console import AllowCode, AsJson, OnlyOption, ShardOption, print_json
-from archbench.model.inputs import sides_of
+from archbench.model.cell import sides_of
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell, Plan

@@ -15,9 +15,9 @@ from archbench.comparison.judge import Rival, contended_share, judge_rivals, lat
 from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
 from archbench.comparison.schedule import NextPair
 from archbench.model.cell import Cell
+from archbench.model.comparison import ProcessPair
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
-from archbench.model.pair import ProcessPair
 from archbench.model.protocol import Protocol
 from archbench.results.files import dated
 

@@ -19,10 +19,10 @@ from archbench.comparison.schedule import NextPair
 from archbench.comparison.sides import SideRun
 from archbench.model.axes import Metric
 from archbench.model.cell import Cell, Group, is_user_code
+from archbench.model.comparison import PairDone, ProcessPair
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.messages import Task, TurnTask
-from archbench.model.pair import PairDone, ProcessPair
 from archbench.model.protocol import Protocol
 from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient

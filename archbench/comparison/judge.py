@@ -23,10 +23,10 @@ from archbench.model.comparison import (
     CellVerdict,
     Figures,
     Floor,
+    ProcessPair,
     Whole,
     Why,
 )
-from archbench.model.pair import ProcessPair
 from archbench.model.reasons import REASONS, having
 from archbench.model.record import Record
 from archbench.model.units import change, excess, percent

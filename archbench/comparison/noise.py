@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from archbench.model.comparison import Floor
+from archbench.model.comparison import Floor, ProcessPair
 from archbench.model.errors import UsageError
-from archbench.model.pair import ProcessPair
 from archbench.results.files import read_struct, write_json
 from archbench.stats.moderation import pooled
 from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired, sd

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from archbench.model.cell import Cell, file_stem
+from archbench.model.comparison import Frozen, ProcessPair
 from archbench.model.errors import UsageError
-from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.record import Record
 from archbench.results.files import alike, begin, read_struct
 from archbench.results.journal import Journal

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from archbench.device.checks import Finding
-from archbench.device.clock import NS, Backlogged, Step, Timing, checked
 from archbench.device.health import CpuTimes, Reading
 from archbench.device.host import Host, last_level_cache
-from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
+from archbench.device.kind import NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
 from archbench.model.axes import CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
-from archbench.model.rates import Rates
 from archbench.model.units import counted
 
 if TYPE_CHECKING:
@@ -143,7 +141,7 @@ class CpuProbe:
 
 
 class HostStopwatch:
-    """See `archbench.device.clock.Stopwatch`: the host's clock."""
+    """See `archbench.device.kind.Stopwatch`: the host's clock."""
 
     def read(self) -> int:
         return time.perf_counter_ns()

@@ -17,15 +17,13 @@ from msgspec import Struct
 
 from archbench.device.checks import Finding
 from archbench.device.checks.gpu import gpu_findings, order_findings
-from archbench.device.clock import MS, NS, Backlogged, Step, Timing, checked
 from archbench.device.host import Host
-from archbench.device.kind import CalibrationSizes, CanarySizes, Kind
+from archbench.device.kind import MS, NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
 from archbench.device.nvml import NvmlProbe
 from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
 from archbench.model.axes import DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UsageError
-from archbench.model.rates import Rates
 
 if TYPE_CHECKING:
     import torch
@@ -144,7 +142,7 @@ class CudaClock:
 
 
 class CudaStopwatch:
-    """See `archbench.device.clock.Stopwatch`: events, used again, for making one takes as long as recording it."""
+    """See `archbench.device.kind.Stopwatch`: events, used again, for making one takes as long as recording it."""
 
     def __init__(self) -> None:
         import torch

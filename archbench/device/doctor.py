@@ -9,10 +9,9 @@ from msgspec.structs import asdict
 
 from archbench.device.checks import Finding, worst
 from archbench.device.checks.host import host_findings, judge_load, read_load, timing_findings
-from archbench.device.checks.software import software_findings
 from archbench.device.host import read_host
 from archbench.device.kind import kind_named
-from archbench.device.software import read_software
+from archbench.device.software import read_software, software_findings
 from archbench.model.environment import Environment
 
 _DOCTOR_LOAD_S = 0.5

@@ -1,4 +1,4 @@
-"""What a kind of device is to whoever measures on it: one object, from one file a kind.
+"""What a kind of device is to whoever measures on it: one object, from one file a kind; its clock, allocator, rates.
 
 A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, and its name in
 `archbench.model.axes.DeviceKind`. The files import torch inside their methods: the parent reads the same objects.
@@ -11,18 +11,16 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
 from archbench.device.checks import Finding
-from archbench.device.clock import Clock, Stopwatch
 from archbench.device.health import Probe
 from archbench.device.host import Host
 from archbench.model.axes import DEVICE_KINDS, CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
-from archbench.model.rates import Rates
 
 if TYPE_CHECKING:
     import torch
@@ -273,3 +271,130 @@ def kind_of(device: torch.device) -> Kind:
 def open_clock(device: torch.device) -> Clock:
     """A clock of a device."""
     return kind_of(device).clock(device)
+
+
+class Rates(Struct, frozen=True, kw_only=True):
+    """Constants of one kind of machine, in seconds unless the name says otherwise. Ballpark figures: they say minutes.
+
+    An operator is one call of a forward pass: a weight layer, a normalisation, an activation.
+    """
+
+    # A step: arithmetic, traffic of activations, and the launch of each operator, one after the other.
+    flops: dict[Precision, float]
+    """FLOP/s that a network reaches."""
+    activation_bytes_per_s: float
+    operator_s: float
+    """To issue one operator eagerly."""
+    start: float
+    """Until the first group: imports, preflight, calibration."""
+    process: float
+    """To fork a process and, on a GPU, to create a context and load cuDNN and cuBLAS; and to end it."""
+    parameter: float
+    """To draw one random weight."""
+    counts: float
+    """To count a network, per operator."""
+    prediction: float
+    """To predict the memory of an inference step, per operator; of a training step three times as long."""
+    search: float
+    """cuDNN's search with ten plans, per operator of an eager inference step; of a training step 2.4 times as long."""
+    monitor: float
+    """Looks at the monitor and the canary, in each of latency and throughput."""
+    noise: float
+    """Share of the way from the shortest to the longest sampling that noise makes a cell go."""
+    memory: float
+    compile_cold: tuple[float, float]
+    """Of one compilation: fixed, and per operator. For training, twice that."""
+    compile_warm: tuple[float, float]
+    convert_cold: tuple[float, float] = (2.0, 0.02)
+    """Of one conversion for a runtime that does not compile by a C++ compiler, or to int8 kernels; likewise."""
+    graph_check: float
+    """The profiler's look at the CUDA graphs that a step launches."""
+    profile: float
+    report: tuple[float, float]
+    """Fixed, and per cell."""
+    speed: float = 1.0
+    """Step times of this machine over those of the constants above."""
+    pace: float = 1.0
+    """Time spent on cells over what the rules predict from their step times."""
+    steps: dict[str, float] = {}
+    """Measured step times by cell id, which go before all of the above; likewise compilations."""
+    colds: dict[str, float] = {}
+    warms: dict[str, float] = {}
+    basis: str
+    """Where the figures come from, for readers."""
+
+
+Step = Callable[[], object]
+MS = 1e-3
+NS = 1e-9
+
+
+class ClockError(RuntimeError):
+    """A clock returned what cannot be a duration: zero, negative, or not a number."""
+
+
+class Timing(Struct, frozen=True):
+    """One measured stretch of work. Seconds, for all of its steps together. `None` = this device has no such time."""
+
+    host_s: float
+    device_s: float | None = None
+    """Between events on the device. On a stream that was idle this contains every gap between launches."""
+    issue_s: float | None = None
+    """What the host took to issue the steps, before it waited for them; waits inside a step count."""
+
+    @property
+    def seconds(self) -> float:
+        """On the device's own clock where it was read, else on the host's."""
+        return self.host_s if self.device_s is None else self.device_s
+
+
+class Backlogged(Struct, frozen=True):
+    """Steps that the device was given all at once, behind a backlog. Seconds, for all of them together."""
+
+    host_s: float
+    """The host's, what was left of the backlog included."""
+    device_s: float
+    """From the end of the backlog to the end of the last step."""
+    issue_s: float
+    held: bool
+    """The backlog outlasted the issuing, so that `device_s` contains no gap between launches. Else it is an upper bound
+    of what the device needs: the launch queue was full, or the step waits for the device, or the host was held up."""
+
+
+class Clock(Protocol):
+    """Times steps on one device. Nothing else in the worker waits for a device."""
+
+    def latency(self, step: Step, steps: int = 1) -> Timing:
+        """Time `steps` steps, each waited for before the next begins: one batch in flight."""
+
+    def burst(self, step: Step, steps: int) -> Timing:
+        """Time `steps` steps issued without waiting in between: pipelined."""
+
+    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
+        """Time `steps` steps on the device, issued behind a backlog that keeps it busy for `lead_s`."""
+
+    def waits_inside(self, step: Step) -> bool:
+        """Do one step and say whether it waited for the device itself, as far as torch can tell."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has nothing left to do."""
+
+
+class Stopwatch(Protocol):
+    """Moments between which a device worked, noted without waiting for it."""
+
+    def read(self) -> Any:
+        """Note a moment."""
+
+    def seconds(self, before: Any, after: Any) -> float:
+        """From one moment to a later one, once the device has come there."""
+
+    def restart(self) -> None:
+        """The moments noted so far will not be asked for again."""
+
+
+def checked(seconds: float) -> float:
+    """Return `seconds` if it can be a duration. Events passed in the wrong order, or a broken clock, end here."""
+    if not 0.0 < seconds < float("inf"):
+        raise ClockError(f"a clock measured {seconds!r} s for a piece of work")
+    return seconds

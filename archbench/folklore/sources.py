@@ -226,7 +226,7 @@ def _mean(values: Sequence[float], origin: str) -> Figure:
 
 def _usable(cells: Candidates) -> list[dict[str, Any]]:
     """The rows fit to be compared, as plain values."""
-    from archbench.choose.evaluate import plain_values
+    from archbench.choose.cell_summary import plain_values
 
     frame = cells.frame
     frame = frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")]

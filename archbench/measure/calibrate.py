@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archbench.device.clock import Clock, Step
-from archbench.device.kind import CalibrationSizes, kind_of
+from archbench.device.kind import CalibrationSizes, Clock, Step, kind_of
 from archbench.measure.device_time import repeated_s
 from archbench.measure.state import restored_state
 from archbench.model.axes import Precision

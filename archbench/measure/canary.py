@@ -8,8 +8,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
-from archbench.device.clock import Clock
-from archbench.device.kind import kind_of
+from archbench.device.kind import Clock, kind_of
 from archbench.measure.device_time import repeated_s
 from archbench.measure.state import plain_fp32
 

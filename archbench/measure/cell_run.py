@@ -14,9 +14,8 @@ import msgspec
 import torch
 
 from archbench.analyze.fresh import FreshProcessError
-from archbench.device.clock import ClockError
 from archbench.device.health import between
-from archbench.device.kind import kind_of
+from archbench.device.kind import ClockError, kind_of
 from archbench.measure import compiler
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import METRICS, Metric

@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from archbench.device.clock import Backlogged, Clock, Step
+from archbench.device.kind import Backlogged, Clock, Step
 from archbench.measure.sampling import Sampled, gc_paused, usable
 
 MOST_SAMPLES = 30

@@ -22,9 +22,8 @@ from archbench.catalog.fill import repeated_draws
 from archbench.catalog.inputs import Batch, Takes
 from archbench.catalog.passed import brings_weights
 from archbench.catalog.preprocessing import preprocessing
-from archbench.device.clock import Clock
 from archbench.device.health import Probe
-from archbench.device.kind import find_device, kind_of, open_probe
+from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure.calibrate import calibrate
 from archbench.measure.canary import Canary
 from archbench.measure.images import drawn_images

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from archbench.device.clock import Timing
+from archbench.device.kind import Timing
 from archbench.measure.device_time import DeviceTime
 from archbench.measure.sampling import Sampled
 from archbench.model.errors import escaped

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 from msgspec import Struct
 
-from archbench.device.clock import Clock, Step, Timing
+from archbench.device.kind import Clock, Step, Timing
 from archbench.model.protocol import Protocol
 from archbench.stats import Interval, Stop, StoppingRule, WarmupDetector, blocked_interval, median_interval
 

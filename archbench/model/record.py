@@ -12,9 +12,8 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from archbench.model.axes import Metric
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Network, text_of
 from archbench.model.environment import Calibration, Environment
-from archbench.model.inputs import text_of
 from archbench.model.protocol import PROTOCOL_VERSION
 
 SCHEMA_VERSION = 1

@@ -20,8 +20,7 @@ from archbench.model.axes import (
     Toggled,
     Train,
 )
-from archbench.model.cell import Network, PositiveInt, Threads
-from archbench.model.inputs import Size
+from archbench.model.cell import Network, PositiveInt, Size, Threads
 
 Name = Annotated[str, Meta(min_length=1, max_length=120)]
 Pattern = Annotated[str, Meta(min_length=1)]

@@ -15,8 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from archbench.device.clock import Clock
-from archbench.device.kind import kind_of
+from archbench.device.kind import Clock, kind_of
 from archbench.measure import compiler
 from archbench.measure.workload import Workload
 from archbench.model.profile import KernelMap

@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.profile import Bound, OperatorProfile
+from archbench.profiler.boundaries import observe, open_boundaries
 from archbench.profiler.rows import Ceilings
-from archbench.profiler.timing import observe, open_boundaries
 from archbench.profiler.traffic import Call, Traffic, Work
 
 ACTIVE_STEPS = 3

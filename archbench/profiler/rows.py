@@ -11,19 +11,17 @@ from msgspec.structs import replace
 from torch import nn
 
 from archbench.analyze.counts import decomposed_attention, device_of, evaluating, on_module
-from archbench.analyze.forward_trace import ForwardTrace
-from archbench.analyze.stages import StageRecorder
+from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
 from archbench.analyze.step import settled
 from archbench.catalog.build import takes_of
 from archbench.catalog.inputs import Takes
-from archbench.device.clock import Clock
+from archbench.device.kind import Clock
 from archbench.measure.workload import Workload
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
 from archbench.model.environment import Calibration
 from archbench.model.profile import Bound, ModuleProfile, StageProfile, StepPart
-from archbench.profiler.boundaries import PARTS, Boundaries, Owner, between
-from archbench.profiler.timing import StepTimes, time_by_module
+from archbench.profiler.boundaries import PARTS, Boundaries, Owner, StepTimes, between, time_by_module
 from archbench.profiler.traffic import Traffic, watch_traffic
 
 TIMING_S = 2.0

@@ -15,8 +15,7 @@ from torch import nn
 
 from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, takes_of
-from archbench.device.clock import Clock
-from archbench.device.kind import find_device, kind_of, open_clock, open_probe
+from archbench.device.kind import Clock, find_device, kind_of, open_clock, open_probe
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
@@ -39,12 +38,12 @@ from archbench.model.profile import (
 )
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.reasons import LOWER_BOUND, verdict_of
+from archbench.profiler.boundaries import StepTimes, time_by_module, time_plain
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
 from archbench.profiler.operators import BLIND, Window, add_module_tracks, watch_operators
 from archbench.profiler.rows import Ceilings, count_by_module, module_rows, stage_rows, step_parts
-from archbench.profiler.timing import StepTimes, time_by_module, time_plain
 from archbench.profiler.traffic import Traffic, watch_traffic
 
 RING = 3

@@ -18,12 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from archbench.analyze.formulas import has_formula, macs_of
+from archbench.analyze.operators import has_formula, macs_of
 from archbench.analyze.step import settled
 from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
-from archbench.profiler.boundaries import Boundaries, Owner
-from archbench.profiler.timing import observe, open_boundaries
+from archbench.profiler.boundaries import Boundaries, Owner, observe, open_boundaries
 
 _ATEN = torch.ops.aten
 _SAME_FORMULA = {

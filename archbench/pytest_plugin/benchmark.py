@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from archbench.device import collect_environment, resolve_device
-from archbench.device.clock import MS, checked
-from archbench.device.kind import kind_of
+from archbench.device.kind import MS, checked, kind_of
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 

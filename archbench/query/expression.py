@@ -89,7 +89,7 @@ def leaves(expression: Expression) -> Iterator[Leaf]:
 def holds(expression: Expression, row: Mapping[str, object]) -> bool | None:
     """Whether a row of plain values, by column, satisfies `expression`; `None` where a null leaves that open.
 
-    As `archbench.choose.evaluate` judges the rows of a frame: Kleene's logic, without pandas.
+    As `archbench.choose.conditions` judges the rows of a frame: Kleene's logic, without pandas.
     """
     match expression:
         case Compare(column=column, operator=sign, value=value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archbench.choose.exclusion import GoalMargin, LeftOut, Miss
+from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.choose.margins import Estimate, Margin
 from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import (

@@ -13,8 +13,7 @@ from archbench.stats.intervals import (
     percentile,
     wilson_interval,
 )
-from archbench.stats.stopping import Stop, StoppingRule
-from archbench.stats.warmup import Drift, WarmupDetector, drifting
+from archbench.stats.sampling import Drift, Stop, StoppingRule, WarmupDetector, drifting
 
 __all__ = [
     "Drift",

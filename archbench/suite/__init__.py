@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from archbench.catalog import facts
+from archbench.model.cell import parse_inputs
 from archbench.model.errors import UsageError
-from archbench.model.inputs import parse_inputs
 from archbench.model.suite import Suite
 from archbench.suite.check import checked, selects
 from archbench.suite.document import ValuePath, parse_document, read_document

@@ -18,9 +18,8 @@ from msgspec.structs import asdict
 from archbench import catalog
 from archbench.catalog import Entry
 from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar, Toggles
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Network, parse_inputs
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.inputs import parse_inputs
 from archbench.model.runtimes import refusal
 from archbench.model.suite import AXES, Filter, Section, Suite
 from archbench.suite import selects, suite_from_entry

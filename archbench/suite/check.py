@@ -13,10 +13,9 @@ from msgspec import Struct, inspect
 from archbench import catalog
 from archbench.catalog import Entry
 from archbench.model.axes import ROLES, TOGGLES, DeviceKind, Metric
-from archbench.model.cell import Network
+from archbench.model.cell import Network, inputs_problem
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.inputs import inputs_problem
 from archbench.model.suite import Decision, Filter, Section, Setting, Suite
 from archbench.query.expression import Among, Leaf, leaves
 from archbench.query.parsing import ExpressionError, column_named, number_column, parse

@@ -13,12 +13,10 @@ from msgspec import Struct
 
 from archbench import catalog
 from archbench.catalog.tables import counted_by_label
-from archbench.device.kind import kind_named
+from archbench.device.kind import Rates, kind_named
 from archbench.model.axes import STATIC, TIMED
-from archbench.model.cell import Cell, Group, Network, Plan
-from archbench.model.inputs import sides_of
+from archbench.model.cell import Cell, Group, Network, Plan, sides_of
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
-from archbench.model.rates import CellKey, Rates
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.plan import CellVisit, make_plan
@@ -183,9 +181,9 @@ def _with_measured(rates: Rates, rows: Iterable[Record]) -> Rates:
     )
 
 
-def _medians(values: Iterable[tuple[CellKey, float | None]]) -> dict[CellKey, float]:
+def _medians(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     """The median of each cell's values; of nothing but nulls nothing."""
-    found: dict[CellKey, list[float]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
     for key, value in values:
         if value is not None:
             found[key].append(value)

@@ -8,8 +8,7 @@ import msgspec
 
 from archbench.catalog import entries
 from archbench.model.axes import DEVICE_KINDS, Roles, Scalar
-from archbench.model.cell import PositiveInt, StatedAccuracy
-from archbench.model.inputs import Input, Size
+from archbench.model.cell import Input, PositiveInt, Size, StatedAccuracy
 from archbench.model.protocol import Constant, Protocol, constants, protocol_for
 from archbench.model.suite import Name, Pattern, Suite
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, cast
 
 from msgspec import inspect
 
+from archbench.model.cell import size_of
 from archbench.model.errors import UsageError, did_you_mean, nearest
-from archbench.model.inputs import size_of
 from archbench.suite.document import ValuePath
 
 _PATTERN_MEANINGS = {r"^[a-z0-9][a-z0-9_.-]*$": "lower-case letters, digits, '_', '-' and '.', a letter or digit first"}

@@ -18,9 +18,9 @@ from typing import TypeVar
 from msgspec import structs
 
 from archbench.device.kind import kind_named
+from archbench.model.comparison import Frozen, ProcessPair, Turn
 from archbench.model.environment import Environment
 from archbench.model.messages import TurnTaken, TurnTask, Warmed
-from archbench.model.pair import Frozen, ProcessPair, Turn
 from archbench.model.record import Record, empty_record
 from archbench.worker.client import WorkerClient
 from archbench.worker.interleaved import InterleavedProcess, ProcessFailedError

@@ -19,9 +19,8 @@ from archbench.analyze.step import figures_in, loss_of, settled
 from archbench.catalog.build import takes_of
 from archbench.catalog.inputs import Takes, takes_inputs
 from archbench.measure.workload import Workload
-from archbench.model.cell import Cell, Network
+from archbench.model.cell import Cell, Input, Network, parse_inputs, text_of
 from archbench.model.errors import UsageError
-from archbench.model.inputs import Input, parse_inputs, text_of
 from archbench.suite import suite_from_names
 from archbench.suite.cells import parse_cell
 

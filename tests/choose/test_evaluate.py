@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from archbench.choose.evaluate import evaluate, satisfied
+from archbench.choose.conditions import evaluate, satisfied
 from archbench.query.parsing import parse
 
 FRAME = pd.DataFrame(

@@ -8,7 +8,7 @@ from typing import Any
 from builders import make_environment, make_suite
 from decision_cells import candidates_of, row
 
-from archbench.choose.worth import MAY_WIN, SLIGHT, worths
+from archbench.choose.matrix import MAY_WIN, SLIGHT, worths
 from archbench.model.cell import Cell, Network
 from archbench.model.record import Record
 from archbench.model.suite import Axes, Decision, Suite

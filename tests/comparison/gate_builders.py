@@ -14,7 +14,7 @@ from archbench.comparison.noise import Threshold
 from archbench.comparison.pair_store import PairLog
 from archbench.comparison.sides import SideSpec
 from archbench.model.cell import Cell, Network
-from archbench.model.pair import Frozen, ProcessPair, Turn
+from archbench.model.comparison import Frozen, ProcessPair, Turn
 from archbench.model.record import Facts, RunContext, empty_record
 
 FROZEN = Frozen(warmup_steps=(5, 5), steps=(10, 10))

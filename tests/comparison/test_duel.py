@@ -10,8 +10,8 @@ from turn_fakes import make_turn_worker
 from archbench.comparison import duel as duel_module
 from archbench.comparison.duel import DUELS, DuelPlay, DuelSpec, open_duel
 from archbench.model.cell import Cell, Network
+from archbench.model.comparison import PairDone
 from archbench.model.errors import UnfitError
-from archbench.model.pair import PairDone
 from archbench.model.protocol import Protocol
 from archbench.model.record import Facts
 

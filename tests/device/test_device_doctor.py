@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from archbench.cli.looking import doctor_command as command
-from archbench.device import doctor, nvml, preflight
-from archbench.device.checks import Finding, gpu, host, ok, software, unfit, warn, worst
+from archbench.device import doctor, nvml, preflight, software
+from archbench.device.checks import Finding, gpu, host, ok, unfit, warn, worst
 from archbench.device.checks.gpu import GpuState
 from archbench.device.checks.host import Load
 from archbench.device.cuda import peak_flops, peaks

@@ -20,7 +20,7 @@ from commands import FINE, QUICK, descendants, orphans, rows_of, run, start
 from archbench.comparison.duel import DuelSpec
 from archbench.comparison.gate import GateSpec
 from archbench.comparison.pair_store import PairStore
-from archbench.model.pair import ProcessPair
+from archbench.model.comparison import ProcessPair
 from archbench.results import RunStore
 
 KILLS = int(os.environ.get("ARCHBENCH_KILLS", "100"))

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from archbench.device import between, open_probe
-from archbench.device.clock import ClockError
-from archbench.device.kind import open_clock
+from archbench.device.kind import ClockError, open_clock
 from archbench.device.nvml import session
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate

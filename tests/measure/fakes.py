@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.device.clock import Timing
 from archbench.device.cpu import HostClock
+from archbench.device.kind import Timing
 
 
 class ReplayClock(HostClock):

@@ -7,9 +7,9 @@ import time
 import pytest
 import torch
 
-from archbench.device.clock import ClockError, Timing, checked
 from archbench.device.cpu import HostClock
 from archbench.device.cuda import CudaClock
+from archbench.device.kind import ClockError, Timing, checked
 
 
 class Diary:

@@ -10,9 +10,9 @@ import torch
 from fakes import ScriptedMonitor
 from simulated_gpu import US, WORKLOADS, Part, SimulatedEvent, SimulatedGpu, Workload
 
-from archbench.device.clock import ClockError
 from archbench.device.cpu import HostClock
 from archbench.device.cuda import CudaClock, CudaStopwatch
+from archbench.device.kind import ClockError
 from archbench.measure.device_time import host_bound, issue_time, repeated_s, sample_device_time
 from archbench.measure.sampling import sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import protocol_for

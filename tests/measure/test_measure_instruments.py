@@ -12,10 +12,9 @@ import torch
 from msgspec import structs
 from simulated_gpu import US, WORKLOADS, SimulatedGpu
 
-from archbench.device.clock import ClockError
 from archbench.device.cuda import Cuda, CudaClock
 from archbench.device.health import Reading
-from archbench.device.kind import kind_named, kind_of
+from archbench.device.kind import ClockError, kind_named, kind_of
 from archbench.measure import calibrate as calibration
 from archbench.measure import canary
 from archbench.measure.canary import MOST_TIMES, SETTLED, Canary, settled

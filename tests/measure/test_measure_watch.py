@@ -4,8 +4,8 @@ import pytest
 from msgspec import structs
 from replay import ReplayProbe
 
-from archbench.device.clock import Timing
 from archbench.device.health import HW_THERMAL, SW_POWER_CAP, CpuTimes, GpuProcess, Reading
+from archbench.device.kind import Timing
 from archbench.measure.sampling import Stretch
 from archbench.measure.watch import STALL_PAUSE_S, Watch
 from archbench.model.protocol import Protocol

@@ -12,7 +12,7 @@ from builders import make_environment
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Calibration
 from archbench.model.messages import ProfileRequest
-from archbench.profiler import run, timing
+from archbench.profiler import boundaries, run
 from archbench.profiler.operators import Window
 from archbench.profiler.rows import Ceilings
 
@@ -53,8 +53,8 @@ def test_everything_is_timed_before_the_first_session(monkeypatch: pytest.Monkey
 
         return call
 
-    monkeypatch.setattr(run, "time_by_module", told("time", timing.time_by_module))
-    monkeypatch.setattr(run, "time_plain", told("time compiled", timing.time_plain))
+    monkeypatch.setattr(run, "time_by_module", told("time", boundaries.time_by_module))
+    monkeypatch.setattr(run, "time_plain", told("time compiled", boundaries.time_plain))
     monkeypatch.setattr(torch.profiler.profile, "__init__", told("session", torch.profiler.profile.__init__))
     monkeypatch.setattr(torch, "compile", told("compile", lambda module, **_: module))
     cell = Cell(network=Network(name="odd_networks:in_place"), batch_size=2, compile_mode="default", threads=1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from builders import make_environment
 
-from archbench.device.clock import ClockError
+from archbench.device.kind import ClockError
 from archbench.model.errors import UsageError
 from archbench.pytest_plugin import DEVICES, network  # network: the pytest inside forgets it, a second a test
 from archbench.pytest_plugin.benchmark import DeviceTimer, ReplayTimer

@@ -10,7 +10,7 @@ from scipy import stats
 from stats_simulations import autocorrelated
 
 from archbench.stats import drifting
-from archbench.stats.warmup import _t_quantile
+from archbench.stats.sampling import _t_quantile
 
 
 def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:

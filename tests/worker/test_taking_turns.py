@@ -11,7 +11,7 @@ import pytest
 from turn_fakes import make_request, make_turn_worker, play
 from worker_fakes import make_environment
 
-from archbench.model.pair import Frozen
+from archbench.model.comparison import Frozen
 from archbench.worker import interleaved
 from archbench.worker.interleaved import InterleavedProcess
 from archbench.worker.turns import fit_together

@@ -9,8 +9,8 @@ from typing import Any
 from worker_fakes import FACTS, make_environment
 
 from archbench.model.cell import Cell, Group, Network
+from archbench.model.comparison import Frozen, ProcessPair
 from archbench.model.messages import Task, TurnTask
-from archbench.model.pair import Frozen, ProcessPair
 from archbench.model.protocol import Protocol
 from archbench.model.record import RunContext
 from archbench.worker import WorkerClient

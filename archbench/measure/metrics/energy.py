@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from archbench.device.clock import Clock, Step
 from archbench.device.health import Probe, between
+from archbench.device.kind import Clock, Step
 from archbench.measure.metrics.metric import Metric
 from archbench.model.protocol import Protocol
 

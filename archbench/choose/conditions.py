@@ -1,21 +1,27 @@
-"""Why a network is not in a ranking: of its cells the one that came nearest, and what that one lacks."""
+"""Which rows satisfy a condition; why a network is in no ranking: of its cells the nearest, and what that one lacks.
+
+A condition is satisfied, not satisfied, or unknown where a row is null. Only what is satisfied counts; what is null
+satisfies nothing, under `not` neither (Kleene's logic, as in SQL).
+"""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.cell_summary import failure_line
-from archbench.choose.evaluate import numbers, plain_values
+from archbench.choose.cell_summary import failure_line, numbers, plain_values
 from archbench.choose.margins import Estimate, Margin
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.derived import judged_columns, ranked_by, without_unit
 from archbench.model.reasons import REASONS
-from archbench.query.expression import Compare, Expression, Value, leaves, show
+from archbench.query.expression import OPERATORS, All, Among, Compare, Expression, Not, Value, leaves, show
+from archbench.query.expression import Any as Either
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,3 +194,39 @@ def _why_null(row: dict[str, Any], column: str) -> str | None:
     if not codes:
         return "archbench knows none" if column in ("top1", "top5") else None
     return REASONS[codes[0]].meaning if codes[0] in REASONS else codes[0]
+
+
+def satisfied(expression: Expression, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows of `frame`, which has the columns that `expression` names, satisfy it; a mask of shape (rows,)."""
+    return np.asarray(evaluate(expression, frame).to_numpy(dtype=bool, na_value=False))
+
+
+def evaluate(expression: Expression, frame: pd.DataFrame) -> pd.arrays.BooleanArray:
+    """Judge `expression` on every row of `frame`: true, false, or NA where what is null would decide."""
+    match expression:
+        case Compare(column=column, operator=sign, value=value):
+            return _compare(frame[ranked_by(column)], column, sign, value)
+        case Among(column=column, values=values, negated=negated):
+            series = frame[ranked_by(column)]
+            found = reduce(operator.or_, [_compare(series, column, "==", value) for value in values])
+            return ~found if negated else found
+        case Not(term=term):
+            return ~evaluate(term, frame)
+        case All(terms=terms):
+            return reduce(operator.and_, [evaluate(term, frame) for term in terms])
+        case Either(terms=terms):
+            return reduce(operator.or_, [evaluate(term, frame) for term in terms])
+
+
+def _compare(series: pd.Series[Any], name: str, sign: str, value: Value) -> pd.arrays.BooleanArray:
+    from pandas.arrays import BooleanArray
+
+    kind = judged_columns()[name].kind
+    if kind == "texts":  # a list holds a value, or does not
+        holds = np.fromiter((value in codes for codes in series), dtype=bool, count=len(series))
+        return BooleanArray(holds == (sign == "=="), np.zeros(len(series), dtype=bool))
+    if kind == "text":
+        equal = (series == value).to_numpy(dtype=bool, na_value=False)
+        return BooleanArray(equal == (sign == "=="), series.isna().to_numpy())
+    figures = numbers(series)
+    return BooleanArray(OPERATORS[sign](figures, float(value)), np.isnan(figures))
