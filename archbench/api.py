@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from archbench.model.errors import Interrupted
 from archbench.model.units import plain
+from archbench.options import Network, OneOrMore, PathOrText, PlanOptions, RunOptions, as_path, keywords, several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
     from archbench.model.record import Record
     from archbench.rendering import RunData
     from archbench.results import Exported, Session
-
-_T = TypeVar("_T")
-OneOrMore: TypeAlias = _T | Sequence[_T]
-"""One value, or several in a list; `"1,8"`, as one types it for the command, does too."""
-PathOrText: TypeAlias = str | os.PathLike[str]
-Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
-"""A name, a `torch.nn.Module` with its weights, a function that makes one, or what a suite says of one
-(`{"name": "lenet5", "num_classes": 100}`, in which the name may be such an object as well)."""
-
-Inputs: TypeAlias = str | Sequence[Mapping[str, Any]] | None
-"""The arguments of a network's forward: as a suite lists them, or in short."""
 
 _SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": lambda value: plain(value, 4)}
 """How a run displays itself."""
@@ -158,43 +148,8 @@ class Run:
         return f"{self.path} on {self.environment.hardware_class}: {found}"
 
 
-def run(
-    what: PathOrText | Network | Sequence[Network],
-    *,
-    batch_size: OneOrMore[int] | str | None = None,
-    phase: OneOrMore[str] | None = None,
-    precision: OneOrMore[str] | None = None,
-    compile_mode: OneOrMore[str] | None = None,
-    memory_format: OneOrMore[str] | None = None,
-    runtime: OneOrMore[str] | None = None,
-    quantize: OneOrMore[str] | None = None,
-    input_size: OneOrMore[int] | str | None = None,
-    threads: OneOrMore[int] | str | None = None,
-    inputs: Inputs = None,
-    head: OneOrMore[str] | None = None,
-    deploy: OneOrMore[bool] | None = None,
-    train: OneOrMore[str] | None = None,
-    optimizer: OneOrMore[str] | None = None,
-    checkpointing: OneOrMore[bool] | None = None,
-    metrics: OneOrMore[str] | None = None,
-    images: PathOrText | None = None,
-    device: str = "auto",
-    out: PathOrText | None = None,
-    rounds: int | None = None,
-    only: OneOrMore[str] = (),
-    shard: str | None = None,
-    executor: str = "local",
-    address: str = "auto",
-    resource: str | None = None,
-    static: bool = False,
-    fresh: bool = False,
-    retry_failed: bool = False,
-    retry_suspect: bool = False,
-    allow_code: bool = False,
-    force: bool = False,
-    budget: str | None = None,
-    progress: bool | None = None,
-) -> Run:
+@keywords(RunOptions)
+def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> Run:
     """Measure a suite, or a few networks; a second call resumes. What `archbench run` does.
 
     Each group of cells is measured by a process of its own, so the call is safe in a notebook and in a script without
@@ -232,81 +187,23 @@ def run(
     `KeyboardInterrupt` ends it, `Interrupted`, which is one and knows the `path` of the run so far.
     """
     from archbench.pipeline import carry_out, prepare
-    from archbench.query.quantity import seconds_of
 
-    budget_s = None if budget is None else seconds_of(budget, "--budget")
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
-    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
-    job = prepare(
-        what,
-        axes,
-        common={"inputs": inputs},
-        metrics=metrics,
-        images=None if images is None else os.fspath(images),
-        device=device,
-        only=several(only),
-        rounds=rounds,
-        shard=shard,
-        executor=executor,
-        address=address,
-        resource=resource,
-        static=static,
-        allow_code=allow_code,
-        force=force,
-    )
-    path, interrupted = carry_out(
-        job,
-        out=as_path(out),
-        fresh=fresh,
-        retry_failed=retry_failed,
-        retry_suspect=retry_suspect,
-        force=force,
-        budget_s=budget_s,
-        progress=progress,
-    )
+    path, interrupted = carry_out(prepare(what, options), options)
     if interrupted:
         raise Interrupted(path)
     return Run(path)
 
 
-def plan(
-    what: PathOrText | Network | Sequence[Network],
-    *,
-    batch_size: OneOrMore[int] | str | None = None,
-    phase: OneOrMore[str] | None = None,
-    precision: OneOrMore[str] | None = None,
-    compile_mode: OneOrMore[str] | None = None,
-    memory_format: OneOrMore[str] | None = None,
-    runtime: OneOrMore[str] | None = None,
-    quantize: OneOrMore[str] | None = None,
-    input_size: OneOrMore[int] | str | None = None,
-    threads: OneOrMore[int] | str | None = None,
-    inputs: Inputs = None,
-    head: OneOrMore[str] | None = None,
-    deploy: OneOrMore[bool] | None = None,
-    train: OneOrMore[str] | None = None,
-    optimizer: OneOrMore[str] | None = None,
-    checkpointing: OneOrMore[bool] | None = None,
-    device: str = "auto",
-    only: OneOrMore[str] = (),
-    rounds: int | None = None,
-    shard: str | None = None,
-    allow_code: bool = False,
-) -> Plan:
+@keywords(PlanOptions)
+def plan(what: PathOrText | Network | Sequence[Network], options: PlanOptions) -> Plan:
     """What `run` would measure: its cells in the order of each round, and those it would skip, with the reason.
 
     `predicted_s` of the plan is how long that is expected to take, seconds, and `predicted_from` what that is known by.
     Parameters as of `run`; cells may be planned for `cuda` where there is none. Raises `UsageError`.
     """
-    from archbench.pipeline import read_what
-    from archbench.session import planned
-    from archbench.suite.shards import parse_shard
+    from archbench.pipeline import foreseen
 
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, runtime, quantize, input_size, threads)
-    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
-    suite, *_ = read_what(what, axes, common={"inputs": inputs}, allow_code=allow_code)
-    part = None if shard is None else parse_shard(shard)
-    return planned(suite, device, only=several(only), rounds=rounds, shard=part)[0]
+    return foreseen(what, options)[1]
 
 
 def merge(
@@ -446,28 +343,11 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     return judge(before, after, allow=several(allow_different), floors=() if learnt is None else (learnt,))
 
 
-def named_axes(*values: object) -> dict[str, object]:
-    """The axes by name, of their values in the order in which functions have them."""
-    toggles = ("precision", "compile_mode", "memory_format", "runtime", "quantize")
-    names = ("batch_size", "phase", *toggles, "input_size", "threads")
-    return dict(zip(names, values, strict=True))
-
-
-def several(value: OneOrMore[_T]) -> list[_T]:
-    """The values in a list, of which one may stand alone."""
-    return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
-
-
 def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
     """Where runs can be read from, of directories, exported files and URLs."""
     from archbench.results import located
 
     return [located(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
-
-
-def as_path(place: PathOrText | None) -> Path | None:
-    """A place to write to; `None` where none was given."""
-    return None if place is None else Path(place)
 
 
 def _in(value: float | None, unit: float) -> float:

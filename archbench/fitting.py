@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import inf
 
 from msgspec import Struct
@@ -14,9 +14,8 @@ from archbench.model.counts import MemoryModel, largest_batch
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import columns
 from archbench.model.units import GIB, figure
-from archbench.pipeline import read_what
+from archbench.pipeline import one_cell
 from archbench.query.quantity import stored_value
-from archbench.suite.plan import make_plan
 
 NARROW = 0.01
 """How far apart the largest batch that ran and the smallest that did not may stay, as a share."""
@@ -73,7 +72,8 @@ def fits(
     """
     axes = {"phase": phase, "precision": precision, "memory_format": memory_format, "input_size": input_size}
     memory_bytes = _bytes(memory)
-    cell = _cell(name, axes, device, allow_code=allow_code)
+    kind = named_kind(device) or kind_named(resolve_device(device).partition(":")[0])
+    cell, _ = one_cell(name, axes, kind.name, allow_code=allow_code)
     if verify:
         _refuse_to_try(cell, memory_bytes)
     from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, FreshProcesses
@@ -138,17 +138,6 @@ def _bytes(memory: str | int) -> int:
     if not 1 <= size < 2**63:
         raise UsageError(f"--memory {memory}: must be a size of memory, such as 8GiB")
     return int(size)
-
-
-def _cell(name: str, axes: Mapping[str, object], device: str, *, allow_code: bool) -> Cell:
-    kind = named_kind(device) or kind_named(resolve_device(device).partition(":")[0])
-    suite, *_ = read_what(name, axes, allow_code=allow_code)
-    plan = make_plan(suite, kind.name)
-    if plan.skipped:
-        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
-    if len(plan.cells) != 1:
-        raise UsageError(f"these options name {len(plan.cells)} cells; give one value each")
-    return plan.cells[0]
 
 
 def _refuse_to_try(cell: Cell, memory_bytes: int) -> None:

@@ -21,6 +21,7 @@ from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.messages import Event, Task
 from archbench.model.suite import Suite
+from archbench.options import RunOptions
 from archbench.session import describe, held, task_for
 from archbench.suite.plan import TWIN_VISITS, CellVisit, remaining, twin_again
 from archbench.worker import CarriedFigures
@@ -106,18 +107,9 @@ class RayFleet:
         return self._devices
 
 
-def fleet_of(
-    device: str,
-    *,
-    executor: str,
-    address: str,
-    resource: str | None,
-    suite: Suite,
-    networks: Sequence[Packed],
-    timed: bool,
-    force: bool,
-) -> Fleet | None:
+def fleet_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> Fleet | None:
     """The devices that were asked for; `None` for one of this machine. Raises `UsageError` and `UnfitError`."""
+    executor, device, timed = options.executor, options.device, not options.static
     if executor not in EXECUTORS:
         raise UsageError(f"--executor {executor}: there are {', '.join(EXECUTORS)}{did_you_mean(executor, EXECUTORS)}")
     several = "," in device or device.endswith(":*")
@@ -129,8 +121,9 @@ def fleet_of(
         raise UsageError(f"--device {device}: the cluster has its own numbers; give a kind, cpu or cuda")
     from archbench.worker.on_ray import Cluster
 
-    cluster = Cluster(address, device="cpu" if device == "cpu" else "cuda", resource=resource)
-    return RayFleet(cluster, suite, networks, timed=timed, force=force)
+    kind = "cpu" if device == "cpu" else "cuda"
+    cluster = Cluster(options.address, device=kind, resource=options.resource)
+    return RayFleet(cluster, suite, networks, timed=timed, force=options.force)
 
 
 def fleet_events(
@@ -142,7 +135,6 @@ def fleet_events(
     machines: Sequence[str],
     carried: CarriedFigures,
     *,
-    calibrate: bool,
     allow_code: bool,
     env: Mapping[str, str] | None,
 ) -> Iterator[Event]:
@@ -154,7 +146,6 @@ def fleet_events(
     shared = [
         Work(number, group) for number, groups in enumerate(left.rounds) for group in groups if group.group_id != twin
     ]
-    asked: set[str | None] = set()
     shards = plan.shard.of if plan.shard else 1
 
     def own(environment: Environment) -> list[Work]:
@@ -168,8 +159,6 @@ def fleet_events(
         return [Work(number, group) for number, groups in enumerate(mine.rounds) for group in groups]
 
     def make_task(environment: Environment, work: Work, calibration: Calibration | None) -> Task:
-        first = environment.machine not in asked
-        asked.add(environment.machine)
         return task_for(
             suite,
             work.group,
@@ -177,13 +166,15 @@ def fleet_events(
             run_id=place.resolve().name,
             round=work.round,
             calibration=calibration,
-            calibrate=calibrate and first,
+            calibrate=carried.calibrates(environment),
             carried=carried.of(work.group),
             later=plan.short and work.round > 0,
             allow_code=allow_code,
         )
 
-    yield from measured(fleet.devices(env, place), shared, own, make_task)
+    for event in measured(fleet.devices(env, place), shared, own, make_task):
+        carried.note(event)
+        yield event
 
 
 def _of_device(group: Group, behind: int) -> Group:

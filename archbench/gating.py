@@ -13,7 +13,6 @@ from typing import Any
 
 from msgspec import structs
 
-from archbench.api import Inputs, OneOrMore, PathOrText, as_path, several
 from archbench.comparison.accepted import accepted_file, apply_accepted
 from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
 from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
@@ -37,6 +36,7 @@ from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.model.units import listed
+from archbench.options import GateOptions, Inputs, PathOrText, as_path, keywords, several
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
@@ -49,22 +49,8 @@ FEWEST_TURNS = 3
 MOST_PAIRS = 1000
 
 
-def gate(
-    what: PathOrText,
-    *,
-    base: str,
-    head: str | None = None,
-    only: OneOrMore[str] = (),
-    aa: bool = False,
-    static: bool = False,
-    accept: str | None = None,
-    max_time: str | None = None,
-    out: PathOrText | None = None,
-    device: str = "auto",
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Comparison:
+@keywords(GateOptions)
+def gate(what: PathOrText, options: GateOptions) -> Comparison:
     """Say of every cell of a suite whether `head` is slower than `base`, by processes that take turns here and now.
 
     - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
@@ -79,40 +65,48 @@ def gate(
     """
     from archbench.rendering.comparison_formats import write_comparison
 
-    if accept is not None and (aa or not accept.strip()):
-        raise UsageError("--aa finds nothing to --accept" if aa else "--accept needs a reason: why is it meant?")
-    budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
-    if aa and head is not None:
-        raise UsageError("--aa sets base against itself; leave --head away")
-    if static and (aa or budget_s is not None):
-        raise UsageError(f"{'--aa' if aa else '--max-time'} is about times, and --static takes none; leave it away")
-    if head is None and not aa:
-        raise UsageError("--head is missing; name what is to be compared with the base (or give --aa)")
-    file = Path(what)
-    patterns: list[str] = several(only)
-    suite, text = read_suite(os.fspath(what), allow_code=allow_code)
-    environment = describe(device)
+    budget_s = _refuse_contradictions(options)
+    suite, text = read_suite(os.fspath(what), allow_code=options.allow_code)
+    environment = describe(options.device)
+    patterns: list[str] = several(options.only)
     plan = make_plan(suite, environment.kind, only=patterns, rounds=1)
     project = find_project(Path.cwd())
-    sides = _sides(base, base if head is None else head, project)
-    if static:
-        place = as_path(out) or Path("results") / "static" / suite.suite
-        options = _static_options(environment.device, patterns, allow_code)
-        found = static_gate(file, sides, project, place, python=sys.executable, options=options)
+    sides = _sides(options.base, options.base if options.head is None else options.head, project)
+    file, place = Path(what), as_path(options.out)
+    if options.static:
+        place = place or Path("results") / "static" / suite.suite
+        words = _static_options(environment.device, patterns, options.allow_code)
+        found = static_gate(file, sides, project, place, python=sys.executable, options=words)
     else:
-        with held(environment, force=force):
-            spec = _spec(suite, plan, sides, environment, learning=aa, allow_code=allow_code)
-            store = open_gate(spec, text, as_path(out), finished=accept is not None)
+        with held(environment, force=options.force):
+            spec = _spec(suite, plan, sides, environment, learning=options.aa, allow_code=options.allow_code)
+            store = open_gate(spec, text, place, finished=options.accept is not None)
             place = store.path
             with run_lock(place), ExitStack() as trees:
                 play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol_for(plan.device, suite.protocol))
                 runs = [trees.enter_context(opened(side, project, place, sys.executable)) for side in sides]
-                _play(play, store, ("base", "head"), runs, spec.device, budget_s, progress)
+                _play(play, store, ("base", "head"), runs, spec.device, budget_s, options.progress)
                 found = finish(play, spec, plan, runs)
-    found = structs.replace(_told(found, file, lines_of(suite, text), sides[0], project, accept), place=str(place))
+    found = _told(found, file, lines_of(suite, text), sides[0], project, options.accept)
+    found = structs.replace(found, place=str(place))
     for format, name in (("md", "report.md"), ("json", "comparison.json")):
         write_comparison(found, format, place / name)
     return found
+
+
+def _refuse_contradictions(options: GateOptions) -> float | None:
+    """The seconds that there are for measuring, once all that is asked for goes together."""
+    aa = options.aa
+    if options.accept is not None and (aa or not options.accept.strip()):
+        raise UsageError("--aa finds nothing to --accept" if aa else "--accept needs a reason: why is it meant?")
+    budget_s = None if options.max_time is None else seconds_of(options.max_time, "--max-time")
+    if aa and options.head is not None:
+        raise UsageError("--aa sets base against itself; leave --head away")
+    if options.static and (aa or budget_s is not None):
+        raise UsageError(f"{'--aa' if aa else '--max-time'} is about times, and --static takes none; leave it away")
+    if options.head is None and not aa:
+        raise UsageError("--head is missing; name what is to be compared with the base (or give --aa)")
+    return budget_s
 
 
 def _told(

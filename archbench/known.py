@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from msgspec.structs import asdict
 
-from archbench.api import OneOrMore, several
 from archbench.catalog import Counted, resolve
 from archbench.catalog.card import Card, card, stored
 from archbench.model.axes import Head, Phase, Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
+from archbench.options import OneOrMore, several
 from archbench.suite import suite_from_names
 
 if TYPE_CHECKING:

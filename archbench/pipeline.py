@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -20,21 +20,24 @@ from msgspec import Struct
 
 from archbench.fleets import WHOLE, Fleet, fleet_events, fleet_of
 from archbench.labelled import labelled_images, require_readable
-from archbench.model.axes import STATIC
-from archbench.model.cell import Group, Plan
+from archbench.model.axes import STATIC, DeviceKind
+from archbench.model.cell import Cell, Plan, Shard
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
-from archbench.model.messages import Calibrated, CellFinished, Event, Task
+from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
+from archbench.options import Inputs, PathOrText, PlanOptions, RunOptions, as_path, several
 from archbench.progress import RunProgress
+from archbench.query.quantity import seconds_of
 from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_alike, url_of
-from archbench.session import describe, expected, held, task_for
+from archbench.session import Visit, describe, expected, held, measured, planned
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
+from archbench.suite.duration import Prediction
 from archbench.suite.plan import CellVisit, make_plan, remaining
 from archbench.suite.waves import arranged, most_at_once
-from archbench.worker import CarriedFigures, WorkerClient, run_lock, run_tasks
+from archbench.worker import CarriedFigures, WorkerClient, run_lock
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
@@ -43,8 +46,6 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 NETWORKS = "networks"
 """The folder of a run's directory with the networks that were passed as objects."""
-Visit = tuple[int, Group, int]
-"""A round, what one process measures in it, and the wave in which it compiles; 0 for none."""
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -61,6 +62,8 @@ class Job(Struct, frozen=True, kw_only=True):
     """False: only what is counted, predicted and traced."""
     fleet: Fleet | None = None
     """The devices where there are several; `environment` is the first one's."""
+    budget_s: float | None = None
+    """Seconds, after which there is a report of whatever decides most until then."""
 
     def held(self, *, force: bool) -> AbstractContextManager[None]:
         """Hold the device, or all of them, once found fit. Raises `UnfitError`."""
@@ -69,68 +72,58 @@ class Job(Struct, frozen=True, kw_only=True):
         return held(self.environment, force=force, timed=self.timed)
 
 
-def prepare(
-    what: object,
-    axes: Mapping[str, object],
-    *,
-    common: Mapping[str, object] | None = None,
-    metrics: object = None,
-    images: str | None = None,
-    device: str = "auto",
-    only: Sequence[str] = (),
-    rounds: int | None = None,
-    shard: str | None = None,
-    executor: str = "local",
-    address: str = "auto",
-    resource: str | None = None,
-    static: bool = False,
-    allow_code: bool = False,
-    force: bool = False,
-) -> Job:
+def prepare(what: object, options: RunOptions) -> Job:
     """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
-    Parameters as of `archbench.run`; `axes` holds the values of the axes by name, `None` for one that was not given;
-    `common` what is said of every network.
+    Parameters as of `archbench.run`.
     """
-    if static and metrics is not None:
+    if options.static and options.metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
-    part = None
-    if shard is not None:
-        from archbench.suite.shards import parse_shard
-
-        part = parse_shard(shard)
-    suite, text, networks = read_what(what, axes, common=common, metrics=metrics, allow_code=allow_code)
-    suite, text = _with_images(suite, text, images)
-    fleet = fleet_of(
-        device,
-        executor=executor,
-        address=address,
-        resource=resource,
-        suite=suite,
-        networks=networks,
-        timed=not static,
-        force=force,
+    budget_s = None if options.budget is None else seconds_of(options.budget, "--budget")
+    part = _part(options)
+    suite, text, networks = read_what(
+        what, options.axes, options.inputs, metrics=options.metrics, allow_code=options.allow_code
     )
-    environment = describe(device) if fleet is None else fleet.environments[0]
+    suite, text = _with_images(suite, text, options.images)
+    fleet = fleet_of(options, suite, networks)
+    environment = describe(options.device) if fleet is None else fleet.environments[0]
     if fleet is not None and part is None:
         part = WHOLE
-    if static:
+    if options.static:
         suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
         text = msgspec.json.encode(suite).decode()  # JSON is YAML
         environment = msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
+    if budget_s is not None:
+        refuse_unrankable(suite)
+        if fleet is not None:
+            raise UsageError("--budget is spent on one device; leave it out, or further devices")
     return Job(
         suite=suite,
         text=text,
         environment=environment,
-        plan=make_plan(suite, environment.kind, only=only, rounds=rounds, shard=part),
+        plan=make_plan(suite, environment.kind, only=several(options.only), rounds=options.rounds, shard=part),
         networks=networks,
-        allow_code=allow_code,
-        timed=not static,
+        allow_code=options.allow_code,
+        timed=not options.static,
         fleet=fleet,
+        budget_s=budget_s,
     )
 
 
-def _with_images(suite: Suite, text: str, images: str | None) -> tuple[Suite, str]:
+def foreseen(what: object, options: PlanOptions) -> tuple[Suite, Plan, Prediction]:
+    """What a run would measure, and how long that will take, by phase; parameters and errors as of `archbench.plan`."""
+    suite, *_ = read_what(what, options.axes, options.inputs, allow_code=options.allow_code)
+    only: list[str] = several(options.only)
+    return suite, *planned(suite, options.device, only=only, rounds=options.rounds, shard=_part(options))
+
+
+def _part(options: PlanOptions) -> Shard | None:
+    from archbench.suite.shards import parse_shard
+
+    return None if options.shard is None else parse_shard(options.shard)
+
+
+def _with_images(suite: Suite, text: str, images: PathOrText | None) -> tuple[Suite, str]:
     """The suite with the labelled images of the command line, if any; whatever is wrong with them is found here."""
     if images is not None:
         metrics = tuple(dict.fromkeys((*suite.metrics, "accuracy")))
@@ -141,70 +134,38 @@ def _with_images(suite: Suite, text: str, images: str | None) -> tuple[Suite, st
     return suite, text
 
 
-def carry_out(
-    job: Job,
-    *,
-    out: Path | None = None,
-    fresh: bool = False,
-    retry_failed: bool = False,
-    retry_suspect: bool = False,
-    force: bool = False,
-    budget_s: float | None = None,
-    progress: bool | None = None,
-) -> tuple[Path, bool]:
+def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
     """Measure what is not measured yet, and leave a report. Returns where it is, and whether that was interrupted.
 
     Every finished cell is on disk before the next begins. `KeyboardInterrupt` ends the measuring; what is finished is
-    reported all the same. `budget_s`: seconds, after which there is a report of whatever decides most until then.
+    reported all the same.
     Raises `UsageError` for an `out` that cannot be this run's and a budget too short for any cell, and `UnfitError` for
     a machine that is not fit or is busy.
     """
     begun = time.monotonic()
-    if budget_s is not None:
-        refuse_unrankable(job.suite)
-        if job.fleet is not None:
-            raise UsageError("--budget is spent on one device; leave it out, or further devices")
-    remote = None
-    if out is not None and (url := url_of(out)) is not None:
-        remote = Remote.of_run(url)
+    out = as_path(options.out)
+    remote = None if out is None or (url := url_of(out)) is None else Remote.of_run(url)
+    if remote is not None:
         remote.pull()
         out = remote.local
-    place, passed_over = _place(job, out, fresh)  # what is the user's to mend comes before what the machine lacks
-    with job.held(force=force), _opened(job, place) as store:
+    place, passed_over = _place(job, out, options.fresh)  # what the user mends comes before what the machine lacks
+    with job.held(force=options.force), _opened(job, place) as store:
         _store_skipped(store, job)
-        finished = store.finished(retry_failed=retry_failed, retry_suspect=retry_suspect)
+        finished = store.finished(retry_failed=options.retry_failed, retry_suspect=options.retry_suspect)
         store.measure_again(store.finished() - finished)
         left = remaining(job.plan, finished)
         prediction = expected(left, job.suite, job.environment)
-        spending = None if budget_s is None else Spending(left, prediction, budget_s)
-        order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
+        spending = None if job.budget_s is None else Spending(left, prediction, job.budget_s)
         shown = RunProgress(
             store.path,
             prediction,
             total=_visits(job.plan),
             left=_visits(left),
             passed_over=passed_over,
-            ends=None if budget_s is None else begun + budget_s,
-            shown=progress,
+            ends=None if job.budget_s is None else begun + job.budget_s,
+            shown=options.progress,
         )
-        interrupted = False
-        try:
-            with shown:
-                carried = CarriedFigures()
-                if job.fleet is None:
-                    events = _executed(store, job, left, order, carried)
-                else:
-                    events = _on_fleet(job.fleet, store, job, finished, carried)
-                for event in events:
-                    _take(store, event, carried)
-                    if spending is not None and isinstance(event, CellFinished):
-                        spending.note(event.record)
-                    if remote is not None and isinstance(event, CellFinished):
-                        remote.try_push()
-                    shown.show(event)
-        except KeyboardInterrupt:
-            interrupted = True
-        store.merge()
+        interrupted = _followed(_events(store, job, left, finished, spending, begun), store, shown, remote)
         if store.finished():
             _report(store.path)
         if spending is not None and spending.left_out[0]:
@@ -216,19 +177,33 @@ def carry_out(
     return store.path, interrupted
 
 
+def _followed(events: Generator[Event, None, None], store: RunStore, shown: RunProgress, remote: Remote | None) -> bool:
+    """Store what comes out of it at once, and show it. Returns whether that was interrupted."""
+    try:
+        with shown, closing(events):
+            for event in events:
+                if isinstance(event, CellFinished):
+                    store.append(event.record, event.samples, event.profile)
+                    if remote is not None:
+                        remote.try_push()
+                elif isinstance(event, Calibrated):
+                    store.calibrate(event.calibration)
+                shown.show(event)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        store.merge()
+    return False
+
+
 def read_what(
-    what: object,
-    axes: Mapping[str, object],
-    *,
-    common: Mapping[str, object] | None = None,
-    metrics: object = None,
-    allow_code: bool = False,
+    what: object, axes: Mapping[str, object], inputs: Inputs = None, *, metrics: object = None, allow_code: bool = False
 ) -> tuple[Suite, str, tuple[Packed, ...]]:
     """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
     passed: list[Packed] = []
     words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
     given = {axis: _typed(value) for axis, value in axes.items() if value not in (None, "")}
-    said = {key: value for key, value in (common or {}).items() if value not in (None, "")}
+    said = {"inputs": inputs} if inputs not in (None, "") else {}
     files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
     if not files:
         wanted = None if metrics is None else _typed(metrics)
@@ -240,6 +215,19 @@ def read_what(
         option = option.replace("_", "-")
         raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
     return *read_suite(files[0], allow_code=allow_code), ()
+
+
+def one_cell(
+    what: object, axes: Mapping[str, object], kind: DeviceKind, inputs: Inputs = None, *, allow_code: bool
+) -> tuple[Cell, tuple[Packed, ...]]:
+    """The one cell that is named, on a kind of device; every mistake is told as a run would."""
+    suite, _, networks = read_what(what, axes, inputs, allow_code=allow_code)
+    plan = make_plan(suite, kind)
+    if plan.skipped:
+        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
+    if len(plan.cells) != 1:
+        raise UsageError(f"these options name {len(plan.cells)} cells; give one value each, for one cell")
+    return plan.cells[0], networks
 
 
 def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
@@ -346,40 +334,46 @@ def _worth(store: RunStore, job: Job) -> Worth:
     return lambda number, cell: found()[number > 0, cell.cell_id] if store.finished() else 1.0
 
 
-def _executed(
-    store: RunStore, job: Job, left: Plan, order: Iterable[Visit], carried: CarriedFigures
-) -> Iterator[Event]:
-    """Have a worker measure what is left, and give what happens while it happens."""
-    if not _visits(left):
-        return
-    with WorkerClient(
-        device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log"
-    ) as worker:
-        # The worker's imports take longer than these, and nothing is measured before they are done.
-        getting_ready = Thread(target=_get_ready, daemon=True)
-        getting_ready.start()
-        worker.start()
-        getting_ready.join()
-        company = most_at_once(job.environment) - 1 if job.timed else 0
-        yield from run_tasks(worker, _tasks(store, job, left.short, order, carried), company=company)
-
-
-def _on_fleet(
-    fleet: Fleet, store: RunStore, job: Job, finished: Collection[CellVisit], carried: CarriedFigures
-) -> Iterator[Event]:
-    """Have several devices measure what is left, and give what happens while it happens."""
-    return fleet_events(
-        fleet,
-        store.path,
-        job.suite,
-        job.plan,
-        finished,
-        list(store.machines),
-        carried,
-        calibrate=_calibrates(job),
-        allow_code=job.allow_code,
-        env=_environment(store, job),
-    )
+def _events(
+    store: RunStore, job: Job, left: Plan, finished: Collection[CellVisit], spending: Spending | None, begun: float
+) -> Generator[Event, None, None]:
+    """Have one device, or several, measure what is left, and give what happens while it happens."""
+    found = CarriedFigures(store.calibration, calibrate=_calibrates(job))
+    env = _environment(store, job)
+    if job.fleet is not None:
+        yield from fleet_events(
+            job.fleet,
+            store.path,
+            job.suite,
+            job.plan,
+            finished,
+            list(store.machines),
+            found,
+            allow_code=job.allow_code,
+            env=env,
+        )
+    elif _visits(left):
+        order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
+        with WorkerClient(device=job.environment.device, env=env, log=store.path / "worker.log") as worker:
+            # The worker's imports take longer than these, and nothing is measured before they are done.
+            getting_ready = Thread(target=_get_ready, daemon=True)
+            getting_ready.start()
+            worker.start()
+            getting_ready.join()
+            for event in measured(
+                worker,
+                job.suite,
+                job.environment,
+                order,
+                found,
+                run_id=store.run_id,
+                short=left.short,
+                company=most_at_once(job.environment) - 1 if job.timed else 0,
+                allow_code=job.allow_code,
+            ):
+                if spending is not None and isinstance(event, CellFinished):
+                    spending.note(event.record)
+                yield event
 
 
 def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
@@ -391,40 +385,11 @@ def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
     return {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
 
 
-def _tasks(store: RunStore, job: Job, short: bool, order: Iterable[Visit], carried: CarriedFigures) -> Iterator[Task]:
-    """Made as they are needed, so that later ones carry what earlier ones found out of the device and the networks."""
-    calibrate = _calibrates(job)
-    for number, group, wave in order:
-        yield task_for(
-            job.suite,
-            group,
-            job.environment,
-            run_id=store.run_id,
-            round=number,
-            calibration=store.calibration,
-            calibrate=calibrate,
-            carried=carried.of(group),
-            later=short and number > 0,
-            wave=wave,
-            allow_code=job.allow_code,
-        )
-        calibrate = False
-
-
 def _calibrates(job: Job) -> bool:
     """Whether the device's ceilings are worth their time: for a figure, or, when resumed too, for it to settle."""
     wanted = set(job.suite.metrics)
     soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
     return bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
-
-
-def _take(store: RunStore, event: Event, carried: CarriedFigures) -> None:
-    """Store what came out of it."""
-    if isinstance(event, CellFinished):
-        carried.note(event)
-        store.append(event.record, event.samples, event.profile)
-    elif isinstance(event, Calibrated):
-        store.calibrate(event.calibration)
 
 
 def _report(run: Path) -> None:

@@ -9,56 +9,28 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import asdict, replace
 
-from archbench.api import Inputs, Network, PathOrText, as_path, named_axes
 from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
+from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell
-from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.model.messages import CellStarted, ChildDied, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
 from archbench.model.profile import Profile
 from archbench.model.suite import AXES
-from archbench.pipeline import read_what
+from archbench.options import Network, ProfileOptions, as_path, keywords
+from archbench.pipeline import one_cell
 from archbench.progress import PhaseLine
 from archbench.rendering.html import render_html
 from archbench.rendering.profile_findings import findings
 from archbench.rendering.profile_report import profile_report
 from archbench.results.files import write_bytes
 from archbench.session import describe, held
-from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient
 from archbench.worker.client import HOST_GRACE_S, WorkerLostError
 
 
-def profile(
-    name: Network,
-    *,
-    batch_size: int = 1,
-    phase: str = "inference",
-    precision: str = "fp32",
-    compile_mode: str = "off",
-    memory_format: str = "contiguous",
-    input_size: int | str | None = None,
-    inputs: Inputs = None,
-    head: str | None = None,
-    deploy: bool | None = None,
-    train: str | None = None,
-    optimizer: str | None = None,
-    checkpointing: bool | None = None,
-    against: str = "",
-    device: str = "auto",
-    threads: int | None = None,
-    memory: bool = True,
-    gradients: bool = True,
-    stage: str = "",
-    html: PathOrText | None = None,
-    trace: PathOrText | None = None,
-    snapshot: PathOrText | None = None,
-    seed: int = 0,
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Profile:
+@keywords(ProfileOptions)
+def profile(name: Network, options: ProfileOptions) -> Profile:
     """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
 
     The network is as for `run`, `inputs`, roles and the values of axes too, one each. `against`: another network, or
@@ -68,54 +40,46 @@ def profile(
     `snapshot`
     (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
     """
-    axes = named_axes(batch_size, phase, precision, compile_mode, memory_format, None, None, input_size, threads)
-    environment = describe(device)
-    axes |= {"head": head, "deploy": deploy, "train": train, "optimizer": optimizer, "checkpointing": checkpointing}
-    cell, networks = _cell(name, axes, environment, allow_code, inputs)
-    cells = [cell]
-    if against:
-        other, _ = _cell(*_other(name, axes, against), environment, allow_code, inputs)
-        if other == cell:
-            raise UsageError(f"--against {against}: that is the same network at the same settings")
-        cells.append(other)
-    if snapshot is not None and environment.kind == "cpu":
+    environment = describe(options.device)
+    cells, networks = _cells(name, options, environment.kind)
+    if options.snapshot is not None and environment.kind == "cpu":
         raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
-    page, traced, kept = map(as_path, (html, trace, snapshot))
+    page, traced, kept = map(as_path, (options.html, options.trace, options.snapshot))
     for option, path in (("--trace", traced), ("--html", page), ("--snapshot", kept)):
         _refuse_unwritable(option, path)
     request = ProfileRequest(
-        cell=cell,
+        cell=cells[0],
         environment=environment,
-        seed=seed,
-        allow_code=allow_code,
-        memory=memory,
-        gradients=gradients,
-        stage=stage,
+        seed=options.seed,
+        allow_code=options.allow_code,
+        memory=options.memory,
+        gradients=options.gradients,
+        stage=options.stage,
         trace=str(traced.absolute()) if traced else None,
         snapshot=str(kept.absolute()) if kept else None,
     )
-    with held(environment, force=force):
-        first, *others = profiles = _measured(request, cells, networks, progress)
+    with held(environment, force=options.force):
+        first, *others = profiles = _measured(request, cells, networks, options.progress)
     if page is not None:
         write_bytes(page, render_html(profile_report(*profiles)).encode())
     return Compared(**asdict(first), against=others[0], difference=difference(first, others[0])) if others else first
 
 
+def _cells(name: Network, options: ProfileOptions, kind: DeviceKind) -> tuple[list[Cell], tuple[Packed, ...]]:
+    """The cell that is named, and the one that it is held against."""
+    cell, networks = _cell(name, options.axes, options, kind)
+    if not options.against:
+        return [cell], networks
+    other, _ = _cell(*_other(name, options.axes, options.against), options, kind)
+    if other == cell:
+        raise UsageError(f"--against {options.against}: that is the same network at the same settings")
+    return [cell, other], networks
+
+
 def _cell(
-    network: object,
-    axes: Mapping[str, object],
-    environment: Environment,
-    allow_code: bool,
-    inputs: Inputs = None,
-) -> tuple[Cell, Sequence[Packed]]:
-    """The one cell that is named; every mistake is told as `archbench run` would."""
-    suite, _, networks = read_what(network, axes, common={"inputs": inputs}, allow_code=allow_code)
-    plan = make_plan(suite, environment.kind)
-    if plan.skipped:
-        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
-    if len(plan.cells) != 1:
-        raise UsageError(f"a profile is of one cell, and these options name {len(plan.cells)}; give one value each")
-    (cell,) = plan.cells
+    network: object, axes: Mapping[str, object], options: ProfileOptions, kind: DeviceKind
+) -> tuple[Cell, tuple[Packed, ...]]:
+    cell, networks = one_cell(network, axes, kind, options.inputs, allow_code=options.allow_code)
     if cell.is_converted:
         raise UsageError(
             "a profile looks into PyTorch's own modules, of which nothing is left; drop runtime and quantize"

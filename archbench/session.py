@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,14 +29,14 @@ from archbench.model.cell import Group, Plan, Shard
 from archbench.model.counts import Carried
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import FitnessWarning, UnfitError, UsageError
-from archbench.model.messages import Task
+from archbench.model.messages import Event, Task
 from archbench.model.protocol import protocol_for, times_only
 from archbench.model.record import Record, RunContext
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction, learned, predict
 from archbench.suite.plan import make_plan
 from archbench.suite.waves import arranged
-from archbench.worker import device_lock
+from archbench.worker import CarriedFigures, WorkerClient, device_lock, run_tasks
 
 
 def describe(device: str) -> Environment:
@@ -139,6 +139,49 @@ def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Recor
         if len(found) == LEARNED_RUNS:
             break
     return found
+
+
+Visit = tuple[int, Group, int]
+"""A round, what one process measures in it, and the wave in which it compiles; 0 for none."""
+
+
+def measured(
+    worker: WorkerClient,
+    suite: Suite,
+    environment: Environment,
+    visits: Iterable[Visit],
+    found: CarriedFigures,
+    *,
+    run_id: str,
+    short: bool = False,
+    company: int = 0,
+    allow_code: bool = False,
+) -> Generator[Event, None, None]:
+    """Have a worker measure group after group, each by a process of its own, and give what happens as it happens.
+
+    `found`: what earlier processes found out, for later ones; it is added to. `short`: rounds after the first only
+    take times again. `company` as of `run_tasks`, errors too.
+    """
+
+    def tasks() -> Iterator[Task]:  # made as they are needed: see `found`
+        for number, group, wave in visits:
+            yield task_for(
+                suite,
+                group,
+                environment,
+                run_id=run_id,
+                round=number,
+                calibration=found.calibration,
+                calibrate=found.calibrates(environment),
+                carried=found.of(group),
+                later=short and number > 0,
+                wave=wave,
+                allow_code=allow_code,
+            )
+
+    for event in run_tasks(worker, tasks(), company=company):
+        found.note(event)
+        yield event
 
 
 def task_for(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,15 +17,20 @@ from archbench.cli.console import (
     DeviceOption,
     Force,
     InputsOption,
-    OnlyOption,
     print_json,
     stop_as_by_ctrl_c,
+    taking,
 )
 from archbench.model.errors import Interrupted, UsageError, did_you_mean
 from archbench.model.units import indented_json
+from archbench.options import GateOptions
 
 if TYPE_CHECKING:
     from archbench.comparison import History
+
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid, or failed on both sides.")
+]
 
 
 def compare_command(
@@ -46,10 +51,7 @@ def compare_command(
             metavar="COLUMN", help="Let torch_version, driver_version, suite, applied or threads differ; repeatable."
         ),
     ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid, or failed on both sides."),
-    ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
@@ -73,38 +75,15 @@ def compare_command(
     raise typer.Exit(comparison.exit_code(strict))
 
 
+@taking(GateOptions)
 def gate_command(
     what: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file.")],
-    base: Annotated[str, typer.Option(metavar="X", help="A Python interpreter, a git revision, or . as it lies here.")],
-    head: Annotated[str | None, typer.Option(metavar="Y", help="The same, of what may have become slower.")] = None,
-    only: OnlyOption = None,
-    aa: Annotated[
-        bool, typer.Option("--aa", help="Base against itself: learn how widely each cell scatters here.")
-    ] = False,
-    static: Annotated[
-        bool,
-        typer.Option("--static", help="Only what is counted, predicted and traced, on any machine; nothing is timed."),
-    ] = False,
-    accept: Annotated[
-        str | None,
-        typer.Option(metavar="REASON", help="What fails is meant: say why, in SUITE.accepted.yaml, to be committed."),
-    ] = None,
-    max_time: Annotated[
-        str | None, typer.Option(metavar="10m", help="Stop measuring after so long: 90s, 10m, 2h.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The gate's directory; else under results/gate/.")
-    ] = None,
-    device: DeviceOption = "auto",
     format: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="text, md, json, junit, or another of `compare`.")
     ] = "text",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided, invalid, or failed on both sides.")
-    ] = False,
+    strict: Strict = False,
     as_json: AsJson = False,
-    allow_code: AllowCode = False,
-    force: Force = False,
+    **given: Any,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
     from archbench.rendering.comparison_formats import check_format
@@ -118,20 +97,7 @@ def gate_command(
     from archbench.rendering.terminal import print_report
 
     with _interruptible():
-        comparison = gate(
-            what,
-            base=base,
-            head=head,
-            only=only or (),
-            aa=aa,
-            static=static,
-            accept=accept,
-            max_time=max_time,
-            out=out,
-            device=device,
-            allow_code=allow_code,
-            force=force,
-        )
+        comparison = gate(what, **given)
     text = FORMATS[format](comparison)
     if isinstance(text, str):
         if format == "text":

@@ -11,15 +11,19 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from glob import escape, glob
+from inspect import Parameter, Signature, signature
 from os.path import isdir
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 import typer
 
+from archbench import options
 from archbench.model.errors import FitnessWarning, UsageError, escaped
 from archbench.model.units import indented_json
+from archbench.options import Option
 
 
 def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -55,13 +59,6 @@ def networks_and_suites(incomplete: str) -> list[str]:
     return [name for name in network_names() if name.startswith(incomplete)] + files
 
 
-def device_words() -> Iterable[str]:
-    """Without looking which are there."""
-    from archbench.model.axes import DEVICE_KINDS
-
-    return ("auto", *DEVICE_KINDS)
-
-
 NetworkArgument = Annotated[
     str,
     typer.Argument(
@@ -69,36 +66,66 @@ NetworkArgument = Annotated[
         autocompletion=completing(network_names),
     ),
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", autocompletion=completing(device_words))
+WhatArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="SUITE_OR_NAMES...", help="A suite file, or networks.", autocompletion=networks_and_suites),
 ]
-HeadOption = Annotated[str | None, typer.Option("--head", help="classifier, none: the last map, features: pyramid.")]
-DeployOption = Annotated[
-    str | None, typer.Option("--deploy", metavar="true", help="Folded for inference: true, false.")
-]
-TrainOption = Annotated[str | None, typer.Option("--train", help="full, head, frozen-bn")]
-OptimizerOption = Annotated[str | None, typer.Option("--optimizer", help="sgd, adamw")]
-CheckpointingOption = Annotated[
-    str | None, typer.Option("--checkpointing", metavar="true", help="Blocks run again in the backward pass.")
-]
-InputsOption = Annotated[
-    str | None,
-    typer.Option("--inputs", metavar="16/int64/0..1000", help="What it takes: in short, or as a suite has it."),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option("--only", metavar="PATTERN", help="Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp."),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", metavar="3/16", help="One of so many parts of the suite; `archbench merge` unites them."),
-]
-AllowCode = Annotated[bool, typer.Option("--allow-code", help="Accept module:function architectures.")]
-Force = Annotated[bool, typer.Option("--force", help="Measure on a machine that the preflight calls unfit.")]
+
+
+def told(about: Option, *flags: str) -> Any:
+    """What typer is told of an option."""
+    complete = completing(about.words) if about.words else None
+    return typer.Option(*flags, metavar=about.metavar, help=about.help, autocompletion=complete)
+
+
+DeviceOption = Annotated[str, told(options.DEVICE)]
+InputsOption = Annotated[str | None, told(options.INPUTS)]
+AllowCode = Annotated[bool, told(options.ALLOW_CODE, "--allow-code")]
+Force = Annotated[bool, told(options.FORCE, "--force")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended."""
+
+
+def taking(asked: Callable[..., object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a class of `archbench.options`; its last parameter gets those that were set.
+
+    So what a function does without one is for the function to say.
+    """
+    hints = get_type_hints(asked, include_extras=True)
+    fields = [one for one in signature(asked).parameters.values() if hasattr(hints[one.name], "__metadata__")]
+    shown = [_parameter(one, hints[one.name]) for one in fields]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = signature(command, eval_str=True).parameters.values()
+        arguments = [one for one in own if one.default is one.empty]
+
+        @wraps(command)
+        def called(**values: Any) -> None:
+            given = {one.name: values.pop(one.name) for one in shown}
+            command(**values, **{name: value for name, value in given.items() if value not in (None, [], ())})
+
+        rest = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own[len(arguments) :]]
+        called.__signature__ = Signature([*arguments, *shown, *rest])  # type: ignore[attr-defined]
+        return called
+
+    return decorate
+
+
+def _parameter(one: Parameter, hint: Any) -> Parameter:
+    """A field as typer is to see it: a switch, a whole number, or text for everything else."""
+    kind, about = hint.__origin__, hint.__metadata__[0]
+    flag, default = f"--{one.name.replace('_', '-')}", one.default
+    shape: Any = kind
+    if about.repeatable:
+        shape, default = list[str] | None, None
+    elif kind is bool:
+        flag = f"{flag}/--no-{one.name}" if default else flag
+    elif set(get_args(kind) or [kind]) - {int, type(None)}:
+        shape = str | None if default is None else str
+        default = str(default) if isinstance(default, int) else default
+    return one.replace(annotation=Annotated[shape, told(about, flag)], default=default)
 
 
 def print_json(value: object, *, indent: bool = True) -> None:

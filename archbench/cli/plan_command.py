@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
 
-from archbench.cli.console import AllowCode, AsJson, OnlyOption, ShardOption, print_json
+from archbench.cli.console import AsJson, WhatArgument, print_json, taking
 from archbench.model.cell import sides_of
+from archbench.options import PlanOptions
 
 if TYPE_CHECKING:
     from archbench.model.cell import Cell, Plan
@@ -53,29 +54,22 @@ class PlanDocument(Struct, frozen=True, kw_only=True):
     predicted_from: str
 
 
+@taking(PlanOptions)
 def plan_command(
-    suite: Annotated[str, typer.Argument(help="A suite file.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; cuda may be planned where there is none.")] = "auto",
-    only: OnlyOption = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
-    shard: ShardOption = None,
+    what: WhatArgument,
     predict: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
     as_json: AsJson = False,
-    allow_code: AllowCode = False,
+    **given: Any,
 ) -> None:
-    """Show what a run would measure and how long it would take, and what it would skip and why."""
+    """Show what a run would measure, how long it would take, what it would skip and why; cuda where there is none."""
+    from archbench.pipeline import foreseen
     from archbench.rendering.terminal import print_report
-    from archbench.session import planned
-    from archbench.suite import load_suite
-    from archbench.suite.shards import parse_shard
 
-    part = None if shard is None else parse_shard(shard)
-    loaded = load_suite(suite, allow_code=allow_code)
-    plan, prediction = planned(loaded, device, only=only or (), rounds=rounds, shard=part)
+    suite, plan, prediction = foreseen(what, PlanOptions(**given))
     if as_json:
-        print_json(_document(loaded, plan, prediction))
+        print_json(_document(suite, plan, prediction))
     else:
-        print_report(_report(loaded, plan, prediction, by_phase=predict))
+        print_report(_report(suite, plan, prediction, by_phase=predict))
 
 
 def _document(suite: Suite, plan: Plan, prediction: Prediction) -> PlanDocument:

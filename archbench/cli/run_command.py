@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
 
 from archbench.cli.console import (
     INTERRUPTED,
-    AllowCode,
     AsJson,
-    CheckpointingOption,
-    DeployOption,
-    DeviceOption,
-    Force,
-    HeadOption,
-    InputsOption,
-    OnlyOption,
-    OptimizerOption,
-    ShardOption,
-    TrainOption,
-    networks_and_suites,
+    WhatArgument,
     print_json,
     stop_as_by_ctrl_c,
+    taking,
 )
 from archbench.model.errors import Interrupted, UnfitError, escaped
 from archbench.model.record import FAILED, Record
+from archbench.options import RunOptions
 
 if TYPE_CHECKING:
     from archbench.api import Run
@@ -53,59 +44,11 @@ class RunSummary(Struct, frozen=True, kw_only=True):
     rows: tuple[Record, ...]
 
 
+@taking(RunOptions)
 def run_command(
-    what: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SUITE_OR_NAMES...", help="A suite file, or networks.", autocompletion=networks_and_suites
-        ),
-    ],
-    batch_size: Annotated[str | None, typer.Option(metavar="1,8", help="Batch sizes of the networks named.")] = None,
-    phase: Annotated[str | None, typer.Option(help="inference, training")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, tf32, amp-bf16, ...")] = None,
-    compile_mode: Annotated[str | None, typer.Option(help="off, default, reduce-overhead, ...")] = None,
-    memory_format: Annotated[str | None, typer.Option(help="contiguous, channels_last")] = None,
-    runtime: Annotated[str | None, typer.Option(help="torch, onnxruntime, openvino, aot-inductor, tensorrt")] = None,
-    quantize: Annotated[str | None, typer.Option(help="off, int8-dynamic, int8-static, ...")] = None,
-    input_size: Annotated[str | None, typer.Option(help="Side of the image in pixels, or 640x480.")] = None,
-    threads: Annotated[str | None, typer.Option(metavar="1,2", help="Threads of one operator, on the CPU.")] = None,
-    inputs: InputsOption = None,
-    head: HeadOption = None,
-    deploy: DeployOption = None,
-    train: TrainOption = None,
-    optimizer: OptimizerOption = None,
-    checkpointing: CheckpointingOption = None,
-    metrics: Annotated[str | None, typer.Option(help="static, latency, throughput, memory, energy, ...")] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Labelled images, a folder a class, to measure top-1 on.")
-    ] = None,
-    device: DeviceOption = "auto",
-    only: OnlyOption = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds, in place of the suite's.")] = None,
-    shard: ShardOption = None,
-    executor: Annotated[str, typer.Option(help="local, or ray: the devices of a Ray cluster.")] = "local",
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Of the Ray cluster.")] = "auto",
-    resource: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What a device is in the cluster; else a GPU, or all CPUs of a node."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's directory; by default one under results/.")] = None,
-    static: Annotated[
-        bool, typer.Option("--static", help="Only what is counted, predicted and traced; nothing is run or timed.")
-    ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new run even where one could be resumed.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Measure failed and invalid cells again.")
-    ] = False,
-    retry_suspect: Annotated[
-        bool, typer.Option("--retry-suspect", help="Measure suspect cells again; of two rows the better counts.")
-    ] = False,
-    budget: Annotated[
-        str | None, typer.Option(metavar="10m", help="End after this time, with what decides most until then.")
-    ] = None,
-    allow_code: AllowCode = False,
-    force: Force = False,
+    what: WhatArgument,
     as_json: AsJson = False,
+    **given: Any,
 ) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
     from archbench.api import Run, run
@@ -113,41 +56,7 @@ def run_command(
 
     stop_as_by_ctrl_c()
     try:
-        done = run(
-            what,
-            batch_size=batch_size,
-            phase=phase,
-            precision=precision,
-            compile_mode=compile_mode,
-            runtime=runtime,
-            quantize=quantize,
-            memory_format=memory_format,
-            input_size=input_size,
-            threads=threads,
-            inputs=inputs,
-            head=head,
-            deploy=deploy,  # type: ignore[arg-type]
-            train=train,
-            optimizer=optimizer,
-            checkpointing=checkpointing,  # type: ignore[arg-type]
-            metrics=metrics,
-            images=images,
-            device=device,
-            out=out,
-            rounds=rounds,
-            shard=shard,
-            executor=executor,
-            address=address,
-            resource=resource,
-            only=only or (),
-            static=static,
-            fresh=fresh,
-            retry_failed=retry_failed,
-            retry_suspect=retry_suspect,
-            allow_code=allow_code,
-            force=force,
-            budget=budget,
-        )
+        done = run(what, **given)
     except Interrupted as interrupted:
         so_far = Run(interrupted.path)
         if so_far.rows:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.api import OneOrMore, PathOrText, several
 from archbench.folklore.claim import OWN, Claims, read_claims
 from archbench.folklore.judge import Judged, judge
 from archbench.folklore.sources import Sources
 from archbench.model.errors import FitnessWarning, UsageError
+from archbench.options import OneOrMore, PathOrText, several
 from archbench.query.quantity import seconds_of
 from archbench.results import RunStore
 from archbench.session import callers_level, describe

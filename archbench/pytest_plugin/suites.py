@@ -11,17 +11,17 @@ import msgspec
 import pytest
 
 from archbench.model.cell import Cell, Group, Plan, short_id
-from archbench.model.environment import Calibration, Environment
+from archbench.model.environment import Environment
 from archbench.model.errors import ArchbenchError
-from archbench.model.messages import Calibrated, CellFinished, Event
+from archbench.model.messages import CellFinished, Event
 from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
 from archbench.pytest_plugin.benchmark import ReplayTimer, mark_timer
-from archbench.session import describe, held, task_for
+from archbench.session import describe, held, measured
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan
-from archbench.worker import WorkerClient, run_tasks
+from archbench.worker import CarriedFigures, WorkerClient
 
 FIGURES = (
     *(
@@ -126,7 +126,7 @@ class GroupRunner:
         self._allow_code = allow_code
         self._finished: dict[str, CellFinished] = {}
         self._events: Iterator[Event] = iter(())
-        self._calibration: Calibration | None = None
+        self._found = CarriedFigures()
         self._worker: WorkerClient | None = None
         self._held = ExitStack()
 
@@ -153,28 +153,26 @@ class GroupRunner:
         wanted = {cell.cell_id} if once else self._wanted()
         cells = next(group.cells for group in self._plan.rounds[0] if cell in group.cells)
         group = Group(cells=tuple(one for one in cells if one.cell_id in wanted))
-        first = self._worker is None
         if self._worker is None:
             if not once:
                 self._held.enter_context(held(self._environment))
             self._worker = WorkerClient(device=self.device)
-        task = task_for(
-            msgspec.structs.replace(self._suite, metrics=()) if once else self._suite,
-            group,
+            self._found = CarriedFigures(calibrate=not once)
+        suite = msgspec.structs.replace(self._suite, metrics=()) if once else self._suite
+        return measured(
+            self._worker,
+            suite,
             self._environment,
+            [(0, group, 0)],
+            self._found,
             run_id="pytest",
-            calibration=self._calibration,
-            calibrate=first and not once,
             allow_code=self._allow_code,
         )
-        return run_tasks(self._worker, [task])
 
     def _follow(self, until: Cell) -> None:
         """Take in what the running group says, to the cell's row; to the group's end where it is not of that group."""
         for event in self._events:
-            if isinstance(event, Calibrated):
-                self._calibration = event.calibration
-            elif isinstance(event, CellFinished):
+            if isinstance(event, CellFinished):
                 self._finished[event.record.cell_id] = event
                 if event.record.cell_id == until.cell_id:
                     return

@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from archbench.api import OneOrMore, PathOrText, several
 from archbench.model.errors import Interrupted, UnfitError, UsageError, first_line
+from archbench.options import OneOrMore, PathOrText, several
 from archbench.results.files import is_whole, read_struct, sealed_parquet, write_bytes, write_json
 from archbench.training.data import cifar10, digits
 from archbench.training.settings import CIFAR10, DIGITS, SUBJECTS, Point, Settings, chosen, schedules

@@ -1,24 +1,40 @@
-"""What the processes of one run have found out of its networks, for those that come after them."""
+"""What the processes of one run have found out of its device and its networks, for those that come after them."""
 
 from __future__ import annotations
 
 from archbench.model.cell import Group
 from archbench.model.counts import Carried, Counts, MemoryModel
-from archbench.model.messages import CellFinished
+from archbench.model.environment import Calibration, Environment
+from archbench.model.messages import Calibrated, CellFinished, Event
 
 
 class CarriedFigures:
-    """Counts by network, memory models by its toggles: each is made once a run, by the first process that needs it."""
+    """Counts by network, memory models by its toggles: each is made once a run, by the first process that needs it.
 
-    def __init__(self) -> None:
+    `calibration`: the device's ceilings as far as they are known; `calibrate`: they are to be found out anew.
+    """
+
+    def __init__(self, calibration: Calibration | None = None, *, calibrate: bool = False) -> None:
+        self.calibration = calibration
+        self._calibrate = calibrate
+        self._asked: set[str | None] = set()
         self._counts: dict[str, Counts] = {}
         self._memory: dict[str, MemoryModel] = {}
 
-    def note(self, finished: CellFinished) -> None:
-        """Keep what came with a row."""
-        if finished.found.counts is not None:
-            self._counts[finished.record.variant] = finished.found.counts
-        self._memory.update(finished.found.memory)
+    def calibrates(self, environment: Environment) -> bool:
+        """Whether a process is to find the ceilings out: the first that is asked for on a device, and no other."""
+        first = environment.machine not in self._asked
+        self._asked.add(environment.machine)
+        return self._calibrate and first
+
+    def note(self, event: Event) -> None:
+        """Keep what came with it."""
+        if isinstance(event, Calibrated):
+            self.calibration = event.calibration
+        elif isinstance(event, CellFinished):
+            if event.found.counts is not None:
+                self._counts[event.record.variant] = event.found.counts
+            self._memory.update(event.found.memory)
 
     def of(self, group: Group) -> Carried:
         """What a process that measures `group` need not find out again."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+
+from archbench import options
 
 PACKAGE = Path(__file__).parents[2] / "archbench"
 SUBJECT = re.compile(
@@ -24,13 +27,18 @@ def explained(docstring: str) -> Iterator[str]:
 
 
 def known(owner: Owner) -> set[str]:
-    """Parameters of a function, of a class's methods too; fields, and words that are values of theirs."""
+    """Parameters of a function, of a class's methods too; fields, and words that are values of theirs.
+
+    Those of a function that takes the options of a class are that class's fields.
+    """
     found = {node.name for node in ast.walk(owner) if isinstance(node, Owner)}
     for node in ast.walk(owner):
         for field in ("arg", "attr", "id"):
             found.add(getattr(node, field, "") or "")
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found.add(node.value)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "keywords":
+            found |= {one.name for one in fields(getattr(options, node.args[0].id))}  # type: ignore[attr-defined]
     return found
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from builders import make_environment
 from typer.main import get_command
 
 from archbench.cli import app
-from archbench.model.suite import AXES
-from archbench.profiling import _cell, _other
+from archbench.options import ProfileOptions
+from archbench.profiling import _cells
 
 PAGE = Path(__file__).parents[2] / "docs" / "profiling.md"
 LINES = re.findall(r"^archbench profile .*$", PAGE.read_text(), re.MULTILINE)
@@ -22,11 +22,7 @@ LINES = re.findall(r"^archbench profile .*$", PAGE.read_text(), re.MULTILINE)
 def test_a_profile_of_the_docs_is_of_cells_that_exist(line: str) -> None:
     command = get_command(app).commands["profile"]  # type: ignore[attr-defined]
     given = command.make_context("profile", shlex.split(line)[2:]).params
-    axes = {
-        axis: given[axis] for axis in AXES if axis not in ("runtime", "quantize")
-    }  # a profile is of PyTorch's own operators
-    cell = _cell(given["name"], axes, make_environment(), given["allow_code"])[0]
+    asked = {one.name: given[one.name] for one in fields(ProfileOptions) if given.get(one.name) is not None}
+    cell, *others = _cells(given["name"], ProfileOptions(**asked), "cpu")[0]
     assert cell.batch_size == int(given["batch_size"])
-    if given["against"]:
-        name, other = _other(given["name"], axes, given["against"])
-        assert _cell(name, other, make_environment(), given["allow_code"])[0] != cell
+    assert [other != cell for other in others] == [True] * bool(given["against"])

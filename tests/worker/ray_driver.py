@@ -59,7 +59,6 @@ def main(address: str, place: Path, resource: str, seconds: str, *words: str) ->
             finished,
             list(store.machines),
             CarriedFigures(),
-            calibrate=False,
             allow_code=False,
             env=None,
         )

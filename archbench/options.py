@@ -1,0 +1,192 @@
+"""What is asked of whatever measures: each option once, with its type, its default and what `--help` says of it.
+
+`keywords` gives a function the options of a class as keywords, and `cli.console.options` gives them to a command.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, get_type_hints
+
+from archbench.model.axes import DEVICE_KINDS
+from archbench.model.suite import AXES
+
+_T = TypeVar("_T")
+_Options = TypeVar("_Options")
+_Subject = TypeVar("_Subject")
+_Found = TypeVar("_Found")
+_P = ParamSpec("_P")
+
+OneOrMore: TypeAlias = _T | Sequence[_T]
+"""One value, or several in a list; `"1,8"`, as one types it for the command, does too."""
+PathOrText: TypeAlias = str | os.PathLike[str]
+Network: TypeAlias = str | Callable[..., object] | Mapping[str, Any]
+"""A name, a `torch.nn.Module` with its weights, a function that makes one, or what a suite says of one
+(`{"name": "lenet5", "num_classes": 100}`, in which the name may be such an object as well)."""
+Inputs: TypeAlias = str | Sequence[Mapping[str, Any]] | None
+"""The arguments of a network's forward: as a suite lists them, or in short."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a command shows an option. A field without one is a function's alone."""
+
+    help: str
+    metavar: str | None = None
+    repeatable: bool = False
+    words: Callable[[], Iterable[str]] | None = None
+    """What completes its value."""
+
+
+DEVICE = Option("auto, cpu, cuda or cuda:N", words=lambda: ("auto", *DEVICE_KINDS))
+INPUTS = Option("What it takes: in short, or as a suite has it.", "16/int64/0..1000")
+ONLY = Option("Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp.", "PATTERN", repeatable=True)
+ALLOW_CODE = Option("Accept module:function architectures.")
+FORCE = Option("Measure on a machine that the preflight calls unfit.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Of networks that are named or passed: the axes, and in which role they are used."""
+
+    batch_size: Annotated[OneOrMore[int] | str | None, Option("Batch sizes of the networks named.", "1,8")] = None
+    phase: Annotated[OneOrMore[str] | None, Option("inference, training")] = None
+    precision: Annotated[OneOrMore[str] | None, Option("fp32, tf32, amp-bf16, ...")] = None
+    compile_mode: Annotated[OneOrMore[str] | None, Option("off, default, reduce-overhead, ...")] = None
+    memory_format: Annotated[OneOrMore[str] | None, Option("contiguous, channels_last")] = None
+    input_size: Annotated[OneOrMore[int] | str | None, Option("Side of the image in pixels, or 640x480.")] = None
+    threads: Annotated[OneOrMore[int] | str | None, Option("Threads of one operator, on the CPU.", "1,2")] = None
+    inputs: Annotated[Inputs, INPUTS] = None
+    head: Annotated[OneOrMore[str] | None, Option("classifier, none: the last map, features: pyramid.")] = None
+    deploy: Annotated[OneOrMore[bool] | None, Option("Folded for inference: true, false.", "true")] = None
+    train: Annotated[OneOrMore[str] | None, Option("full, head, frozen-bn")] = None
+    optimizer: Annotated[OneOrMore[str] | None, Option("sgd, adamw")] = None
+    checkpointing: Annotated[OneOrMore[bool] | None, Option("Blocks run again in the backward pass.", "true")] = None
+
+    @property
+    def axes(self) -> dict[str, object]:
+        """The values of the axes by name, `None` for one that was not given."""
+        return {name: getattr(self, name, None) for name in AXES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(Networks):
+    """Which cells a run has."""
+
+    runtime: Annotated[OneOrMore[str] | None, Option("torch, onnxruntime, openvino, aot-inductor, tensorrt")] = None
+    quantize: Annotated[OneOrMore[str] | None, Option("off, int8-dynamic, int8-static, ...")] = None
+    device: Annotated[str, DEVICE] = "auto"
+    only: Annotated[OneOrMore[str], ONLY] = ()
+    rounds: Annotated[int | None, Option("Rounds, in place of the suite's.")] = None
+    shard: Annotated[
+        str | None, Option("One of so many parts of the suite; `archbench merge` unites them.", "3/16")
+    ] = None
+    allow_code: Annotated[bool, ALLOW_CODE] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(PlanOptions):
+    """How they are measured, and where that is stored."""
+
+    metrics: Annotated[OneOrMore[str] | None, Option("static, latency, throughput, memory, energy, ...")] = None
+    images: Annotated[PathOrText | None, Option("Labelled images, a folder a class, to measure top-1 on.", "DIR")] = (
+        None
+    )
+    executor: Annotated[str, Option("local, or ray: the devices of a Ray cluster.")] = "local"
+    address: Annotated[str, Option("Of the Ray cluster.", "HOST:PORT")] = "auto"
+    resource: Annotated[
+        str | None, Option("What a device is in the cluster; else a GPU, or all CPUs of a node.", "NAME")
+    ] = None
+    out: Annotated[PathOrText | None, Option("The run's directory; by default one under results/.", "PATH")] = None
+    static: Annotated[bool, Option("Only what is counted, predicted and traced; nothing is run or timed.")] = False
+    fresh: Annotated[bool, Option("Begin a new run even where one could be resumed.")] = False
+    retry_failed: Annotated[bool, Option("Measure failed and invalid cells again.")] = False
+    retry_suspect: Annotated[bool, Option("Measure suspect cells again; of two rows the better counts.")] = False
+    budget: Annotated[str | None, Option("End after this time, with what decides most until then.", "10m")] = None
+    force: Annotated[bool, FORCE] = False
+    progress: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateOptions:
+    """Of two sides whose processes take turns."""
+
+    base: Annotated[str, Option("A Python interpreter, a git revision, or . as it lies here.", "X")]
+    head: Annotated[str | None, Option("The same, of what may have become slower.", "Y")] = None
+    only: Annotated[OneOrMore[str], ONLY] = ()
+    aa: Annotated[bool, Option("Base against itself: learn how widely each cell scatters here.")] = False
+    static: Annotated[bool, Option("Only what is counted, predicted and traced, on any machine; nothing is timed.")] = (
+        False
+    )
+    accept: Annotated[
+        str | None, Option("What fails is meant: say why, in SUITE.accepted.yaml, to be committed.", "REASON")
+    ] = None
+    max_time: Annotated[str | None, Option("Stop measuring after so long: 90s, 10m, 2h.", "10m")] = None
+    out: Annotated[PathOrText | None, Option("The gate's directory; else under results/gate/.", "DIR")] = None
+    device: Annotated[str, DEVICE] = "auto"
+    allow_code: Annotated[bool, ALLOW_CODE] = False
+    force: Annotated[bool, FORCE] = False
+    progress: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOptions(Networks):
+    """Of the one cell that is profiled, and of what is looked at."""
+
+    batch_size: Annotated[int | str, Option("Images in a step.", "N")] = 1
+    phase: Annotated[str, Option("inference or training")] = "inference"
+    precision: Annotated[str, Option("fp32, tf32, amp-bf16, ...")] = "fp32"
+    compile_mode: Annotated[str, Option("off, default, reduce-overhead, ...")] = "off"
+    memory_format: Annotated[str, Option("contiguous, channels_last")] = "contiguous"
+    threads: Annotated[int | None, Option("Threads of one operator, on the CPU.")] = None
+    against: Annotated[str, Option("Another network, or @AXIS=VALUE: other settings.", "NAME[@AXIS=VALUE,...]")] = ""
+    device: Annotated[str, DEVICE] = "auto"
+    stage: Annotated[str, Option("Show only what is inside this module.")] = ""
+    memory: Annotated[bool, Option("Follow memory over the step.")] = True
+    gradients: Annotated[bool, Option("Gradients at initialisation.")] = True
+    html: Annotated[PathOrText | None, Option("Write everything as a page.", "PATH")] = None
+    trace: Annotated[PathOrText | None, Option("Write a trace for Perfetto.", "FILE")] = None
+    snapshot: Annotated[PathOrText | None, Option("Write CUDA's memory snapshot.", "FILE")] = None
+    seed: Annotated[int, Option("Of weights and inputs.")] = 0
+    allow_code: Annotated[bool, ALLOW_CODE] = False
+    force: Annotated[bool, FORCE] = False
+    progress: bool | None = None
+
+
+def keywords(
+    options: Callable[_P, _Options],
+) -> Callable[[Callable[[_Subject, _Options], _Found]], Callable[Concatenate[_Subject, _P], _Found]]:
+    """A function of something and of `options` as one that takes them as keywords, which `help` then shows."""
+
+    def decorate(function: Callable[[_Subject, _Options], _Found]) -> Any:
+        signature = inspect.signature(function)
+        subject, _ = signature.parameters.values()
+        hints = get_type_hints(options)
+        named = (one.replace(annotation=hints[one.name]) for one in inspect.signature(options).parameters.values())
+        signature = signature.replace(parameters=[subject, *named])
+
+        @wraps(function)
+        def called(*words: Any, **given: Any) -> _Found:
+            asked = signature.bind(*words, **given).arguments
+            return function(asked.pop(subject.name), options(**asked))  # type: ignore[call-arg]
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+        return called
+
+    return decorate
+
+
+def several(value: OneOrMore[_T]) -> list[_T]:
+    """The values in a list, of which one may stand alone."""
+    return list(value) if isinstance(value, list | tuple) else [value]  # type: ignore[list-item]
+
+
+def as_path(place: PathOrText | None) -> Path | None:
+    """A place to write to; `None` where none was given."""
+    return None if place is None else Path(place)
