@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -30,7 +30,7 @@ from archbench.comparison.sides import (
 )
 from archbench.comparison.static import static_gate
 from archbench.model.cell import Cell, Plan
-from archbench.model.comparison import Comparison, SuiteLines
+from archbench.model.comparison import Comparison, PairDone, SuiteLines
 from archbench.model.environment import Environment
 from archbench.model.errors import FitnessWarning, Interrupted, UsageError
 from archbench.model.protocol import protocol_for
@@ -40,7 +40,7 @@ from archbench.options import GateOptions, Inputs, PathOrText, as_path, keywords
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
-from archbench.session import callers_level, describe, held
+from archbench.session import callers_level, describe, followed, held
 from archbench.suite import inputs_as_written, lines_of, read_suite
 from archbench.suite.plan import make_plan, parse_cell
 from archbench.worker import WorkerClient, run_lock
@@ -179,11 +179,11 @@ def _play(
     progress: bool | None,
 ) -> None:
     """Play what is left to play, each side by a worker of its own. Raises `Interrupted`; finished pairs are kept."""
-    try:
+
+    def events() -> Generator[PairDone, None, None]:
+        if not play.next_pairs(settle=budget_s is not None):
+            return
         with ExitStack() as stack:
-            line = stack.enter_context(PairProgress(store.path, done=play.pairs_done, shown=progress))
-            if not play.next_pairs(settle=budget_s is not None):
-                return
             workers = [
                 stack.enter_context(
                     WorkerClient(
@@ -196,11 +196,10 @@ def _play(
                 )
                 for name, side in zip(names, sides, strict=True)
             ]
-            play.play(workers, sides, max_time_s=budget_s, tell=line.show)
-    except KeyboardInterrupt:
-        raise Interrupted(store.path) from None
-    finally:
-        store.merge()
+            yield from play.play(workers, sides, max_time_s=budget_s)
+
+    if followed(events(), store, PairProgress(store.path, done=play.pairs_done, shown=progress)):
+        raise Interrupted(store.path)
 
 
 def _cells(texts: Sequence[str], environment: Environment, inputs: Inputs, allow_code: bool) -> tuple[Cell, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Thread
@@ -28,10 +28,9 @@ from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.options import Inputs, PathOrText, PlanOptions, RunOptions, as_path, several
-from archbench.progress import RunProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_alike, url_of
-from archbench.session import Visit, describe, expected, held, measured, planned
+from archbench.session import Visit, describe, expected, followed, held, measured, planned
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
 from archbench.suite.duration import Prediction
@@ -142,6 +141,8 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
     Raises `UsageError` for an `out` that cannot be this run's and a budget too short for any cell, and `UnfitError` for
     a machine that is not fit or is busy.
     """
+    from archbench.progress import RunProgress  # rich, which a plan needs not
+
     begun = time.monotonic()
     out = as_path(options.out)
     remote = None if out is None or (url := url_of(out)) is None else Remote.of_run(url)
@@ -165,7 +166,8 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
             ends=None if job.budget_s is None else begun + job.budget_s,
             shown=options.progress,
         )
-        interrupted = _followed(_events(store, job, left, finished, spending, begun), store, shown, remote)
+        events = _events(store, job, left, finished, spending, begun)
+        interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))
         if store.finished():
             _report(store.path)
         if spending is not None and spending.left_out[0]:
@@ -177,23 +179,14 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
     return store.path, interrupted
 
 
-def _followed(events: Generator[Event, None, None], store: RunStore, shown: RunProgress, remote: Remote | None) -> bool:
-    """Store what comes out of it at once, and show it. Returns whether that was interrupted."""
-    try:
-        with shown, closing(events):
-            for event in events:
-                if isinstance(event, CellFinished):
-                    store.append(event.record, event.samples, event.profile)
-                    if remote is not None:
-                        remote.try_push()
-                elif isinstance(event, Calibrated):
-                    store.calibrate(event.calibration)
-                shown.show(event)
-    except KeyboardInterrupt:
-        return True
-    finally:
-        store.merge()
-    return False
+def _take(event: Event, store: RunStore, remote: Remote | None) -> None:
+    """Store what came out of it."""
+    if isinstance(event, CellFinished):
+        store.append(event.record, event.samples, event.profile)
+        if remote is not None:
+            remote.try_push()
+    elif isinstance(event, Calibrated):
+        store.calibrate(event.calibration)
 
 
 def read_what(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
@@ -25,6 +27,8 @@ from archbench.model.record import Record
 from archbench.model.units import IMAGES, MS, change, counted, duration, figure
 from archbench.results import Session
 from archbench.suite.duration import Countdown, Prediction
+
+_Event = TypeVar("_Event")
 
 LINES_EVERY_S = 10.0
 """Between two lines on pairs in a log: pairs of small networks take a second."""
@@ -54,7 +58,7 @@ class _TimeLeft(ProgressColumn):
         return Text(str(timedelta(seconds=self.seconds)), style="progress.remaining")
 
 
-class _Progress:
+class Progress(ABC, Generic[_Event]):
     """Lines on stderr and, where one can be drawn, a bar below them. With `shown` false, silent.
 
     A log is no terminal even where FORCE_COLOR makes rich take it for one. In a notebook rich draws by ipywidgets
@@ -67,7 +71,7 @@ class _Progress:
         terminal = sys.stderr.isatty() and self._console.is_terminal and not self._console.is_dumb_terminal
         self._live = notebook or terminal
         self._note = note
-        self._bar = Progress(
+        self._bar = Bar(
             _Label(),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
@@ -77,6 +81,10 @@ class _Progress:
             transient=True,
             expand=True,
         )
+
+    @abstractmethod
+    def show(self, event: _Event) -> None:
+        """Take in what happens."""
 
     def __enter__(self) -> Self:
         for line in self._note:
@@ -91,7 +99,7 @@ class _Progress:
         self._console.print(escaped(line), markup=False, soft_wrap=True)
 
 
-class RunProgress(_Progress):
+class RunProgress(Progress[Event]):
     """Shows the messages of a run of `total` cells, of which some are `left` and take about as long as `expected`.
 
     In a terminal or a notebook a bar, and a line for every row; elsewhere, as in a log, the lines alone, each with its
@@ -120,7 +128,6 @@ class RunProgress(_Progress):
         self._glimpsed = False
 
     def show(self, event: Event) -> None:
-        """Take in what happens."""
         match event:
             case Calibrated():
                 self._bar.update(self._cells, description="calibrated")
@@ -188,7 +195,7 @@ def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: S
         yield f"archbench: older runs alike, left as they are: {', '.join(map(str, passed_over))}"
 
 
-class PairProgress(_Progress):
+class PairProgress(Progress[PairDone]):
     """Shows pairs as they are finished, after the `done` ones of an earlier session.
 
     In a terminal a bar; elsewhere a line now and then. Processes that failed have a line in any case. With `shown`
@@ -202,19 +209,18 @@ class PairProgress(_Progress):
         self._said_at = time.monotonic()
         self._pairs = self._bar.add_task("pairs", total=None, outlook="")
 
-    def show(self, told: PairDone) -> None:
-        """Take in a finished pair."""
-        ratio = told.pair.log_ratio()
-        said = short_id(told.cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
-        outlook = f"{told.cells_open} open, ETA {duration(told.seconds_left)}" if told.cells_open else ""
-        total = told.pairs_done + told.pairs_left
-        self._bar.update(self._pairs, completed=told.pairs_done, total=total, description=said, outlook=outlook)
+    def show(self, event: PairDone) -> None:
+        ratio = event.pair.log_ratio()
+        said = short_id(event.cell_id) + (f" {change(ratio)}" if ratio is not None else " failed")
+        outlook = f"{event.cells_open} open, ETA {duration(event.seconds_left)}" if event.cells_open else ""
+        total = event.pairs_done + event.pairs_left
+        self._bar.update(self._pairs, completed=event.pairs_done, total=total, description=said, outlook=outlook)
         if not self._live and time.monotonic() - self._said_at >= LINES_EVERY_S:
             self._said_at = time.monotonic()
-            self._say(f"[{told.pairs_done}/{total} pairs] {said}" + (f" · {outlook}" if outlook else ""))
-        if (failure := told.pair.failure()) is not None:
+            self._say(f"[{event.pairs_done}/{total} pairs] {said}" + (f" · {outlook}" if outlook else ""))
+        if (failure := event.pair.failure()) is not None:
             index, how = failure
-            rows = told.pair.rows
+            rows = event.pair.rows
             side = ("base", "head")[index] if len({row.cell_id for row in rows}) == 1 else f"cell {index + 1}"
             self._say(f"{short_id(rows[index].cell_id)} ({side}): {how}")
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -37,6 +38,11 @@ from archbench.suite.duration import Prediction, learned, predict
 from archbench.suite.plan import make_plan
 from archbench.suite.waves import arranged
 from archbench.worker import CarriedFigures, WorkerClient, device_lock, run_tasks
+
+if TYPE_CHECKING:
+    from archbench.progress import Progress
+
+_Event = TypeVar("_Event")
 
 
 def describe(device: str) -> Environment:
@@ -182,6 +188,35 @@ def measured(
     for event in run_tasks(worker, tasks(), company=company):
         found.note(event)
         yield event
+
+
+class Store(Protocol):
+    """What is kept of whatever measures: as small files that `merge` folds into a large one."""
+
+    def merge(self) -> None:
+        """Fold all that is finished. Raises `UnfitError` where the disk is full; nothing is lost then."""
+
+
+def followed(
+    events: Generator[_Event, None, None],
+    store: Store,
+    shown: Progress[_Event],
+    take: Callable[[_Event], None] = lambda event: None,
+) -> bool:
+    """Have what happens stored at once, by `take`, and show it: of a run, a gate, a duel. Says whether Ctrl-C ended it.
+
+    However it ends, nobody measures any more then, and what is finished is folded.
+    """
+    try:
+        with shown, closing(events):
+            for event in events:
+                take(event)
+                shown.show(event)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        store.merge()
+    return False
 
 
 def task_for(

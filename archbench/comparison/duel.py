@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from archbench.catalog import facts
 from archbench.comparison.interleave import Interleave
-from archbench.comparison.judge import Rival, contended_share, judge_rivals, latency_s, log_ratios, unfit
+from archbench.comparison.judge_pairs import contended_share, judge_rivals, unfit
 from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
 from archbench.comparison.schedule import NextPair
 from archbench.model.cell import Cell
-from archbench.model.comparison import ProcessPair
+from archbench.model.comparison import CellComparison, ProcessPair
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.protocol import Protocol
@@ -50,8 +50,10 @@ class Duel(Struct, frozen=True, kw_only=True):
 
     baseline: str
     """The cell named first, which the others are compared with."""
-    baseline_s: float
-    rivals: tuple[Rival, ...]
+    baseline_s: float | None
+    """Median over its processes' medians, seconds."""
+    rivals: tuple[CellComparison, ...]
+    """Each of the others (`head`) against the first (`base`)."""
     pairs: int
     turns: int
     hardware_class: str
@@ -118,11 +120,11 @@ class DuelPlay(Interleave):
                 f"the time was over after {len(played)} of {self._pairs} pairs, and {FEWEST_PAIRS} are the fewest that "
                 "tell anything: give more with --max-time, or fewer --turns"
             )
-        frozen, row = played[0].frozen, played[0].rows[0]
+        frozen, row, rivals = played[0].frozen, played[0].rows[0], judge_rivals(self._log)
         return Duel(
             baseline=cells[0].cell_id,
-            baseline_s=latency_s(played, 0),
-            rivals=judge_rivals(cells, played),
+            baseline_s=rivals[0].base.latency_s,
+            rivals=rivals,
             pairs=len(played),
             turns=self._spec.protocol.turns,
             hardware_class=row.hardware_class,
@@ -130,5 +132,5 @@ class DuelPlay(Interleave):
             contended_share=contended_share(played),
             alternated=frozen is not None and frozen.alternate,
             duration_s=sum(pair.duration_s for pair in played),
-            log_ratios=tuple(tuple(log_ratios(played, index)) for index in range(1, len(cells))),
+            log_ratios=tuple(tuple(self._log.ratios("screen", index)) for index in range(1, len(cells))),
         )

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from archbench.comparison.counted import findings
 from archbench.comparison.interleave import Interleave, from_tree
-from archbench.comparison.judge import contended_share, judge_pairs
+from archbench.comparison.judge_pairs import contended_share, judge_pairs
 from archbench.comparison.noise import Threshold, read_noise, write_noise
 from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
 from archbench.comparison.rows import changes

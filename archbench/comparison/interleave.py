@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,6 @@ from archbench.worker.interleaved import start_afresh
 from archbench.worker.turns import take_turns
 
 _ROUND_OF: dict[Stage, int] = {"screen": 0, "confirm": 100}
-
-
-Tell = Callable[[PairDone], None]
 
 
 class Interleave(ABC):
@@ -67,12 +64,12 @@ class Interleave(ABC):
         return sum(len(log.everything) for log in self.logs.values())
 
     def play(
-        self, workers: Sequence[WorkerClient], sides: Sequence[SideRun] = (), *, max_time_s: float | None, tell: Tell
-    ) -> None:
+        self, workers: Sequence[WorkerClient], sides: Sequence[SideRun] = (), *, max_time_s: float | None
+    ) -> Generator[PairDone, None, None]:
         """Play until nothing is left to decide or the time is up; a pair that would not fit in is not begun.
 
-        Raises `UnfitError` where a worker does not start, where the workers see different hardware, or where user code
-        does not come from its side's own tree.
+        Each pair is stored before it is told of. Raises `UnfitError` where a worker does not start, where the workers
+        see different hardware, or where user code does not come from its side's own tree.
         """
         began = time.monotonic()
         seen: set[str] | None = None
@@ -94,7 +91,7 @@ class Interleave(ABC):
             self._store.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
             log.add(move.stage, pair, number)
             _refuse_foreign_code(log.cell, pair, sides)
-            tell(self._told(log, pair))
+            yield self._told(log, pair)
 
     def _next(self, left_s: float | None) -> NextPair | None:
         for move in self.next_pairs(settle=left_s is not None):

@@ -1,49 +1,33 @@
-"""Verdicts of two sides: from the processes of two runs, from the pairs of a gate, and from those of a duel. Pure.
+"""Verdicts of two sides: the ladder that all of them go down, and those of two stored runs. Pure.
 
-All go down one ladder: what forbids a verdict, what was shown, what was not reached, what is the same, and the rest.
+What forbids a verdict, what was shown, what was not reached, what is the same, and the rest: in that order, of runs
+here, and of gates and duels in `judge_pairs`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import median
-from typing import Literal
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from archbench.comparison.noise import Threshold
-from archbench.comparison.pair_store import PairLog
-from archbench.comparison.schedule import Leaning, Leanings
-from archbench.model.cell import Cell
 from archbench.model.comparison import (
     CLOCK_TOLERANCE,
     LEAST_EFFECT,
-    CellComparison,
     CellVerdict,
-    Figures,
     Floor,
-    ProcessPair,
     Whole,
     Why,
 )
-from archbench.model.reasons import REASONS, having
-from archbench.model.record import Record
+from archbench.model.reasons import REASONS
 from archbench.model.units import change, excess, percent
-from archbench.stats import median_interval
-from archbench.stats.moderation import Pool, pooled
+from archbench.stats.moderation import pooled
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired
-from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, power, trimmed
 
 LEVEL = 0.01
 """Chance of calling any cell of two runs slower that is not, over all cells of a comparison; and of faster."""
 WHOLE_CELLS = 5
 """Fewest cells that are judged together: of fewer, nobody knows how far they lie apart by chance."""
-DUEL_LEVEL = 0.025
-"""Of each one-sided test: 5 % that a cell is called faster or slower which is neither, over all rivals together."""
-FEWEST_CONFIRMING = 6
-"""Fresh pairs that may decide a cell when time ran out before all of them were played: trimming takes one at each
-end, and four tell."""
 
 
 def remedy_of(codes: Sequence[str]) -> str:
@@ -51,7 +35,7 @@ def remedy_of(codes: Sequence[str]) -> str:
     return next((REASONS[code].remedy for code in codes if REASONS[code].remedy), "measure it again")
 
 
-def _verdict(
+def verdict_of(
     by: str,
     clock: float | None,
     *,
@@ -177,7 +161,7 @@ def _decided_run(
             why = Why("cycles", f"{by}, but {told} in cycles: the head's SM clock was {change(clock)} off the base's")
     direction: CellVerdict = "slower" if estimate.median > 0 else "faster"
     same = estimate.equivalent()
-    return _verdict(
+    return verdict_of(
         by,
         clock,
         shown=(direction, why) if why.code == "shown" and not same else None,
@@ -242,220 +226,3 @@ def judge_whole(estimates: Sequence[LogRatio], floors: Sequence[Floor] = ()) -> 
         margin=math.expm1(margin),
         verdict="undecided" if not shown else "slower" if mean.mean > 0 else "faster",
     )
-
-
-def judge_pairs(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> tuple[CellComparison, ...]:
-    """Judge all cells together, one answer a cell and in their order; what was not reached is undecided."""
-    leans = Leanings({log.key: log for log in logs}, thresholds)
-    answers = {**_confirmed(logs, leans, thresholds, "slower"), **_confirmed(logs, leans, thresholds, "faster")}
-    return tuple(_judged(log, leans.of[log.key], thresholds[log.key], answers.get(log.key), leans.pool) for log in logs)
-
-
-def _confirmed(
-    logs: Sequence[PairLog], leans: Leanings, thresholds: Mapping[str, Threshold], direction: Leaning
-) -> dict[str, Confirmation]:
-    """The answers of the flagged cells that have fresh pairs enough; Holm's correction is over all flagged ones."""
-    sign = 1.0 if direction == "slower" else -1.0
-    pairs = {
-        log.key: [sign * ratio for ratio in log.ratios("confirm")] for log in logs if leans.of[log.key] == direction
-    }
-    # A cell whose fresh pairs were not reached stands among the others with one pair, whose p is 1.
-    answers = confirm(
-        [pair if len(pair) >= FEWEST_CONFIRMING else [0.0] for pair in pairs.values()],
-        effects=[thresholds[key].confirm for key in pairs],
-        pool=leans.pool,
-    )
-    return {
-        key: answer
-        for (key, pair), answer in zip(pairs.items(), answers, strict=True)
-        if len(pair) >= FEWEST_CONFIRMING
-    }
-
-
-def _judged(
-    log: PairLog, lean: Leaning, threshold: Threshold, answer: Confirmation | None, pool: Pool | None
-) -> CellComparison:
-    ratios = log.ratios("confirm") if answer else log.ratios("screen")
-    rows = [[pair.rows[side] for pair in log.everything] for side in (0, 1)]
-    estimate = trimmed(ratios).moderated(pool, cautious=answer is not None) if ratios else None
-    verdict, why = _decided(log, lean, threshold, answer, estimate)
-    if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
-        verdict, why = "invalid", unfit(log)
-    ends = estimate.interval() if estimate else None
-    return CellComparison(
-        cell_id=log.cell.cell_id,
-        architecture=log.cell.network.name,
-        variant=log.cell.network.label,
-        verdict=verdict,
-        why=why,
-        base=_figures(rows[0], log.everything, 0),
-        head=_figures(rows[1], log.everything, 1),
-        ratio=estimate.ratio if estimate else None,
-        ci_low=ends[0] if ends else None,
-        ci_high=ends[1] if ends else None,
-        detectable=estimate.detectable(CONFIRM_LEVEL) if estimate else None,
-        p=answer.p_adjusted if answer else None,
-        power=_power(log, threshold, pool),
-        pairs=len(ratios),
-        threshold=math.expm1(threshold.confirm),
-        noisy=threshold.noisy,
-    )
-
-
-def _power(log: PairLog, threshold: Threshold, pool: Pool | None) -> float | None:
-    """The chance that a slowdown of 3 % would have been found, by what the cell's pairs scatter by."""
-    ratios = log.ratios("confirm") or log.ratios("screen")
-    estimate = trimmed(ratios).moderated(pool) if len(ratios) > 1 else None
-    if estimate is None or estimate.scatter is None:
-        return None
-    return power(estimate.scatter, effect=threshold.confirm, screened=threshold.screen)
-
-
-def _decided(
-    log: PairLog, lean: Leaning, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio | None
-) -> tuple[CellVerdict, Why]:
-    if estimate is None and log.wasted:
-        return "invalid", unfit(log)
-    if estimate is None:
-        return "undecided", Why("out_of_time", "the time ran out before its first pair: give more with --max-time")
-    by = change(math.expm1(estimate.mean))
-    shown: tuple[CellVerdict, Why] | None = None
-    pending = None
-    if answer is not None and answer.regressed:
-        noisy = f", its own threshold of {percent(math.expm1(threshold.confirm))}" if threshold.noisy else ""
-        ground = f"{by} over {estimate.count} fresh pairs (p = {answer.p_adjusted:.1g}){noisy}"
-        shown = ("slower" if lean == "slower" else "faster", Why("shown", ground))
-    elif lean in ("slower", "faster") and answer is None:
-        played = len(log.ratios("confirm"))
-        pending = Why(
-            "out_of_time",
-            f"{by} in the screen, and {played} of {CONFIRM_PAIRS} fresh pairs were played: give more with --max-time",
-        )
-    return _verdict(
-        by,
-        _clock_change(log.everything),
-        shown=shown,
-        pending=pending,
-        equivalent=estimate.equivalent(),
-        otherwise=_open(by, lean, threshold, answer, estimate),
-    )
-
-
-def _open(by: str, lean: Leaning, threshold: Threshold, answer: Confirmation | None, estimate: LogRatio) -> Why:
-    shown = estimate.detectable(CONFIRM_LEVEL)
-    could = (
-        f"{estimate.count} pairs could only have shown {percent(shown)} or more" if shown else "one pair shows nothing"
-    )
-    if answer is not None:
-        if answer.p_adjusted <= CONFIRM_LEVEL:
-            least = percent(math.expm1(threshold.confirm))
-            return Why("small", f"{by}, certain, but below this cell's threshold of {least}")
-        return Why("not_confirmed", f"flagged as {lean}, but {by} over fresh pairs, which does not show it: {could}")
-    if estimate.count < SCREEN_PAIRS:
-        return Why("out_of_time", f"{by} over {estimate.count} of {SCREEN_PAIRS} pairs: give more with --max-time")
-    return Why("not_shown", f"{by}, neither shown to differ nor to be the same: {could}")
-
-
-def unfit(log: PairLog, names: Sequence[str] = ("the base", "the head")) -> Why:
-    """Why the pairs give no time; `names` are those of a pair's processes."""
-    for pair in reversed(log.everything):
-        if (failure := pair.failure()) is not None:
-            return Why("failed", f"{names[failure[0]]} ended with {failure[1]}")
-    rows = [row for pair in log.everything if not pair.fit for row in pair.rows]
-    codes = sorted(having("invalid", [code for row in rows for code in row.reasons]))
-    played = len(log.everything)
-    told = "no pair is fit" if log.wasted == played else f"{log.wasted} of {played} pairs are not fit"
-    if not codes:
-        return Why("invalid_rows", f"{told} to be used: the device's monitor rejected every turn of it")
-    return Why("invalid_rows", f"{told} to be used ({', '.join(codes)}): {remedy_of(codes)}")
-
-
-def _clock_change(pairs: Sequence[ProcessPair]) -> float | None:
-    """The head's SM clock over the base's, less 1: the median over the pairs; `None` where no clock is known."""
-    changes = [
-        pair.rows[1].sm_clock_mhz / pair.rows[0].sm_clock_mhz - 1
-        for pair in pairs
-        if pair.rows[0].sm_clock_mhz and pair.rows[1].sm_clock_mhz
-    ]
-    return median(changes) if changes else None
-
-
-def _figures(rows: Sequence[Record], pairs: Sequence[ProcessPair], side: int) -> Figures:
-    times = tuple(time for pair in pairs if pair.fit and (time := pair.rows[side].latency_median_s) is not None)
-    interval = median_interval(times) if times else None
-    clocks = [row.sm_clock_mhz for row in rows if row.sm_clock_mhz is not None]
-    peaks = [row.peak_reserved_bytes or row.peak_allocated_bytes for row in rows]
-    return Figures(
-        latency_s=interval.median if interval else None,
-        latency_low_s=interval.low if interval else None,
-        latency_high_s=interval.high if interval else None,
-        peak_bytes=next((peak for peak in peaks if peak is not None), None),
-        params=next((row.params for row in rows if row.params is not None), None),
-        macs=next((row.macs for row in rows if row.macs is not None), None),
-        sm_clock_mhz=median(clocks) if clocks else None,
-        processes=len(times),
-        process_times_s=times,
-    )
-
-
-Outcome = Literal["slower", "faster", "same", "undecided"]
-
-
-class Rival(Struct, frozen=True, kw_only=True):
-    """One cell against the first one named."""
-
-    cell_id: str
-    latency_s: float
-    """Median over the processes' medians."""
-    ratio: float
-    """Its time over the first cell's."""
-    ci_low: float | None
-    """95 % interval of `ratio`."""
-    ci_high: float | None
-    outcome: Outcome
-    """Shown to be slower or faster than the first; else `same` where the 90 % interval lies within the margin."""
-    p: float | None
-    """One-sided, in the direction seen, corrected (Holm) for the number of rivals."""
-
-
-def judge_rivals(cells: Sequence[Cell], pairs: Sequence[ProcessPair]) -> tuple[Rival, ...]:
-    """Each cell of a duel against the first one, judged together."""
-    estimates = [trimmed(log_ratios(pairs, index)) for index in range(1, len(cells))]
-    sides = [one.p_slower() if one.mean > 0 else one.p_faster() for one in estimates]
-    adjusted = holm([1.0 if p is None else p for p in sides])
-    rivals = []
-    for index, (estimate, p) in enumerate(zip(estimates, adjusted, strict=True), start=1):
-        outcome: Outcome = "undecided"
-        if p <= DUEL_LEVEL:
-            outcome = "slower" if estimate.mean > 0 else "faster"
-        elif estimate.equivalent():
-            outcome = "same"
-        low, high = estimate.interval() or (None, None)
-        rivals.append(
-            Rival(
-                cell_id=cells[index].cell_id,
-                latency_s=latency_s(pairs, index),
-                ratio=estimate.ratio,
-                ci_low=low,
-                ci_high=high,
-                outcome=outcome,
-                p=float(p),
-            )
-        )
-    return tuple(rivals)
-
-
-def contended_share(pairs: Sequence[ProcessPair]) -> float | None:
-    """The share of the processes from which other work took CPU time; `None` where that is not known of any."""
-    known = ["contended" in row.reasons for pair in pairs for row in pair.rows if row.contention is not None]
-    return sum(known) / len(known) if known else None
-
-
-def log_ratios(pairs: Sequence[ProcessPair], index: int) -> list[float]:
-    """Of each pair the median over the turns of log(one cell's time / the first one's)."""
-    return [ratio for pair in pairs if (ratio := pair.log_ratio(of=index)) is not None]
-
-
-def latency_s(pairs: Sequence[ProcessPair], index: int) -> float:
-    """Median over all turns of a cell's time, in seconds."""
-    return median(turn.seconds[index] for pair in pairs for turn in pair.turns if turn.kept)

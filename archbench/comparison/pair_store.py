@@ -78,9 +78,9 @@ class PairLog:
         """All pairs, in the order of their stages."""
         return [*self.pairs["screen"], *self.pairs["confirm"]]
 
-    def ratios(self, stage: Stage) -> list[float]:
-        """log(head / base) of the pairs that are fit to be used, in order."""
-        return [ratio for pair in self.pairs[stage] if pair.fit and (ratio := pair.log_ratio()) is not None]
+    def ratios(self, stage: Stage, of: int = 1) -> list[float]:
+        """log(head / base) of the pairs that are fit to be used, in order; or of another process to the first."""
+        return [ratio for pair in self.pairs[stage] if pair.fit and (ratio := pair.log_ratio(of)) is not None]
 
     def forget_failures(self) -> None:
         """Leave out pairs that are not fit to be used: another day, the machine may be."""

@@ -34,7 +34,6 @@ from archbench.stats.paired import EQUIVALENCE_MARGIN
 
 if TYPE_CHECKING:
     from archbench.comparison.duel import Duel
-    from archbench.comparison.judge import Rival
 
 LIMIT_BYTES = 1_000_000
 """GitHub refuses a step summary of more than 1 MiB, whole."""
@@ -168,7 +167,7 @@ def because(cell: CellComparison) -> str:
     return cell.why.sentence + (f"; accepted: {cell.accepted}" if cell.accepted is not None else "")
 
 
-def _interval(cell: CellComparison | Rival) -> str:
+def _interval(cell: CellComparison) -> str:
     """`+1.2 % to +3.4 %`; `-` where there is none."""
     if cell.ci_low is None or cell.ci_high is None:
         return NULL
@@ -313,12 +312,12 @@ def _time(cell: CellComparison, side: Figures) -> str:
 def duel_report(duel: Duel) -> Report:
     """Every cell with its time, and what is shown of it against the first one named."""
     words = {"same": f"same within ±{percent(EQUIVALENCE_MARGIN)}", "undecided": "not told apart"}
-    columns: dict[str, Callable[[Rival], str]] = {
+    columns: dict[str, Callable[[CellComparison], str]] = {
         "Cell": lambda one: short_id(one.cell_id),
-        "Against the first": lambda one: words.get(one.outcome, one.outcome),
-        ">ms": lambda one: rounded(one.latency_s, MS),
+        "Against the first": lambda one: words.get(one.verdict, one.verdict),
+        ">ms": lambda one: rounded(one.head.latency_s, MS),
         ">×": lambda one: f"{one.ratio:.4f}",
-        ">Change": lambda one: change(one.ratio - 1),
+        ">Change": lambda one: change(one.change or 0.0),
         ">95 % interval": _interval,
     }
     found = tabled(duel.rivals, columns)
@@ -326,7 +325,7 @@ def duel_report(duel: Duel) -> Report:
     notes = []
     if any(one.ci_low is None for one in duel.rivals):
         notes.append("One pair gives no interval.")
-    if any(one.outcome == "undecided" for one in duel.rivals):
+    if any(one.verdict == "undecided" for one in duel.rivals):
         notes.append("Not told apart: give more --pairs.")
     if duel.alternated:
         notes.append("They do not fit in memory together, so whole processes alternated: drift between them counts.")

@@ -34,7 +34,8 @@ def spec_of(*cells, environment=None):
 
 def fought(store, workers, *cells, tell=lambda told: None, max_time_s=None):
     play = DuelPlay(store.spec(), store, pairs=4)
-    play.play(workers, max_time_s=max_time_s, tell=tell)
+    for told in play.play(workers, max_time_s=max_time_s):
+        tell(told)
     return play.concluded()
 
 
@@ -54,7 +55,7 @@ def test_the_true_ratio_lies_in_the_interval(workers, begun):
     duel = fought(begun(*cells), workers, *cells)
     (rival,) = duel.rivals
     assert duel.baseline == cells[0].cell_id
-    assert rival.outcome == "slower"
+    assert rival.verdict == "slower"
     # Of a 95 % interval one in twenty misses, and a test may not: at four pairs one of thrice its width misses in 400.
     assert abs(rival.ratio - 1.05) < 3 * (rival.ci_high - rival.ci_low) / 2
     assert rival.ratio == pytest.approx(1.05, abs=0.003)

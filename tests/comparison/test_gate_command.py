@@ -233,7 +233,7 @@ def test_a_duel_has_a_ratio_with_its_interval(tmp_path):
     assert done.returncode == 0, done.stderr
     duel = json.loads(done.stdout)
     (rival,) = duel["rivals"]
-    assert rival["outcome"] == "slower"
+    assert rival["verdict"] == "slower"
     assert 1 < rival["ci_low"] < rival["ratio"] < rival["ci_high"]
     assert len(duel["log_ratios"][0]) == duel["pairs"] == 3
     assert duel["duration_s"] > 0

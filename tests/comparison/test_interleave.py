@@ -47,7 +47,7 @@ def gate(folder, workers, *cells, max_time_s=None, sides=None, **overrides):
     thresholds = {cell.cell_id: Threshold() for cell in cells}
     play = GatePlay(spec, store, cells, thresholds, Protocol())
     runs = sides or [SideRun(python=sys.executable, env={})] * 2
-    play.play(workers, runs, max_time_s=max_time_s, tell=lambda played: None)
+    list(play.play(workers, runs, max_time_s=max_time_s))
     return play, conclude(spec, list(play.logs.values()), thresholds)
 
 
@@ -109,7 +109,8 @@ def test_a_pair_whose_worker_is_killed_is_played_again(tmp_path, midst):
                     killer.join()
 
         sides = [SideRun(python=sys.executable, env={})] * 2
-        play.play([base, head], sides, max_time_s=None, tell=kill_after_the_first)
+        for played in play.play([base, head], sides, max_time_s=None):
+            kill_after_the_first(played)
     result = conclude(spec, list(play.logs.values()), thresholds)
     assert [cell.verdict for cell in result.cells] == ["same"] * 3
     wasted = sum(log.wasted for log in play.logs.values())
@@ -204,7 +205,7 @@ def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, wo
     assert log.frozen is not None
     assert not log.surveyed
     again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
-    again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
+    list(again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None))
     (log,) = again.logs.values()
     assert log.surveyed
     assert conclude(store.spec(), [log], play.thresholds).exit_code() == 0
@@ -250,7 +251,7 @@ def test_a_gate_of_before_pairs_had_a_journal_is_read_and_goes_on(tmp_path, work
     store = PairStore(tmp_path / "g", GateSpec)
     again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
     assert again.pairs_done == 5
-    again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None, tell=lambda played: None)
+    list(again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None))
     store.merge()
     assert stored_in(tmp_path / "g").keys() == before.keys()
     assert len(list(folder.glob("*.json"))) == 5
@@ -274,7 +275,8 @@ def learning(folder, workers, cells, most=LEARNING_PAIRS):
     play = GatePlay(spec, store, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
     sides = [SideRun(python=sys.executable, env={})] * 2
     with contextlib.suppress(KeyboardInterrupt):
-        play.play(workers, sides, max_time_s=None, tell=tell)
+        for played in play.play(workers, sides, max_time_s=None):
+            tell(played)
     plan = Plan(suite="tiny", device="cpu", seed=0, rounds=((Group(cells=tuple(cells)),),))
     comparison = finish(play, spec, plan, sides)
     print(render_comparison(comparison, "text"))

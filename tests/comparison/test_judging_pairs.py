@@ -8,7 +8,7 @@ from gate_builders import make_cell, make_log, make_pair, make_spec, usual
 from msgspec import structs
 
 from archbench.comparison.gate import conclude
-from archbench.comparison.judge import judge_pairs
+from archbench.comparison.judge_pairs import judge_pairs
 from archbench.comparison.noise import Threshold
 from archbench.comparison.sides import SideRun
 from archbench.stats.twostage import power, trimmed

@@ -16,7 +16,7 @@ import archbench.api
 from archbench.choose.profile_difference import Compared, difference
 from archbench.cli import main
 from archbench.comparison.duel import Duel
-from archbench.comparison.judge import Outcome, Rival
+from archbench.model.comparison import CellComparison, CellVerdict, Figures, Why
 from archbench.rendering.content import Report
 from archbench.rendering.terminal import render_terminal
 
@@ -48,21 +48,25 @@ def two_runs(root: Path) -> tuple[Path, Path]:
 
 
 def a_duel(*_: object, **__: object) -> Duel:
-    ends: list[tuple[str, float, float | None, float | None, Outcome]] = [
+    ends: list[tuple[str, float, float | None, float | None, CellVerdict]] = [
         ("vgg16_bn", 0.1234567, 9.87654, 10.12345, "slower"),
         ("mobilenet_v3_large", 0.0122222, None, None, "undecided"),
     ]
     rivals = [
-        Rival(
+        CellComparison(
             cell_id=f"{name}@batch_size=16,phase=training,precision=amp-bf16,compile_mode=default",
-            latency_s=time,
+            architecture=name,
+            variant=name,
+            why=Why("shown", ""),
+            base=Figures(latency_s=0.0123456),
+            head=Figures(latency_s=time),
             ratio=time / 0.0123456,
             ci_low=low,
             ci_high=high,
-            outcome=outcome,
+            verdict=verdict,
             p=0.01,
         )
-        for name, time, low, high, outcome in ends
+        for name, time, low, high, verdict in ends
     ]
     return Duel(
         baseline="resnet50@batch_size=16,phase=training,precision=amp-bf16,compile_mode=default", baseline_s=0.0123456,

@@ -18,6 +18,7 @@ from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.record import Record, empty_record
+from archbench.options import RunOptions
 from archbench.worker.fleet import LOSSES, DeviceLostError, FleetDevice, LocalDevice, Work, measured
 
 
@@ -144,13 +145,12 @@ def test_real_workers_one_a_device(tmp_path: Path) -> None:
         ({"executor": "slurm"}, "--executor slurm: there are local, ray"),
         ({"device": "cuda:0,cuda:0"}, "names a device twice"),
         ({"executor": "ray", "device": "cuda:1"}, "the cluster has its own numbers"),
-        ({"executor": "ray", "timed": False}, "--static measures nothing"),
+        ({"executor": "ray", "static": True}, "--static measures nothing"),
     ],
 )
 def test_bad_words_are_refused(words: dict[str, object], said: str) -> None:
-    usual = {"device": "auto", "executor": "local", "address": "auto", "resource": None, "timed": True, "force": False}
     with pytest.raises(UsageError, match=said):
-        fleet_of(**{**usual, **words}, suite=None, networks=())  # type: ignore[arg-type]
+        fleet_of(RunOptions(**words), suite=None, networks=())  # type: ignore[arg-type]
 
 
 def test_cards_of_two_classes_are_no_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
