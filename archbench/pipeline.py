@@ -169,7 +169,9 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         events = _events(store, job, left, finished, spending, begun)
         interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))
         if store.finished():
-            _report(store.path)
+            from archbench.rendering import write_reports
+
+            write_reports(store.path)
         if spending is not None and spending.left_out[0]:
             shown.left_out(*spending.left_out)
         elif _visits(left) and not interrupted:
@@ -383,12 +385,6 @@ def _calibrates(job: Job) -> bool:
     wanted = set(job.suite.metrics)
     soaks = protocol_for(job.environment.kind, job.suite.protocol).soak_s > 0
     return bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
-
-
-def _report(run: Path) -> None:
-    from archbench.rendering import write_reports
-
-    write_reports(run)
 
 
 def _get_ready() -> None:

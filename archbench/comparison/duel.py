@@ -12,14 +12,14 @@ from msgspec import Struct
 from archbench.catalog import facts
 from archbench.comparison.interleave import Interleave
 from archbench.comparison.judge_pairs import contended_share, judge_rivals, unfit
-from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores
 from archbench.comparison.schedule import NextPair
 from archbench.model.cell import Cell
 from archbench.model.comparison import CellComparison, ProcessPair
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.protocol import Protocol
-from archbench.results.files import dated
+from archbench.results.identity import dated, identity_of
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from archbench.comparison.counted import findings
 from archbench.comparison.interleave import Interleave, from_tree
 from archbench.comparison.judge_pairs import contended_share, judge_pairs
 from archbench.comparison.noise import Threshold, read_noise, write_noise
-from archbench.comparison.pair_store import PairLog, PairStore, find_stores, identity_of
+from archbench.comparison.pair_store import PairLog, PairStore, find_stores
 from archbench.comparison.rows import changes
 from archbench.comparison.schedule import NextPair, next_pairs, outlook
 from archbench.comparison.sides import SideRun, SideSpec
@@ -31,7 +31,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.units import listed, percent
-from archbench.results.files import dated
+from archbench.results.identity import dated, identity_of
 from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
 
 GATES = Path("results") / "gate"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,8 @@ from archbench.model.cell import Cell, file_stem
 from archbench.model.comparison import Frozen, ProcessPair
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
-from archbench.results.files import alike, begin, read_struct
+from archbench.results.files import begin, read_struct
+from archbench.results.identity import alike
 from archbench.results.journal import Journal
 from archbench.results.schema import schema_of
 
@@ -148,11 +148,6 @@ class Spec(Protocol):
 
 
 S = TypeVar("S", bound=Spec)
-
-
-def identity_of(*parts: object) -> str:
-    """The same for the same parts, in every process."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 class PairStore(Generic[S]):

@@ -2,9 +2,10 @@
 
 from archbench.results.exported import Exported, export
 from archbench.results.frame import load_frame, read_table
+from archbench.results.identity import new_run_id, run_identity, suite_hash
 from archbench.results.merging import merge
 from archbench.results.places import Remote, is_here, located, placed, url_of
-from archbench.results.run import RunStore, Session, new_run_id, run_identity, runs_alike, suite_hash
+from archbench.results.run import RunStore, Session, runs_alike
 
 __all__ = [
     "Exported",

@@ -10,9 +10,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -116,14 +115,6 @@ def begin(
     sync_directory(path.parent)
 
 
-def alike(root: Path, marker: str, same: Callable[[Path], bool]) -> Iterator[Path]:
-    """The directories in `root` that the same command began, as `same` says, by name the latest first."""
-    for found in sorted(root.glob(f"*/{marker}"), reverse=True):
-        with suppress(UsageError):  # of another version, so not one to continue
-            if same(found.parent):
-                yield found.parent
-
-
 def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -> None:
     """Raise `UsageError` where `begin` cannot make a directory, or something else lies there; leave all as it was."""
     made = [one for one in (path, *path.parents) if not one.exists()]
@@ -166,11 +157,6 @@ def read_struct(path: Path, kind: type[_T]) -> _T:
         raise UsageError(f"{path}: cannot be read by this version of archbench: {error}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is damaged ({error}); restore it from a copy") from error
-
-
-def dated(identity: str) -> str:
-    """A name for a directory that begins now: sorts by time, ends in the identity of what it is about."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{identity[:8]}"
 
 
 def sync_directory(path: Path) -> None:

@@ -23,9 +23,9 @@ from archbench.model.cell import Shard
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.units import counted
-from archbench.results.files import dated
+from archbench.results.identity import dated, suite_hash
 from archbench.results.journal import keys_of
-from archbench.results.run import Part, RunStore, suite_hash
+from archbench.results.run import PROFILES, Part, RunStore
 from archbench.results.schema import KEY_COLUMNS
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,8 @@ def _written(parts: Sequence[_Read], place: Path) -> Path:
             pa.concat_tables([part.store.samples() for part in parts]),
         )
         for part in parts:
-            store.take_profiles(part.store)
+            if (part.store.path / PROFILES).exists():
+                shutil.copytree(part.store.path / PROFILES, beside / PROFILES, dirs_exist_ok=True)
         store.note_machines(environment for part in parts for environment in part.store.machines.values())
         store.note_parts([Part(run_id=p.store.run_id, shard=p.shard, rows=p.rows.num_rows) for p in parts])
         if place.exists():

@@ -22,9 +22,7 @@ Readers never write. Whoever appends or merges holds the run's lock, which is no
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -38,23 +36,15 @@ import pyarrow as pa
 
 from archbench.model.cell import Shard, file_stem
 from archbench.model.environment import Calibration, Environment
-from archbench.model.errors import UnfitError, UsageError
+from archbench.model.errors import UsageError
 from archbench.model.profile import PROFILE_VERSION, StageProfile
-from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
-from archbench.model.record import FAILED, SCHEMA_VERSION, Record, Sample
+from archbench.model.protocol import Protocol, protocol_for
+from archbench.model.record import FAILED, VERDICTS, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import (
-    alike,
-    begin,
-    dated,
-    read_struct,
-    refuse_occupied,
-    sealed_json,
-    write_bytes,
-    write_json,
-)
+from archbench.results.files import begin, read_struct, refuse_occupied, sealed_json, write_bytes, write_json
+from archbench.results.identity import alike, run_identity
 from archbench.results.journal import Journal
 from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
 from archbench.results.sound import sound
@@ -74,11 +64,10 @@ _SHARD = "shard.json"
 _MERGED = "merged.json"
 _MACHINES = "machines.json"
 _FOLDERS = ("cells", "samples")
-_PROFILES = "profile"
-_BEST_FIRST = ("ok", "suspect", "invalid")
+PROFILES = "profile"
 
 Key = tuple[str, int, int]
-_T = TypeVar("_T")
+_T, _U = TypeVar("_T"), TypeVar("_U")
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +115,7 @@ class RunStore:
         files = {
             _SUITE_TEXT: suite_text.encode(),
             _SUITE: sealed_json(suite),
-            _PROTOCOL: sealed_json(_protocol(suite, environment)),
+            _PROTOCOL: sealed_json(protocol_for(environment.kind, suite.protocol)),
             **({} if shard is None else {_SHARD: sealed_json(shard)}),
         }
         begin(path, _ENVIRONMENT, files, environment, folders=_FOLDERS, what="results")
@@ -159,12 +148,8 @@ class RunStore:
         if not (directory / _ENVIRONMENT).exists() and not (directory / RESULTS).exists():
             runs = sorted(found.parent for found in directory.glob(f"*/{_ENVIRONMENT}"))
             newest = max(runs, key=lambda run: cls(run).started_at or "", default=None)
-            remedy = (
-                f"name one of its {len(runs)} runs, such as {newest}, the newest"
-                if runs
-                else f"it has no {_ENVIRONMENT}"
-            )
-            raise UsageError(f"{path}: is not a run; {remedy}")
+            named = f"name one of its {len(runs)} runs, such as {newest}, the newest"
+            raise UsageError(f"{path}: is not a run; {named if runs else f'it has no {_ENVIRONMENT}'}")
         return cls(directory)
 
     @property
@@ -185,7 +170,7 @@ class RunStore:
         Raises `UsageError` where both are missing, damaged or from another version.
         """
         try:
-            return self._decode(_SUITE, Suite)
+            return read_struct(self.path / _SUITE, Suite)
         except UsageError as error:
             from archbench.suite import load_suite
 
@@ -198,22 +183,22 @@ class RunStore:
     @cached_property
     def environment(self) -> Environment:
         """Where the run happened. Raises `UsageError` where that is missing or from another version."""
-        return self._decode(_ENVIRONMENT, Environment)
+        return read_struct(self.path / _ENVIRONMENT, Environment)
 
     @cached_property
     def protocol(self) -> Protocol:
         """The constants of measuring. Raises `UsageError` where they are missing or from another version."""
-        return self._decode(_PROTOCOL, Protocol)
+        return read_struct(self.path / _PROTOCOL, Protocol)
 
     @cached_property
     def shard(self) -> Shard | None:
         """The part of the suite that this is; `None`: all of it, or what `--only` left."""
-        return self._decode(_SHARD, Shard) if (self.path / _SHARD).exists() else None
+        return self._noted(_SHARD, Shard, None)
 
     @property
     def parts(self) -> list[Part]:
         """The runs that were merged into this one, by shard; none for one that was measured."""
-        return self._decode(_MERGED, list[Part]) if (self.path / _MERGED).exists() else []
+        return self._noted(_MERGED, list[Part], [])
 
     def note_parts(self, parts: Sequence[Part]) -> None:
         """Set `parts`."""
@@ -222,7 +207,7 @@ class RunStore:
     @property
     def machines(self) -> dict[str, Environment]:
         """Each device that measured a row, by its name (`Environment.machine`), the first one first."""
-        others = self._decode(_MACHINES, list[Environment]) if (self.path / _MACHINES).exists() else []
+        others = self._noted(_MACHINES, list[Environment], [])
         return {one.machine or one.device: one for one in (self.environment, *others)}
 
     def note_machines(self, environments: Iterable[Environment]) -> None:
@@ -236,7 +221,7 @@ class RunStore:
     @property
     def identity(self) -> str:
         """`run_identity` of what was run. Raises `UsageError` where a part of that is missing."""
-        return _identity(self.suite, self.environment, self.protocol, self.shard)
+        return run_identity(self.suite, self.environment, self.shard, self.protocol)
 
     def adopt(self, suite: Suite, suite_text: str) -> None:
         """Go on with the run, by a suite that asks for the same rows: what it says and decides may be newer."""
@@ -246,20 +231,19 @@ class RunStore:
             (self.path / folder).mkdir(exist_ok=True)
         self.__dict__.pop("suite", None)
 
-    @cached_property
+    @property
     def calibration(self) -> Calibration | None:
         """The device's measured ceilings; `None` until a session has measured them."""
-        return self._decode(_CALIBRATION, Calibration) if (self.path / _CALIBRATION).exists() else None
+        return self._noted(_CALIBRATION, Calibration, None)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Store the device's ceilings; those of the last session stand."""
         write_json(self.path / _CALIBRATION, calibration)
-        self.__dict__.pop("calibration", None)
 
     @property
     def sessions(self) -> list[Session]:
         """The calls that measured for this run and were not interrupted, in their order."""
-        return self._decode(_SESSIONS, list[Session]) if (self.path / _SESSIONS).exists() else []
+        return self._noted(_SESSIONS, list[Session], [])
 
     def note_session(self, session: Session) -> None:
         """Add one to `sessions`."""
@@ -280,17 +264,10 @@ class RunStore:
         if samples:
             self._timings.add(name, samples)
         if profile is not None:
-            self._add_profile(name, profile)
+            with suppress(OSError):  # of which the file says more
+                (self.path / PROFILES).mkdir(exist_ok=True)
+            write_json((self.path / PROFILES / name).with_suffix(".json"), profile)
         self._rows.add(name, [record])
-
-    def _add_profile(self, row_file: str, profile: StageProfile) -> None:
-        """Store a table of stages beside the row in `row_file`, in a folder that is made with the first one."""
-        folder = self.path / _PROFILES
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise UnfitError(f"cannot make {folder}: {error.strerror}; make room or give another place") from error
-        write_json((folder / row_file).with_suffix(".json"), profile)
 
     def measure_again(self, keys: Collection[Key]) -> None:
         """From now on an `append` of one of `keys` is a second try at a row that is there."""
@@ -334,12 +311,10 @@ class RunStore:
     def judged_records(self) -> list[Record]:
         """All rows so far, with verdicts and reasons as the report has them: seen beside all others of the run."""
         table = self.table()
-        return [
-            msgspec.structs.replace(record, verdict=row.verdict, reasons=row.reasons)
-            for record, row in zip(
-                msgspec.convert(table.to_pylist(), list[Record]), judge(table, drift_limit(self.path)), strict=True
-            )
-        ]
+        rows = msgspec.convert(table.to_pylist(), list[Record])
+        judged = judge(table, drift_limit(self.path))
+        seen = zip(rows, judged, strict=True)
+        return [msgspec.structs.replace(row, verdict=one.verdict, reasons=one.reasons) for row, one in seen]
 
     def samples(self) -> pa.Table:
         """The raw timings of all rows so far, columns as in `archbench.model.record.Sample`."""
@@ -350,12 +325,6 @@ class RunStore:
         """Store all rows and timings of a run that has none yet. Raises `UnfitError` where the disk is full."""
         self._timings.fill(samples)
         self._rows.fill(rows)
-
-    def take_profiles(self, other: RunStore) -> None:
-        """Copy the tables of stages of another run. Raises `OSError`."""
-        for table in (other.path / _PROFILES).glob("*.json"):
-            (self.path / _PROFILES).mkdir(exist_ok=True)
-            shutil.copy(table, self.path / _PROFILES)
 
     def file_of(self, cell_id: str, round: int, visit: int) -> Path:
         """The file that holds a row."""
@@ -373,7 +342,7 @@ class RunStore:
         Damaged ones are named in a warning and left out. Raises `UsageError` for one of a newer version.
         """
         found = []
-        for path in sorted((self.path / _PROFILES).glob("*.json")):
+        for path in sorted((self.path / PROFILES).glob("*.json")):
             try:
                 version = read_struct(path, _Version).profile_version
                 if version <= PROFILE_VERSION:
@@ -396,43 +365,8 @@ class RunStore:
         self._timings.fold(only=set(self._rows.names()))
         self._rows.fold()
 
-    def _decode(self, name: str, kind: type[_T]) -> _T:
-        return read_struct(self.path / name, kind)
-
-
-def suite_hash(suite: Suite) -> str:
-    """Hash of all that decides which rows a suite asks for: not of its description, decisions and stated accuracies."""
-    # Read back, a whole number of the protocol is a float: 5 and 5.0 are one constant.
-    constants = {name: float(value) for name, value in suite.protocol.items()}
-    networks = tuple(msgspec.structs.replace(network, accuracy=None) for network in suite.architectures)
-    asked = msgspec.structs.replace(suite, description="", decisions=(), protocol=constants, architectures=networks)
-    return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()[:16]
-
-
-def run_identity(suite: Suite, environment: Environment, shard: Shard | None = None) -> str:
-    """Equal for two runs that may be continued by each other: same suite, environment, protocol and columns.
-
-    A shard may be continued on any device of the class with the same libraries: its rows say which measured them.
-    """
-    return _identity(suite, environment, _protocol(suite, environment), shard)
-
-
-def _identity(suite: Suite, environment: Environment, protocol: Protocol, shard: Shard | None) -> str:
-    constants = msgspec.json.encode(protocol, order="deterministic").decode()
-    here = environment if shard is None else environment.anywhere
-    parts = f"{suite_hash(suite)} {here.fingerprint} {constants} {PROTOCOL_VERSION} {SCHEMA_VERSION}"
-    if shard is not None:
-        parts += f" {shard.word} {shard.split}"
-    return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-
-def _protocol(suite: Suite, environment: Environment) -> Protocol:
-    return protocol_for(environment.kind, suite.protocol)
-
-
-def new_run_id(suite: Suite, environment: Environment, shard: Shard | None = None) -> str:
-    """A name for a run that begins now: sorts by time, ends in the run's identity."""
-    return dated(run_identity(suite, environment, shard))
+    def _noted(self, name: str, kind: type[_T], without: _U) -> _T | _U:
+        return read_struct(self.path / name, kind) if (self.path / name).exists() else without
 
 
 def runs_alike(root: Path, suite: Suite, environment: Environment, shard: Shard | None = None) -> list[Path]:
@@ -456,7 +390,7 @@ def _key(row: Record | Sample) -> Key:
 
 def _rank(record: Record) -> int:
     """0 for the best: a row that is `ok`; what failed comes last."""
-    return _BEST_FIRST.index(record.verdict or "ok") if record.status == "ok" else len(_BEST_FIRST)
+    return VERDICTS.index(record.verdict or "ok") if record.status == "ok" else len(VERDICTS)
 
 
 def _file_name(record: Record) -> str:
