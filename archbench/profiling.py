@@ -11,6 +11,7 @@ from msgspec.structs import asdict, replace
 
 from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
+from archbench.device.kind import kind_named
 from archbench.model.axes import DeviceKind
 from archbench.model.cell import Cell
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
@@ -42,7 +43,7 @@ def profile(name: Network, options: ProfileOptions) -> Profile:
     """
     environment = describe(options.device)
     cells, networks = _cells(name, options, environment.kind)
-    if options.snapshot is not None and environment.kind == "cpu":
+    if options.snapshot is not None and kind_named(environment.kind).is_host:
         raise UsageError("--snapshot is of CUDA's allocator; on a CPU there is none")
     page, traced, kept = map(as_path, (options.html, options.trace, options.snapshot))
     for option, path in (("--trace", traced), ("--html", page), ("--snapshot", kept)):

@@ -163,6 +163,7 @@ class Cpu(Kind):
     )
     process_bytes = 400 << 20
     short_rounds = 2
+    is_host = True
     follows_canary = True
     granule = 1
     blocked_convolutions = True

@@ -93,6 +93,8 @@ class Kind(Protocol):
     """Whether torch.compile's modes with CUDA graphs record any."""
     own_clock: bool = False
     """Whether the host only issues work, and events on the device tell its time."""
+    is_host: bool = False
+    """It is the host's own processor: its threads, its memory, and no allocator's snapshot."""
     numbered: bool = False
     """Whether there can be several: `cuda:1`."""
     process_bytes: int

@@ -159,6 +159,7 @@ class _Run:
         reasons = self._watch.report().reasons
         if counted and not counted.whole:
             reasons = (*reasons, LOWER_BOUND)
+        cache_bytes = kind_of(self._device).cache_bytes(self._device)
         return Profile(
             network=self._cell.network.label,
             cell=self._cell,
@@ -178,14 +179,7 @@ class _Run:
             stages=tuple(row.path for row in stage_rows(rows)),
             operators=window.operators,
             kernels=window.kernels,
-            roofline=_roofline(
-                rows,
-                ceilings,
-                window,
-                times,
-                on_device=self._has_kernels,
-                cache_bytes=kind_of(self._device).cache_bytes(self._device),
-            ),
+            roofline=_roofline(rows, ceilings, window, times, on_device=self._has_kernels, cache_bytes=cache_bytes),
             compiled=compiled,
             memory=memory,
             gradients=gradients,

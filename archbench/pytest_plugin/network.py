@@ -82,7 +82,6 @@ class NetworkBenchmark:
         """
         try:
             environment = describe(device or self._config.getoption("archbench_device"))
-            kind = environment.kind
             subject: _Named | _Given
             if isinstance(network, str):
                 name = resolve(network, allow_code=True).name
@@ -98,17 +97,17 @@ class NetworkBenchmark:
                 memory_format=memory_format,
                 runtime=runtime,
                 quantize=quantize,
-                device=kind,
+                device=environment.kind,
             )
             if cell.is_converted:
                 raise UsageError("other runtimes and formats are benchmarked by a suite: `pytest SUITE.yaml`")
             if reason := unsupported_toggle(cell):
                 pytest.skip(reason)
             self._config.stash[DEVICES].add(environment.device)
-            threads = default_threads(environment.cpu_count)
+            constants, threads = protocol_for(environment.kind, protocol or {}), default_threads(environment.cpu_count)
             found = find_device(environment)
             with kind_of(found).current(found), restored_state(precision, threads, seed):
-                return self._measure(cell, subject, environment, found, protocol_for(kind, protocol or {}), seed)
+                return self._measure(cell, subject, environment, found, constants, seed)
         except UnsupportedError as error:
             skip, message = True, str(error)
         except (UsageError, msgspec.ValidationError) as error:

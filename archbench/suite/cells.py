@@ -174,11 +174,13 @@ def _sized(network: Network, size: int | str | None) -> Network:
 
 def unsupported(cell: Cell) -> str | None:
     """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
+    from archbench.device.kind import kind_named
+
     if (reason := unsupported_toggle(cell)) is not None:
         return reason
     if cell.network.deploy and cell.phase == "training":
         return "deploy is the form for inference: it has no batch norm to train; measure it there"
-    if cell.threads is not None and cell.device != "cpu":
+    if cell.threads is not None and not kind_named(cell.device).is_host:
         return "threads are those of the CPU; leave them to the section `devices: {cpu: ...}`"
     shape = entry_of(cell.network).input_shape
     if cell.network.input_size is not None and shape is not None and len(shape) != 3:

@@ -111,7 +111,7 @@ def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
 def _served(run: CellRun, before: int | None) -> int | None:
     """Peak resident memory of a step above `before`, without PyTorch's own module; `None` where that is what runs."""
     engine = run.workload.engine
-    if engine is None or run.group.device.type != "cpu":
+    if engine is None or not kind_of(run.group.device).is_host:
         return None
     images = run.workload.inputs[0].tensors[0]
     del run.workload, run.group.module
