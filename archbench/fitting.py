@@ -14,6 +14,7 @@ from archbench.model.counts import MemoryModel, largest_batch
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import columns
 from archbench.model.units import GIB, figure
+from archbench.options import FitsOptions, keywords
 from archbench.pipeline import one_cell
 from archbench.query.quantity import stored_value
 
@@ -50,18 +51,8 @@ class Fits(Struct, frozen=True, kw_only=True):
     """What was tried, where that was asked for."""
 
 
-def fits(
-    name: str,
-    *,
-    memory: str | int,
-    phase: str = "inference",
-    precision: str = "fp32",
-    memory_format: str = "contiguous",
-    input_size: int | str | None = None,
-    device: str = "auto",
-    verify: bool = False,
-    allow_code: bool = False,
-) -> Fits:
+@keywords(FitsOptions)
+def fits(name: str, options: FitsOptions) -> Fits:
     """The largest batch of one network whose step fits into a memory, by the network's predicted memory.
 
     - `name`: as for `show`; `memory`: bytes, or as `"8GiB"`. `device`: also one that is not in this machine.
@@ -70,11 +61,12 @@ def fits(
 
     Raises `UsageError`, and `UnfitError` where memory cannot be predicted or tried.
     """
-    axes = {"phase": phase, "precision": precision, "memory_format": memory_format, "input_size": input_size}
-    memory_bytes = _bytes(memory)
-    kind = named_kind(device) or kind_named(resolve_device(device).partition(":")[0])
+    allow_code = options.allow_code
+    axes = {axis: getattr(options, axis) for axis in ("phase", "precision", "memory_format", "input_size")}
+    memory_bytes = _bytes(options.memory)
+    kind = named_kind(options.device) or kind_named(resolve_device(options.device).partition(":")[0])
     cell, _ = one_cell(name, axes, kind.name, allow_code=allow_code)
-    if verify:
+    if options.verify:
         _refuse_to_try(cell, memory_bytes)
     from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, FreshProcesses
     from archbench.analyze.memory import predict_cell
@@ -100,7 +92,7 @@ def fits(
         largest_batch=largest,
         peak_bytes=model.peak_bytes(largest) if largest else None,
         next_peak_bytes=model.peak_bytes(largest + 1),
-        edge=found_edge(largest, peak) if verify else None,
+        edge=found_edge(largest, peak) if options.verify else None,
     )
 
 

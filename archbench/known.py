@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 from msgspec.structs import asdict
@@ -14,7 +14,7 @@ from archbench.model.axes import Head, Phase, Scalar
 from archbench.model.cell import Network
 from archbench.model.counts import SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
-from archbench.options import OneOrMore, several
+from archbench.options import ShowOptions, keywords, several
 from archbench.suite import suite_from_names
 
 if TYPE_CHECKING:
@@ -37,20 +37,8 @@ class Shown(Card, frozen=True, kw_only=True):
     second_opinion: SecondOpinion | None = None
 
 
-def show(
-    name: str,
-    *,
-    input_size: int | str | None = None,
-    inputs: object = None,
-    batch_size: int | None = None,
-    num_classes: int | None = None,
-    in_channels: int | None = None,
-    head: str = "classifier",
-    deploy: bool = False,
-    option: Mapping[str, Any] | OneOrMore[str] = (),
-    build: bool = False,
-    allow_code: bool = False,
-) -> Shown:
+@keywords(ShowOptions)
+def show(name: str, options: ShowOptions) -> Shown:
     """All that is known of one network without timing it, each figure with its source.
 
     - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
@@ -62,23 +50,25 @@ def show(
 
     A network that no table knows, or whose memory is asked for, is built on tensors without data. Raises `UsageError`.
     """
-    if head not in get_args(Head):
-        raise UsageError(f"--head {head}: must be {' or '.join(get_args(Head))}")
-    entry = resolve(name, allow_code=allow_code)
+    if options.head not in get_args(Head):
+        raise UsageError(f"--head {options.head}: must be {' or '.join(get_args(Head))}")
+    entry = resolve(name, allow_code=options.allow_code)
+    option, size = options.option, options.input_size
     texts: list[str] = [] if isinstance(option, Mapping) else several(option)
     said = {
         "options": dict(option) if isinstance(option, Mapping) else dict(map(_option, texts)),
-        "num_classes": num_classes,
-        "in_channels": in_channels,
-        "head": head,
-        "deploy": deploy or None,
-        "input_size": int(str(input_size)) if str(input_size).isdecimal() else input_size,
-        "inputs": inputs,
+        "num_classes": options.num_classes,
+        "in_channels": options.in_channels,
+        "head": options.head,
+        "deploy": options.deploy or None,
+        "input_size": int(str(size)) if str(size).isdecimal() else size,
+        "inputs": options.inputs,
     }
     common = {key: value for key, value in said.items() if value not in (None, {})}
-    (network,) = suite_from_names([name], common=common, allow_code=allow_code).architectures
-    if build or batch_size is not None or stored(network) is None:
-        return _built(network, batch_size or 1, even_if_heavy=build, allow_code=allow_code)
+    (network,) = suite_from_names([name], common=common, allow_code=options.allow_code).architectures
+    if options.build or options.batch_size is not None or stored(network) is None:
+        batch = options.batch_size or 1
+        return _built(network, batch, even_if_heavy=options.build, allow_code=options.allow_code)
     return Shown(**asdict(card(entry, network, stored(network))))
 
 

@@ -41,12 +41,14 @@ class Option:
     repeatable: bool = False
     words: Callable[[], Iterable[str]] | None = None
     """What completes its value."""
+    least: int | None = None
 
 
 DEVICE = Option("auto, cpu, cuda or cuda:N", words=lambda: ("auto", *DEVICE_KINDS))
 INPUTS = Option("What it takes: in short, or as a suite has it.", "16/int64/0..1000")
 ONLY = Option("Cells to keep: resnet*, resnet50@batch_size=1, @setting=amp.", "PATTERN", repeatable=True)
 ALLOW_CODE = Option("Accept module:function architectures.")
+_SIZE = Option("Side of the image in pixels, or 640x480.")
 FORCE = Option("Measure on a machine that the preflight calls unfit.")
 
 
@@ -59,7 +61,7 @@ class Networks:
     precision: Annotated[OneOrMore[str] | None, Option("fp32, tf32, amp-bf16, ...")] = None
     compile_mode: Annotated[OneOrMore[str] | None, Option("off, default, reduce-overhead, ...")] = None
     memory_format: Annotated[OneOrMore[str] | None, Option("contiguous, channels_last")] = None
-    input_size: Annotated[OneOrMore[int] | str | None, Option("Side of the image in pixels, or 640x480.")] = None
+    input_size: Annotated[OneOrMore[int] | str | None, _SIZE] = None
     threads: Annotated[OneOrMore[int] | str | None, Option("Threads of one operator, on the CPU.", "1,2")] = None
     inputs: Annotated[Inputs, INPUTS] = None
     head: Annotated[OneOrMore[str] | None, Option("classifier, none: the last map, features: pyramid.")] = None
@@ -156,6 +158,39 @@ class ProfileOptions(Networks):
     allow_code: Annotated[bool, ALLOW_CODE] = False
     force: Annotated[bool, FORCE] = False
     progress: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """In which form a network is looked at."""
+
+    input_size: Annotated[int | str | None, _SIZE] = None
+    inputs: Annotated[Inputs, INPUTS] = None
+    batch_size: Annotated[int | None, Option("Predict memory at this batch size.", least=1)] = None
+    num_classes: Annotated[int | None, Option("Outputs of the classifier.", least=1)] = None
+    in_channels: Annotated[int | None, Option("Channels of the image, or width of a vector.", least=1)] = None
+    head: Annotated[str, Option("classifier, none (last map), features (a detector's maps).")] = "classifier"
+    deploy: Annotated[bool, Option("Folded for inference.")] = False
+    option: Annotated[
+        Mapping[str, Any] | OneOrMore[str],
+        Option("An option of the network: aux_logits=true.", "KEY=VALUE", repeatable=True),
+    ] = ()
+    build: Annotated[bool, Option("Build it: second counter and predicted memory.")] = False
+    allow_code: Annotated[bool, ALLOW_CODE] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitsOptions:
+    """Of the step that is to fit into a memory."""
+
+    memory: Annotated[str | int, Option("The memory to fill: 8GiB, 512MiB.", "SIZE")]
+    phase: Annotated[str, Option("inference or training")] = "inference"
+    precision: Annotated[str, Option("fp32, tf32, amp-bf16, ...")] = "fp32"
+    memory_format: Annotated[str, Option("contiguous, channels_last")] = "contiguous"
+    input_size: Annotated[int | str | None, _SIZE] = None
+    device: Annotated[str, DEVICE] = "auto"
+    verify: Annotated[bool, Option("Run steps around the edge, with so much memory.")] = False
+    allow_code: Annotated[bool, ALLOW_CODE] = False
 
 
 def keywords(

@@ -75,7 +75,7 @@ WhatArgument = Annotated[
 def told(about: Option, *flags: str) -> Any:
     """What typer is told of an option."""
     complete = completing(about.words) if about.words else None
-    return typer.Option(*flags, metavar=about.metavar, help=about.help, autocompletion=complete)
+    return typer.Option(*flags, metavar=about.metavar, help=about.help, autocompletion=complete, min=about.least)
 
 
 DeviceOption = Annotated[str, told(options.DEVICE)]

@@ -12,17 +12,17 @@ from typing import Annotated, Any
 import typer
 
 from archbench.cli.console import (
-    AllowCode,
     AsJson,
     DeviceOption,
-    InputsOption,
     NetworkArgument,
     column_names,
     completing,
     print_json,
+    taking,
 )
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
+from archbench.options import FitsOptions, ShowOptions
 
 
 def catalogue_columns() -> Iterable[str]:
@@ -79,43 +79,19 @@ def _hint(source: str | None) -> None:
         print("Any classification network of these libraries goes by torchvision:NAME or timm:NAME.", file=sys.stderr)
 
 
+@taking(ShowOptions)
 def show_command(
     name: NetworkArgument,
-    input_size: Annotated[str | None, typer.Option(help="Side of the image in pixels, or 640x480.")] = None,
-    inputs: InputsOption = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Predict memory at this batch size.")] = None,
-    num_classes: Annotated[int | None, typer.Option(min=1, help="Outputs of the classifier.")] = None,
-    in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, or width of a vector.")] = None,
-    head: Annotated[
-        str, typer.Option(help="classifier, none (last map), features (a detector's maps).")
-    ] = "classifier",
-    deploy: Annotated[bool, typer.Option("--deploy", help="Folded for inference.")] = False,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the network: aux_logits=true.")
-    ] = None,
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the paper's entry for a bibliography.")] = False,
-    build: Annotated[bool, typer.Option("--build", help="Build it: second counter and predicted memory.")] = False,
     as_json: AsJson = False,
-    allow_code: AllowCode = False,
+    **given: Any,
 ) -> None:
     """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
     from archbench.known import show
     from archbench.rendering.catalogue import card_report
     from archbench.rendering.terminal import print_report
 
-    shown = show(
-        name,
-        input_size=input_size,
-        inputs=inputs,
-        batch_size=batch_size,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        head=head,
-        deploy=deploy,
-        option=option or (),
-        build=build,
-        allow_code=allow_code,
-    )
+    shown = show(name, **given)
     if bibtex:
         if shown.bibtex is None:
             raise UsageError(f"--bibtex: the catalogue names no paper of {name}")
@@ -126,34 +102,14 @@ def show_command(
         print_report(card_report(shown))
 
 
-def fits_command(
-    name: NetworkArgument,
-    memory: Annotated[str, typer.Option(metavar="SIZE", help="The memory to fill: 8GiB, 512MiB.")],
-    phase: Annotated[str, typer.Option(help="inference or training")] = "inference",
-    precision: Annotated[str, typer.Option(help="fp32, tf32, amp-bf16, ...")] = "fp32",
-    memory_format: Annotated[str, typer.Option(help="contiguous, channels_last")] = "contiguous",
-    input_size: Annotated[str, typer.Option(help="Side of the square input, in pixels.")] = "",
-    device: DeviceOption = "auto",
-    verify: Annotated[bool, typer.Option("--verify", help="Run steps around the edge, with so much memory.")] = False,
-    as_json: AsJson = False,
-    allow_code: AllowCode = False,
-) -> None:
+@taking(FitsOptions)
+def fits_command(name: NetworkArgument, as_json: AsJson = False, **given: Any) -> None:
     """Tell the largest batch that fits into a memory, by the network's predicted memory; --verify tries it."""
     from archbench.fitting import fits
     from archbench.rendering.catalogue import fits_report
     from archbench.rendering.terminal import print_report
 
-    found = fits(
-        name,
-        memory=memory,
-        phase=phase,
-        precision=precision,
-        memory_format=memory_format,
-        input_size=input_size,
-        device=device,
-        verify=verify,
-        allow_code=allow_code,
-    )
+    found = fits(name, **given)
     if as_json:
         print_json(found)
     else:
