@@ -67,7 +67,8 @@ _FOLDERS = ("cells", "samples")
 PROFILES = "profile"
 
 Key = tuple[str, int, int]
-_T, _U = TypeVar("_T"), TypeVar("_U")
+_T = TypeVar("_T")
+_U = TypeVar("_U")
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
