@@ -195,6 +195,9 @@ def unsupported_toggle(cell: Cell) -> str | None:
     return kind_named(cell.device).refuses(cell.precision, cell.compile_mode) or refusal(cell)
 
 
+_LONGEST_PATTERN = 2000
+
+
 class Only(Struct, frozen=True):
     """A pattern over cells, written as cells are: `resnet*`, `resnet50@batch_size=1,phase=training`, `@setting=amp`."""
 
@@ -211,6 +214,8 @@ class Only(Struct, frozen=True):
 
 def parse_only(text: str) -> Only:
     """Read one `--only`. Raises `UsageError` for what is no pattern."""
+    if len(text) > _LONGEST_PATTERN:  # the square of it is what a pattern of brackets takes
+        raise UsageError(f"--only {text[:20]!r}...: {len(text):,} characters are no pattern of any cell")
     name, _, rest = text.partition("@")
     conditions = []
     for word in rest.split(",") if rest else ():
