@@ -164,7 +164,8 @@ def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> 
     - `inputs`: what the networks take, as a suite has it: `[{"shape": [16], "dtype": "int64", "high": 1000}]`, or in
       short `"16/int64/0..1000"`; left out, what their own code says (docs/suites.md), else one image.
     - `head` (`classifier`, `none`, `features`), `deploy`, and of a training step `train` (`full`, `head`, `frozen-bn`),
-      `optimizer` (`sgd`, `adamw`), `checkpointing`: in which role they are used; values as of the axes.
+      `optimizer` (`sgd`, `adamw`), `checkpointing`, `loss` (of every output, such as `mean-square`): in which role they
+      are used; values as of the axes.
     - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
     - `images`: a folder with a folder of images for each class, on which top-1 is measured of networks with weights.
     - `device`: `auto`, `cpu`, `cuda` or `cuda:N`; several cards take groups in turn: `cuda:0,cuda:1`, or `cuda:*`.

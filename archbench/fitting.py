@@ -56,7 +56,8 @@ def fits(name: str, options: FitsOptions) -> Fits:
     """The largest batch of one network whose step fits into a memory, by the network's predicted memory.
 
     - `name`: as for `show`; `memory`: bytes, or as `"8GiB"`. `device`: also one that is not in this machine.
-    - `phase`, `precision`, `memory_format`, `input_size` (pixels): as of `run`, one value each; steps are eager.
+    - `phase`, `precision`, `memory_format`, `input_size` (pixels), `inputs`: as of `run`, one value each; steps are
+      eager.
     - `verify`: run steps around the edge, in processes that have no more memory than that.
 
     Raises `UsageError`, and `UnfitError` where memory cannot be predicted or tried.
@@ -65,7 +66,7 @@ def fits(name: str, options: FitsOptions) -> Fits:
     axes = {axis: getattr(options, axis) for axis in ("phase", "precision", "memory_format", "input_size")}
     memory_bytes = _bytes(options.memory)
     kind = named_kind(options.device) or kind_named(resolve_device(options.device).partition(":")[0])
-    cell, _ = one_cell(name, axes, kind.name, allow_code=allow_code)
+    cell, _ = one_cell(name, axes, kind.name, inputs=options.inputs, allow_code=allow_code)
     if options.verify:
         _refuse_to_try(cell, memory_bytes)
     from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, FreshProcesses

@@ -12,7 +12,7 @@ from archbench.catalog import Counted, resolve
 from archbench.catalog.card import Card, card, stored
 from archbench.model.axes import Head, Phase, Scalar
 from archbench.model.cell import Network
-from archbench.model.counts import SecondOpinion
+from archbench.model.counts import Counts, SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
 from archbench.options import ShowOptions, keywords, several
 from archbench.suite import suite_from_names
@@ -35,6 +35,8 @@ class Shown(Card, frozen=True, kw_only=True):
     unpredicted: str | None = None
     """Why a prediction is missing."""
     second_opinion: SecondOpinion | None = None
+    no_second_opinion: str | None = None
+    """Why there is none, where one was asked for."""
 
 
 @keywords(ShowOptions)
@@ -76,7 +78,6 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
     from archbench.analyze.counts import count
     from archbench.analyze.fresh import COUNTING_S, FreshProcessError, FreshProcesses
-    from archbench.analyze.fvcore_counts import second_opinion
     from archbench.catalog.build import feature_width
 
     entry = resolve(network.name, allow_code=allow_code)
@@ -92,6 +93,7 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
         except FreshProcessError as error:
             raise UsageError(f"{network.label}: cannot be counted: {error}") from None
     heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
+    second, no_second = (None, None) if heavy else _second(network, counts, aside, allow_code=allow_code)
     inference, inference_note = _peak(network, "inference", batch_size, aside, allow_code=allow_code)
     training, training_note = _peak(network, "training", batch_size, aside, allow_code=allow_code)
     return Shown(
@@ -100,8 +102,24 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
         predicted_inference_peak_bytes=inference,
         predicted_training_peak_bytes=training,
         unpredicted=inference_note or training_note,
-        second_opinion=None if heavy else second_opinion(network, counts, allow_code=allow_code),
+        second_opinion=second,
+        no_second_opinion=no_second,
     )
+
+
+def _second(
+    network: Network, counts: Counts, aside: FreshProcesses | None, *, allow_code: bool
+) -> tuple[SecondOpinion | None, str | None]:
+    """The second counter's figures; or why it has none, which is no reason to show nothing."""
+    from archbench.analyze.fresh import COUNTING_S, FreshProcessError
+    from archbench.analyze.fvcore_counts import second_opinion
+
+    try:
+        if aside is None:
+            return second_opinion(network, counts, allow_code=allow_code), None
+        return aside.call_within(COUNTING_S, second_opinion, network, counts, allow_code=allow_code), None
+    except (UsageError, FreshProcessError) as error:
+        return None, str(error)
 
 
 def _peak(

@@ -69,6 +69,9 @@ class Networks:
     train: Annotated[OneOrMore[str] | None, Option("full, head, frozen-bn")] = None
     optimizer: Annotated[OneOrMore[str] | None, Option("sgd, adamw")] = None
     checkpointing: Annotated[OneOrMore[bool] | None, Option("Blocks run again in the backward pass.", "true")] = None
+    loss: Annotated[
+        OneOrMore[str] | None, Option("by-output, cross-entropy, binary-cross-entropy, mean-square, mean")
+    ] = None
 
     @property
     def axes(self) -> dict[str, object]:
@@ -188,6 +191,7 @@ class FitsOptions:
     precision: Annotated[str, Option("fp32, tf32, amp-bf16, ...")] = "fp32"
     memory_format: Annotated[str, Option("contiguous, channels_last")] = "contiguous"
     input_size: Annotated[int | str | None, _SIZE] = None
+    inputs: Annotated[Inputs, INPUTS] = None
     device: Annotated[str, DEVICE] = "auto"
     verify: Annotated[bool, Option("Run steps around the edge, with so much memory.")] = False
     allow_code: Annotated[bool, ALLOW_CODE] = False

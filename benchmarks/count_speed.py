@@ -72,7 +72,7 @@ def count_with_fvcore(ours: Ours) -> Theirs:
     start = time.perf_counter()
     module = build(Network(name=ours.name))
     built = time.perf_counter()
-    opinion = second_opinion_on(module, ours.counts)
+    opinion = second_opinion_on(module, ours.counts, ours.counts.input_shape)
     return Theirs(
         build_seconds=built - start,
         count_seconds=time.perf_counter() - built,

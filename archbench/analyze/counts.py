@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -22,7 +23,7 @@ from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
 from archbench.analyze.step import settled
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Taken, Takes, refused, takes
-from archbench.catalog.roles import folds, levels
+from archbench.catalog.roles import folds, in_mode, levels
 from archbench.model.cell import Network
 from archbench.model.counts import Counts, OperatorCalls
 from archbench.model.errors import UsageError, words_of
@@ -90,18 +91,20 @@ def _counted(module: nn.Module, given: Takes, mode: AbstractContextManager[Any])
     recorder = StageRecorder(module, lambda: trace.macs)
     with evaluating(module), decomposed_attention(), mode, device, recorder, trace:
         output = settled(batch(module))
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trainable, frozen = _by_use(module)
     packed = [tensor for part in module.modules() for tensor in _packed(part)]
-    stored: list[Tensor] = [*module.parameters(), *module.buffers(), *packed]
+    counted = [*(trainable or frozen), *packed]
     return Counts(
         input_shape=given.shape,
         inputs=given.text,
-        params=_elements([*trainable, *packed]),
+        params=_elements(counted),
+        frozen_params=_elements(frozen),
+        hidden_params=_elements(trace.hidden_parameters()),
         idle_params=_elements([p for p in trace.idle_parameters() if p.requires_grad]),
         buffers=_elements(list(module.buffers())),
         macs=trace.macs,
         activations=trace.activations,
-        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in stored),
+        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in _stored(module)),
         depth=trace.depth_of(output),
         uncounted=operator_calls(trace.uncounted),
         stages=recorder.stages(),
@@ -110,10 +113,24 @@ def _counted(module: nn.Module, given: Takes, mode: AbstractContextManager[Any])
     )
 
 
+def _by_use(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters that are trained, or that a quantiser has put tensors of its own in place of; and frozen ones."""
+    trainable, frozen = list[Tensor](), list[Tensor]()
+    for parameter in module.parameters():
+        quantised = type(parameter) not in (nn.Parameter, Tensor)
+        (trainable if parameter.requires_grad or quantised else frozen).append(parameter)
+    return trainable, frozen
+
+
 def _packed(module: nn.Module) -> list[Tensor]:
     """Weights of a quantised layer, which it keeps in a form of its own and gives out by functions."""
-    tensors = [get() for name in ("weight", "bias") if callable(get := getattr(module, name, None))]
+    given = [get() for name in _GIVE_OUT if callable(get := getattr(module, name, None))]
+    tensors = [one for each in given for one in (each.values() if isinstance(each, dict) else [each])]
     return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
+
+_GIVE_OUT = ("weight", "bias", "get_weight", "get_bias")
+"""What quantised layers call the functions; recurrent ones give dictionaries."""
 
 
 def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:
@@ -125,7 +142,7 @@ def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Everything in eval mode inside; afterwards each part as it was."""
     training = [child for child in module.modules() if child.training]
-    module.eval()
+    in_mode(module, training=False)
     try:
         yield
     finally:
@@ -138,16 +155,28 @@ def decomposed_attention() -> Iterator[None]:
     """Keeps attention in operators with a MAC formula, on real tensors too."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    flex: Any = sys.modules.get("torch.nn.attention.flex_attention")  # else it compiles itself, which a trace forbids
+    if flex is not None:
+        flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        if flex is not None:
+            flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = False
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's parameters lie; the device without data for a module that has none."""
-    return next((parameter.device for parameter in module.parameters()), torch.device("meta"))
+    """Where the module's weights lie; the device without data for a module that has none."""
+    return next((tensor.device for tensor in _stored(module)), torch.device("meta"))
+
+
+def _stored(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+    for part in module.modules():
+        yield from _packed(part)
 
 
 def copy_with(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:

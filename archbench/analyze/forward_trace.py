@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from torch.utils.hooks import RemovableHandle
 
 from archbench.analyze.operators import foreseen, has_formula, macs_of, without_sum
@@ -57,15 +57,22 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept: list[torch.UntypedStorage] = []
         self._depth.update((self._key(tensor), 0) for tensor in inputs)
         self._parameters = {self._key(parameter): parameter for parameter in module.parameters()}
+        self._hidden: dict[int, nn.Parameter] = {}
         self._learned.update(self._parameters)
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            return self._higher_order(func, args, kwargs or {})
         if (known := foreseen(func, args, kwargs)) is not None:
             out, macs = known
         elif torch.Tag.pointwise in func.tags or func.is_view or _name(func) in _DATA_MOVES:
             out, macs = func(*args, **(kwargs or {})), 0
         elif (known := self._with_formula(func, args, kwargs)) is not None:
             out, macs = known
+        elif any(tensor.is_nested for tensor in tensors_in(args)):  # which torch's counter does not take
+            out, macs = func(*args, **(kwargs or {})), 0
         else:
             # Entered for this operator alone, the counter needs not follow modules, which takes longer than counting.
             with self._counter:
@@ -79,6 +86,20 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif macs == 0 and _is_arithmetic(func, (args, kwargs), out):
             self.uncounted[str(func.overloadpacket)] += 1
         self._follow((args, kwargs), out, may_be_weight_layer=is_layer)
+        return out
+
+    def _higher_order(self, func: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
+        """Those that take functions: of a choice what is chosen, attention by torch's formula, all else is left out."""
+        if func is torch.ops.higher_order.cond:
+            with self:
+                return args[1 if args[0] else 2](*args[3])
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func)
+        if formula is None:
+            self.uncounted[str(func)] += 1
+        else:
+            self.macs += formula(*args, **kwargs, out_val=out) // 2
+        self._follow((args, kwargs), out, may_be_weight_layer=False)
         return out
 
     def _with_formula(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, int] | None:
@@ -102,8 +123,17 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The module's parameters that no operator has touched."""
         return [parameter for key, parameter in self._parameters.items() if key not in self._used]
 
+    def hidden_parameters(self) -> list[nn.Parameter]:
+        """Parameters that operators use and the module does not have: of layers in a plain list, mostly."""
+        return list(self._hidden.values())
+
     def _follow(self, inputs: Any, out: Any, *, may_be_weight_layer: bool) -> None:
-        sources = {self._key(tensor) for tensor in tensors_in(inputs)}
+        sources = set[int]()
+        for tensor in tensors_in(inputs):
+            sources.add(key := self._key(tensor))
+            if type(tensor) is nn.Parameter and key not in self._parameters:
+                self._hidden[key] = tensor
+                self._learned.add(key)
         self._used |= sources
         learned = not sources.isdisjoint(self._learned)
         depth = max((self._depth[key] for key in sources if key in self._depth), default=None)
@@ -128,12 +158,14 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _is_arithmetic(func: OpOverload, inputs: Any, out: Any) -> bool:
     """Whether `func` computes real numbers: not a move of data, not bookkeeping with indices and masks."""
     name = func.overloadpacket.__name__
-    if _name(func) in _DATA_MOVES or not any(t.is_floating_point() or t.is_complex() for t in tensors_in(out)):
+    made = [tensor for tensor in tensors_in(out) if tensor.layout != torch.strided or tensor.numel()]
+    real = any(tensor.is_floating_point() or tensor.is_complex() for tensor in made)
+    if _name(func) in _DATA_MOVES or not made or not (real or may_hold_products(str(func.overloadpacket))):
         return False
     if any(tensor.layout != torch.strided for tensor in tensors_in((inputs, out))):
         return True
     read = {tensor.untyped_storage()._cdata for tensor in tensors_in(inputs)}
-    makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in tensors_in(out))
+    makes_new = any(tensor.untyped_storage()._cdata not in read for tensor in made)
     return bool(read) and not name.startswith("new_") and not name.endswith("_like") and (makes_new or name[-1] == "_")
 
 

@@ -7,12 +7,15 @@ import warnings
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from archbench.analyze.counts import decomposed_attention, evaluating, operator_calls
-from archbench.catalog.build import build
+from archbench.analyze.step import settled
+from archbench.catalog.build import build, takes_of
+from archbench.catalog.inputs import Batch, Taken, takes, tensors_in
 from archbench.model.cell import Network
 from archbench.model.counts import Counts, SecondOpinion
+from archbench.model.errors import UsageError, in_one_line
 
 with warnings.catch_warnings():
     # Importing fvcore calls torch.jit.script, which is deprecated.
@@ -32,22 +35,41 @@ def second_opinion(network: Network, first: Counts, *, allow_code: bool = False)
     """Count `network` with fvcore, at the input size of the `first` count.
 
     The network is built on the CPU and run for one image, which takes a hundred times as long as the first count
-    and the memory of a real forward pass. Raises `UsageError` where the network cannot be built.
+    and the memory of a real forward pass. Raises `UsageError` where the network cannot be built, or fvcore cannot
+    trace it.
     """
-    return second_opinion_on(build(network, allow_code=allow_code), first)
+    module = build(network, allow_code=allow_code)
+    given = takes_of(network, module, allow_code=allow_code)
+    try:
+        return second_opinion_on(module, first, given)
+    except Exception as error:  # torch.jit.trace over the network's own code
+        raise UsageError(f"fvcore cannot trace it: {in_one_line(error)}") from error
 
 
-def second_opinion_on(module: nn.Module, first: Counts) -> SecondOpinion:
-    """Count `module`, which lies on the CPU, with fvcore, at the input size of the `first` count."""
-    image = torch.zeros(1, *first.input_shape)
-    flops = FlopCountAnalysis(module, image).set_op_handle(
+class _Called(nn.Module):
+    """A module, called with the tensors of one batch in order, and giving tensors alone: fvcore traces no others."""
+
+    def __init__(self, module: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.module, self._batch = module, batch
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors)
+        return tuple(tensors_in(settled(self._batch.map(lambda _: next(rest))(self.module))))
+
+
+def second_opinion_on(module: nn.Module, first: Counts, given: Taken) -> SecondOpinion:
+    """Count `module`, which lies on the CPU and takes what is `given`, with fvcore; held against the `first` count."""
+    batch = takes(given).blank(1, torch.device("cpu"))
+    called, tensors = _Called(module, batch), tuple(batch.tensors)
+    flops = FlopCountAnalysis(called, tensors).set_op_handle(
         **{
             "aten::scaled_dot_product_attention": _attention_macs,
             "aten::_convolution_mode": _convolution_macs,
             "aten::baddbmm": lambda inputs, outputs: bmm_flop_jit(inputs[1:3], outputs),
         }
     )
-    activations = ActivationCountAnalysis(module, image).set_op_handle(
+    activations = ActivationCountAnalysis(called, tensors).set_op_handle(
         **{name: generic_activation_jit() for name in ("aten::_convolution_mode", "aten::baddbmm", "aten::mm")}
     )
     with evaluating(module), decomposed_attention(), warnings.catch_warnings():

@@ -39,6 +39,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, batch: int, granule: int, *, blocked_convolutions: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.timeline: list[Bytes] = []
+        self.operators = 0
+        """That ran, views included."""
         self._batch = batch
         self._blocked_convolutions = blocked_convolutions
         self._granule = granule
@@ -54,6 +56,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         constant, per_image, known = self._constant, self._per_image, len(self._storages)
         out = func(*args, **(kwargs or {}))
+        self.operators += 1
         for tensor in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(tensor, Tensor):
                 self._see(tensor)

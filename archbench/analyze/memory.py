@@ -13,6 +13,7 @@ import contextlib
 import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -28,6 +29,7 @@ from archbench.analyze.step import AUTOCAST, WHOLE_MODEL, loss_of, prepare_train
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Batch, Taken, dtype_of, takes
 from archbench.catalog.names import resolve
+from archbench.catalog.roles import in_mode
 from archbench.device.kind import kind_named
 from archbench.model.axes import AS_USUAL, DeviceKind, MemoryFormat, Phase, Precision, Roles
 from archbench.model.cell import Cell, Input, Network
@@ -121,8 +123,13 @@ def predict_module(
     step = FakeStep(module, given, phase, precision, memory_format=memory_format, device=device, roles=roles)
     if step.largest_weight >= _PROBE_BATCH:
         raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
-    followed = {batch: step.timeline(batch, _NO_BATCH) for batch in seen}
-    if len({len(timeline) for timeline in followed.values()}) > 1:
+    followed, operators = dict[int, list[Bytes]](), set[int]()
+    for batch in seen[:1]:
+        step.timeline(batch, _NO_BATCH)  # what it makes at its first call and keeps is none of a step's
+    for batch in seen:
+        followed[batch] = step.timeline(batch, _NO_BATCH)
+        operators.add(step.operators)
+    if len(operators) > 1:
         raise UnfitError("its step runs other operators for each batch size, so no line over the batch is its memory")
     lines = [MemoryLine(base_bytes=c, bytes_per_image=p) for c, p in set(step.timeline(_PROBE_BATCH, _PROBE_BATCH))]
     model = MemoryModel(
@@ -152,12 +159,13 @@ class FakeStep:
         roles: Roles = AS_USUAL,
     ) -> None:
         self._given, self._phase, self._kind = takes(given), phase, kind_named(device)
-        self._dtype = WHOLE_MODEL.get(precision, torch.float32)
+        self._loss, self._labels = roles.loss, list[Tensor]()
+        self._dtype = WHOLE_MODEL.get(precision)
         self._autocast = AUTOCAST.get(precision)
         self._layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
         self._fake = FakeTensorMode()
         with self._fake:
-            self._module = copy_with(module, self._like).train(phase == "training")
+            self._module = in_mode(copy_with(module, self._like), training=phase == "training")
             self._trained = prepare_training(self._module, roles) if phase == "training" else []
             # The state after the first step: momentum exists, gradients do not.
             moments = 2 if roles.optimizer == "adamw" else 1
@@ -166,12 +174,15 @@ class FakeStep:
         sizes = [tensor.numel() * tensor.element_size() for tensor in self._weights]
         self.weight_bytes = sum(sizes)
         self.largest_weight = max(sizes, default=0)
+        self.operators = 0
+        """That ran in the last step followed."""
         label = torch.int64.itemsize if phase == "training" else 0
         batched = [one for one in self._given.inputs if one.batched]
         self.input_bytes_per_image = label + sum(math.prod(one.shape) * self._stored(one).itemsize for one in batched)
 
     def timeline(self, batch_size: int, unit: int) -> list[Bytes]:
         """Run the step; return what is alive at each of its moments, told apart by `unit` (see `LiveBytes`)."""
+        self._labels.clear()
         live = LiveBytes(unit, self._kind.granule or 1, blocked_convolutions=self._kind.blocked_convolutions)
         with self._fake:
             batch = self._given.batch(batch_size, lambda one, shape: self._allocate(shape, self._stored(one)))
@@ -184,6 +195,7 @@ class FakeStep:
                     self._train(batch, labels)
                 else:
                     self._infer(batch)
+        self.operators = live.operators
         return live.timeline
 
     def _infer(self, batch: Batch) -> None:
@@ -193,13 +205,21 @@ class FakeStep:
 
     def _train(self, batch: Batch, labels: Tensor) -> None:
         with self._precision():
-            loss, _ = loss_of(settled(batch(self._module)), len(labels), lambda logits: labels)
+            labels_for = partial(self._labels_for, labels)
+            loss, _ = loss_of(settled(batch(self._module)), len(labels), labels_for, self._loss)
         if loss is None:
             raise UnfitError("nothing that the network returns depends on a weight")
         loss.backward()  # type: ignore[no-untyped-call]
         self._update()
         for weight in self._trained:
             weight.grad = None
+
+    def _labels_for(self, usual: Tensor, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> Tensor:
+        """Those of one class an image, which lie ready; of anything larger new ones, which stay to the end."""
+        if shape == tuple(usual.shape):
+            return usual
+        self._labels.append(torch.zeros(shape, dtype=dtype))
+        return self._labels[-1]
 
     def _update(self) -> None:
         """What torch's optimizers allocate: SGD works in place; AdamW takes roots, of all weights at once on a GPU."""
@@ -210,10 +230,10 @@ class FakeStep:
 
     def _stored(self, one: Input) -> torch.dtype:
         dtype = dtype_of(one)
-        return self._dtype if dtype.is_floating_point else dtype
+        return self._dtype or dtype if dtype.is_floating_point else dtype
 
     def _like(self, tensor: Tensor) -> Tensor:
-        return self._allocate(tensor.shape, self._dtype if tensor.is_floating_point() else tensor.dtype)
+        return self._allocate(tensor.shape, self._dtype or tensor.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         layout = self._layout if len(shape) == 4 else torch.contiguous_format

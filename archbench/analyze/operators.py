@@ -173,8 +173,11 @@ def without_sum(operator: str, args: Any, out: Any) -> int:
     return int(out.numel()) * (len(args[1]) - 1)
 
 
+_LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
 def _sparse(args: Any) -> Tensor | None:
-    return next((one for one in args if isinstance(one, Tensor) and one.layout != torch.strided), None)
+    return next((one for one in args if isinstance(one, Tensor) and one.layout in _LAYOUTS), None)
 
 
 def _per_output(weight: Any, out: Tensor) -> int:
@@ -182,18 +185,38 @@ def _per_output(weight: Any, out: Tensor) -> int:
     return out.numel() * int(weight[0].numel())
 
 
-_SPARSE = frozenset({"aten._sparse_mm", "aten.mm", "aten.matmul", "aten.mv", "aten.addmm", "aten.smm", "aten.linear"})
+def _bag(args: Any, out: Any) -> int:
+    """Rows are only summed, unless each has a weight of its own."""
+    weighted = args[6] if len(args) > 6 else None
+    return 0 if weighted is None else int(weighted.numel() * args[0].shape[-1])
+
+
+def _recurrent(args: Any, out: Any) -> int:
+    """A quantised LSTM or GRU, whose weights are packed: by the widths of its input and of its state."""
+    states = next(one for one in args[1:] if isinstance(one, list | tuple) or one.dim() == 3)
+    state, gates = (states[0], 4) if isinstance(states, list | tuple) else (states, 3)
+    flag = next(place for place, one in enumerate(args) if isinstance(one, bool))  # behind it the number of layers
+    ways, width = 1 + args[flag + 4], state.shape[-1]
+    rows = sum((width * ways if layer else args[0].shape[-1]) + width for layer in range(args[flag + 1]))
+    return int(out[0].numel() * gates * rows)
+
+
+_SPARSE = frozenset(
+    {f"aten.{name}" for name in ("_sparse_mm", "_sparse_addmm", "mm", "matmul", "mv", "addmm", "smm", "linear")}
+)
 _MACS: dict[str, Callable[[Any, Any], int]] = {
     "torchvision.deform_conv2d": lambda args, out: _per_output(args[1], out),
     **dict.fromkeys(("aten.outer", "aten.ger", "aten.kron"), lambda args, out: out.numel()),
     "aten.addbmm": lambda args, out: args[1].numel() * args[2].shape[-1],
     **dict.fromkeys(
         (
-            *("aten.cdist", "aten._cdist_forward", "aten.pdist"),
+            *("aten.cdist", "aten._cdist_forward", "aten.pdist", "aten._int_mm"),
             *(f"quantized.linear{end}" for end in ("", "_relu", "_dynamic", "_relu_dynamic")),
         ),
         lambda args, out: out.numel() * int(args[0].shape[-1]),
     ),
+    "aten.embedding_bag": _bag,
+    **dict.fromkeys(("aten.quantized_lstm", "aten.quantized_gru"), _recurrent),
     "aten.bilinear": lambda args, out: out.numel() * args[2].shape[1] * args[2].shape[2],
     **dict.fromkeys(
         (f"quantized.conv{axes}d{relu}" for axes in (1, 2, 3) for relu in ("", "_relu")),

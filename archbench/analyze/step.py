@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from archbench.catalog.inputs import tensors_in
-from archbench.model.axes import Roles
+from archbench.model.axes import Loss, Roles
 from archbench.model.errors import UnsupportedError
 
 AUTOCAST: dict[str, torch.dtype] = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
@@ -24,6 +24,16 @@ WHOLE_MODEL: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.flo
 LEARNING_RATE = 1e-4
 """Small, so that weights stay finite over thousands of steps on random labels; no step's cost depends on it."""
 MOMENTUM = 0.9
+
+
+def cast(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """Real weights in one of `WHOLE_MODEL`, in place; complex ones stay, of which a real type would keep half.
+
+    `None`: every weight stays as the network is built.
+    """
+    if dtype is not None:
+        module._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)  # type: ignore[no-untyped-call]
+    return module
 
 
 def shape_of(output: object) -> tuple[int, ...] | None:
@@ -99,12 +109,19 @@ def figures_in(output: object) -> list[Tensor]:
     return [tensor for tensor in found if tensor.is_floating_point() and tensor.numel()]
 
 
-def loss_of(output: object, batch_size: int, labels_for: Callable[[Tensor], Tensor]) -> tuple[Tensor | None, str]:
+LabelsFor = Callable[[tuple[int, ...], int, torch.dtype], Tensor]
+"""Labels of a shape, below so many classes, of a type: the same at each turn of the ring."""
+
+
+def loss_of(
+    output: object, batch_size: int, labels_for: LabelsFor, loss: Loss = "by-output"
+) -> tuple[Tensor | None, str]:
     """What a training step minimises of a network's `output`, and that in words.
 
-    Of every tensor of reals that depends on a weight: the cross-entropy of [N, classes] for N images (auxiliary heads
-    count alike), a single number as it is, the mean square of anything else; summed. `labels_for` gives the labels [N]
-    of such logits. `None` where no tensor depends on a weight.
+    The sum over every tensor of reals that depends on a weight. `by-output`: the cross-entropy of [N, classes] for N
+    images (auxiliary heads count alike), a single number as it is, the mean square of anything else; else the one that
+    is named. `None` where no tensor depends on a weight. Raises `UnsupportedError` for cross-entropy of what has no
+    axis of classes: the last of [N, classes] and [N, tokens, classes], the second of maps.
     """
     losses, words = [], Counter[str]()
     for tensor in tensors_in(output):
@@ -112,14 +129,36 @@ def loss_of(output: object, batch_size: int, labels_for: Callable[[Tensor], Tens
             continue
         if tensor.is_complex():
             tensor = torch.view_as_real(tensor)
-        if tensor.dim() == 2 and tensor.shape[0] == batch_size and tensor.shape[1] > 1:
-            losses.append(F.cross_entropy(tensor, labels_for(tensor)))
-            words["cross-entropy"] += 1
-        elif tensor.dim() == 0:
-            losses.append(tensor)
-            words["the output itself"] += 1
-        else:
-            losses.append(tensor.float().square().mean())
-            words["mean square"] += 1
+        kind = _kind_of(tensor, batch_size) if loss == "by-output" else loss
+        losses.append(_LOSSES[kind](tensor, labels_for))
+        words[kind] += 1
     total = torch.stack(losses).sum() if len(losses) > 1 else next(iter(losses), None)
     return total, " + ".join(word if n == 1 else f"{n} x {word}" for word, n in words.items())
+
+
+def _kind_of(tensor: Tensor, batch_size: int) -> str:
+    if tensor.dim() == 2 and tensor.shape[0] == batch_size and tensor.shape[1] > 1:
+        return "cross-entropy"
+    return "mean-square" if tensor.dim() else "the output itself"
+
+
+def _cross_entropy(tensor: Tensor, labels_for: LabelsFor) -> Tensor:
+    if tensor.dim() < 2:
+        raise UnsupportedError("loss: cross-entropy needs an axis of classes, and an output has none")
+    if tensor.dim() == 3:
+        tensor = tensor.transpose(1, 2)
+    shape = (tensor.shape[0], *tensor.shape[2:])
+    return F.cross_entropy(tensor, labels_for(shape, tensor.shape[1], torch.int64))
+
+
+def _binary_cross_entropy(tensor: Tensor, labels_for: LabelsFor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(tensor, labels_for(tuple(tensor.shape), 2, tensor.dtype))
+
+
+_LOSSES: dict[str, Callable[[Tensor, LabelsFor], Tensor]] = {
+    "cross-entropy": _cross_entropy,
+    "binary-cross-entropy": _binary_cross_entropy,
+    "mean-square": lambda tensor, _: tensor.float().square().mean(),
+    "mean": lambda tensor, _: tensor.float().mean(),
+    "the output itself": lambda tensor, _: tensor,
+}

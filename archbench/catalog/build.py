@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from archbench.catalog.inputs import Takes, refused, takes_inputs, tensors_in, told_by, with_size
 from archbench.catalog.names import resolve
-from archbench.catalog.roles import deployed, pyramid
+from archbench.catalog.roles import deployed, in_mode, pyramid
 from archbench.catalog.tables import Entry, Source
 from archbench.model.cell import Input, Network, sides_of, text_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
@@ -80,10 +80,10 @@ def _let_shapes_be_known(network: Network, module: nn.Module, given: Takes) -> N
     training = module.training
     try:
         with torch.no_grad():
-            given.blank(1, torch.get_default_device())(module.eval())
+            given.blank(1, torch.get_default_device())(in_mode(module, training=False))
     except Exception as error:  # the network's own code
         raise UsageError(f"{network.label}: its lazy layers: {refused(module, given, error)}") from error
-    module.train(training)
+    in_mode(module, training=training)
 
 
 def takes_of(network: Network, module: nn.Module | None = None, *, allow_code: bool = False) -> Takes:
@@ -145,7 +145,7 @@ def feature_width(network: Network, *, allow_code: bool = False) -> int | None:
     bare = replace(network, head="none", num_classes=None, deploy=False)
     try:
         with torch.device("meta"), torch.no_grad():
-            module = build(bare, allow_code=allow_code).eval()
+            module = in_mode(build(bare, allow_code=allow_code), training=False)
             given = takes_of(bare, allow_code=allow_code)
             features = next(tensors_in(given.blank(1, torch.device("meta"))(module)))
     except (UsageError, StopIteration):
@@ -192,7 +192,7 @@ def _refusal(entry: Entry, network: Network, shape: tuple[int, ...]) -> str | No
     """Why `network` cannot take one input of `shape`, found out with tensors that have no data."""
     try:
         with torch.device("meta"), torch.no_grad():
-            _make(entry, network).eval()(torch.empty(1, *shape))
+            in_mode(_make(entry, network), training=False)(torch.empty(1, *shape))
     except Exception as error:  # whatever the network's own code raises is the answer
         return first_line(error)
     return None

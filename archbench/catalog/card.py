@@ -58,6 +58,8 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 _COUNTED = ("activations", "activation_bytes", "weight_bytes", "buffers", "idle_params", "depth")
 """Of `Counts`, as they are."""
+_OF_A_BUILT = ("hidden_params", "frozen_params")
+"""The same; no network of the tables has any."""
 
 
 class Variant(Struct, frozen=True, kw_only=True):
@@ -85,6 +87,10 @@ class Card(Summary, frozen=True, kw_only=True):
     """Elements in buffers."""
     idle_params: int | None
     """Parameters that inference never uses: auxiliary heads, mostly."""
+    frozen_params: int | None
+    """Parameters that ask for no gradient: beside `params`, or all of them."""
+    hidden_params: int | None
+    """Parameters that inference uses and the network does not hold, beside `params`: no optimizer trains them."""
     depth: int | None
     """Weight layers on the longest path to an output."""
     feature_width: int | None
@@ -159,7 +165,7 @@ def matching(entries: Iterable[Entry], where: Iterable[str], sort: str | None = 
 def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
     """All that is known of `network` (an `entry` with departures), with what was `counted` of it."""
     counts = None if counted is None else counted.counts
-    as_counted: dict[str, Any] = {name: getattr(counts, name, None) for name in _COUNTED}
+    as_counted: dict[str, Any] = {name: getattr(counts, name, None) for name in (*_COUNTED, *_OF_A_BUILT)}
     return Card(
         **asdict(_summary(entry, network, counted)),
         variant=network.label,

@@ -27,6 +27,19 @@ _FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
 _FOLDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+def in_mode(module: nn.Module, *, training: bool) -> nn.Module:
+    """The module itself in training or evaluation mode, whatever its own `train` and `eval` return.
+
+    What `torch.export` gives has no modes, and stays in that of its export.
+    """
+    try:
+        module.train() if training else module.eval()
+    except NotImplementedError:
+        for part in module.modules():
+            part.training = training
+    return module
+
+
 def folds(module: nn.Module) -> bool:
     """Whether it is built in a form for training that folds into a smaller one (RepVGG, MobileOne, RepViT, ...)."""
     return any(hasattr(part, name) for part in module.modules() for name in _FOLDS[1:])
@@ -39,7 +52,7 @@ def deployed(module: nn.Module, given: Takes, label: str) -> nn.Module:
     norm, found out on one input. Raises `UsageError` where the network's own way to fold fails.
     """
     training, trained = module.training, all(weight.requires_grad for weight in module.parameters())
-    module.eval()
+    in_mode(module, training=False)
     try:
         with torch.no_grad():
             _fold_blocks(module)
@@ -48,7 +61,7 @@ def deployed(module: nn.Module, given: Takes, label: str) -> nn.Module:
         raise UsageError(f"{label}: cannot be folded for inference: {refused(module, given, error)}") from error
     if trained:  # what folding makes may be frozen, and would not be counted
         module.requires_grad_(True)
-    return module.train(training)
+    return in_mode(module, training=training)
 
 
 def _fold_blocks(module: nn.Module) -> None:
@@ -171,7 +184,7 @@ def pyramid(module: nn.Module, given: Takes, label: str) -> nn.Module:
     training = module.training
     try:
         with torch.no_grad():
-            given.blank(1, device)(module.eval())
+            given.blank(1, device)(in_mode(module, training=False))
     except Exception as error:  # the network's own code
         raise UsageError(f"{label}: {refused(module, given, error)}") from error
     finally:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from archbench.catalog.passed import load
+from archbench.catalog.roles import in_mode
 from archbench.catalog.tables import Entry
 from archbench.model.cell import Network, is_passed
 from archbench.model.errors import UsageError, did_you_mean, first_line
@@ -58,7 +59,7 @@ def _as_it_is(module: nn.Module, network: Network) -> nn.Module:
     """A network that was passed with its weights: they are kept, but where only shapes are asked for."""
     if network.options or network.num_classes is not None or network.head != "classifier":
         raise UsageError(f"{network.label} was passed as a module and has no options; pass one that is as you want it")
-    return module.to("meta") if torch.get_default_device().type == "meta" else module.train()
+    return module.to("meta") if torch.get_default_device().type == "meta" else in_mode(module, training=True)
 
 
 def _function(constructor: str) -> Callable[..., object]:

@@ -22,6 +22,7 @@ from archbench.catalog.fill import repeated_draws
 from archbench.catalog.inputs import Batch, Takes
 from archbench.catalog.passed import brings_weights
 from archbench.catalog.preprocessing import preprocessing
+from archbench.catalog.roles import in_mode
 from archbench.device.health import Probe
 from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure.calibrate import calibrate
@@ -188,10 +189,10 @@ class GroupContext:
 
     def batches(self, images: int, cell: Cell, seed: int) -> list[Batch]:
         """Whole batches of a cell with at least so many images, drawn from a seed, in its types and on its device."""
-        count, dtype = -(-images // cell.batch_size), WHOLE_MODEL.get(cell.precision, torch.float32)
+        count, dtype = -(-images // cell.batch_size), WHOLE_MODEL.get(cell.precision)
 
         def placed(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, dtype if tensor.is_floating_point() else tensor.dtype)
+            return tensor.to(self.device, dtype or tensor.dtype if tensor.is_floating_point() else tensor.dtype)
 
         if self.takes.image is None:
             several = [self._drawn(cell.batch_size, seed + number, self.module) for number in range(count)]
@@ -212,5 +213,5 @@ class GroupContext:
     def reference(self, precision: Precision) -> nn.Module:
         """The network's weights in fp32 and eager, beside a module that was cast and formatted for `precision`."""
         if precision in WHOLE_MODEL:  # cast to half the bits: the weights have to be drawn again
-            return self.build().eval()
+            return in_mode(self.build(), training=False)
         return copy.deepcopy(self.module).to(memory_format=torch.contiguous_format)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -10,8 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze.step import AUTOCAST, WHOLE_MODEL, figures_in, loss_of, optimizer_for, prepare_training, settled
+from archbench.analyze.step import (
+    AUTOCAST,
+    WHOLE_MODEL,
+    cast,
+    figures_in,
+    loss_of,
+    optimizer_for,
+    prepare_training,
+    settled,
+)
 from archbench.catalog.inputs import Batch, Taken, Takes, takes, tensors_in
+from archbench.catalog.roles import in_mode
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.runtimes import Engine, Prepared
@@ -59,7 +70,7 @@ class Workload:
         self.trained_on: str | None = None
         """What a training step minimises, in words, once it has."""
         self._turn = cycle(range(len(self.inputs)))
-        self._labels: dict[int, list[Tensor]] = {}
+        self._labels: dict[tuple[tuple[int, ...], int], list[Tensor]] = {}
         self._forward: Callable[..., Any] = self.module
         self._prepared: Prepared | None = None
         if cell.is_converted:
@@ -81,8 +92,8 @@ class Workload:
 
     def _prepare(self, module: nn.Module) -> nn.Module:
         cell = self.cell
-        module.train(cell.phase == "training")
-        module.to(self.device, WHOLE_MODEL.get(cell.precision, torch.float32))
+        in_mode(module, training=cell.phase == "training")
+        cast(module.to(self.device), WHOLE_MODEL.get(cell.precision))
         if cell.memory_format == "channels_last":
             if all(weight.dim() != 4 for weight in module.parameters()):
                 raise UnsupportedError("channels_last needs convolution weights, and this network has none")
@@ -114,7 +125,9 @@ class Workload:
         turn = next(self._turn)
         with self._contexts():
             output = settled(self.inputs[turn](self._forward))
-            loss, self.trained_on = loss_of(output, self.cell.batch_size, lambda logits: self._labels_for(logits)[turn])
+            loss, self.trained_on = loss_of(
+                output, self.cell.batch_size, lambda *what: self._labels_for(*what)[turn], self.cell.network.loss
+            )
         if loss is None:
             raise UnsupportedError(
                 "nothing that the network returns depends on a weight, so there is no loss to train on"
@@ -131,16 +144,14 @@ class Workload:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def _labels_for(self, logits: Tensor) -> list[Tensor]:
-        """The ring of labels for so many classes; made in the first step, which is kept out of every figure."""
-        classes = logits.shape[-1]
-        if classes not in self._labels:
+    def _labels_for(self, shape: tuple[int, ...], classes: int, dtype: torch.dtype) -> list[Tensor]:
+        """The ring of labels below so many classes; made in the first step, which is kept out of every figure."""
+        if (shape, classes) not in self._labels:
             generator = torch.Generator().manual_seed(self._seed)
-            self._labels[classes] = [
-                torch.randint(0, classes, (self.cell.batch_size,), generator=generator).to(self.device)
-                for _ in self.inputs
+            self._labels[shape, classes] = [
+                torch.randint(0, classes, shape, generator=generator).to(self.device, dtype) for _ in self.inputs
             ]
-        return self._labels[classes]
+        return self._labels[shape, classes]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -187,7 +198,9 @@ class Workload:
             )
             autocast = torch.is_autocast_enabled(self.device.type)
             autocast_dtype = _name(torch.get_autocast_dtype(self.device.type)) if autocast else None
-        weights = [weight for weight in self.module.parameters() if weight.is_floating_point()]
+        weights = Counter[str]()
+        for weight in self.module.parameters():
+            weights[_name(weight.dtype)] += weight.numel() * weight.is_floating_point()
         allocator = kind_of(self.device).allocator(self.device)
         return Applied(
             matmul_precision=torch.get_float32_matmul_precision(),
@@ -200,8 +213,8 @@ class Workload:
             flush_denormals=flushes_denormals(),
             grad_mode=grad_mode,
             autocast_dtype=autocast_dtype,
-            weight_dtype=_name(weights[0].dtype) if weights else "none",
-            model_format=_format_of([weight for weight in weights if weight.dim() == 4]),
+            weight_dtype=weights.most_common(1)[0][0] if weights.total() else "none",
+            model_format=_format_of([weight for weight in self.module.parameters() if weight.dim() == 4]),
             input_format=_format_of([tensor for tensor in self.input_tensors if tensor.dim() == 4]),
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
@@ -228,7 +241,10 @@ class Workload:
                 applied.grad_mode == ("grad" if cell.phase == "training" else "inference"),
             ),
             ("autocast runs in another dtype", applied.autocast_dtype == (_name(autocast) if autocast else None)),
-            ("weights are of another dtype", applied.weight_dtype in (_name(weights), "none")),
+            (
+                f"the network makes its weights {applied.weight_dtype}; measure it at that precision",
+                applied.weight_dtype in (_name(weights), "none"),
+            ),
             ("TF32 is set otherwise", applied.cudnn_tf32 == (cell.precision == "tf32")),
             (
                 "products are of another precision",
@@ -252,8 +268,8 @@ def _input_ring(cell: Cell, given: Takes, ring: int, seed: int, device: torch.de
 
 def _placed(tensor: Tensor, cell: Cell, device: torch.device) -> Tensor:
     """An input on the device, in the cell's dtype (indices stay whole numbers) and memory format."""
-    dtype = WHOLE_MODEL.get(cell.precision, torch.float32) if tensor.is_floating_point() else tensor.dtype
-    tensor = tensor.detach().to(device, dtype)
+    dtype = WHOLE_MODEL.get(cell.precision) if tensor.is_floating_point() else None
+    tensor = tensor.detach().to(device, dtype or tensor.dtype)
     if tensor.dim() != 4:
         return tensor
     wanted = torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format

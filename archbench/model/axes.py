@@ -20,6 +20,7 @@ DeviceKind = Literal["cpu", "cuda"]
 Head = Literal["classifier", "none", "features"]
 Train = Literal["full", "head", "frozen-bn"]
 Optimizer = Literal["sgd", "adamw"]
+Loss = Literal["by-output", "cross-entropy", "binary-cross-entropy", "mean-square", "mean"]
 Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "accuracy", "profile"]
 
 PHASES: tuple[str, ...] = get_args(Phase)
@@ -55,6 +56,8 @@ class Roles(Struct, frozen=True, kw_only=True):
     """`sgd` has momentum."""
     checkpointing: bool = False
     """What blocks hold inside is computed again in the backward pass instead of being kept."""
+    loss: Loss = "by-output"
+    """What a training step minimises of every tensor of reals; `by-output`: what each looks like it is for."""
 
     @property
     def roles(self) -> dict[str, Scalar]:
@@ -64,7 +67,7 @@ class Roles(Struct, frozen=True, kw_only=True):
 
 ROLES: tuple[str, ...] = Roles.__struct_fields__
 """Their names."""
-TRAINING_ROLES = ("train", "optimizer", "checkpointing")
+TRAINING_ROLES = ("train", "optimizer", "checkpointing", "loss")
 """Those that mean nothing at inference."""
 AS_USUAL = Roles()
 

@@ -49,11 +49,15 @@ class Counts(Struct, frozen=True, kw_only=True):
     inputs: str | None = None
     """All that was counted for, as text, where it is not one square image."""
     params: int
-    """Trainable parameters, shared ones once, whether or not the forward pass uses them."""
+    """Trainable parameters, shared ones once, whether or not the forward pass uses them; all, where all are frozen."""
     idle_params: int
     """Those of `params` that the evaluation forward pass never touches: auxiliary heads, mostly."""
     buffers: int
     """Elements in buffers (batch statistics, position tables)."""
+    frozen_params: int = 0
+    """Parameters that ask for no gradient."""
+    hidden_params: int = 0
+    """Beside `params`: of layers that the forward pass uses and no module holds, as in a plain list."""
     macs: int
     activations: int
     """Elements in the outputs of convolutions, linear layers and explicit matrix products (fvcore's definition).
@@ -101,6 +105,8 @@ def may_hold_products(operator: str) -> bool:
     Whatever a library or the user has added may do anything.
     """
     library, _, name = operator.partition(".")
+    if operator in _WITHOUT_PRODUCTS:
+        return False
     return library != "aten" or (name.lstrip("_").startswith(_PRODUCTS) and name != "linalg_vector_norm")
 
 
@@ -109,8 +115,13 @@ _PRODUCTS = (
     *("sparse", "convolution", "conv", "mm", "bmm", "addmm", "baddbmm", "addbmm", "matmul", "mv", "dot", "inner"),
     *("linear", "bilinear", "trilinear", "cdist", "pdist", "kron", "tensordot", "einsum", "lstm", "gru", "rnn"),
     *("int_mm", "scaled_mm", "grouped_mm", "weight_int", "thnn_fused", "mkldnn", "flash_attention", "efficient"),
-    *("scaled_dot_product", "embedding_bag", "chain_matmul", "multi_dot"),
+    *("scaled_dot_product", "chain_matmul", "multi_dot", "quantized"),
 )
+_WITHOUT_PRODUCTS = frozenset(
+    {f"torchvision.{name}" for name in ("nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")}
+    | {f"torchao.{name}_affine" for name in ("choose_qparams", "quantize", "dequantize")}
+)
+"""Of libraries' operators: comparisons, interpolation, and the rounding of a quantiser."""
 
 
 class SecondOpinion(Struct, frozen=True, kw_only=True):

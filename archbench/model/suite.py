@@ -10,6 +10,7 @@ from archbench.model.axes import (
     CompileMode,
     DeviceKind,
     Head,
+    Loss,
     MemoryFormat,
     Metric,
     Optimizer,
@@ -55,6 +56,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     train: tuple[Train, ...] = ()
     optimizer: tuple[Optimizer, ...] = ()
     checkpointing: tuple[bool, ...] = ()
+    loss: tuple[Loss, ...] = ()
     device: tuple[DeviceKind, ...] = ()
 
 
@@ -75,6 +77,7 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     train: tuple[Train, ...] | None = None
     optimizer: tuple[Optimizer, ...] | None = None
     checkpointing: tuple[bool, ...] | None = None
+    loss: tuple[Loss, ...] | None = None
 
 
 AXES = Axes.__struct_fields__

@@ -123,7 +123,7 @@ class _Draw:
                 output.register_hook(arrive)  # type: ignore[no-untyped-call]
 
         def arrive(gradient: Tensor) -> None:
-            self._squares[path].append((float(gradient.detach().double().square().sum()), gradient.numel()))
+            self._squares[path].append((_norm(gradient) ** 2, gradient.numel()))
 
         return leave
 
@@ -169,7 +169,8 @@ def _weights_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(tensor.detach().double().norm())
+    reals = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return float(reals.detach().double().norm())
 
 
 def _first_to_last(figures: dict[str, float], order: dict[str, str]) -> float | None:

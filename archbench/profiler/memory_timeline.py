@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from msgspec import structs
 from torch import Tensor, nn
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.autograd.graph import saved_tensors_hooks
 from torch.autograd.profiler import record_function
 from torch.overrides import TorchFunctionMode
@@ -315,8 +315,12 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack.enter_context(self)
             yield
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.is_view or func.namespace == "profiler":  # the optimizer's own marks
+        if (
+            isinstance(func, HigherOrderOperator) or func.is_view or func.namespace == "profiler"
+        ):  # an optimizer's marks
             return func(*args, **(kwargs or {}))
         number = len(self.operators)
         operator = Operator(plain_name(func.overloadpacket.__name__), *self._place())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from msgspec import Struct
 from torch import Tensor
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -72,10 +72,12 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
             stack.enter_context(self)
             yield
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if func.is_view:
+        if isinstance(func, HigherOrderOperator) or func.is_view:
             return out
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         read, written = _moved(func, args, kwargs, inputs, out)

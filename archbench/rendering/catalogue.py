@@ -73,9 +73,17 @@ def _gmacs(one: Summary) -> str:
 
 def _sizes(card: Shown) -> Iterator[str]:
     """What is only counted."""
-    yield f"{card.params:,} trainable parameters, {card.buffers:,} elements in buffers"
+    frozen = card.frozen_params or 0
+    are = "parameters, all of them frozen" if frozen == card.params else "trainable parameters"
+    more = f", {frozen:,} frozen ones" if 0 < frozen != card.params else ""
+    yield f"{card.params:,} {are}{more}, {card.buffers:,} elements in buffers"
     if card.idle_params:
         yield f"of these, {card.idle_params:,} parameters are not used in inference (auxiliary heads)"
+    if card.hidden_params:
+        yield (
+            f"beside them {card.hidden_params:,} parameters that torch does not see: of layers in a plain list or "
+            "dictionary; no optimizer trains them, no state dict has them"
+        )
     bound = AT_LEAST if card.macs_lower_bound else ""
     yield f"{bound}{card.macs:,} MACs = {bound}{card.flops:,} FLOPs; depth {card.depth} weight layers"
     if card.unknown_products:
@@ -94,6 +102,8 @@ def _sizes(card: Shown) -> Iterator[str]:
         yield f"with {options}: {figure(variant.params, MILLION)} M parameters, {figure(variant.macs, GIGA)} GMACs"
     if card.second_opinion is not None:
         yield from _second_opinion(card.second_opinion)
+    if card.no_second_opinion is not None:
+        yield f"no second count: {card.no_second_opinion}"
 
 
 def _second_opinion(counted: SecondOpinion) -> Iterator[str]:

@@ -165,6 +165,7 @@ DESCRIPTIONS: dict[tuple[str, str], str] = {
     ("Axes", "train"): "full (default), head for the last linear layer alone, or frozen-bn.",
     ("Axes", "optimizer"): "sgd (default, with momentum) or adamw.",
     ("Axes", "checkpointing"): "true: what blocks hold inside is computed again in the backward pass.",
+    ("Axes", "loss"): "cross-entropy, binary-cross-entropy, mean-square or mean of every output (default: by-output).",
     ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
     ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
     ("Section", "family"): "Only the suite's networks of these families.",

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
 SIDE, WIDTH = 16, 6
 CELLS = (SIDE // 2) ** 2
@@ -182,6 +183,112 @@ class Quantised(Stem):
         return self.inner(tokens)
 
 
+class QuantisedConvolution(nn.Module):
+    """All of it packed: no parameter tells where it lies."""
+
+    macs = STEM
+    stem = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        ao = torch.ao.quantization
+        with torch.device("cpu"):
+            body = nn.Sequential(ao.QuantStub(), nn.Conv2d(3, WIDTH, 2, 2), nn.ReLU(), ao.DeQuantStub()).eval()
+            body.qconfig = ao.get_default_qconfig("x86")  # type: ignore[assignment]
+            ao.prepare(body, inplace=True)
+            body(torch.randn(2, 3, SIDE, SIDE))
+            self.body = ao.convert(body)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(x)
+
+
+class Hidden(Stem):
+    """Layers in a plain list: torch does not see them."""
+
+    macs = CELLS * (WIDTH * 4 + 4 * 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(WIDTH, 4), nn.Linear(4, 5)]
+
+    def after(self, tokens: Tensor) -> Any:
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
+
+
+class Exported(nn.Module):
+    macs = CELLS * WIDTH * 4
+    stem = STEM
+
+    def __new__(cls) -> Any:
+        with torch.device("cpu"):
+            return torch.export.export(Tokens().eval(), (torch.zeros(1, 3, SIDE, SIDE),)).module()
+
+
+class Tokens(Stem):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(WIDTH, 4)
+
+    def after(self, tokens: Tensor) -> Any:
+        return self.inner(tokens)
+
+
+class Bag(Stem):
+    """Rows of a table, each times a weight; those that are only summed have no product."""
+
+    macs = 2 * WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.weighted = nn.EmbeddingBag(9, WIDTH, mode="sum"), nn.EmbeddingBag(9, WIDTH, mode="sum")
+
+    def after(self, tokens: Tensor) -> Any:
+        ids = tokens[:, :2].argmax(-1)
+        return self.plain(ids) + self.weighted(ids, per_sample_weights=tokens[:, :2, 0])
+
+
+class SparseAdded(SparseTimes):
+    def after(self, tokens: Tensor) -> Any:
+        return torch.sparse.addmm(tokens[0, :2], self.graph, tokens[0])
+
+
+class Flexible(Stem):
+    macs = 2 * CELLS * CELLS * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        heads = tokens[:, None]
+        return flex_attention(heads, heads, heads)
+
+
+class Chosen(Stem):
+    """One of two branches, by a value."""
+
+    macs = CELLS * WIDTH * 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.cond(tokens.sum() > 1e9, self.wide, self.narrow, (tokens,))
+
+
+class QuantisedRecurrence(Stem):
+    macs = CELLS * 2 * 4 * 5 * ((WIDTH + 5) + (2 * 5 + 5)) + CELLS * 3 * 7 * (10 + 7)
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.device("cpu"):
+            body = nn.ModuleList((nn.LSTM(WIDTH, 5, 2, bidirectional=True, batch_first=True), nn.GRU(10, 7)))
+            self.body = torch.ao.quantization.quantize_dynamic(body, {nn.LSTM, nn.GRU}, dtype=torch.qint8)
+
+    def after(self, tokens: Tensor) -> Any:
+        return self.body[1](self.body[0](tokens)[0].transpose(0, 1))[0]
+
+
 class Spectrum(Stem):
     """Arithmetic for which there is no formula: the figure is a lower bound."""
 
@@ -194,7 +301,8 @@ class Spectrum(Stem):
 
 ALL = (
     *(Vector, Dot, AddedVector, Outer, Ger, Kronecker, Distances, Bilinear, Contraction, Deformed, SparseTimes, Lazy),
-    *(Scripted, Compiled, Sensitivity, Quantised, Spectrum),
+    *(Scripted, Compiled, Sensitivity, Quantised, QuantisedConvolution, Hidden, Exported, Spectrum),
+    *(Bag, SparseAdded, Flexible, Chosen, QuantisedRecurrence),
 )
 
 
@@ -220,6 +328,15 @@ class OneByOne(Stem):
 
     def after(self, tokens: Tensor) -> Any:
         return torch.stack([one.mean(0) for one in tokens])
+
+
+class ViewByView(Stem):
+    """The same, in views: nothing is allocated for an image."""
+
+    macs = 0
+
+    def after(self, tokens: Tensor) -> Any:
+        return [{"boxes": one[None]} for one in tokens]
 
 
 class ThousandByThousand(Stem):

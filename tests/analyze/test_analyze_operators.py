@@ -10,6 +10,7 @@ import operator_networks
 import pytest
 import torch
 from formula_networks import FORMULAS, Net
+from torch import nn
 
 from archbench.analyze.counts import count, count_module
 from archbench.known import Shown, show
@@ -42,6 +43,16 @@ def test_what_is_not_whole_says_so() -> None:
     assert "≥ " not in render_terminal(card_report(shown(operator_networks.Vector)))
 
 
+def test_layers_that_torch_does_not_see_are_said() -> None:
+    card = shown(operator_networks.Hidden)
+    assert card.params == WEIGHTS
+    assert card.hidden_params == 6 * 4 + 4 + 4 * 5 + 5
+    assert "beside them 53 parameters that torch does not see" in render_terminal(card_report(card))
+
+
+WEIGHTS = operator_networks.WIDTH * (3 * 4 + 1 + 1)
+
+
 def test_a_network_that_keeps_tensors_meets_none_without_data() -> None:
     """Neither in the next figure nor, afterwards, in this process."""
     card = shown(operator_networks.Remembering)
@@ -51,7 +62,7 @@ def test_a_network_that_keeps_tensors_meets_none_without_data() -> None:
     assert not any(table.is_meta or type(table) is not torch.Tensor for table in operator_networks.TABLES.values())
 
 
-@pytest.mark.parametrize("network", ["OneByOne", "Crosswise"])
+@pytest.mark.parametrize("network", ["OneByOne", "ViewByView", "Crosswise"])
 def test_a_network_whose_memory_is_no_line_over_the_batch_is_shown_without_it(network: str) -> None:
     card = shown(getattr(operator_networks, network))
     assert card.macs == operator_networks.STEM
@@ -86,3 +97,12 @@ def test_macs_are_those_of_the_definition(name: str) -> None:
     counts = count_module(Net(work, weights, layer() if layer else None), (3, 16, 16))
     assert counts.macs == macs
     assert not counts.unknown_products
+
+
+def test_frozen_parameters_are_said() -> None:
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+    whole[0].requires_grad_(False)
+    counts = count_module(whole, (3, 3, 3))
+    assert (counts.params, counts.frozen_params) == (10, 112)
+    counts = count_module(whole.requires_grad_(False), (3, 3, 3))
+    assert (counts.params, counts.frozen_params) == (122, 122)

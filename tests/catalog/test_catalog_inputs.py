@@ -20,7 +20,7 @@ from archbench.catalog.build import takes_of
 from archbench.catalog.inputs import Takes, takes_inputs
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Input, Network, parse_inputs, text_of
-from archbench.model.errors import UsageError
+from archbench.model.errors import UnsupportedError, UsageError
 from archbench.suite import suite_from_names
 from archbench.suite.cells import parse_cell
 
@@ -211,15 +211,15 @@ class Body(nn.Module):
 
 
 OUTPUTS: dict[str, tuple[Any, str, int]] = {
-    "dict": (lambda y, f: {"logits": y, "features": f, "note": "x"}, "cross-entropy + mean square", 2),
-    "dataclass": (Out, "cross-entropy + mean square", 2),
+    "dict": (lambda y, f: {"logits": y, "features": f, "note": "x"}, "cross-entropy + mean-square", 2),
+    "dataclass": (Out, "cross-entropy + mean-square", 2),
     "named tuple": (lambda y, f: Pair(y, y.topk(3).indices), "cross-entropy", 1),
     "mask": (lambda y, f: (y, y > 0), "cross-entropy", 1),
-    "list of dicts": (lambda y, f: [{"boxes": one} for one in y], "3 x mean square", 3),
-    "flat": (lambda y, f: f.flatten(2).transpose(1, 2).reshape(-1, 8), "mean square", 1),
+    "list of dicts": (lambda y, f: [{"boxes": one} for one in y], "3 x mean-square", 3),
+    "flat": (lambda y, f: f.flatten(2).transpose(1, 2).reshape(-1, 8), "mean-square", 1),
     "scalar": (lambda y, f: y.square().mean(), "the output itself", 1),
-    "complex": (lambda y, f: torch.complex(y, y), "mean square", 1),
-    "generator": (lambda y, f: (one for one in (y, f)), "cross-entropy + mean square", 2),
+    "complex": (lambda y, f: torch.complex(y, y), "mean-square", 1),
+    "generator": (lambda y, f: (one for one in (y, f)), "cross-entropy + mean-square", 2),
 }
 
 
@@ -244,10 +244,62 @@ def test_memory_of_training_is_predicted_for_outputs_of_any_kind(kind: str) -> N
     assert model.peak_bytes(8) > 3 * model.weight_bytes
 
 
+@pytest.mark.parametrize(
+    ("loss", "kind", "expected"),
+    [
+        ("mean", "dict", lambda y, f: y.mean() + f.mean()),
+        ("mean-square", "dict", lambda y, f: y.square().mean() + f.square().mean()),
+        ("cross-entropy", "flat", lambda y, f: nn.functional.cross_entropy(rows_of(f).reshape(-1, 8), ids((48,), 8))),
+        ("cross-entropy", "tokens", lambda y, f: nn.functional.cross_entropy(f.flatten(2), ids((3, 16), 8))),
+        ("cross-entropy", "map", lambda y, f: nn.functional.cross_entropy(f, ids((3, 4, 4), 8))),
+        (
+            "binary-cross-entropy",
+            "map",
+            lambda y, f: nn.functional.binary_cross_entropy(f.sigmoid(), ids((3, 8, 4, 4), 2).float()),
+        ),
+    ],
+)
+def test_the_loss_that_is_named(loss: Any, kind: str, expected: Any) -> None:
+    gives = {
+        "tokens": lambda y, f: rows_of(f),
+        "map": lambda y, f: f,
+        **{name: one[0] for name, one in OUTPUTS.items()},
+    }
+    network = Network(name="lenet5", loss=loss)
+    workload = Workload(
+        Cell(network=network, batch_size=3, phase="training"), Body(gives[kind]), (3, 16, 16), CPU, ring=1, seed=0
+    )
+    found = workload.loss()
+    assert workload.trained_on == (f"2 x {loss}" if kind == "dict" else loss)
+    body = workload.module
+    assert isinstance(body, Body)
+    features = body.c(workload.inputs[0].tensors[0])
+    torch.testing.assert_close(found, expected(body.fc(features.mean((2, 3))), features))
+    model = predict_module(Body(gives[kind]), (3, 16, 16), "training", "fp32", roles=network)
+    assert model.peak_bytes(8) > 3 * model.weight_bytes
+
+
+def rows_of(features: Tensor) -> Tensor:
+    """[N, tokens, channels] of [N, channels, height, width]."""
+    return features.flatten(2).transpose(1, 2)
+
+
+def ids(shape: tuple[int, ...], below: int) -> Tensor:
+    """The labels that a workload of seed 0 draws."""
+    return torch.randint(0, below, shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_cross_entropy_of_what_has_no_classes() -> None:
+    cell = Cell(network=Network(name="lenet5", loss="cross-entropy"), batch_size=3, phase="training")
+    workload = Workload(cell, Body(OUTPUTS["scalar"][0]), (3, 16, 16), CPU, ring=1, seed=0)
+    with pytest.raises(UnsupportedError, match="needs an axis of classes"):
+        workload.step()
+
+
 def test_no_output_and_a_number() -> None:
     assert figures_in(None) == []
     assert figures_in(2.5)[0].item() == 2.5
-    assert loss_of(None, 2, lambda logits: logits) == (None, "")
+    assert loss_of(None, 2, lambda *what: torch.zeros(1)) == (None, "")
     assert settled(iter((1, 2))) == (1, 2)
 
 

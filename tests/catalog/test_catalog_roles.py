@@ -149,7 +149,14 @@ def test_roles_that_a_network_cannot_take() -> None:
 
 @pytest.mark.parametrize(
     "roles",
-    [{}, {"train": "head"}, {"train": "frozen-bn"}, {"optimizer": "adamw"}, {"checkpointing": True}],
+    [
+        {},
+        {"train": "head"},
+        {"train": "frozen-bn"},
+        {"optimizer": "adamw"},
+        {"checkpointing": True},
+        {"loss": "mean-square"},
+    ],
     ids=lambda roles: "-".join(map(str, roles.values())) or "usual",
 )
 def test_memory_predicted_for_each_role_is_what_is_measured(roles: dict[str, Any]) -> None:
@@ -166,13 +173,13 @@ def test_memory_predicted_for_each_role_is_what_is_measured(roles: dict[str, Any
 
 
 def test_roles_are_axes_labels_and_parts_of_ids() -> None:
-    axes = {"phase": "inference,training", "optimizer": "sgd,adamw", "deploy": "false,true"}
+    axes = {"phase": "inference,training", "optimizer": "sgd,adamw", "deploy": "false,true", "loss": "mean"}
     cells = expand(suite_from_names(["resnet18"], axes), "cpu")
     assert [(cell.network.label, cell.phase) for cell in cells if unsupported(cell) is None] == [
         ("resnet18", "inference"),
         ("resnet18[deploy=true]", "inference"),
-        ("resnet18", "training"),
-        ("resnet18[optimizer=adamw]", "training"),
+        ("resnet18[loss=mean]", "training"),
+        ("resnet18[optimizer=adamw,loss=mean]", "training"),
     ]
     for cell in cells:
         if unsupported(cell) is None:

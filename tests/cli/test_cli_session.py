@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -145,3 +146,14 @@ def test_a_task_is_the_suites(findings):
     assert (task.metrics, task.percentiles, task.seed, task.calibrate) == (suite.metrics, (95,), 3, True)
     assert (task.context.round, task.context.visit, task.context.run_id) == (4, 2, "r")
     assert task.protocol.turns == 7
+
+
+def test_a_plan_is_of_networks_too(capsys):
+    words = "plan lenet5 --inputs 1x40x40 --batch-size 1,4 --phase training --loss mean-square --device cpu --json"
+    with pytest.raises(SystemExit):
+        main(words.split())
+    (group,) = json.loads(capsys.readouterr().out)["rounds"][0]
+    assert [cell.partition("@")[0] for cell in group["cells"]] == 2 * ["lenet5[inputs=1x40x40,loss=mean-square]"]
+    said = {"inputs": "1x40x40", "loss": "mean-square"}
+    plan = archbench.plan({"name": "lenet5", **said}, batch_size=[1, 4], phase="training", device="cpu")
+    assert [cell.cell_id for cell in plan.cells] == group["cells"]

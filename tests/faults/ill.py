@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -112,6 +113,19 @@ ACTS: dict[str, Any] = {
 }
 
 
+@torch.library.custom_op("archbench_faults::passed_on", mutates_args=())
+def passed_on(x: Tensor, act: str) -> Tensor:
+    """An operator of the user's that acts while it is compiled."""
+    return x.clone()
+
+
+@passed_on.register_fake
+def _traced(x: Tensor, act: str) -> Tensor:
+    if torch._guards.TracingContext.try_get() is not None:
+        ACTS[act]()
+    return torch.empty_like(x)
+
+
 class Ill(nn.Module):
     def __init__(self, act: str, at: str) -> None:
         super().__init__()
@@ -121,6 +135,8 @@ class Ill(nn.Module):
         self.act, self.at = act, at
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.at == "compile":
+            return self.body(passed_on(x, self.act))
         real = not x.is_meta and type(x) is Tensor
         if (self.at == "count" and not real) or (self.at == "step" and real and len(x) > 1):
             ACTS[self.act]()
@@ -128,7 +144,7 @@ class Ill(nn.Module):
 
 
 def make(act: str = "nothing", at: str = "step") -> nn.Module:
-    """`at`: `build`, `count` (a pass without data), or `step` (one of several images, with data)."""
+    """`at`: `build`, `count` (a pass without data), `compile`, or `step` (one of several images, with data)."""
     if at == "build":
         ACTS[act]()
     return Ill(act, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ HARMLESS = {
 FATAL = sorted(set(ACTS) - HARMLESS)
 
 
-def suite_of(folder: Path, at: str) -> Path:
-    networks = [{"name": "ill:make", "options": {"act": act, "at": at}} for act in ACTS]
+def suite_of(folder: Path, at: str, acts: Iterable[str] = tuple(ACTS), **more: object) -> Path:
+    networks = [{"name": "ill:make", "options": {"act": act, "at": at}} for act in acts]
     protocol = {**QUICK, "cell_deadline_s": 20}
     content = {
         "suite": f"ill-{at}",
@@ -29,6 +30,7 @@ def suite_of(folder: Path, at: str) -> Path:
         "metrics": ["static", "latency"],
         "rounds": 1,
         "protocol": protocol,
+        **more,
     }
     path = folder / "ill.yaml"
     path.write_text(json.dumps(content))
@@ -54,3 +56,22 @@ def test_ill_behaved_cells_cost_themselves_alone(tmp_path: Path, at: str) -> Non
     assert sum((tmp_path / "out" / "worker.log").stat().st_size for _ in [0]) < 128 << 20, "a gigabyte was printed"
     for name in ("report.md", "report.html"):
         assert (tmp_path / "out" / name).stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_compilation_that_fails_is_its_networks_own(tmp_path: Path) -> None:
+    """Though several are compiled at once, and one after the other by children of one host."""
+    acts = ("raise", "abort", "nothing", "exit 0")
+    axes = {"batch_size": [2], "compile_mode": ["default"]}
+    suite = suite_of(tmp_path, "compile", acts, axes=axes, protocol={**QUICK, "cell_deadline_s": 300})
+    done = run("run", suite, "--device", "cpu", "--allow-code", "--out", "out", cwd=tmp_path, timeout=1100)
+    assert done.returncode == 1
+    rows = RunStore.open(tmp_path / "out").records()
+    found = {
+        row.variant.partition("act=")[2].partition(",")[0] or row.variant: (row.status, row.error_phase) for row in rows
+    }
+    for good in ("lenet5", "resnet20_cifar", "nothing"):
+        assert found[good] == ("ok", None)
+    assert found["raise"] == ("error", "compile")
+    assert found["abort"] == found["exit 0"] == ("crashed", "compile")

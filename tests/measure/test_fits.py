@@ -80,3 +80,14 @@ def test_real_steps_agree_with_the_model(phase: str) -> None:
     assert found.edge.peak_bytes is not None
     model = predict(Network(name="resnet18"), phase, "fp32")  # type: ignore[arg-type]
     assert found.edge.peak_bytes == pytest.approx(model.peak_bytes(found.edge.ran), rel=0.02)
+
+
+def test_what_a_network_takes_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    square, wide = (
+        archbench.fits("resnet20_cifar", memory="64MiB", inputs=sides, device="cpu").largest_batch
+        for sides in ("3x32x32", "3x32x64")
+    )
+    assert square == pytest.approx(2 * wide, rel=0.02)
+    with pytest.raises(SystemExit):
+        main(["fits", "resnet20_cifar", "--memory", "64MiB", "--inputs", "3x32x64", "--device", "cpu"])
+    assert f"predicted: {wide:,} images" in capsys.readouterr().out

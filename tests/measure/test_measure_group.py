@@ -432,3 +432,36 @@ def test_a_network_that_switches_in_its_step_is_suspect():
     assert row.status == "ok", row.error_message
     assert row.verdict in ("suspect", "invalid"), "other work on this machine can make it worse"
     assert "switched" in row.reasons
+
+
+@pytest.mark.filterwarnings("error:Casting complex")
+@pytest.mark.parametrize("phase", ["inference", "training"])
+@pytest.mark.parametrize("network", ["with_complex_weights", "with_a_table_of_fp64", "forgets_itself"])
+def test_weights_and_tables_keep_the_type_that_the_network_gives_them(network, phase):
+    (row,) = rows(measure(network, batches=(2,), phase=phase, metrics=("static", "latency", "memory", "numerics")))
+    assert row.status == "ok", row.error_message
+    assert json.loads(row.applied)["weight_dtype"] == "float32"
+    assert row.peak_allocated_bytes > row.weight_bytes
+    assert row.predicted_peak_bytes is not None
+
+
+@pytest.mark.parametrize("network", ["with_complex_weights", "with_a_table_of_fp64"])
+def test_outputs_of_other_types_are_compared(network):
+    precision = "amp-bf16" if network == "with_complex_weights" else "tf32"
+    (row,) = rows(measure(network, batches=(2,), precision=precision, metrics=("latency", "numerics")))
+    assert row.output_fp64_error is not None, row.reasons
+    assert row.output_finite
+
+
+def test_a_network_in_half_precision_is_never_timed_as_fp32():
+    (row,) = rows(measure("in_half_precision", metrics=("latency",)))
+    assert row.status == "unsupported"
+    assert "makes its weights bfloat16" in row.error_message
+    (row,) = rows(measure("in_half_precision", metrics=("latency",), precision="bf16"))
+    assert row.status == "ok"
+
+
+def test_what_torch_exports_has_no_modes_and_is_measured():
+    (row,) = rows(measure("exported", batches=(2,), metrics=("static", "latency", "memory")))
+    assert row.status == "ok", row.error_message
+    assert row.macs == 7 * 7 * 8 * 27 + 80

@@ -108,3 +108,67 @@ def reads_values_to_be_built() -> nn.Module:
     """As drop-path rates often are: `.item()` of a tensor, which one without data has not."""
     rates = [rate.item() for rate in torch.linspace(0, 0.1, 2)]
     return nn.Sequential(convolution(), *(nn.Dropout(rate) for rate in rates))
+
+
+class _Waves(nn.Module):
+    """Complex weights, as Fourier operators have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.last = nn.Conv2d(3, 8, 3, 2), nn.Linear(8, 8, dtype=torch.cfloat), nn.Linear(8, 10)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        waves = torch.fft.fft(self.stem(image).mean((2, 3)))
+        return self.last(self.mix(waves).imag)
+
+
+def with_complex_weights() -> nn.Module:
+    return _Waves()
+
+
+class _Exact(nn.Module):
+    """A table of fp64 beside weights of fp32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = convolution()
+        self.register_buffer("table", torch.linspace(0, 1, 10, dtype=torch.float64))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.inner(image).double() @ torch.outer(self.table, self.table)  # type: ignore[arg-type]
+
+
+def with_a_table_of_fp64() -> nn.Module:
+    return _Exact()
+
+
+def in_half_precision() -> nn.Module:
+    return convolution().bfloat16()
+
+
+def exported() -> nn.Module:
+    """What `torch.export` gives has no `train` and no `eval`."""
+    with torch.device("cpu"):
+        program = torch.export.export(
+            convolution().eval(), (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({0: torch.export.Dim("n")},)
+        )
+    return program.module()
+
+
+class _Forgetful(nn.Module):
+    """`train` without `return self`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = convolution()
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+        self.inner[1].eval()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.inner(image)
+
+
+def forgets_itself() -> nn.Module:
+    return _Forgetful()

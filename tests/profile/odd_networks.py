@@ -151,3 +151,20 @@ class Dies(Network):
 
 def dies() -> nn.Module:
     return Dies()
+
+
+class Waves(Network):
+    """Weights and maps of complex numbers between real ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 4, dtype=torch.cfloat)
+        self.filter = nn.Conv2d(4, 4, 3, padding=1, dtype=torch.cfloat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        waves = self.filter(torch.fft.fft2(self.stem(x)))
+        return self.head(self.mix(waves.mean((2, 3))).abs())
+
+
+def waves() -> nn.Module:
+    return Waves()

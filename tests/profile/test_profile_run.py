@@ -75,6 +75,27 @@ def test_odd_networks_have_a_profile_that_adds_up(name: str) -> None:
     assert {part.name for part in found.parts} >= {"loss", "optimizer"}
 
 
+@pytest.mark.filterwarnings("error:Casting complex")
+@pytest.mark.parametrize("phase", ["inference", "training"])
+def test_complex_numbers_are_profiled_whole(phase: str) -> None:
+    cell = Cell(network=Network(name="odd_networks:waves"), batch_size=2, phase=phase, threads=1)  # type: ignore[arg-type]
+    environment = make_environment(memory_bytes=16 * 2**30)
+    calibration = Calibration(matmul_flops={"fp32": 1e11}, copy_bytes_per_s=1e10)
+    found = profile_cell(
+        ProfileRequest(
+            cell=cell, environment=environment, timing_s=0.1, calibration=calibration, allow_code=True, gradients=True
+        )
+    )
+    check_sums(found)
+    assert set(found.missing) <= {"gradients"}, found.missing
+    assert found.memory is not None
+    assert rows(found)["mix"].macs == 4 * 4
+    if phase == "training":
+        assert found.gradients is not None
+        assert {layer.path for layer in found.gradients.layers} == {"stem", "mix", "filter", "head"}
+        assert all(known.median > 0 for layer in found.gradients.layers if (known := layer.gradient_norm))
+
+
 def test_a_module_under_two_names_has_one_row_and_all_its_calls() -> None:
     found = rows(profile("odd_networks:shared"))
     assert (found["blocks.0"].calls, found["blocks.0.conv"].calls) == (2, 4)

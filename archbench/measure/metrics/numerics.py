@@ -11,8 +11,9 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from archbench.analyze.step import figures_in, settled
+from archbench.analyze.step import WHOLE_MODEL, figures_in, settled
 from archbench.catalog.inputs import Batch
+from archbench.catalog.roles import in_mode
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import plain_fp32
 from archbench.measure.workload import Workload
@@ -109,7 +110,7 @@ def make_comparable(module: nn.Module, batch: Batch) -> None:
         return
     momenta = [layer.momentum for layer in norms]
     training = [(layer, layer.training) for layer in module.modules()]
-    module.eval()
+    in_mode(module, training=False)
     for layer in norms:
         layer.momentum = 1.0  # take the batch's statistics as they are
         layer.train()
@@ -129,16 +130,18 @@ def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | 
     Raises `UnsupportedError` where nothing that is returned can be compared.
     """
     given = [Batch((one,)) if isinstance(one, Tensor) else one for one in batches]
-    plain = [batch.map(lambda one: one.contiguous().float() if one.is_floating_point() else one) for batch in given]
+    plain = [
+        batch.map(lambda one: one.contiguous().float() if one.dtype in WHOLE_MODEL.values() else one) for batch in given
+    ]
     with plain_fp32(), torch.inference_mode():
         expected = _joined([figures_in(batch(reference)) for batch in plain])
     outputs = [workload.output(batch) for batch in given]
     output = _joined(outputs)
     if not output or [one.shape for one in output] != [one.shape for one in expected]:
         raise UnsupportedError("it returns no tensors of reals that could be compared")
-    doubled = plain[0].map(lambda one: one.double() if one.is_floating_point() else one)
+    doubled = plain[0].map(_doubled)
     with torch.inference_mode():
-        exact = figures_in(doubled(copy.deepcopy(reference).double()))
+        exact = figures_in(doubled(copy.deepcopy(reference)._apply(_doubled)))  # type: ignore[no-untyped-call]
     finite, reference_finite = (all(bool(torch.isfinite(one).all()) for one in each) for each in (output, expected))
     comparable = finite and reference_finite and any(bool(one.any()) for one in expected)
     ratio = None
@@ -158,6 +161,13 @@ def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | 
         reference_finite=reference_finite,
         compile_error_ratio=ratio,
     )
+
+
+def _doubled(tensor: Tensor) -> Tensor:
+    """With twice the digits; whole numbers as they are."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _joined(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:

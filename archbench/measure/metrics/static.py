@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from archbench.analyze.counts import on_module
-from archbench.analyze.step import WHOLE_MODEL
+from archbench.analyze.step import WHOLE_MODEL, cast
 from archbench.catalog.inputs import Taken, Takes, takes
+from archbench.catalog.roles import in_mode
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import predict
 from archbench.measure.metrics.metric import Metric
@@ -60,9 +61,9 @@ def traced_counts(cell: Cell, given: Taken, *, allow_code: bool = False) -> comp
 
 def _trace(module: nn.Module, cell: Cell, given: Takes) -> compiler.CompileCounts:
     device = next((parameter.device for parameter in module.parameters()), None)
-    dtype = WHOLE_MODEL.get(cell.precision, torch.float32)
-    batch = given.drawn(cell.batch_size, device).map(lambda t: t.to(dtype) if t.is_floating_point() else t)
-    module.train(cell.phase == "training").to(dtype)
+    dtype = WHOLE_MODEL.get(cell.precision)
+    batch = given.drawn(cell.batch_size, device).map(lambda t: t.to(dtype or t.dtype) if t.is_floating_point() else t)
+    cast(in_mode(module, training=cell.phase == "training"), dtype)
     compiler.reset()
     # The backward pass is traced by autograd, not by dynamo: it has no breaks of its own.
     with step_contexts(torch.device("cpu"), cell.phase, cell.precision)():
