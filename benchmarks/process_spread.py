@@ -32,6 +32,7 @@ import torch
 from archbench.catalog.build import build
 from archbench.device.cpu import SETTLE_S, HostClock
 from archbench.measure.canary import Canary, settled
+from archbench.measure.state import keep_freed_memory
 from archbench.model.cell import Network
 
 NETWORKS = (
@@ -110,6 +111,7 @@ class Live:
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                keep_freed_memory()
                 self._line.close()
                 gc.freeze()
                 work(theirs, name)

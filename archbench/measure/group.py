@@ -30,7 +30,7 @@ from archbench.measure.canary import Canary
 from archbench.measure.images import drawn_images
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
-from archbench.measure.state import apply_state, default_threads, threads_set
+from archbench.measure.state import apply_state, default_threads, keep_freed_memory, threads_set
 from archbench.model.axes import STATIC, Precision
 from archbench.model.cell import Cell
 from archbench.model.counts import Carried, Counts, MemoryModel
@@ -50,6 +50,7 @@ class GroupContext:
     """What one process measures with, made on first use, so that a failure lands in the cell that needed it."""
 
     def __init__(self, task: Task) -> None:
+        keep_freed_memory()
         self.task = task
         self._network = task.group.cells[0].network
         self.baseline_rss = resident_bytes()

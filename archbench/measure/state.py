@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -39,6 +40,38 @@ class Applied(Struct, frozen=True, kw_only=True):
     allocator: str | None
     runtime: dict[str, str] | None = None
     """What another runtime than torch says of itself: version, threads, precision, and on what it runs."""
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_KEEPS = "glibc, keeps what is freed"
+
+
+def keep_freed_memory() -> None:
+    """Let malloc keep what tensors free, in this process for good, and use it again.
+
+    By its defaults glibc gives large blocks back to the kernel, and a step takes them again page by page; how many
+    depends on what the process has done before, as thresholds grow with the largest block ever freed. Nothing
+    changes where the user's environment says how memory is allocated, or the C library is another.
+    """
+    if host_allocator() == _KEEPS:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def host_allocator() -> str:
+    """What serves the host's memory in a process that has called `keep_freed_memory`."""
+    chosen = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
+    if chosen or "malloc" in os.environ.get("LD_PRELOAD", ""):
+        return "as the environment sets it"
+    return _KEEPS if hasattr(ctypes.CDLL(None), "mallopt") else "the system's"
+
+
+def give_back_memory() -> None:
+    """Return to the kernel what malloc has kept, so that resident memory is what is in use."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def apply_state(

@@ -26,7 +26,7 @@ from archbench.catalog.roles import in_mode
 from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.runtimes import Engine, Prepared
-from archbench.measure.state import Applied, flushes_denormals, step_contexts
+from archbench.measure.state import Applied, flushes_denormals, host_allocator, step_contexts
 from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError
 
@@ -218,7 +218,7 @@ class Workload:
             input_format=_format_of([tensor for tensor in self.input_tensors if tensor.dim() == 4]),
             training_modules=sum(module.training for module in self.module.modules()),
             seed=self._seed,
-            allocator=None if allocator is None else allocator.backend,
+            allocator=host_allocator() if allocator is None else allocator.backend,
             runtime=None if self.engine is None else self.engine.told,
         )
 

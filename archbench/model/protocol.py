@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from archbench.model.axes import DeviceKind
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0, extra={"unit": "s"})]
 Share = Annotated[float, Meta(gt=0.0, lt=1.0, extra={"unit": "share"})]

@@ -20,7 +20,7 @@ from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
 from archbench.measure.sampling import gc_paused, warm_up
-from archbench.measure.state import apply_state, default_threads
+from archbench.measure.state import apply_state, default_threads, keep_freed_memory
 from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
@@ -223,6 +223,7 @@ class _Run:
         return open_clock(self._device)
 
     def _set_state(self) -> None:
+        keep_freed_memory()
         apply_state(self._cell.precision, self._threads, self._request.seed)
 
     def _ceilings(self, clock: Clock) -> Ceilings | None:

@@ -15,6 +15,7 @@ from archbench.analyze.memory import measured_peak
 from archbench.device.health import Probe
 from archbench.device.kind import kind_of
 from archbench.measure.metrics.metric import Metric
+from archbench.measure.state import give_back_memory
 from archbench.model.counts import written_lines
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def measure_memory(
 
 def peak_resident(step: Callable[[], object], baseline: int | None) -> int | None:
     """Peak resident memory over `step` less `baseline`, bytes; `None` where the kernel does not tell."""
+    give_back_memory()
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK_RSS)
     except OSError:
