@@ -98,11 +98,11 @@ def _runtime_refusal(cell: Cell) -> str | None:
     if name == PLAIN.runtime:
         return None
     facts = RUNTIMES[name]
-    if missing := _missing(facts.packages, name, facts.extra):
-        return missing
-    if cell.device != facts.device:
+    if cell.device != facts.device:  # before what is missing: to install it would not help
         where = "the CPU alone so far" if facts.device == "cpu" else "GPUs of NVIDIA alone"
         return f"{name} is measured on {where}"
+    if missing := _missing(facts.packages, name, facts.extra):
+        return missing
     if cell.precision not in facts.precisions:
         held = f"{name} is held to {' or '.join(facts.precisions)} here, not to {cell.precision}"
         return f"{held}: {facts.otherwise}"
@@ -123,10 +123,10 @@ def _format_refusal(cell: Cell) -> str | None:
     if name not in known:
         return f"{cell.runtime} has no {name} here; it has {', '.join(known) or 'no quantised format'}"
     facts = known[name]
-    if missing := _missing(facts.packages, f"{name} under {cell.runtime}", "quant"):
-        return missing
     if facts.device not in (None, cell.device):
         return f"{name} under {cell.runtime} is lowered for CPUs alone"
+    if missing := _missing(facts.packages, f"{name} under {cell.runtime}", "quant"):
+        return missing
     if cell.precision not in facts.precisions:
         return f"{name} under {cell.runtime} goes with {' or '.join(facts.precisions)}, not with {cell.precision}"
     if name == "int8-static" and cell.memory_format != PLAIN.memory_format:

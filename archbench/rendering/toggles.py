@@ -264,11 +264,14 @@ def _compiling(groups: Sequence[Alike]) -> list[Section]:
         ">Images, warm": lambda one: _images(one.warm),
     }
     caption = "Images after which compiling has paid for itself"
+    converted = any(one.compiled.is_converted for one in found)
+    too = " To convert for a runtime or to quantise counts as compiling, the artifact it leaves as the cache."
     return _section(
         "When compiling has paid for itself",
         "Images after which the time saved adds up to the time of compiling: compile time over the difference of the "
         "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
-        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval.",
+        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval."
+        + too * converted,
         listed(found, columns, noun="compiled cells", caption=caption),
     )
 

@@ -15,7 +15,7 @@ import archbench
 from archbench.catalog.preprocessing import Preprocessing
 from archbench.measure.images import drawn_images
 from archbench.measure.metrics.numerics import compare
-from archbench.measure.runtimes import Prepared, load, making_of, module_of
+from archbench.measure.runtimes import Engine, Prepared, load, making_of, module_of
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model import runtimes as facts
 from archbench.model.axes import PLAIN, Toggles
@@ -150,6 +150,31 @@ def test_a_quantised_network_computes_much_the_same_in_eight_bits(runtime, quant
 
 
 @pytest.mark.slow
+def test_int8_convolutions_may_be_flattened(tmp_path):
+    """oneDNN's give channels_last, which AlexNet's `view` before its classifier could not take."""
+    torch.manual_seed(0)
+    convolutions = nn.Sequential(nn.Conv2d(3, 16, 3, stride=4), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    module, images = nn.Sequential(convolutions, nn.Flatten(), nn.Linear(576, 10)).eval(), torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        found = first_tensor(prepared("torch", module, tmp_path, quantize="int8-static")(images))
+        assert (found - module(images)).norm() < 0.1 * module(images).norm()
+
+
+@pytest.mark.slow
+def test_what_fails_in_its_first_step_is_unsupported_and_out_of_memory_is_not(tmp_path, monkeypatch):
+    def engine_that(error):
+        def call(images):
+            raise error
+
+        return lambda module, example, wanted: Engine(call=call, told={})
+
+    for error, raised in ((RuntimeError("no such kernel"), UnsupportedError), (torch.OutOfMemoryError("full"), None)):
+        monkeypatch.setattr("archbench.measure.runtimes.load", lambda cell, error=error: engine_that(error))
+        with pytest.raises(raised or torch.OutOfMemoryError, match=str(error)):
+            prepared("onnxruntime", Deep(), tmp_path)(torch.ones(4, 3, 32, 32))
+
+
+@pytest.mark.slow
 def test_a_network_without_anything_to_quantise_is_unsupported(tmp_path):
     call = prepared("torch", nn.Sequential(nn.Flatten(), nn.ReLU()), tmp_path, quantize="int8-dynamic")
     with pytest.raises(UnsupportedError, match="torch int8-dynamic cannot take this network: its quantiser took none"):
@@ -242,7 +267,12 @@ def test_what_a_runtime_cannot_be_asked_for_is_known_before_anything_runs(monkey
     assert "inference only" in why(runtime="openvino", phase="training")
     assert "compile_mode off" in why(runtime="aot-inductor", compile_mode="default")
     assert "memory_format contiguous" in why(runtime="aot-inductor", memory_format="channels_last")
-    assert "on the CPU alone" in why(runtime="aot-inductor", device="cuda")
+    for name in ON_CPU:
+        assert why(runtime=name, device="cuda") == f"{name} is measured on the CPU alone so far"
+    assert why(runtime="tensorrt") == "tensorrt is measured on GPUs of NVIDIA alone", "to install it would not help"
+    assert why(quantize="int8-static", device="cuda") == "int8-static under torch is lowered for CPUs alone"
+    assert why(quantize="fp8", device="cuda") == "fp8 under torch goes with bf16, not with fp32"
+    assert why(quantize="fp8", precision="bf16", device="cuda") is None, "how new the GPU is, only it can tell"
     monkeypatch.setattr(facts, "find_spec", lambda name: None)
     assert why(runtime="onnxruntime") == (
         "onnxruntime needs onnxruntime and onnxscript, not installed here: pip install 'archbench[onnx]'"

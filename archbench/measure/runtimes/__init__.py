@@ -84,10 +84,12 @@ class Prepared:
                 f"{self._cell.runtime} is given networks that take one tensor, and this one takes more"
             )
         if self.engine is None:
-            self.engine = self._made(images)
+            self.engine, output = self._made(images)
+            return output
         return self.engine.call(images)
 
-    def _made(self, images: Tensor) -> Engine:
+    def _made(self, images: Tensor) -> tuple[Engine, object]:
+        """What the runtime makes of the network, and its first output: whether it runs shows only then."""
         cell = self._cell
         name = cell.runtime if cell.quantize == "off" else f"{cell.runtime} {cell.quantize}"
         prepare = load(cell)
@@ -104,13 +106,14 @@ class Prepared:
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
                 engine = prepare(self._module, images, wanted)
-        except MemoryError:
+            output = engine.call(images)
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # exporters raise whatever they meet: it is this network that they cannot take
             raise UnsupportedError(f"{name} cannot take this network: {first_line(error)}") from error
         if engine.quantized is not None and engine.quantized[0] == 0:
             raise UnsupportedError(f"{name} cannot take this network: its quantiser took none of its layers")
-        return engine
+        return engine, output
 
 
 def making_of(cell: Cell, images: Tensor) -> str:

@@ -76,7 +76,12 @@ def _lowered(quantized: nn.Module, example: Tensor) -> nn.Module:
     """With oneDNN's int8 kernels in place of the patterns that stand for them, so that it runs eagerly."""
     from torchao.quantization.pt2e.lowering import lower_pt2e_quantized_to_x86
 
-    return cast(nn.Module, lower_pt2e_quantized_to_x86(cast(torch.fx.GraphModule, quantized), (example,)))
+    lowered = lower_pt2e_quantized_to_x86(cast(torch.fx.GraphModule, quantized), (example,))
+    for node in lowered.graph.nodes:  # its convolutions give channels_last, of which no view of other dimensions can be
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    lowered.recompile()
+    return cast(nn.Module, lowered)
 
 
 def counted(quantized: nn.Module) -> tuple[int, int]:

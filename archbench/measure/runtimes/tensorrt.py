@@ -1,6 +1,6 @@
 """TensorRT: the network exported to ONNX and built into an engine for this very GPU, in the network's own types.
 
-Written by its documentation (Python API of TensorRT 10) and not yet run: no GPU was at hand.
+Written by its documentation (Python API of TensorRT 10 and 11) and not yet run: no GPU was at hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from archbench.model.errors import UnsupportedError
 def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     """See `archbench.measure.runtimes.Prepare`. Strongly typed: nothing is rounded that the network does not round.
 
-    Inputs and outputs stay on the device (addresses of torch's tensors are bound), on torch's current stream.
+    Inputs and outputs stay on the device: the addresses of torch's tensors are bound. It runs on a stream of its own,
+    between what torch's stream has done and what it does next, for on the default one it would wait for the device.
     """
     if example.device.type != "cuda":
         raise UnsupportedError("it runs on GPUs of NVIDIA alone")
@@ -45,11 +46,15 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     }
     for name, output in outputs.items():
         context.set_tensor_address(name, output.data_ptr())
+    own = torch.cuda.Stream(example.device)  # type: ignore[no-untyped-call]
 
     def call(images: Tensor) -> list[Tensor]:
+        torchs = torch.cuda.current_stream()
         context.set_tensor_address(source, images.data_ptr())
-        if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+        own.wait_stream(torchs)
+        if not context.execute_async_v3(own.cuda_stream):
             raise RuntimeError("TensorRT could not issue the step")
+        torchs.wait_stream(own)
         return list(outputs.values())
 
     told = {"version": str(tensorrt.__version__), "device": torch.cuda.get_device_name(example.device)}
@@ -59,6 +64,7 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
 def _built(model: Path, logger: Any, *, tf32: bool) -> bytes:
     """The serialized engine of an ONNX file. Raises `UnsupportedError` with the first operator that it cannot take."""
     builder = tensorrt.Builder(logger)
+    # From TensorRT 11 on every network is, and the flag is ignored.
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = tensorrt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(model)):
