@@ -265,13 +265,14 @@ def _compiling(groups: Sequence[Alike]) -> list[Section]:
     }
     caption = "Images after which compiling has paid for itself"
     converted = any(one.compiled.is_converted for one in found)
-    too = " To convert for a runtime or to quantise counts as compiling, the artifact it leaves as the cache."
+    too = (
+        " Converting and quantising count as compiling, the artifact that they leave as the cache." if converted else ""
+    )
     return _section(
         "When compiling has paid for itself",
         "Images after which the time saved adds up to the time of compiling: compile time over the difference of the "
         "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
-        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval."
-        + too * converted,
+        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval." + too,
         listed(found, columns, noun="compiled cells", caption=caption),
     )
 
