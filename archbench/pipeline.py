@@ -35,7 +35,7 @@ from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
 from archbench.suite.duration import Prediction
 from archbench.suite.plan import CellVisit, make_plan, remaining
-from archbench.suite.waves import arranged, most_at_once
+from archbench.suite.waves import Room, arranged
 from archbench.worker import CarriedFigures, WorkerClient, run_lock
 
 if TYPE_CHECKING:
@@ -302,8 +302,9 @@ def _store_skipped(store: RunStore, job: Job) -> None:
 
 def _planned(left: Plan, job: Job) -> Iterator[Visit]:
     """All of it, round by round."""
+    room = Room.of(job.environment)
     for number, groups in enumerate(left.rounds):
-        yield from ((number, group, wave) for wave, group in arranged(groups, job.environment, job.suite.metrics))
+        yield from ((number, group, wave) for wave, group in arranged(groups, room, job.suite.metrics))
 
 
 def _within(spending: Spending, store: RunStore, job: Job, begun: float) -> Iterator[Visit]:
@@ -363,7 +364,7 @@ def _events(
                 found,
                 run_id=store.run_id,
                 short=left.short,
-                company=most_at_once(job.environment) - 1 if job.timed else 0,
+                company=Room.of(job.environment).processes - 1 if job.timed else 0,
                 allow_code=job.allow_code,
             ):
                 if spending is not None and isinstance(event, CellFinished):

@@ -36,7 +36,7 @@ from archbench.model.record import Record, RunContext
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction, learned, predict
 from archbench.suite.plan import make_plan
-from archbench.suite.waves import arranged
+from archbench.suite.waves import Room, arranged
 from archbench.worker import CarriedFigures, WorkerClient, device_lock, run_tasks
 
 if TYPE_CHECKING:
@@ -125,11 +125,12 @@ def expected(plan: Plan, suite: Suite, environment: Environment | None, results:
 
     What is stored under `results` of the same class of hardware goes before constants.
     """
-    if environment is None:
-        return predict(plan, suite, kind_named(plan.device).rates(os.cpu_count() or 1))
-    rates = kind_named(plan.device).rates(environment.cpu_count)
-    arrange = partial(arranged, environment=environment, metrics=suite.metrics)
-    return predict(plan, suite, learned(rates, _runs_of(environment.hardware_class, results)), arrange)
+    kind = kind_named(plan.device)
+    rates = kind.rates(None if environment is None else environment.cpu_count)
+    room = Room(kind=plan.device, cores=rates.cores, memory_bytes=rates.memory_bytes)
+    if environment is not None:
+        room, rates = Room.of(environment), learned(rates, _runs_of(environment.hardware_class, results))
+    return predict(plan, suite, rates, partial(arranged, room=room, metrics=suite.metrics))
 
 
 def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Record]]]:

@@ -40,10 +40,12 @@ CPU_CORE = Rates(
     flops=dict.fromkeys(("fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"), 125e9),
     activation_bytes_per_s=10e9,
     operator_s=30e-6,
+    cores=1,
     start=7.0,
     process=0.05,
     search=0.0,
     compile_cold=(10.0, 0.09),
+    compile_cores=1.3,
     compile_warm=(0.2, 0.007),
     graph_check=0.0,
     monitor=0.2,
@@ -168,9 +170,11 @@ class Cpu(Kind):
     granule = 1
     blocked_convolutions = True
 
-    def rates(self, cores: int) -> Rates:
+    def rates(self, cores: int | None) -> Rates:
+        cores = cores or os.cpu_count() or 1
         return replace(
             CPU_CORE,
+            cores=cores,
             flops={precision: rate * cores for precision, rate in CPU_CORE.flops.items()},
             activation_bytes_per_s=CPU_CORE.activation_bytes_per_s * cores,
             basis=f"constants for {counted(cores, 'core')}",

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from archbench.device.checks import Finding
 from archbench.device.checks.gpu import gpu_findings, order_findings
@@ -42,14 +43,19 @@ H100 = Rates(
     flops={"fp32": 25e12, "tf32": 60e12, "amp-bf16": 120e12, "amp-fp16": 120e12, "bf16": 150e12, "fp16": 150e12},
     activation_bytes_per_s=2.5e12,
     operator_s=20e-6,  # Python and the dispatcher: 10 to 30 us in public traces of eager PyTorch
+    cores=16,
+    memory_bytes=80 << 30,
     start=30.0,  # soak_s is 20 of them
     # A review of this code path, before a card was at hand: 4.3 s a process, of which 1.4 s went to counting and
-    # predicting and 0.6 s to drawing weights; 2.5 s of search an eager inference cell and 6 s a training cell, 35 s a
-    # compilation and 6 s from the cache, 1.3 s for a profiler session: means over imagenet_backbones, whose networks
-    # have 240 operators on average.
+    # predicting and 0.6 s to drawing weights; 35 s a compilation and 6 s from the cache, 1.3 s for a profiler session:
+    # means over imagenet_backbones, whose networks have 240 operators on average.
     process=2.3,
-    search=10.4e-3,
+    # A convolution of a shape that is new takes 1.3 ms by heuristics (1,741 of them, pytorch/pytorch#187212); to try
+    # all plans takes 11 times that (136 ms in place of 12.5 a pass, on an H200, sgl-project/sglang-omni#2176). Of those
+    # 240 operators 32 are convolutions of different shapes.
+    search=1.8e-3,
     compile_cold=(10.0, 0.104),
+    compile_cores=2.0,  # tracing and code generation are one thread; compiling Triton's kernels is about as much again
     compile_warm=(1.0, 0.0207),
     graph_check=1.3,
     monitor=0.15,
@@ -228,8 +234,8 @@ class Cuda(Kind):
     autocasts_as_cuda = True
     counts_energy = True
 
-    def rates(self, cores: int) -> Rates:
-        return H100
+    def rates(self, cores: int | None) -> Rates:
+        return H100 if cores is None else replace(H100, cores=cores)
 
     def resolve(self, number: int | None, asked: str) -> str:
         visible = known_gpus(named=True)

@@ -114,8 +114,11 @@ class Kind(Protocol):
 
     # What the parent asks, which never imports torch.
 
-    def rates(self, cores: int) -> Rates:
-        """How long things take on a machine of which nothing is stored; `cores` are the host's usable ones."""
+    def rates(self, cores: int | None) -> Rates:
+        """How long things take on a machine of which nothing is stored; `cores` are the host's usable ones.
+
+        `None`: the machine is not here, and is taken for the one that the constants are about.
+        """
 
     def resolve(self, number: int | None, asked: str) -> str:
         """The device of this number, by default the first. Raises `UsageError`, naming the word asked, for none."""
@@ -287,6 +290,10 @@ class Rates(Struct, frozen=True, kw_only=True):
     activation_bytes_per_s: float
     operator_s: float
     """To issue one operator eagerly."""
+    cores: int
+    """The host's usable ones."""
+    memory_bytes: int | None = None
+    """Of a device of its own, where the constants are of one of a certain size."""
     start: float
     """Until the first group: imports, preflight, calibration."""
     process: float
@@ -298,7 +305,8 @@ class Rates(Struct, frozen=True, kw_only=True):
     prediction: float
     """To predict the memory of an inference step, per operator; of a training step three times as long."""
     search: float
-    """cuDNN's search with ten plans, per operator of an eager inference step; of a training step 2.4 times as long."""
+    """cuDNN's search with ten plans, per operator of an eager inference step, without what their runs take; of a
+    training step, which has three convolutions for each, three times as long."""
     monitor: float
     """Looks at the monitor and the canary, in each of latency and throughput."""
     noise: float
@@ -306,6 +314,8 @@ class Rates(Struct, frozen=True, kw_only=True):
     memory: float
     compile_cold: tuple[float, float]
     """Of one compilation: fixed, and per operator. For training, twice that."""
+    compile_cores: float
+    """Cores that one compilation keeps busy on average, where it has as many as it wants."""
     compile_warm: tuple[float, float]
     convert_cold: tuple[float, float] = (2.0, 0.02)
     """Of one conversion for a runtime that does not compile by a C++ compiler, or to int8 kernels; likewise."""

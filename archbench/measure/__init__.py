@@ -65,7 +65,8 @@ def measure_group(
 ) -> None:
     """Measure the task's cells in order, telling `emit` of each start, phase and row.
 
-    In a wave `await_turn` sleeps before each cell is prepared (False), and again before it is measured (True).
+    In a wave `await_turn` sleeps before each cell is prepared (False), and again before it is measured (True). Eager
+    cells need no preparing once their process stands: it sleeps before the first of them alone.
     Returns early after a cell that failed: the process may be poisoned (a CUDA context after an error, memory after an
     OOM), so that whatever is left of the group belongs in a fresh one.
     """
@@ -81,21 +82,23 @@ def measure_group(
         def enter(phase: str, cell_id: str = cell.cell_id) -> None:
             emit(PhaseStarted(cell_id=cell_id, phase=phase))
 
-        def begin(prepared: bool, cell: Cell = cell) -> int:
-            told = Proceed() if await_turn is None else await_turn(cell, prepared)
+        sleeps = await_turn is not None and (position == 0 or not cell.is_eager)
+
+        def begin(prepared: bool, cell: Cell = cell, sleeps: bool = sleeps) -> Proceed:
+            told = await_turn(cell, prepared) if await_turn is not None and sleeps else Proceed()
             if told.rivals:
                 group.admit(told.rivals)
             # Anew after a sleep: the deadline is for what it does.
             emit(CellStarted(cell_id=cell.cell_id, deadline_s=_deadline(cell, task.protocol)))
-            return told.neighbours
+            return told
 
         def glimpse(step_s: float, cell_id: str = cell.cell_id) -> None:
             emit(StepGlimpsed(cell_id=cell_id, step_s=step_s))
 
-        neighbours = begin(False)
+        told = begin(False)
         run = CellRun(group, cell, first=position == 0, enter=enter, glimpse=glimpse)
-        if await_turn is not None:
-            run.in_wave(neighbours, lambda begin=begin: begin(True))  # type: ignore[misc]
+        if sleeps:
+            run.in_wave(told.neighbours, lambda begin=begin: begin(True))  # type: ignore[misc]
         emit(measure_cell(run))
         if run.poisoned:
             return

@@ -22,7 +22,7 @@ from archbench.measure.metrics import METRICS, Metric
 from archbench.measure.metrics.compile import Again, compile_again
 from archbench.measure.metrics.static import foresee
 from archbench.measure.record_builder import RecordBuilder
-from archbench.measure.sampling import WarmUp, warm_up
+from archbench.measure.sampling import Sampled, WarmUp, warm_up
 from archbench.measure.state import Applied
 from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
@@ -30,7 +30,7 @@ from archbench.model import axes
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError, UsageError, words_of
-from archbench.model.messages import CellFinished
+from archbench.model.messages import CellFinished, Proceed
 from archbench.model.profile import StageProfile
 from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
 from archbench.worker.locks import search_lock
@@ -66,6 +66,8 @@ class CellRun:
     """Other work held the cores during the first call."""
     step_s: float
     """Seconds of one step on the host's clock, from the warm-up on."""
+    latency: Sampled | None = None
+    """What the latency was taken from, once it has been."""
 
     def __init__(
         self,
@@ -91,16 +93,21 @@ class CellRun:
         """Something failed on the way, so that this process should measure nothing more."""
         self.neighbours = 0
         """Processes that prepared cells of their own while this one was prepared."""
-        self._await_turn: Callable[[], object] | None = None
+        self._await_turn: Callable[[], Proceed] | None = None
         self._again: Again | None = None
         self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
         self._enter = enter
         self.glimpse = glimpse
 
-    def in_wave(self, neighbours: int, await_turn: Callable[[], object]) -> None:
+    def in_wave(self, neighbours: int, await_turn: Callable[[], Proceed]) -> None:
         """Be one of a wave: prepared beside `neighbours`, and measured when `await_turn` comes back."""
         self.neighbours = neighbours
         self._await_turn = await_turn
+
+    @property
+    def waits(self) -> bool:
+        """Whether it sleeps between being prepared and being measured."""
+        return self._await_turn is not None
 
     @property
     def prepares(self) -> bool:
@@ -244,7 +251,7 @@ class CellRun:
 
     def _device_to_itself(self) -> contextlib.AbstractContextManager[None]:
         """In a wave: as soon as compiled code runs, it searches for kernels by timing them. One process at a time."""
-        if self._await_turn is None or not kind_of(self.group.device).own_clock:
+        if not (self.waits and self.prepares and kind_of(self.group.device).own_clock):
             return contextlib.nullcontext()
         return compiler.first_run_holds(lambda: search_lock(self.task.context.environment.device_key))
 
@@ -264,7 +271,9 @@ class CellRun:
     def await_turn(self) -> None:
         """In a wave, sleep until the others do: from here on nothing runs beside what is timed."""
         if self._await_turn is not None:
-            self._await_turn()
+            with self.row.paused():
+                told = self._await_turn()
+            self.first = self.first and not told.follows
         if self.prepares:
             self.row.set(compile_neighbours=self.neighbours)
 
@@ -349,8 +358,11 @@ def _measure(run: CellRun) -> None:
         run.row.null("nothing_ran", *NEEDS_A_STEP, "compile_neighbours")
         return
     run.build()
+    if not run.prepares:
+        run.await_turn()  # its first step already is the device's work, and its search for plans is timed
     run.first_call()
-    run.await_turn()
+    if run.prepares:
+        run.await_turn()
     if not asked:
         return  # whether the step runs is all that was asked
     with run.phase("warmup"):

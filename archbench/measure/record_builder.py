@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -28,6 +29,13 @@ class RecordBuilder:
         self._started = time.perf_counter()
         self._started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.phase = "build"
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, no time is spent on the cell."""
+        before = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - before
 
     def set(self, **figures: object) -> None:
         """Fill columns. A figure that is None is left null; say why with `null`."""

@@ -166,7 +166,7 @@ def sample_latency(
 
 def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float) -> Sampled:
     """Time bursts of steps without waiting inside; a burst is one block, so the interval is over bursts."""
-    steps = max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step_s))
+    steps = burst_steps(protocol, step_s)
     stretches: list[Stretch] = []
     patience = Patience(MOST_REPEATS * protocol.max_throughput_s, protocol.stall_wait_s, step_s * steps)
     seconds: list[float] = []
@@ -180,6 +180,11 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
                 stop = _enough_bursts(seconds, protocol)
     interval = median_interval([timing.seconds / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=stop)
+
+
+def burst_steps(protocol: Protocol, step_s: float) -> int:
+    """Steps of a burst."""
+    return max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step_s))
 
 
 class Patience:

@@ -128,6 +128,8 @@ class Proceed(Struct, frozen=True, kw_only=True, tag="proceed"):
     """Processes that prepare beside this one."""
     rivals: tuple[int, ...] = ()
     """Processes that the device's monitor must not take for strangers."""
+    follows: bool = False
+    """Another has been measured until now, so that the device is warm."""
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag="ready"):

@@ -38,7 +38,9 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "times must be level besides, so that a slower ramp only takes longer."
         ),
     ] = 0.7
-    warmup_later_cell_s: Annotated[Seconds, D("The same for later cells: the clocks are up already.")] = 0.3
+    warmup_later_cell_s: Annotated[
+        Seconds, D("The same for later cells, and where another process has just been measured: the clocks are up.")
+    ] = 0.1
     warmup_block: Annotated[
         Count,
         D("Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."),
@@ -65,7 +67,10 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Count,
         D("Blocks, which enter the interval as one figure each: six are the fewest that give one of 95 %."),
     ] = 6
-    min_sampling_s: Annotated[Seconds, D("Sampling never stops before.")] = 0.5
+    min_sampling_s: Annotated[
+        Seconds,
+        D("Sampling never stops before: what it sees should hold two looks at the monitor."),
+    ] = 0.3
     max_samples: Annotated[Count, D("Sampling stops here in any case.")] = 1000
     max_sampling_s: Annotated[
         Seconds,
@@ -85,15 +90,15 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_burst_steps: Annotated[
         Count,
         D(
-            "Steps of a burst where the device runs behind the host: fewer would be the start and the end of a "
-            "pipeline, and no middle."
+            "Steps of a burst. One that is longer than `burst_s` may stand alone: start and end of the pipeline are no "
+            "larger a part of it than of a burst of short ones."
         ),
-    ] = 3
-    min_bursts: Annotated[Count, D("Of slow steps; fast ones make ten bursts and more in `min_throughput_s`.")] = 6
+    ] = 1
+    min_bursts: Annotated[Count, D("Six are the fewest that give an interval of 95 %.")] = 6
     min_throughput_s: Annotated[
         Seconds,
         D("A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width."),
-    ] = 0.5
+    ] = 0.3
     max_throughput_s: Annotated[Seconds, D("Bursts end here in any case.")] = 5.0
 
     # Turns: the sides of a gate or a duel hold the device alternately, each for one block.
@@ -173,7 +178,6 @@ def constants() -> tuple[Constant, ...]:
 _CPU_DEFAULTS = Protocol(
     # A CPU ramps less than a GPU, its steps are slow, and its noise floor does not repay a tighter interval.
     warmup_first_cell_s=0.3,
-    warmup_later_cell_s=0.1,
     warmup_level_change=0.02,
     warmup_cap_s=5.0,
     # What is divided by the canary needs it close by: the ratio of a stretch is as good as its worse half.
@@ -184,7 +188,6 @@ _CPU_DEFAULTS = Protocol(
     target_half_width=0.02,
     sample_floor_s=10e-3,
     burst_s=0.1,
-    min_burst_steps=1,
     min_throughput_s=0.5,
     max_throughput_s=0.75,
     soak_s=0.0,

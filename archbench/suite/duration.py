@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from statistics import median
 
 import msgspec
@@ -46,12 +48,18 @@ TRAFFIC = 6.0
 """How often an activation crosses the memory bus: written and read by a layer, its normalisation, its activation."""
 FUSED = 3.0
 """A compiled step launches a third of the kernels and moves a third of the activations."""
-OVERLAP = 0.6
-"""What each further process of a wave adds to the speed at which compilations get done, where each has a core."""
+BESIDE = ("processes", "build", "counts", "compile cold")
+"""What the processes of a wave do at the same time."""
 FIRST_PLAN = 0.2
 """Share of cuDNN's search that does not depend on the number of plans: its heuristics are asked once."""
+PLAN_RUNS = 4
+"""Times that a plan is run: once, then thrice to be timed (`CUDNN_FIND_SAMPLE_MEDIAN_OF_THREE`)."""
+SEARCHED = 0.5
+"""Share of a step's time that its convolutions of different shapes take: most networks have every shape twice."""
 PLANS = 10
 """Plans that `Rates.search` is about: torch's own limit."""
+MEASURED = {"compile cold", "compile warm"}
+"""Phases of which stored rows say themselves how long they took."""
 SAMPLES: dict[Percentile, int] = {90: 29, 95: 59, 99: 299}
 """`archbench.stats.minimum_samples` of each percentile, without the import of numpy."""
 TRUSTED_S = 60.0
@@ -107,7 +115,7 @@ def _alone(groups: Sequence[Group]) -> Iterable[tuple[int, Group]]:
 def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -> Prediction:
     """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`.
 
-    `arrange` says which groups compile side by side; by default none do.
+    `arrange` says which groups are prepared side by side; by default none are.
     """
     model = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
     phases: Seconds = dict.fromkeys(PHASES, 0.0)
@@ -115,15 +123,18 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
     for number, groups in enumerate(plan.rounds):
         if plan.short and number == 1:
             model.only_times()
-        arranged = list(arrange(groups))
-        sizes = Counter(wave for wave, _ in arranged if wave)
-        for wave, group in arranged:
-            for cell, seconds in model.group(group):
-                if wave:
-                    seconds["compile cold"] /= 1 + (sizes[wave] - 1) * OVERLAP
-                visits[cell.cell_id, number, group.visit] = sum(seconds.values())
-                for phase, one in seconds.items():
-                    phases[phase] += one
+        for wave, members in groupby(arrange(groups), key=itemgetter(0)):
+            expected = [
+                (group, list(model.group(group, follows=wave > 0 and place > 0)))
+                for place, (_, group) in enumerate(members)
+            ]
+            if wave:
+                model.side_by_side(expected)
+            for group, cells in expected:
+                for cell, seconds in cells:
+                    visits[cell.cell_id, number, group.visit] = sum(seconds.values())
+                    for phase, one in seconds.items():
+                        phases[phase] += one
     fixed, each = rates.report
     if suite.metrics == STATIC:
         phases["start"] -= rates.start - rates.process
@@ -227,8 +238,8 @@ class _Model:
         self._protocol = times_only(self._protocol)
         self._samples = 0
 
-    def group(self, group: Group) -> Iterator[tuple[Cell, Seconds]]:
-        """The group's cells with their seconds by phase."""
+    def group(self, group: Group, *, follows: bool) -> Iterator[tuple[Cell, Seconds]]:
+        """The group's cells with their seconds by phase. It `follows` another of its wave on a device that is warm."""
         toggles: set[str] = set()
         for cell in group.cells:
             seconds: Seconds = defaultdict(float)
@@ -237,10 +248,29 @@ class _Model:
             if self._metrics == STATIC:
                 yield cell, seconds
                 continue
-            self._cell(cell, seconds, first=cell == group.cells[0], alone=cell.group_id not in toggles)
+            first = cell == group.cells[0] and not follows
+            self._cell(cell, seconds, first=first, alone=cell.group_id not in toggles)
             toggles.add(cell.group_id)
-            measured = ("compile cold", "compile warm")
-            yield cell, {name: s if name in measured else s * self._rates.pace for name, s in seconds.items()}
+            for phase in seconds.keys() - MEASURED:
+                seconds[phase] *= self._rates.pace
+            yield cell, seconds
+
+    def side_by_side(self, groups: Sequence[tuple[Group, list[tuple[Cell, Seconds]]]]) -> None:
+        """Correct the seconds of groups whose processes are prepared at the same time: they share the cores.
+
+        What one of them times of its first run, cuDNN's plans among it, it times alone.
+        """
+        rates, alone, busy, searches = self._rates, [], [], 0.0
+        for group, cells in groups:
+            compiling = sum(seconds["compile cold"] for _, seconds in cells)
+            search = min(compiling, sum(self._search(cell) for cell in group.cells if not cell.is_eager))
+            alone.append(sum(seconds[phase] for _, seconds in cells for phase in BESIDE) - search)
+            busy.append(rates.compile_cores if compiling else 1.0)
+            searches += search
+        share = (shared_s(alone, busy, rates.cores) + searches) / (sum(alone) + searches)
+        for _, cells in groups:
+            for _, seconds in cells:
+                seconds.update({phase: seconds[phase] * share for phase in BESIDE})
 
     def step_s(self, cell: Cell) -> float:
         """One step: as measured, or from arithmetic, traffic and launches."""
@@ -286,12 +316,11 @@ class _Model:
             line = rates.compile_cold if by_inductor else rates.convert_cold
             seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(line, operators, training)
         else:
-            share = FIRST_PLAN + (1 - FIRST_PLAN) * min(self._protocol.cudnn_benchmark_limit, PLANS) / PLANS
-            seconds["cuDNN search"] += rates.search * operators * share * (2.4 if training else 1.0)
+            seconds["cuDNN search"] += self._search(cell)
         seconds["warm-up"] += self._warm_up(step, first) + step
         if "latency" in metrics:
             seconds["latency"] += self._latency(step) + rates.monitor
-        if "throughput" in metrics:
+        if "throughput" in metrics and not ("latency" in metrics and step >= self._protocol.burst_s):
             seconds["throughput"] += self._throughput(step) + rates.monitor
         if "memory" in metrics:
             seconds["memory"] += rates.memory + 3 * step
@@ -306,6 +335,14 @@ class _Model:
             seconds["compile warm"] += again + rates.process + rates.parameter * size_of(cell.network).params
             if kind_named(cell.device).records_graphs and cell.compile_mode in ("reduce-overhead", "max-autotune"):
                 seconds["profile"] += rates.graph_check
+
+    def _search(self, cell: Cell) -> float:
+        """cuDNN's search in a cell's first step."""
+        plans = min(self._protocol.cudnn_benchmark_limit, PLANS)
+        share = FIRST_PLAN + (1 - FIRST_PLAN) * plans / PLANS
+        passes = TRAINING if cell.phase == "training" else 1.0
+        prepared = self._rates.search * size_of(cell.network).operators * share * passes
+        return prepared + plans * PLAN_RUNS * SEARCHED * self.step_s(cell) if prepared else 0.0
 
     def _warm_up(self, step: float, first: bool) -> float:
         protocol = self._protocol
@@ -327,6 +364,20 @@ class _Model:
 
     def _between(self, least: float, most: float) -> float:
         return least + self._rates.noise * max(most - least, 0.0)
+
+
+def shared_s(alone: Sequence[float], busy: Sequence[float], cores: int) -> float:
+    """How long jobs take that begin at once, by what each takes `alone` and how many cores it keeps `busy` then.
+
+    Where they want more cores than there are, all go slower by the same factor.
+    """
+    took = done = 0.0
+    wanted = sum(busy)
+    for seconds, cores_each in sorted(zip(alone, busy, strict=True)):
+        took += (seconds - done) * max(1.0, wanted / cores)
+        done = seconds
+        wanted -= cores_each
+    return took
 
 
 @cache

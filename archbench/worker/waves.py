@@ -1,8 +1,9 @@
-"""Waves: several processes compile at once, then are measured one after the other while the others sleep.
+"""Waves: several processes prepare at once, then are measured one after the other while the others sleep.
 
 A process stays what it was: nothing is compiled twice, and nothing comes from a cache. Two things never happen at a
 time: to prepare and to measure. Who prepares is told so together; once all of them sleep again, each in turn is told to
-measure, and answers when it has its row and sleeps before its next cell.
+measure, and answers when it has its row and sleeps before its next cell, or, where no cell of its own has to be
+prepared any more, when it has all its rows.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Wave:
                 member.proceed(neighbours=len(to_prepare) - 1, rivals=asleep)
             for member in to_prepare:
                 yield from member.follow()
-            for member in [member for member in asleep if member.prepared and not member.over]:
-                member.proceed(neighbours=0, rivals=[one for one in asleep if not one.over])
+            for place, member in enumerate([one for one in asleep if one.prepared and not one.over]):
+                member.proceed(neighbours=0, rivals=[one for one in asleep if not one.over], follows=place > 0)
                 yield from member.follow()
 
 
@@ -79,11 +80,11 @@ class _Member:
         assert task is not None, "a group has cells"
         self._worker.send(structs.replace(task, wave=1))
 
-    def proceed(self, *, neighbours: int, rivals: Sequence[_Member]) -> None:
+    def proceed(self, *, neighbours: int, rivals: Sequence[_Member], follows: bool = False) -> None:
         """Wake it up."""
         self._measures = False
         pids = tuple(other.pid for other in rivals if other is not self)
-        self._worker.send(Proceed(neighbours=neighbours, rivals=pids))
+        self._worker.send(Proceed(neighbours=neighbours, rivals=pids, follows=follows))
 
     def follow(self) -> Iterator[Event]:
         """What it says until it sleeps, or has ended."""

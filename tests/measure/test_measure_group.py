@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 import torch
@@ -112,21 +113,33 @@ def test_a_group_tells_its_story_in_order():
     assert phases.index("memory") > phases.index("throughput")
 
 
-def test_in_a_wave_it_sleeps_before_it_builds_and_again_before_anything_is_timed():
+@pytest.mark.parametrize("compile_mode", ["off", pytest.param("default", marks=pytest.mark.slow)])
+def test_in_a_wave_it_sleeps_before_it_builds_and_again_before_anything_is_timed(compile_mode):
     events: list[Event] = []
     slept: list[tuple[int, bool, int]] = []
 
     def await_turn(cell: Cell, prepared: bool) -> Proceed:
         slept.append((cell.batch_size, prepared, len(events)))
-        return Proceed(neighbours=3)
+        time.sleep(1.0)
+        return Proceed(neighbours=3, follows=prepared)
 
-    measure_group(task_for(batches=(1, 2)), events.append, await_turn)
-    assert [(batch, prepared) for batch, prepared, _ in slept] == [(1, False), (1, True), (2, False), (2, True)]
-    # Each sleep ends in a deadline of its own; before the second the first call has been made, and no warm-up.
+    task = task_for(batches=(1, 2), compile_mode=compile_mode)
+    begun = time.perf_counter()
+    measure_group(structs.replace(task, metrics=("latency", "memory")), events.append, await_turn)
+    took = time.perf_counter() - begun
+    # An eager process has nothing more to prepare once it stands, and its first step is the device's work already.
+    eager = compile_mode == "off"
+    batches = (1,) if eager else (1, 2)
+    assert [(batch, prepared) for batch, prepared, _ in slept] == [(n, done) for n in batches for done in (False, True)]
+    # Each sleep ends in a deadline of its own.
     assert all(isinstance(events[at], CellStarted) for _, _, at in slept)
     between = events[slept[0][2] : slept[1][2]]
-    assert [event.phase for event in between if isinstance(event, PhaseStarted)] == ["count", "build", "first call"]
-    assert [row.status for row in rows(events)] == ["ok", "ok"]
+    prepared = ["count", "build"] if eager else ["count", "build", "compile"]
+    assert [event.phase for event in between if isinstance(event, PhaseStarted)] == prepared
+    found = rows(events)
+    assert [row.status for row in found] == ["ok", "ok"]
+    assert all(row.predicted_peak_bytes for row in found) == eager
+    assert sum(row.duration_s for row in found) < took - len(slept)  # to sleep is not to be measured
 
 
 @pytest.mark.parametrize("phase", ["inference", "training"])

@@ -7,16 +7,28 @@ from typing import Any
 from builders import make_environment
 
 from archbench.model.cell import Cell, Group, Network
-from archbench.suite.waves import arranged
+from archbench.suite.waves import Room, arranged
 
 
 def group(name: str = "resnet18", **cell: Any) -> Group:
     return Group(cells=(Cell(network=Network(name=name), **{"batch_size": 1, "compile_mode": "default", **cell}),))
 
 
-def numbers(groups: list[Group], *, cores: int = 2, memory_gib: int = 64, metrics: tuple[Any, ...] = ("latency",)):
-    environment = make_environment(cpu_count=cores, memory_bytes=memory_gib << 30)
-    return [(number, groups.index(one)) for number, one in arranged(groups, environment, metrics)]
+def numbers(
+    groups: list[Group],
+    *,
+    kind: Any = "cpu",
+    cores: int = 2,
+    memory_gib: int = 64,
+    metrics: tuple[Any, ...] = ("latency",),
+):
+    room = Room(kind=kind, cores=cores, memory_bytes=memory_gib << 30)
+    return [(number, groups.index(one)) for number, one in arranged(groups, room, metrics)]
+
+
+def test_the_room_is_the_machines():
+    environment = make_environment(cpu_count=3, memory_bytes=5 << 30)
+    assert Room.of(environment) == Room(kind="cpu", cores=3, memory_bytes=5 << 30)
 
 
 def test_compiled_groups_are_drawn_together_up_to_the_cores_and_eager_ones_keep_their_order():
@@ -28,8 +40,22 @@ def test_compiled_groups_are_drawn_together_up_to_the_cores_and_eager_ones_keep_
         group("resnet34"),
         group("resnet50"),
     ]
-    assert numbers(groups) == [(0, 0), (1, 1), (1, 3), (0, 2), (0, 4)]
-    assert numbers(groups, cores=16) == [(0, 0), (1, 1), (1, 3), (1, 4), (0, 2)]
+    # Those that compile longest come first, each wave of such as take about as long.
+    assert numbers(groups) == [(0, 0), (1, 4), (1, 3), (0, 1), (0, 2)]
+    assert numbers(groups, cores=16) == [(0, 0), (1, 4), (1, 3), (1, 1), (0, 2)]
+
+
+def test_eager_processes_start_together_where_that_takes_seconds_and_keep_their_order():
+    eager = {"compile_mode": "off", "device": "cuda"}
+    groups = [
+        *(group(name, **eager) for name in ("alexnet", "vgg11", "resnet34")),
+        group("resnet50", device="cuda"),
+        group("resnet18", **eager),
+    ]
+    assert numbers(groups, kind="cuda", cores=16) == [(1, 0), (1, 1), (1, 2), (0, 3), (0, 4)]
+    assert numbers(groups, kind="cuda", cores=2) == [(1, 0), (1, 1), (0, 2), (0, 3), (0, 4)]
+    # Two of the three contexts and networks fit, beside one step.
+    assert numbers(groups[:3], kind="cuda", cores=16, memory_gib=3) == [(1, 0), (1, 1), (0, 2)]
 
 
 def test_who_times_kernels_or_goes_through_another_runtime_is_alone():

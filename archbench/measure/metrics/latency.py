@@ -23,6 +23,7 @@ def _time(run: CellRun) -> None:
         sampled = sample_latency(
             run.workload.step, run.group.clock, run.task.protocol, run.watch, step_s=run.step_s, min_samples=needed
         )
+    run.latency = sampled
     run.row.add_timings(sampled, "latency")
     interval = sampled.interval
     run.row.set(

@@ -49,7 +49,14 @@ def _fill(run: CellRun) -> None:
         run.row.null(unknown, "process_bytes")
 
 
-MEMORY = Metric(name="memory", fill=_fill)
+def _prepare(run: CellRun) -> None:
+    """In a wave predict what the whole group needs now, while others prepare too, and not when it has the device."""
+    if run.waits and not run.prepares:
+        for cell in run.task.group.cells:
+            run.group.memory_model(cell)
+
+
+MEMORY = Metric(name="memory", prepare=_prepare, fill=_fill)
 
 
 def predict(run: CellRun) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from archbench.device.cuda import peak_flops
 from archbench.measure.metrics.metric import Metric
-from archbench.measure.sampling import sample_throughput
+from archbench.measure.sampling import Sampled, burst_steps, sample_throughput
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -17,9 +17,12 @@ as large as the forward (Kaplan et al. 2020, section 2.1; PaLM, appendix B)."""
 
 
 def _time(run: CellRun) -> None:
-    with run.phase("throughput"):
-        sampled = sample_throughput(run.workload.step, run.group.clock, run.task.protocol, run.watch, step_s=run.step_s)
-    run.row.add_timings(sampled, "throughput")
+    sampled = _sampled_as_latency(run)
+    if sampled is None:
+        with run.phase("throughput"):
+            protocol, clock = run.task.protocol, run.group.clock
+            sampled = sample_throughput(run.workload.step, clock, protocol, run.watch, step_s=run.step_s)
+        run.row.add_timings(sampled, "throughput")
     if sampled.given_up is not None:
         run.row.flag(sampled.given_up)
     images, interval = run.cell.batch_size, sampled.interval
@@ -34,6 +37,12 @@ def _time(run: CellRun) -> None:
         _efficiency(run, rate)
     else:
         run.row.null("not_requested", "achieved_flops", "mfu", "measured_peak_share")
+
+
+def _sampled_as_latency(run: CellRun) -> Sampled | None:
+    """The steps that latency has timed, where a step is as long as a burst: one alone, waited for, is a burst then."""
+    same = run.latency is not None and run.latency.steps == burst_steps(run.task.protocol, run.step_s) == 1
+    return run.latency if same else None
 
 
 THROUGHPUT = Metric(name="throughput", timed=True, fill=_time)
