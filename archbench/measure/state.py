@@ -98,7 +98,8 @@ def _set_switches(precision: Precision, threads: int, seed: int, benchmark_limit
     torch.set_flush_denormal(True)
     torch.set_grad_enabled(True)
     torch.set_default_dtype(torch.float32)
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # to switch them imports inductor, a second of every process
+        torch.use_deterministic_algorithms(False)
     torch.manual_seed(seed)
 
 

@@ -62,3 +62,12 @@ def test_without_decisions_the_question_is_which_is_fastest(tmp_path: Path) -> N
     found = worth(tmp_path, suite, row("resnet50", 0.010), row("vgg16", 0.05))
     assert found[False, "vgg16/inference"] == SLIGHT
     assert found[False, "densenet121/inference"] == 1.0
+
+
+def test_a_condition_on_what_no_row_has_by_itself_excludes_nothing(tmp_path: Path) -> None:
+    """`settings_failed` is counted over a network's rows: no cell has it before the others are measured."""
+    where = ("phase == 'inference'", "settings_failed == 0", "params < 100M")
+    found = worth(tmp_path, asking(where=where), row("resnet50", 0.010))
+    # 138 M parameters of vgg16 do exclude it, and the phase the training cell.
+    assert [found[False, f"{name}/inference"] for name in NAMES] == [1.0, 0.0, 1.0, 1.0]
+    assert found[False, "resnet50/training"] == 0.0

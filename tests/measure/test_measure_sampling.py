@@ -36,7 +36,7 @@ def test_a_constant_step_is_reported_exactly_and_stops_at_the_minimum():
     assert sampled.interval.median == pytest.approx(5e-3)
     assert sampled.interval.low == pytest.approx(5e-3)
     assert sampled.stop == "converged"
-    assert 100 <= len(sampled.kept()) <= 150  # half a second of 5 ms steps, and the rest of its stretch
+    assert 60 <= len(sampled.kept()) <= 100  # 0.3 s of 5 ms steps, and the rest of its stretch
 
 
 def test_short_steps_are_timed_together_and_reported_singly():
@@ -119,7 +119,7 @@ def test_warm_up_that_never_levels_is_capped_and_says_so():
 def test_the_first_cell_warms_up_for_longer():
     first = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=True)
     later = warm_up(nothing, ReplayClock([5e-3]), GPU, first_cell=False)
-    assert first.calls * 5e-3 >= 0.7 > later.calls * 5e-3 >= 0.3
+    assert first.calls * 5e-3 >= 0.7 > later.calls * 5e-3 >= 0.1
 
 
 def test_slow_steps_may_level_after_the_cap_in_seconds():

@@ -55,7 +55,7 @@ def test_text(file: Path) -> None:
         "small on cuda: 14 cells of 2 networks in 6 groups, 2 rounds, seed 0",
         "Which of two?",
         "twin: resnet18 (inference, fp32) is measured first, in between and last in each round",
-        "about 6 min, by constants for one H100 80 GB",
+        "about 4 min, by constants for one H100 80 GB",
         "",
         "cells (inference/training)          fp32  tf32  graphs",
         "resnet18                             2/1   2/1     1/-",

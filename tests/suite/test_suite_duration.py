@@ -16,7 +16,7 @@ from archbench.model.record import Record
 from archbench.model.suite import PERCENTILES, Axes, Suite
 from archbench.results import RunStore
 from archbench.stats import minimum_samples
-from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict
+from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict, shared_s
 from archbench.suite.plan import make_plan
 
 SUITE = Suite(suite="s", architectures=(Network(name="resnet18"),), axes=Axes(batch_size=(1, 8)), percentiles=())
@@ -40,8 +40,13 @@ def test_phases_follow_from_the_protocol_and_the_step_times() -> None:
     # A fast step is measured for the shortest time allowed, a slow one so many times as the rules want.
     slow = protocol.min_samples_slow * 0.5
     assert prediction.phases["latency"] == pytest.approx(protocol.min_sampling_s + slow)
-    bursts = protocol.min_bursts * protocol.min_burst_steps * 0.5
-    assert prediction.phases["throughput"] == pytest.approx(protocol.min_throughput_s + bursts)
+    # A step as long as a burst is timed once, for both.
+    assert prediction.phases["throughput"] == pytest.approx(protocol.min_throughput_s)
+    alone = structs.replace(SUITE, metrics=("throughput",))
+    bursts = protocol.min_bursts * 0.5
+    assert predict(plan, alone, structs.replace(QUIET, steps=steps)).phases["throughput"] == pytest.approx(
+        protocol.min_throughput_s + bursts
+    )
     assert prediction.total == pytest.approx(sum(prediction.phases.values()))
     outside = prediction.phases["start"] + prediction.phases["report"]
     assert sum(prediction.visits.values()) == pytest.approx(prediction.total - outside)
@@ -57,8 +62,38 @@ def test_a_network_is_counted_once_a_run_and_a_search_costs_by_its_plans() -> No
     assert thrice["counts"] == once["counts"] > 0
     assert thrice["build"] == pytest.approx(3 * once["build"])
     every_plan = structs.replace(SUITE, protocol={"cudnn_benchmark_limit": 10})
-    searched = predict(make_plan(every_plan, "cuda"), every_plan, QUIET).phases["cuDNN search"]
-    assert once["cuDNN search"] == pytest.approx(searched * (0.2 + 0.8 * 0.4))
+    at_once = structs.replace(QUIET, steps={cell.cell_id: 0.25 for cell in make_plan(SUITE, "cuda").cells})
+    four, ten = (
+        predict(make_plan(suite, "cuda"), suite, at_once).phases["cuDNN search"] for suite in (SUITE, every_plan)
+    )
+    runs_s = 4 * 0.5 * 0.5  # of each plan, of half of a step, of both cells
+    assert four - 4 * runs_s == pytest.approx((ten - 10 * runs_s) * (0.2 + 0.8 * 0.4))
+
+
+def test_jobs_side_by_side_share_the_cores() -> None:
+    assert shared_s([3.0], [1.0], 1) == 3.0
+    assert shared_s([3.0, 3.0], [1.0, 1.0], 1) == 6.0
+    assert shared_s([1.0, 3.0], [1.0, 1.0], 1) == 4.0  # one at half its speed for 2 s, then alone
+    assert shared_s([1.0, 3.0], [1.0, 1.0], 2) == 3.0
+    assert shared_s([2.0, 2.0], [2.0, 2.0], 3) == pytest.approx(2 * 4 / 3)
+
+
+def test_processes_prepared_together_cost_what_the_longest_does() -> None:
+    suite = structs.replace(SUITE, architectures=tuple(Network(name=name) for name in ("resnet18", "vgg16", "alexnet")))
+    plan = make_plan(suite, "cuda")
+    together, apart = (
+        predict(plan, suite, QUIET, lambda groups, wave=wave: [(wave, group) for group in groups]).phases
+        for wave in (1, 0)
+    )
+    prepared = ("processes", "build", "counts")
+    longest = max(
+        sum(predict(make_plan(one, "cuda"), one, QUIET).phases[phase] for phase in prepared)
+        for one in (structs.replace(suite, architectures=(network,)) for network in suite.architectures)
+    )
+    assert sum(together[phase] for phase in prepared) == pytest.approx(longest)
+    assert together["warm-up"] < apart["warm-up"]  # the device is warm for the second and the third
+    changed = {phase for phase in PHASES if together[phase] != pytest.approx(apart[phase])}
+    assert changed == {*prepared, "warm-up"}
 
 
 def test_warm_compile_times_are_taken_once_under_the_same_toggles() -> None:
