@@ -95,7 +95,10 @@ def prepare(what: object, options: RunOptions) -> Job:
     if budget_s is not None:
         refuse_unrankable(suite)
         if fleet is not None:
-            raise UsageError("--budget is spent on one device; leave it out, or further devices")
+            raise UsageError(
+                "--budget is for one device of this machine: what to measure next is decided after each process, by "
+                "all rows so far, while further devices are dealt their shares beforehand; leave it out, or them"
+            )
     return Job(
         suite=suite,
         text=text,
