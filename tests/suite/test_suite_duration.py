@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from msgspec import structs
 
 from archbench.device.cuda import H100
 from archbench.device.kind import kind_named
-from archbench.model.cell import Network
+from archbench.model.cell import Group, Network
 from archbench.model.protocol import PROTOCOL_VERSION, protocol_for
 from archbench.model.record import Record
 from archbench.model.suite import PERCENTILES, Axes, Suite
@@ -78,13 +80,14 @@ def test_jobs_side_by_side_share_the_cores() -> None:
     assert shared_s([2.0, 2.0], [2.0, 2.0], 3) == pytest.approx(2 * 4 / 3)
 
 
+def in_wave(number: int, groups: Sequence[Group]) -> list[tuple[int, Group]]:
+    return [(number, group) for group in groups]
+
+
 def test_processes_prepared_together_cost_what_the_longest_does() -> None:
     suite = structs.replace(SUITE, architectures=tuple(Network(name=name) for name in ("resnet18", "vgg16", "alexnet")))
     plan = make_plan(suite, "cuda")
-    together, apart = (
-        predict(plan, suite, QUIET, lambda groups, wave=wave: [(wave, group) for group in groups]).phases
-        for wave in (1, 0)
-    )
+    together, apart = (predict(plan, suite, QUIET, partial(in_wave, wave)).phases for wave in (1, 0))
     prepared = ("processes", "build", "counts")
     longest = max(
         sum(predict(make_plan(one, "cuda"), one, QUIET).phases[phase] for phase in prepared)
