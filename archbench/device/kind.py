@@ -157,10 +157,7 @@ class Kind(Protocol):
         """See `open_probe`."""
 
     def find(self, environment: Environment) -> torch.device:
-        """The device that `environment` is about, whatever number it has in this process.
-
-        Raises `UsageError` where this process is shown no such device.
-        """
+        """The device of `environment`, by the number it has in this process. Raises `UsageError` where it has none."""
 
     def use(self, device: torch.device) -> None:
         """Make `device` the one that steps run on."""

@@ -127,9 +127,8 @@ class _Run:
     def profile(self) -> Profile:
         self._enter("count")
         predicted = self._refuse_if_too_large()
-        counted = self._unless_impossible(
-            "macs", lambda: count_by_module(self._cell.network, allow_code=self._request.allow_code)
-        )
+        network, allow_code = self._cell.network, self._request.allow_code
+        counted = self._unless_impossible("macs", lambda: count_by_module(network, allow_code=allow_code))
         if counted is not None:
             self._check_stage(counted.paths)
         self._enter("ceilings")
