@@ -72,6 +72,21 @@ def test_keywords_are_the_options_names(name):
     assert options - printing <= keywords
 
 
+def test_help_shows_every_keyword_and_others_are_refused_in_pythons_words():
+    import pydoc
+
+    told = pydoc.plain(pydoc.render_doc(archbench.run))
+    assert "batch_size: int | collections.abc.Sequence[int] | str | None = None" in told
+    assert "retry_failed: bool = False" in told
+    assert "Measure a suite, or a few networks" in told
+    with pytest.raises(TypeError, match="unexpected keyword argument 'batchsize'"):
+        archbench.run("lenet5", batchsize=1)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="missing a required argument: 'base'"):
+        archbench.gate("suite.yaml")  # type: ignore[call-arg]
+    named = archbench.plan(what="lenet5", device="cpu")  # type: ignore[call-arg]  # its name is for whoever looks it up
+    assert named == archbench.plan("lenet5", device="cpu")
+
+
 def test_pick_is_what_the_command_prints(capsys):
     given = {"where": ["latency_median <= 100ms", "batch_size == 1"], "maximize": "top1", "across": ["precision"]}
     found = archbench.pick(RUN, **given)

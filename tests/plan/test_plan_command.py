@@ -96,6 +96,8 @@ def test_the_expected_duration_by_phase(file: Path, monkeypatch: pytest.MonkeyPa
     planned = archbench.plan(file, device="cuda")
     assert planned.predicted_s == pytest.approx(predicted["total"])
     assert planned.predicted_from == shown["predicted_from"] == "constants for one H100 80 GB"
+    named = json.loads(plan("lenet5", "--batch-size", "1,8", "--device", "cuda", "--json").stdout)
+    assert named["cells"] == len(archbench.plan("lenet5", batch_size=[1, 8], device="cuda").cells) == 2
     one = archbench.plan(file, device="cuda", only="resnet18", rounds=1)
     assert one.predicted_s is not None
     assert one.predicted_s < predicted["total"]
