@@ -22,9 +22,8 @@ from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.messages import Event, Task
 from archbench.model.suite import Suite
 from archbench.options import RunOptions
-from archbench.session import describe, held, task_for
+from archbench.session import CarriedFigures, describe, held, task_for
 from archbench.suite.plan import TWIN_VISITS, CellVisit, remaining, twin_again
-from archbench.worker import CarriedFigures
 from archbench.worker.fleet import FleetDevice, LocalDevice, Work, measured
 
 if TYPE_CHECKING:

@@ -30,13 +30,13 @@ from archbench.model.suite import Suite
 from archbench.options import Inputs, PathOrText, PlanOptions, RunOptions, as_path, several
 from archbench.query.quantity import seconds_of
 from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_alike, url_of
-from archbench.session import Visit, describe, expected, followed, held, measured, planned
+from archbench.session import CarriedFigures, Visit, describe, expected, followed, held, measured, planned
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
 from archbench.suite.duration import Prediction
 from archbench.suite.plan import CellVisit, make_plan, remaining
 from archbench.suite.waves import Room, arranged
-from archbench.worker import CarriedFigures, WorkerClient, run_lock
+from archbench.worker import WorkerClient, run_lock
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed

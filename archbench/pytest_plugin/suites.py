@@ -18,10 +18,10 @@ from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
 from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
 from archbench.pytest_plugin.benchmark import ReplayTimer, mark_timer
-from archbench.session import describe, held, measured
+from archbench.session import CarriedFigures, describe, held, measured
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan
-from archbench.worker import CarriedFigures, WorkerClient
+from archbench.worker import WorkerClient
 
 FIGURES = (
     *(

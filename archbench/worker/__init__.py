@@ -3,9 +3,8 @@
 Nothing here imports torch at the top: the parent uses `death` and `group_tracker` too.
 """
 
-from archbench.worker.carried import CarriedFigures
 from archbench.worker.client import WorkerClient
 from archbench.worker.locks import device_lock, run_lock
 from archbench.worker.sweep import run_tasks
 
-__all__ = ["CarriedFigures", "WorkerClient", "device_lock", "run_lock", "run_tasks"]
+__all__ = ["WorkerClient", "device_lock", "run_lock", "run_tasks"]

@@ -12,8 +12,9 @@ from archbench.fleets import WHOLE, RayFleet, fleet_events
 from archbench.model.messages import CellFinished
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.results import RunStore
+from archbench.session import CarriedFigures
 from archbench.suite.plan import make_plan
-from archbench.worker import CarriedFigures, run_lock
+from archbench.worker import run_lock
 from archbench.worker.on_ray import Cluster
 
 WORKER = str(Path(__file__).with_name("sleeping_worker.py"))

@@ -8,7 +8,7 @@ from msgspec import structs
 from archbench.model.cell import Cell, Group, Network
 from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.messages import CellFinished
-from archbench.worker import CarriedFigures
+from archbench.session import CarriedFigures
 
 COUNTS = Counts(
     input_shape=(3, 8, 8),
