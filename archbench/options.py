@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias, TypeVar, get_type_hints
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from archbench.model.axes import DEVICE_KINDS
 from archbench.model.suite import AXES
@@ -205,8 +206,7 @@ def keywords(
     def decorate(function: Callable[[_Subject, _Options], _Found]) -> Any:
         signature = inspect.signature(function)
         subject, _ = signature.parameters.values()
-        hints = get_type_hints(options)
-        named = (one.replace(annotation=hints[one.name]) for one in inspect.signature(options).parameters.values())
+        named = (one.replace(annotation=_plain(one)) for one in inspect.signature(options).parameters.values())
         signature = signature.replace(parameters=[subject, *named])
 
         @wraps(function)
@@ -219,6 +219,12 @@ def keywords(
         return called
 
     return decorate
+
+
+def _plain(one: inspect.Parameter) -> str:
+    """Its type as it is written above, without what a command shows."""
+    written = ast.parse(one.annotation, mode="eval").body
+    return ast.unparse(written.slice.elts[0] if isinstance(written, ast.Subscript) else written)  # type: ignore[attr-defined]
 
 
 def several(value: OneOrMore[_T]) -> list[_T]:

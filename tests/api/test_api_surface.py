@@ -76,8 +76,8 @@ def test_help_shows_every_keyword_and_others_are_refused_in_pythons_words():
     import pydoc
 
     told = pydoc.plain(pydoc.render_doc(archbench.run))
-    assert "batch_size: int | collections.abc.Sequence[int] | str | None = None" in told
-    assert "retry_failed: bool = False" in told
+    assert "batch_size: 'OneOrMore[int] | str | None' = None" in told
+    assert "retry_failed: 'bool' = False" in told
     assert "Measure a suite, or a few networks" in told
     with pytest.raises(TypeError, match="unexpected keyword argument 'batchsize'"):
         archbench.run("lenet5", batchsize=1)  # type: ignore[call-arg]
