@@ -123,7 +123,12 @@ def _by_use(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _packed(module: nn.Module) -> list[Tensor]:
-    """Weights of a quantised layer, which it keeps in a form of its own and gives out by functions."""
+    """Weights of a quantised layer, which it keeps in a form of its own and gives out by functions.
+
+    Of torch's own layers alone: what a user's `get_weight` does, and asks for, is not known.
+    """
+    if not type(module).__module__.startswith("torch.ao."):
+        return []
     given = [get() for name in _GIVE_OUT if callable(get := getattr(module, name, None))]
     tensors = [one for each in given for one in (each.values() if isinstance(each, dict) else [each])]
     return [tensor for tensor in tensors if isinstance(tensor, Tensor)]

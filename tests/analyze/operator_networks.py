@@ -203,6 +203,18 @@ class QuantisedConvolution(nn.Module):
         return self.body(x)
 
 
+class Computed(Stem):
+    """A layer that makes its weight; what it is called is nobody's business."""
+
+    macs = CELLS * WIDTH * WIDTH
+
+    def after(self, tokens: Tensor) -> Any:
+        return tokens @ self.get_weight(1.0)
+
+    def get_weight(self, scale: float) -> Tensor:
+        return self.weight.diag() * scale
+
+
 class Hidden(Stem):
     """Layers in a plain list: torch does not see them."""
 
@@ -301,7 +313,7 @@ class Spectrum(Stem):
 
 ALL = (
     *(Vector, Dot, AddedVector, Outer, Ger, Kronecker, Distances, Bilinear, Contraction, Deformed, SparseTimes, Lazy),
-    *(Scripted, Compiled, Sensitivity, Quantised, QuantisedConvolution, Hidden, Exported, Spectrum),
+    *(Scripted, Compiled, Sensitivity, Quantised, QuantisedConvolution, Computed, Hidden, Exported, Spectrum),
     *(Bag, SparseAdded, Flexible, Chosen, QuantisedRecurrence),
 )
 
