@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from archbench.folklore.claim import Claim, Claims, placeholders
 from archbench.folklore.formula import Compared, Figures, Formula
-from archbench.folklore.sources import MissingError, Situation, Sources, is_measured
+from archbench.folklore.sources import PUBLISHED, MissingError, Situation, Sources, is_measured
 from archbench.model.units import plain
 
 Ruling = Literal["confirmed", "refuted", "depends", "not measurable"]
@@ -51,6 +51,8 @@ class Judged(Struct, frozen=True, kw_only=True):
     statement: str
     kind: str
     source: str
+    url: str | None
+    """Of the source."""
     verdict: Ruling
     why: str
     """What decides it, in one sentence: figures, what it depends on, or what is missing."""
@@ -80,6 +82,7 @@ def judge_one(claim: Claim, sources: Sources) -> Judged:
         statement=claim.says,
         kind=claim.kind,
         source=claim.source.title,
+        url=claim.source.url,
         verdict=verdict,  # type: ignore[arg-type]
         why=why,
         right=None if claim.right is None else _filled(claim.right, sources),
@@ -213,17 +216,20 @@ def _is_number(text: str) -> bool:
 
 
 def _filled(text: str, sources: Sources) -> str:
-    """`text` with today's figures in the place of its expressions."""
+    """`text` with today's figures in the place of its expressions, and where the published ones of them are from."""
+    published = {}
     for expression, unit in placeholders(text):
         formula = Formula(expression)
         try:
-            value = formula.value(sources.figures(formula.terms, Situation()))
+            figures = sources.figures(formula.terms, Situation())
+            published |= {one.origin: None for term, one in figures.items() if term.function in PUBLISHED}
+            value = formula.value(figures)
             size = {"G": 1e9, "M": 1e6, "%": 0.01, "": 1.0}[unit]
             shown = f"{plain(value / size)}{f' {unit}' if unit else ''}" if unit else short(value)
         except MissingError as missing:
             shown = f"(not known: {missing})"
         text = text.replace("{" + expression + (f":{unit}" if unit else "") + "}", shown, 1)
-    return text
+    return f"{text} From: {'; '.join(published)}." if published else text
 
 
 def measured_alone(claim: Claim) -> bool:

@@ -38,6 +38,8 @@ EXPERIMENTS = (
 """Functions of `experiments`: small ones, done here and now."""
 TRAINED = ("train_loss", "train_accuracy", "test_accuracy", "trained_gradient_ratio")
 """Of a network of the training probe: where its trainings ended; `at=0.25`: after a quarter of the steps."""
+PUBLISHED = ("fact", "top1", "top5")
+"""Of papers and libraries: neither counted nor measured here."""
 _NETWORKLESS = {*EXPERIMENTS} - {"gradient_ratio", "signal_ratio", "receptive_field", "zero_share"}
 _RANKED = {
     "latency_median_s": ("rank_latency_s", "rank_latency_low_s", "rank_latency_high_s"),
@@ -163,7 +165,7 @@ class Sources:
             known = getattr(counted.counts, column)
         if not isinstance(known, int | float):
             raise MissingError(f"the catalogue has no {column} of {network.label}")
-        published = column in ("top1", "top5")
+        published = column in PUBLISHED
         origin = str(columns_of(resolve(network.name))["accuracy_source"]) if published else "counted"
         return Figure(value=float(known), origin=origin)
 

@@ -77,6 +77,12 @@ REASONS: dict[str, Reason] = {
         "the machine's own speed (canary) was more than 10 % off the run's median during this cell",
         "use the corrected figures, or measure again on a quiet machine",
     ),
+    "far_from_class": Reason(
+        "suspect",
+        "its device is over 5 % from the others of its class, by the cells that several measured: sick, capped, or "
+        "with a neighbour",
+        "look at that device's clocks, power limit, cooling and processes, then measure again with `--retry-suspect`",
+    ),
     "wide_interval": Reason(
         "suspect",
         "the 95 % interval of the median is wider than twice the target",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from archbench.choose.devices import FEWEST, Devices
 from archbench.model.units import counted, percent
 from archbench.rendering.content import Paragraph, Section, tabled
 from archbench.rendering.run_data import RunData
+from archbench.stats.devices import FEWEST, Devices
 
 
 def devices(run: RunData) -> Section | None:
@@ -46,6 +46,7 @@ def statement(found: Devices, hardware_class: str) -> str:
     if found.far:
         names = ", ".join(f"{name} ({percent(math.expm1(found.effects[name]), signed=True)})" for name in found.far)
         said.append(f"Far from their class, and to be looked at (clocks, power limit, cooling, neighbours): {names}.")
+        said.append("Their rows are `suspect`.")
     elif number < FEWEST:
         said.append("Of two devices nobody can say which is not as it should be.")
     return " ".join(said)

@@ -8,7 +8,19 @@ from archbench.folklore.claim import KINDS, read_claims
 from archbench.folklore.judge import RULINGS, Judged, Judgement, figures_of, judge_one, measured_alone
 from archbench.folklore.sources import Sources
 from archbench.model.units import NULL, counted
-from archbench.rendering.content import Block, Code, Columns, Fold, Paragraph, Report, Section, listed, sections, table
+from archbench.rendering.content import (
+    Block,
+    Bullets,
+    Code,
+    Columns,
+    Fold,
+    Paragraph,
+    Report,
+    Section,
+    listed,
+    sections,
+    table,
+)
 from archbench.rendering.run_data import RunData
 
 _MOST_CLAIMS = 500
@@ -30,6 +42,7 @@ def folklore_report(found: Sequence[Judged]) -> Report:
             _section("Where a source is wrong, or half right", [one for one in found if _mends(one)], _MENDED),
             _settings(found),
             _missing(found),
+            _sources(found),
         ),
     )
 
@@ -99,6 +112,11 @@ def _settings(found: Sequence[Judged]) -> Section | None:
         return None
     inside = Fold(summary=f"{len(pairs):,} judgements by stored cells", blocks=tuple(blocks))
     return Section(title="Setting by setting", blocks=(inside,))
+
+
+def _sources(found: Sequence[Judged]) -> Section:
+    each = {one.id.partition(".")[0]: f"{one.source}{f', {one.url}' if one.url else ''}" for one in found}
+    return Section(title="Sources", blocks=(Bullets(tuple(f"{name}: {text}" for name, text in each.items())),))
 
 
 def _missing(found: Sequence[Judged]) -> Section | None:

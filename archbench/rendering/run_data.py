@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries, setting_labels
+from archbench.model.cell import short_id
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from archbench.choose.candidates import Candidates, Trust
-    from archbench.choose.devices import Devices
     from archbench.choose.summary import RunSpread
+    from archbench.stats.devices import Devices
 
 
 class RunData(Struct, frozen=True, kw_only=True, dict=True):
@@ -80,6 +81,22 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
         if not self.waiting:
             return f"{self.measured:,} of {counted(self.planned, 'cell')} measured{when}"
         return f"{self.measured:,} of {self.planned:,} planned cells measured{when}; unfinished"
+
+    @cached_property
+    def reference(self) -> str | None:
+        """The id of the cell that each device measured; `None` where the suite has no twin."""
+        from archbench.suite.plan import reference_of
+
+        return reference_of(self.suite, self.environment.kind)
+
+    @cached_property
+    def ratios(self) -> dict[str, float]:
+        """Of each cell, by its id without the device, its time over the reference's on the device that measured it."""
+        from archbench.choose.devices import ratios_to_reference
+        from archbench.results import load_frame
+
+        found = {} if self.reference is None else ratios_to_reference(load_frame(self.path), self.reference)
+        return {short_id(one.cell_id): found[one.cell_id] for one in self.cells if one.cell_id in found}
 
     @cached_property
     def settings(self) -> dict[str, int]:

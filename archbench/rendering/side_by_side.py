@@ -12,18 +12,25 @@ from msgspec import Struct
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
+from archbench.model.cell import short_id
 from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, excess, whole
-from archbench.rendering.content import Block, Paragraph, Section, of, table, tabled, wide
+from archbench.rendering.content import Block, Fold, Paragraph, Section, of, table, tabled, wide
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
 from archbench.rendering.provenance import verdicts
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 
+_RATIOS = (
+    "Each figure is a time over that of the reference, {reference}, on the device that measured it: 2.00 takes twice "
+    "as long as the reference there. A cell that is nearer to it on one machine than on another suits the first better."
+)
+_MOST_RATIOS = 100
+"""Rows of a table that stands open."""
 _BEYOND = "Two networks of one run differ where their times differ by more than `Differ beyond` says."
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
 """From the cell of each run that has it, by letter."""
-_Key = tuple[str, int, Toggles, str, int, int]
+_Key = tuple[int, Toggles, str, int, int]
 _DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
     ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
     ("System", lambda here: f"{here.os}, {here.kernel}"),
@@ -88,10 +95,9 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         "Verdicts": lambda each: verdicts(each.run) or "none",
         ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),
     }
-    classes = {each.run.environment.hardware_class for each in runs}
     note = (
-        "Rows of different hardware classes stand side by side and are never ranked against each other. "
-        if len(classes) > 1
+        "Times of different hardware classes never stand side by side: only ratios to each device's reference do. "
+        if len(_classes(runs)) > 1
         else ""
     )
     ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
@@ -103,41 +109,87 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
 
 
 def side_by_side(runs: Sequence[Named]) -> list[Section]:
-    """Latency, throughput and peak memory of every cell that two runs or more measured; a section for each phase."""
+    """What cells have in two runs or more: across classes of hardware ratios to the reference, within a class figures.
+
+    These are latency, throughput and peak memory, in a section for each phase.
+    """
+    classes = _classes(runs)
+    across = against_reference(runs) if len(classes) > 1 else []
+
+    def blocks(phase: str) -> list[Section]:
+        return [
+            found
+            for name, alike in classes.items()
+            for found in _of_class(alike, phase, f" on {name}" if len(classes) > 1 else "")
+        ]
+
+    nothing = Paragraph("No cell was measured in two of these runs; each stands by itself below.")
+    found = by_phase("{}, side by side", blocks)
+    if across:
+        found.insert(0, Section(title="Against the reference", blocks=tuple(across)))
+    return found or [Section(title="Side by side", blocks=(nothing,))]
+
+
+def against_reference(runs: Sequence[Named]) -> list[Block]:
+    """Ratios of each cell's time to the reference's on the device that measured it, a column a run.
+
+    A table for each reference: ratios to different ones do not compare.
+    """
+    blocks: list[Block] = []
+    of_each = {each.letter: short_id(each.run.reference) for each in runs if each.run.reference and each.run.ratios}
+    for reference in dict.fromkeys(of_each.values()):
+        alike = [each for each in runs if of_each.get(each.letter) == reference]
+        cells = sorted({cell for each in alike for cell in each.run.ratios})
+        columns: dict[str, Callable[[str], str]] = {"Cell": str}
+        columns |= {f">{each.letter} ×": partial(_over_reference, each.run.ratios) for each in alike}
+        found = tabled(cells, columns, f"Time over {reference}")
+        blocks.append(Paragraph(_RATIOS.format(reference=reference)))
+        blocks.append(found if len(cells) <= _MOST_RATIOS else Fold(summary=f"{len(cells):,} cells", blocks=(found,)))
+    without = [each.letter for each in runs if each.letter not in of_each]
+    if without:
+        blocks.append(Paragraph(f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."))
+    return blocks
+
+
+def _over_reference(ratios: dict[str, float], cell: str) -> str:
+    return f"{ratios[cell]:.2f}" if cell in ratios else NULL
+
+
+def _classes(runs: Sequence[Named]) -> dict[str, list[Named]]:
+    found: dict[str, list[Named]] = {}
+    for each in runs:
+        found.setdefault(each.run.environment.hardware_class, []).append(each)
+    return found
+
+
+def _of_class(runs: Sequence[Named], phase: str, where: str) -> list[Section]:
+    """The cells of one phase that two runs or more of one class have; none for a class of one run."""
     cells: dict[_Key, dict[str, CellSummary]] = {}
     for each in runs:
         for one in each.run.cells:
-            key = (one.phase, one.batch_size, one.toggles, one.variant, one.input_size or 0, one.threads or 0)
-            cells.setdefault(key, {})[each.letter] = one
-
-    def blocks(phase: str) -> list[Section]:
-        keys = sorted((key for key in cells if key[0] == phase), key=lambda key: (key[1], key[2].order, key[3:]))
-        shared = [cells[key] for key in keys if len(cells[key]) > 1]
-        titles = ((f"{PHASES[phase]}: {what}", columns) for what, columns in _kinds(runs))
-        tables = [(title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles]
-        return [Section(title=title, blocks=tuple(found), phase=phase) for title, found in tables if found]
-
-    nothing = Paragraph("No cell was measured in two of these runs; each stands by itself below.")
-    return by_phase("{}, side by side", blocks) or [Section(title="Side by side", blocks=(nothing,))]
-
-
-def _kinds(runs: Sequence[Named]) -> list[tuple[str, _Columns]]:
-    """What is put side by side, with its columns: a figure a run, and a ratio to the first run on the same hardware."""
-    return [
-        ("latency", _columns(runs, " ms", latency, "latency")),
-        ("throughput", _columns(runs, " img/s", rate, "throughput")),
-        ("peak memory", _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None)),
+            if one.phase == phase:
+                key = (one.batch_size, one.toggles, one.variant, one.input_size or 0, one.threads or 0)
+                cells.setdefault(key, {})[each.letter] = one
+    shared = [
+        cells[key] for key in sorted(cells, key=lambda key: (key[0], key[1].order, key[2:])) if len(cells[key]) > 1
     ]
+    kinds: dict[str, _Columns] = {
+        "latency": _columns(runs, " ms", latency, "latency"),
+        "throughput": _columns(runs, " img/s", rate, "throughput"),
+        "peak memory": _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None),
+    }
+    titles = ((f"{PHASES[phase]}{where}: {what}", columns) for what, columns in kinds.items())
+    tables = [(title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles]
+    return [Section(title=title, blocks=tuple(found), phase=phase) for title, found in tables if found]
 
 
 def _columns(runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None) -> _Columns:
+    """A figure a run, and a ratio to the first of them."""
     columns: _Columns = {}
-    first: dict[str, str] = {}
     for each in runs:
-        base = first.setdefault(each.run.environment.hardware_class, each.letter)
         columns[f">{each.letter}{unit}"] = partial(_figure, each.letter, text)
-        if measure is not None and base != each.letter:
-            columns[f">{each.letter} over {base} ×"] = partial(_ratio, base, each.letter, measure)
+        if measure is not None and each is not runs[0]:
+            columns[f">{each.letter} over {runs[0].letter} ×"] = partial(_ratio, runs[0].letter, each.letter, measure)
     return columns
 
 

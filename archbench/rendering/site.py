@@ -6,30 +6,21 @@ stands beside each other are ratios, of each cell's time to that of the referenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from msgspec import Struct
 
-from archbench.choose.devices import ratios_to_reference
-from archbench.model.cell import short_id
 from archbench.model.errors import UnfitError
-from archbench.model.units import NULL
-from archbench.rendering.content import Block, Fold, Paragraph, Report, Section, Table, every, slug, tabled
+from archbench.rendering.content import Block, Paragraph, Report, Section, Table, every, slug
 from archbench.rendering.decisions import decisions
 from archbench.rendering.html import render_html
 from archbench.rendering.report import build_report
 from archbench.rendering.run_data import RunData, read_several
-from archbench.rendering.side_by_side import Named, named, overview
-from archbench.results import Exported, export, load_frame
+from archbench.rendering.side_by_side import Named, against_reference, named, overview
+from archbench.results import Exported, export
 from archbench.results.files import write_bytes
-from archbench.suite.plan import reference_of
-
-_HOW = (
-    "Each figure is a time over that of the reference, {reference}, on the device that measured it: 2.00 takes twice "
-    "as long as the reference there. A cell that is nearer to it on one machine than on another suits the first better."
-)
 
 
 class _Page(Struct, frozen=True, kw_only=True):
@@ -38,10 +29,6 @@ class _Page(Struct, frozen=True, kw_only=True):
     named: Named
     folder: str
     exported: Exported
-    reference: str | None
-    """The cell that the others are held against, without its device; `None` where the suite has no twin."""
-    ratios: dict[str, float]
-    """Of each cell, likewise."""
 
 
 def write_site(places: Sequence[Path], out: Path) -> Path:
@@ -65,15 +52,7 @@ def _page(one: Named, out: Path) -> _Page:
     folder = f"{slug(one.letter)}-{slug(run.environment.hardware_class)}"
     (out / folder).mkdir(exist_ok=True)
     write_bytes(out / folder / "index.html", render_html(build_report(run)).encode())
-    reference = reference_of(run.suite, run.environment.kind)
-    ratios = {} if reference is None else ratios_to_reference(load_frame(run.path), reference)
-    return _Page(
-        named=one,
-        folder=folder,
-        exported=export(run.path, out / folder / "run.archbench"),
-        reference=None if reference is None else short_id(reference),
-        ratios={short_id(cell): ratio for cell, ratio in ratios.items()},
-    )
+    return _Page(named=one, folder=folder, exported=export(run.path, out / folder / "run.archbench"))
 
 
 def _index(pages: Sequence[_Page]) -> Report:
@@ -86,7 +65,7 @@ def _index(pages: Sequence[_Page]) -> Report:
         title=f"{suites}: {len(pages)} machines" if len(pages) > 1 else f"{suites}: one machine",
         lead=overview(each),
         sections=(
-            Section(title="Against the reference", blocks=tuple(_ratios(pages))),
+            Section(title="Against the reference", blocks=tuple(against_reference(each))),
             Section(title="Which network, class by class", blocks=tuple(matrices)),
         ),
     )
@@ -96,27 +75,6 @@ def _matrix(run: RunData) -> tuple[Block, ...]:
     found = decisions(run)
     tables = [] if found is None else list(every(Table, found.blocks))[:1]
     return (Paragraph(run.trust.statement), *tables)
-
-
-def _ratios(pages: Sequence[_Page]) -> list[Block]:
-    """A table for each reference: ratios to different ones do not compare."""
-    blocks: list[Block] = []
-    for reference in dict.fromkeys(page.reference for page in pages if page.ratios):
-        alike = [page for page in pages if page.reference == reference and page.ratios]
-        cells = sorted({cell for page in alike for cell in page.ratios})
-        columns: dict[str, Callable[[str], str]] = {"Cell": str}
-        columns |= {f">{page.named.letter} ×": _ratio_in(page) for page in alike}
-        found = tabled(cells, columns, f"Time over {reference}")
-        blocks.append(Paragraph(_HOW.format(reference=reference)))
-        blocks.append(found if len(cells) <= 100 else Fold(summary=f"{len(cells):,} cells", blocks=(found,)))
-    without = [page.named.letter for page in pages if not page.ratios]
-    if without:
-        blocks.append(Paragraph(f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."))
-    return blocks
-
-
-def _ratio_in(page: _Page) -> Callable[[str], str]:
-    return lambda cell: f"{page.ratios[cell]:.2f}" if cell in page.ratios else NULL
 
 
 def _links(pages: Sequence[_Page]) -> str:

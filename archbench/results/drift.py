@@ -20,15 +20,18 @@ from archbench.results.files import read_struct
 
 log = logging.getLogger(__name__)
 
-JUDGED_BY = (
+_EACH = (
     *("run_id", "machine", "canary_s", "throughput_canary_s", "sm_clock_mhz", "verdict", "reasons"),
     *("protocol_version", "device"),
 )
+_TOLD_BY = ("run_id", "machine", "cell_id", "latency_median_s", "throughput_img_s", "status", "verdict")
+JUDGED_BY = tuple(dict.fromkeys((*_EACH, *_TOLD_BY)))
 """The columns that `judge` reads."""
 CANARY_SETTLES_SINCE = 2
 """The protocol version from which a canary does not depend on what ran before it. On a CPU an earlier one says less of
 the machine than of the network beside it (28 % between vgg16 and mobilenet_v2), so that raw figures are the better."""
 OLD_CANARY = "old_canary"
+FAR = "far_from_class"
 
 
 class Judgement(Struct, frozen=True):
@@ -43,7 +46,8 @@ class Judgement(Struct, frozen=True):
 def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     """The rows' verdicts and reasons, each seen beside all others; `rows` has `JUDGED_BY` and all rows of its runs.
 
-    Each device of a run has its own usual speed: a row is held against those of its `machine`.
+    Each device of a run has its own usual speed: a row is held against those of its `machine`. Rows of a device that
+    is far from the others of its run (`archbench.stats.devices`) get the reason `far_from_class`, and `suspect`.
     A row whose canary left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
     without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
@@ -51,13 +55,16 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     A CPU's canary of before `CANARY_SETTLES_SINCE` only tells who was disturbed: the row is labelled `old_canary`, and
     has no speed.
     """
-    columns = [rows[name].to_pylist() for name in JUDGED_BY]
+    columns = [rows[name].to_pylist() for name in _EACH]
+    far = _far(rows)
     seen: dict[tuple[str, str | None], _Run] = defaultdict(_Run)
     known = []
     for run_id, machine, canary, beside, clock, verdict, reasons, version, device in zip(*columns, strict=True):
         canary, codes = canary or beside, tuple(reasons or ())
         if canary is not None and kind_named(device).follows_canary and version < CANARY_SETTLES_SINCE:
             codes = (*codes, OLD_CANARY)
+        if (run_id, machine) in far and verdict is not None:
+            verdict, codes = ("suspect" if verdict == "ok" else verdict), (*codes, FAR)
         seen[run_id, machine].add(canary, clock, "power_capped" in codes)
         known.append((seen[run_id, machine], canary, clock, verdict, codes))
     judged = []
@@ -71,6 +78,22 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
         explained = capped and paced is not None and abs(paced - 1) <= drift_limit
         judged.append(Judgement(speed, verdict, codes) if explained else _judgement(speed, verdict, codes, drift_limit))
     return judged
+
+
+def _far(rows: pa.Table) -> set[tuple[str, str]]:
+    """The devices, each with its run, that are far from the other devices of the run."""
+    if len(rows["machine"].unique()) <= 2:  # of two nobody can say which; no import for the run of one
+        return set()
+    from archbench.stats.devices import told_by
+
+    times: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    for run, machine, cell, latency, rate, status, verdict in zip(
+        *(rows[name].to_pylist() for name in _TOLD_BY), strict=True
+    ):
+        if machine and (latency or rate) and status == "ok" and verdict != "invalid":
+            times[run].append((cell, machine, latency or 1 / rate))
+    found = ((run, told_by(of_run)) for run, of_run in times.items())
+    return {(run, machine) for run, devices in found if devices for machine in devices.far}
 
 
 class _Run:

@@ -291,7 +291,7 @@ class RunStore:
         With `retry_failed` the rows that failed (`oom`, `error`, `timeout`, `crashed`) or are invalid are left out,
         with `retry_suspect` those that are suspect.
         """
-        table = sound(self._rows.read((*KEY_COLUMNS, "status", *JUDGED_BY)), self.path)
+        table = sound(self._rows.read(tuple(dict.fromkeys((*KEY_COLUMNS, *JUDGED_BY)))), self.path)
         keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
         outcomes = zip(table["status"].to_pylist(), judge(table, drift_limit(self.path)), strict=True)
         return {

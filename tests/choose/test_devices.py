@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from archbench.choose.devices import devices_of, estimated, shares
+from archbench.choose.devices import devices_of, shares
 from archbench.choose.summary import summarise
+from archbench.stats.devices import estimated
 
 
 def balanced(effects: list[float], processes: int, noise: np.ndarray | None = None) -> pd.DataFrame:

@@ -63,14 +63,37 @@ def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Pat
 def test_shared_cells_side_by_side_with_ratios_on_one_hardware_class(tmp_path: Path) -> None:
     merged = build_merged(three(tmp_path))
     latency, throughput, memory = tables(section(merged, "Inference, side by side"))
-    assert latency.headings == ("Network", "A ms", "B ms", "B over A ×", "C ms")
+    assert latency.caption == "Inference on AMD EPYC 9654 x2: latency"
+    assert latency.headings == ("Network", "A ms", "B ms", "B over A ×")
     assert latency.shared == (("Setting", "fp32"), ("Batch", "1"))
     (row,) = latency.rows
-    assert row == ("resnet50", "10.00 ±0.10", "8.00 ±0.08", "1.250 ±0.018", "4.00 ±0.04")
-    assert throughput.headings[1:] == ("A img/s", "B img/s", "B over A ×", "C img/s")
-    assert memory.headings[1:] == ("A MiB", "B MiB", "C MiB")
-    assert "Rows of different hardware classes stand side by side and are never ranked" in texts(*merged.lead)
+    assert row == ("resnet50", "10.00 ±0.10", "8.00 ±0.08", "1.250 ±0.018")
+    assert throughput.headings[1:] == ("A img/s", "B img/s", "B over A ×")
+    assert memory.headings[1:] == ("A MiB", "B MiB")
+    assert "Times of different hardware classes never stand side by side" in texts(*merged.lead)
     assert "torch | 2.14.0 | 2.15.0 | 2.15.0+cu132" in texts(*merged.lead)
+
+
+def test_across_classes_only_ratios_to_each_devices_reference_stand_side_by_side(tmp_path: Path) -> None:
+    """Times of 8 and 20 ms on a CPU, of 1 and 4 ms on a card: 2.5 and 4 times those of the reference, resnet18."""
+    runs = []
+    for place, device, times in (("a", "cpu", (0.008, 0.020)), ("b", "cuda:0", (0.001, 0.004))):
+        kind = device.partition(":")[0]
+        rest = f"phase=inference,precision=fp32,compile_mode=off,memory_format=contiguous,device={kind}"
+        rows = [
+            timed(seconds, cell_id=f"{name}@batch_size=1,{rest}", variant=name, architecture=name, device=kind)
+            for name, seconds in zip(("resnet18", "resnet50"), times, strict=True)
+        ]
+        suite = make_suite(rounds=1, twin="resnet18")
+        runs.append(read_run(make_run(tmp_path / place, rows, suite=suite, environment=make_environment(device))))
+    merged = build_merged(runs)
+    (ratios,) = tables(section(merged, "Against the reference"))
+    assert ratios.headings == ("Cell", "A ×", "B ×")
+    assert ratios.rows == (("resnet18@batch_size=1", "1.00", "1.00"), ("resnet50@batch_size=1", "2.50", "4.00"))
+    together = [one for one in merged.sections if not one.title.startswith("Run ")]
+    headings = [" ".join(table.headings) for one in together for table in tables(one)]
+    assert headings
+    assert not any("ms" in one or "img/s" in one for one in headings)
 
 
 def test_each_run_has_its_own_part_too(tmp_path: Path) -> None:

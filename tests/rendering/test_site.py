@@ -75,7 +75,7 @@ def test_each_run_has_its_report_and_a_file_that_is_what_the_index_says(runs: li
     assert re.findall(r"<td.*?>[\d.]+</td>", again.read_text()) == re.findall(r"<td.*?>[\d.]+</td>", page)
 
 
-def test_the_report_says_how_far_its_devices_differ_and_names_the_sick_one(runs: list[Path]) -> None:
+def test_the_report_says_how_far_its_devices_differ_and_the_rows_of_the_sick_one_are_suspect(runs: list[Path]) -> None:
     text = archbench.report(runs[0])
     assert isinstance(text, str)
     apart = math.ceil((1.3 / 0.99 - 1) * 1000) / 10
@@ -83,6 +83,10 @@ def test_the_report_says_how_far_its_devices_differ_and_names_the_sick_one(runs:
     assert "Far from their class" in text
     assert "node05/GPU-00000005" in text.partition("Far from their class")[2].partition("\n")[0]
     assert "node01" not in text.partition("Far from their class")[2].partition("\n")[0]
+    verdicts = {row.machine: (row.verdict, row.reasons) for row in archbench.Run(runs[0]).rows}
+    assert verdicts.pop("node05/GPU-00000005") == ("suspect", ("far_from_class",))
+    assert set(verdicts.values()) == {("ok", ())}
+    assert {row.verdict for row in archbench.Run(runs[1]).rows} == {"ok"}
     both = archbench.report(runs[1])
     assert isinstance(both, str)
     assert "Of two devices nobody can say" in both
