@@ -44,6 +44,8 @@ class Run:
 
         self._store = RunStore.open(located(path))
         self.path: Path = self._store.path
+        self.alongside: tuple[Run, ...] = ()
+        """From `archbench.run` on devices of several classes of hardware: the runs of the other classes."""
 
     @cached_property
     def rows(self) -> list[Record]:
@@ -173,7 +175,9 @@ def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> 
     - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
     - `shard`: `3/16`, the third of sixteen parts that machines measure by themselves; `merge` unites them.
     - `executor`: `local`, or `ray` for the devices of the Ray cluster at `address`; a device is a GPU or, for
-      `device="cpu"`, a node, or else one of the custom `resource`. The user's code travels there.
+      `device="cpu"`, a node, or else one of the custom `resource`. The user's code travels there. Devices of several
+      classes of hardware measure all of it each, at once: a run for each class, under `out` a folder; the run that is
+      returned has the others `alongside`.
     - `static`: only what is counted, predicted and traced; nothing is run or timed.
     - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again;
       `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
@@ -187,12 +191,15 @@ def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> 
     Raises `UsageError` and `UnfitError`; warns of what may spoil figures by `FitnessWarning`; and where
     `KeyboardInterrupt` ends it, `Interrupted`, which is one and knows the `path` of the run so far.
     """
-    from archbench.pipeline import carry_out, prepare
+    from archbench.pipeline import carry_out_all, prepare
 
-    path, interrupted = carry_out(prepare(what, options), options)
-    if interrupted:
-        raise Interrupted(path)
-    return Run(path)
+    found = carry_out_all(prepare(what, options), options)
+    for path, interrupted in found:
+        if interrupted:
+            raise Interrupted(path)
+    first, *others = (Run(path) for path, _ in found)
+    first.alongside = tuple(others)
+    return first
 
 
 @keywords(PlanOptions)

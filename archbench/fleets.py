@@ -3,15 +3,17 @@
     --device cuda:0,cuda:1      cards of this machine; `cuda:*` for all of them
     --executor ray              the devices of a Ray cluster
 
-A fleet's run is of one class of hardware and one set of libraries, and may go on with other devices of that class.
+A fleet is of one class of hardware and one set of libraries, and so is its run, which may go on with other devices of
+that class. Of devices of several classes each class is a fleet, and all measure at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
@@ -24,12 +26,13 @@ from archbench.model.suite import Suite
 from archbench.options import RunOptions
 from archbench.session import CarriedFigures, describe, held, task_for
 from archbench.suite.plan import TWIN_VISITS, CellVisit, remaining, twin_again
-from archbench.worker.fleet import FleetDevice, LocalDevice, Work, measured
+from archbench.worker.fleet import FleetDevice, Heard, LocalDevice, Work, measured
 
 if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
     from archbench.worker.on_ray import Cluster, RayDevice
 
+_D = TypeVar("_D")
 EXECUTORS = ("local", "ray")
 """What `--executor` takes."""
 WHOLE = Shard(number=1, of=1)
@@ -40,6 +43,8 @@ class Fleet(Protocol):
     """The devices of a run, known and not yet held."""
 
     environments: tuple[Environment, ...]
+    heard: SimpleQueue[Heard]
+    """What its devices tell; an exception that is put in ends the measuring."""
 
     def held(self, *, force: bool, timed: bool) -> AbstractContextManager[None]:
         """Hold all of them for the block, fit as they are."""
@@ -51,9 +56,9 @@ class Fleet(Protocol):
 class LocalFleet:
     """Several cards of this machine: one worker and one lock each."""
 
-    def __init__(self, words: str) -> None:
-        self.environments = tuple(describe(word) for word in _each(words))
-        _refuse_mixed(self.environments)
+    def __init__(self, environments: Sequence[Environment]) -> None:
+        self.environments = tuple(environments)
+        self.heard: SimpleQueue[Heard] = SimpleQueue()
 
     @contextmanager
     def held(self, *, force: bool, timed: bool) -> Iterator[None]:
@@ -72,24 +77,12 @@ class LocalFleet:
 
 
 class RayFleet:
-    """The devices of a cluster, which their actors hold from now on."""
+    """Devices of a cluster, which their actors hold from now on."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        suite: Suite,
-        networks: Sequence[Packed],
-        *,
-        timed: bool,
-        force: bool,
-    ) -> None:
-        from archbench.worker.on_ray import travelling
-
-        files = travelling([one.name for one in suite.architectures if is_user_code(one.name)])
-        files |= {f"networks/{one.name}.pickle": one.content for one in networks}
-        self._devices: list[RayDevice] = cluster.hold(files, timed=timed, force=force)
+    def __init__(self, devices: Sequence[RayDevice]) -> None:
+        self._devices = list(devices)
         self.environments = tuple(one.environment for one in self._devices)
-        _refuse_mixed(self.environments)
+        self.heard: SimpleQueue[Heard] = SimpleQueue()
 
     @contextmanager
     def held(self, *, force: bool, timed: bool) -> Iterator[None]:
@@ -106,8 +99,8 @@ class RayFleet:
         return self._devices
 
 
-def fleet_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> Fleet | None:
-    """The devices that were asked for; `None` for one of this machine. Raises `UsageError` and `UnfitError`."""
+def fleets_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> list[Fleet]:
+    """The devices that were asked for, by class; none for one of this machine. Raises `UsageError` and `UnfitError`."""
     executor, device, timed = options.executor, options.device, not options.static
     if executor not in EXECUTORS:
         raise UsageError(f"--executor {executor}: there are {', '.join(EXECUTORS)}{did_you_mean(executor, EXECUTORS)}")
@@ -115,14 +108,48 @@ def fleet_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> F
     if not timed and (several or executor == "ray"):
         raise UsageError("--static measures nothing that a device decides; leave --executor and further devices out")
     if executor == "local":
-        return LocalFleet(device) if several else None
+        return local_fleets(device) if several else []
     if device not in ("auto", *DEVICE_KINDS):
         raise UsageError(f"--device {device}: the cluster has its own numbers; give a kind, cpu or cuda")
     from archbench.worker.on_ray import Cluster
 
     kind = "cpu" if device == "cpu" else "cuda"
     cluster = Cluster(options.address, device=kind, resource=options.resource)
-    return RayFleet(cluster, suite, networks, timed=timed, force=options.force)
+    return ray_fleets(cluster, suite, networks, timed=timed, force=options.force)
+
+
+def local_fleets(words: str) -> list[Fleet]:
+    """The cards of this machine that are named, by class. Raises `UsageError`."""
+    environments = [describe(word) for word in _each(words)]
+    return [LocalFleet(alike) for alike in _by_class(environments, lambda one: one)]
+
+
+def ray_fleets(cluster: Cluster, suite: Suite, networks: Sequence[Packed], *, timed: bool, force: bool) -> list[Fleet]:
+    """The devices of a cluster, held, with the user's code beside them; by class. Raises `UsageError`, `UnfitError`."""
+    from archbench.worker.on_ray import travelling
+
+    files = travelling([one.name for one in suite.architectures if is_user_code(one.name)])
+    files |= {f"networks/{one.name}.pickle": one.content for one in networks}
+    devices = cluster.hold(files, images=suite.images, timed=timed, force=force)
+    return [RayFleet(alike) for alike in _by_class(devices, lambda one: one.environment)]
+
+
+def _by_class(devices: Sequence[_D], of: Callable[[_D], Environment]) -> list[list[_D]]:
+    """Raises `UsageError` for nodes of one class with other libraries: a run is of one set."""
+    found: dict[str, list[_D]] = {}
+    for device in devices:
+        found.setdefault(of(device).hardware_class, []).append(device)
+    for alike in found.values():
+        first = of(alike[0])
+        for other in map(of, alike[1:]):
+            for name in ("torch_version", "driver_version", "archbench_version"):
+                ours, theirs = getattr(first, name), getattr(other, name)
+                if ours != theirs:
+                    raise UsageError(
+                        f"{first.machine} and {other.machine} differ in {name} ({ours}, {theirs}), and a run is of "
+                        "one; measure them one after the other, and put the runs side by side with `archbench report`"
+                    )
+    return list(found.values())
 
 
 def fleet_events(
@@ -171,7 +198,7 @@ def fleet_events(
             allow_code=allow_code,
         )
 
-    for event in measured(fleet.devices(env, place), shared, own, make_task):
+    for event in measured(fleet.devices(env, place), shared, own, make_task, fleet.heard):
         carried.note(event)
         yield event
 
@@ -194,16 +221,3 @@ def _each(words: str) -> list[str]:
     if len(set(names)) < len(names):
         raise UsageError(f"--device {words}: names a device twice")
     return names
-
-
-def _refuse_mixed(environments: Sequence[Environment]) -> None:
-    """Raise `UsageError` for devices of several classes, or nodes with other libraries: a run is of one."""
-    first = environments[0]
-    for other in environments[1:]:
-        for name in ("hardware_class", "torch_version", "driver_version", "archbench_version"):
-            ours, theirs = getattr(first, name), getattr(other, name)
-            if ours != theirs:
-                raise UsageError(
-                    f"{first.machine} and {other.machine} differ in {name} ({ours}, {theirs}), and a run is of one; "
-                    "measure them one after the other, and put the runs side by side with `archbench report`"
-                )

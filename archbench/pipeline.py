@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from archbench.fleets import WHOLE, Fleet, fleet_events, fleet_of
+from archbench.fleets import WHOLE, Fleet, fleet_events, fleets_of
 from archbench.labelled import labelled_images, require_readable
 from archbench.model.axes import STATIC, DeviceKind
 from archbench.model.cell import Cell, Plan, Shard
@@ -29,7 +31,7 @@ from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.options import Inputs, PathOrText, PlanOptions, RunOptions, as_path, several
 from archbench.query.quantity import seconds_of
-from archbench.results import Remote, RunStore, new_run_id, run_identity, runs_alike, url_of
+from archbench.results import Remote, RunStore, class_folder, new_run_id, run_identity, runs_alike, url_of
 from archbench.session import CarriedFigures, Visit, describe, expected, followed, held, measured, planned
 from archbench.suite import is_suite_path, read_suite, suite_from_names
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
@@ -60,7 +62,9 @@ class Job(Struct, frozen=True, kw_only=True):
     timed: bool = True
     """False: only what is counted, predicted and traced."""
     fleet: Fleet | None = None
-    """The devices where there are several; `environment` is the first one's."""
+    """The devices where there are several, of one class; `environment` is the first one's."""
+    label: str = ""
+    """What tells it from the others that are carried out at once; empty for one alone."""
     budget_s: float | None = None
     """Seconds, after which there is a report of whatever decides most until then."""
 
@@ -71,8 +75,10 @@ class Job(Struct, frozen=True, kw_only=True):
         return held(self.environment, force=force, timed=self.timed)
 
 
-def prepare(what: object, options: RunOptions) -> Job:
-    """From what a user says to a job. Raises `UsageError` for the first mistake, and runs no code of anybody's.
+def prepare(what: object, options: RunOptions) -> list[Job]:
+    """From what a user says to a job, or to one for each class of hardware where the devices are of several.
+
+    Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
     Parameters as of `archbench.run`.
     """
@@ -84,9 +90,9 @@ def prepare(what: object, options: RunOptions) -> Job:
         what, options.axes, options.inputs, metrics=options.metrics, allow_code=options.allow_code
     )
     suite, text = _with_images(suite, text, options.images)
-    fleet = fleet_of(options, suite, networks)
-    environment = describe(options.device) if fleet is None else fleet.environments[0]
-    if fleet is not None and part is None:
+    fleets = fleets_of(options, suite, networks)
+    environment = fleets[0].environments[0] if fleets else describe(options.device)
+    if fleets and part is None:
         part = WHOLE
     if options.static:
         suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
@@ -94,12 +100,12 @@ def prepare(what: object, options: RunOptions) -> Job:
         environment = msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
     if budget_s is not None:
         refuse_unrankable(suite)
-        if fleet is not None:
+        if fleets:
             raise UsageError(
                 "--budget is for one device of this machine: what to measure next is decided after each process, by "
                 "all rows so far, while further devices are dealt their shares beforehand; leave it out, or them"
             )
-    return Job(
+    job = Job(
         suite=suite,
         text=text,
         environment=environment,
@@ -107,9 +113,15 @@ def prepare(what: object, options: RunOptions) -> Job:
         networks=networks,
         allow_code=options.allow_code,
         timed=not options.static,
-        fleet=fleet,
         budget_s=budget_s,
     )
+    if not fleets:
+        return [job]
+    labels = [one.environments[0].hardware_class if len(fleets) > 1 else "" for one in fleets]
+    return [
+        msgspec.structs.replace(job, environment=one.environments[0], fleet=one, label=label)
+        for one, label in zip(fleets, labels, strict=True)
+    ]
 
 
 def foreseen(what: object, options: PlanOptions) -> tuple[Suite, Plan, Prediction]:
@@ -134,6 +146,26 @@ def _with_images(suite: Suite, text: str, images: PathOrText | None) -> tuple[Su
     if suite.images is not None:
         require_readable(labelled_images(suite.images))
     return suite, text
+
+
+def carry_out_all(jobs: Sequence[Job], options: RunOptions) -> list[tuple[Path, bool]]:
+    """`carry_out` of each, all at once where there are several: then `out` gets a folder for each class of hardware.
+
+    What ends one does not end the others; `KeyboardInterrupt` ends all. Raises as `carry_out`, once all have ended.
+    """
+    if len(jobs) == 1:
+        return [carry_out(jobs[0], options)]
+    place = as_path(options.out)
+    own = [replace(options, out=None if place is None else place / class_folder(job.label)) for job in jobs]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        runs = list(map(partial(pool.submit, carry_out), jobs, own))
+        try:
+            wait(runs)
+        except KeyboardInterrupt:
+            for job in jobs:
+                assert job.fleet is not None
+                job.fleet.heard.put(KeyboardInterrupt())
+        return [run.result() for run in runs]
 
 
 def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
@@ -168,6 +200,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
             passed_over=passed_over,
             ends=None if job.budget_s is None else begun + job.budget_s,
             shown=options.progress,
+            label=job.label,
         )
         events = _events(store, job, left, finished, spending, begun)
         interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))

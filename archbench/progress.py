@@ -104,7 +104,8 @@ class RunProgress(Progress[Event]):
 
     In a terminal or a notebook a bar, and a line for every row; elsewhere, as in a log, the lines alone, each with its
     number and the time left. With `shown` false, silent. `passed_over`: older runs that could have been continued.
-    `ends`: when the run ends at the latest, by `time.monotonic`.
+    `ends`: when the run ends at the latest, by `time.monotonic`. `label`: which of several at once it is; these have
+    lines and no bar.
     """
 
     def __init__(
@@ -117,12 +118,14 @@ class RunProgress(Progress[Event]):
         passed_over: Sequence[Path] = (),
         ends: float | None = None,
         shown: bool | None = None,
+        label: str = "",
     ) -> None:
+        self._label = f"{label} " if label else ""
         self._expected = expected
         self._left = _TimeLeft(Countdown(expected), ends)
         self._total, self._done = total, total - left
         note = _note(run, total, left, expected, passed_over)
-        super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left)
+        super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left or bool(label))
         self._cells = self._bar.add_task("cells", total=total, completed=total - left)
         self._cell = ""
         self._glimpsed = False
@@ -142,8 +145,9 @@ class RunProgress(Progress[Event]):
                 self._left.finished(event.record)
                 self._bar.advance(self._cells)
                 self._done += 1
-                left = "" if self._live or self._done == self._total else f" · ETA {duration(self._left.seconds)}"
-                self._say(f"[{self._done}/{self._total}] {describe(event.record)}{left}")
+                alone = self._live and not self._label
+                left = "" if alone or self._done == self._total else f" · ETA {duration(self._left.seconds)}"
+                self._say(f"{self._label}[{self._done}/{self._total}] {describe(event.record)}{left}")
 
     def _glimpse(self, said: str) -> None:
         """In the bar until the row comes, which says it better; before the first row of all as a line, too."""

@@ -63,10 +63,12 @@ def run_command(
             _tell(so_far, as_json)
         print(f"archbench: {interrupted}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
-    _tell(done, as_json)
-    if any(row.status in FAILED for row in done.rows):
+    runs = (done, *done.alongside)
+    for one in runs:
+        _tell(one, as_json)
+    if any(row.status in FAILED for one in runs for row in one.rows):
         raise typer.Exit(1)
-    if set(done.verdicts) == {"invalid"}:
+    if all(set(one.verdicts) == {"invalid"} for one in runs):
         unfit = UnfitError("every row is invalid: this machine was not fit to measure; `archbench doctor` says why")
         if not is_always_shared():
             raise unfit

@@ -3,7 +3,7 @@
 from archbench.results.exported import Exported, export
 from archbench.results.frame import load_frame, read_table
 from archbench.results.identity import new_run_id, run_identity, suite_hash
-from archbench.results.merging import merge
+from archbench.results.merging import class_folder, merge
 from archbench.results.places import Remote, is_here, located, placed, url_of
 from archbench.results.run import RunStore, Session, runs_alike
 
@@ -12,6 +12,7 @@ __all__ = [
     "Remote",
     "RunStore",
     "Session",
+    "class_folder",
     "export",
     "is_here",
     "load_frame",

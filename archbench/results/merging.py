@@ -75,7 +75,7 @@ def merge(places: Sequence[Path], out: Path | None = None, *, partial: bool = Fa
     place = out or _usual_place(parts[0])
     if len(classes) == 1:
         return [_written(parts, place)]
-    return [_written(alike, place / _folder(name)) for name, alike in sorted(classes.items())]
+    return [_written(alike, place / class_folder(name)) for name, alike in sorted(classes.items())]
 
 
 def _read(place: Path) -> _Read:
@@ -203,5 +203,6 @@ def _usual_place(part: _Read) -> Path:
     return Path("results") / part.store.suite.suite / f"{dated(part.suite)}-merged"
 
 
-def _folder(hardware_class: str) -> str:
+def class_folder(hardware_class: str) -> str:
+    """The folder of the class's run where there is one for each class: `nvidia-h200`."""
     return "-".join("".join(char if char.isalnum() else " " for char in hardware_class.lower()).split())

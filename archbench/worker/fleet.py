@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -74,6 +74,8 @@ class LocalDevice:
         self._worker.close()
 
 
+Heard: TypeAlias = Event | BaseException | None
+"""What is told of devices: what happens, that one is lost or something else is wrong, that a thread has ended."""
 MakeTask = Callable[[Environment, Work, Calibration | None], Task]
 """What a device is told, with its ceilings; `None` where it has to find them out."""
 
@@ -83,13 +85,15 @@ def measured(
     shared: Sequence[Work],
     own: Callable[[Environment], Sequence[Work]],
     make_task: MakeTask,
+    heard: queue.SimpleQueue[Heard],
 ) -> Generator[Event, None, None]:
     """Measure all of `shared` on whichever device is free, and on each device its `own`; give what happens.
 
-    Every cell gets exactly one `CellFinished`. Closing the iterator, or an exception in here, lets go of all devices.
-    Raises `UnfitError` where none is left.
+    Every cell gets exactly one `CellFinished`. Closing the iterator, or an exception in here, lets go of all devices;
+    so does one that somebody puts into `heard`, where all that happens comes from. Raises `UnfitError` where no device
+    is left.
     """
-    fleet = _Fleet(shared, make_task)
+    fleet = _Fleet(shared, make_task, heard)
     threads = [
         threading.Thread(target=fleet.follow, args=(device, deque(own(device.environment))), daemon=True)
         for device in devices
@@ -108,14 +112,14 @@ def measured(
 class _Fleet:
     """What the threads share: work that nobody has begun, and what has happened and nobody has heard of."""
 
-    def __init__(self, shared: Sequence[Work], make_task: MakeTask) -> None:
+    def __init__(self, shared: Sequence[Work], make_task: MakeTask, heard: queue.SimpleQueue[Heard]) -> None:
         self._waiting = deque(shared)
         self._total = max(len(shared), 1)
         self._busy = 0
         """Devices at something of the shared work, which may come back."""
         self._stopped = False
         self._changed = threading.Condition()
-        self._heard: queue.SimpleQueue[Event | DeviceLostError | BaseException | None] = queue.SimpleQueue()
+        self._heard = heard
         self._make_task = make_task
 
     def events(self, devices: int) -> Iterator[Event]:

@@ -57,11 +57,13 @@ class Holder:
         """The versions here, before anything that may not fit is done."""
         return bytes(json.encode(greeting()))
 
-    def hold(self, files: Mapping[str, bytes], timed: bool, force: bool) -> bytes:
+    def hold(self, files: Mapping[str, bytes], images: str | None, timed: bool, force: bool) -> bytes:
         """Take the device, with the user's files beside it, and describe it."""
         from archbench.catalog.passed import FOLDER
         from archbench.session import held
 
+        if images is not None and not Path(images).is_dir():  # they may be gigabytes, and so are not sent along
+            raise UsageError(f"{socket.gethostname()} has no folder {images}; put the images on a disk of all nodes")
         for name, content in files.items():
             place = self._folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -138,17 +140,15 @@ class Cluster:
             raise UsageError(f"no node of the Ray cluster at {address} has a whole {name}; it has {_has(nodes)}")
         self._check_versions()
 
-    def hold(self, files: Mapping[str, bytes], *, timed: bool, force: bool) -> list[RayDevice]:
-        """Take all devices; those that cannot be had are named in a warning. Raises `UnfitError` where none can."""
-        answers = self._answers([actor.hold.remote(dict(files), timed, force) for actor in self._actors])
-        found = [RayDevice(actor, json.decode(answer, type=Environment)) for actor, answer in answers]
-        classes = {one.environment.hardware_class for one in found}
-        if len(classes) > 1:
-            raise UsageError(
-                f"these devices are of {len(classes)} classes ({', '.join(sorted(classes))}), and a run is of one: "
-                "choose the nodes' resource by --resource, and merge or report the runs side by side"
-            )
-        return found
+    def hold(
+        self, files: Mapping[str, bytes], *, images: str | None = None, timed: bool, force: bool
+    ) -> list[RayDevice]:
+        """Take all devices; those that cannot be had are named in a warning. Raises `UnfitError` where none can.
+
+        `images`: a folder that every node has to have.
+        """
+        answers = self._answers([actor.hold.remote(dict(files), images, timed, force) for actor in self._actors])
+        return [RayDevice(actor, json.decode(answer, type=Environment)) for actor, answer in answers]
 
     def _check_versions(self) -> None:
         ours = greeting()

@@ -1,4 +1,7 @@
-"""A driver that may be killed: ray_driver.py ADDRESS RUN RESOURCE SECONDS [retry]; sleeps through `many_groups`."""
+"""A driver that may be killed: ray_driver.py ADDRESS RUN RESOURCE SECONDS [retry]; sleeps through `many_groups`.
+
+Of the resource `card`, which nodes of several classes have, it goes the whole way of `archbench run`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 from builders import make_suite
 
-from archbench.fleets import WHOLE, RayFleet, fleet_events
+from archbench.fleets import WHOLE, fleet_events, ray_fleets
 from archbench.model.messages import CellFinished
 from archbench.model.suite import Axes, Setting, Suite
+from archbench.options import RunOptions
+from archbench.pipeline import Job, carry_out_all
 from archbench.results import RunStore
 from archbench.session import CarriedFigures
 from archbench.suite.plan import make_plan
@@ -37,10 +43,30 @@ def many_groups() -> Suite:
     )
 
 
+def mixed(suite: Suite, address: str, place: Path, seconds: str, *, retry_failed: bool) -> None:
+    """All classes of the cluster at once, a run each."""
+    cluster = Cluster(address, device="cuda", resource="card", arguments=(WORKER, "unknown", seconds))
+    jobs = [
+        Job(
+            suite=suite,
+            text=msgspec.json.encode(suite).decode(),
+            environment=one.environments[0],
+            plan=make_plan(suite, "cuda", shard=WHOLE),
+            fleet=one,
+            label=one.environments[0].hardware_class,
+        )
+        for one in ray_fleets(cluster, suite, [], timed=False, force=True)
+    ]
+    carry_out_all(jobs, RunOptions(out=place, force=True, retry_failed=retry_failed))
+
+
 def main(address: str, place: Path, resource: str, seconds: str, *words: str) -> None:
     suite = many_groups()
+    if resource == "card":
+        mixed(suite, address, place, seconds, retry_failed="retry" in words)
+        return
     cluster = Cluster(address, device="cuda", resource=resource, arguments=(WORKER, resource, seconds))
-    fleet = RayFleet(cluster, suite, [], timed=False, force=True)
+    (fleet,) = ray_fleets(cluster, suite, [], timed=False, force=True)
     first = fleet.environments[0]
     plan = make_plan(suite, "cuda", shard=WHOLE)
     if RunStore.is_run(place):

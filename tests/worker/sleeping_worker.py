@@ -1,4 +1,7 @@
-"""A worker that only sleeps: sleeping_worker.py CLASS SECONDS; a card of its own, whoever starts it."""
+"""A worker that only sleeps: sleeping_worker.py CLASS SECONDS; a card of its own, whoever starts it.
+
+The class is that of its node, where a node says one.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ def measure_group(task: object, send: Send, receive: Receive) -> None:
 
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-gpu = Gpu(name=sys.argv[1], uuid=f"GPU-{os.getpid():08x}")
+name = os.environ.get("CARD_CLASS", sys.argv[1])
+gpu = Gpu(name=name, uuid=f"GPU-{os.getpid():08x}")
 environment = structs.replace(
-    make_environment("cuda:0"), hardware_class=sys.argv[1], gpus=(gpu,), node=os.environ.get("ARCHBENCH_NODE", "here")
+    make_environment("cuda:0"), hardware_class=name, gpus=(gpu,), node=os.environ.get("ARCHBENCH_NODE", "here")
 )
 serve(Wire(), measure_group, environment=environment)

@@ -7,19 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from msgspec import structs
 from worker_fakes import FACTS, make_environment, make_task, make_worker
 
-from archbench.fleets import LocalFleet, fleet_of
+from archbench.fleets import LocalFleet, fleets_of, local_fleets
 from archbench.model.cell import Group
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.record import Record, empty_record
 from archbench.options import RunOptions
-from archbench.worker.fleet import LOSSES, DeviceLostError, FleetDevice, LocalDevice, Work, measured
+from archbench.worker.fleet import LOSSES, DeviceLostError, FleetDevice, Heard, LocalDevice, Work, measured
+from archbench.worker.on_ray import Holder
 
 
 class Sleeping:
@@ -54,7 +56,9 @@ def make(environment: Environment, work: Work, calibration: Calibration | None) 
 
 
 def rows(devices: list[FleetDevice], shared: list[Work], own: tuple[Work, ...] = ()) -> list[Record]:
-    return [e.record for e in measured(devices, shared, lambda one: own, make) if isinstance(e, CellFinished)]
+    return [
+        e.record for e in measured(devices, shared, lambda one: own, make, SimpleQueue()) if isinstance(e, CellFinished)
+    ]
 
 
 def for_each(events: Iterator[Event], do: Callable[[Event], None]) -> None:
@@ -110,7 +114,7 @@ def test_a_group_that_loses_every_device_is_a_failed_row_and_the_rest_is_measure
 def test_without_a_device_left_the_run_ends_with_what_is_finished() -> None:
     found: list[Event] = []
     devices = [Sleeping("a", lost_after=2), Sleeping("b", lost_after=2)]
-    events = measured(devices, [Work(0, group(number)) for number in range(9)], lambda one: (), make)
+    events = measured(devices, [Work(0, group(number)) for number in range(9)], lambda one: (), make, SimpleQueue())
     with pytest.raises(UnfitError, match=r"no device is left: ./cpu is lost"):
         for_each(events, found.append)
     assert len(found) == 4
@@ -150,15 +154,46 @@ def test_real_workers_one_a_device(tmp_path: Path) -> None:
 )
 def test_bad_words_are_refused(words: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        fleet_of(RunOptions(**words), suite=None, networks=())  # type: ignore[arg-type]
+        fleets_of(RunOptions(**words), suite=None, networks=())  # type: ignore[arg-type]
 
 
-def test_cards_of_two_classes_are_no_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_of_two_classes_are_a_fleet_each(monkeypatch: pytest.MonkeyPatch) -> None:
     from archbench import fleets
 
     def describe(word: str) -> Environment:
-        return structs.replace(make_environment(word), hardware_class=f"card {word}", node="box")
+        number = int(word[-1])
+        torch = "2.11.0" if number == 4 else "2.14.0"
+        environment = structs.replace(make_environment(word), node="box", torch_version=torch)
+        return structs.replace(environment, hardware_class="card b" if number == 1 else "card a")
 
     monkeypatch.setattr(fleets, "describe", describe)
-    with pytest.raises(UsageError, match="differ in hardware_class"):
-        LocalFleet("cuda:0,cuda:1")
+    found = local_fleets("cuda:0,cuda:1,cuda:2")
+    assert [[one.device for one in fleet.environments] for fleet in found] == [["cuda:0", "cuda:2"], ["cuda:1"]]
+    with pytest.raises(UsageError, match="differ in torch_version"):
+        local_fleets("cuda:0,cuda:4")
+
+
+def test_whoever_waits_for_a_fleet_can_end_it() -> None:
+    devices: list[FleetDevice] = [Sleeping("a", 0.01), Sleeping("b", 0.01)]
+    heard: SimpleQueue[Heard] = SimpleQueue()
+    events = measured(devices, [Work(0, group(number)) for number in range(100)], lambda one: (), make, heard)
+    next(events)
+    heard.put(KeyboardInterrupt())
+    found: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        for_each(events, found.append)
+    assert len(found) < 100
+    assert all(device.closed for device in devices)  # type: ignore[attr-defined]
+
+
+def test_a_budget_is_refused_for_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    from archbench import pipeline
+
+    monkeypatch.setattr(pipeline, "fleets_of", lambda *_: [LocalFleet([make_environment()])])
+    with pytest.raises(UsageError, match="--budget is for one device of this machine"):
+        pipeline.prepare("lenet5", RunOptions(device="cuda:0,cuda:1", budget="1m"))
+
+
+def test_a_node_without_the_labelled_images_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"has no folder .*/imagenet; put the images on a disk of all nodes"):
+        Holder("cpu", ()).hold({}, str(tmp_path / "imagenet"), False, True)

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from ray_driver import many_groups
 
+import archbench
 from archbench.model.errors import UnfitError, UsageError
 from archbench.results import RunStore
 from archbench.suite.plan import make_plan
@@ -37,8 +38,11 @@ class TwoClasses:
 
         self._cluster = Local()
         self._add(num_cpus=1)
-        self.nodes = {name: self._add(num_cpus=0, resources={name: 4}) for name in ("h100", "a100")}
+        self.nodes = {name: self._cards(name) for name in ("h100", "a100")}
         self.extra: list[Any] = []
+
+    def _cards(self, name: str) -> Any:
+        return self._add(num_cpus=0, resources={name: 4, "card": 4}, env_vars={"CARD_CLASS": name})
 
     def _add(self, **resources: Any) -> Any:
         return self._cluster.add_node(
@@ -50,7 +54,7 @@ class TwoClasses:
         return str(self._cluster.address)
 
     def add(self, name: str) -> None:
-        self.extra.append(self._add(num_cpus=0, resources={name: 4}))
+        self.extra.append(self._cards(name))
 
     def kill(self, node: Any) -> None:
         self._cluster.remove_node(node, allow_graceful=False)
@@ -85,6 +89,32 @@ def test_eight_devices_share_64_groups_with_little_waiting(cluster: TwoClasses, 
     store = RunStore.open(tmp_path / "run")
     assert len(store.records()) == 64
     assert len(store.machines) == len({row.machine for row in store.records()}) == 8
+
+
+def test_two_classes_measure_at_once_in_one_command_and_nothing_is_compared_across(
+    cluster: TwoClasses, tmp_path: Path
+) -> None:
+    driver = drive(cluster, tmp_path / "both", "card", 1.0)
+    assert driver.stderr is not None
+    told = [(line, time.monotonic()) for line in driver.stderr]
+    assert driver.wait() == 0, "".join(line for line, _ in told)
+    rows_at = [when for line, when in told if re.match(r"(h100|a100) \[\d+/64\]", line)]
+    assert len(rows_at) == 2 * 64
+    efficiency = 2 * 64 / 8 * 1.0 / (rows_at[-1] - rows_at[0] + 1.0)
+    print(f"efficiency {efficiency:.3f}")
+    assert efficiency >= 0.85  # a second a group, as 128 of them
+    planned = {cell.cell_id for cell in make_plan(many_groups(), "cuda").cells}
+    for name in ("h100", "a100"):
+        store = RunStore.open(tmp_path / "both" / name)
+        rows = store.records()
+        assert {row.cell_id for row in rows} == planned
+        assert len(rows) == 64
+        assert {row.hardware_class for row in rows} == {name}
+        assert len(store.machines) == len({row.machine for row in rows}) == 4
+    report = archbench.report([tmp_path / "both" / name for name in ("h100", "a100")])
+    assert "No cell was measured in two of these runs" in report or " ms" not in report.partition("## Run A")[0]
+    with pytest.raises(UsageError, match="hardware_class"):
+        archbench.pick([tmp_path / "both" / name for name in ("h100", "a100")], minimize="latency")
 
 
 def test_twenty_kills_lose_nothing_that_was_finished(cluster: TwoClasses, tmp_path: Path) -> None:
