@@ -217,7 +217,7 @@ def _is_number(text: str) -> bool:
 
 def _filled(text: str, sources: Sources) -> str:
     """`text` with today's figures in the place of its expressions, and where the published ones of them are from."""
-    published = {}
+    published: dict[str, None] = {}
     for expression, unit in placeholders(text):
         formula = Formula(expression)
         try:
