@@ -12,7 +12,7 @@ from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -158,7 +158,7 @@ def carry_out_all(jobs: Sequence[Job], options: RunOptions) -> list[tuple[Path, 
     place = as_path(options.out)
     own = [replace(options, out=None if place is None else place / class_folder(job.label)) for job in jobs]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        runs = list(map(partial(pool.submit, carry_out), jobs, own))
+        runs = [pool.submit(carry_out, job, each) for job, each in zip(jobs, own, strict=True)]
         try:
             wait(runs)
         except KeyboardInterrupt:
