@@ -155,12 +155,14 @@ class Interleave(ABC):
 
 
 def _refuse_unlike(environments: Sequence[Environment]) -> None:
-    classes = list(dict.fromkeys(environment.hardware_class for environment in environments))
-    if len(classes) > 1:
-        raise UnfitError(
-            f"the base's worker sees {classes[0]!r}, the head's {classes[1]!r}: both sides need the same device and "
-            "the same number of threads"
-        )
+    """Raise `UnfitError` where a pair would not be played on one device: two of one class differ by some percent."""
+    for what in ("hardware_class", "machine"):
+        seen = list(dict.fromkeys(getattr(environment, what) for environment in environments))
+        if len(seen) > 1:
+            raise UnfitError(
+                f"the base's worker sees {seen[0]!r}, the head's {seen[1]!r}: both sides need the same device and "
+                "the same number of threads"
+            )
 
 
 def _refuse_foreign_code(cell: Cell, pair: ProcessPair, sides: Sequence[SideRun]) -> None:

@@ -238,6 +238,8 @@ def resolve_device(text: str = "auto") -> str:
     word = text.strip().lower()
     if word == "auto":
         return next(found for name in _KINDS if (found := kind_named(name).first()))
+    if "," in word or word.endswith(":*"):
+        raise UsageError(f"device {text!r} is several, and this is measured on one; give one, such as cuda:0")
     kind = named_kind(word)
     if kind is None:
         words = ["auto"]

@@ -50,6 +50,8 @@ def train(
     channels = math.prod(images.train.shape[1:]) if flat else images.train.shape[1]
     net = build(Network(name=subject.network, options=subject.options, in_channels=int(channels)), allow_code=True)
     net = net.to(settings.device).train()
+    if settings.device == "cpu":  # where convolutions of this layout take a tenth to a quarter less
+        net = net.to(memory_format=torch.channels_last)
     return _train(net, name, seed, schedule, settings, images, flat=flat, stopped=stopped)
 
 
@@ -59,7 +61,11 @@ def _train(
 ) -> list[Point] | None:  # fmt: skip
     weights = [one.weight for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
     optimizer = torch.optim.SGD(
-        net.parameters(), schedule.learning_rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        net.parameters(),
+        schedule.learning_rate,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        fused=True,
     )
     milestones = [schedule.steps // 2, schedule.steps * 3 // 4]
     rate = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones)

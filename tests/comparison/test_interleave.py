@@ -128,10 +128,17 @@ def test_time_that_runs_out_leaves_cells_undecided_with_the_reason(tmp_path, wor
     assert "--max-time" in result.cells[0].why.sentence
 
 
-def test_other_hardware_on_a_side_is_refused(tmp_path, workers):
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("ARCHBENCH_TEST_CLASS", "the base's worker sees 'fake', the head's 'other'"),
+        ("ARCHBENCH_TEST_NODE", "the base's worker sees '.*', the head's 'other/cpu'"),  # another device of the class
+    ],
+)
+def test_another_device_on_a_side_is_refused(tmp_path, workers, variable, said):
     with (
-        make_turn_worker(env={**os.environ, "ARCHBENCH_TEST_CLASS": "other"}) as head,
-        pytest.raises(UnfitError, match="the base's worker sees 'fake', the head's 'other'"),
+        make_turn_worker(env={**os.environ, variable: "other"}) as head,
+        pytest.raises(UnfitError, match=said),
     ):
         gate(tmp_path / "g", [workers[0], head], cell_of("a"))
 

@@ -136,6 +136,8 @@ def test_a_mask_that_hides_everything_is_named(monkeypatch: pytest.MonkeyPatch) 
         ("cuda:-1", "cuda"),
         ("", "is not one of auto"),
         ("cuda:٣", "is not one of"),
+        ("cuda:0,cuda:1", "is several, and this is measured on one"),
+        ("cuda:*", "is several, and this is measured on one"),
     ],
 )
 def test_no_such_word(word: str, hint: str) -> None:

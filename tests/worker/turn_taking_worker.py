@@ -167,6 +167,7 @@ def main() -> None:
     environment = make_environment(arguments.device)
     if "ARCHBENCH_TEST_CLASS" in os.environ:
         environment = structs.replace(environment, hardware_class=os.environ["ARCHBENCH_TEST_CLASS"])
+    environment = structs.replace(environment, node=os.environ.get("ARCHBENCH_TEST_NODE", "here"))
     serve(Wire(), measure, environment=environment)
 
 
