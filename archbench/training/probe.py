@@ -25,7 +25,7 @@ from archbench.model.errors import Interrupted, UnfitError, UsageError, first_li
 from archbench.options import OneOrMore, PathOrText, several
 from archbench.results.files import is_whole, read_struct, sealed_parquet, write_bytes, write_json
 from archbench.training.data import cifar10, digits
-from archbench.training.settings import CIFAR10, DIGITS, SUBJECTS, Point, Settings, chosen, schedules
+from archbench.training.settings import ARITHMETIC, CIFAR10, DIGITS, SUBJECTS, Point, Settings, chosen, schedules
 from archbench.worker import run_lock
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def train_probe(
         subjects=tuple(one.name for one in subjects),
         schedules=schedules(kind, steps),
         device=environment.device,
+        arithmetic=ARITHMETIC,
     )
     about = About(
         settings=settings,

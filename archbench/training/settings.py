@@ -12,6 +12,8 @@ from archbench.model.axes import Scalar
 from archbench.model.errors import UsageError, did_you_mean
 
 DIGITS, CIFAR10 = "digits", "cifar10"
+ARITHMETIC = 2
+"""Of trainings now; 2 since networks on a CPU are laid out with channels last."""
 Kind = Literal["depth", "joining", "chain"]
 
 
@@ -49,6 +51,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     device: str
     points: int = 20
     """How often along the way figures are taken."""
+    arithmetic: int = 1
+    """Another number where all of the above give figures that differ in their last digits: see `ARITHMETIC`."""
 
 
 class Point(Struct, frozen=True, kw_only=True):
