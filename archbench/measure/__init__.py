@@ -71,12 +71,9 @@ def measure_group(
     OOM), so that whatever is left of the group belongs in a fresh one.
     """
     gc.freeze()  # everything imported stays: without this each collection before an experiment takes 0.3 s
-    group = GroupContext(task)
-    if task.calibrate:
-        try:
-            emit(Calibrated(calibration=group.calibrate()))
-        except Exception as error:  # a small GPU, a broken clock: shares of the peak are null then, and no more is lost
-            print(f"calibration failed: {error}", file=sys.stderr)
+    group = GroupContext(task, lambda found: emit(Calibrated(calibration=found)))
+    if task.protocol.soak_s:
+        group.calibration  # noqa: B018 - now: it lets the device settle; else no first figure waits for it
     for position, cell in enumerate(task.group.cells):
 
         def enter(phase: str, cell_id: str = cell.cell_id) -> None:
@@ -99,7 +96,10 @@ def measure_group(
         run = CellRun(group, cell, first=position == 0, enter=enter, glimpse=glimpse)
         if sleeps:
             run.in_wave(told.neighbours, lambda begin=begin: begin(True))  # type: ignore[misc]
-        emit(measure_cell(run))
+        finished = measure_cell(run)
+        if not run.poisoned:
+            group.calibration  # noqa: B018 - if nothing has asked for it
+        emit(finished)
         if run.poisoned:
             return
 

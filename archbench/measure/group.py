@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import cached_property
@@ -49,12 +50,14 @@ FEWEST_IMAGES = 8
 class GroupContext:
     """What one process measures with, made on first use, so that a failure lands in the cell that needed it."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, calibrated: Callable[[Calibration], object] = lambda found: None) -> None:
+        """`calibrated` is told the device's ceilings where the task asks for them, as soon as they are measured."""
         keep_freed_memory()
         self.task = task
+        self._to_calibrate = calibrated if task.calibrate else None
         self._network = task.group.cells[0].network
         self.baseline_rss = resident_bytes()
-        self.calibration = task.context.calibration
+        self._calibration = task.context.calibration
         self._rivals: tuple[int, ...] = ()
         self._memory: dict[str, MemoryModel | None] = {**task.carried.memory}
         self._own_code = self.facts.source == "user code"
@@ -80,10 +83,18 @@ class GroupContext:
     def clock(self) -> Clock:
         return kind_of(self.device).clock(self.device)
 
-    def calibrate(self) -> Calibration:
-        """Measure the device's ceilings."""
-        self.calibration = calibrate(self.device, self.clock, self._default_threads, self.task.protocol.soak_s)
-        return self.calibration
+    @property
+    def calibration(self) -> Calibration | None:
+        """The device's ceilings, measured now if this process was asked to; `None` where nobody knows them."""
+        told, self._to_calibrate = self._to_calibrate, None
+        if told is not None:
+            try:
+                found = calibrate(self.device, self.clock, self._default_threads, self.task.protocol.soak_s)
+                told(found)
+                self._calibration = found
+            except Exception as error:  # a small GPU, a broken clock: shares of the peak are null then, no more is lost
+                print(f"calibration failed: {error}", file=sys.stderr)
+        return self._calibration
 
     def time_canary(self) -> float:
         """Run the canary once and return its seconds: at the default threads, the same beside every cell of a run."""
