@@ -19,7 +19,7 @@ from archbench.choose.devices import devices_of, row_effects, shares
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import VERDICTS, columns
-from archbench.stats.moderation import Pool, joined, median_variance, moderated, pooled, t_quantile
+from archbench.stats.moderation import LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled, t_quantile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ def _pool(count: pd.Series[int], variance: pd.Series[float], cell_id: pd.Series[
     shared = cell_id.str.replace(r"(batch_size|precision)=[^,]*,?", "", regex=True)
     more = (count - 1).clip(lower=0)
     freedom = more.groupby(shared.to_numpy()).max()
-    return pooled(variance, more, freedom=float(freedom.sum())), int((freedom > 0).sum())
+    return pooled(variance, more, freedom=float(freedom.sum()), least_prior=LEAST_PRIOR), int((freedom > 0).sum())
 
 
 def spreads_of(frame: pd.DataFrame, earlier: Sequence[Spread] = ()) -> dict[str, Spread]:

@@ -23,6 +23,10 @@ UNKNOWN_PRIOR = 4.0
 factor of about 1.5 of each other."""
 ALIKE = 1e6
 """Degrees of freedom of a prior where all scatter alike: as good as endless, and a number that JSON has."""
+LEAST_PRIOR = 2.0
+"""Degrees of freedom of a prior, at least, where things without repeats are judged by it: few variances with one
+degree each say hardly more than that they differ, and by the one degree or less that they then seem to be worth a thing
+without repeats would pay 12 to 60 standard deviations (benchmarks/simulated_spread.py)."""
 _SMALLEST = 1e-5
 """Of the median variance: what a smaller one counts as where logs are taken (as in limma)."""
 
@@ -45,12 +49,15 @@ class Pool(Struct, frozen=True, kw_only=True):
         return float(t_quantile(self.freedom, (1 + confidence) / 2)) * math.sqrt(2 * self.variance)
 
 
-def pooled(variances: ArrayLike, freedoms: ArrayLike, freedom: float | None = None) -> Pool | None:
+def pooled(
+    variances: ArrayLike, freedoms: ArrayLike, freedom: float | None = None, *, least_prior: float = 0.0
+) -> Pool | None:
     """What variances, each with its degrees of freedom, say together; `None` where none has any.
 
     `freedom`: of all together, where repeats of several things were taken in one go and count once; else their sum.
-    The prior's degrees of freedom come from the moments of log s^2 (Smyth 2004, 6.2), the typical variance from its
-    likelihood given these: with one degree of freedom each, a mean of logs would throw away half of what they know.
+    `least_prior`: the prior's degrees of freedom, at least. These come from the moments of log s^2 (Smyth 2004, 6.2),
+    the typical variance from its likelihood given these: with one degree of freedom each, a mean of logs would throw
+    away half of what they know.
     Raises `ValueError` for a negative or infinite variance.
     """
     s2, d = (np.asarray(given, dtype=np.float64).ravel() for given in (variances, freedoms))
@@ -59,7 +66,7 @@ def pooled(variances: ArrayLike, freedoms: ArrayLike, freedom: float | None = No
         return None
     if not (np.isfinite(s2) & (s2 >= 0)).all():
         raise ValueError("a variance is 0 or more, and finite")
-    prior = _prior_freedom(s2, d)
+    prior = max(_prior_freedom(s2, d), least_prior)
     known = float(d.sum()) if freedom is None else freedom
     return Pool(variance=_scale(s2, d, prior), freedom=known, prior=prior)
 

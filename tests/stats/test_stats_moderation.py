@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stats_simulations import script
 
-from archbench.stats.moderation import ALIKE, Pool, joined, median_variance, moderated, pooled
+from archbench.stats.moderation import ALIKE, LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled
 
 variances = st.lists(st.floats(0, 1e6), min_size=1, max_size=30)
 
@@ -118,3 +118,19 @@ def test_intervals_and_the_statement_hold_as_often_as_they_say(groups: int, uneq
     )
     assert 0.90 < found.covered < 0.97
     assert 0.02 < found.beyond < 0.09
+
+
+def test_a_run_of_few_repeats_is_not_thrown_away_by_one_outlier() -> None:
+    """Ten cells measured twice, beside others measured once: Student's t of one degree is 12.7."""
+    variances = [1e-4, 2e-4, 1e-6, 3e-3, 1e-7, 2e-4, 0.1, 4e-4, 2e-7, 1e-4]
+    loose, held = (pooled(variances, [1] * 10, least_prior=least) for least in (0.0, LEAST_PRIOR))
+    assert loose is not None
+    assert loose.prior < 1.5
+    assert held is not None
+    assert held.prior == LEAST_PRIOR
+    found = script("simulated_spread").simulated(
+        np.random.default_rng(7), runs=200, groups=10, visits=2, unequal=0.3, once=47
+    )
+    assert found.covered > 0.93
+    assert 0.02 < found.beyond < 0.08
+    assert found.unlucky < 2.2 * found.stated
