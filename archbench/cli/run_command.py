@@ -18,7 +18,9 @@ from archbench.cli.console import (
     taking,
 )
 from archbench.model.errors import Interrupted, UnfitError, escaped
+from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED, Record
+from archbench.model.units import listed
 from archbench.options import RunOptions
 
 if TYPE_CHECKING:
@@ -139,5 +141,10 @@ def _tell(run: Run, as_json: bool) -> None:
     unsupported = [row.error_message or "" for row in run.rows if row.status == "unsupported"]
     if unsupported and len(unsupported) == len(run.rows):
         print(f"archbench: nothing could be measured here: {escaped(unsupported[0])}", file=sys.stderr)
+    for code in ("other_classes", "random_weights"):
+        names = sorted({row.architecture for row in run.rows if f"top1_measured:{code}" in row.reasons})
+        if names:
+            why = f"{REASONS[code].meaning}; {REASONS[code].remedy}"
+            print(f"archbench: top-1 of {escaped(listed(names, 6))} was not measured: {why}", file=sys.stderr)
     if "invalid" in run.verdicts:
         print("archbench: invalid rows are not to be used; --retry-failed measures them again", file=sys.stderr)

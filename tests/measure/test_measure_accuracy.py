@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +77,22 @@ def test_accuracy_of_what_was_timed_is_its_share_of_right_answers_with_its_inter
         device="cpu", force=True, progress=False,
     )  # fmt: skip
     assert "top1_measured:other_classes" in done.frame.iloc[0]["reasons"], "ten outputs, three folders"
+
+
+@pytest.mark.slow
+def test_a_folder_of_other_classes_is_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "images", each=1)
+    torch.save(build(Network(name="resnet20_cifar")).state_dict(), tmp_path / "own.pth")
+    (tmp_path / "two.yaml").write_text(
+        "suite: two\narchitectures: [{name: resnet20_cifar, weights: own.pth}, lenet5]\nmetrics: latency\nrounds: 1\n"
+    )
+    words = ["run", "two.yaml", "--images", "images", "--device", "cpu", "--force"]
+    said = subprocess.run(
+        [sys.executable, "-m", "archbench", *words], capture_output=True, text=True, check=False
+    ).stderr
+    assert "top-1 of resnet20_cifar was not measured: the network has another number of classes than the fold" in said
+    assert "top-1 of lenet5 was not measured: the weights are random; give the network `weights:`" in said
 
 
 def test_images_are_those_of_the_folders_in_the_order_of_their_names(tmp_path):
