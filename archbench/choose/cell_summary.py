@@ -67,6 +67,8 @@ class CellSummary(Toggled, frozen=True, kw_only=True, gc=False):
     sm_clock_mhz: float | None
     compile_cold_s: float | None
     compile_warm_s: float | None
+    artifact_bytes: int | None
+    quantized_share: float | None
     output_rel_error: float | None
     output_cosine: float | None
     output_top1_agreement: float | None

@@ -27,9 +27,9 @@ from archbench.choose.toggles import (
     steps,
 )
 from archbench.model.axes import PLAIN
-from archbench.model.units import MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded
+from archbench.model.units import MIB, MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded, whole
 from archbench.rendering.content import MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, wide
-from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, by_phase
+from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, by_phase
 from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
 
@@ -52,6 +52,7 @@ def toggles(run: RunData) -> Section | None:
         *_best(groups, run),
         *_flips(run, taken),
         *_compiling(groups),
+        *_converted(run),
         *_outputs(groups),
     ]
     if not parts:
@@ -274,6 +275,29 @@ def _compiling(groups: Sequence[Alike]) -> list[Section]:
         "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
         "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval." + too,
         listed(found, columns, noun="compiled cells", caption=caption),
+    )
+
+
+def _converted(run: RunData) -> list[Section]:
+    """What runtimes and quantisers make of the networks, beside what eager PyTorch holds; nothing without any."""
+    columns: CellColumns = {
+        **NETWORK | PHASE | SETTING | BATCH,
+        ">Cold s": lambda one: plain(one.compile_cold_s),
+        ">Warm s": lambda one: plain(one.compile_warm_s),
+        ">File MiB": lambda one: fixed(one.artifact_bytes, MIB, 1),
+        ">Process MiB": lambda one: whole(one.process_bytes, MIB),
+        ">In eight bits": lambda one: _share(one.quantized_share),
+    }
+    fine = [one for one in run.cells if one.status == "ok"]
+    made = {(one.variant, one.phase, one.batch_size) for one in fine if one.is_converted}
+    shown = [one for one in fine if (one.variant, one.phase, one.batch_size) in made]
+    title = "What runtimes and quantisers make of the networks"
+    return _section(
+        title,
+        "Cold: exporting, quantising, converting and the first step; warm: the same of a fresh process with what that "
+        "left. File: what is shipped, weights included. Process: memory that serving adds to one. In eight bits: share "
+        "of convolutions and linear layers, counted in what runs.",
+        listed(shown, columns, noun="cells", caption=title),
     )
 
 
