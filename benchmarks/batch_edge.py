@@ -1,6 +1,6 @@
 """Holds the largest batch that fits, predicted, against real steps in processes that have no more memory.
 
-    python benchmarks/batch_edge.py [--memory 384MiB] [--phase training] [--networks hrnet_w18,resnet18]
+    python benchmarks/batch_edge.py [--memory 192MiB] [--phase training] [--networks hrnet_w18,resnet18]
 
 `archbench fits --verify` of each, as the table of docs/measuring.md. Exits with 1 if a real edge is more than 10 %, and
 more than one image, from the predicted one. Some minutes.
@@ -15,7 +15,8 @@ import archbench
 from archbench.analyze.memory import predict
 
 NETWORKS = """
-    hrnet_w18 timm:mobilevit_s resnet18 resnet50 alexnet nin_imagenet densenet121 convnext_tiny swin_t efficientnet_b0
+    hrnet_w18 timm:mobilevit_s resnet18 densenet121 efficientnet_b0 mobilenet_v2 googlenet nin_imagenet seresnet50
+    torchvision:shufflenet_v2_x1_0
 """
 TOLERANCE = 0.10
 
@@ -23,7 +24,7 @@ TOLERANCE = 0.10
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=NETWORKS.split(), type=lambda names: names.split(","))
-    parser.add_argument("--memory", default="384MiB")
+    parser.add_argument("--memory", default="192MiB")
     parser.add_argument("--phase", default="inference", choices=("inference", "training"))
     options = parser.parse_args()
     what = f"{options.phase} in {options.memory}"
