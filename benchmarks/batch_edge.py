@@ -2,7 +2,7 @@
 
     python benchmarks/batch_edge.py [--memory 192MiB] [--phase training] [--networks hrnet_w18,resnet18]
 
-`archbench fits --verify` of each, as the table of docs/measuring.md. Exits with 1 if a real edge is more than 10 %, and
+`archbench fits --verify` of each, as a table in markdown. Exits with 1 if a real edge is more than 10 %, and
 more than one image, from the predicted one. Some minutes.
 """
 
