@@ -1,8 +1,7 @@
 """The machine: which devices there are, what they are, how they fare while we measure. Never imports torch."""
 
-from archbench.device.checks import Finding
 from archbench.device.doctor import collect_environment, examine, preflight
-from archbench.device.health import BlockHealth, Probe, Reading, between
+from archbench.device.health import BlockHealth, Finding, Probe, Reading, between
 from archbench.device.kind import open_probe, resolve_device
 
 __all__ = [

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.device.checks import Finding
-from archbench.device.health import CpuTimes, Reading
+from archbench.device.health import CpuTimes, Finding, Reading
 from archbench.device.host import Host, last_level_cache
 from archbench.device.kind import NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
 from archbench.model.axes import CompileMode, DeviceKind, Precision
@@ -209,12 +208,12 @@ class Cpu(Kind):
         return None
 
     def preflight(self, device: str) -> Iterator[Finding]:
-        from archbench.device.checks.host import judge_load, settled_load
+        from archbench.device.doctor import judge_load, settled_load
 
         yield judge_load(settled_load(PREFLIGHT_LOAD_S, SECOND_LOOK_S))
 
     def examine(self, environment: Environment) -> Iterator[Finding]:
-        from archbench.device.checks.gpu import absence_findings
+        from archbench.device.gpu_checks import absence_findings
 
         return absence_findings()
 

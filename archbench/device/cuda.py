@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from archbench.device.checks import Finding
-from archbench.device.checks.gpu import gpu_findings, order_findings
+from archbench.device.gpu_checks import gpu_findings, order_findings
+from archbench.device.health import Finding
 from archbench.device.host import Host
 from archbench.device.kind import MS, NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
 from archbench.device.nvml import NvmlProbe

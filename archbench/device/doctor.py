@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import psutil
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from archbench.device.checks import Finding, worst
-from archbench.device.checks.host import host_findings, judge_load, read_load, timing_findings
-from archbench.device.host import read_host
+from archbench.device.cpu import CpuProbe
+from archbench.device.health import Finding, between, note, ok, unfit, warn, worst
+from archbench.device.host import ROOT, allowed_cores, cpu_quota, read_host, read_small
 from archbench.device.kind import kind_named
 from archbench.device.software import read_software, software_findings
 from archbench.model.environment import Environment
@@ -68,3 +72,234 @@ def _everything(environment: Environment) -> Iterator[Finding]:
     yield from timing_findings()
     yield from software_findings(environment)
     yield from kind_named(environment.kind).examine(environment)
+
+
+_GIB = 2**30
+
+BUSY_SHARE = 0.10
+"""Share of the cores' time used by others, or of the last 10 s spent waiting, above which the machine is busy."""
+LITTLE_MEMORY = 2 * _GIB
+"""A process with torch and a mid-sized network in training needs about this much."""
+CROWDED_SHARE = 0.50
+"""Share of the cores' time used by others above which nothing that is timed here is fit to be used: see the reason
+`crowded`, which most rows would get."""
+SLOW_CLOCKS = frozenset({"hpet", "acpi_pm", "pit", "jiffies"})
+"""Clock sources that cost a microsecond a reading, or tick too slowly to time a step."""
+COARSE_NS = 10_000
+"""A step of the clock this long is 1 % of the shortest sample (1 ms): nothing short can be timed."""
+COSTLY_NS = 2_000
+"""A reading this dear goes through the kernel instead of the time-stamp counter."""
+JITTERY = 0.10
+"""Spread of fixed work above which a 3 % difference is out of reach in a single run."""
+_READINGS = 5_000
+_ELEMENTS = 32_768  # 256 KiB in and as much out: stays in the core's own cache.
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """How busy others keep the machine; `None` where the system does not say."""
+
+    others: float | None
+    """Share of our cores' time that others used while we slept."""
+    stalled: float | None = None
+    """Share of the last 10 s in which some task waited for a core (Linux pressure stall information)."""
+
+
+def read_load(window_s: float, root: Path = ROOT) -> Load:
+    """Sleep for the window and see who worked meanwhile. Ticks are 10 ms: 0.25 s resolves 2 % on two cores."""
+    probe = CpuProbe(root / "proc")
+    before = probe.read()
+    time.sleep(window_s)
+    others = between(before, probe.read()).others
+    try:
+        pressure = (root / "proc/pressure/cpu").read_text()
+    except OSError:
+        return Load(others=others)
+    some = re.search(r"some avg10=([0-9.]+)", pressure)
+    return Load(others=others, stalled=float(some[1]) / 100 if some else None)
+
+
+def settled_load(window_s: float, again_s: float) -> Load:
+    """The load, looked at anew for `again_s` where the first look found most of the machine taken.
+
+    What has just ended, an install or an import, must not refuse a run that begins after it.
+    """
+    load = read_load(window_s)
+    return read_load(again_s) if (load.others or 0.0) > CROWDED_SHARE else load
+
+
+def judge_load(load: Load) -> Finding:
+    """A busy machine is a warning, for canary and contention flag the rows that it spoils; one that is taken is unfit.
+
+    Only what others use at this moment refuses: waiting over the last 10 s may be that of work that has ended.
+    """
+    words = []
+    if load.others is not None:
+        words.append(f"others use {load.others:.0%} of the cores' time")
+    if load.stalled is not None:
+        words.append(f"over the last 10 s some task waited for a core {load.stalled:.0%} of the time")
+    if not words:
+        return note("load", "this system does not say how busy it is", "look for other work yourself")
+    if (load.others or 0.0) > CROWDED_SHARE:
+        return unfit("load", "; ".join(words), "stop the other work: what is timed now is not fit to be used")
+    if max(load.others or 0.0, load.stalled or 0.0) > BUSY_SHARE:
+        return warn("load", "; ".join(words), "stop the other work, or expect rows marked contended")
+    return ok("load", "; ".join(words))
+
+
+def host_findings(host: Environment, root: Path = ROOT) -> Iterator[Finding]:
+    """What the kernel says of the machine as it is set up."""
+    yield _cores(host, root)
+    yield from _clock_rate(host)
+    yield from _neighbourhood(host, root)
+    yield from _memory(host)
+    source = read_small(root / "sys/devices/system/clocksource/clocksource0/current_clocksource")
+    if source in SLOW_CLOCKS:
+        yield warn(
+            "clock-source", f"the kernel's clock is {source}", "boot with clocksource=tsc if the CPU's is stable"
+        )
+
+
+def _cores(host: Environment, root: Path) -> Finding:
+    allowed, quota = len(allowed_cores()), cpu_quota(root)
+    present = psutil.cpu_count() or allowed
+    what = f"{host.cpu_count} of {present} cores usable ({host.cpu_model})"
+    if quota is not None and quota < allowed:
+        return warn(
+            "cores",
+            f"{what}; the container's quota is {quota:g} cores' worth of time over {allowed} cores",
+            "give the container whole cores (--cpuset-cpus): a quota stops threads in the middle of a step",
+        )
+    return ok("cores", what)
+
+
+def _clock_rate(host: Environment) -> Iterator[Finding]:
+    if host.governor is None:
+        yield note("governor", "no frequency governor is visible, as usual in a virtual machine")
+    elif host.governor != "performance":
+        yield warn(
+            "governor",
+            f"the frequency governor is {host.governor}: short steps run before the clock is up",
+            "sudo cpupower frequency-set --governor performance",
+        )
+    else:
+        yield ok("governor", "the frequency governor is performance")
+    if host.turbo:
+        yield note(
+            "turbo",
+            "turbo is on: the clock depends on temperature and on neighbours",
+            "for repeatable figures turn it off; archbench records it and never changes it",
+        )
+    if host.smt:
+        yield note(
+            "smt",
+            "two hardware threads share a core, so a neighbour can slow us down unseen",
+            "pin the run to one thread of each core (taskset)",
+        )
+
+
+def _neighbourhood(host: Environment, root: Path) -> Iterator[Finding]:
+    if host.hypervisor is not None:
+        yield note(
+            "virtual",
+            f"a virtual machine ({host.hypervisor}): neighbours on the same hardware show as stolen time at best",
+            "compare only within one run; the canary corrects slow drift",
+        )
+    if host.container is not None:
+        yield note("container", f"inside a container ({host.container}): process ids and limits are its own")
+    nodes = read_small(root / "sys/devices/system/node/online") or "0"
+    if nodes != "0":
+        yield note("numa", f"memory nodes {nodes}: remote memory is slower", "numactl --cpunodebind=0 --membind=0")
+
+
+def _memory(host: Environment) -> Iterator[Finding]:
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    free = min(memory.available, host.memory_bytes)
+    what = f"{free / _GIB:.1f} of {host.memory_bytes / _GIB:.1f} GiB of memory free"
+    if free < LITTLE_MEMORY:
+        yield warn("memory", what, "close other programs: cells that do not fit are skipped or fail")
+    else:
+        yield ok("memory", what)
+    if swap.used > 0.1 * swap.total:
+        yield warn("swap", f"{swap.used / _GIB:.1f} GiB are swapped out", "free memory, then: sudo swapoff -a")
+    if host.transparent_hugepages == "never":
+        yield note(
+            "hugepages",
+            "transparent huge pages are off: large tensors cost more page faults",
+            "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled",
+        )
+
+
+class ClockQuality(Struct, frozen=True, kw_only=True):
+    """What reading a clock over and over showed."""
+
+    step_ns: int
+    """Smallest difference between two readings that differ."""
+    cost_ns: float
+    """Mean time of one reading."""
+    backwards: int
+    """Readings that were before the one ahead of them."""
+
+
+def read_clock(clock: Callable[[], int] = time.perf_counter_ns, readings: int = _READINGS) -> ClockQuality:
+    """Read a clock of ns `readings` times in a row."""
+    import numpy as np  # takes 0.1 s that a preflight does not have
+
+    stamps = [clock() for _ in range(readings)]
+    steps = np.diff(np.asarray(stamps, dtype=np.int64))
+    forward = steps[steps > 0]
+    return ClockQuality(
+        step_ns=int(forward.min()) if forward.size else stamps[-1] - stamps[0],
+        cost_ns=(stamps[-1] - stamps[0]) / (readings - 1),
+        backwards=int((steps < 0).sum()),
+    )
+
+
+def judge_clock(clock: ClockQuality) -> Finding:
+    """Whether short steps can be timed by it."""
+    what = f"the clock steps by {clock.step_ns} ns and costs {clock.cost_ns:.0f} ns a reading"
+    if clock.backwards:
+        return unfit("clock", f"the clock went backwards {clock.backwards} times", "check the kernel's clock source")
+    if clock.step_ns <= 0 or clock.step_ns > COARSE_NS:
+        return unfit("clock", what, "no short step can be timed here; check the kernel's clock source")
+    if clock.cost_ns > COSTLY_NS:
+        return warn("clock", what, "check the kernel's clock source (tsc is the cheap one)")
+    return ok("clock", what)
+
+
+def time_fixed_work(duration_s: float) -> list[float]:
+    """Seconds of each repetition of the same work (about 0.3 ms: sines of an array that stays in the cache)."""
+    import numpy as np
+
+    source = np.linspace(0.0, 1.0, _ELEMENTS)
+    target = np.empty_like(source)
+    times = []
+    end = time.perf_counter() + duration_s
+    now = time.perf_counter()
+    while now < end:
+        np.sin(source, out=target)
+        after = time.perf_counter()
+        times.append(after - now)
+        now = after
+    return times
+
+
+def spread(times: Sequence[float]) -> float:
+    """Distance between the 10th and the 90th percentile, over the median."""
+    import numpy as np
+
+    low, middle, high = np.percentile(times, (10, 50, 90))
+    return float((high - low) / middle)
+
+
+def judge_spread(share: float) -> Finding:
+    """What a spread of equal work, as `spread` gives it, says of the machine."""
+    what = f"the same work took times that spread by {share:.1%} (10th to 90th percentile)"
+    if share > JITTERY:
+        return warn("jitter", what, "stop other work and fix the clock, or measure several rounds")
+    return ok("jitter", what)
+
+
+def timing_findings(duration_s: float = 1.0) -> Iterator[Finding]:
+    """Try the clock and a second of fixed work."""
+    yield judge_clock(read_clock())
+    yield judge_spread(spread(time_fixed_work(duration_s)))

@@ -1,4 +1,4 @@
-"""What a probe reads of a device, and what two readings say of the time between them.
+"""What a probe reads of a device, what two readings say of the time between them; and findings on a machine's fitness.
 
 Pure functions: every trap is provable without a GPU.
 """
@@ -6,7 +6,8 @@ Pure functions: every trap is provable without a GPU.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Literal, Protocol, get_args
 
 from msgspec import Struct, structs
 
@@ -292,3 +293,42 @@ def _elapsed(before: float | None, after: float | None, field: str, missing: dic
         missing[field] = "monitor_gap"  # Seen after a live migration of the virtual machine.
         return None
     return after - before
+
+
+Severity = Literal["ok", "note", "warn", "unfit"]
+"""`ok` fine; `note` good to know; `warn` rows may be suspect or cells fail; `unfit` measuring here gives no answer."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that was looked at."""
+
+    code: str
+    severity: Severity
+    what: str
+    remedy: str = ""
+
+
+def worst(findings: Iterable[Finding]) -> Severity:
+    """The gravest severity among the findings; `ok` for none."""
+    return SEVERITIES[max((SEVERITIES.index(finding.severity) for finding in findings), default=0)]
+
+
+def ok(code: str, what: str) -> Finding:
+    """As it should be."""
+    return Finding(code=code, severity="ok", what=what)
+
+
+def note(code: str, what: str, remedy: str = "") -> Finding:
+    """Good to know; figures do not suffer."""
+    return Finding(code=code, severity="note", what=what, remedy=remedy)
+
+
+def warn(code: str, what: str, remedy: str) -> Finding:
+    """Figures will scatter more widely than they could."""
+    return Finding(code=code, severity="warn", what=what, remedy=remedy)
+
+
+def unfit(code: str, what: str, remedy: str) -> Finding:
+    """Figures from here would mislead."""
+    return Finding(code=code, severity="unfit", what=what, remedy=remedy)

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from archbench.device.checks import Finding
-from archbench.device.health import Probe
+from archbench.device.health import Finding, Probe
 from archbench.device.host import Host
 from archbench.model.axes import DEVICE_KINDS, CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu

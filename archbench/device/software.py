@@ -21,15 +21,11 @@ from pathlib import Path
 from msgspec import Struct
 
 import archbench
-from archbench.device.checks import Finding, note, ok, unfit, warn
+from archbench.device.health import Finding, note, ok, unfit, warn
 from archbench.model.environment import Environment
 
 _LIBRARIES = (
-    "numpy",
-    "fvcore",
-    "triton",
-    "mkl",
-    "intel-openmp",
+    *("numpy", "fvcore", "triton", "mkl", "intel-openmp"),
     *(f"nvidia-{part}{cuda}" for part in ("cudnn", "cublas", "nccl") for cuda in ("", "-cu12", "-cu13")),
 )
 _MATTERS = re.compile(

@@ -236,12 +236,13 @@ def _describe(seen: VisibleGpu) -> Gpu:
     memory = nvml.value("nvmlDeviceGetMemoryInfo", part or whole)
     limit_mw = nvml.value("nvmlDeviceGetEnforcedPowerLimit", whole)
     capability = nvml.value("nvmlDeviceGetCudaComputeCapability", whole)
+    persistence = nvml.value("nvmlDeviceGetPersistenceMode", whole)
     return Gpu(
         name=seen.mig_name or seen.name,
         uuid=seen.uuid,
         memory_bytes=None if memory is None else memory.total,
         mig_enabled=_first_flag(nvml.value("nvmlDeviceGetMigMode", whole)),
-        persistence=_flag(nvml.value("nvmlDeviceGetPersistenceMode", whole)),
+        persistence=None if persistence is None else bool(persistence),
         power_limit_w=None if limit_mw is None else limit_mw / 1e3,
         max_sm_clock_mhz=nvml.value("nvmlDeviceGetMaxClockInfo", whole, pynvml.NVML_CLOCK_SM),
         max_mem_clock_mhz=nvml.value("nvmlDeviceGetMaxClockInfo", whole, pynvml.NVML_CLOCK_MEM),
@@ -250,10 +251,6 @@ def _describe(seen: VisibleGpu) -> Gpu:
         mig_uuid=seen.mig_uuid,
         compute_capability=None if capability is None else ".".join(map(str, capability)),
     )
-
-
-def _flag(state: Any) -> bool | None:
-    return None if state is None else bool(state)
 
 
 def _first_flag(states: Any) -> bool | None:

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from archbench.cli.looking import doctor_command as command
 from archbench.device import doctor, nvml, preflight, software
-from archbench.device.checks import Finding, gpu, host, ok, unfit, warn, worst
-from archbench.device.checks.gpu import GpuState
-from archbench.device.checks.host import Load
+from archbench.device import gpu_checks as gpu
 from archbench.device.cuda import peak_flops, peaks
-from archbench.device.health import GpuProcess
+from archbench.device.doctor import Load
+from archbench.device.gpu_checks import GpuState
+from archbench.device.health import Finding, GpuProcess, ok, unfit, warn, worst
 from archbench.device.visible import Visible, VisibleGpu
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UnfitError, UsageError
@@ -80,26 +80,26 @@ def machine(**fields: Any) -> Environment:
     ],
 )
 def test_load(load: Load, severity: str) -> None:
-    assert host.judge_load(load).severity == severity
+    assert doctor.judge_load(load).severity == severity
 
 
 def test_what_has_just_ended_refuses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     for looks, severity in (((0.9, 0.05), "ok"), ((0.9, 0.8), "unfit"), ((0.4,), "warn")):
         seen = iter(Load(others=share) for share in looks)
-        monkeypatch.setattr(host, "read_load", lambda window_s, seen=seen: next(seen))
-        assert host.judge_load(host.settled_load(0.25, 1.0)).severity == severity
+        monkeypatch.setattr(doctor, "read_load", lambda window_s, seen=seen: next(seen))
+        assert doctor.judge_load(doctor.settled_load(0.25, 1.0)).severity == severity
         assert next(seen, None) is None
 
 
 def test_load_of_this_machine() -> None:
-    load = host.read_load(0.05)
+    load = doctor.read_load(0.05)
     assert load.others is None or 0.0 <= load.others <= 1.0
 
 
 def test_pressure_is_read(tmp_path: Path) -> None:
     (tmp_path / "proc/pressure").mkdir(parents=True)
     (tmp_path / "proc/pressure/cpu").write_text("some avg10=12.50 avg60=1.52 avg300=0.66 total=9\nfull avg10=99.0")
-    assert host.read_load(0.0, tmp_path).stalled == 0.125
+    assert doctor.read_load(0.0, tmp_path).stalled == 0.125
 
 
 @pytest.fixture
@@ -114,12 +114,12 @@ def roomy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.usefixtures("roomy")
 def test_a_good_host(tmp_path: Path) -> None:
-    assert severities(host.host_findings(machine(), tmp_path)) == {"cores": "ok", "governor": "ok", "memory": "ok"}
+    assert severities(doctor.host_findings(machine(), tmp_path)) == {"cores": "ok", "governor": "ok", "memory": "ok"}
 
 
 def test_a_bad_host(tmp_path: Path, roomy: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     roomy(available=GIB, swapped=4 * GIB)
-    monkeypatch.setattr(host, "allowed_cores", lambda: frozenset(range(8)))
+    monkeypatch.setattr(doctor, "allowed_cores", lambda: frozenset(range(8)))
     for name, text in {
         "proc/self/cgroup": "0::/",
         "sys/fs/cgroup/cpu.max": "350000 100000",
@@ -131,7 +131,7 @@ def test_a_bad_host(tmp_path: Path, roomy: Callable[..., None], monkeypatch: pyt
     bad = machine(
         governor="powersave", turbo=True, smt=True, hypervisor="KVM", container="docker", transparent_hugepages="never"
     )
-    findings = list(host.host_findings(bad, tmp_path))
+    findings = list(doctor.host_findings(bad, tmp_path))
     assert severities(findings) == {
         "cores": "warn",
         "governor": "warn",
@@ -214,20 +214,20 @@ def ticking(*steps: int) -> Callable[[], int]:
     ],
 )
 def test_clocks(clock: Callable[[], int], severity: str) -> None:
-    assert host.judge_clock(host.read_clock(clock, readings=1000)).severity == severity
+    assert doctor.judge_clock(doctor.read_clock(clock, readings=1000)).severity == severity
 
 
 def test_clock_figures() -> None:
-    quality = host.read_clock(ticking(10, 30), readings=1001)
+    quality = doctor.read_clock(ticking(10, 30), readings=1001)
     assert (quality.step_ns, quality.cost_ns, quality.backwards) == (10, 20.0, 0)
 
 
 def test_spread() -> None:
-    assert host.spread([2.0] * 50) == 0.0
-    assert host.spread([float(n) for n in range(101)]) == pytest.approx(80 / 50)
-    assert host.judge_spread(0.3).severity == "warn"
-    assert host.judge_spread(0.02).severity == "ok"
-    assert len(host.time_fixed_work(0.02)) >= 2
+    assert doctor.spread([2.0] * 50) == 0.0
+    assert doctor.spread([float(n) for n in range(101)]) == pytest.approx(80 / 50)
+    assert doctor.judge_spread(0.3).severity == "warn"
+    assert doctor.judge_spread(0.02).severity == "ok"
+    assert len(doctor.time_fixed_work(0.02)) >= 2
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ answer = open_probe("cuda:0", uuid="0").read()
 HOST_IDS = """
 from unittest.mock import patch
 patch.stopall()
-for module in ("nvml", "checks.gpu"):
+for module in ("nvml", "gpu_checks"):
     patch(f"archbench.device.{module}.host_pids", lambda: True).start()
 """
 CONTAINER = HOST_IDS.replace("True", "False")

@@ -12,8 +12,18 @@ import pynvml
 from msgspec import Struct
 
 from archbench.device import nvml
-from archbench.device.checks import Finding, note, ok, unfit, warn
-from archbench.device.health import HW_SLOWDOWN, HW_THERMAL, POWER_BRAKE, SW_THERMAL, GpuProcess
+from archbench.device.health import (
+    HW_SLOWDOWN,
+    HW_THERMAL,
+    POWER_BRAKE,
+    SW_THERMAL,
+    Finding,
+    GpuProcess,
+    note,
+    ok,
+    unfit,
+    warn,
+)
 from archbench.device.host import ROOT
 from archbench.device.nvml import (
     FOREIGN_SHARE,
