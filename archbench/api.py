@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from archbench.model.comparison import Comparison
     from archbench.model.environment import Environment
     from archbench.model.record import Record
-    from archbench.rendering import RunData
+    from archbench.rendering.run_data import RunData
     from archbench.results import Exported, Session
 
 _SHOWN: dict[str, Any] = {"max_rows": 30, "index": False, "na_rep": "-", "float_format": lambda value: plain(value, 4)}
@@ -89,7 +89,7 @@ class Run:
 
     @cached_property
     def _summary(self) -> RunData:
-        from archbench.rendering import read_run
+        from archbench.rendering.run_data import read_run
 
         return read_run(self.path)
 
@@ -263,8 +263,7 @@ def summary(path: PathOrText) -> pd.DataFrame:
     95 % intervals; the verdict that the whole run gives; sizes in bytes. `summary.parquet` and `summary.csv` in the
     run's directory hold the same as of its last report. Raises `UsageError` for what is not a run.
     """
-    from archbench.rendering import read_run
-    from archbench.rendering.summary import summary_frame
+    from archbench.rendering.run_data import read_run, summary_frame
     from archbench.results import located
 
     return summary_frame(read_run(located(path)))
@@ -288,7 +287,7 @@ def report(
     has anyway), `png`, `pdf`. Raises `UsageError` for what is not a run or not known, and `UnfitError` where `out`
     cannot be written.
     """
-    from archbench.rendering import FORMATS, check_format, read_report, write_report
+    from archbench.rendering.report import FORMATS, check_format, read_report, write_report
 
     paths, place = _paths(runs), as_path(out)
     kinds: list[str] = several(plots)
@@ -305,7 +304,7 @@ def site(runs: PathOrText | Sequence[PathOrText], *, out: PathOrText = "site") -
     report and its exported file. Raises `UsageError` for what is not a run, and `UnfitError` where it cannot be
     written.
     """
-    from archbench.rendering.site import write_site
+    from archbench.rendering.report import write_site
 
     return write_site(_paths(runs), Path(out))
 

@@ -205,7 +205,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         events = _events(store, job, left, finished, spending, begun)
         interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))
         if store.finished():
-            from archbench.rendering import write_reports
+            from archbench.rendering.report import write_reports
 
             write_reports(store.path)
         if spending is not None and spending.left_out[0]:
@@ -425,7 +425,7 @@ def _calibrates(job: Job) -> bool:
 
 
 def _get_ready() -> None:
-    from archbench.rendering import get_ready
+    from archbench.rendering.report import get_ready
 
     get_ready()
 

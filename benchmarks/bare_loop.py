@@ -35,7 +35,7 @@ from archbench.measure.workload import Workload
 from archbench.model.axes import Runtime
 from archbench.model.cell import Cell, Network
 from archbench.model.protocol import Protocol
-from archbench.stats import median_interval
+from archbench.stats.intervals import median_interval
 
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0", "resnet50", "densenet121", "vgg16")
 

@@ -22,7 +22,7 @@ from archbench.device.kind import Timing
 from archbench.measure.sampling import sample_latency, warm_up
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol
-from archbench.stats import drifting
+from archbench.stats.sampling import drifting
 
 STEP_S = 5e-3
 Cost = Callable[[float, random.Random], float]

@@ -27,7 +27,7 @@ import numpy as np
 
 import archbench
 from archbench.model.units import percent
-from archbench.rendering import RunData, read_run
+from archbench.rendering.run_data import RunData, read_run
 
 
 class Agreement(NamedTuple):

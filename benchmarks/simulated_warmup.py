@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archbench.model.protocol import protocol_for
-from archbench.stats import WarmupDetector, drifting
+from archbench.stats.sampling import WarmupDetector, drifting
 
 HORIZON_S = 8.0
 Series = NDArray[np.float64]

@@ -13,7 +13,7 @@ from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.rendering.content import Code, Paragraph, Report, Section, Table
 from archbench.rendering.markup import render_markdown
-from archbench.rendering.summary import summary_columns
+from archbench.rendering.run_data import summary_columns
 
 _TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}
 SAMPLE_COLUMNS = {

@@ -15,7 +15,7 @@ from reference_runs import reference_runs
 
 import archbench
 from archbench.folklore.judge import Judged
-from archbench.rendering import read_run
+from archbench.rendering.run_data import read_run
 from archbench.rendering.training import probe_report
 from archbench.training.probe import Probe, read_probe
 

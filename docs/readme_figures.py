@@ -13,7 +13,7 @@ from reference_runs import reference_runs
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.model.units import GIGA, IMAGES, MIB, MILLION, MS, duration, excess, figure, fixed, rounded, whole
-from archbench.rendering import read_run
+from archbench.rendering.run_data import read_run
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -12,8 +12,10 @@ from pathlib import Path
 import msgspec
 from reference_runs import reference_runs
 
-from archbench.rendering import Report, build_report, read_run, render_markdown
-from archbench.rendering.content import Block, Fold, Section, Table
+from archbench.rendering.content import Block, Fold, Report, Section, Table
+from archbench.rendering.markup import render_markdown
+from archbench.rendering.report import build_report
+from archbench.rendering.run_data import read_run
 from archbench.results import RunStore
 
 ROOT = Path(__file__).parents[1]

@@ -82,9 +82,9 @@ def comparable_groups(
     for one in np.unique(number[wanted]):
         rows = np.flatnonzero(number == one)
         first = key_frame.iloc[rows[0]]
-        groups.append(
-            Comparables(circumstances=tuple(Circumstance(name, _plain(first[name])) for name in keys), rows=rows)
-        )
+        own = ((name, first[name]) for name in keys)
+        alike = tuple(Circumstance(n, int(v) if isinstance(v, (int, np.integer)) else str(v)) for n, v in own)
+        groups.append(Comparables(circumstances=alike, rows=rows))
     return tuple(sorted(groups, key=lambda group: [_order(one.value) for one in group.circumstances]))
 
 
@@ -157,7 +157,3 @@ def _published_sizes(ranked: pd.DataFrame) -> str:
 def _order(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, (int, np.integer))
     return (not number, float(value) if number else 0.0, str(value))
-
-
-def _plain(value: Any) -> str | int:
-    return int(value) if isinstance(value, (int, np.integer)) else str(value)

@@ -28,7 +28,7 @@ from archbench.model.cell import Cell, Network
 from archbench.model.derived import judged_columns
 from archbench.model.environment import Environment
 from archbench.model.record import RunContext, empty_record
-from archbench.model.suite import Bound, Decision, Suite
+from archbench.model.suite import Decision, Suite
 from archbench.query.expression import Compare, Expression, conjuncts
 from archbench.query.parsing import column_named, parse
 from archbench.query.quantity import stored_value
@@ -140,7 +140,7 @@ def _row(decision: Decision, candidates: Candidates, networks: dict[str, Network
         batch_size=first.batch_size if first is not None else None,
         usual=usual,
         beside=_beside(candidates, question, ranking, usual, baseline),
-        every_setting=_every_setting(decision, candidates, question, ranking),
+        every_setting=every_cell(candidates, _fixed(question, ranking)) if decision.every_setting else (),
         baseline=baseline,
         other_batches=others,
         evidence=_evidence(decision, question, ranking, usual),
@@ -159,7 +159,8 @@ def _question(decision: Decision) -> Question:
     for sign, bounds in ((">=", decision.at_least), ("<=", decision.at_most)):
         for name, bound in bounds.items():
             column = column_named(name).name
-            conditions.append(Compare(column=column, operator=sign, value=_stored(bound, column)))  # type: ignore[arg-type]
+            value = stored_value(bound, judged_columns()[column]) if isinstance(bound, str) else float(bound)
+            conditions.append(Compare(column=column, operator=sign, value=value))  # type: ignore[arg-type]
     goal = decision.minimize or decision.maximize or ""
     return Question(
         conditions=tuple(conditions),
@@ -167,10 +168,6 @@ def _question(decision: Decision) -> Question:
         across=(*_FREE, *decision.across),
         show=tuple(column_named(name).name for name in (*decision.show, *decision.at_most_of_baseline)),
     )
-
-
-def _stored(bound: Bound, column: str) -> float:
-    return stored_value(bound, judged_columns()[column]) if isinstance(bound, str) else float(bound)
 
 
 def _judged_at(rankings: Sequence[Ranking]) -> Ranking:
@@ -200,18 +197,15 @@ def _baseline(decision: Decision, candidates: Candidates, question: Question, ra
     if decision.baseline is None:
         return None
     same = [Compare(column="architecture", operator="==", value=decision.baseline), *_circumstances(ranking)]
-    about = [term for condition in question.conditions for term in conjuncts(condition) if _of_the_cell(term)]
+    # Conditions that fix the phase, batch, setting and the like, and neither figures nor the network.
+    fixed = {"phase", "batch_size", *TOGGLES, "threads", "setting", "device"}
+    terms = [term for condition in question.conditions for term in conjuncts(condition)]
+    about = [term for term in terms if isinstance(term, Compare) and term.column in fixed]
     if ranking.choices and all(one.column != "batch_size" for one in ranking.circumstances):
         same.append(Compare(column="batch_size", operator="==", value=float(ranking.choices[0].batch_size)))
     found = pick(candidates, replace(question, conditions=(*about, *same))).rankings
     cell = next((one.choices[0].cell_id for one in found if one.choices), None)
     return None if cell is None else next(iter(cells_of(candidates, question, [cell])))
-
-
-def _of_the_cell(term: Expression) -> bool:
-    """Whether a condition fixes the phase, batch, setting and the like, and neither figures nor the network."""
-    fixed = {"phase", "batch_size", *TOGGLES, "threads", "setting", "device"}
-    return isinstance(term, Compare) and term.column in fixed
 
 
 def _bounded_by(
@@ -231,8 +225,12 @@ def _bounded_by(
             allowed = max(factor, math.exp(math.hypot(figure.half, figure.half)))
             bounds.append(Compare(column=column, operator="<=", value=figure.value * allowed))
     bounded = replace(question, conditions=(*question.conditions, *bounds))
-    fixed = replace(bounded, conditions=(*bounded.conditions, *_circumstances(ranking)))
-    return bounded, _judged_at(pick(candidates, fixed).rankings)
+    return bounded, _judged_at(pick(candidates, _fixed(bounded, ranking)).rankings)
+
+
+def _fixed(question: Question, ranking: Ranking) -> Question:
+    """The same question, kept to the circumstances of a ranking."""
+    return replace(question, conditions=(*question.conditions, *_circumstances(ranking)))
 
 
 def _beside(
@@ -253,15 +251,6 @@ def _beside(
     return tuple(
         {one.network: one for one in reversed(wanted)}[name] for name in dict.fromkeys(o.network for o in wanted)
     )
-
-
-def _every_setting(
-    decision: Decision, candidates: Candidates, question: Question, ranking: Ranking
-) -> tuple[Choice, ...]:
-    if not decision.every_setting:
-        return ()
-    fixed = replace(question, conditions=(*question.conditions, *_circumstances(ranking)))
-    return every_cell(candidates, fixed)
 
 
 def _evidence(decision: Decision, question: Question, ranking: Ranking, usual: Sequence[UsualChoice]) -> str | None:
@@ -336,7 +325,9 @@ def worths(suite: Suite, candidates: Candidates, cells: Sequence[Cell], environm
     for conditions, ranking, usual in _questions(suite, candidates):
         open_ = _open_to(conditions, frame)
         behind = {one.network: one.behind.ratio if one.behind else 1.0 for one in ranking.choices}
-        contested = _contested(ranking)
+        # Where the order is not clear: what ties with the first, and the first itself.
+        tied = [one for one in ranking.choices[1:] if one.behind is not None and one.behind.tie]
+        contested = {one.cell_id for one in (ranking.choices[0], *tied)} if tied else set()
         for cell, may in zip(cells, open_, strict=True):
             if not may:
                 continue
@@ -357,12 +348,6 @@ def _questions(
         question: Question = asked()
         rankings = pick(candidates, question).rankings
         yield question.conditions, max(rankings, key=lambda one: len(one.choices)), ()
-
-
-def _contested(ranking: Ranking) -> set[str]:
-    """The cells of a ranking whose order is not clear: those that tie with the first, and the first itself."""
-    tied: list[Choice] = [one for one in ranking.choices[1:] if one.behind is not None and one.behind.tie]
-    return {one.cell_id for one in (ranking.choices[0], *tied)} if tied else set()
 
 
 def _open_to(conditions: Sequence[Expression], frame: pd.DataFrame) -> NDArray[np.bool_]:

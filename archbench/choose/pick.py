@@ -184,6 +184,9 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     for goal in question.goals:
         wanted = wanted & ~np.isnan(goal.costs(frame))
     groups = comparable_groups(frame, wanted, question.across, by_accuracy=question.judges_accuracy)
+    unfit = frame[satisfying & ~fit_rows(frame)]
+    columns = zip(*(plain_values(unfit[name]) for name in ("status", "verdict", "reasons")), strict=True)
+    outcomes = Counter(failure_line(status, verdict, None, reasons) for status, verdict, reasons in columns)
     return Picked(
         conditions=tuple(show(condition) for condition in question.conditions),
         goals=question.goals,
@@ -191,14 +194,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         rankings=tuple(_ranking(frame, question, group, wanted, conditions, truths) for group in groups),
         warnings=(*candidates.superseded, *_unmatched(frame, conditions), *_unmeasured(frame, question)),
         trust=tuple(dict.fromkeys(one.statement for one in candidates.trust.values())),
-        unfit=_unfit(frame[satisfying & ~fit_rows(frame)]),
+        unfit=tuple(f"{counted(number, 'cell')}: {outcome}" for outcome, number in outcomes.most_common()),
     )
-
-
-def _unfit(rows: pd.DataFrame) -> tuple[str, ...]:
-    columns = zip(*(plain_values(rows[name]) for name in ("status", "verdict", "reasons")), strict=True)
-    outcomes = Counter(failure_line(status, verdict, None, reasons) for status, verdict, reasons in columns)
-    return tuple(f"{counted(number, 'cell')}: {outcome}" for outcome, number in outcomes.most_common())
 
 
 def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:

@@ -150,7 +150,12 @@ def best_setting(group: Alike, measure: Measure = "latency") -> Best | None:
         return None
     timed.sort(key=lambda one: one.timed(measure).value or 0.0, reverse=measure == "throughput")
     fine = next((one for one in timed if one.verdict == "ok"), None)
-    first = next(one for one in timed if one is fine or fine is None or _told(gain(fine, one, measure)))
+
+    def told(one: CellSummary) -> bool:
+        lead = None if fine is None else gain(fine, one, measure)
+        return lead is not None and lead.told
+
+    first = next(one for one in timed if one is fine or fine is None or told(one))
     others = [one for one in timed if one is not first]
     leads = ((other, gain(other, first, measure)) for other in others)
     plain = settings.get(PLAIN)
@@ -159,10 +164,6 @@ def best_setting(group: Alike, measure: Measure = "latency") -> Best | None:
         gain=None if plain is None or first is plain else gain(plain, first, measure),
         tied=tuple(other for other, lead in leads if lead is not None and not lead.told),
     )
-
-
-def _told(lead: Gain | None) -> bool:
-    return lead is not None and lead.told
 
 
 def costs(groups: Iterable[Alike]) -> list[Cost]:

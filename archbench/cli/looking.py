@@ -138,7 +138,7 @@ def pick_command(
     Without a goal the smallest latency_median comes first. Exits with 0 also where nothing satisfies the conditions.
     """
     from archbench.api import pick
-    from archbench.rendering.picked import picked_report
+    from archbench.rendering.decisions import picked_report
     from archbench.rendering.terminal import print_report
 
     picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
@@ -176,7 +176,7 @@ def report_command(
 ) -> None:
     """Render stored results as a report; prints where it is."""
     from archbench.api import report
-    from archbench.rendering import check_format, usual_place
+    from archbench.rendering.report import check_format, usual_place
 
     kinds = [word.strip() for word in plots.split(",")] if plots else []
     check_format(format, kinds)

@@ -109,7 +109,7 @@ def export_command(
 
 def _tell(run: Run, as_json: bool) -> None:
     """How it went, and where the reports are."""
-    from archbench.rendering import read_run
+    from archbench.rendering.run_data import read_run
 
     reports = [run.path / "report.md", run.path / "report.html"]
     found = read_run(run.path)
@@ -130,8 +130,8 @@ def _tell(run: Run, as_json: bool) -> None:
         print_json(summary, indent=False)
         return
     from archbench.rendering.content import Paragraph, Report
+    from archbench.rendering.figures import results_report
     from archbench.rendering.provenance import outcome
-    from archbench.rendering.results_table import results_report
     from archbench.rendering.terminal import print_report
 
     tail = (f"{outcome(found)}.", found.trust.statement)

@@ -15,7 +15,7 @@ from archbench.comparison.schedule import Leaning, Leanings
 from archbench.model.comparison import CellComparison, CellVerdict, Figures, ProcessPair, Why
 from archbench.model.reasons import having
 from archbench.model.units import change, percent
-from archbench.stats import median_interval
+from archbench.stats.intervals import median_interval
 from archbench.stats.moderation import Pool
 from archbench.stats.paired import LogRatio, holm
 from archbench.stats.twostage import CONFIRM_LEVEL, CONFIRM_PAIRS, SCREEN_PAIRS, Confirmation, confirm, power, trimmed

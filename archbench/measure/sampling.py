@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from archbench.device.kind import Clock, Step, Timing
 from archbench.model.protocol import Protocol
-from archbench.stats import Interval, Stop, StoppingRule, WarmupDetector, blocked_interval, median_interval
+from archbench.stats.intervals import Interval, blocked_interval, median_interval
+from archbench.stats.sampling import Stop, StoppingRule, WarmupDetector
 
 STRETCH_S = 0.2
 """Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""

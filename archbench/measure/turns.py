@@ -31,7 +31,7 @@ from archbench.model.messages import (
     TurnWord,
 )
 from archbench.model.suite import PERCENTILES
-from archbench.stats import median_interval
+from archbench.stats.intervals import median_interval
 
 STEP_HISTORY = 30
 """Steps of a warm-up of given length from whose median the step time is told, as many as an adaptive one looks at."""

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 from archbench.model.record import Column, columns
 
 
-def _real(name: str, unit: str | None, description: str) -> Column:
-    return Column(name=name, kind="real", unit=unit, description=description)
+def _columns(*told: tuple[str, Literal["text", "real", "whole", "flag"], str | None, str]) -> dict[str, Column]:
+    """By name; of each its kind, unit and meaning."""
+    return {name: Column(name=name, kind=kind, unit=unit, description=said) for name, kind, unit, said in told}
 
 
-def _whole(name: str, description: str, unit: str | None = None) -> Column:
-    return Column(name=name, kind="whole", unit=unit, description=description)
-
-
-def _by_name(*listed: Column) -> dict[str, Column]:
-    return {column.name: column for column in listed}
-
-
-DERIVED = _by_name(
-    _real("speed_index", None, "canary_s over its median in the run: above 1, the machine was slower than usual"),
-    _real(
+DERIVED = _columns(
+    ("speed_index", "real", None, "canary_s over its median in the run: above 1, the machine was slower than usual"),
+    (
         "latency_median_corrected_s",
+        "real",
         "s",
         "latency_median_s / speed_index: what the step takes at the run's usual speed",
     ),
-    _real(
+    (
         "throughput_corrected_img_s",
+        "real",
         "img/s",
         "throughput_img_s x speed_index, of the canary beside its bursts: the rate at the run's usual speed",
     ),
@@ -39,25 +35,24 @@ DISTURBED = 2.0
 cores, where a neighbour made the canary's two threads wait for each other while the network's steps took four times as
 long."""
 
-ADDED = _by_name(
-    _whole("processes", "rows of this cell, one a process"),
-    _whole("processes_used", "those behind the figures: measured, and not invalid unless all are"),
-    Column(
-        name="drift_corrected",
-        kind="flag",
-        unit=None,
-        description="the rank_ figures are the corrected ones (on the CPU, where every process has a canary)",
+ADDED = _columns(
+    ("processes", "whole", None, "rows of this cell, one a process"),
+    ("processes_used", "whole", None, "those behind the figures: measured, and not invalid unless all are"),
+    (
+        "drift_corrected",
+        "flag",
+        None,
+        "figures to compare cells by are the corrected ones (on the CPU, where every process has a canary)",
     ),
-    _real("rank_latency_s", "s", "latency to compare cells by: the median of the processes' medians"),
-    _real("rank_latency_low_s", "s", "95 % interval of rank_latency_s, low end"),
-    _real("rank_latency_high_s", "s", "95 % interval of rank_latency_s, high end"),
-    *(
-        _real(f"rank_latency_{p}_s", "s", f"latency_{p}_s in the terms of rank_latency_s: scaled as the median is")
-        for p in ("p90", "p95", "p99")
-    ),
-    _real("rank_throughput_img_s", "img/s", "throughput to compare cells by: the median of the processes' medians"),
-    _real("rank_throughput_low_img_s", "img/s", "95 % interval of rank_throughput_img_s, low end"),
-    _real("rank_throughput_high_img_s", "img/s", "95 % interval of rank_throughput_img_s, high end"),
+    ("rank_latency_s", "real", "s", "latency to compare cells by: the median of the processes' medians"),
+    ("rank_latency_low_s", "real", "s", "95 % interval of rank_latency_s, low end"),
+    ("rank_latency_high_s", "real", "s", "95 % interval of rank_latency_s, high end"),
+    ("rank_latency_p90_s", "real", "s", "latency_p90_s in the terms of rank_latency_s: scaled as the median is"),
+    ("rank_latency_p95_s", "real", "s", "latency_p95_s in the terms of rank_latency_s: scaled as the median is"),
+    ("rank_latency_p99_s", "real", "s", "latency_p99_s in the terms of rank_latency_s: scaled as the median is"),
+    ("rank_throughput_img_s", "real", "img/s", "throughput to compare cells by: the median of the processes' medians"),
+    ("rank_throughput_low_img_s", "real", "img/s", "95 % interval of rank_throughput_img_s, low end"),
+    ("rank_throughput_high_img_s", "real", "img/s", "95 % interval of rank_throughput_img_s, high end"),
 )
 """What a summary over rounds has beside the columns of `load_frame`."""
 
@@ -71,21 +66,19 @@ _RANKED_BY = {
     "throughput_ci_high_img_s": "rank_throughput_high_img_s",
 }
 
-CANDIDATE = _by_name(
-    _whole("year", "year of first publication, from the catalogue"),
-    _whole("depth", "weight layers on the longest path to an output, from the catalogue"),
-    _whole("feature_width", "channels of the features under the classifier, from the catalogue"),
-    Column(
-        name="weights",
-        kind="text",
-        unit=None,
-        description="tag of published weights that the network's library loads; null where it has none",
+CANDIDATE = _columns(
+    ("year", "whole", None, "year of first publication, from the catalogue"),
+    ("depth", "whole", None, "weight layers on the longest path to an output, from the catalogue"),
+    ("feature_width", "whole", None, "channels of the features under the classifier, from the catalogue"),
+    ("weights", "text", None, "tag of published weights that the network's library loads; null where it has none"),
+    ("pretrained", "flag", None, "the network's library loads published weights for it"),
+    (
+        "settings_ok",
+        "whole",
+        None,
+        "bundles of toggles under which the network ran in this run, whatever the batch and phase",
     ),
-    Column(
-        name="pretrained", kind="flag", unit=None, description="the network's library loads published weights for it"
-    ),
-    _whole("settings_ok", "bundles of toggles under which the network ran in this run, whatever the batch and phase"),
-    _whole("settings_failed", "those under which a cell of it failed: oom, error, timeout or crashed"),
+    ("settings_failed", "whole", None, "those under which a cell of it failed: oom, error, timeout or crashed"),
 )
 """What a decision may ask for beside the columns of a summary."""
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
-import msgspec
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct, inspect, structs
 
 from archbench.model.axes import Metric
 from archbench.model.cell import Cell, Network, text_of
@@ -94,27 +93,27 @@ class Record(Struct, frozen=True, kw_only=True):
     activations: Annotated[
         Whole, C("elements in the outputs of conv and linear layers, per image", metric="static")
     ] = None
-    weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B", metric="static")] = None
+    weight_bytes: Annotated[Whole, C("parameters and buffers as stored in fp32", "B", "static")] = None
 
     # What a training step minimises
     loss: Annotated[Text, C("what a training step minimises, and of which outputs")] = None
 
     # Latency: one batch in flight, synchronised
-    latency_median_s: Annotated[Real, C("median time of one synchronised step", "s", metric="latency")] = None
-    latency_ci_low_s: Annotated[
-        Real, C("95 % interval of the median within this process, low end", "s", metric="latency")
-    ] = None
+    latency_median_s: Annotated[Real, C("median time of one synchronised step", "s", "latency")] = None
+    latency_ci_low_s: Annotated[Real, C("95 % interval of the median within this process, low end", "s", "latency")] = (
+        None
+    )
     latency_ci_high_s: Annotated[
-        Real, C("95 % interval of the median within this process, high end", "s", metric="latency")
+        Real, C("95 % interval of the median within this process, high end", "s", "latency")
     ] = None
-    latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s", metric="latency")] = None
-    latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s", metric="latency")] = None
-    latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s", metric="latency")] = None
+    latency_p90_s: Annotated[Real, C("90th percentile; null below 29 samples", "s", "latency")] = None
+    latency_p95_s: Annotated[Real, C("95th percentile; null below 59 samples", "s", "latency")] = None
+    latency_p99_s: Annotated[Real, C("99th percentile; null below 299 samples", "s", "latency")] = None
     issue_time_median_s: Annotated[
-        Real, C("what the host takes to issue the step, before it waits for it; null on the CPU", "s", metric="latency")
+        Real, C("what the host takes to issue the step, before it waits for it; null on the CPU", "s", "latency")
     ] = None
     device_time_median_s: Annotated[
-        Real, C("the step on the device, without the gaps in which it waits for the host", "s", metric="latency")
+        Real, C("the step on the device, without the gaps in which it waits for the host", "s", "latency")
     ] = None
     host_bound: Annotated[
         bool | None, C("issuing the step takes over 10 % longer than the device needs for it", metric="latency")
@@ -123,15 +122,15 @@ class Record(Struct, frozen=True, kw_only=True):
     steps_per_sample: Annotated[Whole, C("steps timed together, above 1 for very short steps", metric="latency")] = None
 
     # Throughput: pipelined, no synchronisation inside
-    throughput_img_s: Annotated[Real, C("images per second, median over bursts", "img/s", metric="throughput")] = None
-    throughput_ci_low_img_s: Annotated[Real, C("95 % interval, low end", "img/s", metric="throughput")] = None
-    throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s", metric="throughput")] = None
+    throughput_img_s: Annotated[Real, C("images per second, median over bursts", "img/s", "throughput")] = None
+    throughput_ci_low_img_s: Annotated[Real, C("95 % interval, low end", "img/s", "throughput")] = None
+    throughput_ci_high_img_s: Annotated[Real, C("95 % interval, high end", "img/s", "throughput")] = None
 
     # How the measuring went
     canary_s: Annotated[
-        Real, C("time of the fixed canary kernel beside a median step, by the stretches' ratios", "s", metric="latency")
+        Real, C("time of the fixed canary kernel beside a median step, by the stretches' ratios", "s", "latency")
     ] = None
-    throughput_canary_s: Annotated[Real, C("the same beside a median burst of steps", "s", metric="throughput")] = None
+    throughput_canary_s: Annotated[Real, C("the same beside a median burst of steps", "s", "throughput")] = None
     warmup_steps: Annotated[Whole, C("steps before the first timed one")] = None
     first_call_s: Annotated[Real, C("the very first step, kept out of every other figure", "s")] = None
     contention: Annotated[Real, C("share of CPU time that others took while timing; CPU only")] = None
@@ -160,23 +159,21 @@ class Record(Struct, frozen=True, kw_only=True):
 
     # Memory, in a pass of its own
     peak_allocated_bytes: Annotated[
-        Whole, C("peak of live tensor bytes in one step, weights included", "B", metric="memory")
+        Whole, C("peak of live tensor bytes in one step, weights included", "B", "memory")
     ] = None
-    peak_reserved_bytes: Annotated[
-        Whole, C("peak held by the caching allocator; null on the CPU", "B", metric="memory")
-    ] = None
+    peak_reserved_bytes: Annotated[Whole, C("peak held by the caching allocator; null on the CPU", "B", "memory")] = (
+        None
+    )
     process_bytes: Annotated[
         Whole,
         C(
             "on the CPU peak resident memory less what was held before, under a runtime or quantiser in a process that "
             "holds nothing else of the network; on a GPU all that the driver counts",
             "B",
-            metric="memory",
+            "memory",
         ),
     ] = None
-    predicted_peak_bytes: Annotated[
-        Whole, C("peak_allocated_bytes predicted without running", "B", metric="memory")
-    ] = None
+    predicted_peak_bytes: Annotated[Whole, C("peak_allocated_bytes predicted without running", "B", "memory")] = None
     predicted_peak_lines: Annotated[
         Text,
         C(
@@ -186,7 +183,7 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
 
     # Energy and clocks
-    energy_j_per_img: Annotated[Real, C("energy per image", "J", metric="energy")] = None
+    energy_j_per_img: Annotated[Real, C("energy per image", "J", "energy")] = None
     mean_power_w: Annotated[Real, C("mean power of the device while timing", "W")] = None
     sm_clock_mhz: Annotated[Real, C("median SM clock at block edges", "MHz")] = None
     throttled_fraction: Annotated[Real, C("share of blocks under a thermal or power-brake throttle")] = None
@@ -207,22 +204,18 @@ class Record(Struct, frozen=True, kw_only=True):
     ] = None
 
     # Accuracy of what was timed, on labelled images
-    top1_measured: Annotated[Real, C("top-1 accuracy of the artifact that was timed", "%", metric="accuracy")] = None
+    top1_measured: Annotated[Real, C("top-1 accuracy of the artifact that was timed", "%", "accuracy")] = None
     top1_measured_low: Annotated[Real, C("95 % interval of top1_measured (Wilson), low end", "%", "accuracy")] = None
     top1_measured_high: Annotated[Real, C("95 % interval of top1_measured, high end", "%", "accuracy")] = None
     top1_drop: Annotated[
-        Real, C("top-1 of fp32 eager on the same images, less top1_measured", "points", metric="accuracy")
+        Real, C("top-1 of fp32 eager on the same images, less top1_measured", "points", "accuracy")
     ] = None
     accuracy_images: Annotated[Whole, C("labelled images behind top1_measured", metric="accuracy")] = None
 
     # Efficiency
     achieved_flops: Annotated[
         Real,
-        C(
-            "FLOP/s while timing throughput; a training step counts as three forward passes",
-            "FLOP/s",
-            metric="throughput",
-        ),
+        C("FLOP/s while timing throughput; a training step counts as three forward passes", "FLOP/s", "throughput"),
     ] = None
     mfu: Annotated[Real, C("achieved_flops over the vendor's peak, where it is known", metric="throughput")] = None
     measured_peak_share: Annotated[
@@ -310,6 +303,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
     """The row of a cell of which nothing has been measured yet: identity, circumstances, published accuracy."""
     environment = context.environment
+    size = cell.network.input_size or (None if cell.network.inputs else facts.input_size)
     return Record(
         protocol_version=PROTOCOL_VERSION,
         run_id=context.run_id,
@@ -320,10 +314,7 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         status="skipped",
         architecture=cell.network.name,
         variant=cell.network.label,
-        family=facts.family,
-        source=facts.source,
         setting=cell.setting,
-        input_size=_side(cell.network, facts),
         inputs=_inputs(cell.network),
         batch_size=cell.batch_size,
         phase=cell.phase,
@@ -333,21 +324,13 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         device=cell.device,
         hardware_class=environment.hardware_class,
         machine=environment.machine,
-        top1=facts.top1,
-        top5=facts.top5,
-        accuracy_source=facts.accuracy_source,
-        accuracy_dataset=facts.accuracy_dataset,
+        **{**structs.asdict(facts), "input_size": size if isinstance(size, int) else None},
         torch_version=environment.torch_version,
         torchvision_version=environment.torchvision_version,
         timm_version=environment.timm_version,
         cuda_version=environment.cuda_version,
         driver_version=environment.driver_version,
     )
-
-
-def _side(network: Network, facts: Facts) -> int | None:
-    size = network.input_size or (None if network.inputs else facts.input_size)
-    return size if isinstance(size, int) else None
 
 
 def _inputs(network: Network) -> str | None:
@@ -391,27 +374,24 @@ class Column(Struct, frozen=True, kw_only=True):
 
 def columns() -> dict[str, Column]:
     """The columns of `Record` in order, by name."""
-    kinds = {"str": "text", "float": "real", "int": "whole", "bool": "flag", "tuple": "texts"}
+    kinds: dict[type[Any], Any] = {
+        inspect.StrType: "text",
+        inspect.LiteralType: "text",
+        inspect.FloatType: "real",
+        inspect.IntType: "whole",
+        inspect.BoolType: "flag",
+        inspect.VarTupleType: "texts",
+    }
 
-    def describe(field: msgspec.inspect.Field) -> Column:
-        kind: Any = field.type
-        meta = kind.extra_json_schema or {}
-        extra = kind.extra or {}
-        inner = kind.type
-        options = inner.types if isinstance(inner, msgspec.inspect.UnionType) else (inner,)
-        first = next(o for o in options if not isinstance(o, msgspec.inspect.NoneType))
-        word = type(first).__name__.removesuffix("Type").lower()
-        word = {"literal": "str", "vartuple": "tuple"}.get(word, word)
-        return Column(
-            name=field.name,
-            kind=kinds[word],  # type: ignore[arg-type]
-            unit=extra.get("unit"),
-            description=meta.get("description", ""),
-            metric=extra.get("metric"),
-        )
+    def describe(field: inspect.Field) -> Column:
+        told: Any = field.type
+        inner = told.type
+        options = inner.types if isinstance(inner, inspect.UnionType) else (inner,)
+        kind = next(kinds[type(one)] for one in options if not isinstance(one, inspect.NoneType))
+        return Column(name=field.name, kind=kind, description=told.extra_json_schema["description"], **told.extra)
 
-    info = msgspec.inspect.type_info(Record)
-    assert isinstance(info, msgspec.inspect.StructType)
+    info = inspect.type_info(Record)
+    assert isinstance(info, inspect.StructType)
     return {field.name: describe(field) for field in info.fields}
 
 

@@ -107,9 +107,9 @@ def images(value: float | None, low: float | None = None, high: float | None = N
     return figure(value, Unit(symbol="images", size=1.0), low, high)
 
 
-def percent(share: float, *, signed: bool = False) -> str:
+def percent(share: float | None, *, signed: bool = False) -> str:
     """`2.7 %` of 0.027; with a sign in front where it is a change."""
-    return f"{'+' if signed and share > 0 else ''}{plain(100 * share, 2)} %"
+    return f"{'+' if signed and share > 0 else ''}{plain(100 * share, 2)} %" if _known(share) else NULL
 
 
 def excess(share: float) -> str:

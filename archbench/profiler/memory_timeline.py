@@ -31,7 +31,7 @@ from archbench.analyze.memory import MEMORY, memory_events, peak_rise
 from archbench.device.kind import Allocator, kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
-from archbench.model.profile import (
+from archbench.model.profile_memory import (
     CATEGORIES,
     MemoryCategory,
     MemoryHolder,

@@ -9,7 +9,7 @@ from archbench.catalog.card import Card, Summary
 from archbench.known import Shown
 from archbench.model.counts import SecondOpinion
 from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
-from archbench.rendering.content import Block, Bullets, Paragraph, Report, Section, Table, sections, table
+from archbench.rendering.content import Bullets, Report, Section, Table, body, section, sections, table
 
 if TYPE_CHECKING:
     from archbench.fitting import Fits
@@ -34,7 +34,7 @@ def catalogue_report(networks: Sequence[Summary]) -> Report:
     )
     numbers = (">year", ">params M", ">GMACs", ">top-1 %")
     headings = ("name", "family", *numbers, "on", "input", "source", "accuracy from")
-    return Report(title="", lead=(table(headings, rows),), sections=())
+    return Report(title="", lead=(table(headings, rows),))
 
 
 def card_report(shown: Shown) -> Report:
@@ -44,17 +44,16 @@ def card_report(shown: Shown) -> Report:
     paper = shown.paper and shown.paper + (f", arXiv {shown.arxiv}" if shown.arxiv else "")
     source = f"from {shown.source}: {shown.constructor}{options}"
     aliases = f"also called {', '.join(shown.aliases)}" if shown.aliases else None
-    said = tuple(filter(None, (shown.note, shown.about)))
-    size: list[Block] = [_size_table(shown), Bullets(tuple(_sizes(shown)))] if shown.params is not None else []
+    size = (_size_table(shown), Bullets(tuple(_sizes(shown)))) if shown.params is not None else None
     return Report(
         title=f"{shown.variant} ({origin})" if origin else shown.variant,
         lead=(Bullets(tuple(filter(None, (shown.idea, paper, source, aliases)))),),
         sections=sections(
-            Section(title=f"Size, per image of {_shape(shown.input_shape)}", blocks=tuple(size)) if size else None,
+            section(f"Size, per image of {_shape(shown.input_shape)}", size),
             _memory(shown) if shown.batch_size is not None else None,
             _accuracies(shown),
-            Section(title="Stages", blocks=(_stages(shown),)) if shown.stages else None,
-            Section(title="To know", blocks=tuple(map(Paragraph, said))) if said else None,
+            section("Stages", _stages(shown) if shown.stages else None),
+            section("To know", shown.note, shown.about),
         ),
     )
 
@@ -146,7 +145,7 @@ def fits_report(fits: Fits) -> Report:
         lines.insert(1, f"tried in {edge.tries} processes of so much memory: {ran}, {beyond}")
     where = f"{cell.phase}, {cell.toggles.label}, {cell.device}"
     title = f"{fits.network} in {_mib(fits.memory_bytes)} ({where})"
-    return Report(title=title, lead=(Bullets(tuple(lines)),), sections=())
+    return Report(title=title, lead=(Bullets(tuple(lines)),))
 
 
 def _accuracies(card: Card) -> Section:
@@ -163,11 +162,10 @@ def _accuracies(card: Card) -> Section:
         )
         for one in card.accuracies
     )
-    blocks: list[Block] = [table((">top-1 %", ">top-5 %", "on", "from", "protocol", "trained by"), rows)]
-    if card.accuracy_source is None:
-        blocks.append(Paragraph("None of these is of the network with these departures."))
+    known = table((">top-1 %", ">top-5 %", "on", "from", "protocol", "trained by"), rows)
+    none = "None of these is of the network with these departures." if card.accuracy_source is None else ""
     title = "Published accuracy, never measured here; the first line stands for the network"
-    return Section(title=title, blocks=tuple(blocks))
+    return Section(title=title, blocks=body(known, none))
 
 
 def _stages(card: Card) -> Table:

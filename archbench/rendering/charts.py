@@ -1,4 +1,4 @@
-"""The plots of a run: which there are, what each says, and how it looks, as Vega-Lite has it.
+"""How the plots of a run look, as Vega-Lite has it.
 
 A chart takes all cells and chooses itself what may stand in one picture: one phase, one machine, one batch size, the
 first of those that it is given. So a page that hands it fewer cells gets the picture of those, and no chart needs
@@ -7,15 +7,16 @@ wiring to a filter. Colours, fonts and backgrounds belong to the theme of whoeve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-import msgspec
 from msgspec import Struct
 
-from archbench.rendering.content import SHOWN, Block, Dataset, Fold, Paragraph, Picture, Section
+from archbench.rendering.content import SHOWN
 from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
-from archbench.rendering.plots import NAME, OTHERS, Point
+
+NAME = "cells"
+OTHERS = "others"
 
 _Steps: TypeAlias = list[Spec]
 """Vega-Lite transforms, in the order in which they are applied."""
@@ -29,11 +30,6 @@ _LINE = 16
 _MOST_BARS = 25
 """Networks in a chart of bars: it is longer than a screen beyond."""
 _SOLID = 0.85
-_NOTE = (
-    "Medians, with 95 % intervals as lines. A stepped line joins the networks that no other beats in both figures at "
-    "once; hollow marks are suspect. Phases, batch sizes and machines never share a plot: each says at its top which "
-    "ones it shows. Points are named where there is room, those on a line first."
-)
 _TITLES = {
     "latency": "Latency, ms per batch",
     "rate": "Throughput, img/s",
@@ -63,133 +59,7 @@ _TOOLTIP = [
 ]
 
 
-class _Plot(Struct, frozen=True, kw_only=True):
-    name: str
-    """Of its file."""
-    title: str
-    alt: str
-    drawable: Callable[[list[Point]], bool]
-    """Whether these cells are enough for it."""
-    draw: Callable[[list[Point]], str]
-    folded: bool = False
-    """Stands behind a line that opens it."""
-
-
-def plots(cells: Dataset) -> Section | None:
-    """The plots that these cells (of `plotted`) are enough for; `None` where that is not one."""
-    points = [msgspec.convert(dict(zip(cells.columns, row, strict=True)), Point) for row in cells.rows]
-    chosen = [
-        (plot, Picture(name=plot.name, title=plot.title, alt=plot.alt, spec=plot.draw(points)))
-        for plot in PLOTS
-        if plot.drawable(points)
-    ]
-    if not chosen:
-        return None
-    first = [picture for plot, picture in chosen if not plot.folded]
-    folded = [picture for plot, picture in chosen if plot.folded]
-    blocks: list[Block] = [Paragraph(_NOTE), *([Paragraph(cells.left_out)] if cells.left_out else []), *first]
-    if folded:
-        blocks.append(Fold(summary=f"{len(folded)} more plots", blocks=tuple(folded)))
-    return Section(title="Plots", blocks=tuple(blocks))
-
-
-def _several(values: Iterable[object]) -> bool:
-    return len(set(values)) > 1
-
-
-def _training_memory(points: Sequence[Point]) -> str:
-    """A line for each network under the first setting, or a bar where there is one batch size."""
-    training = _keep("datum.phase === 'training'")
-    trained = [one for one in points if one.memory and one.phase == "training"]
-    if _several(one.batch for one in trained):
-        return _curves(points, "memory", [training, *_chosen("memory", "machine", "setting_order")])
-    return _bars(points, "memory", [training, *_chosen("memory", "machine", "batch")], largest_first=False)
-
-
-PLOTS = (
-    _Plot(
-        name="accuracy-over-latency",
-        title="Top-1 accuracy over latency",
-        alt="Each point is a network under one setting. Further left is faster, higher is more accurate.",
-        drawable=lambda points: any(one.latency and one.top1 for one in points),
-        draw=lambda points: _fronts(points, "latency", _chosen("latency", "phase_order", "machine", "batch")),
-    ),
-    _Plot(
-        name="accuracy-over-throughput",
-        title="Top-1 accuracy over throughput",
-        alt="Each point is a network under one setting, at the largest batch size that most networks ran. "
-        "Further right is faster, higher is more accurate.",
-        # At one batch size it would be the plot over latency turned round.
-        drawable=lambda points: _several(one.batch for one in points if one.rate and one.top1),
-        draw=lambda points: _fronts(
-            points, "rate", [*_chosen("rate", "phase_order", "machine"), *_largest_usual_batch()]
-        ),
-    ),
-    _Plot(
-        name="gains",
-        title="What each setting gains",
-        alt="A bar for each network and setting: how many times faster it is than the same network in fp32 "
-        "without compilation. Bars to the left of 1 are slower.",
-        drawable=lambda points: any(one.gain for one in points),
-        draw=lambda points: _bars(
-            points, "gain", _chosen("gain", "phase_order", "machine", "batch"), largest_first=True
-        ),
-    ),
-    _Plot(
-        name="training-memory",
-        title="Memory of training",
-        alt="The peak memory of a training step for each network, over the batch size where several were measured.",
-        drawable=lambda points: any(one.memory and one.phase == "training" for one in points),
-        draw=_training_memory,
-    ),
-    _Plot(
-        name="throughput-over-batch",
-        title="Throughput over batch size",
-        alt="A line for each network: the images per second as the batch grows. Where it flattens, larger batches "
-        "gain nothing.",
-        drawable=lambda points: _several(one.batch for one in points if one.rate),
-        draw=lambda points: _curves(points, "rate", _chosen("rate", "phase_order", "machine", "setting_order")),
-    ),
-    _Plot(
-        name="latency-over-batch",
-        title="Latency over batch size",
-        alt="A line for each network: the time of a batch as the batch grows.",
-        drawable=lambda points: _several(one.batch for one in points if one.latency),
-        draw=lambda points: _curves(points, "latency", _chosen("latency", "phase_order", "machine", "setting_order")),
-    ),
-    _Plot(
-        name="accuracy-over-macs",
-        title="Top-1 accuracy over multiply-accumulates",
-        alt="Each point is a network. Further left needs fewer multiply-accumulates, higher is more accurate. "
-        "Nothing here was timed: compare it with the plot over latency.",
-        drawable=lambda points: any(one.macs and one.top1 for one in points),
-        draw=lambda points: _fronts(
-            points, "macs", _chosen("macs", "phase_order", "machine", "batch", "setting_order")
-        ),
-        folded=True,
-    ),
-    _Plot(
-        name="latency-over-macs",
-        title="Latency over multiply-accumulates",
-        alt="Each point is a network. If multiply-accumulates were all that counts, the points would lie on one "
-        "rising line.",
-        drawable=lambda points: _several(one.network for one in points if one.latency and one.macs),
-        draw=lambda points: _cloud(points, "macs"),
-        folded=True,
-    ),
-    _Plot(
-        name="latency-over-activations",
-        title="Latency over activations",
-        alt="Each point is a network. If activations were all that counts, the points would lie on one rising line.",
-        drawable=lambda points: _several(one.network for one in points if one.latency and one.activations),
-        draw=lambda points: _cloud(points, "activations"),
-        folded=True,
-    ),
-)
-"""In the order in which they are shown."""
-
-
-def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
+def fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     """Top-1 over `figure`: points, intervals, and for each setting the line of those that none beats in both."""
     timed = figure != "macs"
     look = _look(*(_by_setting(points) if timed else _by_family(points)))
@@ -204,13 +74,13 @@ def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     )
     layers = [
         *([_interval(figure, "x", y=y, stroke=look["stroke"])] if timed else []),
-        {**front, "transform": [_keep("datum.on_front")]},
+        {**front, "transform": [keep("datum.on_front")]},
         _dots({"x": x, "y": y, **look}),
         names(x, y),
     ]
     steps = [
         *steps,
-        _keep("isValid(datum.top1)"),
+        keep("isValid(datum.top1)"),
         *_on_front(figure, most=figure == "rate", together=["setting"] if timed else []),
         _join("own_first", "min", "setting_order", together=["network"]),
         *called(
@@ -221,11 +91,11 @@ def _fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     return _layered(layers, steps, HEIGHT)
 
 
-def _cloud(points: Sequence[Point], counted: str) -> str:
+def cloud(points: Sequence[Point], counted: str) -> str:
     """Latency over a counted figure, every network once, at the smallest batch size."""
     steps = [
-        *_chosen("latency", "phase_order", "machine", "batch", "setting_order"),
-        _keep(f"datum.{counted} > 0"),
+        *chosen("latency", "phase_order", "machine", "batch", "setting_order"),
+        keep(f"datum.{counted} > 0"),
         *called("datum.named ? datum.network : ''"),
     ]
     look = _look(*_by_family(points))
@@ -235,7 +105,7 @@ def _cloud(points: Sequence[Point], counted: str) -> str:
     return _layered([interval, _dots({"x": x, "y": y, **look}), names(x, y)], steps, HEIGHT)
 
 
-def _curves(points: Sequence[Point], figure: str, steps: _Steps) -> str:
+def curves(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     """`figure` over the batch size, one line a network; the one under the pointer stands out."""
     scale = {"type": "log", "base": 2, "nice": False, "padding": 30}
     x = number("batch", _TITLES["batch"], scale=scale, axis={"format": "d", "grid": False})
@@ -266,13 +136,13 @@ def _curves(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     return _layered([lines, dots, names(x, y)], steps, HEIGHT)
 
 
-def _bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first: bool) -> str:
+def bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first: bool) -> str:
     """A bar for each network and setting, the networks in order of their best."""
     best, order = ("max", "descending") if largest_first else ("min", "ascending")
     ranked = [
         _join("best", best, figure, together=["network"]),
         _window("place", "dense_rank", None, [("best", order), ("network", "ascending")]),
-        _keep(f"datum.place <= {_MOST_BARS}"),
+        keep(f"datum.place <= {_MOST_BARS}"),
     ]
     kept = [one for one in points if getattr(one, figure) and (figure == "gain" or one.phase == "training")]
     settings = _settings(kept)
@@ -322,22 +192,22 @@ def _layered(layers: Sequence[Spec], steps: _Steps, height: int | Spec) -> str:
     return chart([*layers, said], height, data={"name": NAME}, transform=[*made, *steps], autosize=autosize)
 
 
-def _chosen(figure: str, *fields: str) -> _Steps:
+def chosen(figure: str, *fields: str) -> _Steps:
     """The cells that have the figure, and of each field the first value alone."""
-    steps: _Steps = [_keep(f"isValid(datum.{figure})")]
+    steps: _Steps = [keep(f"isValid(datum.{figure})")]
     for field in fields:
-        steps += [_join(f"{field}_first", "min", field), _keep(f"datum.{field} === datum.{field}_first")]
+        steps += [_join(f"{field}_first", "min", field), keep(f"datum.{field} === datum.{field}_first")]
     return steps
 
 
-def _largest_usual_batch() -> _Steps:
+def largest_usual_batch() -> _Steps:
     """The largest batch size that at least half as many cells have as the commonest."""
     return [
         _join("sharing", "count", None, together=["batch"]),
         _join("most", "max", "sharing"),
-        _keep("datum.sharing * 2 >= datum.most"),
+        keep("datum.sharing * 2 >= datum.most"),
         _join("largest", "max", "batch"),
-        _keep("datum.batch === datum.largest"),
+        keep("datum.batch === datum.largest"),
     ]
 
 
@@ -367,7 +237,7 @@ def _interval(figure: str, channel: str, **encoding: Spec) -> Spec:
     low, high = f"{figure}_low", f"{figure}_high"
     ends = {channel: number(low), f"{channel}2": {"field": high}}
     rule = layer("rule", {**ends, **encoding}, strokeWidth=1, opacity=0.4 if "stroke" in encoding else 0.9)
-    return {**rule, "transform": [_keep(f"isValid(datum.{low}) && isValid(datum.{high})")]}
+    return {**rule, "transform": [keep(f"isValid(datum.{low}) && isValid(datum.{high})")]}
 
 
 def _dots(encoding: Spec, size: int = 56) -> Spec:
@@ -396,7 +266,7 @@ def _settings(points: Sequence[Point]) -> list[str]:
     return sorted(order, key=order.__getitem__)
 
 
-def _keep(test: str) -> Spec:
+def keep(test: str) -> Spec:
     return {"filter": test}
 
 
@@ -417,3 +287,36 @@ def _window(
     of: dict[str, Any] = {} if field is None else {"field": field}
     sort = [{"field": by, "order": direction} for by, direction in order]
     return {"window": [{"op": op, **of, "as": name}], "sort": sort, "groupby": list(together)}
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """One cell as drawn; times in ms, memory in MiB, counts in giga and mega. `None` = not measured."""
+
+    network: str
+    family: str
+    colour: str
+    """The family, or `OTHERS`."""
+    setting: str
+    setting_order: int
+    phase: str
+    batch: int
+    machine: str
+    size: int | None
+    params: float | None
+    macs: float | None
+    activations: float | None
+    top1: float | None
+    latency: float | None
+    latency_low: float | None
+    latency_high: float | None
+    rate: float | None
+    rate_low: float | None
+    rate_high: float | None
+    memory: float | None
+    gain: float | None
+    """How many times faster than plain fp32, all else equal; `None` for plain fp32 itself."""
+    gain_low: float | None
+    gain_high: float | None
+    verdict: str
+    named: bool
+    """The reader wants its name, where there is room."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ from archbench.rendering.content import (
     Block,
     Bullets,
     Code,
+    Columns,
     Fold,
-    Paragraph,
     Report,
     Section,
-    Table,
+    body,
+    section,
     sections,
     table,
     tabled,
@@ -61,26 +62,26 @@ def text_report(comparison: Comparison) -> Report:
     cells = in_order(comparison)
     shown = cells if len(cells) <= ALL_SHOWN else [cell for cell in cells if cell.verdict != "same"]
     alike = len(cells) - len(shown)
-    why = [(cell.verdict, f"{short_id(cell.cell_id)}: {because(cell)}") for cell in shown if cell.verdict != "same"]
-    found = [
-        (mark.upper() if mark == "fails" else mark, f"{network}, {cells}: {what}")
-        for mark, network, cells, what in by_network(comparison)
-    ]
-    verdict = Section(title=headline(comparison), blocks=())
-    parts: Iterator[tuple[str, Block]] = (
-        (title, table(("", ""), rows))
-        for title, rows in (("Why", why), ("Findings", found), ("To know", [("note", one) for one in comparison.notes]))
-        if rows
-    )
+    terms: dict[str, Sequence[tuple[str, str]]] = {
+        "Why": [(one.verdict, f"{short_id(one.cell_id)}: {because(one)}") for one in shown if one.verdict != "same"],
+        "Findings": [
+            (mark.upper() if mark == "fails" else mark, f"{network}, {cells}: {what}")
+            for mark, network, cells, what in by_network(comparison)
+        ],
+        "To know": [("note", one) for one in comparison.notes],
+    }
     return Report(
         title="",
-        lead=(
+        lead=body(
             table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
-            Paragraph(method(comparison)),
-            *([_table(shown)] if shown else []),
-            *([Paragraph(f"... and {alike:,} cells that are the same")] if alike else []),
+            method(comparison),
+            table(_HEADINGS, map(_row, shown)) if shown else None,
+            f"... and {alike:,} cells that are the same" if alike else None,
         ),
-        sections=(*(Section(title=title, blocks=(block,)) for title, block in parts), verdict),
+        sections=sections(
+            *(section(title, table(("", ""), rows) if rows else None) for title, rows in terms.items()),
+            Section(title=headline(comparison), blocks=()),
+        ),
     )
 
 
@@ -100,52 +101,39 @@ def _report(comparison: Comparison, most: int) -> Report:
     alike = [cell for cell in cells if cell.verdict == "same"]
     why = Bullets(tuple(f"{one.verdict}, {short_id(one.cell_id)}: {because(one)}" for one in told[:most]))
     found = by_network(comparison)
-    fold = Fold(summary=f"The same: {len(alike):,}", blocks=(_table(alike[:most]), *_cut(len(alike), most)))
+
+    def shown(some: Sequence[CellComparison]) -> tuple[Block, ...]:
+        return body(table(_HEADINGS, map(_row, some[:most])), _cut(len(some), most))
+
     return Report(
         title=headline(comparison).rstrip("."),
-        lead=(
-            Bullets((f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}")),
-            Paragraph(method(comparison)),
+        lead=body(
+            Bullets((f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}")), method(comparison)
         ),
         sections=sections(
-            Section(
-                title="Findings",
-                blocks=(table(_FOUND, found[:most]), *_cut(len(found), most)),
-            )
-            if found
-            else None,
-            Section(
-                title="Cells",
-                blocks=(_table(told[:most]), *_cut(len(told), most), Fold(summary="Why", blocks=(why,))),
-            )
-            if told
-            else None,
-            Section(title="The same", blocks=(fold,)) if alike else None,
-            Section(title="To know", blocks=(Bullets(comparison.notes),)) if comparison.notes else None,
-            _if_meant(comparison),
+            section("Findings", (table(_FOUND, found[:most]), _cut(len(found), most)) if found else None),
+            section("Cells", (shown(told), Fold(summary="Why", blocks=(why,))) if told else None),
+            section("The same", Fold(summary=f"The same: {len(alike):,}", blocks=shown(alike)) if alike else None),
+            section("To know", Bullets(comparison.notes) if comparison.notes else None),
+            section("If this is meant", _if_meant(comparison)),
         ),
     )
 
 
-def _if_meant(comparison: Comparison) -> Section | None:
+def _if_meant(comparison: Comparison) -> Fold | None:
     """What to commit where that which fails is meant."""
     if comparison.suite_file is None or not comparison.regressed:
         return None
     file = accepted_file(Path(comparison.suite_file.path))
     entries = entries_for(comparison, "WHY", date.today())
-    how = Paragraph(f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too.")
+    how = f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too."
     text = f"accepted:\n{as_yaml(entries[:_ENTRIES])}"
-    return Section(title="If this is meant", blocks=(Fold(summary="What to commit", blocks=(how, Code(text, "yaml"))),))
+    return Fold(summary="What to commit", blocks=body(how, Code(text, "yaml")))
 
 
-def _cut(count: int, most: int) -> tuple[Block, ...]:
-    if count <= most:
-        return ()
-    return (Paragraph(f"{count - most:,} more are left out here for their length; `--format json` has all."),)
-
-
-def _table(cells: Sequence[CellComparison]) -> Table:
-    return table(_HEADINGS, map(_row, cells))
+def _cut(count: int, most: int) -> str:
+    more = f"{count - most:,} more are left out here for their length; `--format json` has all."
+    return more if count > most else ""
 
 
 def _row(cell: CellComparison) -> tuple[str, ...]:
@@ -312,7 +300,7 @@ def _time(cell: CellComparison, side: Figures) -> str:
 def duel_report(duel: Duel) -> Report:
     """Every cell with its time, and what is shown of it against the first one named."""
     words = {"same": f"same within ±{percent(EQUIVALENCE_MARGIN)}", "undecided": "not told apart"}
-    columns: dict[str, Callable[[CellComparison], str]] = {
+    columns: Columns[CellComparison] = {
         "Cell": lambda one: short_id(one.cell_id),
         "Against the first": lambda one: words.get(one.verdict, one.verdict),
         ">ms": lambda one: rounded(one.head.latency_s, MS),
@@ -322,19 +310,16 @@ def duel_report(duel: Duel) -> Report:
     }
     found = tabled(duel.rivals, columns)
     first = (short_id(duel.baseline), "the first", rounded(duel.baseline_s, MS), "1", "", "")
-    notes = []
-    if any(one.ci_low is None for one in duel.rivals):
-        notes.append("One pair gives no interval.")
-    if any(one.verdict == "undecided" for one in duel.rivals):
-        notes.append("Not told apart: give more --pairs.")
-    if duel.alternated:
-        notes.append("They do not fit in memory together, so whole processes alternated: drift between them counts.")
-    if duel.contended_share:
-        notes.append(f"Other work took CPU time from {percent(duel.contended_share)} of the processes.")
-    notes.append(f"Took {duration(duel.duration_s)}.")
+    whole = "They do not fit in memory together, so whole processes alternated: drift between them counts."
+    notes = {
+        "One pair gives no interval.": any(one.ci_low is None for one in duel.rivals),
+        "Not told apart: give more --pairs.": any(one.verdict == "undecided" for one in duel.rivals),
+        whole: duel.alternated,
+        f"Other work took CPU time from {percent(duel.contended_share)} of the processes.": duel.contended_share,
+        f"Took {duration(duel.duration_s)}.": True,
+    }
     played = f"{counted(duel.pairs, 'pair')} of processes, {counted(duel.turns, 'turn')} each"
     return Report(
         title=f"{duel.hardware_class}, torch {duel.torch_version}: {played}",
-        lead=(replace(found, rows=(first, *found.rows)), *map(Paragraph, notes)),
-        sections=(),
+        lead=body(replace(found, rows=(first, *found.rows)), (note for note, holds in notes.items() if holds)),
     )

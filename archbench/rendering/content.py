@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -131,7 +131,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     title: str
     lead: tuple[Block, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[Section, ...] = ()
     dataset: Dataset | None = None
     """What its pictures draw, unless they hold their own data."""
     trust: str = ""
@@ -249,8 +249,8 @@ def listed(
         return [found]
     if len(items) <= most:
         return [Fold(summary=f"{len(items):,} {noun}", blocks=(found,))]
-    rest = Paragraph(f"And {len(items) - most:,} more {noun}, {elsewhere}.")
-    return [Fold(summary=f"The first {most:,} of {len(items):,} {noun}", blocks=(found, rest))]
+    rest = f"And {len(items) - most:,} more {noun}, {elsewhere}."
+    return [Fold(summary=f"The first {most:,} of {len(items):,} {noun}", blocks=body(found, rest))]
 
 
 def wide(
@@ -259,6 +259,29 @@ def wide(
     """`listed` in as many tables as `_WIDEST` columns of figures allow; each begins with the `lead`."""
     parts = (dict(islice(figures.items(), start, start + _WIDEST)) for start in range(0, len(figures), _WIDEST))
     return [block for part in parts for block in listed(items, {**lead, **part}, noun=noun, caption=caption)]
+
+
+Part: TypeAlias = "Block | str | Iterable[Part] | None"
+"""What `body` takes."""
+
+
+def body(*parts: Part) -> tuple[Block, ...]:
+    """Blocks in a row: text becomes a paragraph, what holds several is opened, and what is empty is left out."""
+    found: list[Block] = []
+    for part in parts:
+        if isinstance(part, str):
+            found += [Paragraph(part)] * bool(part)
+        elif isinstance(part, Struct):
+            found.append(part)
+        elif part is not None:
+            found += body(*part)
+    return tuple(found)
+
+
+def section(title: str, *parts: Part, note: str = "", phase: str | None = None) -> Section | None:
+    """What `body` makes of the parts under a heading, behind a note; `None` where they are empty."""
+    inside = body(*parts)
+    return Section(title=title, blocks=body(note, inside), phase=phase) if inside else None
 
 
 def sections(*parts: Section | None) -> tuple[Section, ...]:

@@ -1,20 +1,38 @@
-"""The decision matrix: which network in which situation, and whether the usual choice holds on this machine."""
+"""Which network: the shortlists of `archbench pick`, and the decision matrix of a suite, with why each other is out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
-from archbench.choose.pick import ACCURACIES, Choice
+from archbench.choose.pick import ACCURACIES, Choice, Goal, Picked, Ranking
 from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, excess
 from archbench.query.expression import show
-from archbench.rendering.content import Block, Bullets, Code, Paragraph, Section, Table, table, tabled
-from archbench.rendering.picked import MARK, goal_text
+from archbench.rendering.content import (
+    Block,
+    Bullets,
+    Code,
+    Columns,
+    Fold,
+    Report,
+    Section,
+    Table,
+    body,
+    section,
+    table,
+    tabled,
+)
 from archbench.rendering.run_data import RunData
 from archbench.rendering.values import called, difference, heading, number, quantity, why_left_out
 
+MOST_RANKINGS = 6
+"""Rankings shown; more of them mean that the question is not narrow enough to read the answer."""
+MOST_LEFT_OUT = 40
+MARK = "?"
+"""Behind the name of a network whose figures are suspect."""
 _NEAREST = 2
 _USUAL_SIZE = 224
 """Side of the images of ImageNet networks, in pixels, unless their names say otherwise."""
@@ -27,22 +45,148 @@ _GAINS = ("top1", "macs", "latency_median_s", "throughput_img_s", "peak_allocate
 """Figures of a network that are told as differences from the baseline, accuracy first."""
 
 
+def picked_report(picked: Picked, top: int) -> Report:
+    """The whole answer of `pick`: shortlists of `top` rows each, what is left out and why, notes."""
+    conditions = "; ".join(picked.conditions)
+    if not picked.found:
+        title = f"No network satisfies {conditions}." if conditions else "No network to choose."
+        if picked.unfit:
+            title = f"No network{f' that satisfies {conditions}' if conditions else ''} has figures fit to rank: "
+            title += f"{'; '.join(picked.unfit)}."
+        out = (_left_out(one, "What each lacks, the nearest first:") for one in picked.rankings)
+        return Report(title=title, lead=body(picked.warnings, out))
+    goals = ", ".join(map(_asked_for, picked.goals))
+    kind = f"{goals} first" if len(picked.goals) == 1 else f"Pareto front of {goals}"
+    apart = ""
+    if len(picked.rankings) > 1:
+        differing = [one.column for one in picked.rankings[0].circumstances]
+        apart = (
+            f"They differ in {', '.join(differing)} and are ranked apart; fix it with --where, or rank them "
+            f"together with {' '.join(f'--across {column}' for column in differing)}."
+        )
+    more = len(picked.rankings) - MOST_RANKINGS
+    rest = Section(title=f"And {more} more rankings: narrow the question, or read them with --json.", blocks=())
+    return Report(
+        title=f"Networks{f' that satisfy {conditions}' if conditions else ''}; {kind}.",
+        lead=body(picked.warnings, apart, picked.trust),
+        sections=(*(_ranking(one, picked, top) for one in picked.rankings[:MOST_RANKINGS]), *([rest] * (more > 0))),
+    )
+
+
+def _asked_for(goal: Goal) -> str:
+    """`smallest latency_median`."""
+    return f"{'largest' if goal.larger else 'smallest'} {without_unit(goal.column)}"
+
+
+def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section:
+    choices = ranking.choices[:top]
+    found = len({one.network for one in ranking.choices})
+    more = len(ranking.choices) - top
+    notes = (*(one.text for one in ranking.footnotes), *ranking.accuracies, *_notes(choices))
+    return Section(
+        title=f"{_common(ranking)}: {found} of {ranking.networks} networks",
+        blocks=body(
+            _shortlist(choices, picked),
+            f"... and {more} more (--top)" if more > 0 else None,
+            _left_out(ranking, "Left out, the nearest first:"),
+            Fold(summary="Notes:", blocks=(Bullets(notes),)) if notes else None,
+        ),
+    )
+
+
+def _shortlist(choices: Sequence[Choice], picked: Picked) -> Table:
+    """How far each is behind stands beside the goal, before the columns that a narrow screen has no room for."""
+    single = len(picked.goals) == 1
+    varying = [name for name in picked.across if name in ("phase", "batch_size", "torch_version", "hardware_class")]
+
+    def as_it_is(name: str, one: Choice) -> str:
+        return str(getattr(one, name))
+
+    def shown(place: int, one: Choice) -> str:
+        return number(one.figures[place])
+
+    goal, *others = (one.column for one in choices[0].figures)
+    columns: Columns[Choice] = {
+        ">#": lambda one: str(one.rank) if single else "",
+        "network": lambda one: f"{one.network} {MARK}" if _suspect(one) else one.network,
+        "setting": lambda one: one.toggles.label,
+        **{name: partial(as_it_is, name) for name in varying},
+        f">{heading(goal)}": partial(shown, 0),
+        **({"behind the first": lambda one: _far(goal, choices[0], one, "tie")} if single else {}),
+        **{f">{heading(column)}": partial(shown, place) for place, column in enumerate(others, 1)},
+    }
+    return tabled(choices, columns)
+
+
+def _far(column: str, first: Choice, one: Choice, tie: str) -> str:
+    """By how much a network loses to the first in a column, or that it does not; empty for the first."""
+    if one.behind is None:
+        return ""
+    far = difference(one.behind, first.estimate(column), one.estimate(column))
+    return f"{tie} ({far})" if one.behind.tie else far
+
+
+def _left_out(ranking: Ranking, title: str) -> Iterator[Block]:
+    """A line for each network; those that have no cell of the kind asked for stand together behind the condition."""
+    near = [(one.network, why_left_out(one)) for one in ranking.left_out if not one.elsewhere]
+    elsewhere: dict[str, list[str]] = {}
+    for one in ranking.left_out:
+        if one.elsewhere:
+            missed = "; ".join(miss.condition for miss in one.misses) or why_left_out(one)
+            elsewhere.setdefault(missed, []).append(one.network)
+    if near:
+        more = len(near) - MOST_LEFT_OUT
+        rest = f"... and {more} more (--json has all)" if more > 0 else None
+        yield Fold(summary=title, blocks=body(table(("", ""), near[:MOST_LEFT_OUT]), rest))
+    if elsewhere:
+        lines = []
+        for condition, names in list(elsewhere.items())[:MOST_LEFT_OUT]:
+            rest_of = f", ... and {len(names) - MOST_LEFT_OUT} more" if len(names) > MOST_LEFT_OUT else ""
+            lines.append([f"{condition}: {', '.join(names[:MOST_LEFT_OUT])}{rest_of}"])
+        yield Fold(summary="Without a cell of the kind asked for:", blocks=(table(("",), lines),))
+
+
+def _notes(choices: Sequence[Choice]) -> Iterator[str]:
+    if any(map(_suspect, choices)):
+        yield f"`{MARK}` marks suspect figures: usable with care, the report says why."
+    ties = [one for one in choices[1:] if one.behind is not None and one.behind.tie]
+    if ties:
+        yield f"Too close to call with {choices[0].network}: {', '.join(one.network for one in ties)}."
+        command = settled_by(choices[0].figures[0].column, choices[0].cell_id, ties[0].cell_id)
+        if command is not None:
+            yield f"`{command}` settles it."
+
+
+def _common(ranking: Ranking) -> str:
+    """What all choices have in common, as far as it tells rankings apart."""
+    first = ranking.choices[0]
+    shown = {"phase": first.phase, "batch_size": f"batch {first.batch_size}", "precision": first.precision}
+    words = [text for name, text in shown.items() if len({getattr(one, name) for one in ranking.choices}) == 1]
+    words += [f"{one.column} {one.value}" for one in ranking.circumstances if one.column not in shown]
+    text = ", ".join(words)
+    return text[:1].upper() + text[1:] or "All together"
+
+
 def decisions(run: RunData) -> Section | None:
     """The matrix, then each situation with its figures; `None` for a suite without decisions."""
     rows = decision_matrix(run.suite, run.candidates)
-    if not rows:
-        return None
-    marks = [f"`{MARK}` marks suspect figures."] if any(_suspect(one) for row in rows for one in row.beside) else []
-    introduction = Paragraph(" ".join([_INTRODUCTION, *marks]))
-    return Section(title="Which network", blocks=(introduction, _matrix(rows), *(_situation(row) for row in rows)))
+    marks = any(_suspect(one) for row in rows for one in row.beside)
+    introduction = f"{_INTRODUCTION} `{MARK}` marks suspect figures." if marks else _INTRODUCTION
+    return section("Which network", [_matrix(rows), *map(_situation, rows)] if rows else None, note=introduction)
 
 
 def _matrix(rows: Iterable[Row]) -> Table:
-    columns: dict[str, Callable[[Row], str]] = {
+    def judged_by(row: Row) -> str:
+        """The figure that decided the row, and where it was read: `smallest latency, inference, batch 4, fp32`."""
+        first = row.ranking.choices[0] if row.ranking.choices else None
+        where = [] if first is None else [first.phase, f"batch {first.batch_size}", first.toggles.label]
+        return ", ".join([f"{'largest' if row.goal.larger else 'smallest'} {called(row.goal.column)}", *where])
+
+    columns: Columns[Row] = {
         "Situation": lambda row: row.decision.situation,
-        "Judged by": _judged_by,
+        "Judged by": judged_by,
         "Recommended": lambda row: (
-            f"{_name(row.recommended)}, {_setting(row.recommended)}" if row.recommended else NULL
+            f"{_name(row.recommended)}, {row.recommended.toggles.label}" if row.recommended else NULL
         ),
         "Runner-up": lambda row: f"{_name(row.runner_up)}: {_behind(row, row.runner_up)}" if row.runner_up else NULL,
         "Usual choice": lambda row: ", ".join(row.decision.usual_choice) or NULL,
@@ -51,66 +195,43 @@ def _matrix(rows: Iterable[Row]) -> Table:
     return tabled(rows, columns, "The decision matrix")
 
 
-def _judged_by(row: Row) -> str:
-    """The figure that decided the row, and where it was read: `smallest latency, inference, batch 4, fp32`."""
-    first = row.ranking.choices[0] if row.ranking.choices else None
-    where = [] if first is None else [first.phase, f"batch {first.batch_size}", _setting(first)]
-    return ", ".join([f"{'largest' if row.goal.larger else 'smallest'} {called(row.goal.column)}", *where])
-
-
 def _behind(row: Row, one: Choice) -> str:
     """By how much a network loses in the row's goal, or that it does not."""
-    first = row.ranking.choices[0]
     if one.behind is None:
         return "not comparable"
-    column = row.goal.column
-    far = difference(one.behind, first.estimate(column), one.estimate(column))
-    points = judged_columns()[column].unit == "%"
-    return f"a tie ({far})" if one.behind.tie else f"{far} {'lower' if points else 'behind'}"
+    points = judged_columns()[row.goal.column].unit == "%"
+    far = _far(row.goal.column, row.ranking.choices[0], one, "a tie")
+    return far if one.behind.tie else f"{far} {'lower' if points else 'behind'}"
 
 
 def _situation(row: Row) -> Section:
-    blocks: list[Block] = [Paragraph(_asked(row))]
-    if row.decision.usual_choice:
-        blocks.append(Paragraph(_verdict(row)))
-    if row.beside:
-        blocks.append(_table(row, row.beside, roles=True))
-    if row.every_setting:
-        blocks += [Paragraph("Under every setting:"), _table(row, row.every_setting, roles=False)]
     # Whose accuracies these are, a section of its own says.
-    notes = [*_tie(row), *_gains(row), *_batches(row), *_near(row), *_differences(row)]
-    if row.decision.note:
-        notes.append(row.decision.note)
-    if notes:
-        blocks.append(Bullets(tuple(notes)))
+    notes = (*_tie(row), *_gains(row), *_asides(row), *([row.decision.note] if row.decision.note else []))
+    evidence: tuple[str | Code, ...] = ()
     if row.evidence is not None:
         missing = ", ".join(one.name for one in row.usual if not one.measured)
-        blocks += [
-            Paragraph(f"Not measured under these conditions: {missing}. To have them judged, too:"),
-            Code(row.evidence),
-        ]
-    if row.loading is not None:
-        blocks.append(Code(row.loading, "python"))
-    return Section(title=row.decision.situation, blocks=tuple(blocks))
+        evidence = (f"Not measured under these conditions: {missing}. To have them judged, too:", Code(row.evidence))
+    return Section(
+        title=row.decision.situation,
+        blocks=body(
+            _asked(row),
+            _verdict(row) if row.decision.usual_choice else None,
+            _table(row, row.beside, roles=True) if row.beside else None,
+            ("Under every setting:", _table(row, row.every_setting, roles=False)) if row.every_setting else None,
+            Bullets(notes) if notes else None,
+            evidence,
+            Code(row.loading, "python") if row.loading is not None else None,
+        ),
+    )
 
 
 def _asked(row: Row) -> str:
-    conditions = "; ".join(
-        [
-            *(show(condition) for condition in row.conditions),
-            *(f"{without_unit(name)} <= {factor:g} x {row.decision.baseline}'s" for name, factor in _relative(row)),
-        ]
-    )
-    batch = "" if row.batch_size is None else f" Judged at batch {row.batch_size}{_why_this_batch(row)}."
-    return f"Asked for: {goal_text(row.goal)}{f', where `{conditions}`' if conditions else ''}.{batch}"
-
-
-def _relative(row: Row) -> Iterable[tuple[str, float]]:
-    return row.decision.at_most_of_baseline.items()
-
-
-def _why_this_batch(row: Row) -> str:
-    return ", of those at which most networks satisfy the conditions the largest" if row.other_batches else ""
+    relative = row.decision.at_most_of_baseline.items()
+    bounds = (f"{without_unit(name)} <= {factor:g} x {row.decision.baseline}'s" for name, factor in relative)
+    conditions = "; ".join([*map(show, row.conditions), *bounds])
+    why = ", of those at which most networks satisfy the conditions the largest" if row.other_batches else ""
+    batch = "" if row.batch_size is None else f" Judged at batch {row.batch_size}{why}."
+    return f"Asked for: {_asked_for(row.goal)}{f', where `{conditions}`' if conditions else ''}.{batch}"
 
 
 def _verdict(row: Row) -> str:
@@ -150,7 +271,7 @@ def _table(row: Row, choices: tuple[Choice, ...], *, roles: bool) -> Table:
     lead = ("Network", "Role", "Best under") if roles else ("Network", "Under")
     rows = []
     for one in choices:
-        words = (_name(one), _role(row, one), _setting(one)) if roles else (_name(one), _setting(one))
+        words = (_name(one), *([_role(row, one)] if roles else []), one.toggles.label)
         rows.append((*words, *(number(one.estimate(name)) for name in columns)))
     return table((*lead, *(f">{heading(name)}" for name in columns)), rows)
 
@@ -169,7 +290,7 @@ def _role(row: Row, one: Choice) -> str:
     return ", ".join(roles)
 
 
-def _tie(row: Row) -> Iterable[str]:
+def _tie(row: Row) -> Iterator[str]:
     """That the first two cannot be told apart, and what would do it."""
     first, second = row.recommended, row.runner_up
     if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
@@ -183,16 +304,17 @@ def _settled(row: Row, first: Choice, other: Choice) -> str:
     return "" if command is None else f"; `{command}` settles it"
 
 
-def _gains(row: Row) -> Iterable[str]:
+def _gains(row: Row) -> Iterator[str]:
     """What each network gains over the baseline, and for how much."""
-    if row.baseline is None:
+    base = row.baseline
+    if base is None:
         return
     for one in row.beside:
-        if one.network == row.baseline.network:
+        if one.network == base.network:
             continue
-        changes = [text for column in _GAINS if (text := _change(column, row.baseline, one)) is not None]
+        changes = [text for column in _GAINS if (text := _change(column, base, one)) is not None]
         if changes:
-            yield f"{one.network} against {row.baseline.network}: {', '.join(changes)}{_per_gmac(row.baseline, one)}."
+            yield f"{one.network} against {base.network}: {', '.join(changes)}{_per_gmac(base, one)}."
 
 
 def _change(column: str, base: Choice, one: Choice) -> str | None:
@@ -217,25 +339,19 @@ def _one_dataset(base: Choice, one: Choice) -> bool:
     return base.accuracy_dataset == one.accuracy_dataset
 
 
-def _batches(row: Row) -> Iterable[str]:
+def _asides(row: Row) -> Iterator[str]:
+    """Other batch sizes, who came nearest to the conditions without satisfying them, what is ranked and differs."""
     if row.other_batches:
         named = ", ".join(f"{_name(one)} at batch {one.batch_size}" for one in row.other_batches)
         yield f"First at other batch sizes: {named}."
-
-
-def _near(row: Row) -> Iterable[str]:
-    """Who came nearest to the conditions without satisfying them."""
     usual = {one.name for one in row.usual}
     out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in usual]
     if out:
         named = "; ".join(f"{one.network} ({why_left_out(one)})" for one in out[:_NEAREST])
         more = f"; and {len(out) - _NEAREST} more" if len(out) > _NEAREST else ""
         yield f"Left out: {named}{more}."
-
-
-def _differences(row: Row) -> Iterable[str]:
-    """What is ranked together and differs; image sizes stand with the networks' names."""
-    return (one.text for one in row.ranking.footnotes if one.column != "input_size")
+    # Image sizes stand with the networks' names.
+    yield from (one.text for one in row.ranking.footnotes if one.column != "input_size")
 
 
 def _name(one: Choice) -> str:
@@ -245,7 +361,3 @@ def _name(one: Choice) -> str:
 
 def _suspect(one: Choice) -> bool:
     return one.verdict == "suspect"
-
-
-def _setting(one: Choice) -> str:
-    return one.toggles.label

@@ -1,13 +1,15 @@
-"""The figures themselves: counted, timed (a table a phase, fastest first), by stage, and the memory of training."""
+"""The figures themselves: a run on one screen; counted, timed by phase, by stage, and the memory of training."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from archbench.choose.cell_summary import CellSummary
+from archbench.choose.margins import settled_by
+from archbench.choose.pick import Choice, Goal, Question, pick
 from archbench.model.axes import Toggles
 from archbench.model.profile import StageProfile
 from archbench.model.units import (
@@ -17,6 +19,7 @@ from archbench.model.units import (
     MS,
     NULL,
     RATIO,
+    counted,
     figure,
     fixed,
     memory_unit,
@@ -25,11 +28,15 @@ from archbench.model.units import (
     shortened,
     whole,
 )
-from archbench.rendering.content import Block, Paragraph, Section, listed, tabled
+from archbench.query.expression import Compare
+from archbench.rendering.content import Block, Report, Section, body, listed, section, sections, tabled
 from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.run_data import RunData
+from archbench.rendering.values import ratio
 
 PHASES = {"inference": "Inference", "training": "Training"}
+MOST_ROWS = 24
+"""Cells up to which one screen shows all; of more, those at the run's main point."""
 _STAGES = 3
 _STATE = 3
 """Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""
@@ -39,7 +46,6 @@ _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
 
-
 CellColumns = dict[str, Callable[[CellSummary], str]]
 NETWORK: CellColumns = {"Network": lambda one: one.network}
 SETTING: CellColumns = {"Setting": lambda one: one.setting_label}
@@ -48,14 +54,9 @@ BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
 """Columns that say which cell a row is of."""
 
 
-def by_phase(title: str, blocks_of: Callable[[str], Sequence[Block]]) -> list[Section]:
+def by_phase(title: str, blocks_of: Callable[[str], Sequence[Block]]) -> tuple[Section, ...]:
     """A section for each phase of which there is something to say; `title` with the phase's name in its braces."""
-    found = {phase: tuple(blocks_of(phase)) for phase in PHASES}
-    return [
-        Section(title=title.format(PHASES[phase]), blocks=blocks, phase=phase)
-        for phase, blocks in found.items()
-        if blocks
-    ]
+    return sections(*(section(title.format(name), blocks_of(phase), phase=phase) for phase, name in PHASES.items()))
 
 
 def shared_by(cells: Iterable[CellSummary]) -> frozenset[tuple[str, str]]:
@@ -63,7 +64,119 @@ def shared_by(cells: Iterable[CellSummary]) -> frozenset[tuple[str, str]]:
     return frozenset(tabled(cells, PHASE | SETTING | BATCH).shared)
 
 
-def networks(run: RunData) -> Section:
+def latency(one: CellSummary) -> str:
+    """`12.34 ±0.17`, in milliseconds."""
+    return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
+
+
+def rate(one: CellSummary) -> str:
+    """Images per second, with the digits that the interval supports and without it."""
+    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
+
+
+def _peak(one: CellSummary) -> str:
+    """Tensors at their peak; under a runtime whose memory nobody counts the whole process above its start."""
+    if one.peak_bytes is None and one.process_bytes is not None:
+        return f"{whole(one.process_bytes, MIB)} (process)"
+    return whole(one.peak_bytes, MIB)
+
+
+_FIGURES: CellColumns = {
+    ">Latency ms": latency,
+    ">img/s": rate,
+    "Verdict": lambda one: one.verdict_label,
+    ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
+    ">Params M": lambda one: fixed(one.params, MILLION, 2),
+    ">GMACs": lambda one: one.gmacs,
+    ">Peak MiB": _peak,
+}
+"""What matters most first: a narrow screen has no room for the last."""
+
+
+def results_report(run: RunData) -> Report:
+    """A run on one screen: what all rows share, the rows, the fastest of equal ones first, and which comes first."""
+    cells = run.cells if len(run.cells) <= MOST_ROWS else main_point(run)
+    cells = sorted(
+        cells,
+        key=lambda one: (
+            list(PHASES).index(one.phase),
+            run.settings[one.setting_label],
+            one.batch_size,
+            one.rank_latency_s is None,
+            one.rank_latency_s or one.macs or 0,
+        ),
+    )
+    shown = {name: text for name, text in _FIGURES.items() if any(text(one) not in (NULL, "None") for one in cells)}
+    left = len(run.cells) - len(cells)
+    more = f" {counted(left, 'more cell')} in the report." if left else ""
+    return Report(
+        title=f"{run.suite.suite}: {run.extent()}",
+        lead=body(
+            f"{_shared_words(cells)}.{more}",
+            listed(cells, NETWORK | PHASE | SETTING | BATCH | shown, noun="cells"),
+            _which_one(run),
+        ),
+        shared=shared_by(cells),
+    )
+
+
+def main_point(run: RunData) -> list[CellSummary]:
+    """The cells of the phase, setting and batch size that most networks were measured at; of equal ones the first."""
+    points = Counter(_point(one) for one in run.cells if one.is_usable) or Counter(map(_point, run.cells))
+    best = max(points, key=lambda at: (points[at], at[0] == "inference", -run.settings[at[1]], -at[2]))
+    return [one for one in run.cells if _point(one) == best]
+
+
+def _point(one: CellSummary) -> tuple[str, str, int]:
+    return one.phase, one.setting_label, one.batch_size
+
+
+def _shared_words(cells: Sequence[CellSummary]) -> str:
+    """`Inference, fp32, batch 1, images of 224 px`: what holds for every row."""
+    sizes = {one.input_size for one in cells}
+    options = {one.shared for one in cells if one.shared and not one.shared.startswith("input_size=")}
+    said = [
+        tabled(cells, PHASE | SETTING | BATCH).shared_words(),
+        f"images of {next(iter(sizes))} px" if len(sizes) == 1 and None not in sizes else "",
+        f"all with {next(iter(options))}" if len(options) == 1 else "",
+    ]
+    words = ", ".join(filter(None, said)) or counted(len(cells), "cell")
+    return f"{words[0].upper()}{words[1:]}"
+
+
+def _which_one(run: RunData) -> Iterator[str]:
+    """Which network is the fastest where most of them meet, and under which setting; nothing for one network."""
+    phase, _, batch_size = _point(main_point(run)[0])
+    at = (
+        Compare(column="phase", operator="==", value=phase),
+        Compare(column="batch_size", operator="==", value=float(batch_size)),
+    )
+    question = Question(conditions=at, goals=(Goal(column="latency_median_s"),), across=("precision",), show=("top1",))
+    choices = max((one.choices for one in pick(run.candidates, question).rankings), key=len, default=())
+    if len(choices) < 2:
+        return
+    called = {one.cell_id: one.network for one in run.cells}
+    several = len({one.setting_label for one in run.cells}) > 1
+    under = {one.cell_id: f" under {one.setting_label}" if several else "" for one in run.cells}
+
+    def name(one: Choice) -> str:
+        return called[one.cell_id] + under[one.cell_id] + (" (suspect)" if one.verdict == "suspect" else "")
+
+    first, second = choices[:2]
+    where = f"{phase}, batch {batch_size}"
+    if second.behind is not None and second.behind.tie:
+        tied = [name(one) for one in choices[1:] if one.behind is not None and one.behind.tie]
+        command = settled_by("latency_median_s", first.cell_id, second.cell_id)
+        settle = f"; `{command}` settles it" if command else ""
+        yield f"Which one ({where}): {name(first)} is not told apart from {', '.join(tied)} in latency{settle}."
+    elif second.behind is not None:
+        yield f"Which one ({where}): {name(first)} is the fastest, {name(second)} takes {ratio(second.behind)} as long."
+    accurate = max(choices, key=lambda one: one.estimate("top1").value or 0.0)
+    if len({one.accuracy_dataset for one in choices}) == 1 and (top1 := accurate.estimate("top1").value) is not None:
+        yield f"The most accurate is {called[accurate.cell_id]} (top-1 {top1:.1f} %, published)."
+
+
+def networks(run: RunData) -> Section | None:
     """What is known of each network without timing it: counted, or published."""
     each = list({(one.variant, one.input_size): one for one in run.cells}.values())
     each.sort(key=lambda one: (one.macs or 0, one.variant))
@@ -77,25 +190,19 @@ def networks(run: RunData) -> Section:
         ">Weights MiB": lambda one: fixed(one.weight_bytes, MIB, 1),
         ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
     }
-    return Section(title="Networks", blocks=tuple(listed(each, columns, noun="networks", caption="The networks")))
+    return section("Networks", listed(each, columns, noun="networks", caption="The networks"))
 
 
-def phase_sections(run: RunData) -> list[Section]:
+def phase_sections(run: RunData) -> tuple[Section, ...]:
     """A section for each phase in which something was measured."""
-    sections = []
-    for phase in PHASES:
-        # What was switched off beforehand or cannot run here has no place among figures; `failures` lists it.
-        cells = [one for one in run.cells if one.phase == phase and one.status not in ("unsupported", "skipped")]
-        if cells:
-            sections.append(_phase_section(run, phase, cells))
-    return sections
+    # What was switched off beforehand or cannot run here has no place among figures; `failures` lists it.
+    cells = [one for one in run.cells if one.status not in ("unsupported", "skipped")]
+    return by_phase("{}", lambda phase: _phase_blocks(run, phase, [one for one in cells if one.phase == phase]))
 
 
-def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Section:
-    # What the allocator held, as on a GPU, or else the live tensors alone.
+def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[Block, ...]:
     reserved = any(one.peak_reserved_bytes is not None for one in cells)
-    peaks = {one.cell_id: one.peak_reserved_bytes if reserved else one.peak_allocated_bytes for one in cells}
-    unit = memory_unit(peak for peak in peaks.values() if peak is not None)
+    unit = memory_unit(one.peak_bytes for one in cells if one.peak_bytes is not None)
     sizes = Counter(one.input_size for one in cells if one.input_size is not None)
     usual = sizes.most_common(1)[0][0] if sizes else None
 
@@ -108,12 +215,12 @@ def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Sectio
         **SETTING,
         **BATCH,
         ">Step ms" if phase == "training" else ">Latency ms": latency,
-        **percentile_columns(run.suite.percentiles),
+        **{f">p{percent} ms": partial(_percentile, percent) for percent in sorted(run.suite.percentiles)},
         ">img/s": rate,
-        f">Peak {unit.symbol}": lambda one: fixed(peaks[one.cell_id], unit, 0 if unit is MIB else 2),
+        f">Peak {unit.symbol}": lambda one: fixed(one.peak_bytes, unit, 0 if unit is MIB else 2),
         "Verdict": lambda one: one.verdict_label,
     }
-    note = Paragraph(
+    note = (
         f"One {_STEPS[phase]} of the whole batch: synchronised for the latency, back to back for the rate. Among rows "
         "of equal setting and batch size the fastest stands first. Peak: memory "
         f"{'held by the allocator' if reserved else 'of live tensors'}."
@@ -127,33 +234,17 @@ def _phase_section(run: RunData, phase: str, cells: list[CellSummary]) -> Sectio
         by_setting[one.setting_label].append(one)
     if len(cells) <= _ONE_TABLE:
         ranked = [one for members in by_setting.values() for one in members]
-        blocks: list[Block] = listed(ranked, columns, noun="cells", caption=title)
+        tables = body(listed(ranked, columns, noun="cells", caption=title))
     else:
-        tables = ((f"{title}: {label}", members) for label, members in by_setting.items() if members)
-        blocks = [
-            Section(title=name, blocks=tuple(listed(members, columns, noun="cells", caption=name)), phase=phase)
-            for name, members in tables
-        ]
-    return Section(title=title, blocks=(note, *blocks), phase=phase)
-
-
-def percentile_columns(asked: tuple[int, ...]) -> CellColumns:
-    """A column for each percentile of the latency that a suite asks for."""
-    return {f">p{percent} ms": partial(_percentile, percent) for percent in sorted(asked)}
+        each = ((f"{title}: {label}", members) for label, members in by_setting.items())
+        tables = body(
+            section(name, listed(members, columns, noun="cells", caption=name), phase=phase) for name, members in each
+        )
+    return body(note, tables) if tables else ()
 
 
 def _percentile(percent: int, one: CellSummary) -> str:
     return rounded(one.percentile_s(percent), MS)
-
-
-def latency(one: CellSummary) -> str:
-    """`12.34 ±0.17`, in milliseconds."""
-    return figure(one.rank_latency_s, MS, one.rank_latency_low_s, one.rank_latency_high_s)
-
-
-def rate(one: CellSummary) -> str:
-    """Images per second, with the digits that the interval supports and without it."""
-    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 
 def stage_times(run: RunData) -> Section | None:
@@ -161,29 +252,27 @@ def stage_times(run: RunData) -> Section | None:
     tables: dict[str, StageProfile] = {}
     for one in run.profiles:
         tables.setdefault(one.cell_id, one)
+
+    def largest(one: CellSummary) -> str:
+        stages = sorted(tables[one.cell_id].stages, key=lambda stage: -stage.share)[:_STAGES]
+        return ", ".join(f"{stage.path} {percent(stage.share)}" for stage in stages) or NULL
+
     columns: CellColumns = {
         **NETWORK,
         **SETTING,
         **PHASE,
         **BATCH,
         ">Step ms": lambda one: figure(tables[one.cell_id].step_s, MS),
-        "Largest stages": lambda one: _largest_stages(tables[one.cell_id]),
+        "Largest stages": largest,
         ">Of roofline": lambda one: of_ceiling(tables[one.cell_id].whole),
     }
     profiled = [one for one in run.cells if one.cell_id in tables]
-    blocks = listed(profiled, columns, noun="cells", caption="Where the time goes, by stage")
-    if not blocks:
-        return None
-    note = Paragraph(
-        "From a profile of its own, of the first round: shares of the observed step, backward pass included. "
-        "The whole tables are in `profile/`; `archbench profile NETWORK` shows every module."
+    return section(
+        "Where the time goes",
+        listed(profiled, columns, noun="cells", caption="Where the time goes, by stage"),
+        note="From a profile of its own, of the first round: shares of the observed step, backward pass included. "
+        "The whole tables are in `profile/`; `archbench profile NETWORK` shows every module.",
     )
-    return Section(title="Where the time goes", blocks=(note, *blocks))
-
-
-def _largest_stages(profile: StageProfile) -> str:
-    largest = sorted(profile.stages, key=lambda stage: -stage.share)[:_STAGES]
-    return ", ".join(f"{stage.path} {percent(stage.share)}" for stage in largest) or NULL
 
 
 def training_memory(run: RunData) -> Section | None:
@@ -199,34 +288,31 @@ def training_memory(run: RunData) -> Section | None:
         other = inference.get(_place(one))
         return one.peak_bytes / other if one.peak_bytes and other else None
 
+    def state(one: CellSummary) -> float | None:
+        return None if one.weight_bytes is None else _STATE * one.weight_bytes / (1 + (one.precision in _HALVED))
+
+    def an_image(one: CellSummary) -> float | None:
+        peak, held = one.peak_bytes, state(one)
+        return None if peak is None or held is None else max(0, peak - held) / one.batch_size
+
     columns: CellColumns = {
         **NETWORK,
         **SETTING,
         **BATCH,
         ">Training MiB": lambda one: one.status if one.peak_bytes is None else whole(one.peak_bytes, MIB),
-        ">of it state MiB": lambda one: whole(_state_bytes(one), MIB),
-        ">MiB an image": lambda one: figure(_image_bytes(one), MIB),
+        ">of it state MiB": lambda one: whole(state(one), MIB),
+        ">MiB an image": lambda one: figure(an_image(one), MIB),
         ">Inference MiB": lambda one: whole(inference.get(_place(one)), MIB),
         ">Training / inference": lambda one: figure(over_inference(one), RATIO),
     }
-    blocks = listed(trained, columns, noun="cells", caption="Peak memory of a training step")
-    if not blocks:
-        return None
-    note = Paragraph(
-        "Peak of one step, the least first among equal settings and batch sizes. State is weights, gradients and "
+    return section(
+        "Memory in training",
+        listed(trained, columns, noun="cells", caption="Peak memory of a training step"),
+        note="Peak of one step, the least first among equal settings and batch sizes. State is weights, gradients and "
         "momentum, which do not grow with the batch; the rest over the batch size is what an image needs: activations "
-        "kept for the backward pass, and their gradients. Inference: the same setting and batch size."
+        "kept for the backward pass, and their gradients. Inference: the same setting and batch size.",
+        phase="training",
     )
-    return Section(title="Memory in training", blocks=(note, *blocks), phase="training")
-
-
-def _state_bytes(one: CellSummary) -> float | None:
-    return None if one.weight_bytes is None else _STATE * one.weight_bytes / (1 + (one.precision in _HALVED))
-
-
-def _image_bytes(one: CellSummary) -> float | None:
-    peak, state = one.peak_bytes, _state_bytes(one)
-    return None if peak is None or state is None else max(0, peak - state) / one.batch_size
 
 
 def _place(one: CellSummary) -> tuple[str, int | None, int, Toggles, int | None]:

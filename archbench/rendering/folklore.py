@@ -9,15 +9,16 @@ from archbench.folklore.judge import RULINGS, Judged, Judgement, figures_of, jud
 from archbench.folklore.sources import Sources
 from archbench.model.units import NULL, counted
 from archbench.rendering.content import (
-    Block,
     Bullets,
     Code,
     Columns,
     Fold,
-    Paragraph,
     Report,
     Section,
+    Table,
+    body,
     listed,
+    section,
     sections,
     table,
 )
@@ -28,21 +29,31 @@ _MOST_CLAIMS = 500
 
 def folklore_report(found: Sequence[Judged]) -> Report:
     """Verdicts by kind, every claim, what is right where a source is not, and what would judge the rest."""
+    mended = [one for one in found if one.right is not None and one.verdict in ("refuted", "depends")]
+    pairs = [(one, each) for one in found for each in one.judgements if _by_cells(each)]
+    inside = body(listed(pairs, _JUDGEMENTS, noun="judgements"))
+    commands = dict.fromkeys(command for one in found for command in one.commands)
+    sources = {one.id.partition(".")[0]: f"{one.source}{f', {one.url}' if one.url else ''}" for one in found}
     return Report(
         title=f"{counted(len(found), 'claim')}, checked",
-        lead=(
-            Paragraph(
-                "Each claim is judged by an expression over counts, stored runs, trainings and published figures; "
-                "`depends` where the answer changes with what one looks at or with the setting."
-            ),
+        lead=body(
+            "Each claim is judged by an expression over counts, stored runs, trainings and published figures; "
+            "`depends` where the answer changes with what one looks at or with the setting.",
             _counts(found),
         ),
         sections=sections(
             _section("Claims", found, _CLAIMS),
-            _section("Where a source is wrong, or half right", [one for one in found if _mends(one)], _MENDED),
-            _settings(found),
-            _missing(found),
-            _sources(found),
+            _section("Where a source is wrong, or half right", mended, _MENDED),
+            section(
+                "Setting by setting",
+                Fold(summary=f"{len(pairs):,} judgements by stored cells", blocks=inside) if inside else None,
+            ),
+            section(
+                "Not judged yet",
+                Code("\n".join(commands)) if commands else None,
+                note="What would judge the rest (`--measure 10m` runs it within that time):",
+            ),
+            section("Sources", Bullets(tuple(f"{name}: {text}" for name, text in sources.items()))),
         ),
     )
 
@@ -53,17 +64,18 @@ def folklore(run: RunData) -> Section | None:
     sources = Sources(claims.facts, [run.candidates], builds=False)
     found = (judge_one(one, sources) for one in claims.claims if measured_alone(one))
     measured = [one for one in found if any(_by_cells(each) for each in one.judgements)]
-    if not measured:
-        return None
-    lead = Paragraph("What tutorials and papers say, as this run has it; `archbench claims` judges the others, too.")
-    return Section(title="Folklore", blocks=(lead, *listed(measured, _CLAIMS, noun="claims", caption="Folklore")))
+    return section(
+        "Folklore",
+        listed(measured, _CLAIMS, noun="claims", caption="Folklore"),
+        note="What tutorials and papers say, as this run has it; `archbench claims` judges the others, too.",
+    )
 
 
 def _by_cells(one: Judgement) -> bool:
     return one.hardware_class is not None
 
 
-def _counts(found: Sequence[Judged]) -> Block:
+def _counts(found: Sequence[Judged]) -> Table:
     rows = []
     for kind in (*KINDS, "all"):
         of = [one for one in found if kind in (one.kind, "all")]
@@ -96,32 +108,6 @@ _JUDGEMENTS: Columns[tuple[Judged, Judgement]] = {
 }
 
 
-def _mends(one: Judged) -> bool:
-    return one.right is not None and one.verdict in ("refuted", "depends")
-
-
 def _section(title: str, found: Sequence[Judged], columns: Columns[Judged]) -> Section | None:
     blocks = listed(found, columns, noun="claims", caption=title, most=_MOST_CLAIMS, elsewhere="which `--json` has")
-    return Section(title=title, blocks=tuple(blocks)) if blocks else None
-
-
-def _settings(found: Sequence[Judged]) -> Section | None:
-    pairs = [(one, each) for one in found for each in one.judgements if _by_cells(each)]
-    blocks = listed(pairs, _JUDGEMENTS, noun="judgements")
-    if not blocks:
-        return None
-    inside = Fold(summary=f"{len(pairs):,} judgements by stored cells", blocks=tuple(blocks))
-    return Section(title="Setting by setting", blocks=(inside,))
-
-
-def _sources(found: Sequence[Judged]) -> Section:
-    each = {one.id.partition(".")[0]: f"{one.source}{f', {one.url}' if one.url else ''}" for one in found}
-    return Section(title="Sources", blocks=(Bullets(tuple(f"{name}: {text}" for name, text in each.items())),))
-
-
-def _missing(found: Sequence[Judged]) -> Section | None:
-    commands = list(dict.fromkeys(command for one in found for command in one.commands))
-    if not commands:
-        return None
-    lead = Paragraph("What would judge the rest (`--measure 10m` runs it within that time):")
-    return Section(title="Not judged yet", blocks=(lead, Code("\n".join(commands))))
+    return section(title, blocks)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 from archbench.comparison.history import FEWEST, DatedRun, History, JointChange, Series
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
-from archbench.rendering.content import Block, Bullets, Paragraph, Picture, Report, Section, listed, table
+from archbench.rendering.content import (
+    Bullets,
+    Columns,
+    Part,
+    Picture,
+    Report,
+    Section,
+    body,
+    listed,
+    section,
+    sections,
+    table,
+)
 from archbench.rendering.drawing import chart, layer, number, word
 
 MOST_LINES = 8
@@ -20,60 +32,10 @@ _HEIGHT = 360
 
 def history_report(history: History, *, plot: bool) -> Report:
     """Where something changed first, then every cell's trend."""
-    sections = [
-        Section(title="Changes", blocks=_steps(history)),
-        *([Section(title="Plot", blocks=(_picture(history),))] if plot and history.series else []),
-        *([Section(title="Known breaks", blocks=(_resets(history),))] if history.resets else []),
-        Section(title="Cells", blocks=_trends(history)),
-        Section(title="To know", blocks=(Bullets(history.notes),)),
-    ]
-    changed = len({change.cell_id for step in history.steps for change in step.changes})
-    first, last = (run.started_at[:10] for run in (history.runs[0], history.runs[-1]))
-    return Report(
-        title=f"History of {len(history.runs):,} runs",
-        lead=(
-            Paragraph(
-                f"{first} to {last}, {len(history.series):,} series of cells: "
-                f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody."
-            ),
-        ),
-        sections=tuple(sections),
-    )
-
-
-def _steps(history: History) -> tuple[Block, ...]:
-    if not history.steps:
-        few = all(len(one.points) < FEWEST for one in history.series)
-        return (Paragraph("Too few runs to see a change." if few else "No cell was seen to change."),)
-    return tuple(block for step in history.steps for block in _step(step))
-
-
-def _step(step: JointChange) -> tuple[Block, ...]:
-    rows = tuple(
-        (
-            short_id(one.cell_id),
-            figure(one.before_s, MS),
-            figure(one.after_s, MS),
-            change(one.change),
-            f"{one.votes} of {one.voters}",
-        )
-        for one in step.changes[:_MOST_ROWS]
-    )
-    between = f"Between {_named(step.before)} and {_named(step.after)}:"
-    changes = table(("Cell", ">Before ms", ">After ms", ">Change", ">Votes"), rows)
-    return (Paragraph(between), changes, *(Paragraph(sentence) for sentence in step.also))
-
-
-def _named(run: DatedRun) -> str:
-    return f"`{run.run_id}` ({run.started_at[:16].replace('T', ' ')} UTC)"
-
-
-def _resets(history: History) -> Block:
-    return Bullets(tuple(f"`{reset.before_run}` to `{reset.after_run}`: {reset.what}" for reset in history.resets))
-
-
-def _trends(history: History) -> tuple[Block, ...]:
-    columns: dict[str, Callable[[Series], str]] = {
+    few = all(len(one.points) < FEWEST for one in history.series)
+    nothing = "Too few runs to see a change." if few else "No cell was seen to change."
+    resets = (f"`{reset.before_run}` to `{reset.after_run}`: {reset.what}" for reset in history.resets)
+    columns: Columns[Series] = {
         "Cell": lambda one: short_id(one.cell_id),
         "Hardware": lambda one: one.hardware_class,
         ">Runs": lambda one: str(len(one.points)),
@@ -83,7 +45,45 @@ def _trends(history: History) -> tuple[Block, ...]:
         ">Changes": lambda one: str(len(one.changes)),
     }
     ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
-    return tuple(listed(ordered, columns, noun="cells", elsewhere="which `--format json` has"))
+    changed = len({change.cell_id for step in history.steps for change in step.changes})
+    first, last = (run.started_at[:10] for run in (history.runs[0], history.runs[-1]))
+    return Report(
+        title=f"History of {len(history.runs):,} runs",
+        lead=body(
+            f"{first} to {last}, {len(history.series):,} series of cells: "
+            f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody."
+        ),
+        sections=sections(
+            section("Changes", map(_step, history.steps) if history.steps else nothing),
+            section("Plot", _picture(history) if plot and history.series else None),
+            section("Known breaks", Bullets(tuple(resets)) if history.resets else None),
+            Section(
+                title="Cells",
+                blocks=tuple(listed(ordered, columns, noun="cells", elsewhere="which `--format json` has")),
+            ),
+            Section(title="To know", blocks=(Bullets(history.notes),)),
+        ),
+    )
+
+
+def _step(step: JointChange) -> Iterator[Part]:
+    yield f"Between {_named(step.before)} and {_named(step.after)}:"
+    rows = (
+        (
+            short_id(one.cell_id),
+            figure(one.before_s, MS),
+            figure(one.after_s, MS),
+            change(one.change),
+            f"{one.votes} of {one.voters}",
+        )
+        for one in step.changes[:_MOST_ROWS]
+    )
+    yield table(("Cell", ">Before ms", ">After ms", ">Change", ">Votes"), rows)
+    yield step.also
+
+
+def _named(run: DatedRun) -> str:
+    return f"`{run.run_id}` ({run.started_at[:16].replace('T', ' ')} UTC)"
 
 
 def _moved(series: Series) -> float:
@@ -91,7 +91,7 @@ def _moved(series: Series) -> float:
     return max((abs(math.log(one.after_s / one.before_s)) for one in series.changes), default=0.0)
 
 
-def _picture(history: History) -> Block:
+def _picture(history: History) -> Picture:
     chosen = sorted(history.series, key=lambda one: (-_moved(one), -len(one.points), one.cell_id))[:MOST_LINES]
     return Picture(
         name="history",

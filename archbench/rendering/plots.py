@@ -1,60 +1,44 @@
-"""The figures that the plots of a run draw: one point a cell, and the filters that a page offers for them."""
+"""The plots of a run: which there are and what each says; the figures that they draw, and the filters of a page."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
+import msgspec
 from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary, setting_labels
 from archbench.choose.toggles import gain
 from archbench.model.units import GIGA, MIB, MILLION, MS
-from archbench.rendering.content import Dataset, Facet
+from archbench.rendering.charts import (
+    NAME,
+    OTHERS,
+    Point,
+    bars,
+    chosen,
+    cloud,
+    curves,
+    fronts,
+    keep,
+    largest_usual_batch,
+)
+from archbench.rendering.content import Dataset, Facet, Fold, Picture, Section, section
 
-NAME = "cells"
+_NOTE = (
+    "Medians, with 95 % intervals as lines. A stepped line joins the networks that no other beats in both figures at "
+    "once; hollow marks are suspect. Phases, batch sizes and machines never share a plot: each says at its top which "
+    "ones it shows. Points are named where there is room, those on a line first."
+)
+
 MOST_CELLS = 2000
 """Cells beyond which only some networks are drawn: more points are a cloud, and slow to draw."""
 FAMILY_COLOURS = 5
 """Families with a colour of their own; the others share one, as no palette holds more that everybody can tell apart."""
-OTHERS = "others"
 _NO_FAMILY = "no family"
 _DIGITS = 6
 """Significant digits: no picture and no hover shows more, and they are a third of a page's bytes."""
-
-
-class Point(Struct, frozen=True, kw_only=True):
-    """One cell as drawn; times in ms, memory in MiB, counts in giga and mega. `None` = not measured."""
-
-    network: str
-    family: str
-    colour: str
-    """The family, or `OTHERS`."""
-    setting: str
-    setting_order: int
-    phase: str
-    batch: int
-    machine: str
-    size: int | None
-    params: float | None
-    macs: float | None
-    activations: float | None
-    top1: float | None
-    latency: float | None
-    latency_low: float | None
-    latency_high: float | None
-    rate: float | None
-    rate_low: float | None
-    rate_high: float | None
-    memory: float | None
-    gain: float | None
-    """How many times faster than plain fp32, all else equal; `None` for plain fp32 itself."""
-    gain_low: float | None
-    gain_high: float | None
-    verdict: str
-    named: bool
-    """The reader wants its name, where there is room."""
 
 
 def plotted(cells: Sequence[CellSummary], settings: Iterable[str], label: Sequence[str] = ("*",)) -> Dataset | None:
@@ -186,3 +170,119 @@ def _in(value: float | None, unit: float = 1.0) -> float | None:
     if value is None or not abs(value) < float("inf"):
         return None
     return float(f"{value / unit:.{_DIGITS}g}")
+
+
+class _Plot(Struct, frozen=True, kw_only=True):
+    name: str
+    """Of its file."""
+    title: str
+    alt: str
+    drawable: Callable[[list[Point]], bool]
+    """Whether these cells are enough for it."""
+    draw: Callable[[list[Point]], str]
+    folded: bool = False
+    """Stands behind a line that opens it."""
+
+
+def plots(cells: Dataset) -> Section | None:
+    """The plots that these cells (of `plotted`) are enough for; `None` where that is not one."""
+    points = [msgspec.convert(dict(zip(cells.columns, row, strict=True)), Point) for row in cells.rows]
+    drawn = [
+        (plot, Picture(name=plot.name, title=plot.title, alt=plot.alt, spec=plot.draw(points)))
+        for plot in PLOTS
+        if plot.drawable(points)
+    ]
+    folded = tuple(picture for plot, picture in drawn if plot.folded)
+    first = [picture for plot, picture in drawn if not plot.folded]
+    rest = Fold(summary=f"{len(folded)} more plots", blocks=folded) if folded else None
+    return section("Plots", (_NOTE, cells.left_out, first, rest) if drawn else None)
+
+
+def _several(values: Iterable[object]) -> bool:
+    return len(set(values)) > 1
+
+
+def _training_memory(points: Sequence[Point]) -> str:
+    """A line for each network under the first setting, or a bar where there is one batch size."""
+    training = keep("datum.phase === 'training'")
+    trained = [one for one in points if one.memory and one.phase == "training"]
+    if _several(one.batch for one in trained):
+        return curves(points, "memory", [training, *chosen("memory", "machine", "setting_order")])
+    return bars(points, "memory", [training, *chosen("memory", "machine", "batch")], largest_first=False)
+
+
+PLOTS = (
+    _Plot(
+        name="accuracy-over-latency",
+        title="Top-1 accuracy over latency",
+        alt="Each point is a network under one setting. Further left is faster, higher is more accurate.",
+        drawable=lambda points: any(one.latency and one.top1 for one in points),
+        draw=lambda points: fronts(points, "latency", chosen("latency", "phase_order", "machine", "batch")),
+    ),
+    _Plot(
+        name="accuracy-over-throughput",
+        title="Top-1 accuracy over throughput",
+        alt="Each point is a network under one setting, at the largest batch size that most networks ran. "
+        "Further right is faster, higher is more accurate.",
+        # At one batch size it would be the plot over latency turned round.
+        drawable=lambda points: _several(one.batch for one in points if one.rate and one.top1),
+        draw=lambda points: fronts(points, "rate", [*chosen("rate", "phase_order", "machine"), *largest_usual_batch()]),
+    ),
+    _Plot(
+        name="gains",
+        title="What each setting gains",
+        alt="A bar for each network and setting: how many times faster it is than the same network in fp32 "
+        "without compilation. Bars to the left of 1 are slower.",
+        drawable=lambda points: any(one.gain for one in points),
+        draw=lambda points: bars(points, "gain", chosen("gain", "phase_order", "machine", "batch"), largest_first=True),
+    ),
+    _Plot(
+        name="training-memory",
+        title="Memory of training",
+        alt="The peak memory of a training step for each network, over the batch size where several were measured.",
+        drawable=lambda points: any(one.memory and one.phase == "training" for one in points),
+        draw=_training_memory,
+    ),
+    _Plot(
+        name="throughput-over-batch",
+        title="Throughput over batch size",
+        alt="A line for each network: the images per second as the batch grows. Where it flattens, larger batches "
+        "gain nothing.",
+        drawable=lambda points: _several(one.batch for one in points if one.rate),
+        draw=lambda points: curves(points, "rate", chosen("rate", "phase_order", "machine", "setting_order")),
+    ),
+    _Plot(
+        name="latency-over-batch",
+        title="Latency over batch size",
+        alt="A line for each network: the time of a batch as the batch grows.",
+        drawable=lambda points: _several(one.batch for one in points if one.latency),
+        draw=lambda points: curves(points, "latency", chosen("latency", "phase_order", "machine", "setting_order")),
+    ),
+    _Plot(
+        name="accuracy-over-macs",
+        title="Top-1 accuracy over multiply-accumulates",
+        alt="Each point is a network. Further left needs fewer multiply-accumulates, higher is more accurate. "
+        "Nothing here was timed: compare it with the plot over latency.",
+        drawable=lambda points: any(one.macs and one.top1 for one in points),
+        draw=lambda points: fronts(points, "macs", chosen("macs", "phase_order", "machine", "batch", "setting_order")),
+        folded=True,
+    ),
+    _Plot(
+        name="latency-over-macs",
+        title="Latency over multiply-accumulates",
+        alt="Each point is a network. If multiply-accumulates were all that counts, the points would lie on one "
+        "rising line.",
+        drawable=lambda points: _several(one.network for one in points if one.latency and one.macs),
+        draw=lambda points: cloud(points, "macs"),
+        folded=True,
+    ),
+    _Plot(
+        name="latency-over-activations",
+        title="Latency over activations",
+        alt="Each point is a network. If activations were all that counts, the points would lie on one rising line.",
+        drawable=lambda points: _several(one.network for one in points if one.latency and one.activations),
+        draw=lambda points: cloud(points, "activations"),
+        folded=True,
+    ),
+)
+"""In the order in which they are shown."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.model.profile import CATEGORIES, Explanation, KernelMap, ModuleProfile, Profile
+from archbench.model.profile import Explanation, KernelMap, ModuleProfile, Profile
+from archbench.model.profile_memory import CATEGORIES
 from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
 from archbench.rendering.profile_memory import EXPLODED, VANISHED, saved_line
 
@@ -37,19 +38,20 @@ def _largest_stage(profile: Profile) -> Iterator[Explanation]:
     if not stages or not profile.macs:
         return
     top = max(stages, key=lambda row: row.total_s)
-    text = (
-        f"`{top.path}` takes most of the step: {percent(top.share)} ({figure(top.total_s, MS)} ms), "
-        f"{_with_macs(top, profile.macs)}"
+    macs = f"with {percent(top.macs / profile.macs)} of the MACs" if top.macs else "without a single MAC"
+    yield Explanation(
+        "largest_stage",
+        f"`{top.path}` takes most of the step: {percent(top.share)} ({figure(top.total_s, MS)} ms), {macs}",
     )
-    yield Explanation(code="largest_stage", text=text)
     for row in stages:
         of_macs = (row.macs or 0) / profile.macs
         if row is not top and row.share > MUCH and of_macs and row.share / of_macs > UNBALANCED:
-            text = (
+            reached = "" if row.roofline_share is None else f", at {_reached(row, profile, 'its roofline')}"
+            yield Explanation(
+                "expensive_stage",
                 f"`{row.path}` is expensive for its arithmetic: {percent(row.share)} of the step for "
-                f"{percent(of_macs)} of the MACs{_reaches(row, profile)}"
+                f"{percent(of_macs)} of the MACs{reached}",
             )
-            yield Explanation(code="expensive_stage", text=text)
 
 
 def _kinds(profile: Profile) -> Iterator[Explanation]:
@@ -59,7 +61,7 @@ def _kinds(profile: Profile) -> Iterator[Explanation]:
         seconds[row.kind] += row.own_s
     named = sorted(seconds, key=lambda kind: -seconds[kind])[:_KINDS_NAMED]
     parts = (f"{kind} {percent(seconds[kind] / profile.observed_step_s)}" for kind in named)
-    yield Explanation(code="kinds", text=f"By kind of module: {', '.join(parts)} of the step")
+    yield Explanation("kinds", f"By kind of module: {', '.join(parts)} of the step")
 
 
 def _reach(profile: Profile) -> Iterator[Explanation]:
@@ -68,27 +70,24 @@ def _reach(profile: Profile) -> Iterator[Explanation]:
         return
     text = (
         f"The network's modules reach {figure(whole.achieved_flops, GIGA)} GFLOP/s at {plain(whole.intensity)} "
-        "FLOP/byte: "
-        f"{_reached(whole, profile, 'what the measured ceilings allow')}"
+        f"FLOP/byte: {_reached(whole, profile, 'what the measured ceilings allow')}"
     )
     poor = [row for row in profile.stage_rows if row.share > MUCH and (row.roofline_share or 1.0) < POOR]
-    if whole.roofline_share > GOOD or not poor:
-        yield Explanation(code="roofline", text=text)
-        return
-    worst = min(poor, key=lambda row: row.roofline_share or 1.0)
-    yield Explanation(
-        code="roofline",
-        text=text,
-        remedy=f"most room: `{worst.path}`, {percent(worst.share)} of the step at "
-        f"{percent(worst.roofline_share or 0.0)} of its ceiling",
-    )
+    remedy = None
+    if whole.roofline_share <= GOOD and poor:
+        worst = min(poor, key=lambda row: row.roofline_share or 1.0)
+        reached = percent(worst.roofline_share or 0.0)
+        remedy = f"most room: `{worst.path}`, {percent(worst.share)} of the step at {reached} of its ceiling"
+    yield Explanation("roofline", text, remedy)
 
 
 def _memory_bound(profile: Profile) -> Iterator[Explanation]:
     """Modules that do next to no arithmetic for what they read and write."""
     if profile.roofline is None:
         return
-    bound = [row for row in _leaves(profile) if row.bound == "memory"]
+    holders = {row.path.rpartition(".")[0] for row in profile.modules if row.path}
+    leaves = (row for row in profile.modules if row.path not in holders and row.path)
+    bound = [row for row in leaves if row.bound == "memory"]
     share = sum(row.own_s for row in bound) / profile.observed_step_s
     if share < MUCH:
         return
@@ -104,8 +103,8 @@ def _memory_bound(profile: Profile) -> Iterator[Explanation]:
     if cell.compile_mode == "off":
         remedies.append("`--compile-mode default` fuses them into their neighbours")
     yield Explanation(
-        code="memory_bound",
-        text=f"{percent(share)} of the step goes to modules that memory limits, not arithmetic "
+        "memory_bound",
+        f"{percent(share)} of the step goes to modules that memory limits, not arithmetic "
         f"({', '.join(f'{kind} {percent(by_kind[kind])}' for kind in named)}); they move {figure(moved, MIB)} MiB",
         remedy="; ".join(remedies) or None,
     )
@@ -121,22 +120,22 @@ def _copies(profile: Profile) -> Iterator[Explanation]:
     if total < MUCH:
         return
     names = ", ".join(f"{name} {percent(share[name])}" for name in sorted(share, key=lambda name: -share[name]))
-    yield Explanation(code="copies", text=f"{percent(total)} of the operators' time only moves data ({names})")
+    yield Explanation("copies", f"{percent(total)} of the operators' time only moves data ({names})")
 
 
 def _waiting(profile: Profile) -> Iterator[Explanation]:
     roofline = profile.roofline
     if roofline is None:
         return
-    gap, host = roofline.launch_gap_s, roofline.host_s
-    if gap is not None and gap > MUCH * profile.step_s:
+    gap, host = ((lost or 0.0) / profile.step_s for lost in (roofline.launch_gap_s, roofline.host_s))
+    if gap > MUCH:
         remedy = "a larger batch; `--compile-mode reduce-overhead` replays the launches as one CUDA graph"
-        text = f"The GPU stands idle for {percent(gap / profile.step_s)} of the step and waits for the host's launches"
-        yield Explanation(code="launch_bound", text=text, remedy=remedy)
-    if host is not None and host > MUCH * profile.step_s:
-        text = f"{percent(host / profile.step_s)} of the step passes in Python, outside every operator"
+        text = f"The GPU stands idle for {percent(gap)} of the step and waits for the host's launches"
+        yield Explanation("launch_bound", text, remedy)
+    if host > MUCH:
         compile = "; `--compile-mode default`" if profile.cell.compile_mode == "off" else ""
-        yield Explanation(code="host_bound", text=text, remedy=f"a larger batch{compile}")
+        text = f"{percent(host)} of the step passes in Python, outside every operator"
+        yield Explanation("host_bound", text, f"a larger batch{compile}")
 
 
 def _matrix_units(profile: Profile) -> Iterator[Explanation]:
@@ -146,8 +145,8 @@ def _matrix_units(profile: Profile) -> Iterator[Explanation]:
     share = sum(kernel.share for kernel in known if kernel.tensor_core)
     slow = profile.cell.precision == "fp32"
     yield Explanation(
-        code="tensor_cores",
-        text=f"{percent(share)} of the kernels' time is on tensor cores, by the kernels' names",
+        "tensor_cores",
+        f"{percent(share)} of the kernels' time is on tensor cores, by the kernels' names",
         remedy="`--precision tf32` or `amp-bf16` uses them" if slow and share < MUCH else None,
     )
 
@@ -156,12 +155,12 @@ def _optimizer(profile: Profile) -> Iterator[Explanation]:
     part = next((part for part in profile.parts if part.name == "optimizer"), None)
     if part is not None and part.share > MUCH:
         text = f"The optimizer takes {percent(part.share)} of the step, whatever the batch size"
-        yield Explanation(code="optimizer", text=text, remedy="a larger batch spreads it over more images")
+        yield Explanation("optimizer", text, remedy="a larger batch spreads it over more images")
 
 
 def _compiled(profile: Profile) -> Iterator[Explanation]:
     if profile.compiled is not None:
-        yield Explanation(code="compiled", text=compiled_line(profile.compiled))
+        yield Explanation("compiled", compiled_line(profile.compiled))
 
 
 def compiled_line(found: KernelMap) -> str:
@@ -182,12 +181,11 @@ def _peak(profile: Profile) -> Iterator[Explanation]:
     categories = sorted(zip(CATEGORIES, peak.by_category, strict=True), key=lambda pair: -pair[1])[:_KINDS_NAMED]
     held = ", ".join(f"{name} {percent(size / peak.total)}" for name, size in categories if size)
     where = f" in `{peak.module}` ({peak.section})" if peak.module else f" ({peak.section})"
-    text = f"Memory peaks at {figure(peak.total, MIB)} MiB{where}: {held}"
-    yield Explanation(code="memory_peak", text=text)
+    yield Explanation("memory_peak", f"Memory peaks at {figure(peak.total, MIB)} MiB{where}: {held}")
     predicted, measured = memory.predicted_peak_bytes, memory.measured_peak_bytes
     if predicted is not None and measured and abs(predicted / measured - 1) > PREDICTION_OFF:
         change = percent(predicted / measured - 1, signed=True)
-        yield Explanation(code="prediction", text=f"The predicted peak is off by {change} of the measured one")
+        yield Explanation("prediction", f"The predicted peak is off by {change} of the measured one")
 
 
 def _saved(profile: Profile) -> Iterator[Explanation]:
@@ -208,7 +206,7 @@ def _saved(profile: Profile) -> Iterator[Explanation]:
     if profile.cell.precision in ("fp32", "tf32") and share > 0.5:
         remedies.append("`amp-bf16` keeps most of it in half the bytes")
     text = saved_line(memory, profile.cell.batch_size).rstrip(".")
-    yield Explanation(code="saved_activations", text=text, remedy="; ".join(remedies) or None)
+    yield Explanation("saved_activations", text, remedy="; ".join(remedies) or None)
 
 
 def _gradients(profile: Profile) -> Iterator[Explanation]:
@@ -217,17 +215,12 @@ def _gradients(profile: Profile) -> Iterator[Explanation]:
         return
     ratio = health.first_to_last.median
     if VANISHED < ratio < EXPLODED:
-        yield Explanation(
-            code="gradients",
-            text=f"At initialisation the first layer's gradient is {plain(ratio)} times the last one's",
-        )
-        return
-    what = "explode" if ratio > 1 else "vanish"
-    yield Explanation(
-        code="gradients",
-        text=f"At initialisation gradients {what}: the first layer's is {plain(ratio)} times the last one's",
-        remedy="shortcuts, normalisation, or an initialisation made for the activation",
-    )
+        text = f"At initialisation the first layer's gradient is {plain(ratio)} times the last one's"
+        yield Explanation("gradients", text)
+    else:
+        what = "explode" if ratio > 1 else "vanish"
+        text = f"At initialisation gradients {what}: the first layer's is {plain(ratio)} times the last one's"
+        yield Explanation("gradients", text, "shortcuts, normalisation, or an initialisation made for the activation")
 
 
 def _watching(profile: Profile) -> Iterator[Explanation]:
@@ -235,7 +228,7 @@ def _watching(profile: Profile) -> Iterator[Explanation]:
         text = (
             f"Observing made the step {percent(profile.observing_cost)} slower: small modules look longer than they are"
         )
-        yield Explanation(code="observing_cost", text=text, remedy="a larger batch makes the share smaller")
+        yield Explanation("observing_cost", text, remedy="a larger batch makes the share smaller")
 
 
 RULES: tuple[Callable[[Profile], Iterable[Explanation]], ...] = (
@@ -253,20 +246,6 @@ RULES: tuple[Callable[[Profile], Iterable[Explanation]], ...] = (
     _gradients,
     _watching,
 )
-
-
-def _leaves(profile: Profile) -> list[ModuleProfile]:
-    """Rows with nothing inside."""
-    holders = {row.path.rpartition(".")[0] for row in profile.modules if row.path}
-    return [row for row in profile.modules if row.path not in holders and row.path]
-
-
-def _with_macs(row: ModuleProfile, macs: int) -> str:
-    return f"with {percent(row.macs / macs)} of the MACs" if row.macs else "without a single MAC"
-
-
-def _reaches(row: ModuleProfile, profile: Profile) -> str:
-    return "" if row.roofline_share is None else f", at {_reached(row, profile, 'its roofline')}"
 
 
 def _reached(row: ModuleProfile, profile: Profile, ceiling: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from archbench.model.profile import (
+from archbench.model.profile import Profile
+from archbench.model.profile_memory import (
     CATEGORIES,
     AcrossSeeds,
     GradientHealth,
@@ -12,14 +11,20 @@ from archbench.model.profile import (
     MemoryCategory,
     MemoryHolder,
     MemoryTimeline,
-    Profile,
     SavedBytes,
     StageActivation,
     StageMemory,
 )
 from archbench.model.units import MIB, NULL, figure, fixed, listed, percent, plain
-from archbench.rendering.content import Block, Fold, Paragraph, Picture, Section, tabled
-from archbench.rendering.profile_charts import gradients_by_layer, memory_over_step, saved_by_operator
+from archbench.rendering.content import Columns, Fold, Picture, Section, Table, section, tabled
+from archbench.rendering.drawing import Spec, chart, layer, number, word
+
+HEIGHT = 320
+"""Pixels of a profile's picture."""
+BAR = {"step": 18}
+"""Height of one of bars."""
+_HEADROOM = 1.1
+"""Of the memory's axis over its peak: room for the peak's figure."""
 
 MEANINGS: dict[MemoryCategory, str] = {
     "weights": "parameters and buffers",
@@ -59,25 +64,20 @@ def memory_section(profile: Profile, prefix: str) -> Section | None:
         name=f"{prefix}memory",
         title="Live memory over the step",
         alt="Live bytes by category, one operator after the other, with the peak marked.",
-        spec=memory_over_step(timeline),
+        spec=_memory_over_step(timeline),
     )
     saved = Picture(
         name=f"{prefix}saved",
         title="What the backward pass needs",
         alt="A bar for each kind of operator: the bytes that it made and that are kept for the backward pass.",
-        spec=saved_by_operator(timeline),
+        spec=_saved_by_operator(timeline),
     )
-    blocks: list[Block] = [Paragraph(memory_line(timeline)), over_step, *([saved] if timeline.saved_bytes else [])]
-    blocks += _categories(timeline)
-    blocks += [Paragraph(timeline.note)] if timeline.note else []
-    if timeline.saved_bytes:
-        blocks += [Paragraph(saved_line(timeline, profile.cell.batch_size)), *_kept(timeline)]
-    stages: dict[str, Callable[[StageMemory], str]] = {
+    stages: Columns[StageMemory] = {
         "Stage": lambda stage: stage.stage or "(no stage)",
         ">Kept for backward, MiB": lambda stage: fixed(stage.saved_bytes or None, MIB, 1),
         ">Alive at the peak, MiB": lambda stage: fixed(stage.peak_bytes, MIB, 1),
     }
-    holders: dict[str, Callable[[MemoryHolder], str]] = {
+    holders: Columns[MemoryHolder] = {
         "Module or parameter": lambda holder: holder.path or NULL,
         "Category": lambda holder: holder.category,
         "Made by": lambda holder: holder.operator or NULL,
@@ -86,11 +86,17 @@ def memory_section(profile: Profile, prefix: str) -> Section | None:
         ">MiB": lambda holder: fixed(holder.bytes, MIB, 2),
     }
     largest = tabled(timeline.holders[:_MOST_HOLDERS], holders)
-    blocks += [
+    return section(
+        "Memory over the step",
+        memory_line(timeline),
+        over_step,
+        saved if timeline.saved_bytes else None,
+        _categories(timeline),
+        timeline.note,
+        (saved_line(timeline, profile.cell.batch_size), _kept(timeline)) if timeline.saved_bytes else None,
         tabled(timeline.stages, stages, "Memory by stage"),
         Fold(summary="The largest tensors at the peak", blocks=(largest,)),
-    ]
-    return Section(title="Memory over the step", blocks=tuple(blocks))
+    )
 
 
 def memory_line(timeline: MemoryTimeline) -> str:
@@ -119,21 +125,21 @@ def saved_line(timeline: MemoryTimeline, batch_size: int) -> str:
     )
 
 
-def _categories(timeline: MemoryTimeline) -> list[Block]:
+def _categories(timeline: MemoryTimeline) -> Table:
     peak = timeline.peak
     highest = {name: max(getattr(point, name) for point in timeline.points) for name in CATEGORIES}
-    columns: dict[str, Callable[[MemoryCategory], str]] = {
+    columns: Columns[MemoryCategory] = {
         "Category": str,
         ">At the peak, MiB": lambda name: fixed(getattr(peak, name), MIB, 1),
         ">Share": lambda name: percent(getattr(peak, name) / peak.total) if peak.total else NULL,
         ">At most, MiB": lambda name: fixed(highest[name], MIB, 1),
         "What it is": MEANINGS.__getitem__,
     }
-    return [tabled([name for name in CATEGORIES if highest[name]], columns, "Live memory at the peak, by category")]
+    return tabled([name for name in CATEGORIES if highest[name]], columns, "Live memory at the peak, by category")
 
 
-def _kept(timeline: MemoryTimeline) -> list[Block]:
-    columns: dict[str, Callable[[SavedBytes], str]] = {
+def _kept(timeline: MemoryTimeline) -> Table:
+    columns: Columns[SavedBytes] = {
         "Made by": lambda one: one.made_by,
         ">Kept, MiB": lambda one: fixed(one.bytes, MIB, 1),
         ">Share": lambda one: percent(one.bytes / timeline.saved_bytes),
@@ -141,7 +147,7 @@ def _kept(timeline: MemoryTimeline) -> list[Block]:
         "Needed by the backward pass of": lambda one: ", ".join(one.needed_by),
     }
     told = [one for one in timeline.saved_by_maker[:_MOST_KINDS] if one.bytes >= _SMALL * timeline.saved_bytes]
-    return [tabled(told, columns, "Activations kept for the backward pass, by the operator that made them")]
+    return tabled(told, columns, "Activations kept for the backward pass, by the operator that made them")
 
 
 def gradient_section(health: GradientHealth | None, prefix: str) -> Section | None:
@@ -152,37 +158,38 @@ def gradient_section(health: GradientHealth | None, prefix: str) -> Section | No
         name=f"{prefix}gradients",
         title="Gradients from the first layer to the last",
         alt="Norms of the weights' gradients and of the gradients that arrive at the layers, on a logarithmic axis.",
-        spec=gradients_by_layer(health),
+        spec=_gradients_by_layer(health),
     )
     drawable = any(layer.gradient_norm and layer.gradient_norm.low > 0 for layer in health.layers)
     count = len(health.layers)
     chosen = sorted({round(place * (count - 1) / (_MOST_LAYERS - 1)) for place in range(_MOST_LAYERS)}) if count else []
-    layers: dict[str, Callable[[LayerGradient], str]] = {
+
+    def over(layer: LayerGradient) -> str:
+        upper, lower = layer.gradient_norm, layer.weight_norm
+        return plain(upper.median / lower.median if upper and lower and lower.median else None)
+
+    layers: Columns[LayerGradient] = {
         ">Layer": lambda layer: str(layer.position + 1),
         "Path": lambda layer: layer.path,
         "Kind": lambda layer: layer.kind,
         ">Gradient norm": lambda layer: _ends(layer.gradient_norm),
-        ">Over weight norm": lambda layer: plain(_over(layer.gradient_norm, layer.weight_norm)),
+        ">Over weight norm": over,
         ">Gradient of the output, rms": lambda layer: _ends(layer.signal_rms),
     }
-    stages: dict[str, Callable[[StageActivation], str]] = {
+    stages: Columns[StageActivation] = {
         "Stage": lambda stage: stage.stage,
         ">Mean": lambda stage: NULL if stage.mean is None else plain(stage.mean.median),
         ">Standard deviation": lambda stage: NULL if stage.std is None else plain(stage.std.median),
         ">Zeros": lambda stage: percent(stage.zero_share.median) if stage.zero_share else NULL,
     }
-    blocks: list[Block] = [
-        Paragraph(gradient_line(health)),
-        *([picture] if drawable else []),
-        tabled(
-            [health.layers[place] for place in chosen],
-            layers,
-            f"Gradients of {len(chosen)} of {count} weight layers at initialisation",
-        ),
-    ]
-    if health.stages:
-        blocks.append(tabled(health.stages, stages, "What comes out of each stage at initialisation"))
-    return Section(title="Gradients at initialisation", blocks=tuple(blocks))
+    told = [health.layers[place] for place in chosen]
+    return section(
+        "Gradients at initialisation",
+        gradient_line(health),
+        picture if drawable else None,
+        tabled(told, layers, f"Gradients of {len(chosen)} of {count} weight layers at initialisation"),
+        tabled(health.stages, stages, "What comes out of each stage at initialisation") if health.stages else None,
+    )
 
 
 def gradient_line(health: GradientHealth) -> str:
@@ -203,13 +210,131 @@ def gradient_line(health: GradientHealth) -> str:
     return said.rstrip()
 
 
-def _over(upper: AcrossSeeds | None, lower: AcrossSeeds | None) -> float | None:
-    return upper.median / lower.median if upper and lower and lower.median else None
-
-
 def _ends(spread: AcrossSeeds | None) -> str:
     return NULL if spread is None else f"{plain(spread.median)} ({plain(spread.low)} to {plain(spread.high)})"
 
 
 def _mib(size: float) -> str:
     return f"{figure(size, MIB)} MiB"
+
+
+def _memory_over_step(timeline: MemoryTimeline) -> str:
+    """Live bytes by category, one operator after the other, with the peak and the sections named."""
+    rows: list[Spec] = [
+        {
+            "at": at,
+            "category": category,
+            "order": order,
+            "mib": size / MIB.size,
+            "where": point.module,
+            "op": point.operator,
+        }
+        for at, point in enumerate(timeline.points)
+        for order, (category, size) in enumerate(zip(CATEGORIES, point.by_category, strict=True))
+    ]
+    kinds = [c for c in CATEGORIES if any(row["mib"] for row in rows if row["category"] == c)]
+    rows = [row for row in rows if row["category"] in kinds]
+    last = len(timeline.points)
+    x = number(
+        "at",
+        "Operators that changed what is alive, in order",
+        axis={"labels": False, "ticks": False, "grid": False},
+        scale={"domain": [0, last], "nice": False},
+    )
+    top = timeline.peak.total / MIB.size * _HEADROOM
+    y = number("mib", "Live memory, MiB", stack="zero", scale={"domain": [0, top], "nice": False})
+    # An area ends where its last point is; that point lasts, too.
+    rows += [{**row, "at": last} for row in rows if row["at"] == last - 1]
+    encoding = {
+        "x": x,
+        "y": y,
+        "color": word("category", scale={"domain": kinds}, legend={"title": None}),
+        "order": number("order"),
+        "tooltip": [
+            word("category", "Category"),
+            number("mib", "MiB", format=",.1f"),
+            word("where", "Module"),
+            word("op", "Operator"),
+        ],
+    }
+    areas = layer("area", encoding, data=rows, interpolate="step-after")
+    return chart([areas, *_section_marks(timeline, x), *_peak_mark(timeline, x)], HEIGHT)
+
+
+def _section_marks(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
+    """A line where each section of the step begins, and its name."""
+    sections: list[Spec] = []
+    for at, point in enumerate(timeline.points):
+        if not sections or sections[-1]["words"] != point.section:
+            sections.append({"at": at, "words": point.section})
+    text = {"x": x, "y": {"value": 0}, "text": word("words")}
+    return [
+        layer("rule", {"x": x}, data=sections, strokeDash=[3, 3], strokeWidth=1),
+        layer("text", text, data=sections, align="left", baseline="bottom", dx=3, dy=-4, fontSize=11),
+    ]
+
+
+def _peak_mark(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
+    """A dot at the peak, and its figure."""
+    peak = timeline.peak
+    at = timeline.points.index(peak)
+    align, dx = ("right", -8) if at > len(timeline.points) * 0.6 else ("left", 8)
+    mark = [{"at": at, "mib": peak.total / MIB.size, "words": f"peak {peak.total / MIB.size:,.0f} MiB"}]
+    place = {"x": x, "y": number("mib")}
+    return [
+        layer("point", place, data=mark, filled=True, size=50, color="black"),
+        layer("text", {**place, "text": word("words")}, data=mark, align=align, dx=dx, dy=-6, fontSize=11),
+    ]
+
+
+def _saved_by_operator(timeline: MemoryTimeline) -> str:
+    """A bar for each kind of operator that made what the backward pass needs."""
+    rows = [
+        {
+            "made": one.made_by,
+            "mib": one.bytes / MIB.size,
+            "tensors": one.tensors,
+            "needed": ", ".join(sorted(one.needed_by)),
+        }
+        for one in timeline.saved_by_maker
+        if one.bytes / MIB.size >= 0.05
+    ]
+    encoding = {
+        "x": number("mib", "Kept for the backward pass, MiB"),
+        "y": word("made", sort="-x", axis={"title": None}),
+        "tooltip": [
+            word("made", "Made by"),
+            number("mib", "MiB", format=",.1f"),
+            number("tensors", "Tensors"),
+            word("needed", "Needed by"),
+        ],
+    }
+    return chart([layer("bar", encoding)], BAR, data={"values": rows})
+
+
+def _gradients_by_layer(health: GradientHealth) -> str:
+    """Two lines over the layers, from the first to the last, with the range over the seeds behind each."""
+    rows: list[Spec] = []
+    for one in health.layers:
+        for what, spread in (("of the weights", one.gradient_norm), ("of the outputs, rms", one.signal_rms)):
+            if spread is not None and spread.low > 0:  # a logarithm has no 0
+                ends = {"median": spread.median, "low": spread.low, "high": spread.high}
+                rows.append({"at": one.position + 1, "path": one.path, "figure": what, **ends})
+    x = number("at", "Weight layer, from the input to the output", axis={"format": "d", "tickMinStep": 1})
+    colour = word("figure", "Gradient", sort=None, legend={"symbolOpacity": 1})
+    log = {"type": "log"}
+    band = {"x": x, "y": number("low", scale=log), "y2": {"field": "high"}, "color": colour}
+    line = {
+        "x": x,
+        "y": number("median", "Gradient at initialisation", scale=log, axis={"format": ".0e", "tickCount": 6}),
+        "color": colour,
+        "tooltip": [
+            word("path", "Layer"),
+            word("figure", "Gradient"),
+            number("median", "Median over seeds", format=".3~e"),
+            number("low", "Smallest", format=".3~e"),
+            number("high", "Largest", format=".3~e"),
+        ],
+    }
+    layers = [layer("area", band, opacity=0.2), layer("line", line, point={"size": 18})]
+    return chart(layers, HEIGHT, data={"values": rows})

@@ -2,189 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
-
-from archbench.choose.profile_difference import Aligned, Difference, Share, difference
-from archbench.model.profile import KernelMap, ModuleProfile, OperatorProfile, Profile, Roofline
-from archbench.model.reasons import explain
-from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, counted, figure, fixed, percent, plain
-from archbench.rendering import profile_charts
+from archbench.choose.profile_difference import difference
+from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
+from archbench.model.units import GIGA, MS, figure, percent, plain
 from archbench.rendering.content import (
     Block,
     Bullets,
     Fold,
-    Paragraph,
+    Part,
     Picture,
     Report,
     Section,
     Table,
+    body,
+    section,
     sections,
-    tabled,
 )
-from archbench.rendering.profile_findings import compiled_line, of_ceiling
-from archbench.rendering.profile_memory import gradient_section, memory_section
+from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
+from archbench.rendering.profile_findings import compiled_line
+from archbench.rendering.profile_memory import BAR, HEIGHT, gradient_section, memory_section
+from archbench.rendering.profile_screen import (
+    Line,
+    difference_table,
+    findings_said,
+    machine_words,
+    module_table,
+    operator_table,
+    profile_label,
+    step_words,
+    verdict_words,
+)
 
-_MOST_OPERATORS = 25
-_BAR = 10
-"""Characters of a full bar."""
 _SHOWN_MODULES = 400
 """Rows of the table of all modules; deeper networks have their deepest levels left out."""
+_ROW = 22
+"""Pixels of one level of the map of modules."""
+_DEEPEST = 4
+"""Levels of modules below the network that are still wide enough to see."""
+_NARROWEST = 0.002
+"""Share of the step below which a module is a hair's breadth, and left out."""
+_LABELLED = 0.05
+"""Share of the step from which a module's name fits on it."""
+_LETTER_SHARE = 0.0105
+"""A letter's width as a share of the picture's."""
+_LABEL: Spec = {"baseline": "middle", "fontSize": 11}
 
 
 def profile_report(profile: Profile, against: Profile | None = None) -> Report:
     """All that a profile says, in the order in which it is read; of two, first where their difference comes from."""
+    label = profile_label(profile)
     if against is None:
-        return Report(
-            title=f"Profile of {profile_label(profile)}", lead=_lead(profile), sections=_sections(profile, "")
-        )
-    names = profile_label(profile), profile_label(against)
-    whole = (
-        Section(title=name, blocks=(*_lead(one), *_sections(one, prefix)))
-        for name, one, prefix in zip(names, (profile, against), ("a-", "b-"), strict=True)
+        return Report(title=f"Profile of {label}", lead=_lead(profile), sections=_sections(profile, ""))
+    other, found = profile_label(against), difference(profile, against)
+    line = (
+        f"A is {label}: {figure(found.base_s, MS)} ms a step. B is {other}: {figure(found.other_s, MS)} ms. "
+        f"The rows add up to the whole difference, {figure(found.change_s, MS)} ms."
     )
-    title = f"Profile of {names[0]} against {names[1]}"
-    return Report(title=title, lead=(), sections=(_difference(profile, against), *whole))
-
-
-def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
-    """`prefix` goes before the names of pictures, so that two profiles fit on one page."""
-    return sections(
-        _time(profile, prefix),
-        _roofline(profile.roofline, prefix) if profile.roofline else None,
-        _operators(profile),
-        _compiled(profile.compiled),
-        memory_section(profile, prefix),
-        gradient_section(profile.gradients, prefix),
-        _left_out(profile),
+    return Report(
+        title=f"Profile of {label} against {other}",
+        lead=(),
+        sections=sections(
+            section("Where the difference comes from", line, difference_table(profile, against, found)),
+            section(label, _lead(profile), _sections(profile, "a-")),
+            section(other, _lead(against), _sections(against, "b-")),
+        ),
     )
-
-
-def profile_label(profile: Profile) -> str:
-    """`resnet50: inference, batch size 1, fp32, eager`."""
-    cell = profile.cell
-    words = [cell.phase, f"batch size {cell.batch_size}", cell.precision]
-    words += [cell.memory_format] if cell.memory_format != "contiguous" else []
-    words.append("eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})")
-    return f"{profile.network}: {', '.join(words)}"
 
 
 def _lead(profile: Profile) -> tuple[Block, ...]:
     said = findings_said(profile)
     measured = f"On {machine_words(profile)}: {step_words(profile)}. {verdict_words(profile)}."
-    return (Paragraph(measured), *([Bullets(said)] if said else []))
+    return body(measured, Bullets(said) if said else None)
 
 
-def findings_said(profile: Profile) -> tuple[str, ...]:
-    """Each finding with its remedy."""
-    remedies = (one.remedy and f" {one.remedy[0].upper()}{one.remedy[1:]}." for one in profile.findings)
-    return tuple(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True))
-
-
-def step_words(profile: Profile) -> str:
-    """`step 20.1 ms (49.8 img/s)`; of a compiled cell the compiled step, beside the eager one that is taken apart."""
-
-    def timed(seconds: float) -> str:
-        return f"{figure(seconds, MS)} ms ({plain(profile.cell.batch_size / seconds)} img/s)"
-
-    if profile.cell.compile_mode == "off":
-        return f"step {timed(profile.step_s)}"
-    own = "not timed" if profile.cell_step_s is None else timed(profile.cell_step_s)
-    return f"compiled step {own}; in eager, of which the modules are: {timed(profile.step_s)}"
-
-
-def verdict_words(profile: Profile) -> str:
-    """`Verdict ok`, or what else with its reasons and remedies."""
-    reasons = [(code, explain(code)) for code in profile.reasons]
-    told = [
-        f"{code}: {reason.meaning}" + (f" ({reason.remedy})" if reason.remedy else "")
-        for code, reason in reasons
-        if reason.effect in ("invalid", "suspect")
-    ]
-    unusable = ", not to be used" if profile.verdict == "invalid" else ""
-    return f"Verdict {profile.verdict}{unusable}" + (f"; {'; '.join(told)}" if told else "")
-
-
-def machine_words(profile: Profile) -> str:
-    """`Intel Xeon x2, 2 threads`."""
-    where = profile.environment.hardware_class if profile.environment else profile.device
-    return f"{where}, {counted(profile.threads, 'thread')}" if profile.device == "cpu" else where
-
-
-def _difference(base: Profile, other: Profile) -> Section:
-    found = difference(base, other)
-    line = (
-        f"A is {profile_label(base)}: {figure(found.base_s, MS)} ms a step. B is {profile_label(other)}: "
-        f"{figure(found.other_s, MS)} ms. The rows add up to the whole difference, {figure(found.change_s, MS)} ms."
-    )
-    return Section(
-        title="Where the difference comes from", blocks=(Paragraph(line), difference_table(base, other, found))
+def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
+    """`prefix` goes before the names of pictures, so that two profiles fit on one page."""
+    compiled = profile.compiled
+    missing = tuple(f"{part}: {why}" for part, why in profile.missing.items())
+    return sections(
+        section("Time", _time(profile, prefix)),
+        section("Roofline", _roofline(profile.roofline, prefix) if profile.roofline else None),
+        section(
+            "Operators",
+            operator_table(profile.operators, "Operators by their own time") if profile.operators else None,
+            operator_table(profile.kernels, "Kernels") if profile.operators and profile.kernels else None,
+        ),
+        section("Compiled", (f"{compiled_line(compiled)}.", operator_table(compiled.kernels, "Compiled kernels")))
+        if compiled
+        else None,
+        memory_section(profile, prefix),
+        gradient_section(profile.gradients, prefix),
+        section("Not in this profile", Bullets(missing) if missing else None),
     )
 
 
-def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
-    """Row by row, adding up to the difference of the two steps in the last row."""
-    kept = base.cell.phase == other.cell.phase == "training"
-    whole = [
-        Share(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
-        for one, seconds in ((base, found.base_s), (other, found.other_s))
-    ]
-
-    def both(heading: str, text: Callable[[Share], str]) -> dict[str, Callable[[Aligned], str]]:
-        return {
-            heading.format("A"): lambda row: text(row.base),
-            heading.format("B"): lambda row: text(row.other),
-        }
-
-    columns: dict[str, Callable[[Aligned], str]] = {
-        found.aligned_by.capitalize(): lambda row: row.name,
-        **both("Modules of {}", lambda side: ", ".join(side.names) or NULL),
-        **both(">{} ms", lambda side: fixed(side.seconds, MS, 2)),
-        ">B - A ms": lambda row: f"{'+' if row.change_s > 0 else ''}{fixed(row.change_s, MS, 2)}",
-        ">of the difference": lambda row: f"{round(100 * row.change_s / found.change_s) if found.change_s else 0} %",
-        **both(">{} GMACs", lambda side: fixed(side.macs, GIGA, 3)),
-        **(both(">{} kept MiB", lambda side: fixed(side.saved_bytes, MIB, 1)) if kept else {}),
-    }
-    return tabled((*found.rows, Aligned(name="all", base=whole[0], other=whole[1])), columns, "Difference")
-
-
-class Line(Struct, frozen=True):
-    """A row of a table of modules: a module, or what is folded beneath one."""
-
-    label: str
-    kind: str
-    depth: int
-    row: ModuleProfile | None
-    forward_s: float
-    backward_s: float | None
-    share: float
-
-
-def _time(profile: Profile, prefix: str) -> Section:
+def _time(profile: Profile, prefix: str) -> Iterator[Part]:
     cost = percent(profile.observing_cost, signed=True)
     eager = "" if profile.cell.compile_mode == "off" else "n eager"
-    line = (
+    yield (
         f"A{eager} step takes {figure(profile.step_s, MS)} ms unobserved. The times of modules below add up to "
         f"{figure(profile.attributed_s, MS)} ms, means over {profile.steps} observed steps; observing cost {cost}."
     )
-    blocks: list[Block] = [Paragraph(line)]
     if profile.stages:
         alt = "A bar for each stage of the network, and for the loss and the optimizer: its time forward and backward."
-        blocks.append(
-            Picture(name=f"{prefix}stages", title="Time by stage", alt=alt, spec=profile_charts.stage_times(profile))
-        )
+        yield Picture(name=f"{prefix}stages", title="Time by stage", alt=alt, spec=_stage_times(profile))
     alt = "Each module as wide as its share of the step, below the module that it is in."
-    blocks.append(
-        Picture(name=f"{prefix}modules", title="Time by module", alt=alt, spec=profile_charts.module_map(profile))
-    )
-    blocks.append(_modules([*profile.modules[:1], *profile.stage_rows], profile, "Stages"))
+    yield Picture(name=f"{prefix}modules", title="Time by module", alt=alt, spec=_module_map(profile))
+    yield _modules([*profile.modules[:1], *profile.stage_rows], profile, "Stages")
     deepest = max((row.depth for row in profile.modules), default=0)
     while deepest > 1 and sum(row.depth <= deepest for row in profile.modules) > _SHOWN_MODULES:
         deepest -= 1
-    all_rows = [row for row in profile.modules if row.depth <= deepest]
-    blocks.append(Fold(summary=f"All {len(all_rows)} modules", blocks=(_modules(all_rows, profile, "Modules"),)))
-    return Section(title="Time", blocks=tuple(blocks))
+    rows = [row for row in profile.modules if row.depth <= deepest]
+    yield Fold(summary=f"All {len(rows)} modules", blocks=(_modules(rows, profile, "Modules"),))
 
 
 def _modules(rows: Sequence[ModuleProfile], profile: Profile, caption: str) -> Table:
@@ -195,95 +127,177 @@ def _modules(rows: Sequence[ModuleProfile], profile: Profile, caption: str) -> T
     return module_table(lines, profile, caption)
 
 
-def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, screen: bool = False) -> Table:
-    """A row for each module or fold; on a `screen` indented as they lie in each other, with a bar for the share."""
-    training = profile.cell.phase == "training"
-
-    def figures(text: Callable[[ModuleProfile], str]) -> Callable[[Line], str]:
-        return lambda line: "" if line.row is None else text(line.row)
-
-    def bar(line: Line) -> str:
-        return "█" * max(round(line.share * _BAR), 0) if line.depth else ""
-
-    kept: dict[str, Callable[[Line], str]] = (
-        {">Kept MiB": figures(lambda row: fixed(row.saved_bytes, MIB, 1))}
-        if training
-        else {">Written MiB": figures(lambda row: fixed(row.activation_bytes, MIB, 1))}
-    )
-    backward: dict[str, Callable[[Line], str]] = {">Backward ms": lambda line: fixed(line.backward_s, MS, 2)}
-    columns: dict[str, Callable[[Line], str]] = {
-        "Module": lambda line: "  " * (line.depth if screen else 0) + line.label,
-        "Class": lambda line: line.kind,
-        ">Calls": figures(lambda row: str(row.calls or "")),
-        ">Forward ms": lambda line: fixed(line.forward_s, MS, 2),
-        **(backward if training else {}),
-        ">Share": lambda line: f"{100 * line.share:.1f} %",
-        **({"": bar} if screen else {}),
-        ">Params M": figures(lambda row: fixed(row.params, MILLION, 2)),
-        ">GMACs": figures(lambda row: fixed(row.macs, GIGA, 3)),
-        **kept,
-        ">Moved MiB": figures(lambda row: fixed(row.bytes_moved, MIB, 1)),
-        ">FLOP/byte": figures(lambda row: plain(row.intensity)),
-        ">GFLOP/s": figures(lambda row: figure(row.achieved_flops, GIGA) if row.flops else NULL),
-        ">Of roofline": figures(lambda row: of_ceiling(row, profile)),
-    }
-    return tabled(lines, columns, caption)
-
-
-def _roofline(found: Roofline, prefix: str) -> Section:
+def _roofline(found: Roofline, prefix: str) -> Iterator[Part]:
     ridge = f"{plain(found.ridge)} FLOP per byte"
-    line = (
+    yield (
         f"Measured ceilings: {figure(found.peak_flops, GIGA)} GFLOP/s by a matrix product or convolution, "
         f"{figure(found.bandwidth, GIGA)} GB/s by a large copy. Left of {ridge} memory is the limit, right of it "
         "arithmetic. What does more than they allow says why: a cache served what is counted as moved, or the ceiling "
         "is under-measured, by a busy machine or for a kernel that needs fewer FLOP than are counted."
     )
-    blocks: list[Block] = [Paragraph(line)]
     if found.points:
         alt = "FLOP per second over FLOP per byte, on logarithmic axes, below the device's two measured ceilings."
-        blocks.append(Picture(name=f"{prefix}roofline", title="Roofline", alt=alt, spec=profile_charts.roofline(found)))
-    lost = []
+        yield Picture(name=f"{prefix}roofline", title="Roofline", alt=alt, spec=_roofline_chart(found))
     if found.device_busy_s is not None and found.launch_gap_s is not None:
         busy, waited = figure(found.device_busy_s, MS), figure(found.launch_gap_s, MS)
-        lost.append(f"Of a step the device computed for {busy} ms and waited for the host for {waited} ms.")
+        yield f"Of a step the device computed for {busy} ms and waited for the host for {waited} ms."
     if found.host_s is not None:
-        lost.append(f"Outside of operators (Python, dispatch) a step spends {figure(found.host_s, MS)} ms.")
-    return Section(title="Roofline", blocks=(*blocks, *(Paragraph(text) for text in lost)))
+        yield f"Outside of operators (Python, dispatch) a step spends {figure(found.host_s, MS)} ms."
 
 
-def _operators(profile: Profile) -> Section | None:
-    if not profile.operators:
-        return None
-    blocks: list[Block] = [operator_table(profile.operators, "Operators by their own time")]
-    if profile.kernels:
-        blocks.append(operator_table(profile.kernels, "Kernels"))
-    return Section(title="Operators", blocks=tuple(blocks))
-
-
-def operator_table(found: Sequence[OperatorProfile], caption: str, name: Callable[[str], str] = str) -> Table:
-    """A row for each operator or kernel, the first of them; `name` shortens long ones."""
-    columns: dict[str, Callable[[OperatorProfile], str]] = {
-        "Name": lambda one: name(one.name),
-        "Shapes": lambda one: "; ".join(one.shapes) or NULL,
-        ">Calls": lambda one: plain(one.calls) if one.calls % 1 else f"{one.calls:,.0f}",
-        ">Self ms": lambda one: fixed(one.self_s, MS, 2),
-        ">Share": lambda one: percent(one.share),
-        "Bound by": lambda one: one.bound or NULL,
-        "Tensor cores": lambda one: {None: NULL, True: "yes", False: "no"}[one.tensor_core],
-        "Modules": lambda one: ", ".join(one.modules[:3]) + (", ..." if len(one.modules) > 3 else "") or NULL,
+def _module_map(profile: Profile) -> str:
+    """Each module as wide as its time, below the one it is in: an icicle, read from the top."""
+    rows = _laid_out(profile)
+    whole = {"domain": [0, 1], "nice": False}
+    x = number("from", "Share of the step", axis={"format": "%", "grid": False}, scale=whole)
+    y = {"field": "depth", "type": "ordinal", "axis": None, "scale": {"paddingInner": 0.04}}
+    tooltip = [
+        word("path", "Module"),
+        word("kind", "Class"),
+        number("time", "Time, ms", format=",.3~f"),
+        number("backward", "of it backward, ms", format=",.3~f"),
+        number("share", "Of the step", format=".1%"),
+    ]
+    look = {
+        "color": word("stage", legend=None, sort=None),
+        "opacity": number("shade", scale=None, legend=None),
+        "tooltip": tooltip,
     }
-    return tabled(found[:_MOST_OPERATORS], columns, caption)
+    bars = layer("bar", {"x": x, "x2": {"field": "to"}, "y": y, **look}, stroke="white", strokeWidth=0.5)
+    text = layer("text", {"x": x, "y": y, "text": word("label")}, align="left", dx=4, **_LABEL)
+    levels = 1 + max((row["depth"] for row in rows), default=0)
+    return chart([bars, text], _ROW * levels, data={"values": rows})
 
 
-def _compiled(found: KernelMap | None) -> Section | None:
-    if found is None:
-        return None
-    kernels = operator_table(found.kernels, "Compiled kernels")
-    return Section(title="Compiled", blocks=(Paragraph(f"{compiled_line(found)}."), kernels))
+def _stage_times(profile: Profile) -> str:
+    """A bar for each stage and for what belongs to none, forward and backward side by side in it."""
+    rows: list[Spec] = []
+    named: list[tuple[str, ModuleProfile | StepPart]] = [(row.path, row) for row in profile.stage_rows]
+    for order, (name, one) in enumerate([*named, *((part.name, part) for part in profile.parts)]):
+        first = "forward" if one.backward_s or not isinstance(one, StepPart) else "outside"
+        for way, seconds in ((first, one.forward_s), ("backward", one.backward_s)):
+            if seconds and one.share >= _NARROWEST:
+                rows.append({"name": name, "order": order, "way": way, "time": seconds / MS.size, "share": one.share})
+    ways = [way for way in ("forward", "backward", "outside") if any(row["way"] == way for row in rows)]
+    encoding = {
+        "x": number("time", "Time, ms", stack="zero"),
+        "y": word("name", sort={"field": "order", "op": "min"}, axis={"title": None}),
+        "color": word("way", scale={"domain": ways}, legend={"title": None}),
+        "order": word("way", sort="descending"),
+        "tooltip": [
+            word("name", "Stage"),
+            word("way", "Pass"),
+            number("time", "Time, ms", format=",.3~f"),
+            number("share", "Both, of the step", format=".1%"),
+        ],
+    }
+    return chart([layer("bar", encoding)], BAR, data={"values": rows})
 
 
-def _left_out(profile: Profile) -> Section | None:
-    if not profile.missing:
-        return None
-    points = tuple(f"{part}: {why}" for part, why in profile.missing.items())
-    return Section(title="Not in this profile", blocks=(Bullets(points),))
+def _roofline_chart(found: Roofline) -> str:
+    """FLOP/s over FLOP per byte, both logarithmic, under the device's two ceilings."""
+    points = [
+        {
+            "name": point.name,
+            "intensity": point.intensity,
+            "flops": point.achieved_flops / GIGA.size,
+            "share": percent(point.share) if point.share <= 1 else "more than it allows",
+            "time": point.time_share,
+            "what": "whole network" if point.name == "all" else "stage",
+        }
+        for point in found.points
+    ]
+    reach = [*(point.intensity for point in found.points), found.ridge]
+    left, right = min(reach) / 2, max(reach) * 2
+    slopes = left * found.bandwidth / GIGA.size
+    heights = [point.achieved_flops / GIGA.size for point in found.points]
+    low, high = min(slopes, *(height / 2 for height in heights)), max(found.peak_flops / GIGA.size, *heights) * 2
+    x = number("intensity", "Arithmetic intensity, FLOP per byte", **log_axis("x"))
+    y = number("flops", "GFLOP/s", **log_axis("y"))
+    x["scale"], y["scale"] = ({"type": "log", "nice": False, "domain": ends} for ends in ([left, right], [low, high]))
+    kinds: Spec = {"scale": {"domain": ["stage", "whole network"]}, "legend": {"title": None}}
+    dots = layer(
+        "point",
+        {
+            "x": x,
+            "y": y,
+            "color": word("what", **kinds),
+            "shape": word("what", **kinds),
+            "size": number("time", legend=None, scale={"range": [40, 260], "domain": [0, 1]}),
+            "tooltip": [
+                word("name", "Stage"),
+                number("intensity", "FLOP per byte", format=",.3~r"),
+                number("flops", "GFLOP/s", format=",.3~r"),
+                word("share", "Of its ceiling"),
+                number("time", "Of the step", format=".1%"),
+            ],
+        },
+        filled=True,
+        opacity=0.85,
+    )
+    layers = [*_roof(found, left, right, x, y), dots, {**names(x, y), "transform": called("datum.name", "-datum.time")}]
+    return chart(layers, HEIGHT, data={"values": points})
+
+
+def _roof(found: Roofline, left: float, right: float, x: Spec, y: Spec) -> list[Spec]:
+    """The two ceilings between these intensities, each with its name above it, where no point can be."""
+
+    def at(intensity: float, words: str = "") -> Spec:
+        flops = min(found.peak_flops, intensity * found.bandwidth) / GIGA.size
+        return {"intensity": intensity, "flops": flops, "words": words}
+
+    product, copy = (plain(what / GIGA.size) for what in (found.peak_flops, found.bandwidth))
+    labels = (
+        (at(found.ridge, f"arithmetic {product} GFLOP/s"), "left", 6),
+        (at(math.sqrt(left * found.ridge), f"copy {copy} GB/s"), "right", -6),
+    )
+    text = {"x": x, "y": y, "text": word("words")}
+    roof = [at(left), at(found.ridge), at(right)]
+    return [
+        layer("line", {"x": x, "y": y}, data=roof, strokeWidth=2, color="gray"),
+        *(layer("text", text, data=[row], align=align, dx=dx, dy=-11, **_LABEL) for row, align, dx in labels),
+    ]
+
+
+def _laid_out(profile: Profile) -> list[Spec]:
+    """Rectangles of the modules that are wide enough: children from the left edge of their parent, in call order."""
+    step = profile.observed_step_s
+    begins: dict[str, float] = {}
+    used: dict[str, float] = {}
+    rows: list[Spec] = []
+    for module in profile.modules:
+        parent, _, own_name = module.path.rpartition(".")
+        width = module.total_s / step if step else 0.0
+        start = begins.get(parent, 0.0) + used.get(parent, 0.0) if module.path else 0.0
+        begins[module.path] = start
+        used[module.path] = 0.0
+        if module.path:
+            used[parent] = used.get(parent, 0.0) + width
+        if width >= _NARROWEST and module.depth <= _DEEPEST:
+            what = {
+                "path": module.path or profile.network,
+                "kind": module.kind,
+                "stage": module.stage or "",
+                "depth": module.depth,
+                "shade": 0.75 if module.depth % 2 else 0.55,
+            }
+            rows.append({**what, **_rectangle(own_name or profile.network, module, start, width)})
+    left = profile.modules[0].total_s / step if step and profile.modules else 0.0
+    for part in profile.parts:
+        width = part.total_s / step if step else 0.0
+        if width >= _NARROWEST:
+            what = {"path": part.name, "kind": "no module", "stage": part.name, "depth": 0, "shade": 0.55}
+            rows.append({**what, **_rectangle(part.name, part, left, width)})
+        left += width
+    return rows
+
+
+def _rectangle(name: str, of: ModuleProfile | StepPart, start: float, width: float) -> Spec:
+    return {
+        "from": start,
+        "to": start + width,
+        "share": width,
+        "time": of.total_s / MS.size,
+        "backward": (of.backward_s or 0.0) / MS.size,
+        "label": name if width >= _LABELLED and len(name) * _LETTER_SHARE < width else "",
+    }

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from archbench.choose.profile_difference import difference
-from archbench.model.profile import ModuleProfile, Profile, Roofline, RooflinePoint
-from archbench.model.reasons import LOWER_BOUND
-from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, MS, figure, percent, plain, shortened
-from archbench.rendering.content import Block, Bullets, Code, Paragraph, Report, Section, sections
-from archbench.rendering.profile_report import (
-    Line,
-    difference_table,
-    findings_said,
-    machine_words,
-    module_table,
-    operator_table,
-    profile_label,
-    step_words,
-    verdict_words,
+from msgspec import Struct
+
+from archbench.choose.profile_difference import Aligned, Difference, Share, difference
+from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline, RooflinePoint
+from archbench.model.reasons import LOWER_BOUND, explain
+from archbench.model.units import (
+    AT_LEAST,
+    GIGA,
+    MIB,
+    MILLION,
+    MS,
+    NULL,
+    counted,
+    figure,
+    fixed,
+    percent,
+    plain,
+    shortened,
 )
+from archbench.rendering.content import (
+    Bullets,
+    Code,
+    Columns,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+    body,
+    section,
+    sections,
+    tabled,
+)
+from archbench.rendering.profile_findings import of_ceiling
+
+_MOST_OPERATORS = 25
+_BAR = 10
+"""Characters of a full bar."""
 
 WIDTH, HEIGHT = 46, 9
 """Letters of the roofline."""
@@ -33,23 +54,21 @@ _DECADES = 2.5
 
 def profile_screen(profile: Profile, *, depth: int | None, stage: str, top: int) -> Report:
     """Header, tree, the first `top` operators, roofline and findings. `depth`, `stage`: see `lines`."""
-    compiled = profile.compiled.kernels if profile.compiled is not None else ()
-    groups = [
-        ("Operators, by their own time", profile.operators),
-        ("Kernels", profile.kernels),
-        ("Kernels of the compiled step", compiled),
-    ]
+    groups = {
+        "Operators, by their own time": profile.operators,
+        "Kernels": profile.kernels,
+        "Kernels of the compiled step": profile.compiled.kernels if profile.compiled is not None else (),
+    }
     roofline = profile.roofline
     return Report(
         title=profile_label(profile),
-        lead=(*_header(profile), module_table(lines(profile, depth=depth, stage=stage), profile, "", screen=True)),
+        lead=body(_header(profile), module_table(lines(profile, depth=depth, stage=stage), profile, "", screen=True)),
         sections=sections(
             *(
-                Section(title=title, blocks=(operator_table(found[:top], "", name=shortened),))
-                for title, found in groups
-                if found and top
+                section(title, operator_table(found[:top], "", name=shortened) if found and top else None)
+                for title, found in groups.items()
             ),
-            Section(title="Roofline", blocks=sketch(roofline)) if roofline is not None and roofline.points else None,
+            section("Roofline", sketch(roofline) if roofline is not None and roofline.points else None),
             _findings(profile, "Findings"),
             *(Section(title=f"No {part}: {reason}", blocks=()) for part, reason in profile.missing.items()),
         ),
@@ -62,32 +81,30 @@ def difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Re
     findings = (_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other)))
     return Report(
         title=f"A {profile_label(base)}",
-        lead=(*_header(base), Paragraph(f"B {profile_label(other)}"), *_header(other), table),
+        lead=body(_header(base), f"B {profile_label(other)}", _header(other), table),
         sections=sections(*findings),
     )
 
 
-def _header(profile: Profile) -> tuple[Block, ...]:
+def _header(profile: Profile) -> Iterator[str]:
     peak = profile.memory.measured_peak_bytes if profile.memory else None
     bound = AT_LEAST if LOWER_BOUND in profile.reasons else ""
-    return (
-        Paragraph(f"on {machine_words(profile)}"),
-        Paragraph(verdict_words(profile)),
-        Paragraph(
-            f"{step_words(profile)}, "
-            f"{bound}{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
-            f"peak {figure(peak, MIB)} MiB"
-        ),
-        Paragraph(
-            f"modules and parts add up to {figure(profile.attributed_s, MS)} ms "
-            f"({percent(profile.attributed_s / profile.step_s - 1, signed=True)}) over {profile.steps} observed steps; "
-            f"observing cost {percent(profile.observing_cost, signed=True)}"
-        ),
+    yield f"on {machine_words(profile)}"
+    yield verdict_words(profile)
+    yield (
+        f"{step_words(profile)}, "
+        f"{bound}{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
+        f"peak {figure(peak, MIB)} MiB"
+    )
+    yield (
+        f"modules and parts add up to {figure(profile.attributed_s, MS)} ms "
+        f"({percent(profile.attributed_s / profile.step_s - 1, signed=True)}) over {profile.steps} observed steps; "
+        f"observing cost {percent(profile.observing_cost, signed=True)}"
     )
 
 
 def _findings(profile: Profile, title: str) -> Section | None:
-    return Section(title=title, blocks=(Bullets(findings_said(profile)),)) if profile.findings else None
+    return section(title, Bullets(findings_said(profile)) if profile.findings else None)
 
 
 def lines(profile: Profile, *, depth: int | None, stage: str) -> list[Line]:
@@ -192,3 +209,136 @@ def _canvas(roofline: Roofline, marked: list[tuple[str, RooflinePoint]]) -> list
     for letter, point in sorted(marked, key=lambda pair: pair[1].time_share):
         cells[row(point.achieved_flops)][column(point.intensity)] = letter
     return ["".join(line).rstrip() for line in cells]
+
+
+def profile_label(profile: Profile) -> str:
+    """`resnet50: inference, batch size 1, fp32, eager`."""
+    cell = profile.cell
+    words = [cell.phase, f"batch size {cell.batch_size}", cell.precision]
+    words += [cell.memory_format] if cell.memory_format != "contiguous" else []
+    words.append("eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})")
+    return f"{profile.network}: {', '.join(words)}"
+
+
+def findings_said(profile: Profile) -> tuple[str, ...]:
+    """Each finding with its remedy."""
+    remedies = (one.remedy and f" {one.remedy[0].upper()}{one.remedy[1:]}." for one in profile.findings)
+    return tuple(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True))
+
+
+def step_words(profile: Profile) -> str:
+    """`step 20.1 ms (49.8 img/s)`; of a compiled cell the compiled step, beside the eager one that is taken apart."""
+
+    def timed(seconds: float) -> str:
+        return f"{figure(seconds, MS)} ms ({plain(profile.cell.batch_size / seconds)} img/s)"
+
+    if profile.cell.compile_mode == "off":
+        return f"step {timed(profile.step_s)}"
+    own = "not timed" if profile.cell_step_s is None else timed(profile.cell_step_s)
+    return f"compiled step {own}; in eager, of which the modules are: {timed(profile.step_s)}"
+
+
+def verdict_words(profile: Profile) -> str:
+    """`Verdict ok`, or what else with its reasons and remedies."""
+    reasons = [(code, explain(code)) for code in profile.reasons]
+    told = [
+        f"{code}: {reason.meaning}" + (f" ({reason.remedy})" if reason.remedy else "")
+        for code, reason in reasons
+        if reason.effect in ("invalid", "suspect")
+    ]
+    unusable = ", not to be used" if profile.verdict == "invalid" else ""
+    return f"Verdict {profile.verdict}{unusable}" + (f"; {'; '.join(told)}" if told else "")
+
+
+def machine_words(profile: Profile) -> str:
+    """`Intel Xeon x2, 2 threads`."""
+    where = profile.environment.hardware_class if profile.environment else profile.device
+    return f"{where}, {counted(profile.threads, 'thread')}" if profile.device == "cpu" else where
+
+
+def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
+    """Row by row, adding up to the difference of the two steps in the last row."""
+    kept = base.cell.phase == other.cell.phase == "training"
+    whole = [
+        Share(seconds=seconds, macs=one.macs, saved_bytes=one.modules[0].saved_bytes or 0 if one.modules else 0)
+        for one, seconds in ((base, found.base_s), (other, found.other_s))
+    ]
+
+    def both(heading: str, text: Callable[[Share], str]) -> dict[str, Callable[[Aligned], str]]:
+        return {
+            heading.format("A"): lambda row: text(row.base),
+            heading.format("B"): lambda row: text(row.other),
+        }
+
+    columns: Columns[Aligned] = {
+        found.aligned_by.capitalize(): lambda row: row.name,
+        **both("Modules of {}", lambda side: ", ".join(side.names) or NULL),
+        **both(">{} ms", lambda side: fixed(side.seconds, MS, 2)),
+        ">B - A ms": lambda row: f"{'+' if row.change_s > 0 else ''}{fixed(row.change_s, MS, 2)}",
+        ">of the difference": lambda row: f"{round(100 * row.change_s / found.change_s) if found.change_s else 0} %",
+        **both(">{} GMACs", lambda side: fixed(side.macs, GIGA, 3)),
+        **(both(">{} kept MiB", lambda side: fixed(side.saved_bytes, MIB, 1)) if kept else {}),
+    }
+    return tabled((*found.rows, Aligned(name="all", base=whole[0], other=whole[1])), columns, "Difference")
+
+
+class Line(Struct, frozen=True):
+    """A row of a table of modules: a module, or what is folded beneath one."""
+
+    label: str
+    kind: str
+    depth: int
+    row: ModuleProfile | None
+    forward_s: float
+    backward_s: float | None
+    share: float
+
+
+def module_table(lines: Iterable[Line], profile: Profile, caption: str, *, screen: bool = False) -> Table:
+    """A row for each module or fold; on a `screen` indented as they lie in each other, with a bar for the share."""
+    training = profile.cell.phase == "training"
+
+    def figures(text: Callable[[ModuleProfile], str]) -> Callable[[Line], str]:
+        return lambda line: "" if line.row is None else text(line.row)
+
+    def bar(line: Line) -> str:
+        return "█" * max(round(line.share * _BAR), 0) if line.depth else ""
+
+    kept: Columns[Line] = (
+        {">Kept MiB": figures(lambda row: fixed(row.saved_bytes, MIB, 1))}
+        if training
+        else {">Written MiB": figures(lambda row: fixed(row.activation_bytes, MIB, 1))}
+    )
+    backward: Columns[Line] = {">Backward ms": lambda line: fixed(line.backward_s, MS, 2)}
+    columns: Columns[Line] = {
+        "Module": lambda line: "  " * (line.depth if screen else 0) + line.label,
+        "Class": lambda line: line.kind,
+        ">Calls": figures(lambda row: str(row.calls or "")),
+        ">Forward ms": lambda line: fixed(line.forward_s, MS, 2),
+        **(backward if training else {}),
+        ">Share": lambda line: f"{100 * line.share:.1f} %",
+        **({"": bar} if screen else {}),
+        ">Params M": figures(lambda row: fixed(row.params, MILLION, 2)),
+        ">GMACs": figures(lambda row: fixed(row.macs, GIGA, 3)),
+        **kept,
+        ">Moved MiB": figures(lambda row: fixed(row.bytes_moved, MIB, 1)),
+        ">FLOP/byte": figures(lambda row: plain(row.intensity)),
+        ">GFLOP/s": figures(lambda row: figure(row.achieved_flops, GIGA) if row.flops else NULL),
+        ">Of roofline": figures(lambda row: of_ceiling(row, profile)),
+    }
+    return tabled(lines, columns, caption)
+
+
+def operator_table(found: Sequence[OperatorProfile], caption: str, name: Callable[[str], str] = str) -> Table:
+    """A row for each operator or kernel, the first of them; `name` shortens long ones."""
+    columns: Columns[OperatorProfile] = {
+        "Name": lambda one: name(one.name),
+        "Shapes": lambda one: "; ".join(one.shapes) or NULL,
+        ">Calls": lambda one: plain(one.calls) if one.calls % 1 else f"{one.calls:,.0f}",
+        ">Self ms": lambda one: fixed(one.self_s, MS, 2),
+        ">Share": lambda one: percent(one.share),
+        "Bound by": lambda one: one.bound or NULL,
+        "Tensor cores": lambda one: {None: NULL, True: "yes", False: "no"}[one.tensor_core],
+        "Modules": lambda one: ", ".join(one.modules[:3]) + (", ..." if len(one.modules) > 3 else "") or NULL,
+    }
+    return tabled(found[:_MOST_OPERATORS], columns, caption)

@@ -1,10 +1,11 @@
-"""What was run, where, how far its figures can be trusted, what they leave out, and how to get them again."""
+"""What was run, on which devices, how far its figures can be trusted, what they leave out, how to get them again."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
 from keyword import iskeyword
@@ -18,9 +19,23 @@ from archbench.model.environment import Environment, Gpu
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED, VERDICTS
 from archbench.model.units import GIB, NULL, counted, duration, percent, whole
-from archbench.rendering.content import Block, Bullets, Code, Fold, Paragraph, Section, Table, listed, table
+from archbench.rendering.content import (
+    Block,
+    Bullets,
+    Code,
+    Columns,
+    Fold,
+    Section,
+    Table,
+    body,
+    listed,
+    section,
+    table,
+    tabled,
+)
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, SETTING, CellColumns
 from archbench.rendering.run_data import RunData
+from archbench.stats.devices import FEWEST, Devices
 
 _SHORT_LIST = 6
 _MOST_PATTERNS = 12
@@ -72,59 +87,65 @@ def lead(run: RunData) -> tuple[Block, ...]:
         size = (
             f"{size[:-1]}: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
         )
-    return (Paragraph(question), Paragraph(f"{size} {_where(run)} {in_short(run)}"), *_legend(run))
+    said = verdicts(run)
+    trusted = f"Verdicts: {said}. {run.trust.statement}" if said else "Nothing was measured."
+    here = run.environment
+    where = f"Measured on {here.hardware_class} with torch {here.torch_version or 'of unknown version'}."
+    return body(question, f"{size} {where} {trusted}", _legend(run))
 
 
 def machine(run: RunData) -> Section:
     """The machine and its software, in a few lines."""
     here = run.environment
-    memory = f"{whole(here.memory_bytes, GIB)} GiB"
-    lines = [
-        *chain.from_iterable(_gpu(gpu, here) for gpu in here.gpus),
-        ("CPU", f"{here.cpu_model}, {counted(here.cpu_count, 'core')} used, {memory}{_cpu_state(here)}"),
-        ("System", ", ".join(filter(None, (here.os, here.kernel, here.container, here.hypervisor)))),
-        ("torch", f"{here.torch_version or NULL}, torchvision {here.torchvision_version or NULL}"),
-        ("timm", here.timm_version or NULL),
-        ("Python", here.python_version),
-        ("archbench", " ".join(filter(None, (here.archbench_version, _short(here.git_commit))))),
-        ("Variables", " ".join(f"`{name}={value}`" for name, value in here.settings.items()) or "none set"),
+    rows = {"Measured on": f"`{here.device}`, class {here.hardware_class}", **machine_facts(here)}
+    rows["torch"] += f", torchvision {rows.pop('torchvision')}"
+    return Section(title="Machine", blocks=(table(("", ""), rows.items()),))
+
+
+def machine_facts(here: Environment) -> dict[str, str]:
+    """What a machine and its software are, by subject."""
+    facts = {}
+    if here.gpus:
+        facts["GPU"] = "; ".join(map(_gpu, here.gpus))
+        facts["Driver"] = f"{here.driver_version or NULL}, CUDA {here.cuda_version or NULL}"
+    commit, _, dirty = (here.git_commit or "").partition("+")
+    cpu = [
+        here.cpu_model,
+        f"{counted(here.cpu_count, 'core')} used",
+        f"{whole(here.memory_bytes, GIB)} GiB",
+        f"governor {here.governor}" if here.governor else None,
+        None if here.turbo is None else f"turbo {'on' if here.turbo else 'off'}",
     ]
-    rows = (("Measured on", f"`{here.device}`, class {here.hardware_class}"), *lines)
-    return Section(title="Machine", blocks=(Table(headings=("", ""), rows=tuple(rows)),))
+    return facts | {
+        "CPU": ", ".join(filter(None, cpu)),
+        "System": ", ".join(filter(None, (here.os, here.kernel, here.container, here.hypervisor))),
+        "torch": here.torch_version or NULL,
+        "torchvision": here.torchvision_version or NULL,
+        "timm": here.timm_version or NULL,
+        "Python": here.python_version,
+        "archbench": here.archbench_version
+        + (f" commit {commit[:10]}{' with changes' if dirty else ''}" if commit else ""),
+        "Variables": " ".join(f"`{name}={value}`" for name, value in here.settings.items()) or "none set",
+    }
 
 
-def _where(run: RunData) -> str:
-    here = run.environment
-    return f"Measured on {here.hardware_class} with torch {here.torch_version or 'of unknown version'}."
-
-
-def _gpu(gpu: Gpu, here: Environment) -> list[tuple[str, str]]:
+def _gpu(gpu: Gpu) -> str:
     memory = None if gpu.memory_bytes is None else f"{whole(gpu.memory_bytes, GIB)} GiB"
     power = None if gpu.power_limit_w is None else f"power limit {gpu.power_limit_w:.0f} W"
     clock = None if gpu.max_sm_clock_mhz is None else f"up to {gpu.max_sm_clock_mhz} MHz"
     flags = {"MIG": gpu.mig_enabled, "persistence": gpu.persistence, "ECC": gpu.ecc}
     states = (f"{name} {'on' if on else 'off'}" for name, on in flags.items() if on is not None)
-    driver = f"{here.driver_version or NULL}, CUDA {here.cuda_version or NULL}"
-    return [
-        ("GPU", ", ".join(filter(None, (gpu.name, memory, power, clock, *states)))),
-        ("Driver", driver),
-    ]
+    return ", ".join(filter(None, (gpu.name, memory, power, clock, *states)))
 
 
-def _cpu_state(here: Environment) -> str:
-    governor = f", governor {here.governor}" if here.governor else ""
-    turbo = "" if here.turbo is None else f", turbo {'on' if here.turbo else 'off'}"
-    return governor + turbo
-
-
-def _legend(run: RunData) -> tuple[Block, ...]:
+def _legend(run: RunData) -> Table | None:
     used = {one.setting for one in run.cells}
-    rows = tuple(
+    rows = [
         (name, setting.toggles.label)
         for name, setting in run.suite.settings.items()
         if name in used and name != setting.precision
-    )
-    return (Table(headings=("Setting", "stands for"), rows=rows),) if rows else ()
+    ]
+    return table(("Setting", "stands for"), rows) if rows else None
 
 
 def _when(run: RunData) -> str:
@@ -132,20 +153,6 @@ def _when(run: RunData) -> str:
         return ""
     begun = datetime.fromisoformat(run.begun)
     return f" on {begun.day} {begun:%B %Y} in {duration(run.spent_s)}"
-
-
-def _short(commit: str | None) -> str | None:
-    """A commit as people write it, with its `+dirty`."""
-    if commit is None:
-        return None
-    number, _, dirty = commit.partition("+")
-    return f"commit {number[:10]}{' with changes' if dirty else ''}"
-
-
-def in_short(run: RunData) -> str:
-    """How far to trust the figures, in a few sentences for the top of a report."""
-    said = verdicts(run)
-    return f"Verdicts: {said}. {run.trust.statement}" if said else "Nothing was measured."
 
 
 def verdicts(run: RunData) -> str:
@@ -167,14 +174,9 @@ def trust(run: RunData) -> Section:
     rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
     failed = Counter(one.status for one in run.cells if one.status != "ok")
     rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
-    return Section(
-        title="How far to trust this",
-        blocks=(
-            Bullets((run.trust.statement, _intervals(run), *_noise(run))),
-            table(("Verdict", ">Cells", "Meaning"), rows),
-            *_reasons(run),
-        ),
-    )
+    told = Bullets((run.trust.statement, _intervals(run), *_noise(run)))
+    blocks = body(told, table(("Verdict", ">Cells", "Meaning"), rows), _reasons(run))
+    return Section(title="How far to trust this", blocks=blocks)
 
 
 def _intervals(run: RunData) -> str:
@@ -202,7 +204,7 @@ def _noise(run: RunData) -> list[str]:
     return notes
 
 
-def _reasons(run: RunData) -> list[Block]:
+def _reasons(run: RunData) -> Table | None:
     counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
     order = {"invalid": 0, "suspect": 1, "label": 2}
     known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
@@ -210,7 +212,7 @@ def _reasons(run: RunData) -> list[Block]:
         (code, f"{counts[code]:,}", f"{reason.effect}: {reason.meaning}", reason.remedy or "nothing to do")
         for code, reason in sorted(known.items(), key=lambda item: (order[item[1].effect], -counts[item[0]]))
     ]
-    return [table(("Reason", ">Cells", "Meaning", "What to do"), rows)] if rows else []
+    return table(("Reason", ">Cells", "Meaning", "What to do"), rows) if rows else None
 
 
 def failures(run: RunData) -> Section | None:
@@ -218,8 +220,7 @@ def failures(run: RunData) -> Section | None:
     failed = [one for one in run.cells if one.status in FAILED or (one.status == "ok" and one.error_message)]
     not_run = [one for one in run.cells if one.status in ("unsupported", "skipped")]
     failed.sort(key=lambda one: (one.variant, one.phase, one.setting_label, one.batch_size))
-    blocks = [*_failed(failed), *_not_run(not_run)]
-    return Section(title="Without figures", blocks=tuple(blocks)) if blocks else None
+    return section("Without figures", _failed(failed), _not_run(not_run))
 
 
 def _failed(cells: Sequence[CellSummary]) -> list[Block]:
@@ -242,7 +243,7 @@ def _not_run(cells: Sequence[CellSummary]) -> list[Block]:
     groups: dict[tuple[str, str], list[CellSummary]] = {}
     for one in cells:
         groups.setdefault((one.status, _message(one)), []).append(one)
-    columns: dict[str, Callable[[list[CellSummary]], str]] = {
+    columns: Columns[list[CellSummary]] = {
         "Not run": lambda members: members[0].status,
         ">Cells": lambda members: f"{len(members):,}",
         "Why": lambda members: _message(members[0]),
@@ -262,6 +263,39 @@ def _examples(cells: list[CellSummary]) -> str:
     return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
 
 
+def devices(run: RunData) -> Section | None:
+    """What the cells that several devices measured say of these; `None` for a run of one device."""
+    found = run.devices
+    if found is None:
+        return None
+    columns: Columns[tuple[str, float]] = {
+        "Device": lambda one: one[0],
+        ">Time over the class's": lambda one: percent(math.expm1(one[1]), signed=True),
+        "": lambda one: "far from its class" if one[0] in found.far else "",
+    }
+    slowest_first = sorted(found.effects.items(), key=lambda one: -one[1])
+    statement = _about_devices(found, run.environment.hardware_class)
+    return section("Devices", statement, tabled(slowest_first, columns, "The devices"))
+
+
+def _about_devices(found: Devices, hardware_class: str) -> str:
+    """`These 8 NVIDIA H100 differ by 3.1 %`, what that is known by, and what it means for the figures."""
+    number = len(found.effects)
+    said = [
+        f"These {number} devices of class {hardware_class} differ by {percent(found.range)} from fastest to slowest,",
+        f"{percent(math.expm1(found.between))} (standard deviation) beyond what processes alone explain; told by",
+        f"{counted(found.cells, 'cell')} that several of them measured.",
+        "The device is a random effect: intervals hold for the class, not for the card that a cell happened to meet.",
+    ]
+    if found.far:
+        names = ", ".join(f"{name} ({percent(math.expm1(found.effects[name]), signed=True)})" for name in found.far)
+        said.append(f"Far from their class, and to be looked at (clocks, power limit, cooling, neighbours): {names}.")
+        said.append("Their rows are `suspect`.")
+    elif number < FEWEST:
+        said.append("Of two devices nobody can say which is not as it should be.")
+    return " ".join(said)
+
+
 def scope(run: RunData) -> Section:
     """What is and what is not in the figures."""
     training = [_TRAINING] if any(one.phase == "training" for one in run.cells) else []
@@ -278,8 +312,8 @@ def accuracy(run: RunData) -> Section | None:
             by_source.setdefault(f"{by}{one.accuracy_source or 'source not recorded'}", {})[one.network] = None
     if not by_source:
         return None
-    rows = tuple((source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items()))
-    sources: Block = Table(headings=("Weights and protocol", "Networks"), rows=rows)
+    rows = [(source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items())]
+    sources: Block = table(("Weights and protocol", "Networks"), rows)
     if len(rows) > _SHORT_LIST:
         sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
     datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
@@ -288,11 +322,12 @@ def accuracy(run: RunData) -> Section | None:
         ["was published for the weights named here"] if any(not one.startswith(_STATED) for one in by_source) else []
     )
     origins = [*published, *(["whoever wrote the suite states"] if stated else [])]
-    note = Paragraph(
-        f"Top-1 is what {', or '.join(origins)}, on {' and '.join(datasets)}; it was not measured. "
-        f"Accuracies of different {apart} are not on one scale."
+    return section(
+        "Where the accuracies come from",
+        sources,
+        note=f"Top-1 is what {', or '.join(origins)}, on {' and '.join(datasets)}; it was not measured. "
+        f"Accuracies of different {apart} are not on one scale.",
     )
-    return Section(title="Where the accuracies come from", blocks=(note, sources))
 
 
 def _stated(run: RunData) -> set[tuple[str, int | None]]:
@@ -307,7 +342,7 @@ def _stated(run: RunData) -> set[tuple[str, int | None]]:
     }
 
 
-def reproduce(run: RunData) -> Section:
+def reproduce(run: RunData) -> Section | None:
     """What measures the cells of this report once more: a command, or Python where networks were passed as objects."""
     passed = [one.name for one in run.suite.architectures if is_passed(one.name)]
     stands_for: dict[str, str] = {}
@@ -317,12 +352,13 @@ def reproduce(run: RunData) -> Section:
         number = sum(one.rstrip("0123456789") == word for one in stands_for.values())
         stands_for.setdefault(name, f"{word}{number + 1}" if number else word)
     objects = ", ".join(f"`{word}` as `{name}`" for name, word in stands_for.items())
-    note = Paragraph(
-        f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every row "
-        f"(`archbench.load` reads them). {f'With the objects that were passed, {objects}:' if objects else 'There:'}"
+    return section(
+        "Measure it again",
+        Code(_call(run, stands_for), "python") if objects else Code(shlex.join(_command(run))),
+        note=f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every "
+        "row (`archbench.load` reads them). "
+        + (f"With the objects that were passed, {objects}:" if objects else "There:"),
     )
-    code = Code(_call(run, stands_for), "python") if objects else Code(shlex.join(_command(run)))
-    return Section(title="Measure it again", blocks=(note, code))
 
 
 def _command(run: RunData) -> list[str]:

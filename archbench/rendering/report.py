@@ -1,6 +1,9 @@
 """Stored results as something to read: content is made once (`build_report`), free of any format, and rendered.
 
-A further format is a function from `Report` to text, and a line in `FORMATS`.
+A further format is a function from `Report` to text, and a line in `FORMATS`. Any number of machines side by side are a
+static site (`write_site`): an index, a report and a file to take away for each run. Times of different classes of
+hardware are never put in one ranking: a class has its own decision matrix, and what stands beside each other are
+ratios, of each cell's time to that of the reference on the very device that measured it.
 """
 
 from __future__ import annotations
@@ -8,46 +11,37 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from html import escape
 from importlib import import_module
 from pathlib import Path
 
-from archbench.model.errors import UsageError, did_you_mean
-from archbench.rendering.batches import batches, predictors
-from archbench.rendering.charts import plots
-from archbench.rendering.content import Report, Section, Table, every, sections, slug
+from msgspec import Struct
+
+from archbench.model.errors import UnfitError, UsageError, did_you_mean
+from archbench.rendering.content import (
+    Report,
+    Section,
+    Table,
+    body,
+    every,
+    section,
+    sections,
+    slug,
+)
 from archbench.rendering.decisions import decisions
-from archbench.rendering.devices import devices
 from archbench.rendering.drawing import KINDS, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.markup import render_latex, render_markdown
-from archbench.rendering.pareto import pareto
-from archbench.rendering.plots import plotted
-from archbench.rendering.provenance import accuracy, failures, lead, machine, reproduce, scope, trust
-from archbench.rendering.run_data import RunData, read_run, read_several
-from archbench.rendering.side_by_side import named, overview, side_by_side, together
-from archbench.rendering.summary import write_summary
+from archbench.rendering.plots import plots, plotted
+from archbench.rendering.provenance import accuracy, devices, failures, lead, machine, reproduce, scope, trust
+from archbench.rendering.run_data import RunData, read_run, read_several, write_summary
+from archbench.rendering.side_by_side import Named, against_reference, named, overview, side_by_side, together
 from archbench.rendering.toggles import toggles
-from archbench.results import RunStore, is_here
+from archbench.rendering.tradeoffs import batches, pareto, predictors
+from archbench.results import Exported, RunStore, export, is_here
 from archbench.results.files import write_bytes
-
-__all__ = [
-    "FORMATS",
-    "Report",
-    "RunData",
-    "build_merged",
-    "build_report",
-    "check_format",
-    "get_ready",
-    "read_report",
-    "read_run",
-    "read_several",
-    "render_markdown",
-    "usual_place",
-    "write_report",
-    "write_reports",
-]
 
 FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
 EVERY = ("*",)
@@ -72,7 +66,7 @@ def build_report(run: RunData, label: Sequence[str] = EVERY) -> Report:
     return Report(
         title=f"{run.suite.suite} on {run.environment.hardware_class}",
         lead=lead(run),
-        sections=sections(decisions(run), plots(cells) if cells else None, *_figures(run), *_footnotes(run)),
+        sections=sections(decisions(run), plots(cells) if cells else None, *_parts(run)),
         dataset=cells,
         trust=run.trust.statement,
         shared=shared_by(run.cells),
@@ -87,7 +81,7 @@ def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Repor
     alone = (
         Section(
             title=f"Run {one.letter}: {one.label}",
-            blocks=(*lead(one.run), *sections(decisions(one.run), *_figures(one.run), *_footnotes(one.run))),
+            blocks=body(lead(one.run), decisions(one.run), _parts(one.run)),
         )
         for one in each
     )
@@ -102,7 +96,7 @@ def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Repor
     )
 
 
-def _figures(run: RunData) -> tuple[Section | None, ...]:
+def _parts(run: RunData) -> tuple[Section | None, ...]:
     return (
         pareto(run),
         toggles(run),
@@ -114,11 +108,13 @@ def _figures(run: RunData) -> tuple[Section | None, ...]:
         networks(run),
         *phase_sections(run),
         failures(run),
+        trust(run),
+        devices(run),
+        machine(run),
+        scope(run),
+        accuracy(run),
+        reproduce(run),
     )
-
-
-def _footnotes(run: RunData) -> tuple[Section | None, ...]:
-    return (trust(run), devices(run), machine(run), scope(run), accuracy(run), reproduce(run))
 
 
 def read_report(
@@ -220,3 +216,66 @@ def _write(report: Report, format: str, place: Path, plots: Collection[str] = ()
     text = render_markdown(report, folder if drawn else None) if format == "md" else FORMATS[format](report)
     write_bytes(place, text.encode())
     return place
+
+
+class _Page(Struct, frozen=True, kw_only=True):
+    """One run of the site."""
+
+    named: Named
+    folder: str
+    exported: Exported
+
+
+def write_site(places: Sequence[Path], out: Path) -> Path:
+    """Write the site of some runs into `out`; returns its index. What lies there under other names is left alone.
+
+    Raises `UsageError` as `read_several` does, and `UnfitError` where the place cannot be written.
+    """
+    runs = named(read_several(places))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pages = [_page(one, out) for one in runs]
+    except OSError as error:
+        raise UnfitError(f"cannot write {out}: {error.strerror or error}") from error
+    index = render_html(_index(pages)).replace("</header>", f"{_links(pages)}\n</header>", 1)
+    write_bytes(out / "index.html", index.encode())
+    return out / "index.html"
+
+
+def _page(one: Named, out: Path) -> _Page:
+    run = one.run
+    folder = f"{slug(one.letter)}-{slug(run.environment.hardware_class)}"
+    (out / folder).mkdir(exist_ok=True)
+    write_bytes(out / folder / "index.html", render_html(build_report(run)).encode())
+    return _Page(named=one, folder=folder, exported=export(run.path, out / folder / "run.archbench"))
+
+
+def _index(pages: Sequence[_Page]) -> Report:
+    each = [page.named for page in pages]
+    suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in each))
+    matrices = (
+        section(
+            f"{one.letter}: {one.label}",
+            one.run.trust.statement,
+            next(every(Table, sections(decisions(one.run))), None),
+        )
+        for one in each
+    )
+    return Report(
+        title=f"{suites}: {len(pages)} machines" if len(pages) > 1 else f"{suites}: one machine",
+        lead=overview(each),
+        sections=sections(
+            section("Against the reference", against_reference(each)),
+            section("Which network, class by class", matrices),
+        ),
+    )
+
+
+def _links(pages: Sequence[_Page]) -> str:
+    items = (
+        f'<li><a href="{page.folder}/index.html">{escape(page.named.letter)}: {escape(page.named.label)}</a> '
+        f'(<a href="{page.folder}/run.archbench" download>all of it as one file</a>, '
+        f"SHA-256 <code>{page.exported.sha256}</code>)</li>"
+        for page in pages
+    )
+    return f"<ul>{''.join(items)}</ul>"

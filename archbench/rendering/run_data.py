@@ -1,4 +1,9 @@
-"""What a report is about: one run's cells, with the suite and the machine behind them."""
+"""What a report is about: one run's cells, with the suite and the machine behind them.
+
+And what it prints, for other readers: `summary.parquet` and `summary.csv` in the run's folder, one row a cell.
+`results.parquet` holds what each process measured, with nothing corrected for drift and no row seen beside the others.
+Whoever averages that gets other times and verdicts than the report; these files have the report's own.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,22 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries, setting_labels
+from archbench.choose.toggles import alike, best_setting
+from archbench.model.axes import ROLES, TOGGLES
 from archbench.model.cell import short_id
+from archbench.model.derived import ADDED, judged_columns
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
+from archbench.model.record import Column
 from archbench.model.suite import Suite
-from archbench.model.units import counted
-
-log = logging.getLogger(__name__)
+from archbench.model.units import counted, indented_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +34,8 @@ if TYPE_CHECKING:
     from archbench.choose.candidates import Candidates, Trust
     from archbench.choose.summary import RunSpread
     from archbench.stats.devices import Devices
+
+log = logging.getLogger(__name__)
 
 
 class RunData(Struct, frozen=True, kw_only=True, dict=True):
@@ -183,3 +193,90 @@ def read_several(paths: Sequence[Path], only: Sequence[str] = ()) -> list[RunDat
     if not runs:
         raise unreadable[0]
     return list(runs.values())
+
+
+PARQUET, CSV = "summary.parquet", "summary.csv"
+_AS_THEY_ARE = (
+    *("run_id", "cell_id", "architecture", "variant", "family", "device", "hardware_class", "phase", "batch_size"),
+    *("input_size", *TOGGLES, "threads", "inputs", *ROLES, "status", "verdict", "error_message"),
+    *("processes", "processes_used", "drift_corrected", "params", "macs", "activations", "weight_bytes"),
+    *("compile_cold_s", "compile_warm_s", "artifact_bytes", "process_bytes", "quantized_share", "energy_j_per_img"),
+    *("output_rel_error", "output_cosine", "output_top1_agreement", "top1_measured", "top1_drop"),
+    *("top1", "top5", "accuracy_source", "accuracy_dataset", "torch_version"),
+)
+"""Columns of the summary over rounds that mean the same here."""
+_RANKED = {rank.removeprefix("rank_"): rank for rank in ADDED if rank.startswith("rank_")}
+"""Figures as the report prints them, corrected for drift where `drift_corrected` says so: where each comes from."""
+_OWN = {
+    "setting": "the suite's name for the toggles, or the toggles themselves",
+    "reasons": "reason codes of all processes, separated by spaces; null where there are none",
+    "peak_bytes": "peak memory of a step as the report has it: reserved on a GPU, allocated on the CPU",
+    "best_setting": "under which setting this network is fastest at this phase, batch and image size; null where one "
+    "was measured",
+}
+
+
+def summary_columns() -> tuple[Column, ...]:
+    """The columns of both files, in their order."""
+    known = judged_columns()
+    own = (
+        Column(name=name, kind="whole", unit="B", description=meaning)
+        if name == "peak_bytes"
+        else Column(name=name, kind="text", unit=None, description=meaning)
+        for name, meaning in _OWN.items()
+    )
+    ranked = (
+        replace(known[rank], name=name, description=known[rank].description.replace("rank_", ""))
+        for name, rank in _RANKED.items()
+    )
+    return (*(known[name] for name in _AS_THEY_ARE), *own, *ranked)
+
+
+def summary_frame(run: RunData) -> pd.DataFrame:
+    """One row a cell, in the order of the run; whole numbers `Int64`, flags `boolean`, null where nothing is known."""
+    import pandas as pd
+
+    cells = run.candidates.frame.set_index("cell_id", drop=False)
+    printed = {one.cell_id: one for one in run.cells}
+    of = [printed[cell_id] for cell_id in cells["cell_id"]]
+    best: dict[str, str] = {}
+    for group in alike(run.cells):
+        if (first := best_setting(group)) is not None:
+            best |= dict.fromkeys((one.cell_id for one in group.values()), first.cell.setting_label)
+    columns: dict[str, Any] = {name: cells[name] for name in _AS_THEY_ARE}
+    columns |= {
+        "setting": [one.setting_label for one in of],
+        "reasons": [" ".join(one.reasons) or None for one in of],
+        "peak_bytes": [one.peak_bytes for one in of],
+        "best_setting": [best.get(one.cell_id) for one in of],
+    }
+    columns |= {name: cells[rank] for name, rank in _RANKED.items()}
+    text = pd.Series([""]).dtype  # what this pandas gives text, also where a column is null throughout
+    kinds: dict[str, Any] = {"whole": "Int64", "flag": "boolean", "real": "float64", "text": text}
+    typed = {
+        one.name: pd.Series(columns[one.name], index=cells.index, dtype=kinds[one.kind]) for one in summary_columns()
+    }
+    return pd.DataFrame(typed).reset_index(drop=True)
+
+
+def write_summary(run: RunData) -> None:
+    """Put both files into the run's folder, and its spread for later runs, each whole or not at all.
+
+    Raises `UnfitError` where they cannot be.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from archbench.choose.summary import SPREAD
+    from archbench.results.files import atomic_write, write_bytes
+
+    frame = summary_frame(run)
+    kinds = {"whole": pa.int64(), "flag": pa.bool_(), "real": pa.float64(), "text": pa.string()}
+    # With what each column means, so that the file explains itself in any reader.
+    about = ((one, {"description": one.description, "unit": one.unit or ""}) for one in summary_columns())
+    schema = pa.schema([pa.field(one.name, kinds[one.kind], metadata=meaning) for one, meaning in about])
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    with atomic_write(run.path / PARQUET) as file, pq.ParquetWriter(file, table.schema) as writer:
+        writer.write_table(table)
+    write_bytes(run.path / CSV, frame.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(run.path / SPREAD, indented_json(run.shown).encode())

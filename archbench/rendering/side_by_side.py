@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -13,11 +13,23 @@ from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
 from archbench.model.cell import short_id
-from archbench.model.environment import Environment
 from archbench.model.units import MIB, NULL, excess, whole
-from archbench.rendering.content import Block, Fold, Paragraph, Section, of, table, tabled, wide
+from archbench.rendering.content import (
+    Block,
+    Columns,
+    Fold,
+    Paragraph,
+    Part,
+    Section,
+    of,
+    section,
+    sections,
+    table,
+    tabled,
+    wide,
+)
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
-from archbench.rendering.provenance import verdicts
+from archbench.rendering.provenance import machine_facts, verdicts
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 
@@ -31,21 +43,6 @@ _BEYOND = "Two networks of one run differ where their times differ by more than 
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
 """From the cell of each run that has it, by letter."""
 _Key = tuple[int, Toggles, str, int, int]
-_DIFFERENCES: tuple[tuple[str, Callable[[Environment], object]], ...] = (
-    ("CPU", lambda here: f"{here.cpu_model} x{here.cpu_count}"),
-    ("System", lambda here: f"{here.os}, {here.kernel}"),
-    ("torch", lambda here: here.torch_version),
-    ("torchvision", lambda here: here.torchvision_version),
-    ("timm", lambda here: here.timm_version),
-    ("CUDA", lambda here: here.cuda_version),
-    ("Driver", lambda here: here.driver_version),
-    ("Python", lambda here: here.python_version),
-    ("Governor", lambda here: here.governor),
-    ("archbench", lambda here: " ".join(filter(None, (here.archbench_version, (here.git_commit or "")[:10])))),
-    ("Variables", lambda here: " ".join(f"{name}={value}" for name, value in here.settings.items())),
-)
-
-
 _PLACE: _Columns = of(lambda found: next(iter(found.values())), NETWORK, SETTING, BATCH)
 
 
@@ -108,47 +105,42 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     )
 
 
-def side_by_side(runs: Sequence[Named]) -> list[Section]:
+def side_by_side(runs: Sequence[Named]) -> tuple[Section, ...]:
     """What cells have in two runs or more: across classes of hardware ratios to the reference, within a class figures.
 
     These are latency, throughput and peak memory, in a section for each phase.
     """
     classes = _classes(runs)
-    across = against_reference(runs) if len(classes) > 1 else []
 
-    def blocks(phase: str) -> list[Section]:
-        return [
-            found
-            for name, alike in classes.items()
-            for found in _of_class(alike, phase, f" on {name}" if len(classes) > 1 else "")
-        ]
+    def blocks(phase: str) -> tuple[Section, ...]:
+        where = {name: f" on {name}" if len(classes) > 1 else "" for name in classes}
+        return tuple(one for name, alike in classes.items() for one in _of_class(alike, phase, where[name]))
 
-    nothing = Paragraph("No cell was measured in two of these runs; each stands by itself below.")
-    found = by_phase("{}, side by side", blocks)
-    if across:
-        found.insert(0, Section(title="Against the reference", blocks=tuple(across)))
-    return found or [Section(title="Side by side", blocks=(nothing,))]
+    found = sections(
+        section("Against the reference", against_reference(runs) if len(classes) > 1 else None),
+        *by_phase("{}, side by side", blocks),
+    )
+    nothing = "No cell was measured in two of these runs; each stands by itself below."
+    return found or sections(section("Side by side", nothing))
 
 
-def against_reference(runs: Sequence[Named]) -> list[Block]:
+def against_reference(runs: Sequence[Named]) -> Iterator[Part]:
     """Ratios of each cell's time to the reference's on the device that measured it, a column a run.
 
     A table for each reference: ratios to different ones do not compare.
     """
-    blocks: list[Block] = []
     of_each = {each.letter: short_id(each.run.reference) for each in runs if each.run.reference and each.run.ratios}
     for reference in dict.fromkeys(of_each.values()):
         alike = [each for each in runs if of_each.get(each.letter) == reference]
         cells = sorted({cell for each in alike for cell in each.run.ratios})
-        columns: dict[str, Callable[[str], str]] = {"Cell": str}
-        columns |= {f">{each.letter} ×": partial(_over_reference, each.run.ratios) for each in alike}
+        ratios = {f">{each.letter} ×": partial(_over_reference, each.run.ratios) for each in alike}
+        columns: Columns[str] = {"Cell": str, **ratios}
         found = tabled(cells, columns, f"Time over {reference}")
-        blocks.append(Paragraph(_RATIOS.format(reference=reference)))
-        blocks.append(found if len(cells) <= _MOST_RATIOS else Fold(summary=f"{len(cells):,} cells", blocks=(found,)))
+        yield _RATIOS.format(reference=reference)
+        yield found if len(cells) <= _MOST_RATIOS else Fold(summary=f"{len(cells):,} cells", blocks=(found,))
     without = [each.letter for each in runs if each.letter not in of_each]
     if without:
-        blocks.append(Paragraph(f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."))
-    return blocks
+        yield f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."
 
 
 def _over_reference(ratios: dict[str, float], cell: str) -> str:
@@ -162,7 +154,7 @@ def _classes(runs: Sequence[Named]) -> dict[str, list[Named]]:
     return found
 
 
-def _of_class(runs: Sequence[Named], phase: str, where: str) -> list[Section]:
+def _of_class(runs: Sequence[Named], phase: str, where: str) -> tuple[Section, ...]:
     """The cells of one phase that two runs or more of one class have; none for a class of one run."""
     cells: dict[_Key, dict[str, CellSummary]] = {}
     for each in runs:
@@ -179,8 +171,8 @@ def _of_class(runs: Sequence[Named], phase: str, where: str) -> list[Section]:
         "peak memory": _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None),
     }
     titles = ((f"{PHASES[phase]}{where}: {what}", columns) for what, columns in kinds.items())
-    tables = [(title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles]
-    return [Section(title=title, blocks=tuple(found), phase=phase) for title, found in tables if found]
+    tables = ((title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles)
+    return sections(*(section(title, found, phase=phase) for title, found in tables))
 
 
 def _columns(runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None) -> _Columns:
@@ -208,11 +200,9 @@ def _ratio(base: str, letter: str, measure: Measure, found: dict[str, CellSummar
 
 def _differences(runs: Sequence[Named]) -> list[Block]:
     """A row for each thing in which the machines or their software differ."""
-    rows = []
-    for name, told in _DIFFERENCES:
-        values = [str(told(each.run.environment) or NULL) for each in runs]
-        if len(set(values)) > 1:
-            rows.append((name, *values))
+    facts = [machine_facts(each.run.environment) for each in runs]
+    values = {name: [one.get(name, NULL) for one in facts] for name in dict.fromkeys(n for one in facts for n in one)}
+    rows = [(name, *told) for name, told in values.items() if len(set(told)) > 1]
     if not rows:
         return []
     return [table(("They differ in", *(each.letter for each in runs)), rows)]

@@ -28,9 +28,9 @@ from archbench.choose.toggles import (
 )
 from archbench.model.axes import PLAIN
 from archbench.model.units import MIB, MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded, whole
-from archbench.rendering.content import MOST_ROWS, Block, Code, Fold, Paragraph, Section, listed, of, wide
+from archbench.rendering.content import MOST_ROWS, Block, Code, Columns, Fold, Section, listed, of, section, wide
+from archbench.rendering.decisions import MARK
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, by_phase
-from archbench.rendering.picked import MARK
 from archbench.rendering.run_data import RunData
 
 _MOST_DUELS = 10
@@ -38,34 +38,29 @@ _MOST_DUELS = 10
 _MOST_FLIPS = 200
 _Beside = tuple[CellSummary, dict[str, CellSummary]]
 """A cell in plain fp32, and its like under every setting by name."""
-_StepColumns = dict[str, Callable[[dict[str, Step]], str]]
 
 
 def toggles(run: RunData) -> Section | None:
     """All about toggles; `None` where no cell was measured under two settings."""
     groups = alike(run.cells)
     taken = steps(groups, list(run.settings))
-    parts = [
-        *_contributions(taken, run),
-        *_against_fp32(groups, run),
-        *_step_by_step(taken),
-        *_best(groups, run),
-        *_flips(run, taken),
-        *_compiling(groups),
-        *_converted(run),
-        *_outputs(groups),
-    ]
-    if not parts:
-        return None
-    note = Paragraph(
-        "× is how many times faster, by the latency of cells that differ in nothing but the toggles named; 1.00 is no "
-        f"gain, ± the 95 % interval. `{MARK}` marks a ratio with a suspect side; a word stands where there is none: "
-        f"`wide` where an interval spans more than a factor of {WIDEST:g}, which is no evidence."
+    return section(
+        "Toggles",
+        _contributions(taken, run),
+        _against_fp32(groups, run),
+        _step_by_step(taken),
+        _best(groups, run),
+        _flips(run, taken),
+        _compiling(groups),
+        _converted(run),
+        _outputs(groups),
+        note="× is how many times faster, by the latency of cells that differ in nothing but the toggles named; 1.00 "
+        f"is no gain, ± the 95 % interval. `{MARK}` marks a ratio with a suspect side; a word stands where there is "
+        f"none: `wide` where an interval spans more than a factor of {WIDEST:g}, which is no evidence.",
     )
-    return Section(title="Toggles", blocks=(note, *parts))
 
 
-def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
+def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
     """What a toggle does to the networks together."""
     together: dict[tuple[str, str, str, int], list[Step]] = {}
     for step in taken:
@@ -82,7 +77,7 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
         return ratios(step for step in members if step.gain.told)
 
     title = "What each toggle contributes"
-    columns: dict[str, Callable[[list[Step]], str]] = {
+    columns: Columns[list[Step]] = {
         "Toggle": lambda members: members[0].toggle,
         "On top of": lambda members: members[0].before.setting_label,
         **of(lambda members: members[0].after, PHASE, BATCH),
@@ -92,32 +87,27 @@ def _contributions(taken: Sequence[Step], run: RunData) -> list[Section]:
         ">Faster": lambda members: f"{sum(ratio > 1 for ratio in told(members)):,}",
         ">Slower": lambda members: f"{sum(ratio < 1 for ratio in told(members)):,}",
     }
-    return _section(
+    return section(
         title,
-        "One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it is "
-        "what it adds there. Faster, slower: networks whose ratio differs from 1 by more than its ±.",
         listed([members for _, members in ordered], columns, noun="combinations", caption=title),
+        note="One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it "
+        "is what it adds there. Faster, slower: networks whose ratio differs from 1 by more than its ±.",
     )
 
 
-def _section(title: str, note: str, tables: Sequence[Block]) -> list[Section]:
-    """The tables under their note; nothing where there are none."""
-    return [Section(title=title, blocks=(Paragraph(note), *tables))] if tables else []
-
-
-def _against_fp32(groups: Sequence[Alike], run: RunData) -> list[Section]:
+def _against_fp32(groups: Sequence[Alike], run: RunData) -> tuple[Section, ...]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
     both = [(plain, group) for group in groups if (plain := group.get(PLAIN)) is not None and len(group) > 1]
     found = [(plain, {one.setting_label: one for one in group.values()}) for plain, group in both]
     unaided = {one.setting_label for one in run.cells if one.is_plain}
     others = [label for label in run.settings if label not in unaided]
-    lead: dict[str, Callable[[_Beside], str]] = {
+    lead: Columns[_Beside] = {
         **of(lambda pair: pair[0], NETWORK, BATCH),
         ">fp32 ms": lambda pair: rounded(
             pair[0].rank_latency_s, MS, pair[0].rank_latency_low_s, pair[0].rank_latency_high_s
         ),
     }
-    ratios: dict[str, Callable[[_Beside], str]] = {f">{label} ×": partial(_ratio, label) for label in others}
+    ratios: Columns[_Beside] = {f">{label} ×": partial(_ratio, label) for label in others}
 
     def blocks(phase: str) -> list[Block]:
         pairs = [pair for pair in found if pair[0].phase == phase and pair[0].rank_latency_s]
@@ -147,7 +137,7 @@ def ratio_text(found: Gain, *, suspect: bool = False) -> str:
     return f"{ratio} {MARK}" if suspect else ratio
 
 
-def _step_by_step(taken: Sequence[Step]) -> list[Section]:
+def _step_by_step(taken: Sequence[Step]) -> tuple[Section, ...]:
     """Each network's gain at each step that is not already a gain over plain fp32."""
 
     def blocks(phase: str) -> list[Block]:
@@ -156,8 +146,8 @@ def _step_by_step(taken: Sequence[Step]) -> list[Section]:
         for step in on_top:
             key = (step.after.batch_size, step.after.variant, step.after.input_size)
             together.setdefault(key, {})[_step_label(step)] = step
-        lead: _StepColumns = of(lambda found: next(iter(found.values())).after, NETWORK, BATCH)
-        gains: _StepColumns = {f">{name} ×": partial(_step_gain, name) for name in map(_step_label, on_top)}
+        lead: Columns[dict[str, Step]] = of(lambda found: next(iter(found.values())).after, NETWORK, BATCH)
+        gains: Columns[dict[str, Step]] = {f">{name} ×": partial(_step_gain, name) for name in map(_step_label, on_top)}
         caption = f"{PHASES[phase]}: what each toggle adds to the settings before it"
         return wide(list(together.values()), lead, gains, noun="networks", caption=caption)
 
@@ -172,11 +162,11 @@ def _step_label(step: Step) -> str:
     return f"{step.after.setting_label} / {step.before.setting_label}"
 
 
-def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
+def _best(groups: Sequence[Alike], run: RunData) -> Section | None:
     both = [(best_setting(group), best_setting(group, "throughput")) for group in groups]
     ranked = [(best, rate) for best, rate in both if best is not None]
     title = "The best setting of each network"
-    columns: dict[str, Callable[[tuple[Best, Best | None]], str]] = {
+    columns: Columns[tuple[Best, Best | None]] = {
         **of(lambda pair: pair[0].cell, NETWORK, PHASE, BATCH),
         "Lowest latency": lambda pair: pair[0].cell.setting_label,
         ">Gain ×": lambda pair: _over_plain(pair[0]),
@@ -186,24 +176,26 @@ def _best(groups: Sequence[Alike], run: RunData) -> list[Section]:
     }
     blocks = listed(ranked, columns, noun="networks and batch sizes", caption=title)
     ties = [(best.cell, other) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
-    note = (
-        "Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied settings "
-        "cannot be told from the best: they differ by less than their ± together."
+    return section(
+        title,
+        blocks,
+        _duels(ties),
+        note="Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied "
+        "settings cannot be told from the best: they differ by less than their ± together.",
     )
-    return _section(title, note, [*blocks, *_duels(ties)])
 
 
-def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> list[Block]:
+def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> Block | None:
     # A name that is not one line of plain text is none to copy from a page.
     ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
     if not ties:
-        return []
+        return None
     commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))
     rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
-    return [Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))]
+    return Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))
 
 
-_CHANGE: dict[str, Callable[[Flips], str]] = {
+_CHANGE: Columns[Flips] = {
     "From": lambda flips: flips.before,
     "To": lambda flips: flips.after,
     "Phase": lambda flips: flips.phase,
@@ -211,25 +203,26 @@ _CHANGE: dict[str, Callable[[Flips], str]] = {
 }
 
 
-def _flips(run: RunData, taken: Sequence[Step]) -> list[Section]:
+def _flips(run: RunData, taken: Sequence[Step]) -> Section | None:
     plain = next((one.setting_label for one in run.cells if one.is_plain), None)
     others = [label for label in run.settings if label != plain]
     changes = [(plain, label) for label in others] if plain is not None else []
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
     found = rank_flips(run.cells, list(dict.fromkeys(changes)))
-    columns: dict[str, Callable[[Flips], str]] = {
+    columns: Columns[Flips] = {
         **_CHANGE,
         ">Pairs": lambda flips: f"{flips.pairs:,}",
         ">Change places": lambda flips: f"{flips.flipped:,}",
         ">Share": lambda flips: percent(flips.flipped / flips.pairs),
     }
     caption = "Pairs of networks that change places between settings"
-    blocks = listed(found, columns, noun="changes of setting", caption=caption)
-    return _section(
+    return section(
         "Networks that change places",
-        "Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each at its "
-        "own image size. They change places where one is faster before, the other after, both by more than their ±.",
-        [*blocks, *_flipped_pairs(found)],
+        listed(found, columns, noun="changes of setting", caption=caption),
+        _flipped_pairs(found),
+        note="Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each "
+        "at its own image size. They change places where one is faster before, the other after, both by more than "
+        "their ±.",
     )
 
 
@@ -237,7 +230,7 @@ def _flipped_pairs(found: Sequence[Flips]) -> list[Block]:
     """The pairs themselves, the strongest first."""
     flips = [(each, flip) for each in found for flip in each.named]
     flips.sort(key=lambda pair: -min(pair[1].before.ratio, pair[1].after.ratio))
-    columns: dict[str, Callable[[tuple[Flips, Flip]], str]] = {
+    columns: Columns[tuple[Flips, Flip]] = {
         "Faster before": lambda pair: pair[1].faster_before.network,
         ">By ×": lambda pair: ratio_text(pair[1].before),
         "Faster after": lambda pair: pair[1].faster_after.network,
@@ -253,10 +246,10 @@ def _over_plain(best: Best) -> str:
     return ratio_text(best.gain)
 
 
-def _compiling(groups: Sequence[Alike]) -> list[Section]:
+def _compiling(groups: Sequence[Alike]) -> Section | None:
     """How many images repay each compilation; nothing where none was timed beside eager mode."""
     found = [one for one in break_evens(groups) if one.cold or one.warm]
-    columns: dict[str, Callable[[BreakEven], str]] = {
+    columns: Columns[BreakEven] = {
         **of(lambda one: one.compiled, NETWORK, PHASE, SETTING, BATCH),
         ">Rate ×": lambda one: ratio_text(one.gain),
         ">Cold s": lambda one: plain(one.compiled.compile_cold_s),
@@ -269,16 +262,17 @@ def _compiling(groups: Sequence[Alike]) -> list[Section]:
     too = (
         " Converting and quantising count as compiling, the artifact that they leave as the cache." if converted else ""
     )
-    return _section(
+    return section(
         "When compiling has paid for itself",
-        "Images after which the time saved adds up to the time of compiling: compile time over the difference of the "
-        "times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: with "
-        "an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval." + too,
         listed(found, columns, noun="compiled cells", caption=caption),
+        note="Images after which the time saved adds up to the time of compiling: compile time over the difference of "
+        "the times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: "
+        "with an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval."
+        + too,
     )
 
 
-def _converted(run: RunData) -> list[Section]:
+def _converted(run: RunData) -> Section | None:
     """What runtimes and quantisers make of the networks, beside what eager PyTorch holds; nothing without any."""
     columns: CellColumns = {
         **NETWORK | PHASE | SETTING | BATCH,
@@ -286,22 +280,22 @@ def _converted(run: RunData) -> list[Section]:
         ">Warm s": lambda one: plain(one.compile_warm_s),
         ">File MiB": lambda one: fixed(one.artifact_bytes, MIB, 1),
         ">Process MiB": lambda one: whole(one.process_bytes, MIB),
-        ">In eight bits": lambda one: _share(one.quantized_share),
+        ">In eight bits": lambda one: percent(one.quantized_share),
     }
     fine = [one for one in run.cells if one.status == "ok"]
     made = {(one.variant, one.phase, one.batch_size) for one in fine if one.is_converted}
     shown = [one for one in fine if (one.variant, one.phase, one.batch_size) in made]
     title = "What runtimes and quantisers make of the networks"
-    return _section(
+    return section(
         title,
-        "Cold: exporting, quantising, converting and the first step; warm: the same of a fresh process with what that "
-        "left. File: what is shipped, weights included. Process: memory that serving adds to one. In eight bits: share "
-        "of convolutions and linear layers, counted in what runs.",
         listed(shown, columns, noun="cells", caption=title),
+        note="Cold: exporting, quantising, converting and the first step; warm: the same of a fresh process with what "
+        "that left. File: what is shipped, weights included. Process: memory that serving adds to one. In eight bits: "
+        "share of convolutions and linear layers, counted in what runs.",
     )
 
 
-def _outputs(groups: Sequence[Alike]) -> list[Section]:
+def _outputs(groups: Sequence[Alike]) -> Section | None:
     """What the settings do to the output; nothing where it was not looked at."""
     columns: dict[str, Callable[[Cost], str]] = {
         **of(lambda one: one.cell, NETWORK, PHASE, SETTING, BATCH),
@@ -309,21 +303,21 @@ def _outputs(groups: Sequence[Alike]) -> list[Section]:
         ">Relative error": lambda one: plain(one.cell.output_rel_error, 2),
         ">Cosine": lambda one: fixed(one.cell.output_cosine, RATIO, 6),
         ">Compiled / eager": lambda one: plain(one.cell.compile_error_ratio),
-        ">Same class": lambda one: _share(one.cell.output_top1_agreement),
+        ">Same class": lambda one: percent(one.cell.output_top1_agreement),
         "Finite": lambda one: {None: NULL, True: "yes", False: "NO"}[one.cell.output_finite],
     }
     found = costs(groups)
     if any(one.cell.top1_measured is not None for one in found):
         columns |= {">Top-1 %, measured": _measured, ">Drop, points": lambda one: fixed(one.cell.top1_drop, RATIO, 2)}
     caption = "Effect of the settings on the output"
-    return _section(
+    return section(
         "What the settings do to the output",
-        "The output against that of plain fp32 with the same weights, random ones unless the network has its own, on "
-        "seeded images: relative error in the L2 norm, and the cosine between the two. Compiled / eager: the error "
+        listed(found, columns, noun="cells", caption=caption),
+        note="The output against that of plain fp32 with the same weights, random ones unless the network has its own, "
+        "on seeded images: relative error in the L2 norm, and the cosine between the two. Compiled / eager: the error "
         "against fp64 of the compiled network over the eager one's at the same precision; about 1 is harmless. Same "
         "class: share of the images whose top class is the same. None of it is an accuracy, which stays unproven for a "
         "setting until `archbench run --images` measures it.",
-        listed(found, columns, noun="cells", caption=caption),
     )
 
 
@@ -334,10 +328,6 @@ def _measured(one: Cost) -> str:
         for share in (one.cell.top1_measured, one.cell.top1_measured_low, one.cell.top1_measured_high)
     )
     return value if one.cell.top1_measured is None else f"{value} ({low} to {high})"
-
-
-def _share(share: float | None) -> str:
-    return NULL if share is None else percent(share)
 
 
 def _images(number: Images | None) -> str:

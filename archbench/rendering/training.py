@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from statistics import fmean
 
 from archbench.model.units import NULL, counted, duration, plain
-from archbench.rendering.content import Columns, Paragraph, Picture, Report, Section, sections, tabled
+from archbench.rendering.content import Columns, Picture, Report, Section, body, section, sections, tabled
 from archbench.rendering.drawing import Spec, layer, number, word
 from archbench.training.probe import Probe
 from archbench.training.settings import SUBJECTS, Point
@@ -29,25 +30,21 @@ def probe_report(probe: Probe) -> Report:
     )
     done = counted(len(probe.last), "training")
     left = f"; {counted(len(probe.missing), 'training')} missing" if probe.missing else ""
-    lead = (
-        Paragraph(
-            f"{done} on {settings.data}, images of {settings.image_size} px, {counted(len(settings.seeds), 'seed')}, "
-            f"on {about.hardware_class}, torch {about.torch_version}, {about.at_once} at once, one thread each: "
-            f"{duration(about.spent_s)}{left}."
-        ),
-        Paragraph(f"SGD with momentum 0.9, the rate divided by ten after half and three quarters. {schedule}."),
+    lead = body(
+        f"{done} on {settings.data}, images of {settings.image_size} px, {counted(len(settings.seeds), 'seed')}, "
+        f"on {about.hardware_class}, torch {about.torch_version}, {about.at_once} at once, one thread each: "
+        f"{duration(about.spent_s)}{left}.",
+        f"SGD with momentum 0.9, the rate divided by ten after half and three quarters. {schedule}.",
     )
-    return Report(title=f"Training probe on {settings.data}", lead=lead, sections=sections(*_parts(probe)))
-
-
-def _parts(probe: Probe) -> Sequence[Section | None]:
-    return (
-        _curves(probe),
-        _gradients(probe),
-        *(
-            _table(title, [one for one in probe.last if SUBJECTS[one.network].kind == kind], probe)
-            for title, kind in (("Depth", "depth"), ("Adding and concatenating", "joining"), ("Chains", "chain"))
-        ),
+    kinds = {"Depth": "depth", "Adding and concatenating": "joining", "Chains": "chain"}
+    tables = (
+        _table(title, [one for one in probe.last if SUBJECTS[one.network].kind == kind], probe)
+        for title, kind in kinds.items()
+    )
+    return Report(
+        title=f"Training probe on {settings.data}",
+        lead=lead,
+        sections=sections(_curves(probe), section("Gradients", _gradients(probe)), *tables),
     )
 
 
@@ -55,26 +52,23 @@ def _curves(probe: Probe) -> Section | None:
     points = [one for one in probe.points if SUBJECTS[one.network].kind == "depth"]
     if not points:
         return None
+    shallow, deep = _accuracy(probe, "plain20"), _accuracy(probe, "plain56")
+    degrades = shallow is not None and deep is not None and deep < shallow
     picture = Picture(
         name="two-curves",
         title="Training loss of plain and of residual networks",
         alt="Left: plain networks, where more layers train worse. Right: residual ones of the same depths. Lines are "
         "means over seeds, bands from the lowest to the highest."
-        if _degrades(probe)
+        if degrades
         else "Left: plain networks. Right: residual ones of the same depths. Lines are means over seeds.",
         spec=_curve_spec(points),
     )
-    return Section(title="The two curves", blocks=(Paragraph(_verdict(probe)), picture))
+    return section("The two curves", _verdict(probe), picture)
 
 
 def _accuracy(probe: Probe, name: str) -> float | None:
     found = [one.train_accuracy for one in probe.last if one.network == name]
     return fmean(found) if found else None
-
-
-def _degrades(probe: Probe) -> bool:
-    shallow, deep = _accuracy(probe, "plain20"), _accuracy(probe, "plain56")
-    return shallow is not None and deep is not None and deep < shallow
 
 
 def _verdict(probe: Probe) -> str:
@@ -90,9 +84,13 @@ def _verdict(probe: Probe) -> str:
     return f"By training accuracy, mean over seeds: {'; '.join(told)}." if told else "Too little is trained to tell."
 
 
-def _curve_spec(points: Sequence[Point]) -> str:
-    import json
+def _faceted(rows: Sequence[Spec], column: Spec, layers: Sequence[Spec]) -> str:
+    """Two pictures side by side, told apart by a column."""
+    spec = {"width": _WIDE, "height": _HEIGHT, "layer": list(layers)}
+    return json.dumps({"data": {"values": list(rows)}, "facet": {"column": column}, "spec": spec})
 
+
+def _curve_spec(points: Sequence[Point]) -> str:
     rows: list[Spec] = [
         {
             "step": one.step,
@@ -107,22 +105,12 @@ def _curve_spec(points: Sequence[Point]) -> str:
     layers = word("layers", "Layers", sort=["20", "56", "110"])
     mean = {"x": x, "y": {**y, "aggregate": "mean"}, "color": layers}
     band = {"x": x, "y": {**y, "aggregate": "min"}, "y2": {"field": "loss", "aggregate": "max"}, "color": layers}
-    spec = {
-        "data": {"values": rows},
-        "facet": {"column": word("kind", "", header={"title": None})},
-        "spec": {
-            "width": _WIDE,
-            "height": _HEIGHT,
-            "layer": [layer("area", band, opacity=0.2), layer("line", mean, strokeWidth=2)],
-        },
-    }
-    return json.dumps(spec)
+    layers_of = [layer("area", band, opacity=0.2), layer("line", mean, strokeWidth=2)]
+    return _faceted(rows, word("kind", "", header={"title": None}), layers_of)
 
 
-def _gradients(probe: Probe) -> Section | None:
+def _gradients(probe: Probe) -> Picture | None:
     """First and last point's norms by layer, of the networks of depth at their first seed."""
-    import json
-
     rows: list[Spec] = []
     for name in [one for one in probe.about.settings.subjects if SUBJECTS[one].kind == "depth"]:
         along = [one for one in probe.points if one.network == name and one.seed == probe.about.settings.seeds[0]]
@@ -140,18 +128,12 @@ def _gradients(probe: Probe) -> Section | None:
         "y": number("norm", "Norm of the gradient", scale={"type": "log"}, axis={"format": ".0e"}),
         "color": word("network", "Network", sort=None),
     }
-    spec = {
-        "data": {"values": rows},
-        "facet": {"column": word("when", "", header={"title": None}, sort=None)},
-        "spec": {"width": _WIDE, "height": _HEIGHT, "layer": [layer("line", line)]},
-    }
-    picture = Picture(
+    return Picture(
         name="gradients",
         title="Gradients from the first layer to the last",
         alt="The norm of the loss's gradient by each layer's weights, first layer (0 %) to last, one seed.",
-        spec=json.dumps(spec),
+        spec=_faceted(rows, word("when", "", header={"title": None}, sort=None), [layer("line", line)]),
     )
-    return Section(title="Gradients", blocks=(picture,))
 
 
 def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
@@ -174,6 +156,14 @@ def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
         early = [one for one in of(name) if math.isnan(one.train_loss)]
         return f"diverged at step {', '.join(str(one.step) for one in early)}" if early else ""
 
+    def first_to_last(point: Point) -> float:
+        last = point.gradient_norms[-1]
+        return point.gradient_norms[0] / last if last else math.nan
+
+    def seconds(name: str) -> str:
+        times = [spent for training, spent in probe.about.seconds.items() if training.rpartition(" ")[0] == name]
+        return plain(fmean(times)) if times else NULL
+
     columns: Columns[str] = {
         "Network": lambda name: name,
         "What": lambda name: SUBJECTS[name].about,
@@ -181,19 +171,9 @@ def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
         ">by seed": spread,
         ">Training accuracy %": lambda name: mean(name, "train_accuracy"),
         ">Test accuracy %": lambda name: mean(name, "test_accuracy"),
-        ">Gradient, first over last": lambda name: plain(fmean(_ratio(one) for one in of(name))),
-        ">Seconds each": lambda name: _seconds(probe, name),
+        ">Gradient, first over last": lambda name: plain(fmean(map(first_to_last, of(name)))),
+        ">Seconds each": seconds,
     }
     if any(map(ended, names)):
         columns = {**columns, "Ended": lambda name: ended(name) or NULL}
-    return Section(title=title, blocks=(tabled(names, columns, title),))
-
-
-def _ratio(point: Point) -> float:
-    last = point.gradient_norms[-1]
-    return point.gradient_norms[0] / last if last else math.nan
-
-
-def _seconds(probe: Probe, name: str) -> str:
-    times = [seconds for training, seconds in probe.about.seconds.items() if training.rpartition(" ")[0] == name]
-    return plain(fmean(times)) if times else NULL
+    return section(title, tabled(names, columns, title))

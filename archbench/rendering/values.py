@@ -117,16 +117,13 @@ def _missed(miss: Miss) -> str:
 
 def _by_how_much(miss: Miss, column: str, value: float) -> str:
     if judged_columns()[column].unit == "%" and miss.bound is not None:
-        return f" ({_points(abs(value - miss.bound))} points off)"
+        off = abs(value - miss.bound)
+        return f" ({f'{off:.1f}' if off >= _TINY else plain(off, 2)} points off)"
     if miss.excess is None:
         return ""
     if miss.excess < 1:
         return f" ({percent(miss.excess)} off)"
     return f" ({ratio(Margin(ratio=1 + miss.excess, low=None, high=None, tie=False, within=0.0))} off)"
-
-
-def _points(off: float) -> str:
-    return f"{off:.1f}" if off >= _TINY else plain(off, 2)
 
 
 def _behind(of: GoalMargin) -> str:

@@ -14,7 +14,7 @@ from archbench.choose.candidates import Candidates, read_candidates
 from archbench.choose.pick import Goal, Picked, Question, Ranking, pick
 from archbench.model.errors import UsageError
 from archbench.query.parsing import parse
-from archbench.rendering.picked import picked_report
+from archbench.rendering.decisions import picked_report
 
 LATENCY = Goal(column="latency_median_s")
 TOP1 = Goal(column="top1", larger=True)

@@ -10,8 +10,7 @@ from msgspec import structs
 
 from archbench.choose.candidates import read_candidates
 from archbench.model.record import Record
-from archbench.rendering import read_run
-from archbench.rendering.summary import write_summary
+from archbench.rendering.run_data import read_run, write_summary
 
 NAMES = ("resnet18", "resnet50", "vgg16", "alexnet", "googlenet", "densenet121")
 

@@ -20,7 +20,7 @@ from workflow_steps import ROOT
 
 import archbench
 from archbench.cli import app
-from archbench.rendering import write_reports
+from archbench.rendering.report import write_reports
 
 GPU = ROOT / "tests" / "gpu"
 FILES = {"summary.md", "session.log", "session.tar.gz"}

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from archbench.rendering import write_reports
+from archbench.rendering.report import write_reports
 from archbench.results import RunStore
 
 number, what, place = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])

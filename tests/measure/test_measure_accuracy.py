@@ -18,7 +18,7 @@ from archbench.labelled import MOST_IMAGES, labelled_images, require_readable
 from archbench.measure.images import pixels_of
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError
-from archbench.stats import wilson_interval
+from archbench.stats.intervals import wilson_interval
 from archbench.suite.cells import parse_cell
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (20, 20, 250))

@@ -10,7 +10,7 @@ from archbench.measure.sampling import Stretch
 from archbench.measure.watch import STALL_PAUSE_S, Watch
 from archbench.model.protocol import Protocol
 from archbench.model.reasons import verdict_of
-from archbench.stats import drifting
+from archbench.stats.sampling import drifting
 
 
 def readings(*masks, foreign=()):

@@ -12,8 +12,10 @@ from builders import make_record, make_run, make_suite
 from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished, decode_event, encode
 from archbench.model.profile import ModuleProfile, StageProfile, StepPart
-from archbench.rendering import build_report, read_run, render_markdown
 from archbench.rendering.content import Section
+from archbench.rendering.markup import render_markdown
+from archbench.rendering.report import build_report
+from archbench.rendering.run_data import read_run
 from archbench.results import RunStore
 
 

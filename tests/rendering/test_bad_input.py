@@ -15,7 +15,8 @@ from builders import make_environment, make_record, make_rows, make_run, make_su
 
 from archbench.cli import main
 from archbench.model.record import SCHEMA_VERSION, columns
-from archbench.rendering import FORMATS, build_report, read_run
+from archbench.rendering.report import FORMATS, build_report
+from archbench.rendering.run_data import read_run
 from archbench.results.schema import VERSION_KEY
 
 HOSTILE = (

@@ -12,9 +12,9 @@ import pytest
 from builders import NETWORKS, make_environment, make_record, make_rows, make_run, make_suite
 
 from archbench.model.suite import Axes
-from archbench.rendering import write_report
 from archbench.rendering.content import Paragraph, Report, Section, Table
 from archbench.rendering.html import FIRST_ROWS, render_html
+from archbench.rendering.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -15,9 +15,11 @@ from builders import make_record, make_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.rendering import build_report, html, read_run, write_report
+from archbench.rendering import html
 from archbench.rendering.content import Bullets, Code, Dataset, Facet, Fold, Paragraph, Picture, Report, Section, Table
 from archbench.rendering.html import FIRST_ROWS, render_html
+from archbench.rendering.report import build_report, write_report
+from archbench.rendering.run_data import read_run
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

@@ -9,9 +9,9 @@ from builders import make_record, make_run
 import archbench
 from archbench.choose.summary import summarise
 from archbench.comparison.counted import findings
-from archbench.rendering import read_run
-from archbench.rendering.picked import picked_report
-from archbench.rendering.results_table import results_report
+from archbench.rendering.decisions import picked_report
+from archbench.rendering.figures import results_report
+from archbench.rendering.run_data import read_run
 from archbench.rendering.terminal import render_terminal
 from archbench.results import load_frame
 

@@ -14,8 +14,8 @@ from archbench.cli import main
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
-from archbench.rendering import build_merged, read_run, read_several
-from archbench.rendering.run_data import RunData
+from archbench.rendering.report import build_merged
+from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named
 
 

@@ -15,10 +15,10 @@ from builders import NETWORKS, make_environment, make_record, make_rows, make_ru
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.model.suite import Axes
-from archbench.rendering.charts import PLOTS, plots
+from archbench.rendering.charts import NAME, OTHERS, Point
 from archbench.rendering.content import NAMES, Dataset, Report
 from archbench.rendering.drawing import DARK, LIGHT, PLACED, draw, layer, log_axis, number
-from archbench.rendering.plots import FAMILY_COLOURS, MOST_CELLS, NAME, OTHERS, Point, plotted
+from archbench.rendering.plots import FAMILY_COLOURS, MOST_CELLS, PLOTS, plots, plotted
 from archbench.rendering.run_data import read_run
 
 

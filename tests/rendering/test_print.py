@@ -14,9 +14,10 @@ from builders import make_environment, make_rows, make_run, make_suite
 
 import archbench.rendering
 from archbench.model.suite import Axes
-from archbench.rendering import build_report, read_run
 from archbench.rendering.content import Picture, Table, every
 from archbench.rendering.html import render_html
+from archbench.rendering.report import build_report
+from archbench.rendering.run_data import read_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

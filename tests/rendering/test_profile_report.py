@@ -11,25 +11,20 @@ import pytest
 from msgspec import structs
 
 from archbench.model.cell import Cell, Network
-from archbench.model.profile import (
+from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint, StepPart
+from archbench.model.profile_memory import (
     CATEGORIES,
     AcrossSeeds,
     GradientHealth,
-    KernelMap,
     LayerGradient,
     MemoryHolder,
     MemoryPoint,
     MemoryTimeline,
-    ModuleProfile,
-    Profile,
-    Roofline,
-    RooflinePoint,
     SavedBytes,
     StageActivation,
     StageMemory,
-    StepPart,
 )
-from archbench.rendering import profile_charts
+from archbench.rendering import profile_report as report_of
 from archbench.rendering.content import Picture, every
 from archbench.rendering.drawing import compiled, drawn
 from archbench.rendering.html import load_scripts, render_html
@@ -300,7 +295,7 @@ def test_a_healthy_ratio_is_told_without_alarm() -> None:
 
 
 def test_modules_lie_within_their_parents_and_parts_beside_the_network() -> None:
-    rows = {row["path"]: row for row in profile_charts._laid_out(profile())}
+    rows = {row["path"]: row for row in report_of._laid_out(profile())}
     for child, parent in (("layer1", "example<net>"), ("layer1.0", "layer1"), ("layer1.1", "layer1")):
         assert rows[parent]["from"] <= rows[child]["from"]
         assert rows[child]["to"] <= rows[parent]["to"] + 1e-9

@@ -14,10 +14,11 @@ from archbench.choose.cell_summary import shared_options, without_options
 from archbench.choose.pick import asked, pick
 from archbench.model.cell import Network
 from archbench.model.record import Record
-from archbench.rendering import build_report, read_run
 from archbench.rendering.content import Report, Table, every
-from archbench.rendering.picked import picked_report
-from archbench.rendering.results_table import results_report
+from archbench.rendering.decisions import picked_report
+from archbench.rendering.figures import results_report
+from archbench.rendering.report import build_report
+from archbench.rendering.run_data import read_run
 from archbench.rendering.terminal import render_terminal
 
 NUMBER = re.compile(r"\d[\d.,]*")

@@ -12,8 +12,8 @@ import pytest
 from builders import make_record, make_run
 
 import archbench
-from archbench.rendering import write_report
-from archbench.rendering.summary import summary_columns
+from archbench.rendering.report import write_report
+from archbench.rendering.run_data import summary_columns
 
 SPEEDS = {"resnet50": (1.0, 1.0, 1.2), "vgg16": (1.0, 1.0, 1.0)}
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from stats_simulations import autocorrelated
 
-from archbench.stats import drifting
-from archbench.stats.sampling import _t_quantile
+from archbench.stats.sampling import _t_quantile, drifting
 
 
 def noise(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stats_simulations import script
 
-from archbench.stats import StoppingRule
+from archbench.stats.sampling import StoppingRule
 
 coverage = script("simulated_coverage")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from archbench.measure.sampling import STRETCH_S, _enough_bursts
 from archbench.model.protocol import Protocol
-from archbench.stats import median_interval
+from archbench.stats.intervals import median_interval
 
 SLICE_S = 0.01
 TRUTH = 1.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.stats import WarmupDetector
+from archbench.stats.sampling import WarmupDetector
 
 RNG = np.random.default_rng
 

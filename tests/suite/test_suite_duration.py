@@ -17,7 +17,7 @@ from archbench.model.protocol import PROTOCOL_VERSION, protocol_for
 from archbench.model.record import Record
 from archbench.model.suite import PERCENTILES, Axes, Suite
 from archbench.results import RunStore
-from archbench.stats import minimum_samples
+from archbench.stats.intervals import minimum_samples
 from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict, shared_s
 from archbench.suite.plan import make_plan
 

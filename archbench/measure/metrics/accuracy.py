@@ -15,7 +15,7 @@ from archbench.measure.metrics.metric import Metric
 from archbench.measure.state import plain_fp32
 from archbench.measure.workload import first_tensor
 from archbench.model.errors import UnsupportedError
-from archbench.stats import wilson_interval
+from archbench.stats.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun

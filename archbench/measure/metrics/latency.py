@@ -8,7 +8,8 @@ from archbench.measure.device_time import host_bound, issue_time, sample_device_
 from archbench.measure.metrics.metric import Metric
 from archbench.measure.sampling import Sampled, sample_latency
 from archbench.model.suite import PERCENTILES
-from archbench.stats import drifting, minimum_samples, percentile
+from archbench.stats.intervals import minimum_samples, percentile
+from archbench.stats.sampling import drifting
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun

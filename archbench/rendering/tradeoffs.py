@@ -1,0 +1,301 @@
+"""What is traded for what: accuracy against time and memory, throughput against the batch; what orders the times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from archbench.choose.cell_summary import CellSummary
+from archbench.choose.curves import (
+    BUDGETS,
+    FEWEST_BATCHES,
+    FEWEST_NETWORKS,
+    KNEE,
+    Correlation,
+    Curve,
+    Predictor,
+    correlations,
+    curves,
+    fits,
+)
+from archbench.choose.margins import Estimate, pareto_front
+from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
+from archbench.rendering.content import Block, Columns, Fold, Section, body, listed, of, section
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, rate
+from archbench.rendering.run_data import RunData
+
+_OBJECTIVES = ("latency", "img/s", "memory")
+_FEWEST = 3
+"""Networks with an accuracy below which a front says nothing."""
+_GOOD, _ROUGH = 0.9, 0.7
+"""Rank correlations from which a predictor is called good, and rough: of normal figures, 14 % of the pairs are out of
+order at 0.9 and a quarter at 0.7 (1/2 - asin(2 sin(pi rho / 6)) / pi)."""
+_NAMES: dict[Predictor, str] = {"macs": "MACs", "activations": "activations", "params": "parameters"}
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A cell on a front of at least one objective, or within the noise of one."""
+
+    cell: CellSummary
+    on: tuple[str, ...]
+    near: tuple[str, ...]
+
+
+def pareto(run: RunData) -> Section | None:
+    """Networks that no other beats in accuracy and one of time, rate and memory, by phase, setting and batch size.
+
+    `None` where nowhere enough networks have an accuracy.
+    """
+
+    def blocks(phase: str) -> list[Block]:
+        ranked = [one for one in run.cells if one.phase == phase and one.is_usable and one.top1 is not None]
+        unit = memory_unit(one.peak_bytes for one in ranked if one.peak_bytes is not None)
+        found: list[Block] = []
+        for label in run.settings:
+            caption = f"{PHASES[phase]}, {label}: accuracy against time and memory"
+            table = _fronts(_members(one for one in ranked if one.setting_label == label), unit, caption)
+            # The first setting is read by everybody, the others by who wants them.
+            found += table if not found else [Fold(summary=label, blocks=tuple(table))] if table else []
+        return found
+
+    return section("Accuracy against time and memory", by_phase("{}: fronts", blocks), note=_about_fronts(run))
+
+
+def _members(cells: Iterable[CellSummary]) -> list[Member]:
+    """The fronts of one setting by data set and batch, the most accurate first; image sizes as published together."""
+    alike: dict[tuple[str, int, int], list[CellSummary]] = {}
+    for one in cells:
+        alike.setdefault((one.accuracy_dataset or "", one.asked_size or 0, one.batch_size), []).append(one)
+    found = []
+    for _, members in sorted(alike.items()):
+        if len(members) < _FEWEST:
+            continue
+        marks = [_marks(members, objective) for objective in _OBJECTIVES]
+        kept = [
+            Member(
+                cell=members[place],
+                on=tuple(name for name, (on, _) in zip(_OBJECTIVES, marks, strict=True) if on[place]),
+                near=tuple(name for name, (_, near) in zip(_OBJECTIVES, marks, strict=True) if near[place]),
+            )
+            for place in np.flatnonzero(np.any(marks, axis=(0, 1)))
+        ]
+        found += sorted(kept, key=lambda member: (-(member.cell.top1 or 0.0), member.cell.variant))
+    return found
+
+
+def _marks(cells: Sequence[CellSummary], objective: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
+    costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
+    on = pareto_front(costs)
+    near = np.zeros(len(cells), dtype=bool)
+    if objective != "memory":  # which does not vary from one measurement to the next
+        halves = np.array([_timed(one, objective).half for one in cells])
+        lucky = np.repeat(costs[:, None], on.sum(), axis=1)
+        lucky[..., 1] /= np.exp(np.hypot(halves[:, None], halves[on][None]))
+        front = costs[on][None]
+        beaten = np.any(np.all(front <= lucky, axis=2) & np.any(front < lucky, axis=2), axis=1)
+        near = ~on & ~beaten & ~np.isnan(costs).any(axis=1)
+    return on, near
+
+
+def _cost(one: CellSummary, objective: str) -> float:
+    """Smaller is better; NaN where it was not measured, or its interval is too wide to be evidence."""
+    if objective == "memory":
+        return one.peak_bytes or np.nan
+    figure = _timed(one, objective)
+    if not figure.evidence or not figure.value:
+        return np.nan
+    return figure.value if objective == "latency" else 1 / figure.value
+
+
+def _timed(one: CellSummary, objective: str) -> Estimate:
+    return one.timed("latency" if objective == "latency" else "throughput")
+
+
+def _fronts(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
+    columns: CellColumns = {
+        **NETWORK,
+        **SETTING,
+        **BATCH,
+        ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
+        "Data set": lambda one: one.accuracy_dataset or NULL,
+        ">Latency ms": latency,
+        ">img/s": rate,
+        f">Peak {unit.symbol}": lambda one: fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
+    }
+    if len({member.cell.accuracy_dataset for member in members}) == 1:
+        del columns["Data set"]
+    front: Columns[Member] = {
+        **of(lambda member: member.cell, columns),
+        "On the front of": lambda member: ", ".join([*member.on, *(f"nearly {name}" for name in member.near)]),
+    }
+    return listed(members, front, noun="cells on a front", caption=caption)
+
+
+def _about_fronts(run: RunData) -> str:
+    without = {one.variant for one in run.cells if one.top1 is None}
+    sizes = {one.input_size for one in run.cells if one.top1 is not None and one.input_size is not None}
+    note = (
+        "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
+        "setting and batch size. Nearly: would be on the front were it faster by its ± and the other's."
+    )
+    if len({one.accuracy_dataset for one in run.cells if one.top1 is not None}) > 1:
+        note += " Networks whose accuracies are of different data sets stand on different fronts."
+    if len(sizes) > 1:
+        note += (
+            " Image sizes differ: each network is ranked at the size at which it was measured, and its accuracy is "
+            "that of its own size and recipe (see the sources below)."
+        )
+    if without:
+        named = "1 network" if len(without) == 1 else f"{len(without):,} networks"
+        note += f" Of {named} archbench knows no accuracy, so that they cannot be ranked here; a suite can state it."
+    return note
+
+
+def batches(run: RunData) -> Section | None:
+    """Where throughput saturates, and the largest batch that fits; `None` where there is nothing to tell."""
+    found = curves(run.cells)
+    return section("Batch sizes", _knees(found, run), _largest(found, run))
+
+
+def _knees(found: Sequence[Curve], run: RunData) -> tuple[Block, ...]:
+    bent = [curve for curve in found if curve.rising is not None]
+    if not bent:
+        few = f"Where throughput saturates takes {FEWEST_BATCHES} batch sizes of a network to see; none here has them."
+        return body(few) if len({one.batch_size for one in run.cells}) > 1 else ()
+    note = (
+        "The knee is the smallest batch whose throughput is not shown, by the ± of both, to be more than "
+        f"{percent(KNEE)} below the best. An arrow: still rising there."
+    )
+    columns: Columns[Curve] = {
+        **of(_first, NETWORK, SETTING),
+        ">Knee": lambda curve: f"{_knee(curve).batch_size:,}{' ↑' if curve.rising else ''}",
+        ">img/s there": lambda curve: rate(_knee(curve)),
+        ">Latency ms": lambda curve: latency(_knee(curve)),
+        ">Most img/s": lambda curve: rate(curve.best or _knee(curve)),
+        ">at batch": lambda curve: f"{(curve.best or _knee(curve)).batch_size:,}",
+        ">Measured to": lambda curve: f"{curve.points[-1].batch_size:,}",
+    }
+    return _of_curves(bent, run, columns, "where throughput saturates", note)
+
+
+def _largest(found: Sequence[Curve], run: RunData) -> tuple[Section, ...]:
+    gpus = run.environment.gpus
+    memory = gpus[0].memory_bytes if gpus else run.environment.memory_bytes
+    note = (
+        "Images in one step whose live tensors fit into a memory of that size, by the network's predicted memory at "
+        f"any batch size; `≤` by the peaks of two batch sizes, `{NULL}` of one, in a run of an older version. Where a "
+        "batch was measured that does not fit, the largest that did and the smallest that did not stand in brackets. "
+        "Allocators round up, kernels take scratch, and on a GPU CUDA's context and fragments take some more: leave a "
+        "tenth. Compiled steps are not predicted. `archbench fits NAME --memory 8GiB --verify` tries the edge."
+    )
+
+    def last(curve: Curve) -> CellSummary:
+        return (curve.points or curve.failed)[-1]
+
+    def peak(one: CellSummary) -> str:
+        return one.status if one.peak_bytes is None else f"{fixed(one.peak_bytes, GIB, 2)} GiB"
+
+    columns: Columns[Curve] = {
+        **of(_first, NETWORK, SETTING),
+        **{f">{fixed(budget, GIB, 0)} GiB": partial(_fit, budget, memory) for budget in BUDGETS},
+        ">Measured to": lambda curve: f"{last(curve).batch_size:,}",
+        ">Peak there": lambda curve: peak(last(curve)),
+    }
+    # A peak of it is predicted, or it ran out of memory; else `Measured to` is all there is, and stands elsewhere.
+    told = [
+        curve for curve in found if curve.failed or any(one.predicted_peak_bytes is not None for one in curve.points)
+    ]
+    return _of_curves(told, run, columns, "the largest batch that fits", note)
+
+
+def _of_curves(
+    told: Sequence[Curve], run: RunData, columns: Columns[Curve], what: str, note: str
+) -> tuple[Section, ...]:
+    """A table of curves for each phase, by setting and name; the note stands above the first."""
+    above = [note]
+
+    def blocks(phase: str) -> tuple[Block, ...]:
+        chosen = [curve for curve in told if _first(curve).phase == phase]
+        chosen.sort(key=lambda curve: (run.settings[_first(curve).setting_label], _first(curve).variant))
+        tables = listed(chosen, columns, noun="networks and settings", caption=f"{PHASES[phase]}: {what}")
+        return body(above.pop() if above else None, tables) if tables else ()
+
+    return by_phase(f"{{}}: {what}", blocks)
+
+
+def _first(curve: Curve) -> CellSummary:
+    return (*curve.points, *curve.failed)[0]
+
+
+def _knee(curve: Curve) -> CellSummary:
+    assert curve.knee is not None, "a curve that rises or does not has rates"
+    return curve.knee
+
+
+def _fit(budget: int, memory_bytes: int | None, curve: Curve) -> str:
+    (fit,) = fits(curve, (budget,), memory_bytes)
+    text = NULL if fit.predicted is None else f"{'≤ ' if fit.at_most else ''}{fit.predicted:,}"
+    return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
+
+
+def predictors(run: RunData) -> Section | None:
+    """Time against counts; `None` below `FEWEST_NETWORKS` networks."""
+    found = correlations(run.cells)
+    by_place = {(_place(one), one.predictor): one for one in found}
+
+    def rho(count: Predictor, one: Correlation) -> str:
+        of_count = by_place.get((_place(one), count))
+        if of_count is None:
+            return NULL
+        low, high = of_count.low, of_count.high
+        return f"{of_count.rho:.2f}{'' if low is None or high is None else f' ({low:.2f} to {high:.2f})'}"
+
+    columns: Columns[Correlation] = {
+        "Phase": lambda one: one.phase,
+        "Setting": lambda one: one.setting,
+        ">Batch": lambda one: str(one.batch_size),
+        ">Networks": lambda one: f"{one.networks:,}",
+        **{f">ρ of {name}": partial(rho, count) for count, name in _NAMES.items()},
+    }
+    each = list({_place(one): one for one in reversed(found)}.values())[::-1]
+    return section(
+        "Are MACs a good predictor here?",
+        listed(each, columns, noun="settings", caption="Rank correlation of latency with counts"),
+        note=f"{_answer(found)} ρ is Spearman's rank correlation of the latency with a count, over networks measured "
+        f"under the same setting (at least {FEWEST_NETWORKS}), with its 95 % interval; 0 is no order, and perfect "
+        "order, 1, has no interval.",
+    )
+
+
+def _answer(found: Iterable[Correlation]) -> str:
+    """The question answered at the first setting and smallest batch, where both counts are known."""
+    first: dict[str, Correlation] = {}
+    for one in found:
+        first.setdefault(one.predictor, one)
+    macs, activations = first.get("macs"), first.get("activations")
+    if macs is None:
+        return "All networks have the same MACs, so they predict nothing."
+    word = "good" if macs.rho >= _GOOD else "rough" if macs.rho >= _ROUGH else "poor"
+    where = f"{macs.phase}, {macs.setting}, batch {macs.batch_size:,}"
+    answer = f"MACs are a {word} predictor of the order of latencies ({where}: ρ = {macs.rho:.2f})"
+    if activations is None or _place(activations) != _place(macs):
+        return f"{answer}."
+    if _exceeds(activations, macs) or _exceeds(macs, activations):
+        better = "activations are a better one" if activations.rho > macs.rho else "activations are a worse one"
+    else:
+        better = "activations cannot be told from them"
+    return f"{answer}; {better} (ρ = {activations.rho:.2f})."
+
+
+def _place(one: Correlation) -> tuple[str, str, int]:
+    return one.phase, one.setting, one.batch_size
+
+
+def _exceeds(one: Correlation, other: Correlation) -> bool:
+    """All of its interval lies above the other's value; without an interval nothing is told."""
+    return one.low is not None and one.low > other.rho
