@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 from builders import make_suite
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from archbench.model.suite import Setting
 from archbench.suite import load_suite
 from archbench.suite.duration import predict
 from archbench.suite.plan import TWIN_VISITS, make_plan
-from archbench.suite.shards import CORES, _dealt, parse_shard
+from archbench.suite.shards import _dealt, parse_shard
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -107,23 +109,42 @@ def test_a_machine_without_a_runtime_splits_as_one_that_has_it(monkeypatch: pyte
     assert everything[0] == everything[1]
 
 
-@pytest.mark.parametrize(("name", "device", "of"), [("imagenet_backbones", "cuda", 16), ("imagenet_all", "cpu", 8)])
-def test_shards_are_predicted_to_take_equally_long(name: str, device, of: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "device", "of", "cores", "speed"),
+    [
+        ("imagenet_backbones", "cuda", 16, 8, 1.0),
+        ("imagenet_backbones", "cuda", 16, 8, 4.0),
+        ("imagenet_backbones", "cpu", 8, 2, 1.0),
+        ("imagenet_backbones", "cpu", 8, 96, 1.0),
+        ("imagenet_all", "cpu", 8, 8, 1.0),
+        ("imagenet_all", "cpu", 4, 2, 1.0),
+        ("imagenet_all", "cpu", 4, 96, 1.0),
+        ("runtimes", "cpu", 4, 2, 1.0),
+        ("runtimes", "cpu", 4, 8, 4.0),
+    ],
+)
+def test_shards_are_predicted_to_take_equally_long(name: str, device, of: int, cores: int, speed: float) -> None:
+    """Also by the constants of other machines than those that groups are weighed for."""
     suite = load_suite(SUITES / f"{name}.yaml")
-    rates = kind_named(device).rates(CORES)
+    rates = msgspec.structs.replace(kind_named(device).rates(cores), speed=speed)
     took = [
-        sum(predict(make_plan(suite, device, shard=Shard(number=number, of=of)), suite, rates).visits.values())
-        for number in range(1, of + 1)
+        sum(predict(plan, suite, rates).visits.values())
+        for plan in (shard_plan(name, device, Shard(number=number, of=of)) for number in range(1, of + 1))
     ]
     mean = sum(took) / of
     assert max(took) <= 1.10 * mean
     assert min(took) >= 0.90 * mean
 
 
+@cache
+def shard_plan(name: str, device, shard: Shard) -> Plan:
+    return make_plan(load_suite(SUITES / f"{name}.yaml"), device, shard=shard)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text("abcdef", min_size=1), st.floats(0, 1e4), min_size=1), st.integers(1, 9))
 def test_no_shard_is_heavier_than_the_mean_by_more_than_one_group(weights: dict[str, float], shards: int) -> None:
-    dealt = _dealt(weights, shards)
+    dealt = _dealt({name: [weight] for name, weight in weights.items()}, shards)
     assert set(dealt) == set(weights)
     loads = [sum(weights[name] for name, shard in dealt.items() if shard == number) for number in range(1, shards + 1)]
     assert max(loads) <= sum(loads) / shards + max(weights.values()) + 1e-3 * len(weights)
