@@ -209,7 +209,7 @@ def plan(what: PathOrText | Network | Sequence[Network], options: PlanOptions) -
     `predicted_s` of the plan is how long that is expected to take, seconds, and `predicted_from` what that is known by.
     Parameters as of `run`; cells may be planned for `cuda` where there is none. Raises `UsageError`.
     """
-    from archbench.pipeline import foreseen
+    from archbench.asked import foreseen
 
     return foreseen(what, options)[1]
 

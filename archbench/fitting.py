@@ -7,6 +7,7 @@ from math import inf
 
 from msgspec import Struct
 
+from archbench.asked import one_cell
 from archbench.device import resolve_device
 from archbench.device.kind import kind_named, named_kind
 from archbench.model.cell import Cell
@@ -15,7 +16,6 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.record import columns
 from archbench.model.units import GIB, figure
 from archbench.options import FitsOptions, keywords
-from archbench.pipeline import one_cell
 from archbench.query.quantity import stored_value
 
 NARROW = 0.01

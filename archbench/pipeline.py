@@ -8,34 +8,33 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
+from archbench.asked import read_what, shard_of
 from archbench.fleets import WHOLE, Fleet, fleet_events, fleets_of
 from archbench.labelled import labelled_images, require_readable
-from archbench.model.axes import STATIC, DeviceKind
-from archbench.model.cell import Cell, Plan, Shard
+from archbench.model.axes import STATIC
+from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
 from archbench.model.messages import Calibrated, CellFinished, Event
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
-from archbench.options import Inputs, PathOrText, PlanOptions, RunOptions, as_path, several
+from archbench.options import PathOrText, RunOptions, as_path, several
 from archbench.query.quantity import seconds_of
 from archbench.results import Remote, RunStore, class_folder, new_run_id, run_identity, runs_alike, url_of
-from archbench.session import CarriedFigures, Visit, describe, expected, followed, held, measured, planned
-from archbench.suite import is_suite_path, read_suite, suite_from_names
+from archbench.session import CarriedFigures, Visit, describe, expected, followed, held, measured
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
-from archbench.suite.duration import Prediction
 from archbench.suite.plan import CellVisit, make_plan, remaining
 from archbench.suite.waves import Room, arranged
 from archbench.worker import WorkerClient, run_lock
@@ -85,7 +84,7 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
     if options.static and options.metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
     budget_s = None if options.budget is None else seconds_of(options.budget, "--budget")
-    part = _part(options)
+    part = shard_of(options)
     suite, text, networks = read_what(
         what, options.axes, options.inputs, metrics=options.metrics, allow_code=options.allow_code
     )
@@ -122,19 +121,6 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
         msgspec.structs.replace(job, environment=one.environments[0], fleet=one, label=label)
         for one, label in zip(fleets, labels, strict=True)
     ]
-
-
-def foreseen(what: object, options: PlanOptions) -> tuple[Suite, Plan, Prediction]:
-    """What a run would measure, and how long that will take, by phase; parameters and errors as of `archbench.plan`."""
-    suite, *_ = read_what(what, options.axes, options.inputs, allow_code=options.allow_code)
-    only: list[str] = several(options.only)
-    return suite, *planned(suite, options.device, only=only, rounds=options.rounds, shard=_part(options))
-
-
-def _part(options: PlanOptions) -> Shard | None:
-    from archbench.suite.shards import parse_shard
-
-    return None if options.shard is None else parse_shard(options.shard)
 
 
 def _with_images(suite: Suite, text: str, images: PathOrText | None) -> tuple[Suite, str]:
@@ -225,60 +211,6 @@ def _take(event: Event, store: RunStore, remote: Remote | None) -> None:
             remote.try_push()
     elif isinstance(event, Calibrated):
         store.calibrate(event.calibration)
-
-
-def read_what(
-    what: object, axes: Mapping[str, object], inputs: Inputs = None, *, metrics: object = None, allow_code: bool = False
-) -> tuple[Suite, str, tuple[Packed, ...]]:
-    """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
-    passed: list[Packed] = []
-    words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
-    given = {axis: _typed(value) for axis, value in axes.items() if value not in (None, "")}
-    said = {"inputs": inputs} if inputs not in (None, "") else {}
-    files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
-    if not files:
-        wanted = None if metrics is None else _typed(metrics)
-        suite = suite_from_names(words, given, common=said, metrics=wanted, allow_code=allow_code)
-        return suite, msgspec.json.encode(suite).decode(), tuple(passed)
-    if len(words) > 1:
-        raise UsageError(f"{files[0]} is a suite file; run one suite at a time, or networks by name")
-    for option in (*given, *said, *(["metrics"] if metrics is not None else [])):
-        option = option.replace("_", "-")
-        raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
-    return *read_suite(files[0], allow_code=allow_code), ()
-
-
-def one_cell(
-    what: object, axes: Mapping[str, object], kind: DeviceKind, inputs: Inputs = None, *, allow_code: bool
-) -> tuple[Cell, tuple[Packed, ...]]:
-    """The one cell that is named, on a kind of device; every mistake is told as a run would."""
-    suite, _, networks = read_what(what, axes, inputs, allow_code=allow_code)
-    plan = make_plan(suite, kind)
-    if plan.skipped:
-        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
-    if len(plan.cells) != 1:
-        raise UsageError(f"these options name {len(plan.cells)} cells; give one value each, for one cell")
-    return plan.cells[0], networks
-
-
-def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
-    """A network or suite as a suite would write it; objects join those `passed`, and go by the name they get there."""
-    if isinstance(one, str | os.PathLike):
-        return os.fspath(one)
-    if isinstance(one, Mapping):
-        return {**one, "name": _word(one["name"], passed)} if "name" in one else dict(one)
-    from archbench.catalog.passed import pack
-
-    packed = pack(one)
-    passed.append(packed)
-    return packed.name
-
-
-def _typed(value: object) -> str:
-    """Values of an axis as one would type them: `8`, `[1, 8]` and `"1,8"` are the same to whoever checks them."""
-    if not isinstance(value, list | tuple):
-        return str(value)
-    return ",".join("x".join(map(str, one)) if isinstance(one, list | tuple) else str(one) for one in value)
 
 
 def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:

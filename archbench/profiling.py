@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import asdict, replace
 
+from archbench.asked import one_cell
 from archbench.catalog.passed import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
 from archbench.device.kind import kind_named
@@ -19,7 +20,6 @@ from archbench.model.messages import CellStarted, ChildDied, PhaseStarted, Profi
 from archbench.model.profile import Profile
 from archbench.model.suite import AXES
 from archbench.options import Network, ProfileOptions, as_path, keywords
-from archbench.pipeline import one_cell
 from archbench.progress import PhaseLine
 from archbench.rendering.html import render_html
 from archbench.rendering.profile_findings import findings

@@ -72,9 +72,8 @@ Below follow each network's gains, its best setting with those that cannot be to
 would, the pairs of networks that change places when toggles are turned on, and what each setting does to the output.
 
 **When compiling has paid for itself**: images until the time saved adds up to the compile time, with an empty cache and
-with one that an earlier process filled.
-
-{compiling}
+with one that an earlier process filled. Suites that ask for the metric `compile` have it, such as
+`suites/compile_modes.yaml`: one group of each network then compiles with nothing beside it.
 
 ## Batch sizes
 
@@ -107,7 +106,6 @@ EXCERPTS = {
     "decisions": "The decision matrix",
     "fronts": "Inference, fp32: accuracy against time and memory",
     "toggles": "What each toggle contributes",
-    "compiling": "Images after which compiling has paid for itself",
     "largest": "Inference: the largest batch that fits",
     "predictors": "Rank correlation of latency with counts",
     "training": "Peak memory of a training step",

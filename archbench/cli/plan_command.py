@@ -62,7 +62,7 @@ def plan_command(
     **given: Any,
 ) -> None:
     """Show what a run would measure, how long it would take, what it would skip and why; cuda where there is none."""
-    from archbench.pipeline import foreseen
+    from archbench.asked import foreseen
     from archbench.rendering.terminal import print_report
 
     suite, plan, prediction = foreseen(what, PlanOptions(**given))

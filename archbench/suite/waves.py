@@ -58,12 +58,12 @@ def arranged(groups: Sequence[Group], room: Room, metrics: Collection[Metric]) -
 
     In the place of the first compiled group come those that compile longest, so that those of a wave take about as
     long. Alone are those that time kernels as they compile (max-autotune), and those that another runtime prepares.
-    Where the suite asks for `compile` one group of each network and phase, its first, compiles undisturbed: alone, too.
+    Where the suite asks for `compile` the first group of each network, phase and runtime compiles undisturbed: alone.
     Eager groups keep their order; on a device of its own, where to start a process and load its libraries takes
     seconds, those that follow each other start together.
     """
     left = list(groups)
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     number = 0
     while left:
         first, *others = _company(left, room, metrics, seen)
@@ -79,7 +79,7 @@ def arranged(groups: Sequence[Group], room: Room, metrics: Collection[Metric]) -
 
 
 def _company(
-    left: Sequence[Group], room: Room, metrics: Collection[Metric], seen: Collection[tuple[str, str]]
+    left: Sequence[Group], room: Room, metrics: Collection[Metric], seen: Collection[tuple[str, str, str]]
 ) -> Sequence[Group]:
     """Those of which the next wave is made, as many as fit, in this order."""
     first = left[0]
@@ -104,8 +104,9 @@ def _compiles(group: Group) -> bool:
     return cell.runtime == "torch" and cell.compile_mode in ("default", "reduce-overhead")
 
 
-def _network(group: Group) -> tuple[str, str]:
-    return group.cells[0].network.label, group.cells[0].phase
+def _network(group: Group) -> tuple[str, str, str]:
+    cell = group.cells[0]
+    return cell.network.label, cell.phase, cell.runtime
 
 
 def _bytes(cell: Cell, *, ran: bool) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType
 
 ROOT = Path(__file__).parents[2]
-WHOLE = ("device/cuda.py", "device/nvml.py", "device/visible.py", "device/checks/gpu.py")
+WHOLE = ("device/cuda.py", "device/nvml.py", "device/visible.py", "device/gpu_checks.py")
 """Files that are about nothing but CUDA devices."""
 MEANS_CUDA = ("records_graphs", "own_clock")
 """Attributes that are true of CUDA devices alone."""
