@@ -60,7 +60,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        measure(*arguments.one, arguments.seconds)
+        name, way = arguments.one
+        measure(name, way, arguments.seconds)
         return
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     rng = random.Random(0)
