@@ -284,7 +284,10 @@ def _converted(run: RunData) -> Section | None:
     }
     fine = [one for one in run.cells if one.status == "ok"]
     made = {(one.variant, one.phase, one.batch_size) for one in fine if one.is_converted}
-    shown = [one for one in fine if (one.variant, one.phase, one.batch_size) in made]
+    shown = sorted(
+        (one for one in fine if (one.variant, one.phase, one.batch_size) in made),
+        key=lambda one: (one.network, one.phase, run.settings.get(one.setting_label, 0), one.batch_size),
+    )
     title = "What runtimes and quantisers make of the networks"
     return section(
         title,
