@@ -103,7 +103,7 @@ def _own_probe(here: str) -> Probe | None:
         try:
             found = read_probe(place.parent)
         except UsageError:
-            continue
+            continue  # likewise
         if found.about.hardware_class == here and found.points:
             return found
     return None

@@ -43,7 +43,8 @@ class Applied(Struct, frozen=True, kw_only=True):
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_KEEPS = "glibc, keeps what is freed"
+_kept = False
+"""Whether this process, or the one that it was forked from, keeps what is freed."""
 
 
 def keep_freed_memory() -> None:
@@ -53,18 +54,22 @@ def keep_freed_memory() -> None:
     depends on what the process has done before, as thresholds grow with the largest block ever freed. Nothing
     changes where the user's environment says how memory is allocated, or the C library is another.
     """
-    if host_allocator() == _KEEPS:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    global _kept
+    libc = ctypes.CDLL(None)
+    if not _chosen_by_user() and hasattr(libc, "mallopt"):
+        _kept = bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def host_allocator() -> str:
-    """What serves the host's memory in a process that has called `keep_freed_memory`."""
-    chosen = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
-    if chosen or "malloc" in os.environ.get("LD_PRELOAD", ""):
+    """What serves the host's memory in this process, as far as is known."""
+    if _chosen_by_user():
         return "as the environment sets it"
-    return _KEEPS if hasattr(ctypes.CDLL(None), "mallopt") else "the system's"
+    return "glibc, keeps what is freed" if _kept else "the system's"
+
+
+def _chosen_by_user() -> bool:
+    chosen = any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ)
+    return chosen or "malloc" in os.environ.get("LD_PRELOAD", "")
 
 
 def give_back_memory() -> None:

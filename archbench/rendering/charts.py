@@ -267,6 +267,7 @@ def _settings(points: Sequence[Point]) -> list[str]:
 
 
 def keep(test: str) -> Spec:
+    """The transform that keeps rows for which `test`, an expression of Vega's, is true."""
     return {"filter": test}
 
 
