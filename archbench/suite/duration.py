@@ -16,7 +16,7 @@ from msgspec import Struct
 from archbench import catalog
 from archbench.catalog.tables import counted_by_label
 from archbench.device.kind import Rates, kind_named
-from archbench.model.axes import STATIC, TIMED
+from archbench.model.axes import PLAIN, STATIC, TIMED
 from archbench.model.cell import Cell, Group, Network, Plan, sides_of
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
 from archbench.model.record import Record
@@ -326,7 +326,7 @@ class _Model:
             seconds["memory"] += rates.memory + 3 * step
         if "energy" in metrics and kind_named(cell.device).counts_energy:
             seconds["energy"] += self._protocol.energy_window_s
-        if "numerics" in metrics and alone and not training:
+        if "numerics" in metrics and alone and not training and cell.toggles != PLAIN:  # else it is the reference
             seconds["numerics"] += 2 * min(math.ceil(32 / cell.batch_size) * step, 20.0) + 2 * step
         if "profile" in metrics and not compiles:
             seconds["profile"] += rates.profile

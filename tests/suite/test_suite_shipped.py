@@ -117,7 +117,7 @@ MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same
     "gpu_reference": (0, 2),
     "history": (3, 2),
     "imagenet_all": (7, 21),
-    "imagenet_backbones": (13, 29),
+    "imagenet_backbones": (11, 29),
     "inception_blocks": (2, 1),
     "keras_2017": (1, 2),
     "quick_decision": (2, 5),
