@@ -93,6 +93,7 @@ def onnxruntime(model: torch.nn.Module, image: torch.Tensor, threads: int, folde
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or they spin into the other side's turn
     session = ort.InferenceSession(f"{folder}/bare.onnx", options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, feed)

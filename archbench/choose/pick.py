@@ -234,7 +234,10 @@ def _unmeasured(frame: pd.DataFrame, question: Question) -> list[str]:
     return [f"{name.removeprefix('rank_')} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
 
 
-_INSTEAD = {"peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes"}
+_INSTEAD = {
+    "peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes",
+    "peak_allocated_bytes": "; of runtimes ask for process_bytes",
+}
 
 
 def _needed(question: Question) -> list[str]:

@@ -130,7 +130,9 @@ def _logs(
     cells = int(group.max(initial=-1)) + 1
     follows = {name: kind_named(name).follows_canary for name in frame["device"].unique()}
     rows, group = frame[used], group[used]
-    speed = rows["speed_index"].where(rows["device"].map(follows).astype(bool)).to_numpy(dtype=float)
+    # A canary by which a row is invalid was disturbed itself: the figure stands as it was measured.
+    trusted = rows["device"].map(follows).astype(bool) & (rows["verdict"] != "invalid")
+    speed = rows["speed_index"].where(trusted).to_numpy(dtype=float)
     lacks = np.bincount(group[np.isnan(speed)], minlength=cells)
     corrected = (np.bincount(group, minlength=cells) > 0) & (lacks == 0)
     logs: dict[str, NDArray[np.float64]] = {}

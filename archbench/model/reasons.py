@@ -210,7 +210,7 @@ REASONS: dict[str, Reason] = {
     ),
     "quantized": Reason("null", "to quantise is to depart from fp64 by far more than rounding does"),
     "not_quantized": Reason("null", "nothing was to be quantised"),
-    "outside_torch": Reason("null", "the runtime's memory is not PyTorch's, which alone could tell it"),
+    "outside_torch": Reason("null", "the runtime's memory is not PyTorch's: process_bytes has that of serving it"),
     "is_reference": Reason("null", "this cell is the reference that others are compared with"),
     "no_output": Reason("null", "the network returns no tensor of reals that could be held against fp32 eager's"),
     "not_finite": Reason("null", "an output was zero, infinite or not a number"),

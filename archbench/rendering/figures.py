@@ -19,6 +19,7 @@ from archbench.model.units import (
     MS,
     NULL,
     RATIO,
+    Unit,
     counted,
     figure,
     fixed,
@@ -42,6 +43,7 @@ _STATE = 3
 """Copies of the parameters in a step of SGD with momentum: weights, gradients, momentum."""
 _HALVED = ("bf16", "fp16")
 """Precisions to which a whole model is converted, its state with it; `weight_bytes` is that of fp32."""
+_PROCESS = "(process), of a runtime whose memory nobody counts: what serving adds to a process"
 _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
@@ -74,11 +76,11 @@ def rate(one: CellSummary) -> str:
     return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
 
 
-def _peak(one: CellSummary) -> str:
-    """Tensors at their peak; under a runtime whose memory nobody counts the whole process above its start."""
+def peak(unit: Unit, one: CellSummary) -> str:
+    """Of tensors; of a runtime whose memory nobody counts, and marked so, what serving adds to a process."""
     if one.peak_bytes is None and one.process_bytes is not None:
-        return f"{whole(one.process_bytes, MIB)} (process)"
-    return whole(one.peak_bytes, MIB)
+        return f"{fixed(one.process_bytes, unit, 0 if unit is MIB else 2)} (process)"
+    return fixed(one.peak_bytes, unit, 0 if unit is MIB else 2)
 
 
 _FIGURES: CellColumns = {
@@ -88,7 +90,7 @@ _FIGURES: CellColumns = {
     ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
     ">Params M": lambda one: fixed(one.params, MILLION, 2),
     ">GMACs": lambda one: one.gmacs,
-    ">Peak MiB": _peak,
+    ">Peak MiB": partial(peak, MIB),
 }
 """What matters most first: a narrow screen has no room for the last."""
 
@@ -217,13 +219,14 @@ def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[B
         ">Step ms" if phase == "training" else ">Latency ms": latency,
         **{f">p{percent} ms": partial(_percentile, percent) for percent in sorted(run.suite.percentiles)},
         ">img/s": rate,
-        f">Peak {unit.symbol}": lambda one: fixed(one.peak_bytes, unit, 0 if unit is MIB else 2),
+        f">Peak {unit.symbol}": partial(peak, unit),
         "Verdict": lambda one: one.verdict_label,
     }
     note = (
         f"One {_STEPS[phase]} of the whole batch: synchronised for the latency, back to back for the rate. Among rows "
         "of equal setting and batch size the fastest stands first. Peak: memory "
-        f"{'held by the allocator' if reserved else 'of live tensors'}."
+        f"{'held by the allocator' if reserved else 'of live tensors'}"
+        + (f"; {_PROCESS}." if any(one.is_converted for one in cells) else ".")
         + ("" if usual is None else f" Images are {usual} x {usual} unless the network's name says otherwise.")
     )
     title = PHASES[phase]

@@ -25,7 +25,7 @@ from archbench.choose.curves import (
 from archbench.choose.margins import Estimate, pareto_front
 from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
 from archbench.rendering.content import Block, Columns, Fold, Section, body, listed, of, section
-from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, rate
+from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, peak, rate
 from archbench.rendering.run_data import RunData
 
 _OBJECTIVES = ("latency", "img/s", "memory")
@@ -105,7 +105,7 @@ def _marks(cells: Sequence[CellSummary], objective: str) -> tuple[NDArray[np.boo
 def _cost(one: CellSummary, objective: str) -> float:
     """Smaller is better; NaN where it was not measured, or its interval is too wide to be evidence."""
     if objective == "memory":
-        return one.peak_bytes or np.nan
+        return one.peak_bytes or one.process_bytes or np.nan  # the setting has the one or the other
     figure = _timed(one, objective)
     if not figure.evidence or not figure.value:
         return np.nan
@@ -125,7 +125,7 @@ def _fronts(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
         "Data set": lambda one: one.accuracy_dataset or NULL,
         ">Latency ms": latency,
         ">img/s": rate,
-        f">Peak {unit.symbol}": lambda one: fixed(one.peak_bytes, unit, 0 if unit.symbol == "MiB" else 2),
+        f">Peak {unit.symbol}": partial(peak, unit),
     }
     if len({member.cell.accuracy_dataset for member in members}) == 1:
         del columns["Data set"]

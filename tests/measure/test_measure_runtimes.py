@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
+import time
 
 import msgspec
 import pytest
@@ -76,12 +77,12 @@ def cell_of(runtime, precision="fp32", quantize="off"):
     return Cell(network=Network(name="lenet5"), batch_size=4, runtime=runtime, precision=precision, quantize=quantize)
 
 
-def prepared(name, module, folder, precision="fp32", quantize="off"):
+def prepared(name, module, folder, precision="fp32", quantize="off", threads=1):
     def images():
         return list(torch.split(drawn_images((3, 32, 32), 8, 1, Preprocessing()), 4))
 
     cell = cell_of(name, precision, quantize)
-    return Prepared(cell, module.eval(), threads=1, artifacts=folder, calibration=images)
+    return Prepared(cell, module.eval(), threads=threads, artifacts=folder, calibration=images)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -172,6 +173,28 @@ def test_what_fails_in_its_first_step_is_unsupported_and_out_of_memory_is_not(tm
         monkeypatch.setattr("archbench.measure.runtimes.load", lambda cell, error=error: engine_that(error))
         with pytest.raises(raised or torch.OutOfMemoryError, match=str(error)):
             prepared("onnxruntime", Deep(), tmp_path)(torch.ones(4, 3, 32, 32))
+
+
+def test_a_runtime_that_takes_other_threads_than_it_was_given_is_unsupported(tmp_path, monkeypatch):
+    engine = Engine(call=lambda images: images, told={"threads": "3"})
+    monkeypatch.setattr("archbench.measure.runtimes.load", lambda cell: lambda module, example, wanted: engine)
+    with pytest.raises(UnsupportedError, match="openvino runs on 3 threads and not on 2"):
+        prepared("openvino", Deep(), tmp_path, threads=2)(torch.ones(4, 3, 32, 32))
+    assert prepared("openvino", Deep(), tmp_path, threads=3)(torch.ones(1)) == torch.ones(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_threads_of_a_runtime_are_those_asked_for_and_rest_after_a_step(name, tmp_path):
+    """What goes on spinning takes a core from whatever is timed next, the canary first."""
+    call, images = prepared(name, Deep(), tmp_path, threads=2), torch.ones(4, 3, 32, 32)
+    for _ in range(50):
+        call(images)
+    assert call.engine is not None
+    assert call.engine.told["threads"] == "2"
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1
 
 
 @pytest.mark.slow

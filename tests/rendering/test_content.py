@@ -216,6 +216,36 @@ def test_fronts_and_plots_of_accuracy_keep_to_one_data_set(tmp_path: Path) -> No
     assert cells.left_out == "Plots of accuracy show ImageNet alone, of which most networks' accuracies are."
 
 
+def test_the_memory_of_a_runtime_is_that_of_its_process_and_says_so(tmp_path: Path) -> None:
+    figures = {"resnet50": (80.0, 300), "resnet18": (70.0, 100), "vgg16": (75.0, 400)}
+    rows = [
+        make_record(
+            architecture=name,
+            variant=name,
+            cell_id=f"{name}@",
+            runtime="openvino",
+            setting=None,
+            top1=top1,
+            peak_allocated_bytes=None,
+            process_bytes=mebibytes * 2**20,
+        )
+        for name, (top1, mebibytes) in figures.items()
+    ]
+    run = read_run(make_run(tmp_path, rows))
+    (found,) = phase_sections(run)
+    assert {row["Network"]: row["Peak MiB"] for row in records(tables(found)[0])} == {
+        name: f"{mebibytes} (process)" for name, (_, mebibytes) in figures.items()
+    }
+    assert "what serving adds to a process" in texts(found)
+    fronts = pareto(run)
+    assert fronts is not None
+    (front,) = (one for block in fronts.blocks if isinstance(block, Section) for one in tables(block))
+    on = {row["Network"]: "memory" in row["On the front of"] for row in records(front)}
+    assert on["resnet50"], "the most accurate"
+    assert on["resnet18"], "the smallest"
+    assert not on.get("vgg16", False), "less accurate and larger than resnet50"
+
+
 def test_input_sizes_are_told_apart(tmp_path: Path) -> None:
     rows = [
         make_record(),

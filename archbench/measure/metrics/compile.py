@@ -6,8 +6,6 @@ process does afterwards.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from archbench.device.kind import kind_of
 from archbench.measure import compiler, runtimes
 from archbench.measure.metrics.memory import peak_resident, resident_bytes
 from archbench.measure.metrics.metric import Metric
+from archbench.measure.state import give_back_memory
 from archbench.model.cell import Cell, Group
 from archbench.model.messages import Task
 
@@ -101,6 +100,8 @@ def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
     compiler.without_workers()
     _get_ready(run)
     with compiler.cache_in(cache):
+        gc.collect()
+        give_back_memory()  # what imports have left would be given back with the network, and counted in its favour
         before = resident_bytes()
         run.build()
         run.first_call()
@@ -116,7 +117,5 @@ def _served(run: CellRun, before: int | None) -> int | None:
     images = run.workload.inputs[0].tensors[0]
     del run.workload, run.group.module
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # glibc's: what was freed goes back to the system
-        ctypes.CDLL(None).malloc_trim(0)
     with torch.inference_mode():
         return peak_resident(lambda: engine.call(images), before)

@@ -17,22 +17,18 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from archbench.model.axes import CompileMode, Precision, Quantize, Runtime
+from archbench.model.axes import Runtime
 from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError, first_line
 from archbench.model.runtimes import FORMATS, RUNTIMES
 
 Call = Callable[[Tensor], object]
-_NOTE = "quantized"
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
     """What a runtime is asked for."""
 
-    precision: Precision
-    quantize: Quantize
-    compile_mode: CompileMode
-    """Of PyTorch alone; the others compile by themselves."""
+    cell: Cell
     threads: int
     folder: Path
     """Where there is an artifact of the very same making, or where one is to be left."""
@@ -45,11 +41,14 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     call: Call
     told: dict[str, str]
-    """What the runtime says of itself: its version, the threads, provider and precision that it was given."""
+    """What the runtime says of itself, read back: its version, threads, and what it runs on and in."""
     artifact_bytes: int | None = None
     """Of what it keeps on disk, weights included; `None` where it keeps nothing."""
     quantized: tuple[int, int] | None = None
-    """Of how many convolutions and linear layers, in what runs, how many are quantised; `None` where none was to be."""
+    """How many of the convolutions and linear layers are quantised in what runs, and how many there are.
+
+    Counted where it was made; `None` where none was to be quantised, or the artifact was found.
+    """
 
 
 class Prepare(Protocol):
@@ -95,14 +94,7 @@ class Prepared:
         prepare = load(cell)
         folder = self._artifacts / making_of(cell, images)
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = Wanted(
-            precision=cell.precision,
-            quantize=cell.quantize,
-            compile_mode=cell.compile_mode,
-            threads=self._threads,
-            folder=folder,
-            calibration=self._calibration,
-        )
+        wanted = Wanted(cell=cell, threads=self._threads, folder=folder, calibration=self._calibration)
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
                 engine = prepare(self._module, images, wanted)
@@ -113,6 +105,8 @@ class Prepared:
             raise UnsupportedError(f"{name} cannot take this network: {first_line(error)}") from error
         if engine.quantized is not None and engine.quantized[0] == 0:
             raise UnsupportedError(f"{name} cannot take this network: its quantiser took none of its layers")
+        if (threads := engine.told.get("threads", str(self._threads))) != str(self._threads):
+            raise UnsupportedError(f"{name} runs on {threads} threads and not on {self._threads}")
         return engine, output
 
 
@@ -154,19 +148,6 @@ def export_onnx(module: nn.Module, example: Tensor, model: Path) -> None:
     exported = torch.onnx.export(torch.export.export(module, (example,)), (), dynamo=True, verbose=False)
     assert exported is not None, "the exporter gives a program unless it is told to write a file"
     exported.save(str(model))
-
-
-def note_quantized(folder: Path, counts: tuple[int, int]) -> None:
-    """Leave beside an artifact what `Engine.quantized` says of it."""
-    (folder / _NOTE).write_text(" ".join(map(str, counts)))
-
-
-def noted_quantized(folder: Path) -> tuple[int, int] | None:
-    """What was left; `None` where nothing was."""
-    if not (folder / _NOTE).exists():
-        return None
-    taken, layers = map(int, (folder / _NOTE).read_text().split())
-    return taken, layers
 
 
 def size_of(*files: Path) -> int:

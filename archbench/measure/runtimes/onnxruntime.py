@@ -9,10 +9,11 @@ from typing import Any
 
 import onnx
 import onnxruntime
+import psutil
 import torch
 from torch import Tensor, nn
 
-from archbench.measure.runtimes import Engine, Wanted, export_onnx, note_quantized, noted_quantized, size_of
+from archbench.measure.runtimes import Engine, Wanted, export_onnx, size_of
 from archbench.model.errors import UnsupportedError
 
 PROVIDER = "CPUExecutionProvider"
@@ -28,35 +29,42 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     """See `archbench.measure.runtimes.Prepare`. The shape is fixed: nothing is left to be found out while it runs."""
     folder = wanted.folder
     model = folder / "model.onnx"
-    if not model.exists():
+    found, quantizes = model.exists(), wanted.cell.quantize != "off"
+    if not found:
         export_onnx(module, example, model)
-        if wanted.quantize != "off":
+        if quantizes:
             _quantize(model, wanted)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = wanted.threads
     options.inter_op_num_threads = 1
+    # Or its idle threads look for work some 40 ms longer, and a canary that follows takes twice its time beside them.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     optimized = folder / "optimized.onnx"
-    to_be_counted = wanted.quantize != "off" and noted_quantized(folder) is None
-    if to_be_counted:
+    if quantizes and not found:
         options.optimized_model_filepath = str(optimized)  # what really runs, to be counted
         options.log_severity_level = 3  # it warns that such a file is of this machine alone
+    before = psutil.Process().num_threads()
     session = onnxruntime.InferenceSession(str(model), options, providers=[PROVIDER])
+    pool = psutil.Process().num_threads() - before  # what is asked for is all that it says itself
     active = session.get_providers()
     if active != [PROVIDER]:
         raise UnsupportedError(f"it runs under {', '.join(active)} and not under {PROVIDER}")
-    if to_be_counted:
-        note_quantized(folder, _counted(optimized))
-    (name,) = (one.name for one in session.get_inputs())
+    (source,) = session.get_inputs()
 
     def call(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, {name: images.numpy()})]
+        return [torch.from_numpy(output) for output in session.run(None, {source.name: images.numpy()})]
 
-    told = {"version": onnxruntime.__version__, "provider": PROVIDER, "threads": str(wanted.threads)}
+    told = {
+        "version": onnxruntime.__version__,
+        "provider": ",".join(active),
+        "threads": str(1 + pool),
+        "precision": "fp32" if source.type == "tensor(float)" else source.type,
+    }
     return Engine(
         call=call,
-        told={**told, "precision": wanted.precision},
+        told=told,
         artifact_bytes=size_of(*folder.glob("model.onnx*")),
-        quantized=noted_quantized(folder),
+        quantized=_counted(optimized) if quantizes and not found else None,
     )
 
 
@@ -72,7 +80,7 @@ def _quantize(model: Path, wanted: Wanted) -> None:
     ort.quant_pre_process(str(model), str(plain), skip_symbolic_shape=True)
     for old in model.parent.glob("model.onnx*"):
         old.unlink()
-    if wanted.quantize == "int8-static":
+    if wanted.cell.quantize == "int8-static":
         reader = _Batches(onnx.load(str(plain), load_external_data=False).graph.input[0].name, wanted.calibration())
         ort.quantize_static(
             str(plain),

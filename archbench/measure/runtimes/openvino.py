@@ -27,18 +27,19 @@ _GROUP = 32
 def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     """See `archbench.measure.runtimes.Prepare`. Weights stay in fp32 on disk: nothing is rounded that was not asked."""
     path = wanted.folder / "model.xml"
-    if not path.exists():
+    found, quantizes = path.exists(), wanted.cell.quantize != "off"
+    if not found:
         model = _converted(module, example)
-        if wanted.quantize != "off":
+        if quantizes:
             model = _quantized(model, wanted)
         openvino.save_model(model, path, compress_to_fp16=False)
-    hint = HINTS[wanted.precision]
+    hint = HINTS[wanted.cell.precision]
     settings = {
         "INFERENCE_NUM_THREADS": wanted.threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": hint,
         # Where weights are compressed it would quantise activations too unless it is told not to.
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if wanted.quantize == "int8-dynamic" else 0,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP if wanted.cell.quantize == "int8-dynamic" else 0,
     }
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     told = {
@@ -47,17 +48,17 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
         "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
         "precision": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
     }
-    for what, value in {"device": "CPU", "threads": str(wanted.threads), "precision": hint}.items():
+    for what, value in {"device": "CPU", "precision": hint}.items():
         if told[what] != value:
             raise UnsupportedError(f"its {what} is {told[what]} and not {value}")
     request = compiled.create_infer_request()
     outputs = range(len(compiled.outputs))
 
     def call(images: Tensor) -> list[Tensor]:
-        found: Any = request.infer({0: images.numpy()}, share_inputs=True)
-        return [torch.from_numpy(found[index]) for index in outputs]
+        given: Any = request.infer({0: images.numpy()}, share_inputs=True)
+        return [torch.from_numpy(given[index]) for index in outputs]
 
-    quantized = None if wanted.quantize == "off" else _counted(compiled, path, wanted)
+    quantized = _counted(compiled, path, wanted) if quantizes and not found else None
     return Engine(call=call, told=told, artifact_bytes=size_of(*wanted.folder.glob("model.*")), quantized=quantized)
 
 
@@ -79,7 +80,7 @@ def _quantized(model: Any, wanted: Wanted) -> Any:
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    if wanted.quantize == "int8-static":
+    if wanted.cell.quantize == "int8-static":
         batches = [batch.numpy() for batch in wanted.calibration()]
         return nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches))
     return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
@@ -93,7 +94,7 @@ def _counted(compiled: Any, path: Path, wanted: Wanted) -> tuple[int, int]:
     nodes = compiled.get_runtime_model().get_ordered_ops()
     info = [node.get_rt_info() for node in nodes]
     products = [one for one in info if str(one["layerType"].astype(str)) in _PRODUCTS]
-    if wanted.quantize == "int8-static":
+    if wanted.cell.quantize == "int8-static":
         taken = sum(str(one["runtimePrecision"].astype(str)) in ("i8", "u8") for one in products)
         return taken, len(products)
     stored = openvino.Core().read_model(path).get_ordered_ops()

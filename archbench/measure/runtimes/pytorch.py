@@ -26,22 +26,22 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     """See `archbench.measure.runtimes.Prepare`. Nothing is kept but what inductor keeps of its kernels."""
     import torchao
 
-    static = wanted.quantize == "int8-static"
+    static = wanted.cell.quantize == "int8-static"
     quantized = quantized_statically(module, example, wanted) if static else _of_linear(module, wanted)
     call: Any = quantized
-    if wanted.compile_mode != "off":
+    if wanted.cell.compile_mode != "off":
         # Frozen, for only a weight that is a constant of the graph is packed for int8 kernels.
-        call = compiler.compile_module(quantized, wanted.compile_mode, freeze=static)
+        call = compiler.compile_module(quantized, wanted.cell.compile_mode, freeze=static)
     elif static:
         call = quantized = _lowered(quantized, example)
     told = {"version": str(torch.__version__), "torchao": torchao.__version__, "threads": str(torch.get_num_threads())}
-    return Engine(call=call, told={**told, "precision": wanted.precision}, quantized=counted(quantized))
+    return Engine(call=call, told={**told, "precision": wanted.cell.precision}, quantized=counted(quantized))
 
 
 def _of_linear(module: nn.Module, wanted: Wanted) -> nn.Module:
     from torchao import quantization as ao
 
-    if wanted.quantize == "fp8" and torch.cuda.get_device_capability() < _FP8_FROM:
+    if wanted.cell.quantize == "fp8" and torch.cuda.get_device_capability() < _FP8_FROM:
         raise UnsupportedError("fp8 needs a GPU of compute capability 8.9 or newer")
     recipes: dict[str, Any] = {
         "int8-dynamic": ao.Int8DynamicActivationInt8WeightConfig,
@@ -50,7 +50,7 @@ def _of_linear(module: nn.Module, wanted: Wanted) -> nn.Module:
     }
     quantized = copy.deepcopy(module)
     # Else it would set inductor's switches for the whole process, which are the compile mode's to choose.
-    ao.quantize_(quantized, recipes[wanted.quantize](set_inductor_config=False))
+    ao.quantize_(quantized, recipes[wanted.cell.quantize](set_inductor_config=False))
     return quantized
 
 

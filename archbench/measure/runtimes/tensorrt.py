@@ -29,7 +29,7 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     if not plan.exists():
         model = wanted.folder / "model.onnx"
         export_onnx(module, example, model)
-        plan.write_bytes(_built(model, logger, tf32=wanted.precision == "tf32"))
+        plan.write_bytes(_built(model, logger, tf32=wanted.cell.precision == "tf32"))
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
         raise UnsupportedError("its engine cannot be loaded again")
@@ -58,7 +58,7 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
         return list(outputs.values())
 
     told = {"version": str(tensorrt.__version__), "device": torch.cuda.get_device_name(example.device)}
-    return Engine(call=call, told={**told, "precision": wanted.precision}, artifact_bytes=size_of(plan))
+    return Engine(call=call, told={**told, "precision": wanted.cell.precision}, artifact_bytes=size_of(plan))
 
 
 def _built(model: Path, logger: Any, *, tf32: bool) -> bytes:
