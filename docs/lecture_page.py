@@ -32,8 +32,7 @@ archbench train-probe
 archbench claims
 ```
 
-The machine had neighbours while it was measured: every time is `suspect`, its interval is wide, and what the intervals
-leave open is not settled here. The trainings were paused twice, so that their seconds say nothing.
+The machine is virtual and has neighbours: what the intervals of its times leave open is not settled here.
 `results/claims/{run}/claims.md` has all 124 claims.
 """
 TEN = {
