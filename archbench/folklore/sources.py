@@ -200,7 +200,7 @@ class Sources:
         if not values:
             raise MissingError(f"the training probe has not trained {name}", f"{command} {name}")
         origin = f"{self._probe.path}, {len(values)} seeds on {self._probe.about.hardware_class}"
-        return _mean(values, origin)
+        return _mean(values, origin, most=100.0 if term.function.endswith("accuracy") else math.inf)
 
     def _built(self, module: str, term: Term) -> Figure:
         if not self._builds:
@@ -215,15 +215,28 @@ def _made(module: str, term: Term) -> Figure:
     return _mean([float(one) for one in values], "built here" if module == "structure" else "tried here")
 
 
-def _mean(values: Sequence[float], origin: str) -> Figure:
-    """Their mean, with Student's 95 % interval where there are several and all are finite."""
+def _mean(values: Sequence[float], origin: str, most: float = math.inf) -> Figure:
+    """Their mean, with Student's 95 % interval where there are several and all are finite.
+
+    What is positive stays so, by an interval on the log scale, and what is a share of `most` below that, by the odds
+    (both by the delta method).
+    """
     from scipy.special import stdtrit
 
     mean = math.fsum(values) / len(values) if all(map(math.isfinite, values)) else max(values)
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return Figure(value=mean, origin=origin)
     half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Figure(value=mean, low=mean - half, high=mean + half, origin=origin)
+    low, high = (_moved(mean, by, most if min(values) > 0 else None) for by in (-half, half))
+    return Figure(value=mean, low=low, high=high, origin=origin)
+
+
+def _moved(mean: float, by: float, most: float | None) -> float:
+    """`mean` and `by`, on the scale of logs or of odds where there is a `most`, infinite or not."""
+    if most is None or mean >= most:
+        return mean + by
+    left = 1 - mean / most
+    return 1 / ((1 / mean - 1 / most) * math.exp(-by / (mean * left)) + 1 / most)
 
 
 def _usable(cells: Candidates) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import archbench
@@ -16,7 +18,7 @@ from archbench.catalog import counted_by_label
 from archbench.cli import main
 from archbench.folklore import asked, experiments, judge, sources, structure
 from archbench.folklore.claim import OWN, read_claims
-from archbench.folklore.sources import Sources
+from archbench.folklore.sources import Sources, _mean
 from archbench.model.errors import FitnessWarning, UsageError
 from archbench.suite import load_suite
 from archbench.training.probe import About, Probe
@@ -219,7 +221,18 @@ def test_trainings_are_judged_by_their_mean_over_seeds(tmp_path):
     assert (apart.verdict, close.verdict) == ("confirmed", "not measurable")
     figure = apart.judgements[0].figures[0]
     assert figure.value == pytest.approx(2.1)
-    assert figure.high - figure.value == pytest.approx(4.30265 * 0.1 / math.sqrt(3), rel=1e-4)
+    assert math.log(figure.high / figure.value) == pytest.approx(4.30265 * 0.1 / math.sqrt(3) / 2.1, rel=1e-4)
+    assert math.log(figure.value / figure.low) == pytest.approx(math.log(figure.high / figure.value))
+
+
+@given(st.lists(st.floats(1e-9, 99.99), min_size=2, max_size=5))
+def test_intervals_of_losses_and_accuracies_stay_where_these_can_be(values):
+    for most in (math.inf, 100.0):
+        figure = _mean(values, "here", most)
+        assert 0 < figure.low <= figure.value * (1 + 1e-9)
+        assert figure.value * (1 - 1e-9) <= figure.high <= most
+    signed = _mean([-values[0], *values], "here")
+    assert signed.high - signed.value == pytest.approx(signed.value - signed.low)
 
 
 def test_a_loss_that_is_no_number_is_a_finding(tmp_path):
