@@ -228,7 +228,7 @@ def merge(
     from archbench.results import placed
 
     with placed(out) as place:
-        return [Run(path) for path in unite(_paths(runs), place, partial=partial)]
+        return [Run(path) for path in unite(_places(runs), place, partial=partial)]
 
 
 def export(run: PathOrText, *, out: PathOrText | None = None) -> Exported:
@@ -350,11 +350,15 @@ def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[st
     return judge(before, after, allow=several(allow_different), floors=() if learnt is None else (learnt,))
 
 
+def _places(runs: PathOrText | Sequence[PathOrText]) -> Sequence[PathOrText]:
+    return [runs] if isinstance(runs, str | os.PathLike) else runs
+
+
 def _paths(runs: PathOrText | Sequence[PathOrText]) -> list[Path]:
     """Where runs can be read from, of directories, exported files and URLs."""
     from archbench.results import located
 
-    return [located(run) for run in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
+    return [located(run) for run in _places(runs)]
 
 
 def _in(value: float | None, unit: float) -> float:

@@ -10,7 +10,7 @@ that class. Of devices of several classes each class is a fleet, and all measure
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -91,8 +91,7 @@ class RayFleet:
             yield
         finally:
             for device in self._devices:
-                with suppress(Exception):
-                    device.close()
+                device.close()
 
     def devices(self, env: Mapping[str, str] | None, place: Path) -> list[RayDevice]:
         """As of `Fleet`."""
@@ -108,6 +107,8 @@ def fleets_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> 
     if not timed and (several or executor == "ray"):
         raise UsageError("--static measures nothing that a device decides; leave --executor and further devices out")
     if executor == "local":
+        if options.address != "auto" or options.resource is not None:
+            raise UsageError("--address and --resource are of a Ray cluster; add --executor ray")
         return local_fleets(device) if several else []
     if device not in ("auto", *DEVICE_KINDS):
         raise UsageError(f"--device {device}: the cluster has its own numbers; give a kind, cpu or cuda")
@@ -128,9 +129,10 @@ def ray_fleets(cluster: Cluster, suite: Suite, networks: Sequence[Packed], *, ti
     """The devices of a cluster, held, with the user's code beside them; by class. Raises `UsageError`, `UnfitError`."""
     from archbench.worker.on_ray import travelling
 
-    files = travelling([one.name for one in suite.architectures if is_user_code(one.name)])
+    named = [one.name.partition(":")[0] for one in suite.architectures if is_user_code(one.name)]
+    files = travelling([*named, *(module for one in networks for module in one.modules)])
     files |= {f"networks/{one.name}.pickle": one.content for one in networks}
-    devices = cluster.hold(files, images=suite.images, timed=timed, force=force)
+    devices = cluster.hold(named, files, images=suite.images, timed=timed, force=force)
     return [RayFleet(alike) for alike in _by_class(devices, lambda one: one.environment)]
 
 

@@ -36,6 +36,8 @@ class Packed(Struct, frozen=True):
 
     name: str
     content: bytes
+    modules: tuple[str, ...] = ()
+    """Of the user's own that it was made of: where it is made anew they have to be, too."""
 
     def put(self, folder: Path) -> None:
         """Write it to where the worker looks for it, given this folder."""
@@ -55,14 +57,15 @@ def pack(network: object) -> Packed:
     if not callable(network):
         raise UsageError(f"{network!r} is no network: give a name, a torch.nn.Module, or a function that makes one")
     try:
-        name = f"{word}#{_Digest().of(network)[:8]}"
+        digest = _Digest()
+        name = f"{word}#{digest.of(network)[:8]}"
         content = pickle.dumps((sys.path, "torch" in sys.modules, _dumped(network)))
     except Exception as error:  # whatever the objects' own ways to be pickled raise
         raise UsageError(
             f"{word} cannot be sent to the process that measures: {first_line(error)}; "
             "pass a function that makes the network, and let it open by itself what it needs"
         ) from error
-    return Packed(name, content)
+    return Packed(name, content, tuple(sorted(digest.modules)))
 
 
 def load(name: str) -> Callable[..., object]:
@@ -114,6 +117,8 @@ class _Digest(cloudpickle.Pickler):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
+        self.modules: set[str] = set()
+        """Of the user's own that it refers to."""
         super().__init__(self)
 
     def write(self, part: bytes) -> int:
@@ -136,13 +141,21 @@ class _Digest(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(thing, CodeType):
             return repr, ("code",), _code(thing)
         if isinstance(thing, ModuleType):
-            return repr, (thing.__name__,), _source(thing)
+            return repr, (thing.__name__,), self._source(thing)
         if not isinstance(thing, (type, FunctionType)):
             return NotImplemented
         home = _home(thing)
         if home is not None:
-            return repr, (f"{home.__name__}:{thing.__qualname__}",), _source(home)
+            return repr, (f"{home.__name__}:{thing.__qualname__}",), self._source(home)
         return repr, (thing.__qualname__,), _class(thing) if isinstance(thing, type) else _function(thing)
+
+    def _source(self, module: ModuleType) -> bytes | None:
+        """The text of a module of the user's; `None` for one of Python's or of an installed library."""
+        path = getattr(module, "__file__", None)
+        if path is None or path.startswith(_LIBRARIES) or not Path(path).is_file():
+            return None
+        self.modules.add(module.__name__)
+        return Path(path).read_bytes()
 
 
 _NOT_CONTENT = frozenset({"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"})
@@ -187,11 +200,3 @@ def _home(thing: type | FunctionType) -> ModuleType | None:
     for part in thing.__qualname__.split("."):
         found = getattr(found, part, None)
     return module if found is thing and thing.__module__ != "__main__" else None
-
-
-def _source(module: ModuleType) -> bytes | None:
-    """The text of a module of the user's; `None` for one of Python's or of an installed library."""
-    path = getattr(module, "__file__", None)
-    if path is None or path.startswith(_LIBRARIES) or not Path(path).is_file():
-        return None
-    return Path(path).read_bytes()

@@ -302,16 +302,23 @@ def _device_halves(
 ) -> NDArray[np.float64]:
     """Half the 95 % interval of each cell's log figure that is due to the devices that measured it; 0 for one device.
 
-    A figure of one device is off by that device's effect, of which only the class is meant.
+    A figure of one device is off by that device's effect, of which only the class is meant; one of devices that are all
+    far from it, by as much as these are.
     """
+    import pandas as pd
+
     halves = np.zeros(len(cells))
     devices = devices_of(frame[fit_rows(frame)])
     if devices:
-        share = shares(frame.loc[used, "machine"], group[used], len(cells))
+        rows = frame[used]
+        share = shares(rows["machine"], group[used], len(cells))
+        far = rows["machine"].isin([name for one in devices.values() for name in one.far]).to_numpy()
+        off = pd.Series(np.abs(row_effects(rows, devices)) * far).groupby(group[used]).min()
         for run, one in devices.items():
             here = (cells["run_id"] == run).to_numpy()
-            t = float(t_quantile(len(one.effects) - 1.0, 0.5 + CONFIDENCE / 2))
+            t = float(t_quantile(len(one.well) - 1.0, 0.5 + CONFIDENCE / 2))
             halves[here] = t * one.between * np.sqrt(share[here])
+        halves[off.index] += off
     return np.minimum(halves, WIDEST_LOG)
 
 

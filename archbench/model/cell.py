@@ -163,7 +163,7 @@ class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
         msgspec.structs.force_setattr(self, "options", dict(sorted(self.options.items())))
 
     def __hash__(self) -> int:
-        return hash(self.label)
+        return hash((self.name, self.input_size))  # what tells most from each other; a label takes longer to make
 
     @property
     def label(self) -> str:

@@ -281,10 +281,11 @@ def devices(run: RunData) -> Section | None:
 def _about_devices(found: Devices, hardware_class: str) -> str:
     """`These 8 NVIDIA H100 differ by 3.1 %`, what that is known by, and what it means for the figures."""
     number = len(found.effects)
+    others = f" ({percent(found.range(found.well))} without those far from their class)" if found.far else ""
     said = [
-        f"These {number} devices of class {hardware_class} differ by {percent(found.range)} from fastest to slowest,",
-        f"{percent(math.expm1(found.between))} (standard deviation) beyond what processes alone explain; told by",
-        f"{counted(found.cells, 'cell')} that several of them measured.",
+        f"These {number} devices of class {hardware_class} differ by {percent(found.range(found.effects))}{others}",
+        f"from fastest to slowest, {percent(math.expm1(found.between))} (standard deviation) beyond what processes",
+        f"alone explain; told by {counted(found.cells, 'cell')} that several of them measured.",
         "The device is a random effect: intervals hold for the class, not for the card that a cell happened to meet.",
     ]
     if found.far:

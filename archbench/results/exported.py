@@ -37,6 +37,12 @@ _TAKEN = (
 )
 
 
+class _Format(Struct):
+    """The part of a manifest that says whether the rest can be read."""
+
+    format: int
+
+
 class _Spread(Struct):
     """The part of what earlier runs showed that says which may have a part in this one."""
 
@@ -100,9 +106,11 @@ def unpack(path: Path, folder: Path) -> Path:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            manifest = msgspec.json.decode(file.read(_MANIFEST), type=Manifest)
-            if manifest.format != _FORMAT:
-                raise UsageError(f"{path}: has format {manifest.format}, and this archbench reads {_FORMAT}")
+            about = file.read(_MANIFEST)
+            if (format := msgspec.json.decode(about, type=_Format).format) != _FORMAT:
+                newer = "; use the archbench that wrote it, or a newer one"
+                raise UsageError(f"{path}: has format {format}, and this archbench reads {_FORMAT}{newer}")
+            manifest = msgspec.json.decode(about, type=Manifest)
             if sorted(file.namelist()) != sorted([_MANIFEST, *manifest.files]):
                 raise UsageError(f"{path} was changed: it does not hold the files that its manifest names")
             parts = {name: file.read(name) for name in manifest.files}

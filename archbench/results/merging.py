@@ -22,14 +22,19 @@ from msgspec import Struct
 from archbench.model.cell import Shard
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
+from archbench.model.suite import Suite
 from archbench.model.units import counted
 from archbench.results.identity import dated, suite_hash
 from archbench.results.journal import keys_of
+from archbench.results.places import is_here, located, url_of
 from archbench.results.run import PROFILES, Part, RunStore
 from archbench.results.schema import KEY_COLUMNS
 
 log = logging.getLogger(__name__)
 
+_CONTENT = "suite's content"
+_SHOWN = ("suite", "torch", "number of shards")
+"""What is told of two runs that differ in it."""
 _NAMED = 6
 """Missing shards and double rows that a message names."""
 
@@ -37,20 +42,24 @@ _NAMED = 6
 class _Read(Struct, frozen=True, kw_only=True):
     """One run that is to be merged."""
 
+    label: str
+    """As the user knows it; where it lies elsewhere, that is not where its copy is."""
     store: RunStore
     suite: str
     shard: Shard | None
     environment: Environment
     rows: pa.Table
 
-    @property
-    def label(self) -> str:
-        """As the user knows it."""
-        return str(self.store.path)
+    def file_of(self, cell_id: str, round: int, visit: int) -> str:
+        """The file that holds a row, as the user knows it."""
+        file = self.store.file_of(cell_id, round, visit)
+        return str(file) if self.label == str(self.store.path) else self.label
 
 
-def merge(places: Sequence[Path], out: Path | None = None, *, partial: bool = False) -> list[Path]:
-    """Unite runs into `out`, by default a new directory under `results/`; returns the runs that came of it.
+def merge(places: Sequence[str | os.PathLike[str]], out: Path | None = None, *, partial: bool = False) -> list[Path]:
+    """Unite runs (directories, exported files, URLs) into `out`, by default a new directory under `results/`.
+
+    Returns the runs that came of it.
 
     Of several hardware classes there is one run each, in folders of `out` that are named after them. `partial`: a
     shard may be missing or unfinished, which a warning then says. Raises `UsageError` for what does not belong
@@ -78,9 +87,10 @@ def merge(places: Sequence[Path], out: Path | None = None, *, partial: bool = Fa
     return [_written(alike, place / class_folder(name)) for name, alike in sorted(classes.items())]
 
 
-def _read(place: Path) -> _Read:
-    store = RunStore.open(place)
+def _read(place: str | os.PathLike[str]) -> _Read:
+    store = RunStore.open(located(place))
     return _Read(
+        label=str(store.path) if is_here(place) else url_of(place) or str(place),
         store=store,
         suite=suite_hash(store.suite),
         shard=store.shard,
@@ -93,7 +103,7 @@ def _refuse_strangers(parts: Sequence[_Read]) -> None:
     """Raise `UsageError` where two runs do not belong together, naming both."""
     told: dict[str, Callable[[_Read], object]] = {
         "suite": lambda part: part.store.suite.suite,
-        "content of the suite": lambda part: part.suite,
+        _CONTENT: lambda part: part.suite,
         "protocol": lambda part: _protocol(part),
         "torch": lambda part: part.environment.torch_version,
         "number of shards": lambda part: part.shard and part.shard.of,
@@ -101,10 +111,16 @@ def _refuse_strangers(parts: Sequence[_Read]) -> None:
     }
     first = parts[0]
     for what, value in told.items():
+        ours = value(first)
         for part in parts[1:]:
-            ours, theirs = value(first), value(part)
-            if ours != theirs:
-                shown = f": {ours} and {theirs}" if what in ("suite", "torch", "number of shards") else ""
+            if (theirs := value(part)) != ours:
+                if what == _CONTENT:
+                    fields = (name for name in Suite.__struct_fields__ if name not in ("description", "decisions"))
+                    suites = first.store.suite, part.store.suite
+                    unlike = [name for name in fields if getattr(suites[0], name) != getattr(suites[1], name)]
+                    shown = f" ({', '.join(unlike)})"
+                else:
+                    shown = f": {ours or 'none'} and {theirs or 'none'}" if what in _SHOWN else ""
                 raise UsageError(f"{first.label} and {part.label} differ in their {what}{shown}; they are not one run")
 
 
@@ -123,7 +139,7 @@ def _refuse_doubles(parts: Sequence[_Read]) -> None:
         return
     holders = [part for part in parts if pc.any(pc.equal(keys_of(part.rows), doubles[0])).as_py()]
     cell, number, visit = doubles[0].split("\n")
-    files = " and ".join(str(part.store.file_of(cell, int(number), int(visit))) for part in holders)
+    files = " and ".join(part.file_of(cell, int(number), int(visit)) for part in holders)
     more = f", and {counted(len(doubles) - 1, 'further row')}" if len(doubles) > 1 else ""
     raise UsageError(
         f"{cell} (round {number}, visit {visit}) is in {files}{more}; leave one of these runs out, "

@@ -28,7 +28,10 @@ class Devices(Struct, frozen=True, kw_only=True):
     """The devices of a run, of one class of hardware; effects are differences of natural logs of times."""
 
     effects: dict[str, float]
-    """Of each machine that shares a cell with others: its time over the class's mean. Above 0 is slower."""
+    """Of each machine that shares a cell with others: its time over the class's mean. Above 0 is slower.
+
+    That mean is of those that are not `far`, and so is `between`: one sick card says nothing of the others.
+    """
     between: float
     """Standard deviation between devices, without what processes make of it; 0 where these explain all."""
     within: float | None
@@ -39,10 +42,14 @@ class Devices(Struct, frozen=True, kw_only=True):
     """Machines far from their class: sick, capped, or something else."""
 
     @property
-    def range(self) -> float:
+    def well(self) -> tuple[str, ...]:
+        """Those that are not far."""
+        return tuple(name for name in self.effects if name not in self.far)
+
+    def range(self, names: Iterable[str]) -> float:
         """The slowest one's time over the fastest one's, less 1: `these 8 H100s differ by 3 %`."""
-        values = self.effects.values()
-        return math.expm1(max(values) - min(values)) if values else 0.0
+        values = [self.effects[name] for name in names]
+        return math.expm1(max(values) - min(values))
 
 
 def told_by(times: Iterable[tuple[str, str, float]]) -> Devices | None:
@@ -78,16 +85,18 @@ def estimated(
     mean = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
     freedom = len(logs) - int((count > 0).sum())
     variance = float(((logs - mean[pair]) ** 2).sum() / freedom) if freedom else None
-    each = np.bincount(machine, minlength=machines)
-    noise = (variance or 0.0) * float((1 / each).mean())
-    between = math.sqrt(max(0.0, float(effects.var(ddof=1)) - noise))
+    noise = (variance or 0.0) / np.bincount(machine, minlength=machines)
+    far = _far(effects, names, math.sqrt(float(noise.mean())))
+    well = np.array([name not in far for name in names])
+    effects -= effects[well].mean()
+    between = math.sqrt(max(0.0, float(effects[well].var(ddof=1) - noise[well].mean())))
     within = None if variance is None else math.sqrt(variance)
     return Devices(
         effects={name: float(effect) for name, effect in zip(names, effects, strict=True)},
         between=between,
         within=within,
         cells=cells,
-        far=_far(effects, names, math.sqrt(noise)),
+        far=far,
     )
 
 

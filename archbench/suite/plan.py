@@ -58,25 +58,35 @@ def make_plan(
     runnable, skipped = _sorted_out(cells)
     groups = grouped(runnable)
     twin = twin_group(groups, suite.twin)
-    visit = TWIN_VISITS * (shard.number - 1) if shard else 0
-    again = [
-        Group(cells=group.cells[:1], visit=visit if group is twin else 0) for group in groups if group.cells[0].is_eager
-    ]
-    planned = Plan(
-        suite=suite.suite,
-        device=device,
-        seed=suite.seed,
-        rounds=tuple(
-            ordered(*((again, None) if short and number else (groups, twin)), suite.seed, number, visit)
-            for number in range(count)
-        ),
-        skipped=tuple(skipped),
-        short=short,
+    planned = msgspec.structs.replace(
+        in_rounds(suite, device, groups, twin, count, short=short, shard=shard), skipped=tuple(skipped)
     )
     if shard is not None:
         rows = len(skipped) + sum(len(group.cells) for groups in planned.rounds for group in groups)
         planned = msgspec.structs.replace(planned, shard=msgspec.structs.replace(shard, rows=rows))
     return planned
+
+
+def in_rounds(
+    suite: Suite,
+    device: DeviceKind,
+    groups: Sequence[Group],
+    twin: Group | None,
+    count: int,
+    *,
+    short: bool,
+    shard: Shard | None = None,
+) -> Plan:
+    """The plan of these groups, of which `twin` is one; parameters as of `make_plan`."""
+    visit = TWIN_VISITS * (shard.number - 1) if shard else 0
+    again = [
+        Group(cells=group.cells[:1], visit=visit if group is twin else 0) for group in groups if group.cells[0].is_eager
+    ]
+    rounds = (
+        ordered(*((again, None) if short and number else (groups, twin)), suite.seed, number, visit)
+        for number in range(count)
+    )
+    return Plan(suite=suite.suite, device=device, seed=suite.seed, rounds=tuple(rounds), short=short)
 
 
 def _sorted_out(cells: Sequence[Cell]) -> tuple[list[Cell], list[Skip]]:

@@ -164,8 +164,9 @@ class _Fleet:
                 except DeviceLostError as lost:
                     self._lost(device, work, done, lost, is_shared=is_shared)
                     return
-                if is_shared:
-                    self._settle()
+                finally:
+                    if is_shared:
+                        self._settle()
         except BaseException as error:  # told where it can be seen
             self._heard.put(error)
         finally:
@@ -205,5 +206,3 @@ class _Fleet:
             left = Work(work.round, structs.replace(work.group, cells=cells), work.losses + 1)
             with self._changed:
                 self._waiting.appendleft(left)
-        if is_shared:
-            self._settle()

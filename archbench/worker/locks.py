@@ -32,17 +32,15 @@ def device_lock(device: str) -> Iterator[None]:
 
     Raises `UnfitError`, naming the holder, when it is held already.
     """
-    name = re.sub(r"[^A-Za-z0-9.-]", "_", device)
     remedy = "two runs at a time would spoil each other's figures: wait for it to end"
-    with _held(_lock_directory() / f"{name}.lock", f"another archbench run is measuring on {device}", remedy):
+    with _held(_lock_file(device, ".lock"), f"another archbench run is measuring on {device}", remedy):
         yield
 
 
 @contextmanager
 def search_lock(device: str) -> Iterator[None]:
     """Wait for the device, and hold it, among the processes of a wave: what one of them times none disturbs."""
-    name = re.sub(r"[^A-Za-z0-9.-]", "_", device)
-    with filelock.FileLock(_lock_directory() / f"{name}.search.lock"):
+    with filelock.FileLock(_lock_file(device, ".search.lock")):
         yield
 
 
@@ -72,8 +70,8 @@ def _holder_pid(holder: Path) -> str:
         return "unknown"  # it is about to write it, or about to release the lock
 
 
-def _lock_directory() -> Path:
-    """A directory of this user's in the system's temporary one: the same for every session, unlike XDG's."""
+def _lock_file(device: str, ending: str) -> Path:
+    """In a directory of this user's in the system's temporary one: the same for every session, unlike XDG's."""
     try:
         directory = Path(tempfile.gettempdir()) / f"archbench-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -81,4 +79,4 @@ def _lock_directory() -> Path:
         raise UnfitError(f"no place for a lock: {error}; set TMPDIR to a directory that can be written to") from None
     if directory.stat().st_uid != os.getuid():
         raise UnfitError(f"{directory} belongs to someone else; set TMPDIR to a directory of your own")
-    return directory
+    return directory / (re.sub(r"[^A-Za-z0-9.-]", "_", device) + ending)

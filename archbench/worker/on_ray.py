@@ -6,33 +6,50 @@ node needs archbench itself, in the driver's version. Actors end with their driv
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import logging
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 from msgspec import Struct, json
+from msgspec.structs import replace
 
 from archbench import __version__
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError, first_line
 from archbench.model.messages import MESSAGE_VERSION, Event, Task, decode_event, decode_request, encode
 from archbench.model.protocol import PROTOCOL_VERSION
+from archbench.model.units import listed
 from archbench.worker.client import WORKER, WorkerClient
 from archbench.worker.fleet import DeviceLostError, log
 from archbench.worker.sweep import run_tasks
 
 ANSWER_S = 5.0
 """For an address to take a connection."""
+JOIN_S = 30.0
+"""For a cluster to take this driver in."""
+FREE_S = 120.0
+"""For devices to be had that others may hold, the actors of a driver that was just killed among them."""
 START_S = 600.0
-"""For the devices to be had and their workers to import torch."""
+"""For workers to import torch, from a cold network disk."""
+SAID_S = 10.0
+"""Of waiting, after which that is told."""
 _MODULE_BYTES = 64 << 20
+_EVERYWHERE = frozenset({*sys.stdlib_module_names, "archbench", "torch", "torchvision", "timm"})
+"""What every node has in its own version, also where it lies among the user's modules (an editable install)."""
+_IMPORTS = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
 
 
 class Greeting(Struct, frozen=True, kw_only=True):
@@ -41,6 +58,8 @@ class Greeting(Struct, frozen=True, kw_only=True):
     archbench_version: str
     message_version: int
     protocol_version: int
+    code: str = ""
+    """Hash of its own files: where it is worked on, one version may be two programs."""
     node: str
 
 
@@ -50,26 +69,36 @@ class Holder:
     def __init__(self, device: str, arguments: Sequence[str]) -> None:
         self._device, self._arguments = device, tuple(arguments)
         self._held = ExitStack()
-        self._folder = Path(self._held.enter_context(tempfile.TemporaryDirectory(prefix="archbench-")))
         self._worker: WorkerClient | None = None
 
     def greet(self) -> bytes:
         """The versions here, before anything that may not fit is done."""
         return bytes(json.encode(greeting()))
 
-    def hold(self, files: Mapping[str, bytes], images: str | None, timed: bool, force: bool) -> bytes:
-        """Take the device, with the user's files beside it, and describe it."""
+    def hold(
+        self, files: Mapping[str, bytes], modules: Sequence[str], images: str | None, timed: bool, force: bool
+    ) -> bytes:
+        """Take the device, with the user's files beside it, and describe it.
+
+        Raises `UsageError` for a node that lacks something: all that it measured would fail, and fast.
+        """
         from archbench.catalog.passed import FOLDER
         from archbench.session import held
 
         if images is not None and not Path(images).is_dir():  # they may be gigabytes, and so are not sent along
-            raise UsageError(f"{socket.gethostname()} has no folder {images}; put the images on a disk of all nodes")
+            raise UsageError(f"no folder {images} there; put the images on a disk of all nodes")
+        folder = Path(self._held.enter_context(tempfile.TemporaryDirectory(prefix="archbench-")))
         for name, content in files.items():
-            place = self._folder / name
+            place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(content)
-        path = os.pathsep.join(filter(None, (str(self._folder / "modules"), os.environ.get("PYTHONPATH"))))
-        env = {**os.environ, FOLDER: str(self._folder / "networks"), "PYTHONPATH": path}
+        path = os.pathsep.join(filter(None, (str(folder / "modules"), os.environ.get("PYTHONPATH"))))
+        env = {**os.environ, FOLDER: str(folder / "networks"), "PYTHONPATH": path}
+        if modules:
+            done = subprocess.run([sys.executable, "-c", _IMPORTS, *modules], env=env, capture_output=True)
+            if done.returncode:
+                why = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+                raise UsageError(f"cannot import {', '.join(modules)} there: {why}")
         worker = WorkerClient(device=self._device, arguments=self._arguments, env=env)
         self._worker = self._held.enter_context(worker)
         environment = worker.start().environment
@@ -91,8 +120,16 @@ def greeting() -> Greeting:
         archbench_version=__version__,
         message_version=MESSAGE_VERSION,
         protocol_version=PROTOCOL_VERSION,
+        code=_own_code(),
         node=socket.gethostname(),
     )
+
+
+@cache
+def _own_code() -> str:
+    root = Path(__file__).parents[1]
+    files = ((path.relative_to(root).as_posix(), path.read_bytes()) for path in sorted(root.rglob("*.py")))
+    return hashlib.sha256(repr(list(files)).encode()).hexdigest()
 
 
 class RayDevice:
@@ -126,79 +163,118 @@ class Cluster:
 
     def __init__(self, address: str, *, device: str, resource: str | None, arguments: Sequence[str] = WORKER) -> None:
         ray = _connected(address)
-        self._actors: list[Any] = []
+        self._actors: list[tuple[str, Any]] = []
+        """What each holds, in words, and the actor."""
         name = resource or ("GPU" if device != "cpu" else "CPU")
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        places = [(node["NodeID"], _request(node["Resources"], name)) for node in nodes]
+        places = [(n["NodeID"], n["NodeManagerHostname"], *_request(n["Resources"], name)) for n in nodes]
         remote = ray.remote(max_restarts=0, max_task_retries=0)(Holder)
-        for node, (count, request) in places:
+        for node, host, count, request in places:
             strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id=node, soft=False)
             for _ in range(count):
                 options = {**request, "scheduling_strategy": strategy}
-                self._actors.append(remote.options(**options).remote("cpu" if device == "cpu" else "cuda:0", arguments))
+                actor = remote.options(**options).remote("cpu" if device == "cpu" else "cuda:0", arguments)
+                self._actors.append((f"{name} of {host}", actor))
         if not self._actors:
             raise UsageError(f"no node of the Ray cluster at {address} has a whole {name}; it has {_has(nodes)}")
         self._check_versions()
 
     def hold(
-        self, files: Mapping[str, bytes], *, images: str | None = None, timed: bool, force: bool
+        self, modules: Sequence[str], files: Mapping[str, bytes], *, images: str | None, timed: bool, force: bool
     ) -> list[RayDevice]:
         """Take all devices; those that cannot be had are named in a warning. Raises `UnfitError` where none can.
 
-        `images`: a folder that every node has to have.
+        `modules`: what every node has to be able to import, once it has the `files`; `images`: a folder of every node.
         """
-        answers = self._answers([actor.hold.remote(dict(files), images, timed, force) for actor in self._actors])
+        answers = self._answers(
+            [actor.hold.remote(dict(files), tuple(modules), images, timed, force) for _, actor in self._actors], START_S
+        )
         return [RayDevice(actor, json.decode(answer, type=Environment)) for actor, answer in answers]
 
     def _check_versions(self) -> None:
         ours = greeting()
-        answers = self._answers([actor.greet.remote() for actor in self._actors])
+        answers = self._answers([actor.greet.remote() for _, actor in self._actors], FREE_S)
         for theirs in (json.decode(answer, type=Greeting) for _, answer in answers):
-            for name in ("archbench_version", "message_version", "protocol_version"):
-                if getattr(ours, name) != getattr(theirs, name):
-                    raise UnfitError(
-                        f"{theirs.node} has archbench {theirs.archbench_version} (protocol {theirs.protocol_version}), "
-                        f"the driver has {__version__} (protocol {PROTOCOL_VERSION}); install the same version there"
-                    )
+            if replace(theirs, code="", node="") != replace(ours, code="", node=""):
+                raise UnfitError(
+                    f"{theirs.node} has archbench {theirs.archbench_version} (protocol {theirs.protocol_version}), "
+                    f"the driver has {__version__} (protocol {PROTOCOL_VERSION}); install the same version there"
+                )
+            if theirs.code != ours.code:
+                raise UnfitError(
+                    f"{theirs.node} has archbench {__version__}, as the driver, and it is other code; install the same"
+                )
 
-    def _answers(self, asked: Sequence[Any]) -> list[tuple[Any, bytes]]:
+    def _answers(self, asked: list[Any], patience_s: float) -> list[tuple[Any, bytes]]:
         """What each actor answers; those that cannot are left out from now on. Raises `UnfitError` where none can."""
+        import ray
+
+        late = ray.wait(asked, num_returns=len(asked), timeout=min(SAID_S, patience_s))[1]
+        if late:
+            names = [name for (name, _), one in zip(self._actors, asked, strict=True) if one in late]
+            log.warning(
+                "not to be had yet, held by another job or slow to start: %s; waiting for %.0f s at most",
+                *(listed(names, 6), patience_s),
+            )
+            late = ray.wait(asked, num_returns=len(asked), timeout=patience_s)[1]
         found, problems = [], []
-        for actor, reference in zip(self._actors, asked, strict=True):
+        for (name, actor), reference in zip(self._actors, asked, strict=True):
             try:
-                found.append((actor, _got(reference)))
-            except UnfitError as error:  # a node that has just gone is still listed for a while
-                problems.append(str(error))
-                log.warning("a device is left out: %s", error)
+                if reference in late:
+                    raise UnfitError(f"no answer for {patience_s:.0f} s; does another job hold it?")
+                found.append((name, actor, bytes(ray.get(reference))))
+            except (UnfitError, ray.exceptions.RayError) as error:  # a node that has just gone is listed for a while
+                problems.append(f"{name}: {_cause(error)}")
+                log.warning("a device is left out: %s", problems[-1])
         if not found:
             raise UnfitError(f"no device of the cluster can be had: {problems[0]}")
-        self._actors = [actor for actor, _ in found]
-        return found
+        self._actors = [(name, actor) for name, actor, _ in found]
+        return [(actor, answer) for _, actor, answer in found]
 
 
-def travelling(names: Collection[str]) -> dict[str, bytes]:
-    """The content of the user's modules behind `module:function` names, by path below `modules/`.
+def travelling(modules: Collection[str]) -> dict[str, bytes]:
+    """The content of the user's modules, and of those of the user's that they import, by path below `modules/`.
 
     A package travels whole. What is installed in the environment is left to the nodes' own. Raises `UsageError` for a
-    module that is not here, or is too large.
+    module that is not here, and where they are too large together.
     """
+    asked = {module.partition(".")[0] for module in modules}
     found: dict[str, bytes] = {}
-    for module in {name.partition(":")[0].partition(".")[0] for name in names}:
-        spec = PathFinder.find_spec(module, [str(Path.cwd()), *sys.path])  # as the worker looks for it
-        origin = spec.origin if spec is not None else None
-        if origin is None:
-            raise UsageError(f"module {module} is not here, so it cannot be sent along; is its folder in PYTHONPATH?")
-        if "site-packages" in Path(origin).parts:
+    waiting, seen, size = sorted(asked), set(_EVERYWHERE), 0
+    while waiting:
+        if (module := waiting.pop()) in seen:
             continue
-        root = Path(origin).parent if spec is not None and spec.submodule_search_locations else Path(origin)
-        files = [path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-        for path in files if root.is_dir() else [root]:
-            found[f"modules/{path.relative_to(root.parent).as_posix()}"] = path.read_bytes()
-    if sum(map(len, found.values())) > _MODULE_BYTES:
-        raise UsageError(
-            f"the modules of {', '.join(names)} are over {_MODULE_BYTES >> 20} MiB; install them on the nodes"
-        )
+        seen.add(module)
+        spec = PathFinder.find_spec(module, [str(Path.cwd()), *sys.path])  # as the worker looks for it
+        place = None if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin)
+        if place is None:
+            if module not in asked:
+                continue  # perhaps it is tried, and done without
+            raise UsageError(f"module {module} is not here, so it cannot be sent along; is its folder in PYTHONPATH?")
+        root = Path(place)
+        if not {"site-packages", "dist-packages"}.isdisjoint(root.parts):
+            continue
+        for path in root.rglob("*") if root.is_dir() else [root]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                size += path.stat().st_size
+                if size > _MODULE_BYTES:
+                    raise UsageError(
+                        f"{root}: what {', '.join(sorted(asked))} need is over {_MODULE_BYTES >> 20} MiB; install it "
+                        "on the nodes"
+                    )
+                content = found[f"modules/{path.relative_to(root.parent).as_posix()}"] = path.read_bytes()
+                waiting += _imported(content) if path.suffix == ".py" else ()
     return found
+
+
+def _imported(source: bytes) -> set[str]:
+    """The top-level modules that a file imports; none of one that is no Python."""
+    with suppress(SyntaxError, ValueError):
+        nodes = list(ast.walk(ast.parse(source)))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        return {name.partition(".")[0] for name in names}
+    return set()
 
 
 def _connected(address: str) -> Any:
@@ -211,16 +287,32 @@ def _connected(address: str) -> Any:
             f"--executor ray needs Ray, not installed here: {sys.executable} -m pip install 'archbench[ray]'"
         ) from None
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
+    if address not in ("auto", "local") and not (host and port.isdecimal()):
+        raise UsageError(f"--address {address}: is not HOST:PORT, nor `auto` for the cluster that this machine is of")
+    if host:
         try:
             socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
         except OSError as error:
             raise UnfitError(f"nothing answers at {address}: {error.strerror or error}; is the cluster up?") from None
-    try:
-        if not ray.is_initialized():
+    if ray.is_initialized():
+        return ray
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ended: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def join() -> None:  # in a thread, as Ray itself waits for whatever it is that does not answer
+        try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise UnfitError(f"no Ray cluster at {address}: {first_line(error)}") from None
+            ended.put(None)
+        except Exception as error:
+            ended.put(error)
+
+    Thread(target=join, daemon=True).start()
+    try:
+        problem = ended.get(timeout=JOIN_S)
+    except Empty:
+        raise UnfitError(f"{address} is no Ray cluster, or is not well: it says nothing for {JOIN_S:.0f} s") from None
+    if problem is not None:
+        raise UnfitError(f"no Ray cluster at {address}: {first_line(problem)}")
     return ray
 
 
@@ -245,21 +337,11 @@ def _has(nodes: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(total.items())) or "nothing"
 
 
-def _got(reference: Any) -> bytes:
-    """What an actor answers. Raises `UnfitError` for one that cannot."""
-    import ray
-
-    try:
-        return bytes(ray.get(reference, timeout=START_S))
-    except ray.exceptions.RayError as error:
-        raise UnfitError(_cause(error)) from error
-
-
 def _cause(error: BaseException) -> str:
     """What went wrong on the node, in one line: Ray wraps it into a traceback."""
     cause = getattr(error, "cause", None)
     if cause is not None:
         return first_line(cause)
-    if "No module named 'archbench'" in str(error):
+    if "No module named 'archbench" in str(error):
         return "a node has no archbench; install this version there"
     return first_line(error)

@@ -42,7 +42,7 @@ def test_effects_and_variances_are_those_of_the_balanced_table_in_closed_form() 
     assert one.within == pytest.approx(math.sqrt(within))
     between = float(np.var(effects, ddof=1)) - within / 4  # four processes on each device
     assert one.between == pytest.approx(math.sqrt(between))
-    assert one.range == pytest.approx(math.expm1(0.03))
+    assert one.range(one.effects) == pytest.approx(math.expm1(0.03))
     assert one.cells == 2
     assert one.far == ()
 
@@ -70,6 +70,16 @@ def test_a_device_far_from_its_class_is_named(effects: list[float], far: tuple[s
     assert found(balanced(effects, 2)).far == far
 
 
+def test_a_sick_device_changes_nothing_of_what_is_said_of_the_others() -> None:
+    """Its own effect is its time over theirs."""
+    well = [-0.01, 0.0, 0.0, 0.01]
+    one, other = found(balanced(well, 2)), found(balanced([*well, 0.3], 2))
+    assert other.far == ("m4",)
+    assert other.effects == pytest.approx({**one.effects, "m4": 0.3})
+    assert other.between == pytest.approx(one.between)
+    assert other.range(other.well) == pytest.approx(one.range(one.effects))
+
+
 def test_the_variance_between_devices_is_unbiased_and_does_not_count_processes() -> None:
     rng, squares = np.random.default_rng(3), []
     for _ in range(400):
@@ -85,12 +95,13 @@ def test_shares_of_the_variance_between_devices() -> None:
     assert shares(machine, group, 3) == pytest.approx([(4 + 1) / 9, 3 / 9, 1.0])
 
 
-def frame_of(rng: np.random.Generator, devices: int, spread: float, noise: float) -> pd.DataFrame:
-    """A merged run: the twin on every device, ten cells on one each; three rounds."""
+def frame_of(rng: np.random.Generator, devices: int, spread: float, noise: float, sick: float = 0.0) -> pd.DataFrame:
+    """A merged run: the twin on every device, a cell on one each; three rounds. The last device may be `sick`."""
     from builders import make_record
 
     rows = []
     effects = rng.normal(0, spread, devices)
+    effects[-1] += sick
     for device, effect in enumerate(effects):
         for cell in ("twin", f"cell{device}"):
             for number in range(3):
@@ -125,6 +136,14 @@ def test_an_interval_of_one_device_contains_the_class_as_often_as_it_says() -> N
         inside += int(((low <= 0.01) & (high >= 0.01))[alone].sum())
         total += int(alone.sum())
     assert 0.91 <= inside / total <= 0.99
+
+
+def test_the_interval_of_what_a_sick_device_alone_measured_is_as_much_wider() -> None:
+    cells = summarise(frame_of(np.random.default_rng(6), 8, 0.005, 0.001, sick=0.3)).set_index("cell_id")
+    low, high = cells["rank_latency_low_s"], cells["rank_latency_high_s"]
+    assert ((low <= 0.01) & (high >= 0.01)).all()
+    wide = (high / low).drop(["cell7@batch_size=1"])
+    assert wide.max() < 1.05
 
 
 def test_one_device_is_no_fleet() -> None:

@@ -108,6 +108,7 @@ def test_no_changed_bit_passes_unnoticed(
             "environment.json",
         ),
         (lambda parts: {n: p.replace(b'"format": 1', b'"format": 2') for n, p in parts.items()}, "has format 2"),
+        (lambda parts: {"manifest.json": b'{"format": 7, "sums": []}'}, "has format 7, .* or a newer one"),
         (lambda parts: {"manifest.json": b"{}"}, "is damaged"),
         (lambda parts: {"readme": b"hello"}, "is damaged"),
     ],

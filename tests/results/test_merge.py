@@ -13,7 +13,7 @@ from shard_runs import SMALL, machine, shard_run
 
 from archbench.cli import main
 from archbench.model.errors import UnfitError, UsageError
-from archbench.results import RunStore, load_frame, merge
+from archbench.results import RunStore, export, load_frame, merge
 from archbench.suite.plan import make_plan
 
 
@@ -77,16 +77,33 @@ def test_a_row_that_two_runs_have_is_refused_with_both_files(shards: list[Path],
         merge([*shards, again], tmp_path / "all")
     assert str(shards[1] / "results.parquet") in str(caught.value)
     assert str(again / "results.parquet") in str(caught.value)
-    with pytest.raises(UsageError, match="named twice"):
-        merge([*shards, shards[0]], tmp_path / "all")
+    for twice in (shards[0], shards[0] / "results.parquet", shards[0] / ".." / shards[0].name):
+        with pytest.raises(UsageError, match="named twice"):
+            merge([*shards, twice], tmp_path / "all")
+
+
+def test_what_lies_elsewhere_goes_by_the_name_that_the_user_gave(shards: list[Path], tmp_path: Path) -> None:
+    """Not by that of its copy here."""
+    file = export(shards[1], tmp_path / "second.archbench").path
+    assert len(merge([shards[0], file, *shards[2:]], tmp_path / "all")) == 1
+    with pytest.raises(UsageError) as caught:
+        merge([*shards, file], tmp_path / "again")
+    assert f"is in {shards[1] / 'results.parquet'} and {file}," in str(caught.value)
+    url = f"local://{shards[1]}"
+    with pytest.raises(UsageError) as caught:
+        merge([*shards, url], tmp_path / "again")
+    assert f"is in {shards[1] / 'results.parquet'} and {url}," in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
         ({"suite": make_suite(suite="other", axes=SMALL.axes, rounds=1)}, "differ in their suite: example and other"),
-        ({"suite": make_suite(axes=SMALL.axes, rounds=1, seed=7)}, "differ in their content of the suite"),
-        ({"suite": make_suite(axes=SMALL.axes, rounds=1, protocol={"min_samples": 99})}, "content of the suite"),
+        ({"suite": make_suite(axes=SMALL.axes, rounds=1, seed=7)}, r"their suite's content \(seed\)"),
+        (
+            {"suite": make_suite(axes=SMALL.axes, rounds=1, protocol={"min_samples": 99})},
+            r"content \(protocol\)",
+        ),
         ({"environment": machine(2, torch_version="2.11.0")}, r"their torch: 2.15.0\+cu132 and 2.11.0"),
         ({"of": 5}, "number of shards: 4 and 5"),
         ({"only": ("resnet*",)}, "differ in their split"),

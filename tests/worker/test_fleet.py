@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from msgspec import structs
 from worker_fakes import FACTS, make_environment, make_task, make_worker
 
+from archbench.catalog.passed import pack
 from archbench.fleets import LocalFleet, fleets_of, local_fleets
 from archbench.model.cell import Group
 from archbench.model.environment import Calibration, Environment
@@ -20,8 +22,9 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import CellFinished, Event, Task
 from archbench.model.record import Record, empty_record
 from archbench.options import RunOptions
+from archbench.worker import on_ray
 from archbench.worker.fleet import LOSSES, DeviceLostError, FleetDevice, Heard, LocalDevice, Work, measured
-from archbench.worker.on_ray import Holder
+from archbench.worker.on_ray import Holder, travelling
 
 
 class Sleeping:
@@ -150,6 +153,8 @@ def test_real_workers_one_a_device(tmp_path: Path) -> None:
         ({"device": "cuda:0,cuda:0"}, "names a device twice"),
         ({"executor": "ray", "device": "cuda:1"}, "the cluster has its own numbers"),
         ({"executor": "ray", "static": True}, "--static measures nothing"),
+        ({"address": "node:6379"}, "add --executor ray"),
+        ({"resource": "card"}, "add --executor ray"),
     ],
 )
 def test_bad_words_are_refused(words: dict[str, object], said: str) -> None:
@@ -190,10 +195,50 @@ def test_a_budget_is_refused_for_several_devices(monkeypatch: pytest.MonkeyPatch
     from archbench import pipeline
 
     monkeypatch.setattr(pipeline, "fleets_of", lambda *_: [LocalFleet([make_environment()])])
-    with pytest.raises(UsageError, match="--budget is for one device of this machine"):
+    with pytest.raises(UsageError, match="--budget is for one device of this machine: what to measure next is decided"):
         pipeline.prepare("lenet5", RunOptions(device="cuda:0,cuda:1", budget="1m"))
 
 
 def test_a_node_without_the_labelled_images_is_left_out_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has no folder .*/imagenet; put the images on a disk of all nodes"):
-        Holder("cpu", ()).hold({}, str(tmp_path / "imagenet"), False, True)
+    with pytest.raises(UsageError, match=r"no folder .*/imagenet there; put the images on a disk of all nodes"):
+        Holder("cpu", ()).hold({}, (), str(tmp_path / "imagenet"), False, True)
+
+
+def test_a_node_without_the_users_module_is_left_out_with_the_reason() -> None:
+    """All that it measured would be rows of failure, and it would be done before the others had begun."""
+    half = {"modules/half_of_it.py": b"import the_other_half\n"}
+    with pytest.raises(UsageError, match=r"cannot import half_of_it there: .*No module named 'the_other_half'"):
+        Holder("cpu", ()).hold(half, ("half_of_it",), None, False, True)
+
+
+def test_the_users_modules_travel_as_content_with_what_they_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "mynets"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("from mynets.deep.net import make\n")
+    (package / "deep" / "net.py").write_text("import torch\nfrom . import deep\nfrom blocks.basic import *\n")
+    (package / "table.csv").write_bytes(b"\xff")
+    (tmp_path / "single.py").write_text("import json, not_installed_here\ndef other(): ...\n")
+    (tmp_path / "blocks").mkdir()  # a package without an __init__.py
+    (tmp_path / "blocks" / "basic.py").write_text("import single\n")
+    (tmp_path / "unasked.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    sent = travelling(["mynets.deep.net", "single"])
+    inside = {"mynets/__init__.py", "mynets/deep/net.py", "mynets/table.csv", "single.py", "blocks/basic.py"}
+    assert set(sent) == {f"modules/{name}" for name in inside}
+    assert sent["modules/single.py"] == (tmp_path / "single.py").read_bytes()
+    with pytest.raises(UsageError, match="module nowhere is not here"):
+        travelling(["nowhere.net"])
+    monkeypatch.setattr(on_ray, "_MODULE_BYTES", 50)
+    with pytest.raises(UsageError, match="what mynets need is over 0 MiB; install it on the nodes"):
+        travelling(["mynets"])
+
+
+def test_modules_that_a_passed_network_was_made_of_travel_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ownblock.py").write_text("class Block: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    block = importlib.import_module("ownblock").Block
+    packed = pack(lambda: block())
+    assert "ownblock" in packed.modules
+    assert "modules/ownblock.py" in travelling(packed.modules)

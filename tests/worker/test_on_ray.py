@@ -21,7 +21,7 @@ import archbench
 from archbench.model.errors import UnfitError, UsageError
 from archbench.results import RunStore
 from archbench.suite.plan import make_plan
-from archbench.worker.on_ray import Cluster, travelling
+from archbench.worker.on_ray import Cluster
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -174,9 +174,13 @@ def test_what_the_cluster_has_not_is_refused_at_once_with_what_it_has(cluster: T
 def test_another_version_on_the_nodes_is_refused(cluster: TwoClasses, monkeypatch: pytest.MonkeyPatch) -> None:
     from archbench.worker import on_ray
 
-    monkeypatch.setattr(on_ray, "__version__", "0.0.9")
-    with pytest.raises(UnfitError, match=r"has archbench .* the driver has 0\.0\.9"):
-        Cluster(cluster.address, device="cuda", resource="h100", arguments=(DRIVER, "h100", "0"))
+    with monkeypatch.context() as other:
+        other.setattr(on_ray, "__version__", "0.0.9")
+        with pytest.raises(UnfitError, match=r"has archbench .* the driver has 0\.0\.9"):
+            Cluster(cluster.address, device="cuda", resource="h100")
+    monkeypatch.setattr(on_ray, "_own_code", lambda: "what is being worked on here")
+    with pytest.raises(UnfitError, match="as the driver, and it is other code"):
+        Cluster(cluster.address, device="cuda", resource="h100")
 
 
 def test_a_full_disk_on_a_node_leaves_that_device_out(
@@ -188,24 +192,10 @@ def test_a_full_disk_on_a_node_leaves_that_device_out(
     full, *others = found._actors
     found._actors = [full]
     with pytest.raises(UnfitError, match="No space left on device"):
-        found.hold({"/dev/full": b"x"}, timed=False, force=True)
+        found.hold((), {"/dev/full": b"x"}, images=None, timed=False, force=True)
     assert "a device is left out" in caplog.text
     found._actors = others
-    assert len(found.hold({}, timed=False, force=True)) == 3
-
-
-def test_the_users_modules_travel_as_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "mynets"
-    (package / "deep").mkdir(parents=True)
-    (package / "__init__.py").write_text("from mynets.deep.net import make\n")
-    (package / "deep" / "net.py").write_text("def make(): ...\n")
-    (tmp_path / "single.py").write_text("def other(): ...\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    sent = travelling(["mynets:make", "single:other"])
-    assert set(sent) == {"modules/mynets/__init__.py", "modules/mynets/deep/net.py", "modules/single.py"}
-    assert sent["modules/single.py"] == b"def other(): ...\n"
-    with pytest.raises(UsageError, match="module nowhere is not here"):
-        travelling(["nowhere:net"])
+    assert len(found.hold((), {}, images=None, timed=False, force=True)) == 3
 
 
 def test_an_address_that_does_not_answer_is_refused_in_seconds() -> None:
