@@ -72,20 +72,22 @@ def count_module(module: nn.Module, given: Taken) -> Counts:
 
 def _count(module: nn.Module, given: Takes) -> Counts:
     """Raises `UsageError` that says what was tried, whatever the network's own code raises."""
+    device = device_of(module)
     try:
         try:
-            return _counted(module, given, torch.inference_mode())
+            return _counted(module, given, device, torch.inference_mode())
         except RuntimeError as error:
-            if "grad" not in words_of(error):
+            if next(_stored(module), None) is None and isinstance(error, NotImplementedError):
+                device = torch.device("cpu")  # nothing lies anywhere, and not everything works without data
+            elif "grad" not in words_of(error):
                 raise
         # A forward pass that takes gradients itself (forces of an energy): what they cost counts, too.
-        return _counted(module, given, torch.no_grad())
+        return _counted(module, given, device, torch.no_grad())
     except Exception as error:
         raise UsageError(refused(module, given, error)) from error
 
 
-def _counted(module: nn.Module, given: Takes, mode: AbstractContextManager[Any]) -> Counts:
-    device = device_of(module)
+def _counted(module: nn.Module, given: Takes, device: torch.device, mode: AbstractContextManager[Any]) -> Counts:
     batch = given.blank(1, device)
     trace = ForwardTrace(module, batch.tensors)
     recorder = StageRecorder(module, lambda: trace.macs)

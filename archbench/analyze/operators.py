@@ -150,9 +150,6 @@ _RULES: dict[Any, Callable[..., Found | None]] = {
 }
 
 
-_ATEN = torch.ops.aten
-
-
 def has_formula(operator: str, args: Any) -> bool:
     """Whether `macs_of` knows the operator, `aten.cdist`; all others are left to torch's counter."""
     return operator in _MACS or (operator in _SPARSE and _sparse(args) is not None)
@@ -202,15 +199,17 @@ def _recurrent(args: Any, out: Any) -> int:
 
 
 _SPARSE = frozenset(
-    {f"aten.{name}" for name in ("_sparse_mm", "_sparse_addmm", "mm", "matmul", "mv", "addmm", "smm", "linear")}
+    {f"aten.{name}" for name in ("_sparse_mm", "_sparse_addmm", "mm", "bmm", "matmul", "mv", "addmm", "smm", "linear")}
 )
 _MACS: dict[str, Callable[[Any, Any], int]] = {
     "torchvision.deform_conv2d": lambda args, out: _per_output(args[1], out),
     **dict.fromkeys(("aten.outer", "aten.ger", "aten.kron"), lambda args, out: out.numel()),
+    "aten.conv_tbc": lambda args, out: out.numel() * args[1][..., 0].numel(),
     "aten.addbmm": lambda args, out: args[1].numel() * args[2].shape[-1],
     **dict.fromkeys(
         (
-            *("aten.cdist", "aten._cdist_forward", "aten.pdist", "aten._int_mm"),
+            *("aten.cdist", "aten._cdist_forward", "aten.pdist", "aten._int_mm", "aten._weight_int8pack_mm"),
+            *(f"aten._weight_int4pack_mm{end}" for end in ("", "_for_cpu", "_with_scales_and_zeros")),
             *(f"quantized.linear{end}" for end in ("", "_relu", "_dynamic", "_relu_dynamic")),
         ),
         lambda args, out: out.numel() * int(args[0].shape[-1]),

@@ -18,7 +18,7 @@ from archbench.catalog.inputs import Takes, refused, takes_inputs, tensors_in, t
 from archbench.catalog.names import resolve
 from archbench.catalog.roles import deployed, in_mode, pyramid
 from archbench.catalog.tables import Entry, Source
-from archbench.model.cell import Input, Network, sides_of, text_of
+from archbench.model.cell import Dtype, Input, Network, sides_of, text_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
 
 # Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
@@ -123,7 +123,14 @@ def _taken(entry: Entry, network: Network, module: nn.Module | None) -> Takes:
             return sized
     shape = input_shape(network, allow_code=True)
     said = network.input_size is not None or network.in_channels is not None or entry.source != "user code"
-    return Takes(positional=(Input(shape=shape),), by="the suite" if said else "")
+    return Takes(positional=(Input(shape=shape, dtype=_of_weights(module)),), by="the suite" if said else "")
+
+
+def _of_weights(module: nn.Module | None) -> Dtype:
+    """Of what an image is where nobody says: of what all weights are, if they are real numbers."""
+    kinds = {one.dtype for one in module.parameters() if one.is_floating_point()} if module is not None else set()
+    usual = {torch.float64: "float64", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+    return usual.get(kinds.pop(), "float32") if len(kinds) == 1 else "float32"  # type: ignore[return-value]
 
 
 def input_shape(network: Network, *, allow_code: bool = False) -> tuple[int, ...]:

@@ -18,7 +18,9 @@ from msgspec import Struct
 from archbench.choose.devices import devices_of, row_effects, shares
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
+from archbench.model.errors import UsageError
 from archbench.model.record import VERDICTS, columns
+from archbench.results.files import read_struct
 from archbench.stats.moderation import LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled, t_quantile
 
 if TYPE_CHECKING:
@@ -202,9 +204,9 @@ def earlier_spreads(run: Path, rows: pd.DataFrame) -> list[Spread]:
     found = []
     for path in place.resolve().parent.glob(f"*/{SPREAD}"):
         try:
-            one = msgspec.json.decode(path.read_bytes(), type=RunSpread)
-        except (OSError, msgspec.MsgspecError):
-            continue  # of another version, or being written: it only adds what can be done without
+            one = read_struct(path, RunSpread)
+        except UsageError:
+            continue  # of another version, or damaged: it only adds what can be done without
         alike = msgspec.structs.replace(one, begun=about.begun, spread=about.spread) == about
         if alike and one.begun < about.begun and one.spread.groups:
             found.append(one)

@@ -122,5 +122,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # a full disk, a file that may not be read: of the machine, and nothing to debug
-        print(f"archbench: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        told = UnfitError(f"{error.filename or 'a file'}: {error.strerror or error}")
+        print(f"archbench: {told}", file=sys.stderr)
         sys.exit(UnfitError.exit_code)

@@ -26,7 +26,7 @@ from archbench.model.errors import UsageError
 from archbench.model.profile import StageProfile
 from archbench.model.record import Column
 from archbench.model.suite import Suite
-from archbench.model.units import counted, indented_json
+from archbench.model.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,7 +268,7 @@ def write_summary(run: RunData) -> None:
     import pyarrow.parquet as pq
 
     from archbench.choose.summary import SPREAD
-    from archbench.results.files import atomic_write, write_bytes
+    from archbench.results.files import atomic_write, write_bytes, write_json
 
     frame = summary_frame(run)
     kinds = {"whole": pa.int64(), "flag": pa.bool_(), "real": pa.float64(), "text": pa.string()}
@@ -279,4 +279,4 @@ def write_summary(run: RunData) -> None:
     with atomic_write(run.path / PARQUET) as file, pq.ParquetWriter(file, table.schema) as writer:
         writer.write_table(table)
     write_bytes(run.path / CSV, frame.to_csv(index=False, lineterminator="\n").encode())
-    write_bytes(run.path / SPREAD, indented_json(run.shown).encode())
+    write_json(run.path / SPREAD, run.shown)

@@ -235,7 +235,7 @@ class RunStore:
     @property
     def calibration(self) -> Calibration | None:
         """The device's measured ceilings; `None` until a session has measured them."""
-        return self._noted(_CALIBRATION, Calibration, None)
+        return self._known(_CALIBRATION, Calibration, None)
 
     def calibrate(self, calibration: Calibration) -> None:
         """Store the device's ceilings; those of the last session stand."""
@@ -244,7 +244,7 @@ class RunStore:
     @property
     def sessions(self) -> list[Session]:
         """The calls that measured for this run and were not interrupted, in their order."""
-        return self._noted(_SESSIONS, list[Session], [])
+        return self._known(_SESSIONS, list[Session], [])
 
     def note_session(self, session: Session) -> None:
         """Add one to `sessions`."""
@@ -365,6 +365,14 @@ class RunStore:
         """
         self._timings.fold(only=set(self._rows.names()))
         self._rows.fold()
+
+    def _known(self, name: str, kind: type[_T], without: _U) -> _T | _U:
+        """What can be done without: where it is damaged, a warning says so."""
+        try:
+            return self._noted(name, kind, without)
+        except UsageError as error:
+            log.warning("%s; it is done without", error)
+            return without
 
     def _noted(self, name: str, kind: type[_T], without: _U) -> _T | _U:
         return read_struct(self.path / name, kind) if (self.path / name).exists() else without

@@ -125,6 +125,45 @@ class SparseTimes(Stem):
         return torch.sparse.mm(self.graph, tokens[0])  # type: ignore[arg-type]
 
 
+class SparseBatch(SparseTimes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph: Tensor = torch.stack([self.get_buffer("graph")])
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.bmm(self.graph, tokens)
+
+
+class TimeFirst(Stem):
+    macs = CELLS * 3 * 5 * WIDTH
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.bias = nn.Parameter(torch.randn(3, WIDTH, 5)), nn.Parameter(torch.randn(5))
+
+    def after(self, tokens: Tensor) -> Any:
+        return torch.conv_tbc(tokens.transpose(0, 1).contiguous(), self.kernel, self.bias, 1)
+
+
+class BytesOfWeights(Stem):
+    macs = CELLS * WIDTH * 7
+
+    def after(self, tokens: Tensor) -> Any:
+        weight = torch.ones(7, WIDTH, dtype=torch.int8, device=tokens.device)
+        scales = torch.ones(7, dtype=torch.bfloat16, device=tokens.device)
+        return torch.ops.aten._weight_int8pack_mm(tokens[0].bfloat16(), weight, scales)
+
+
+class Weightless(nn.Module):
+    """Whose operator, a comparison inside, cannot do without data."""
+
+    macs = 3 * SIDE * 3 * SIDE * SIDE
+    stem = 0
+
+    def forward(self, x: Tensor) -> Any:
+        return torch.cov(x[0].flatten(0, 1))
+
+
 class Lazy(nn.Module):
     macs = STEM + CELLS * WIDTH * 7
     stem = 0
@@ -314,7 +353,7 @@ class Spectrum(Stem):
 ALL = (
     *(Vector, Dot, AddedVector, Outer, Ger, Kronecker, Distances, Bilinear, Contraction, Deformed, SparseTimes, Lazy),
     *(Scripted, Compiled, Sensitivity, Quantised, QuantisedConvolution, Computed, Hidden, Exported, Spectrum),
-    *(Bag, SparseAdded, Flexible, Chosen, QuantisedRecurrence),
+    *(Bag, SparseAdded, Flexible, Chosen, QuantisedRecurrence, SparseBatch, TimeFirst, BytesOfWeights, Weightless),
 )
 
 

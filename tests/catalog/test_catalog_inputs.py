@@ -69,6 +69,9 @@ class Says(Tokens):
     def example_inputs(self, batch_size):
         return torch.randint(0, 1000, (batch_size, 16))
 
+def halves():
+    return nn.Conv2d(3, 8, 4, 224).bfloat16()
+
 class HasConfig(ByName):
     default_cfg = {"input_size": (3, 32, 48)}
     def forward(self, x):
@@ -102,6 +105,7 @@ PATCHES = 8 * 8 * 8  # outputs of 8 kernels of 4x4 at stride 4 on 32x32
         ("gray", "1x32x32", PATCHES * 16 + PATCHES * 10),
         ("Says", "", 320),
         ("HasConfig", "", 8 * 12 * 8 * 48),
+        ("halves", "", 8 * 48),  # an image of what its weights are
     ],
 )
 def test_counts_and_memory_of_what_a_network_takes(nets: str, name: str, inputs: str, macs: int) -> None:

@@ -16,10 +16,12 @@ import pytest
 from builders import make_record, make_rows, make_run, make_suite
 
 import archbench
+from archbench.choose.summary import Spread, earlier_spreads, shown
 from archbench.comparison.history import history, read_runs
 from archbench.model.errors import ArchbenchError
-from archbench.results import RunStore
-from archbench.results.files import is_whole
+from archbench.rendering.report import write_reports
+from archbench.results import RunStore, Session
+from archbench.results.files import is_whole, sealed_json
 from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS
 from archbench.results.sound import sound
@@ -165,6 +167,30 @@ def test_the_suite_is_read_from_its_text_where_the_exact_one_is_damaged(
     assert "resnet50" in str(archbench.report(run))
     assert "suite.json is damaged" in caplog.text
     assert "suite.yaml is read in its place" in caplog.text
+
+
+def test_a_damaged_note_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """How long sessions took, the device's ceilings, how far the processes of earlier runs differed."""
+    run = two_networks(tmp_path)
+    store = RunStore.open(run)
+    store.note_session(Session(measurements=1, predicted_s=1.0, predicted_from="a fit", took_s=2.0))
+    (run / "calibration.json").write_bytes(b"{")
+    write_reports(run)
+    rows = archbench.load(run)
+    earlier = [msgspec.structs.replace(shown(rows, Spread()), begun="2020", spread=Spread(groups=9))]
+    for number, changed in enumerate((b"9", b"8")):
+        other = run.with_name(f"earlier{number}") / "spread.json"
+        other.parent.mkdir()
+        other.write_bytes(sealed_json(earlier[0]).replace(b'"groups": 9', b'"groups": ' + changed))
+    assert [one.groups for one in earlier_spreads(run, rows)] == [9]
+    (run / "sessions.json").write_bytes(b"[")
+    assert archbench.report(run)
+    assert store.sessions == []
+    assert store.calibration is None
+    for name in ("sessions.json", "calibration.json"):
+        assert f"{run / name} is damaged" in caplog.text
+    assert is_whole((run / "spread.json").read_bytes())
+    assert b"archbench.crc32" in (run / "spread.json").read_bytes()
 
 
 @pytest.mark.slow
