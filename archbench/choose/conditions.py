@@ -18,6 +18,7 @@ from msgspec import Struct
 from archbench.choose.cell_summary import failure_line, numbers, plain_values
 from archbench.choose.margins import Estimate, Margin
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
+from archbench.model.axes import TOGGLES, Toggles
 from archbench.model.derived import judged_columns, ranked_by, without_unit
 from archbench.model.reasons import REASONS
 from archbench.query.expression import OPERATORS, All, Among, Compare, Expression, Not, Value, leaves, show
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-IDENTITY = ("variant", "cell_id", "status", "verdict", "error_message", "reasons")
+IDENTITY = ("variant", "cell_id", *TOGGLES, "status", "verdict", "error_message", "reasons")
 """Columns that say which cell a row is and what became of it."""
 
 
@@ -62,11 +63,13 @@ class Beaten(Struct, frozen=True, kw_only=True):
 
 
 class LeftOut(Struct, frozen=True, kw_only=True):
-    """A network without a place in the ranking."""
+    """A network without a place in the ranking, or a setting of one that has its place by another."""
 
     network: str
     cell_id: str
     """The cell of it that came nearest."""
+    setting: str
+    """Its toggles in words."""
     elsewhere: bool = False
     """No cell of it is of the kind that the conditions choose: not measured in that phase, say."""
     misses: tuple[Miss, ...] = ()
@@ -91,11 +94,35 @@ def left_out(
     absent = np.flatnonzero(~there[network])
     order = absent[np.lexsort([key[absent] for key in _nearness(frame, conditions, truths)])]
     _, first = np.unique(network[order], return_index=True)
-    nearest = order[np.sort(first)]
+    return _all_explained(frame, order[np.sort(first)], conditions, truths, goals)
+
+
+def outside(
+    frame: pd.DataFrame,
+    conditions: Sequence[Expression],
+    truths: Sequence[NDArray[np.bool_]],
+    goals: Sequence[str],
+    places: NDArray[np.int64],
+) -> tuple[LeftOut, ...]:
+    """Of each network the first among the rows at `places` that is of the kind asked for, and what it misses."""
+    for condition, truth in zip(conditions, truths, strict=True):
+        if _term(condition).chooses_cells:
+            places = places[truth[places]]
+    first = places[~frame["variant"].iloc[places].duplicated().to_numpy()]
+    return _all_explained(frame, first, conditions, truths, goals)
+
+
+def _all_explained(
+    frame: pd.DataFrame,
+    places: NDArray[np.int64],
+    conditions: Sequence[Expression],
+    truths: Sequence[NDArray[np.bool_]],
+    goals: Sequence[str],
+) -> tuple[LeftOut, ...]:
     terms = [_term(condition) for condition in conditions]
     named = (*IDENTITY, *(ranked_by(name) for term in terms for name in term.columns), *map(ranked_by, goals))
-    rows = _plain_rows(frame.iloc[nearest], named)
-    satisfied = zip(*(truth[nearest].tolist() for truth in truths), strict=True) if truths else [()] * len(nearest)
+    rows = _plain_rows(frame.iloc[places], named)
+    satisfied = zip(*(truth[places].tolist() for truth in truths), strict=True) if truths else [()] * len(places)
     return tuple(
         _explained(row, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
         for row, fine in zip(rows, satisfied, strict=True)
@@ -168,6 +195,7 @@ def _explained(row: dict[str, Any], unsatisfied: Sequence[_Term], goals: Sequenc
     return LeftOut(
         network=str(row["variant"]),
         cell_id=str(row["cell_id"]),
+        setting=Toggles(**{name: row[name] for name in TOGGLES}).label,
         elsewhere=any(term.chooses_cells for term in unsatisfied),
         misses=tuple(misses),
         failure=failure,

@@ -21,7 +21,7 @@ from archbench.choose.comparable import (
     differences,
     unlike_settings,
 )
-from archbench.choose.conditions import IDENTITY, Beaten, GoalMargin, LeftOut, left_out, satisfied
+from archbench.choose.conditions import IDENTITY, Beaten, GoalMargin, LeftOut, left_out, outside, satisfied
 from archbench.choose.margins import INTERVALS, TIMED_UNITS, Estimate, Margin, dominating, margin, pareto_front
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled
@@ -145,6 +145,8 @@ class Ranking(Struct, frozen=True, kw_only=True):
     circumstances: tuple[Circumstance, ...]
     choices: tuple[Choice, ...]
     left_out: tuple[LeftOut, ...]
+    outside: tuple[LeftOut, ...]
+    """Of ranked networks the setting that serves the one goal best, where that misses a condition or is invalid."""
     footnotes: tuple[Footnote, ...]
     """What the ranked cells differ in, though they are ranked together."""
     accuracies: tuple[str, ...]
@@ -260,13 +262,15 @@ def _ranking(
     frame = frame.iloc[rows]
     ranked = wanted[rows]
     goals = [goal.column for goal in question.goals]
-    out = left_out(frame, conditions, [truth[rows] for truth in truths], goals, ranked)
+    asked = conditions, [truth[rows] for truth in truths], goals
+    out, beyond = left_out(frame, *asked, ranked), ()
     kept = frame[ranked]
     kept = kept[~_outdone(kept, question.goals)]
     costs = np.column_stack([goal.costs(kept) for goal in question.goals])
     if len(goals) == 1:
         chosen = kept.iloc[_best_of_each(kept, costs[:, 0])]
         choices = _ranked(_choices(chosen, question), question.goals[0])
+        beyond = outside(frame, *asked, _better(frame, ranked, chosen, question.goals[0]))
         unlike = unlike_settings(frame, chosen.iloc[[0] * len(chosen)], chosen)
     else:
         front = pareto_front(costs)
@@ -280,6 +284,7 @@ def _ranking(
         circumstances=group.circumstances,
         choices=choices,
         left_out=out,
+        outside=beyond,
         footnotes=(*differences(chosen, question.across), *unlike),
         accuracies=accuracies(chosen) if by_accuracy else (),
         networks=int(frame["variant"].nunique()),
@@ -290,6 +295,17 @@ def _best_of_each(frame: pd.DataFrame, costs: NDArray[np.float64]) -> NDArray[np
     """Positions of each network's best row, best first; of equal ones one that is not suspect, then the first."""
     order = np.lexsort([_suspect(frame), costs])
     return order[~frame["variant"].iloc[order].duplicated().to_numpy()]
+
+
+def _better(frame: pd.DataFrame, ranked: NDArray[np.bool_], chosen: pd.DataFrame, goal: Goal) -> NDArray[np.int64]:
+    """Positions of rows that would be better than the chosen row of their network were they ranked.
+
+    The best first, but those behind that are not fit to be ranked at all.
+    """
+    costs = goal.costs(frame)
+    best = dict(zip(chosen["variant"], goal.costs(chosen), strict=True))
+    places = np.flatnonzero(~ranked & (costs < frame["variant"].map(best).to_numpy(dtype=float)))
+    return places[np.lexsort([costs[places], ~fit_rows(frame)[places]])]
 
 
 def _suspect(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -382,5 +398,5 @@ def _beaten(winners: pd.DataFrame, losers: pd.DataFrame, question: Question) -> 
             GoalMargin(better=better, worse=worse, margin=margin(better, worse)) for better, worse in pairs
         )
         beaten = Beaten(by=winner.network, comparisons=comparisons)
-        found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, beaten=beaten))
+        found.append(LeftOut(network=loser.network, cell_id=loser.cell_id, setting=loser.toggles.label, beaten=beaten))
     return tuple(found)

@@ -88,6 +88,7 @@ def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section:
         blocks=body(
             _shortlist(choices, picked),
             f"... and {more} more (--top)" if more > 0 else None,
+            _outside(ranking, choices, picked.goals[0]),
             _left_out(ranking, "Left out, the nearest first:"),
             Fold(summary="Notes:", blocks=(Bullets(notes),)) if notes else None,
         ),
@@ -124,6 +125,16 @@ def _far(column: str, first: Choice, one: Choice, tie: str) -> str:
         return ""
     far = difference(one.behind, first.estimate(column), one.estimate(column))
     return f"{tie} ({far})" if one.behind.tie else far
+
+
+def _outside(ranking: Ranking, choices: Sequence[Choice], goal: Goal) -> Iterator[Block]:
+    """The better settings of the networks shown, and why they are not: each network's best."""
+    shown = {one.network for one in choices}
+    rows = [(one.network, one.setting, why_left_out(one)) for one in ranking.outside if one.network in shown]
+    if rows:
+        better = "larger" if goal.larger else "smaller"
+        title = f"Settings of these with a {better} {without_unit(goal.column)} that are left out:"
+        yield Fold(summary=title, blocks=body(table(("", "", ""), rows)))
 
 
 def _left_out(ranking: Ranking, title: str) -> Iterator[Block]:
@@ -345,6 +356,9 @@ def _asides(row: Row) -> Iterator[str]:
         named = ", ".join(f"{_name(one)} at batch {one.batch_size}" for one in row.other_batches)
         yield f"First at other batch sizes: {named}."
     usual = {one.name for one in row.usual}
+    for one in row.ranking.outside[:_NEAREST]:
+        better = "larger" if row.goal.larger else "smaller"
+        yield f"{one.network} has a {better} {without_unit(row.goal.column)} under {one.setting}: {why_left_out(one)}."
     out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in usual]
     if out:
         named = "; ".join(f"{one.network} ({why_left_out(one)})" for one in out[:_NEAREST])

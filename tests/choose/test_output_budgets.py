@@ -46,6 +46,9 @@ def test_a_row_beyond_the_budget_loses_to_the_reference_and_is_told_why(tmp_path
         ("resnet18", "int8-static"),
         ("resnet50", "off"),
     ]
+    (setting,) = ranking.outside
+    assert (setting.network, setting.setting) == ("resnet50", "fp32, openvino, int8-static"), "faster, and too far off"
+    assert setting.misses[0].actual == (("output_rel_error", 0.30),)
     (loser,) = ranking.left_out
     assert loser.network == "vgg16"
     assert loser.misses[0].condition == "output_rel_error <= 0.02"
@@ -74,8 +77,12 @@ def test_a_broken_output_is_never_recommended(tmp_path: Path) -> None:
     broken = row(
         "vgg16", 0.001, quantize="int8-static", verdict="invalid", reasons=("broken_output",), output_finite=False
     )
-    found = candidates_of(tmp_path, plain("resnet50", 0.02), broken)
+    half_broken = row(
+        "resnet50", 0.001, runtime="openvino", verdict="invalid", reasons=("wrong_output",), output_rel_error=0.3
+    )
+    found = candidates_of(tmp_path, plain("resnet50", 0.02), half_broken, broken)
     picked = ask(found)
+    assert [one.failure for ranking in picked.rankings for one in ranking.outside] == ["invalid: wrong_output"]
     assert [one.network for ranking in picked.rankings for one in ranking.choices] == ["resnet50"]
     assert [one.failure for ranking in picked.rankings for one in ranking.left_out] == ["invalid: broken_output"]
 
