@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import Struct, inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import ROLES, TOGGLES, DeviceKind, Metric
+from archbench.model.axes import PLAIN, ROLES, TOGGLES, DeviceKind, Metric
 from archbench.model.cell import Network, inputs_problem
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
@@ -73,13 +74,23 @@ class _Check:
         return self._origin.error(path, what, at_key=at_key)
 
     def _metrics(self) -> tuple[Metric, ...]:
-        """Those named; where there are images accuracy too, which needs some."""
+        """Those named, else the usual ones; where there are images accuracy too, which needs some."""
         named = self._file.metrics
+        if "metrics" not in self._plain and self._converts():
+            named = (*named, "numerics")  # a runtime or a format may have made another network of it
         if self._file.images is not None:
             return tuple(dict.fromkeys((*named, "accuracy")))
         if "accuracy" in named:
             raise self._error(("metrics",), "metrics: accuracy is measured on labelled images; add images: FOLDER")
         return named
+
+    def _converts(self) -> bool:
+        file, asked = self._file, set[str]()
+        for axes in (file.axes, *chain.from_iterable(file.devices.values())):
+            asked.update(axes.runtime or (), axes.quantize or ())
+        for setting in file.settings.values():
+            asked.update((setting.runtime, setting.quantize))
+        return bool(asked - {PLAIN.runtime, PLAIN.quantize})
 
     # Architectures
 

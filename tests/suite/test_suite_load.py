@@ -304,3 +304,15 @@ def test_a_suite_from_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.start()
     suite, read = read_suite(pipe)
     assert (suite.suite, read) == ("pipe", text)
+
+
+def test_another_runtime_or_format_is_judged_unless_metrics_are_named(tmp_path):
+    usual = suite_from_names(["resnet50"], {"runtime": "torch", "compile_mode": "default"}).metrics
+    assert "numerics" not in usual
+    assert suite_from_names(["resnet50"], {"runtime": "torch,openvino"}).metrics == (*usual, "numerics")
+    assert suite_from_names(["resnet50"], {"quantize": "int8-static"}).metrics == (*usual, "numerics")
+    assert suite_from_names(["resnet50"], {"runtime": "openvino"}, metrics="latency").metrics == ("latency",)
+    for converted in ("settings: {one: {runtime: openvino}}", "devices: {cpu: {quantize: int8-static}}"):
+        path = tmp_path / "suite.yaml"
+        path.write_text(f"suite: one\narchitectures: [resnet50]\n{converted}\n")
+        assert load_suite(path).metrics == (*usual, "numerics"), converted
