@@ -263,7 +263,8 @@ def _ranking(
     ranked = wanted[rows]
     goals = [goal.column for goal in question.goals]
     asked = conditions, [truth[rows] for truth in truths], goals
-    out, beyond = left_out(frame, *asked, ranked), ()
+    out = left_out(frame, *asked, ranked)
+    beyond: tuple[LeftOut, ...] = ()
     kept = frame[ranked]
     kept = kept[~_outdone(kept, question.goals)]
     costs = np.column_stack([goal.costs(kept) for goal in question.goals])
