@@ -26,7 +26,7 @@ import bare_side
 import torch
 
 from archbench.catalog.build import build, input_shape
-from archbench.device.cpu import HostClock
+from archbench.device.cpu import Cpu, HostClock
 from archbench.device.kind import open_clock
 from archbench.measure.device_time import sample_device_time
 from archbench.measure.sampling import sample_latency
@@ -130,6 +130,7 @@ def take_turns(ours: Side, bare: Side, turns: int, seconds: float) -> tuple[list
         taken = {}
         for side in (ours, bare) if turn % 2 else (bare, ours):
             measure, step = side
+            Cpu().settle()  # a runtime's threads may spin on, and would take this side's cores
             taken[side] = measure(step, seconds)
         ratios.append(taken[ours] / taken[bare])
     return ratios, taken[bare]

@@ -18,7 +18,7 @@ SPIN_CYCLES = 1_000_000
 def network(name: str, device: torch.device) -> tuple[torch.nn.Module, torch.Tensor]:
     """A torchvision network with random weights, and one image."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval().to(device)
+    model = torchvision.models.get_model(name.removeprefix("torchvision:"), weights=None).eval().to(device)
     return model, torch.randn(1, 3, 224, 224, device=device)
 
 
@@ -93,7 +93,6 @@ def onnxruntime(model: torch.nn.Module, image: torch.Tensor, threads: int, folde
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or they spin into the other side's turn
     session = ort.InferenceSession(f"{folder}/bare.onnx", options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: image.numpy()}
     return lambda: session.run(None, feed)

@@ -30,7 +30,7 @@ from statistics import median, stdev
 import torch
 
 from archbench.catalog.build import build
-from archbench.device.cpu import SETTLE_S, HostClock
+from archbench.device.cpu import Cpu, HostClock
 from archbench.measure.canary import Canary, settled
 from archbench.measure.state import keep_freed_memory
 from archbench.model.cell import Network
@@ -90,7 +90,7 @@ def reference(line: Connection, name: str) -> None:
     guess_s = warm(step)
     while line.recv():
         line.send({f"turns {name}": block(step, guess_s)})
-        time.sleep(SETTLE_S)
+        Cpu().settle()
 
 
 def cell(line: Connection, name: str) -> None:
@@ -100,7 +100,7 @@ def cell(line: Connection, name: str) -> None:
         time_s = block(step, guess_s)
         first = once(canary.work)
         line.send({"raw": time_s, "first": first, "canary": settled(lambda: once(canary.work))})
-        time.sleep(SETTLE_S)
+        Cpu().settle()
 
 
 class Live:

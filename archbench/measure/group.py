@@ -32,7 +32,7 @@ from archbench.measure.images import drawn_images
 from archbench.measure.metrics.memory import resident_bytes
 from archbench.measure.metrics.numerics import make_comparable
 from archbench.measure.state import apply_state, default_threads, keep_freed_memory, threads_set
-from archbench.model.axes import STATIC, Precision
+from archbench.model.axes import PLAIN, STATIC, Precision
 from archbench.model.cell import Cell
 from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.environment import Calibration
@@ -98,6 +98,8 @@ class GroupContext:
 
     def time_canary(self) -> float:
         """Run the canary once and return its seconds: at the default threads, the same beside every cell of a run."""
+        if self.task.group.cells[0].runtime != PLAIN.runtime:
+            kind_of(self.device).settle()  # a runtime's own threads may spin on, and are no drift of the machine's
         with threads_set(self._default_threads):
             return self._canary.time()
 

@@ -37,8 +37,6 @@ def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = wanted.threads
     options.inter_op_num_threads = 1
-    # Or its idle threads look for work some 40 ms longer, and a canary that follows takes twice its time beside them.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     optimized = folder / "optimized.onnx"
     if quantizes and not found:
         options.optimized_model_filepath = str(optimized)  # what really runs, to be counted
