@@ -121,6 +121,14 @@ def test_files_without_a_checksum_are_read_as_they_are(tmp_path: Path) -> None:
         assert read(run) is not None
 
 
+def test_the_runs_of_the_repository_tell_of_damage() -> None:
+    """Whichever version measured them: of one changed byte no reader is to lose more than a group of rows."""
+    stored = [*(Path(__file__).parents[2] / "results").glob("*/*/*.parquet")]
+    tables = [one.read_bytes() for one in stored if one.name in ("results.parquet", "samples.parquet")]
+    assert tables
+    assert all(is_whole(content) and b"archbench.groups" in content for content in tables)
+
+
 def test_one_changed_byte_of_a_large_file_costs_its_group_at_most(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
