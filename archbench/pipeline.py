@@ -176,7 +176,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         finished = store.finished(retry_failed=options.retry_failed, retry_suspect=options.retry_suspect)
         store.measure_again(store.finished() - finished)
         left = remaining(job.plan, finished)
-        prediction = expected(left, job.suite, job.environment)
+        prediction = expected(left, job.suite, job.environment, waves=job.budget_s is None)
         spending = None if job.budget_s is None else Spending(left, prediction, job.budget_s)
         shown = RunProgress(
             store.path,

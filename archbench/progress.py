@@ -37,16 +37,18 @@ LINES_EVERY_S = 10.0
 class _TimeLeft(ProgressColumn):
     """The time until the report, going down between cells as a clock does."""
 
-    def __init__(self, countdown: Countdown, latest: float | None = None) -> None:
+    def __init__(self, expected: Prediction, latest: float | None = None) -> None:
         super().__init__()
-        self._countdown = countdown
+        now = time.monotonic()
+        self._countdown = Countdown(expected, now)
         self._latest = math.inf if latest is None else latest
-        self._ends = min(self._latest, time.monotonic() + countdown.left_s)
+        self._ends = min(self._latest, now + self._countdown.left_s)
 
     def finished(self, record: Record) -> None:
         """One row more."""
-        self._countdown.finished(record)
-        self._ends = min(self._latest, time.monotonic() + self._countdown.left_s)
+        now = time.monotonic()
+        self._countdown.finished(record, now)
+        self._ends = min(self._latest, now + self._countdown.left_s)
 
     @property
     def seconds(self) -> int:
@@ -122,7 +124,7 @@ class RunProgress(Progress[Event]):
     ) -> None:
         self._label = f"{label} " if label else ""
         self._expected = expected
-        self._left = _TimeLeft(Countdown(expected), ends)
+        self._left = _TimeLeft(expected, ends)
         self._total, self._done = total, total - left
         note = _note(run, total, left, expected, passed_over)
         super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left or bool(label))

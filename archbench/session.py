@@ -120,16 +120,26 @@ def planned(
     return replace(plan, predicted_s=round(prediction.total, 1), predicted_from=prediction.basis), prediction
 
 
-def expected(plan: Plan, suite: Suite, environment: Environment | None, results: Path = Path("results")) -> Prediction:
+def expected(
+    plan: Plan,
+    suite: Suite,
+    environment: Environment | None,
+    results: Path = Path("results"),
+    *,
+    waves: bool = True,
+) -> Prediction:
     """How long a run of `plan` will take on a machine; `None`: on a usual one of the plan's kind, which is not here.
 
-    What is stored under `results` of the same class of hardware goes before constants.
+    What is stored under `results` of the same class of hardware goes before constants. Without `waves` each process is
+    prepared alone.
     """
     kind = kind_named(plan.device)
     rates = kind.rates(None if environment is None else environment.cpu_count)
     room = Room(kind=plan.device, cores=rates.cores, memory_bytes=rates.memory_bytes)
     if environment is not None:
         room, rates = Room.of(environment), learned(rates, _runs_of(environment.hardware_class, results))
+    if not waves:
+        return predict(plan, suite, rates)
     return predict(plan, suite, rates, partial(arranged, room=room, metrics=suite.metrics))
 
 

@@ -74,7 +74,8 @@ class Prediction(Struct, frozen=True, kw_only=True):
     phases: Seconds
     """Of all of `PHASES`, in that order."""
     visits: dict[CellVisit, float]
-    """What each row takes; the first of a process bears the process."""
+    """What each row takes after the one before: the first of a process bears the process, the first of a wave what all
+    of them do at the same time."""
     processes: int
     compilations: int
     basis: str
@@ -168,6 +169,7 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
             (row.cell_id, row.round, row.visit): row.duration_s or 0.0
             for row in found
             if row.protocol_version == PROTOCOL_VERSION
+            and not row.compile_neighbours  # who shared the cores took longer
         }
         expected = predict(plan, suite, known).visits
         paces += [duration / expected[visit] for visit, duration in took.items() if expected.get(visit)]
@@ -202,24 +204,30 @@ def _medians(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
 
 
 class Countdown:
-    """What is left of a run: the prediction, corrected by what its finished cells took."""
+    """What is left of a run that begins at `now`: the prediction, corrected by how fast rows have come so far.
 
-    def __init__(self, prediction: Prediction) -> None:
+    By the clock between rows, not by what rows say of themselves: those of a wave have prepared at the same time.
+    """
+
+    def __init__(self, prediction: Prediction, now: float) -> None:
         self._left = dict(prediction.visits)
-        self._report_s = prediction.phases["report"]
+        self._start_s, self._report_s = prediction.phases["start"], prediction.phases["report"]
         self._took = self._expected = TRUSTED_S
+        self._now = now
 
-    def finished(self, record: Record) -> None:
+    def finished(self, record: Record, now: float) -> None:
         """One row more."""
+        passed, self._now = now - self._now, now
         expected = self._left.pop((record.cell_id, record.round, record.visit), None)
         if expected is not None and record.duration_s is not None:
-            self._took += record.duration_s
-            self._expected += expected
+            self._took += passed
+            self._expected += expected + self._start_s
+            self._start_s = 0.0
 
     @property
     def left_s(self) -> float:
-        """Seconds until the report is written."""
-        return sum(self._left.values()) * self._took / self._expected + self._report_s
+        """Seconds from the latest row until the report is written."""
+        return self._start_s + sum(self._left.values()) * self._took / self._expected + self._report_s
 
 
 class _Model:
@@ -258,7 +266,8 @@ class _Model:
     def side_by_side(self, groups: Sequence[tuple[Group, list[tuple[Cell, Seconds]]]]) -> None:
         """Correct the seconds of groups whose processes are prepared at the same time: they share the cores.
 
-        What one of them times of its first run, cuDNN's plans among it, it times alone.
+        What one of them times of its first run, cuDNN's plans among it, it times alone. The cells that are measured
+        first bear the preparing of all: when they have their rows, it is over.
         """
         rates, alone, busy, searches = self._rates, [], [], 0.0
         for group, cells in groups:
@@ -268,9 +277,13 @@ class _Model:
             busy.append(rates.compile_cores if compiling else 1.0)
             searches += search
         share = (shared_s(alone, busy, rates.cores) + searches) / (sum(alone) + searches)
+        first: dict[int, Seconds] = {}
         for _, cells in groups:
-            for _, seconds in cells:
-                seconds.update({phase: seconds[phase] * share for phase in BESIDE})
+            for place, (_, seconds) in enumerate(cells):
+                bearer = first.setdefault(place, seconds)
+                for phase in BESIDE:
+                    spent = seconds.pop(phase, 0.0) * share
+                    bearer[phase] += spent
 
     def step_s(self, cell: Cell) -> float:
         """One step: as measured, or from arithmetic, traffic and launches."""

@@ -10,8 +10,9 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from builders import make_record
@@ -27,17 +28,25 @@ ROWS = [make_record(round=number, duration_s=2.0) for number in range(CELLS)]
 
 def expected(seconds: float = 2.0) -> Prediction:
     visits = {(row.cell_id, row.round, row.visit): seconds for row in ROWS}
-    phases = {"latency": seconds * len(visits), "report": 5.0}
+    phases = {"start": 0.0, "latency": seconds * len(visits), "report": 5.0}
     return Prediction(phases=phases, visits=visits, processes=1, compilations=0, basis="constants for 2 cores")
 
 
-def measure(rows: Sequence[Record], total: int, *, shown: bool | None = None, passed_over: Sequence[Path] = ()) -> None:
+def measure(
+    rows: Sequence[Record],
+    total: int,
+    *,
+    shown: bool | None = None,
+    passed_over: Sequence[Path] = (),
+    elapse: Callable[[float], None] = lambda seconds: None,
+) -> None:
     left = len(rows)
     with RunProgress(
         Path("results/x/y"), expected(), total=total, left=left, shown=shown, passed_over=passed_over
     ) as progress:
         for row in rows:
             progress.show(CellStarted(cell_id=row.cell_id, deadline_s=60.0))
+            elapse(row.duration_s or 0.0)
             progress.show(CellFinished(record=row, samples=()))
     progress.ended(1.0)
 
@@ -59,7 +68,9 @@ def test_a_log_has_a_plain_line_for_every_cell_with_its_number_its_figure_and_th
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    measure(ROWS, CELLS)
+    passed = [0.0]
+    monkeypatch.setattr("archbench.progress.time", SimpleNamespace(monotonic=lambda: sum(passed)))
+    measure(ROWS, CELLS, elapse=passed.append)
     said = capsys.readouterr().err
     assert not re.search(r"[\x00-\x09\x0b-\x1f━╸]", said)  # no control character, no piece of a bar
     lines = said.splitlines()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from archbench.results import RunStore
 from archbench.stats.intervals import minimum_samples
 from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict, shared_s
 from archbench.suite.plan import make_plan
+from archbench.suite.waves import Room, arranged
 
 SUITE = Suite(suite="s", architectures=(Network(name="resnet18"),), axes=Axes(batch_size=(1, 8)), percentiles=())
 QUIET = structs.replace(H100, noise=0.0, monitor=0.0)
@@ -146,17 +149,53 @@ def test_a_countdown_follows_the_prediction_and_then_the_run() -> None:
     plan = make_plan(SUITE, "cuda")
     prediction = predict(plan, SUITE, QUIET)
     first, second = (prediction.visits[cell.cell_id, 0, 0] for cell in plan.cells)
-    report = prediction.phases["report"]
-    countdown = Countdown(prediction)
-    assert countdown.left_s == pytest.approx(first + second + report)
-    countdown.finished(row(plan.cells[0].cell_id, step=1e-3, duration=first))
+    start, report = prediction.phases["start"], prediction.phases["report"]
+    countdown = Countdown(prediction, 7.0)
+    assert countdown.left_s == pytest.approx(start + first + second + report)
+    countdown.finished(row(plan.cells[0].cell_id, step=1e-3, duration=1.0), 7.0 + start + first)
     assert countdown.left_s == pytest.approx(second + report)  # as expected
-    slow = Countdown(prediction)
-    slow.finished(row(plan.cells[0].cell_id, step=1e-3, duration=first + 600.0))
+    slow = Countdown(prediction, 0.0)
+    slow.finished(row(plan.cells[0].cell_id, step=1e-3, duration=1.0), start + first + 600.0)
     assert slow.left_s > 5 * second
-    slow.finished(row("a stranger", step=1e-3, duration=1.0))
-    slow.finished(row(plan.cells[1].cell_id, step=1e-3, duration=1.0))
+    slow.finished(row("a stranger", step=1e-3, duration=1.0), start + first + 601.0)
+    slow.finished(row(plan.cells[1].cell_id, step=1e-3, duration=1.0), start + first + 602.0)
     assert slow.left_s == pytest.approx(report)
+
+
+@pytest.mark.parametrize("pace", [0.8, 1.0, 1.25])
+def test_the_time_left_is_right_while_waves_prepare_too(pace: float) -> None:
+    """Compiling takes every process 20 s, two at a time, in a world that is `pace` times as slow as foretold."""
+    networks = ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "alexnet", "vgg11", "densenet121")
+    axes = Axes(batch_size=(1, 8), compile_mode=("default",))
+    suite = structs.replace(
+        SUITE, architectures=tuple(map(Network, networks)), axes=axes, metrics=("latency", "throughput")
+    )
+    rates = structs.replace(
+        kind_named("cpu").rates(2),
+        compile_cold=(20.0, 0.0),
+        compile_cores=1.0,
+        process=0.0,
+        parameter=0.0,
+        operator_s=0.0,
+    )
+    plan = make_plan(suite, "cpu", rounds=1)
+    arrange = partial(arranged, room=Room(kind="cpu", cores=2, memory_bytes=None), metrics=suite.metrics)
+    prediction, alone = predict(plan, suite, rates, arrange), predict(plan, suite, rates).visits
+    events, now = [], pace * prediction.phases["start"]
+    for _, members in groupby(arrange(plan.rounds[0]), key=itemgetter(0)):
+        groups = [group for _, group in members]
+        for place in range(2):
+            now += pace * 20.0
+            for group in groups:
+                now += pace * (alone[group.cells[place].cell_id, 0, 0] - 20.0)
+                # What a row says of itself: on cores that it shared, compiling took as long as for both.
+                events.append((now, row(group.cells[place].cell_id, step=1e-3, duration=pace * 25.0)))
+    ends = now + prediction.phases["report"]
+    countdown = Countdown(prediction, 0.0)
+    assert countdown.left_s == pytest.approx(ends, rel=0.25)
+    for at, finished in events:
+        countdown.finished(finished, at)
+        assert countdown.left_s == pytest.approx(ends - at, rel=0.15, abs=1.0)
 
 
 def test_networks_outside_the_catalogue_and_static_runs_are_foretold_too() -> None:
