@@ -77,21 +77,16 @@ def show(name: str, options: ShowOptions) -> Shown:
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
     from archbench.analyze.counts import count
-    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, FreshProcesses
+    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, FreshProcesses, call_apart
     from archbench.catalog.build import feature_width
 
     entry = resolve(network.name, allow_code=allow_code)
-    # What a user's network keeps from one call to the next must not meet the next figure.
     aside = FreshProcesses() if entry.source == "user code" else None
-    if aside is None:
-        counts = count(network, allow_code=allow_code)
-        width = feature_width(network, allow_code=allow_code)
-    else:
-        try:
-            counts = aside.call_within(COUNTING_S, count, network, allow_code=allow_code)
-            width = aside.call_within(COUNTING_S, feature_width, network, allow_code=allow_code)
-        except FreshProcessError as error:
-            raise UsageError(f"{network.label}: cannot be counted: {error}") from None
+    try:
+        counts = call_apart(aside, COUNTING_S, count, network, allow_code=allow_code)
+        width = call_apart(aside, COUNTING_S, feature_width, network, allow_code=allow_code)
+    except FreshProcessError as error:
+        raise UsageError(f"{network.label}: cannot be counted: {error}") from None
     heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
     second, no_second = (None, None) if heavy else _second(network, counts, aside, allow_code=allow_code)
     inference, inference_note = _peak(network, "inference", batch_size, aside, allow_code=allow_code)
@@ -111,13 +106,11 @@ def _second(
     network: Network, counts: Counts, aside: FreshProcesses | None, *, allow_code: bool
 ) -> tuple[SecondOpinion | None, str | None]:
     """The second counter's figures; or why it has none, which is no reason to show nothing."""
-    from archbench.analyze.fresh import COUNTING_S, FreshProcessError
+    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, call_apart
     from archbench.analyze.fvcore_counts import second_opinion
 
     try:
-        if aside is None:
-            return second_opinion(network, counts, allow_code=allow_code), None
-        return aside.call_within(COUNTING_S, second_opinion, network, counts, allow_code=allow_code), None
+        return call_apart(aside, COUNTING_S, second_opinion, network, counts, allow_code=allow_code), None
     except (UsageError, FreshProcessError) as error:
         return None, str(error)
 
@@ -126,14 +119,11 @@ def _peak(
     network: Network, phase: Phase, batch_size: int, aside: FreshProcesses | None, *, allow_code: bool
 ) -> tuple[int | None, str | None]:
     """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
-    from archbench.analyze.fresh import PREDICTING_S, FreshProcessError
+    from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, call_apart
     from archbench.analyze.memory import predict
 
     try:
-        if aside is None:
-            model = predict(network, phase, "fp32", allow_code=allow_code)
-        else:
-            model = aside.call_within(PREDICTING_S, predict, network, phase, "fp32", allow_code=allow_code)
+        model = call_apart(aside, PREDICTING_S, predict, network, phase, "fp32", allow_code=allow_code)
         return model.peak_bytes(batch_size), None
     except (UnfitError, FreshProcessError) as error:
         return None, f"memory of {phase} is not predicted: {error}"

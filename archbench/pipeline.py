@@ -171,11 +171,13 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         remote.pull()
         out = remote.local
     place, passed_over = _place(job, out, options.fresh)  # what the user mends comes before what the machine lacks
-    with job.held(force=options.force), _opened(job, place) as store:
+    with job.held(force=options.force), _opened(job, place) as store, _worker(job, store) as worker:
         _store_skipped(store, job)
         finished = store.finished(retry_failed=options.retry_failed, retry_suspect=options.retry_suspect)
         store.measure_again(store.finished() - finished)
         left = remaining(job.plan, finished)
+        if job.fleet is None and _visits(left):
+            worker.launch()  # it imports torch while this process gets ready
         prediction = expected(left, job.suite, job.environment, waves=job.budget_s is None)
         spending = None if job.budget_s is None else Spending(left, prediction, job.budget_s)
         shown = RunProgress(
@@ -188,7 +190,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
             shown=options.progress,
             label=job.label,
         )
-        events = _events(store, job, left, finished, spending, begun)
+        events = _events(worker, store, job, left, finished, spending, begun)
         interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))
         if store.finished():
             from archbench.rendering.report import write_reports
@@ -298,12 +300,26 @@ def _worth(store: RunStore, job: Job) -> Worth:
     return lambda number, cell: found()[number > 0, cell.cell_id] if store.finished() else 1.0
 
 
+def _worker(job: Job, store: RunStore) -> WorkerClient:
+    """What measures on one device of this machine."""
+    return WorkerClient(device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log")
+
+
 def _events(
-    store: RunStore, job: Job, left: Plan, finished: Collection[CellVisit], spending: Spending | None, begun: float
+    worker: WorkerClient,
+    store: RunStore,
+    job: Job,
+    left: Plan,
+    finished: Collection[CellVisit],
+    spending: Spending | None,
+    begun: float,
 ) -> Generator[Event, None, None]:
     """Have one device, or several, measure what is left, and give what happens while it happens."""
-    found = CarriedFigures(store.calibration, calibrate=_calibrates(job))
-    env = _environment(store, job)
+    here = job.environment
+    versions = {"torch": here.torch_version, "torchvision": here.torchvision_version, "timm": here.timm_version}
+    # A run that times nothing counts whatever is installed: a change of it is what it is asked for.
+    known = versions if job.timed and job.fleet is None else {}
+    found = CarriedFigures(store.calibration, calibrate=_calibrates(job), versions=known)
     if job.fleet is not None:
         yield from fleet_events(
             job.fleet,
@@ -314,30 +330,29 @@ def _events(
             list(store.machines),
             found,
             allow_code=job.allow_code,
-            env=env,
+            env=_environment(store, job),
         )
     elif _visits(left):
         order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
-        with WorkerClient(device=job.environment.device, env=env, log=store.path / "worker.log") as worker:
-            # The worker's imports take longer than these, and nothing is measured before they are done.
-            getting_ready = Thread(target=_get_ready, daemon=True)
-            getting_ready.start()
-            worker.start()
-            getting_ready.join()
-            for event in measured(
-                worker,
-                job.suite,
-                job.environment,
-                order,
-                found,
-                run_id=store.run_id,
-                short=left.short,
-                company=Room.of(job.environment).processes - 1 if job.timed else 0,
-                allow_code=job.allow_code,
-            ):
-                if spending is not None and isinstance(event, CellFinished):
-                    spending.note(event.record)
-                yield event
+        # The worker's imports take longer than these, and nothing is measured before they are done.
+        getting_ready = Thread(target=_get_ready, daemon=True)
+        getting_ready.start()
+        worker.start()
+        getting_ready.join()
+        for event in measured(
+            worker,
+            job.suite,
+            job.environment,
+            order,
+            found,
+            run_id=store.run_id,
+            short=left.short,
+            company=Room.of(job.environment).processes - 1 if job.timed else 0,
+            allow_code=job.allow_code,
+        ):
+            if spending is not None and isinstance(event, CellFinished):
+                spending.note(event.record)
+            yield event
 
 
 def _environment(store: RunStore, job: Job) -> dict[str, str] | None:

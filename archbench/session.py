@@ -14,15 +14,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from archbench.catalog import counts_of
 from archbench.device import collect_environment, preflight, resolve_device
 from archbench.device.kind import kind_named, named_kind
 from archbench.model.axes import STATIC, TIMED
@@ -162,10 +164,18 @@ class CarriedFigures:
     """Counts by network, memory models by its toggles: each is made once a run, by the first process that needs it.
 
     `calibration`: the device's ceilings as far as they are known; `calibrate`: they are to be found out anew.
+    `versions`, by library: what the catalogue has counted with the same need not be counted at all.
     """
 
-    def __init__(self, calibration: Calibration | None = None, *, calibrate: bool = False) -> None:
+    def __init__(
+        self,
+        calibration: Calibration | None = None,
+        *,
+        calibrate: bool = False,
+        versions: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> None:
         self.calibration = calibration
+        self._versions = versions
         self._calibrate = calibrate
         self._asked: set[str | None] = set()
         self._counts: dict[str, Counts] = {}
@@ -189,8 +199,9 @@ class CarriedFigures:
     def of(self, group: Group) -> Carried:
         """What a process that measures `group` need not find out again."""
         keys = {cell.group_id for cell in group.cells}
+        network = group.cells[0].network
         return Carried(
-            counts=self._counts.get(group.cells[0].network.label),
+            counts=self._counts.get(network.label) or counts_of(network, self._versions),
             memory={key: self._memory[key] for key in keys if key in self._memory},
         )
 

@@ -1,9 +1,11 @@
-"""Six networks at batch 1 in fp32 on the CPU: `archbench run` against a fresh interpreter a network.
+"""Six networks at batch 1 in fp32 on the CPU: `archbench run` against a fresh interpreter a network, and timm's own.
 
-    python benchmarks/six_cells.py [--pairs 2]
+    python benchmarks/six_cells.py [--pairs 2] [--timm benchmark.py]
 
-The rival is what people write by hand: import torch, build, 10 warm-up steps, 40 timed ones. Prints whole-process wall
-times, their ratio, and each cell's median with its interval. Goal: at most half.
+One rival is what people write by hand: import torch, build, 10 warm-up steps, 40 timed ones. The other is timm's
+`benchmark.py`, of which `--timm` names a copy (from the root of its repository), with the same steps and its counting.
+Prints whole-process wall times, their ratios, and each cell's median with its interval. Goals: at most 0.35 of the
+fresh interpreters, and at most a quarter of timm's.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import tempfile
 import time
 
 NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_b0", "resnet50", "densenet121", "vgg16")
+TIMM_NAMES = {"mobilenet_v2": "mobilenetv2_100"}
+TIMM_WORDS = ["--bench", "inference", "--device", "cpu", "--batch-size", "1", "--img-size", "224"]
+TIMM_WORDS += ["--num-warm-iter", "10", "--num-bench-iter", "40"]
 
 FRESH = """
 import sys, time, torch, torchvision
@@ -31,10 +36,10 @@ print((time.perf_counter() - start) / 40)
 """
 
 
-def fresh_interpreters() -> float:
+def one_by_one(commands: list[list[str]]) -> float:
     start = time.perf_counter()
-    for name in NETWORKS:
-        subprocess.run([sys.executable, "-c", FRESH, name], check=True, stdout=subprocess.DEVNULL)
+    for words in commands:
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -53,10 +58,19 @@ def archbench_run() -> tuple[float, list[dict[str, object]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=2)
-    for _ in range(parser.parse_args().pairs):
-        fresh_s = fresh_interpreters()
+    parser.add_argument("--timm", metavar="FILE")
+    arguments = parser.parse_args()
+    rivals = {"fresh interpreters": [["-c", FRESH, name] for name in NETWORKS]}
+    if arguments.timm:
+        rivals["timm's benchmark.py"] = [
+            [arguments.timm, "--model", TIMM_NAMES.get(name, name), *TIMM_WORDS] for name in NETWORKS
+        ]
+    for _ in range(arguments.pairs):
         archbench_s, rows = archbench_run()
-        print(f"fresh interpreters {fresh_s:.1f} s, archbench {archbench_s:.1f} s, ratio {archbench_s / fresh_s:.2f}")
+        print(f"archbench {archbench_s:.1f} s")
+        for what, commands in rivals.items():
+            rival_s = one_by_one(commands)
+            print(f"{what} {rival_s:.1f} s: archbench takes {archbench_s / rival_s:.2f} of it", flush=True)
     for row in rows:
         low, high = row["latency_ci_low_s"], row["latency_ci_high_s"]
         print(

@@ -96,6 +96,23 @@ class FreshProcesses:
         return answer  # type: ignore[no-any-return]
 
 
+def call_apart(
+    aside: FreshProcesses | None,
+    deadline_s: float,
+    function: Callable[P, T],
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> T:
+    """Call a function that runs a network without data: in a process of its own where one was set `aside`, else here.
+
+    One is for users' networks: they may keep a tensor from one call to the next, which without its data breaks the
+    real step, or go through the batch image by image, of which the probe for memory has a thousand million.
+    """
+    if aside is None:
+        return function(*arguments, **options)
+    return aside.call_within(deadline_s, function, *arguments, **options)
+
+
 class _Raised(Struct, frozen=True):
     error: Exception
 

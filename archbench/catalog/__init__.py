@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from archbench.catalog.names import LIBRARIES, family, resolve
 from archbench.catalog.published import accuracies, facts_of
 from archbench.catalog.tables import (
@@ -15,10 +17,12 @@ from archbench.catalog.tables import (
     PublishedSize,
     Source,
     counted_by_label,
+    counted_with,
     default_weights,
     entries,
 )
 from archbench.model.cell import Network
+from archbench.model.counts import Counts
 from archbench.model.errors import UsageError
 from archbench.model.record import Facts
 
@@ -33,6 +37,7 @@ __all__ = [
     "Source",
     "accuracies",
     "counted_by_label",
+    "counts_of",
     "dataset_of",
     "default_weights",
     "entries",
@@ -47,6 +52,19 @@ def facts(network: Network) -> Facts:
     """What the catalogue knows of `network`; `None` where it knows nothing. Raises `UsageError` for an unknown name."""
     # Nothing is run here, so the user's own code needs no permission yet.
     return facts_of(resolve(network.name, allow_code=True), network)
+
+
+def counts_of(network: Network, versions: Mapping[str, str | None]) -> Counts | None:
+    """What the tables have counted of `network` with these very versions of torch and of the library that builds it.
+
+    `None` where they were made with others, or lack it: then it has to be counted.
+    """
+    found = counted_by_label().get(network.label)
+    if found is None:
+        return None
+    needed = counted_with().keys() & {"torch", resolve(network.name).source}
+    alike = all((versions.get(name) or "").partition("+")[0] == counted_with()[name] for name in needed)
+    return found.counts if alike else None
 
 
 def year_of(name: str) -> int | None:

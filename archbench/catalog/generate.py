@@ -10,6 +10,7 @@ import csv
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import timm
@@ -18,8 +19,10 @@ from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from archbench.analyze.counts import count
 from archbench.catalog.build import feature_width
+from archbench.catalog.names import LIBRARIES
 from archbench.catalog.tables import (
     ACCURACY,
+    COUNTED_WITH,
     COUNTS,
     NEWER_RECIPE,
     STAGES,
@@ -139,6 +142,7 @@ def main(tables: list[str]) -> None:
         counted = [(network, count(network)) for network in catalogued_networks()]
         write(COUNTS, (counts_row(network, counts) for network, counts in counted))
         write(STAGES, (row for network, counts in counted for row in stage_rows(network, counts)))
+        write(COUNTED_WITH, [{"library": name, "version": version(name)} for name in ("torch", *LIBRARIES)])
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ ARCHITECTURES = "architectures.csv"
 ACCURACY = "accuracy.csv"
 COUNTS = "counts.csv"
 STAGES = "stages.csv"
+COUNTED_WITH = "counted_with.csv"
 TIMM_WEIGHTS = "timm_weights.csv"
 PAPERS = "papers.csv"
 DEFAULT_TAG = "IMAGENET1K_V1"
@@ -196,6 +197,12 @@ def counted_by_label() -> Mapping[str, Counted]:
             counts=msgspec.convert(known, Counts, strict=False), feature_width=int(width) if width else None
         )
     return MappingProxyType(found)
+
+
+@functools.cache
+def counted_with() -> Mapping[str, str]:
+    """Versions of torch, and of the libraries that build networks, under which `counted_by_label` was counted."""
+    return MappingProxyType({row["library"]: row["version"] for row in _rows(COUNTED_WITH)})
 
 
 def parse_shape(text: str) -> tuple[int, ...] | None:

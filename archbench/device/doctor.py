@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from archbench.device.cpu import CpuProbe
-from archbench.device.health import Finding, between, note, ok, unfit, warn, worst
+from archbench.device.health import Finding, Reading, between, note, ok, unfit, warn, worst
 from archbench.device.host import ROOT, allowed_cores, cpu_quota, read_host, read_small
 from archbench.device.kind import kind_named
 from archbench.device.software import read_software, software_findings
@@ -106,10 +107,13 @@ class Load(Struct, frozen=True, kw_only=True):
 
 def read_load(window_s: float, root: Path = ROOT) -> Load:
     """Sleep for the window and see who worked meanwhile. Ticks are 10 ms: 0.25 s resolves 2 % on two cores."""
-    probe = CpuProbe(root / "proc")
-    before = probe.read()
-    time.sleep(window_s)
-    others = between(before, probe.read()).others
+    return _load_since(_look(root), window_s, root)
+
+
+def _load_since(before: Reading, window_s: float, root: Path = ROOT) -> Load:
+    """The load since a look, of at least this long."""
+    time.sleep(max(0.0, before.at_s + window_s - time.perf_counter()))
+    others = between(before, _look(root)).others
     try:
         pressure = (root / "proc/pressure/cpu").read_text()
     except OSError:
@@ -118,12 +122,27 @@ def read_load(window_s: float, root: Path = ROOT) -> Load:
     return Load(others=others, stalled=float(some[1]) / 100 if some else None)
 
 
+def _look(root: Path = ROOT) -> Reading:
+    """The CPU's times. What this process ran and waited for, to learn the compiler's version, is its own work too."""
+    reading = CpuProbe(root / "proc").read()
+    assert reading.cpu is not None, "a CPU's probe reads it"
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own_s = reading.cpu.own_s + children.ru_utime + children.ru_stime
+    return replace(reading, cpu=replace(reading.cpu, own_s=own_s))
+
+
+_AT_IMPORT = _look()
+_JUST_S = 1.0
+
+
 def settled_load(window_s: float, again_s: float) -> Load:
     """The load, looked at anew for `again_s` where the first look found most of the machine taken.
 
-    What has just ended, an install or an import, must not refuse a run that begins after it.
+    What has just ended, an install or an import, must not refuse a run that begins after it. A command that has just
+    begun has the window of its first look behind it.
     """
-    load = read_load(window_s)
+    just_begun = time.perf_counter() - _AT_IMPORT.at_s < window_s + _JUST_S
+    load = _load_since(_AT_IMPORT, window_s) if just_begun else read_load(window_s)
     return read_load(again_s) if (load.others or 0.0) > CROWDED_SHARE else load
 
 

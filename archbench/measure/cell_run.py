@@ -51,9 +51,9 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC
 class CellRun:
     """What the phases and the metrics of one cell share.
 
-    `enter` is told each phase as it begins, so that a death can be placed, `glimpse` the seconds of a step once it is
-    warm, for whoever waits. `metrics` are those that the row explains as asked for: the task's, where nothing else is
-    said.
+    `enter` is told each phase as it begins, so that a death can be placed, `glimpse` the seconds of a step while it
+    warms up, for whoever waits. `metrics` are those that the row explains as asked for: the task's, where nothing else
+    is said.
     """
 
     workload: Workload
@@ -369,8 +369,10 @@ def _measure(run: CellRun) -> None:
         group, protocol = run.group, run.task.protocol
         if run.crowded:
             run.announce("beside other work")
-        run.note_warm_up(warm_up(run.workload.step, group.clock, protocol, first_cell=run.first, crowded=run.crowded))
-    run.glimpse(run.step_s)
+        warm = warm_up(
+            *(run.workload.step, group.clock, protocol), first_cell=run.first, crowded=run.crowded, glimpse=run.glimpse
+        )
+        run.note_warm_up(warm)
     run.watch = Watch(group.probe, group.time_canary, protocol, run.announce)
     with run.steady():
         for metric in asked:

@@ -8,13 +8,19 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import cached_property
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from archbench.analyze.counts import count
-from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, DiedError, FreshProcessError, FreshProcesses
+from archbench.analyze.fresh import (
+    COUNTING_S,
+    PREDICTING_S,
+    DiedError,
+    FreshProcessError,
+    FreshProcesses,
+    call_apart,
+)
 from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
@@ -40,9 +46,6 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import Task
 from archbench.model.record import Facts
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 FEWEST_IMAGES = 8
 """That set BatchNorm's statistics, so that they know how images differ; one would leave 1 x 1 maps a single value."""
 
@@ -66,6 +69,7 @@ class GroupContext:
         prepares_again = not first.is_eager and wants
         self.fresh = FreshProcesses() if prepares_again or self._own_code else None
         """Compiled cells are compiled again there, a user's network is counted; made before anything runs."""
+        self._aside = self.fresh if self._own_code else None
 
     @cached_property
     def device(self) -> torch.device:
@@ -144,7 +148,7 @@ class GroupContext:
         if self.task.carried.counts:
             return self.task.carried.counts
         try:
-            return self._apart(COUNTING_S, count, self._network, allow_code=self.task.allow_code)
+            return call_apart(self._aside, COUNTING_S, count, self._network, allow_code=self.task.allow_code)
         except DiedError:  # here it dies, too, and whoever waits for this process tells how
             return count(self._network, allow_code=self.task.allow_code)
         except FreshProcessError as error:
@@ -155,19 +159,9 @@ class GroupContext:
         if cell.group_id not in self._memory:
             self._memory[cell.group_id] = None
             with suppress(FreshProcessError, UnfitError):
-                model = self._apart(PREDICTING_S, predict_cell, cell, allow_code=self.task.allow_code)
+                model = call_apart(self._aside, PREDICTING_S, predict_cell, cell, allow_code=self.task.allow_code)
                 self._memory[cell.group_id] = model
         return self._memory[cell.group_id]
-
-    def _apart(self, deadline_s: float, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Call a function that runs the network without data; of a user's in a process of its own.
-
-        Such a network may keep a tensor from one call to the next, which without its data breaks the real step; or it
-        may go through the batch image by image, of which the probe for memory has a thousand million.
-        """
-        if self.fresh is None or not self._own_code:
-            return function(*arguments, **options)
-        return self.fresh.call_within(deadline_s, function, *arguments, **options)
 
     def found(self) -> Carried:
         """What was found out here that the task did not know, for a later process."""

@@ -108,10 +108,19 @@ def gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool, crowded: bool = False) -> WarmUp:
+def warm_up(
+    step: Step,
+    clock: Clock,
+    protocol: Protocol,
+    *,
+    first_cell: bool,
+    crowded: bool = False,
+    glimpse: Callable[[float], None] = lambda step_s: None,
+) -> WarmUp:
     """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made.
 
     A slow step gets more time than the cap, but not where the device is `crowded`: it may be slow for that alone.
+    `glimpse` is told the seconds of a step after the first few, and once more when it is warm.
     """
     guess = clock.latency(step).host_s
     room_s = 0.0 if crowded else WARMUP_ROOM * guess
@@ -130,6 +139,9 @@ def warm_up(step: Step, clock: Clock, protocol: Protocol, *, first_cell: bool, c
         timing = clock.latency(step)
         recent.append(timing.host_s)
         detector.add(timing.host_s)
+        if detector.calls == protocol.warmup_min_calls:
+            glimpse(median(recent))
+    glimpse(median(recent))
     return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=detector.done == "level")
 
 

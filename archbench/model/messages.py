@@ -172,11 +172,12 @@ class Waiting(Struct, frozen=True, kw_only=True, tag="waiting"):
 
 
 class StepGlimpsed(Struct, frozen=True, kw_only=True, tag="step-glimpsed"):
-    """A first figure for whoever waits: the cell is warm, and nothing of it has been timed in earnest."""
+    """A first figure for whoever waits, after a few steps, and once more when the cell is warm: nothing of it has been
+    timed in earnest."""
 
     cell_id: str
     step_s: float
-    """Median step over the end of the warm-up."""
+    """Median of the latest steps of the warm-up."""
 
 
 class CellFinished(Struct, frozen=True, kw_only=True, tag="cell-finished"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import resource
 import signal
@@ -83,6 +84,7 @@ def _decode(line: bytes | None) -> TurnWord | None:
 def _run(request: Request, measure: Measure, send: Send, receive: Receive) -> int:
     """Do what is asked; return the exit code, 0 or 1. What escapes from `measure` is printed with its traceback."""
     _expect_the_worst()
+    gc.enable()
     try:
         measure(request, send, receive)
         return 0

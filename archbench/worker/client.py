@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -96,6 +97,11 @@ class WorkerClient:
         other._worker = None
         return other
 
+    def launch(self) -> None:
+        """Start a worker unless there is one, and do not wait for it: it imports torch. Raises `UnfitError`."""
+        if self._worker is None:
+            self._worker = _Worker(self._command, self._env, self._log, self._cwd)
+
     def start(self) -> Ready:
         """Start a worker unless one is waiting, and return its greeting.
 
@@ -132,26 +138,28 @@ class WorkerClient:
             worker.stop()
 
     def _running(self) -> _Worker:
-        if self._worker is None:
+        try:
+            return self._greeted()
+        except WorkerLostError:  # a second one may be spared what killed the first
             try:
-                self._worker = self._new()
-            except WorkerLostError:  # a second one may be spared what killed the first
-                try:
-                    self._worker = self._new()
-                except WorkerLostError as lost:
-                    raise UnfitError(f"the worker is killed while it starts: {lost.message}") from None
-        return self._worker
+                return self._greeted()
+            except WorkerLostError as lost:
+                raise UnfitError(f"the worker is killed while it starts: {lost.message}") from None
 
-    def _new(self) -> _Worker:
-        return _Worker(self._command, self._env, self._log, self._cwd)
+    def _greeted(self) -> _Worker:
+        self.launch()
+        worker, self._worker = self._worker, None  # one that does not greet is none
+        assert worker is not None, "it has been launched"
+        worker.ready  # noqa: B018 - waited for where it has not come yet
+        self._worker = worker
+        return worker
 
 
 class _Worker:
-    """A started and greeted worker.
+    """A started worker.
 
     It leads a session of its own, which keeps the terminal's Ctrl-C from it and lets its whole offspring be killed
-    even after its own death. Raises `UnfitError` when it does not start or does not speak this version's messages, and
-    `WorkerLostError` when it is killed before it has said anything.
+    even after its own death. Raises `UnfitError` when it does not start.
     """
 
     def __init__(
@@ -178,8 +186,16 @@ class _Worker:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @cached_property
+    def ready(self) -> Ready:
+        """Its greeting, waited for.
+
+        Raises `UnfitError` when it does not come or does not speak this version's messages, and `WorkerLostError` when
+        it is killed before it has said anything; then it has been ended.
+        """
         try:
-            self.ready = self._greeting()
+            return self._greeting()
         except BaseException:
             self.kill()
             raise

@@ -29,8 +29,11 @@ _FOR_COMPILE = "torch._inductor.compile_fx"
 def import_torch() -> None:
     """Import torch as a process must that is going to fork: without a thread, without a look at CUDA.
 
-    Raises whatever the import of a broken torch raises.
+    Raises whatever the import of a broken torch raises. From here on this process collects no garbage: to look through
+    all of torch again and again would take a sixth of the import, and what a child collected, writing to the header of
+    every object, it would have to copy.
     """
+    gc.disable()
     # Whoever asks, during an import, whether there is a GPU must not create a context: a child could not use it.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     # numpy's own OpenBLAS starts its threads when it is loaded. That of torch, on Arm, reads the same variable and
@@ -97,8 +100,6 @@ def _import_once(name: str) -> None:
             importlib.import_module(name)
     except Exception:
         traceback.print_exc()
-    # A child that collected garbage would write to the header of every object, and so copy every page of the host.
-    gc.collect()
     gc.freeze()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from archbench.catalog import counted_by_label, default_weights, entries
 from archbench.catalog.build import build, feature_width
 from archbench.catalog.generate import accuracy_row, catalogued_networks
 from archbench.catalog.names import families_by_name
-from archbench.catalog.tables import weights_by_constructor
+from archbench.catalog.tables import counted_with, weights_by_constructor
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 
@@ -47,6 +48,12 @@ def test_accuracy_is_as_the_installed_torchvision_publishes_it(name: str) -> Non
         assert figures == (accuracy.top1, accuracy.top5, accuracy.crop, accuracy.resize, weights.size.params), REMEDY
         assert weights.size.macs == round(float(str(row["gmacs"])) * 1e9), REMEDY
         assert ACCURACY_ROWS[name, published.name]["recipe_url"] == row["recipe_url"], REMEDY
+
+
+def test_the_tables_say_with_which_libraries_they_were_counted() -> None:
+    installed = {name: version(name) for name in ("torch", "torchvision", "timm")}
+    if installed["torch"] == counted_with()["torch"]:  # a run trusts them only then
+        assert counted_with() == installed, REMEDY
 
 
 def test_all_eighty_are_there() -> None:

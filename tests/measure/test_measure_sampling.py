@@ -111,6 +111,15 @@ def test_warm_up_outlasts_a_ramp_and_reports_the_level():
     assert warm.step_s == pytest.approx(5e-3, rel=0.01)
 
 
+def test_whoever_waits_is_told_a_step_after_the_first_few_and_again_once_it_is_warm():
+    glimpsed: list[tuple[int, float]] = []
+    ramp = ReplayClock(lambda i: 5e-3 * (2 - min(i, 500) / 500))
+    warm = warm_up(nothing, ramp, GPU, first_cell=True, glimpse=lambda step_s: glimpsed.append((ramp.steps, step_s)))
+    (early, guess), (late, level) = glimpsed
+    assert (early, guess) == (1 + GPU.warmup_min_calls, pytest.approx(10e-3, rel=0.01))
+    assert (late, level) == (warm.calls, warm.step_s)
+
+
 def test_warm_up_that_never_levels_is_capped_and_says_so():
     warm = warm_up(nothing, ReplayClock(lambda i: 5e-3 * 1.01**i), GPU, first_cell=True)
     assert not warm.level

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from worker_fakes import MISBEHAVING_WORKER, make_environment, make_worker
 
@@ -62,6 +64,27 @@ def test_anything_else_that_talks_is_no_worker(scripted: str, greeting: str) -> 
 def test_interpreter_that_does_not_exist_is_named(python: str, word: str) -> None:
     with pytest.raises(UnfitError, match=f"cannot start {python}: {word}"), WorkerClient(python) as worker:
         worker.start()
+
+
+def test_a_worker_that_is_launched_gets_ready_while_nobody_waits(scripted: str, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    Path(scripted).write_text(
+        f"import pathlib, runpy, time\npathlib.Path({str(there)!r}).touch()\ntime.sleep(0.5)\n"
+        f"runpy.run_path({MISBEHAVING_WORKER!r}, run_name='__main__')\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(MISBEHAVING_WORKER).parent)}
+    with make_worker(arguments=(scripted,), env=env) as worker:
+        begun = time.monotonic()
+        worker.launch()
+        worker.launch()  # no second one
+        assert time.monotonic() - begun < 0.3
+        while not there.exists() and time.monotonic() - begun < 10:
+            time.sleep(0.01)
+        assert len(psutil.Process().children()) == 1
+        assert worker.start().environment == make_environment()
+        pid = psutil.Process().children()[0].pid
+        assert worker.start().pid == pid
+    assert not psutil.pid_exists(pid)
 
 
 def test_worker_killed_while_it_starts_is_started_again(scripted: str, tmp_path: Path) -> None:
