@@ -74,8 +74,10 @@ class Prediction(Struct, frozen=True, kw_only=True):
     phases: Seconds
     """Of all of `PHASES`, in that order."""
     visits: dict[CellVisit, float]
-    """What each row takes after the one before: the first of a process bears the process, the first of a wave what all
-    of them do at the same time."""
+    """What each row takes; the first of a process bears the process, and of what a wave does at the same time each its
+    share."""
+    after: dict[CellVisit, float]
+    """The seconds from the row before to each: the first of a wave bears what all of them do at the same time."""
     processes: int
     compilations: int
     basis: str
@@ -121,6 +123,7 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
     model = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
     phases: Seconds = dict.fromkeys(PHASES, 0.0)
     visits: dict[CellVisit, float] = {}
+    after: dict[CellVisit, float] = defaultdict(float)
     for number, groups in enumerate(plan.rounds):
         if plan.short and number == 1:
             model.only_times()
@@ -131,9 +134,14 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
             ]
             if wave:
                 model.side_by_side(expected)
+            first: dict[int, CellVisit] = {}
             for group, cells in expected:
-                for cell, seconds in cells:
-                    visits[cell.cell_id, number, group.visit] = sum(seconds.values())
+                for place, (cell, seconds) in enumerate(cells):
+                    visit = cell.cell_id, number, group.visit
+                    visits[visit] = sum(seconds.values())
+                    together = sum(seconds[phase] for phase in BESIDE) if wave else 0.0
+                    after[visit] += visits[visit] - together
+                    after[first.setdefault(place, visit)] += together
                     for phase, one in seconds.items():
                         phases[phase] += one
     fixed, each = rates.report
@@ -145,6 +153,7 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
     return Prediction(
         phases=phases,
         visits=visits,
+        after=dict(after),
         processes=len(groups_in_all),
         compilations=sum(not cell.is_eager for group in groups_in_all for cell in group.cells),
         basis=rates.basis,
@@ -210,7 +219,7 @@ class Countdown:
     """
 
     def __init__(self, prediction: Prediction, now: float) -> None:
-        self._left = dict(prediction.visits)
+        self._left = dict(prediction.after)
         self._start_s, self._report_s = prediction.phases["start"], prediction.phases["report"]
         self._took = self._expected = TRUSTED_S
         self._now = now
@@ -266,8 +275,7 @@ class _Model:
     def side_by_side(self, groups: Sequence[tuple[Group, list[tuple[Cell, Seconds]]]]) -> None:
         """Correct the seconds of groups whose processes are prepared at the same time: they share the cores.
 
-        What one of them times of its first run, cuDNN's plans among it, it times alone. The cells that are measured
-        first bear the preparing of all: when they have their rows, it is over.
+        What one of them times of its first run, cuDNN's plans among it, it times alone.
         """
         rates, alone, busy, searches = self._rates, [], [], 0.0
         for group, cells in groups:
@@ -277,13 +285,9 @@ class _Model:
             busy.append(rates.compile_cores if compiling else 1.0)
             searches += search
         share = (shared_s(alone, busy, rates.cores) + searches) / (sum(alone) + searches)
-        first: dict[int, Seconds] = {}
         for _, cells in groups:
-            for place, (_, seconds) in enumerate(cells):
-                bearer = first.setdefault(place, seconds)
-                for phase in BESIDE:
-                    spent = seconds.pop(phase, 0.0) * share
-                    bearer[phase] += spent
+            for _, seconds in cells:
+                seconds.update({phase: seconds[phase] * share for phase in BESIDE})
 
     def step_s(self, cell: Cell) -> float:
         """One step: as measured, or from arithmetic, traffic and launches."""
