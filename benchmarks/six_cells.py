@@ -4,8 +4,9 @@
 
 One rival is what people write by hand: import torch, build, 10 warm-up steps, 40 timed ones. The other is timm's
 `benchmark.py`, of which `--timm` names a copy (from the root of its repository), with the same steps and its counting.
-Prints whole-process wall times, their ratios, and each cell's median with its interval. Goals: at most 0.35 of the
-fresh interpreters, and at most a quarter of timm's.
+Both measure each network in one process; so does archbench with `--rounds 1`, and in two by default. Prints
+whole-process wall times, their ratios, and each row's median with its interval. Goals: at most 0.35 of the fresh
+interpreters, and at most a quarter of timm's.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ def one_by_one(commands: list[list[str]]) -> float:
     return time.perf_counter() - start
 
 
-def archbench_run() -> tuple[float, list[dict[str, object]]]:
+def archbench_run(rounds: int) -> tuple[float, list[dict[str, object]]]:
     with tempfile.TemporaryDirectory() as folder:
         words = ["run", *NETWORKS, "--batch-size", "1", "--metrics", "static,latency", "--device", "cpu"]
+        words += ["--rounds", str(rounds)]
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "archbench", *words, "--out", f"{folder}/run", "--json"],
@@ -66,11 +68,12 @@ def main() -> None:
             [arguments.timm, "--model", TIMM_NAMES.get(name, name), *TIMM_WORDS] for name in NETWORKS
         ]
     for _ in range(arguments.pairs):
-        archbench_s, rows = archbench_run()
-        print(f"archbench {archbench_s:.1f} s")
+        once_s, _ = archbench_run(1)
+        twice_s, rows = archbench_run(2)
+        print(f"archbench {once_s:.1f} s with one process each, {twice_s:.1f} s with two")
         for what, commands in rivals.items():
             rival_s = one_by_one(commands)
-            print(f"{what} {rival_s:.1f} s: archbench takes {archbench_s / rival_s:.2f} of it", flush=True)
+            print(f"{what} {rival_s:.1f} s: of it {once_s / rival_s:.2f} and {twice_s / rival_s:.2f}", flush=True)
     for row in rows:
         low, high = row["latency_ci_low_s"], row["latency_ci_high_s"]
         print(
