@@ -217,8 +217,9 @@ class _Worker:
     def stop(self) -> None:
         """Have it end itself and its child, which takes milliseconds, and kill whatever is left of them."""
         try:
-            self._close_input()
-            self._reader.join(_STOP_PATIENCE_S)
+            if "ready" in self.__dict__:  # before, it has no child, and hears nothing while it imports torch
+                self._close_input()
+                self._reader.join(_STOP_PATIENCE_S)
         finally:
             self.kill()
 

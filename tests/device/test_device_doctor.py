@@ -6,8 +6,10 @@ import contextlib
 import importlib.metadata
 import itertools
 import json
+import math
 import shutil
 import sysconfig
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from typing import Any
 import msgspec
 import psutil
 import pytest
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from archbench.cli.looking import doctor_command as command
@@ -84,11 +87,22 @@ def test_load(load: Load, severity: str) -> None:
 
 
 def test_what_has_just_ended_refuses_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_AT_IMPORT", replace(doctor._look(), at_s=-math.inf))
     for looks, severity in (((0.9, 0.05), "ok"), ((0.9, 0.8), "unfit"), ((0.4,), "warn")):
         seen = iter(Load(others=share) for share in looks)
         monkeypatch.setattr(doctor, "read_load", lambda window_s, seen=seen: next(seen))
         assert doctor.judge_load(doctor.settled_load(0.25, 1.0)).severity == severity
         assert next(seen, None) is None
+
+
+def test_a_command_that_has_just_begun_has_its_window_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_AT_IMPORT", doctor._look())
+    time.sleep(0.3)
+    begun = time.perf_counter()
+    monkeypatch.setattr(doctor, "CROWDED_SHARE", 1.0)  # else a busy machine is looked at once more
+    load = doctor.settled_load(0.25, 1.0)
+    assert time.perf_counter() - begun < 0.2
+    assert load.others is None or 0.0 <= load.others <= 1.0
 
 
 def test_load_of_this_machine() -> None:

@@ -87,6 +87,17 @@ def test_a_worker_that_is_launched_gets_ready_while_nobody_waits(scripted: str, 
     assert not psutil.pid_exists(pid)
 
 
+def test_one_that_is_sent_away_before_it_is_ready_goes_at_once(scripted: str) -> None:
+    Path(scripted).write_text("import time; time.sleep(60)")
+    worker = make_worker(arguments=(scripted,))
+    worker.launch()
+    (process,) = psutil.Process().children()
+    begun = time.monotonic()
+    worker.close()
+    assert time.monotonic() - begun < 1.0
+    assert not psutil.pid_exists(process.pid)
+
+
 def test_worker_killed_while_it_starts_is_started_again(scripted: str, tmp_path: Path) -> None:
     """Out of memory, or somebody's `kill`, beside a gate of an hour: no reason to give up."""
     killed = tmp_path / "killed"
