@@ -89,6 +89,8 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
         what, options.axes, options.inputs, metrics=options.metrics, allow_code=options.allow_code
     )
     suite, text = _with_images(suite, text, options.images)
+    for network in suite.architectures:
+        network.require_weights()
     fleets = fleets_of(options, suite, networks)
     environment = fleets[0].environments[0] if fleets else describe(options.device)
     if fleets and part is None:

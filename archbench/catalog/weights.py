@@ -33,25 +33,19 @@ def load_weights(module: nn.Module, network: Network) -> None:
     }
     _require_alike(kept, module.state_dict(), f"{network.label}: the weights in {file}")
     module.load_state_dict(kept)
-    if not is_file(network) and hasattr(module, "transform_input"):
+    if network.weights_file is None and hasattr(module, "transform_input"):
         cast(
             Any, module
         ).transform_input = True  # torchvision's Inceptions bring TensorFlow's normalisation with their weights
-
-
-def is_file(network: Network) -> bool:
-    """Whether the weights are named by a file, and not by a tag."""
-    return Path(network.weights or "").suffix in (".pth", ".pt", ".safetensors", ".bin")
 
 
 def weights_file(network: Network) -> Path:
     """Where the weights lie. Raises `UsageError` where they do not, or where no such tag is known."""
     tag = network.weights or ""
     entry = resolve(network.name, allow_code=True)
-    if is_file(network):
-        if not Path(tag).is_file():
-            raise UsageError(f"{network.label}: there are no weights at {tag}")
-        return Path(tag)
+    if network.weights_file is not None:
+        network.require_weights()
+        return network.weights_file
     if entry.source == "torchvision":
         return _of_torchvision(network, entry, tag)
     if entry.source == "timm":

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -164,6 +165,17 @@ class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
 
     def __hash__(self) -> int:
         return hash((self.name, self.input_size))  # what tells most from each other; a label takes longer to make
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that weights are named by; `None` where they are named by a tag, or are random."""
+        file = Path(self.weights or "")
+        return file if file.suffix in (".pth", ".pt", ".safetensors", ".bin") else None
+
+    def require_weights(self) -> None:
+        """Raise `UsageError` where weights are named by a file that is not there."""
+        if self.weights_file is not None and not self.weights_file.is_file():
+            raise UsageError(f"{self.label}: there are no weights at {self.weights_file}; mend the path, or copy them")
 
     @property
     def label(self) -> str:

@@ -208,3 +208,10 @@ def test_a_cell_of_a_network_with_weights_is_named_by_them():
     cell = parse_cell("torchvision:squeezenet1_1[weights=IMAGENET1K_V1]@batch_size=2", "cpu")
     assert cell.network.weights == "IMAGENET1K_V1"
     assert parse_cell(cell.cell_id, "cpu") == cell
+
+
+def test_weights_that_are_not_there_are_found_before_anything_is_measured(tmp_path):
+    lost = {"name": "lenet5", "weights": str(tmp_path / "none.pth")}
+    with pytest.raises(UsageError, match=r"^lenet5\[weights=none.pth\]: there are no weights at .*; mend the path"):
+        archbench.run(lost, out=tmp_path / "out", device="cpu", progress=False)
+    assert not (tmp_path / "out").exists()
