@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from archbench.catalog.names import LIBRARIES, family, resolve
+from archbench.catalog.names import LIBRARIES, family, known, resolve
 from archbench.catalog.published import accuracies, facts_of
 from archbench.catalog.tables import (
     SOURCES,
@@ -70,14 +70,16 @@ def counts_of(network: Network, versions: Mapping[str, str | None]) -> Counts | 
 def year_of(name: str) -> int | None:
     """Year of a network's first publication; `None` where none is known, or no such network."""
     try:
-        return resolve(name, allow_code=True).year
+        found = known(name, allow_code=True)
     except UsageError:  # of another version's catalogue
         return None
+    return None if found is None else found.year
 
 
 def dataset_of(name: str) -> str | None:
     """The data set of the accuracy that stands for a network; `None` where none is known, or no such network."""
     try:
-        return next((one.dataset for one in accuracies(resolve(name, allow_code=True))), None)
+        found = known(name, allow_code=True)
     except UsageError:  # of another version's catalogue
         return None
+    return None if found is None else next((one.dataset for one in accuracies(found)), None)

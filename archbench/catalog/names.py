@@ -34,6 +34,17 @@ def resolve(name: str, *, allow_code: bool = False) -> Entry:
     native input are used. Raises `UsageError` for an unknown name, with the nearest known ones of every source, and
     for `module:function` unless `allow_code`.
     """
+    found = known(name, allow_code=allow_code)
+    if found is None:
+        near = _suggestions(name)
+        if not near and (dotted := re.fullmatch(r"([^\W\d][\w.]*)\.([^\W\d]\w*)", name)):
+            near = f"; a network of your own is named as {dotted[1]}:{dotted[2]}, with --allow-code"
+        raise UsageError(f"unknown architecture {name!r}{near}; `archbench list` shows all that have a name")
+    return found
+
+
+def known(name: str, *, allow_code: bool = False) -> Entry | None:
+    """As `resolve`, and `None` for an unknown name: to look for those near it takes milliseconds."""
     catalogued = entries().get(_canonical().get(name, name))
     if catalogued is not None:
         return catalogued
@@ -49,10 +60,7 @@ def resolve(name: str, *, allow_code: bool = False) -> Entry:
         if not allow_code:
             raise UsageError(f"architecture {name!r} runs code of yours: say --allow-code if you trust it")
         return Entry(name=name, source="user code", constructor=name)
-    near = _suggestions(name)
-    if not near and (dotted := re.fullmatch(r"([^\W\d][\w.]*)\.([^\W\d]\w*)", name)):
-        near = f"; a network of your own is named as {dotted[1]}:{dotted[2]}, with --allow-code"
-    raise UsageError(f"unknown architecture {name!r}{near}; `archbench list` shows all that have a name")
+    return None
 
 
 def _in_module(file: PurePath, network: str) -> str:

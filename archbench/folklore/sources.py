@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -25,6 +27,8 @@ from archbench.query.parsing import number_column
 from archbench.training.settings import SUBJECTS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from archbench.choose.candidates import Candidates
     from archbench.training.probe import Probe
 
@@ -48,6 +52,10 @@ _RANKED = {
 CATALOGUED = {*LISTED, *COUNTED}
 KEYS = ("run_id", "hardware_class", "phase", "batch_size", *TOGGLES, "threads")
 """Columns in which cells are alike that are held against each other."""
+
+
+_Place = tuple[int, int]
+"""Of a row: the number of its run, and its own in there."""
 
 
 class MissingError(Exception):
@@ -119,19 +127,24 @@ class Sources:
         self._facts = facts
         self._probe = probe
         self._builds = builds
-        self._rows = [row for run in cells for row in _usable(run)]
+        self._frames = [_usable(run) for run in cells]
+        self._rows: dict[str, list[tuple[_Place, dict[str, Any]]]] = {}
+        """By network, each with its place among all."""
 
     def situations(self, terms: Sequence[Term], where: Sequence[Expression]) -> list[Situation]:
         """The settings under which every measured term has a cell of `where`. Raises `MissingError` for none."""
         wanted = [term for term in terms if is_measured(term)]
         if not wanted:
             return [Situation()]
+        asked: dict[str, list[tuple[Term, str]]] = defaultdict(list)
+        for term in wanted:
+            asked[_network(term).label].append((term, _column(term.function)))
         found: dict[Situation, set[Term]] = {}
-        for row in self._rows:
+        for _, row in sorted((one for label in asked for one in self._rows_of(label)), key=itemgetter(0)):
             if all(holds(condition, row) for condition in where):
                 here = Situation(tuple((key, row[key]) for key in KEYS))
-                for term in wanted:
-                    if row["variant"] == _network(term).label and row[_column(term.function)] is not None:
+                for term, column in asked[row["variant"]]:
+                    if row[column] is not None:
                         found.setdefault(here, set()).add(term)
         # Of several runs on one class of machine the newest that has all: a ratio is of one run's figures.
         whole = {one.values[1:]: one for one, there in found.items() if len(there) == len(set(wanted))}
@@ -170,14 +183,30 @@ class Sources:
         return Figure(value=float(known), origin=origin)
 
     def _stored(self, term: Term, column: str, situation: Situation) -> Figure:
-        wanted = dict(situation.values)
-        label = _network(term).label
-        row = next(one for one in self._rows if one["variant"] == label and all(one[k] == v for k, v in wanted.items()))
+        wanted = dict(situation.values).items()
+        rows = self._rows_of(_network(term).label)
+        row = next(one for _, one in rows if all(one[key] == value for key, value in wanted))
         value, low, high = (row[name] for name in _RANKED.get(column, (column,) * 3))
         origin = f"run {row['run_id']} on {row['hardware_class']}"
         if column not in _RANKED:
             return Figure(value=float(value), origin=origin)
         return Figure(value=value, low=low, high=high, origin=origin)
+
+    def _rows_of(self, label: str) -> list[tuple[_Place, dict[str, Any]]]:
+        """As plain values, and of this network alone: a run has a hundred thousand rows."""
+        from archbench.choose.cell_summary import plain_values
+
+        if label not in self._rows:
+            found = self._rows[label] = []
+            for number, frame in enumerate(self._frames):
+                frame = frame[frame["variant"] == label]
+                columns = {name: plain_values(frame[name]) for name in frame.columns}
+                values = zip(*columns.values(), strict=True)
+                found += [
+                    ((number, int(place)), dict(zip(columns, row, strict=True)))
+                    for place, row in zip(frame.index, values, strict=True)
+                ]
+        return self._rows[label]
 
     def _trained(self, term: Term) -> Figure:
         name, share = str(term.about[0]), float(dict(term.options).get("at", 1.0))  # type: ignore[arg-type]
@@ -239,14 +268,10 @@ def _moved(mean: float, by: float, most: float | None) -> float:
     return 1 / ((1 / mean - 1 / most) * math.exp(-by / (mean * left)) + 1 / most)
 
 
-def _usable(cells: Candidates) -> list[dict[str, Any]]:
-    """The rows fit to be compared, as plain values."""
-    from archbench.choose.cell_summary import plain_values
-
+def _usable(cells: Candidates) -> pd.DataFrame:
+    """The rows fit to be compared."""
     frame = cells.frame
-    frame = frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")]
-    columns = {name: plain_values(frame[name]) for name in frame.columns}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")].reset_index(drop=True)
 
 
 def _network(term: Term) -> Network:

@@ -35,7 +35,7 @@ from archbench.rendering.content import (
 )
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, SETTING, CellColumns
 from archbench.rendering.run_data import RunData
-from archbench.stats.devices import FEWEST, Devices
+from archbench.stats.devices import FEWEST
 
 _SHORT_LIST = 6
 _MOST_PATTERNS = 12
@@ -274,12 +274,22 @@ def devices(run: RunData) -> Section | None:
         "": lambda one: "far from its class" if one[0] in found.far else "",
     }
     slowest_first = sorted(found.effects.items(), key=lambda one: -one[1])
-    statement = _about_devices(found, run.environment.hardware_class)
-    return section("Devices", statement, tabled(slowest_first, columns, "The devices"))
+    return section("Devices", about_devices(run), tabled(slowest_first, columns, "The devices"))
 
 
-def _about_devices(found: Devices, hardware_class: str) -> str:
+def devices_in_short(run: RunData) -> str:
+    """`8, 3.0 % apart`, and how many of them are far from their class."""
+    if run.devices is None:
+        return str(run.machines)
+    far = f", {len(run.devices.far)} far from the others" if run.devices.far else ""
+    return f"{run.machines}, {percent(run.devices.range(run.devices.effects))} apart{far}"
+
+
+def about_devices(run: RunData) -> str | None:
     """`These 8 NVIDIA H100 differ by 3.1 %`, what that is known by, and what it means for the figures."""
+    found, hardware_class = run.devices, run.environment.hardware_class
+    if found is None:
+        return None
     number = len(found.effects)
     others = f" ({percent(found.range(found.well))} without those far from their class)" if found.far else ""
     said = [

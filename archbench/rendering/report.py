@@ -35,7 +35,17 @@ from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
 from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.plots import plots, plotted
-from archbench.rendering.provenance import accuracy, devices, failures, lead, machine, reproduce, scope, trust
+from archbench.rendering.provenance import (
+    about_devices,
+    accuracy,
+    devices,
+    failures,
+    lead,
+    machine,
+    reproduce,
+    scope,
+    trust,
+)
 from archbench.rendering.run_data import RunData, read_run, read_several, write_summary
 from archbench.rendering.side_by_side import Named, against_reference, named, overview, side_by_side, together
 from archbench.rendering.toggles import toggles
@@ -257,6 +267,7 @@ def _index(pages: Sequence[_Page]) -> Report:
         section(
             f"{one.letter}: {one.label}",
             one.run.trust.statement,
+            about_devices(one.run),
             next(every(Table, sections(decisions(one.run))), None),
         )
         for one in each

@@ -59,8 +59,10 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     """5th and 95th percentile of the canary's time over its median, less 1; `None` without a canary."""
     shown: RunSpread
     """What is kept of its own spread for later runs."""
+    machines: int
+    """Devices that measured a row."""
     devices: Devices | None = None
-    """How its devices differ; `None` for a run of one."""
+    """How its devices differ; `None` for a run of one, and where no two measured the same cell."""
     profiles: tuple[StageProfile, ...]
     """Tables of stages, where the suite asked for them."""
     begun: str | None
@@ -145,6 +147,7 @@ def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
         corrected=bool(cells["drift_corrected"].any()),
         drift=(float(speed.quantile(0.05)) - 1, float(speed.quantile(0.95)) - 1) if len(speed) > 1 else None,
         shown=repeated,
+        machines=max(1, rows["machine"].nunique()),
         devices=next(iter(devices_of(fit).values()), None),
         profiles=tuple(store.profiles()),
         begun=None if begun.empty else str(begun.min()),

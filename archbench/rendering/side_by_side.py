@@ -29,7 +29,7 @@ from archbench.rendering.content import (
     wide,
 )
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
-from archbench.rendering.provenance import machine_facts, verdicts
+from archbench.rendering.provenance import devices_in_short, machine_facts, verdicts
 from archbench.rendering.run_data import RunData
 from archbench.rendering.toggles import ratio_text
 
@@ -88,6 +88,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         "Hardware": lambda each: each.run.environment.hardware_class,
         "torch": lambda each: each.run.environment.torch_version or NULL,
         "Suite": lambda each: f"{each.run.suite.suite}, `{each.run.run_id}`",
+        "Devices": lambda each: devices_in_short(each.run),
         "Extent": lambda each: each.run.extent(),
         "Verdicts": lambda each: verdicts(each.run) or "none",
         ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),

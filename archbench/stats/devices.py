@@ -49,7 +49,7 @@ class Devices(Struct, frozen=True, kw_only=True):
     def range(self, names: Iterable[str]) -> float:
         """The slowest one's time over the fastest one's, less 1: `these 8 H100s differ by 3 %`."""
         values = [self.effects[name] for name in names]
-        return math.expm1(max(values) - min(values))
+        return round(math.expm1(max(values) - min(values)), 6)
 
 
 def told_by(times: Iterable[tuple[str, str, float]]) -> Devices | None:

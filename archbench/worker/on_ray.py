@@ -226,6 +226,7 @@ class Cluster:
             except (UnfitError, ray.exceptions.RayError) as error:  # a node that has just gone is listed for a while
                 problems.append(f"{name}: {_cause(error)}")
                 log.warning("a device is left out: %s", problems[-1])
+                ray.kill(actor)  # else it would take the device, once that is free, from whoever waits for it
         if not found:
             raise UnfitError(f"no device of the cluster can be had: {problems[0]}")
         self._actors = [(name, actor) for name, actor, _ in found]

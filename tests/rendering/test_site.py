@@ -59,6 +59,9 @@ def test_ratios_are_those_to_the_reference_on_the_same_device(runs: list[Path], 
         assert row is not None
         assert re.findall(r">([\d.]+)<", row[1]) == [f"{times:.2f}"] * 2
     assert " ms<" not in page
+    assert re.search(r"<td>5, 31(\.\d)?.% apart, 1 far from the others</td>", page)
+    assert "<td>2, 0 % apart</td>" in page.replace("\xa0", " ")
+    assert "Far from their class" in page
 
 
 def test_each_run_has_its_report_and_a_file_that_is_what_the_index_says(runs: list[Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ import archbench
 from archbench.model.errors import UnfitError, UsageError
 from archbench.results import RunStore
 from archbench.suite.plan import make_plan
+from archbench.worker import on_ray
 from archbench.worker.on_ray import Cluster
 
 ray = pytest.importorskip("ray")
@@ -171,9 +173,19 @@ def test_what_the_cluster_has_not_is_refused_at_once_with_what_it_has(cluster: T
     assert time.monotonic() - begun < 30
 
 
-def test_another_version_on_the_nodes_is_refused(cluster: TwoClasses, monkeypatch: pytest.MonkeyPatch) -> None:
-    from archbench.worker import on_ray
+def test_devices_that_another_job_holds_are_waited_for_and_named(
+    cluster: TwoClasses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(on_ray, "FREE_S", 4.0)
+    monkeypatch.setattr(on_ray, "SAID_S", 1.0)
+    holder = Cluster(cluster.address, device="cuda", resource="a100")
+    with pytest.raises(UnfitError, match=r"a100 of .*: no answer for 4 s; does another job hold it\?"):
+        Cluster(cluster.address, device="cuda", resource="a100")
+    assert "not to be had yet, held by another job or slow to start: a100 of" in caplog.text
+    assert len(holder._actors) == 4
 
+
+def test_another_version_on_the_nodes_is_refused(cluster: TwoClasses, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as other:
         other.setattr(on_ray, "__version__", "0.0.9")
         with pytest.raises(UnfitError, match=r"has archbench .* the driver has 0\.0\.9"):
@@ -205,14 +217,27 @@ def test_an_address_that_does_not_answer_is_refused_in_seconds() -> None:
     assert time.monotonic() - begun < 10
 
 
+def test_an_address_where_something_else_listens_is_refused_in_a_minute(tmp_path: Path) -> None:
+    """In a process of its own, as Ray goes on waiting in there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        words = [sys.executable, "-m", "archbench", "run", "lenet5", "--executor", "ray", "--address", address]
+        done = subprocess.run(words, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 3
+    assert f"archbench: {address} is no Ray cluster, or is not well: it says nothing for 30 s" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_suite_with_the_users_module_is_measured_on_the_cluster_and_resumed(
     cluster: TwoClasses, tmp_path: Path
 ) -> None:
-    """The whole way: the nodes find neither the suite nor the module on a path of theirs."""
+    """The whole way: the nodes find neither the suite nor the module, nor what it imports, on a path of theirs."""
+    (tmp_path / "myblocks.py").write_text("from torch import nn\ndef stem(): return nn.Conv2d(3, 8, 3, 2)\n")
     (tmp_path / "mynets.py").write_text(
         "from torch import nn\n"
+        "from myblocks import stem\n"
         "def good():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
+        "    return nn.Sequential(stem(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))\n"
     )
     (tmp_path / "mine.yaml").write_text(
         "suite: mine\narchitectures: ['mynets:good', lenet5]\naxes: {batch_size: [1]}\nmetrics: [latency]\n"
