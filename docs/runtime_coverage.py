@@ -111,6 +111,8 @@ def page() -> str:
     found: dict[str, dict[str, dict[str, str]]] = {}
     for row in rows():
         found.setdefault(row["network"], {})[row["setting"]] = row
+    every = smallest_of_each_family()
+    missing = ", ".join(name for name in every if name not in found)
     tried = {label: [one[label] for one in found.values() if label in one] for label in SETTINGS}
     tried = {label: some for label, some in tried.items() if some}
     lines = [
@@ -121,7 +123,7 @@ def page() -> str:
         "output against fp32 eager, with random weights, in int8 after calibration on eight seeded images; `no` has",
         "its reason below. Beyond 1 % (in int8 20 %) the output is another one, in bold, and the network not taken.",
         "",
-        f"Tried so far: {len(found)} of {len(smallest_of_each_family())} families.",
+        f"Tried so far: {len(found)} of {len(every)} families.{f' Not yet: {missing}.' if missing else ''}",
         "",
         *_heading(["Setting", ">Takes"]),
         *(f"| {label} | {sum(_taken(one) for one in some)} of {len(some)} |" for label, some in tried.items()),
