@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from archbench.choose.matrix import Worths
 
 RESULTS = Path("results")
+READY_S = 60.0
+"""For what the report will need to be loaded while the worker starts; without it, it is measured all the same."""
 NETWORKS = "networks"
 """The folder of a run's directory with the networks that were passed as objects."""
 
@@ -340,7 +342,7 @@ def _events(
         getting_ready = Thread(target=_get_ready, daemon=True)
         getting_ready.start()
         worker.start()
-        getting_ready.join()
+        getting_ready.join(READY_S)
         for event in measured(
             worker,
             job.suite,

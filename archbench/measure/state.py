@@ -170,11 +170,12 @@ def threads_set(threads: int) -> Iterator[None]:
 
 
 def step_contexts(
-    device: torch.device, phase: Phase, precision: Precision
+    device: torch.device, phase: Phase, precision: Precision, *, takes_gradients: bool = False
 ) -> Callable[[], AbstractContextManager[None]]:
     """Return the factory of the contexts that compile, warm-up and timing share.
 
     One factory for all three: a step that ran under another grad mode or autocast state would recompile.
+    `takes_gradients`: of a network that does so inside its forward pass, which inference mode forbids.
     """
     dtype = AUTOCAST.get(precision)
 
@@ -182,7 +183,7 @@ def step_contexts(
     def contexts() -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if phase == "inference":
-                stack.enter_context(torch.inference_mode())
+                stack.enter_context(torch.no_grad() if takes_gradients else torch.inference_mode())
             if dtype is not None:
                 stack.enter_context(torch.autocast(device.type, dtype))
             yield

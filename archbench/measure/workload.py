@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from archbench.measure import compiler
 from archbench.measure.runtimes import Engine, Prepared
 from archbench.measure.state import Applied, flushes_denormals, host_allocator, step_contexts
 from archbench.model.cell import Cell
-from archbench.model.errors import UnsupportedError
+from archbench.model.errors import UnsupportedError, words_of
 
 
 class Workload:
@@ -63,6 +64,7 @@ class Workload:
         self.device = device
         self._seed = seed
         self._contexts = step_contexts(device, cell.phase, cell.precision)
+        self._takes_gradients = False
         self.module = self._prepare(module)
         ring_of = _input_ring(cell, takes(given), ring, seed, device) if inputs is None else inputs
         batches = [Batch((one,)) if isinstance(one, Tensor) else one for one in ring_of]
@@ -110,7 +112,15 @@ class Workload:
         if self.records_graphs:
             compiler.mark_step()
         with self._contexts():
-            return settled(self.inputs[next(self._turn)](self._forward))
+            try:
+                return settled(self.inputs[next(self._turn)](self._forward))
+            except RuntimeError as error:
+                if self._takes_gradients or "grad" not in words_of(error).lower():
+                    raise
+        # A forward pass that takes gradients itself: forces of an energy, a gradient penalty.
+        self._takes_gradients = True
+        self._contexts = step_contexts(self.device, self.cell.phase, self.cell.precision, takes_gradients=True)
+        return self._infer()
 
     def _train(self) -> object:
         loss = self.loss()
@@ -176,6 +186,10 @@ class Workload:
         """All tensors that the steps are given."""
         return [tensor for batch in self.inputs for tensor in batch.tensors]
 
+    def unrecorded(self) -> AbstractContextManager[None]:
+        """A context of inference in which this network works, whatever the precision."""
+        return torch.no_grad() if self._takes_gradients else torch.inference_mode()
+
     def output(self, batch: Batch) -> list[Tensor]:
         """Run the cell's own forward pass on a batch of its shape and return what `figures_in` finds."""
         placed = batch.map(lambda tensor: _placed(tensor, self.cell, self.device))
@@ -238,7 +252,8 @@ class Workload:
             ("modules stay in training mode", cell.phase == "training" or applied.training_modules == 0),
             (
                 "the gradient mode is another",
-                applied.grad_mode == ("grad" if cell.phase == "training" else "inference"),
+                applied.grad_mode
+                == ("grad" if cell.phase == "training" else "no_grad" if self._takes_gradients else "inference"),
             ),
             ("autocast runs in another dtype", applied.autocast_dtype == (_name(autocast) if autocast else None)),
             (

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeAlias
 
 from archbench.model.errors import UnfitError
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 Spec: TypeAlias = dict[str, Any]
 """A part of a definition."""
 DRAWN_BY = "`pip install 'archbench[plots]'` brings what draws them"
+STARTING = RLock()
+"""Held while the library draws its first picture: one start of some hundreds was seen never to end."""
+START_S = 60.0
 KINDS = ("svg", "png", "pdf")
 """Files that a picture can be stored as."""
 WIDTH = 680
@@ -108,10 +113,17 @@ def draw(report: Report, folder: Path, kinds: Collection[str] = ("svg",)) -> boo
     return True
 
 
+def library() -> Any:
+    """What draws. Raises `ImportError` where it is missing, or has been starting in another thread for `START_S`."""
+    if not STARTING.acquire(timeout=START_S):
+        raise ImportError(f"the plotting library has not started in {START_S:g} s")
+    STARTING.release()
+    return import_module("vl_convert")
+
+
 def drawn(vega: Spec, kind: str = "svg") -> bytes:
     """A picture of `compiled` as a file's content."""
-    import vl_convert
-
+    vl_convert = library()
     match kind:
         case "png":
             return bytes(vl_convert.vega_to_png(vega, scale=_PNG_SCALE))
@@ -122,8 +134,7 @@ def drawn(vega: Spec, kind: str = "svg") -> bytes:
 
 def compiled(report: Report) -> Iterator[tuple[str, Spec]]:
     """The name of each picture and what Vega draws of it. Raises `ImportError` without the plotting library."""
-    import vl_convert
-
+    vl_convert = library()
     # Not every mark has a label: an image is described by its alternative text.
     config = {**theme(_INK, _FAINT, LIGHT, background=_PAPER), "aria": False}
     for picture in every(Picture, report.blocks):
@@ -157,9 +168,7 @@ def _drawable(value: Any) -> Any:
 
 def load_converter() -> None:
     """Draw next to nothing: the first picture of a process takes half a second more. Raises as `drawn` does."""
-    import vl_convert
-
-    vl_convert.vegalite_to_svg({"mark": "point"})
+    library().vegalite_to_svg({"mark": "point"})
 
 
 def _drop_unused(spec: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from archbench.rendering.content import (
     slug,
     spelled_out,
 )
-from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, theme
+from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, library, theme
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
@@ -212,10 +212,10 @@ def _own(name: str) -> str:
 def load_scripts() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, put together once; empty where the plotting library is missing."""
     try:
-        import vl_convert
+        vl_convert = library()
     except ImportError:
         return ""
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # In a string or a regular expression this is the same; as it stands, it would end the script.
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

@@ -29,7 +29,7 @@ from archbench.rendering.content import (
     slug,
 )
 from archbench.rendering.decisions import decisions
-from archbench.rendering.drawing import KINDS, draw, load_converter
+from archbench.rendering.drawing import KINDS, STARTING, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
@@ -200,8 +200,9 @@ def get_ready() -> None:
     with suppress(ImportError):  # what is missing is told when it is needed
         for name in ("pandas", "scipy.special"):
             import_module(name)
-        load_scripts()
-        load_converter()
+        with STARTING:
+            load_scripts()
+            load_converter()
 
 
 def usual_place(runs: Sequence[Path], format: str) -> Path:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from archbench.measure.metrics.numerics import compare
 from archbench.measure.state import apply_state, default_threads, flushes_denormals, plain_fp32, restored_state
 from archbench.measure.workload import Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS
@@ -91,6 +92,36 @@ def test_precision_and_phase_are_applied(precision, phase):
     assert applied.weight_dtype == {"bf16": "bfloat16", "fp16": "float16"}.get(precision, "float32")
     assert applied.grad_mode == ("grad" if phase == "training" else "inference")
     assert (applied.training_modules == 0) is (phase == "inference")
+
+
+class Forces(Small):
+    """Gives the gradient of what it computes by its input, as force fields do."""
+
+    def forward(self, image):
+        with torch.enable_grad():
+            image = image.detach().requires_grad_()
+            return torch.autograd.grad(super().forward(image).sum(), image)[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "amp-bf16"])
+def test_a_network_that_takes_gradients_inside_infers_without_inference_mode(precision):
+    module = Forces()
+    under_test = workload(module, precision=precision)
+    assert under_test.step().abs().sum() > 0
+    assert under_test.applied().grad_mode == "no_grad"
+    under_test.require(under_test.applied())
+    found = compare(under_test, module, under_test.inputs, centred=False)
+    assert found.rel_error is not None
+    assert found.rel_error < (1e-6 if precision == "fp32" else 0.1)
+
+
+def test_other_mistakes_with_gradients_are_the_networks_own():
+    class Fails(Small):
+        def forward(self, image):
+            raise RuntimeError("no gradient today")
+
+    with pytest.raises(RuntimeError, match="no gradient today"):
+        workload(Fails()).step()
 
 
 @pytest.mark.parametrize("memory_format", MEMORY_FORMATS)

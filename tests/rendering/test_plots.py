@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from builders import NETWORKS, make_environment, make_record, make_rows, make_ru
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries
 from archbench.model.suite import Axes
+from archbench.rendering import drawing
 from archbench.rendering.charts import NAME, OTHERS, Point
 from archbench.rendering.content import NAMES, Dataset, Report
 from archbench.rendering.drawing import DARK, LIGHT, PLACED, draw, layer, log_axis, number
@@ -254,6 +256,35 @@ def test_other_commands_do_not_import_the_plotting_library(tmp_path: Path, words
     arguments = [word.format(run=run) for word in words]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_library_that_never_starts_costs_the_plots_alone(
+    summaries: tuple[CellSummary, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Seen once: its engine did not come back from the first picture, in the thread that draws it ahead."""
+    monkeypatch.setattr(drawing, "START_S", 0.05)
+    hangs, enough = Event(), Event()
+
+    def start() -> None:
+        with drawing.STARTING:
+            hangs.set()
+            enough.wait()
+
+    thread = Thread(target=start)
+    thread.start()
+    try:
+        assert hangs.wait(10)
+        section = plots(cells(summaries))
+        assert section is not None
+        assert not draw(Report(title="t", lead=(section,), dataset=cells(summaries)), tmp_path)
+    finally:
+        enough.set()
+        thread.join()
+    assert "the plotting library has not started in 0.05 s" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_specs_name_their_data_and_hold_none_of_it(summaries: tuple[CellSummary, ...]) -> None:

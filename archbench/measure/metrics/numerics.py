@@ -133,14 +133,14 @@ def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | 
     plain = [
         batch.map(lambda one: one.contiguous().float() if one.dtype in WHOLE_MODEL.values() else one) for batch in given
     ]
-    with plain_fp32(), torch.inference_mode():
+    with plain_fp32(), workload.unrecorded():
         expected = _joined([figures_in(batch(reference)) for batch in plain])
     outputs = [workload.output(batch) for batch in given]
     output = _joined(outputs)
     if not output or [one.shape for one in output] != [one.shape for one in expected]:
         raise UnsupportedError("it returns no tensors of reals that could be compared")
     doubled = plain[0].map(_doubled)
-    with torch.inference_mode():
+    with workload.unrecorded():
         exact = figures_in(doubled(copy.deepcopy(reference)._apply(_doubled)))  # type: ignore[no-untyped-call]
     finite, reference_finite = (all(bool(torch.isfinite(one).all()) for one in each) for each in (output, expected))
     comparable = finite and reference_finite and any(bool(one.any()) for one in expected)
