@@ -66,6 +66,11 @@ def test_interpreter_that_does_not_exist_is_named(python: str, word: str) -> Non
         worker.start()
 
 
+def children() -> set[psutil.Process]:
+    """Of this process, which other tests, too, have given some."""
+    return set(psutil.Process().children())
+
+
 def test_a_worker_that_is_launched_gets_ready_while_nobody_waits(scripted: str, tmp_path: Path) -> None:
     there = tmp_path / "there"
     Path(scripted).write_text(
@@ -74,28 +79,29 @@ def test_a_worker_that_is_launched_gets_ready_while_nobody_waits(scripted: str, 
     )
     env = {**os.environ, "PYTHONPATH": str(Path(MISBEHAVING_WORKER).parent)}
     with make_worker(arguments=(scripted,), env=env) as worker:
+        before = children()
         begun = time.monotonic()
         worker.launch()
         worker.launch()  # no second one
         assert time.monotonic() - begun < 0.3
         while not there.exists() and time.monotonic() - begun < 10:
             time.sleep(0.01)
-        assert len(psutil.Process().children()) == 1
+        (process,) = children() - before
         assert worker.start().environment == make_environment()
-        pid = psutil.Process().children()[0].pid
-        assert worker.start().pid == pid
-    assert not psutil.pid_exists(pid)
+        assert worker.start().pid == process.pid
+    assert not process.is_running()
 
 
 def test_one_that_is_sent_away_before_it_is_ready_goes_at_once(scripted: str) -> None:
     Path(scripted).write_text("import time; time.sleep(60)")
     worker = make_worker(arguments=(scripted,))
+    before = children()
     worker.launch()
-    (process,) = psutil.Process().children()
+    (process,) = children() - before
     begun = time.monotonic()
     worker.close()
     assert time.monotonic() - begun < 1.0
-    assert not psutil.pid_exists(process.pid)
+    assert not process.is_running()
 
 
 def test_worker_killed_while_it_starts_is_started_again(scripted: str, tmp_path: Path) -> None:
