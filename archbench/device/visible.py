@@ -5,6 +5,7 @@ Where NVML does not answer (ROCm, Jetson, a locked-down container) torch is aske
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -130,8 +131,17 @@ def _worth_asking(*, named: bool) -> bool:
     seen = any(os.environ.get(mask) for mask in _MASKS)
     seen = seen or any(next(Path("/dev").glob(pattern), None) is not None for pattern in _DEVICE_FILES)
     build = torch_build()
-    built = bool(build.get("cuda") or build.get("hip"))
+    built = bool(build.get("hip")) or (bool(build.get("cuda")) and _driver_loads())
     return (seen or built) if named else (seen and built)
+
+
+def _driver_loads() -> bool:
+    """Whether there is the library through which torch's CUDA reaches a driver; to load it starts nothing."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @cache

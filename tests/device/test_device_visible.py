@@ -108,6 +108,12 @@ def test_where_nvml_is_mute_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(visible, "torch_build", dict)
     with pytest.raises(UsageError, match="cpu only"):
         resolve_device("cuda")
+    monkeypatch.setattr(visible, "torch_build", lambda: {"cuda": "13.0"})
+    monkeypatch.setattr(visible, "_driver_loads", lambda: True)
+    assert resolve_device("cuda") == "cuda:0"
+    monkeypatch.setattr(visible, "_driver_loads", lambda: False)
+    with pytest.raises(UsageError, match="cpu only"):
+        resolve_device("cuda")
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
     assert [resolve_device(word) for word in ("auto", "cuda")] == ["cpu", "cuda:0"]
 
