@@ -20,8 +20,8 @@ from archbench.model.cell import Cell
 from archbench.model.errors import UsageError
 from archbench.model.messages import Request, Task
 
-_FOR_TRAINING = "torch._dynamo"
-"""The optimizer asks it for a decorator."""
+_DYNAMO = "torch._dynamo"
+"""Of which a training step's optimizer wants a decorator, and tensors without data its configuration."""
 _BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
 _FOR_COMPILE = "torch._inductor.compile_fx"
 
@@ -51,9 +51,25 @@ def import_torch() -> None:
 
 def import_for(request: Request) -> None:
     """Import what the child of this request will need, unless that has been tried already."""
+    global _served
     cell = request.group.cells[0] if isinstance(request, Task) else request.cell
     for name in _modules_for(cell):
         _import_once(name)
+    # What counts or predicts loads dynamo, in a child that has shown its first figure before it does: the first child
+    # does so itself, and later ones find it here.
+    if _served and isinstance(request, Task) and _counts_or_predicts(request):
+        _import_once(_DYNAMO)
+    _served += 1
+
+
+_served = 0
+"""Requests so far."""
+
+
+def _counts_or_predicts(task: Task) -> bool:
+    cell = task.group.cells[0]
+    predicts = "memory" in task.metrics and cell.is_eager and cell.group_id not in task.carried.memory
+    return predicts or ("static" in task.metrics and task.carried.counts is None)
 
 
 @contextmanager
@@ -63,7 +79,7 @@ def _dynamo_when_asked() -> Iterator[None]:
     torchvision's RoIAlign has that line for a question which it asks of detectors alone; dynamo with its 600 modules is
     half of what an eager quick look would wait for. Whatever else is asked of dynamo meanwhile imports it.
     """
-    names = (_FOR_TRAINING, f"{_FOR_TRAINING}.utils")
+    names = (_DYNAMO, f"{_DYNAMO}.utils")
     if any(name in sys.modules for name in names):
         yield
         return
@@ -80,7 +96,7 @@ class _Later(ModuleType):
     def __getattr__(self, attribute: str) -> object:
         if attribute == "is_compile_supported":
             return lambda device: getattr(importlib.import_module(self.__name__), attribute)(device)
-        if attribute.startswith("__") and (self.__name__, attribute) != (_FOR_TRAINING, "__path__"):
+        if attribute.startswith("__") and (self.__name__, attribute) != (_DYNAMO, "__path__"):
             raise AttributeError(attribute)
         self.give_way()
         return getattr(importlib.import_module(self.__name__), attribute)
@@ -113,7 +129,7 @@ def _modules_for(cell: Cell) -> Iterator[str]:
     if source in _BY_SOURCE:
         yield _BY_SOURCE[source]
     if cell.phase == "training":
-        yield _FOR_TRAINING
+        yield _DYNAMO
     if cell.compile_mode != "off":
         yield _FOR_COMPILE
     if cell.is_converted:
