@@ -1,22 +1,29 @@
 """Compiled cells in waves against one after the other: how much sooner, and whether any figure changes.
 
     python benchmarks/waves.py [--pairs 2] [NETWORKS...]
+    python benchmarks/waves.py --turns 8 [NETWORK]
 
 Runs of the same compiled cells take turns, with waves and without, each with an empty compile cache of its own. Prints
-wall times, their ratio, and how each cell's latency with waves compares: their geometric mean must be within 1 %.
+wall times, their ratio, and how each cell's latency with waves compares. On a machine whose speed changes from one
+minute to the next that says little of a per cent; `--turns` does: so many processes that compiled alone and as many
+that compiled two at a time, all alive and asleep but for one, take turns of ten steps. Prints the ratio of the two
+kinds with its 95 % interval over processes, which must hold 1 within 1 %.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from math import exp, log
-from statistics import mean
+from statistics import mean, median, variance
+
+from scipy.stats import t as student
 
 NETWORKS = ("resnet18", "mobilenet_v2")
 WITHOUT = "import archbench.suite.waves as w; w.MOST = 1; "
@@ -37,11 +44,93 @@ def run(networks: list[str], *, waves: bool) -> tuple[float, list[dict[str, obje
         return time.perf_counter() - begun, json.loads(done.stdout)["rows"]
 
 
+COMPILED = """
+import sys, time, torch, torchvision
+from statistics import median
+model = torch.compile(torchvision.models.get_model(sys.argv[1]).eval())
+image = torch.randn(1, 3, 224, 224)
+def block():
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        model(image)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+with torch.inference_mode():
+    block()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(block(), flush=True)
+"""
+ROUNDS = 20
+
+
+class Sleeper:
+    """A compiled network in a process of its own, which runs ten steps when told to."""
+
+    def __init__(self, network: str, cache: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", COMPILED, network],
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def block(self) -> float:
+        """Seconds of a step, the median of ten."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return float(self.said())
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def in_turns(network: str, each: int) -> None:
+    """`each` processes of either kind: started alternately, as the machine may be another a minute later."""
+    with tempfile.TemporaryDirectory() as folder:
+        kinds: dict[bool, list[Sleeper]] = {True: [], False: []}
+        for number in range(0, each, 2):
+            for beside in (True, False):
+                pair = [Sleeper(network, f"{folder}/{beside}{number}") for _ in range(2 if beside else 1)]
+                for one in pair:
+                    assert one.said() == "ready"
+                if not beside:
+                    pair.append(Sleeper(network, f"{folder}/alone{number}"))
+                    assert pair[1].said() == "ready"
+                kinds[beside] += pair
+        logs: dict[bool, list[list[float]]] = {kind: [[] for _ in kinds[kind]] for kind in kinds}
+        for _ in range(ROUNDS):
+            for places in zip(*(enumerate(kinds[kind]) for kind in (True, False)), strict=True):
+                for kind, (place, one) in zip((True, False), places, strict=True):
+                    logs[kind][place].append(log(one.block()))
+        for one in (*kinds[True], *kinds[False]):
+            one.end()
+    typical = {kind: [median(process) for process in logs[kind]] for kind in logs}
+    difference = mean(typical[True]) - mean(typical[False])
+    error = math.sqrt(sum(variance(of) / len(of) for of in typical.values()))
+    reach = float(student.ppf(0.975, 2 * each - 2)) * error
+    low, middle, high = (f"{exp(difference + by):.4f}" for by in (-reach, 0.0, reach))
+    print(f"{network}: {each} processes each, compiled beside another over alone: {middle}, 95 % {low} to {high}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--turns", type=int, metavar="EACH", help="An even number of processes of either kind.")
     arguments = parser.parse_args()
+    if arguments.turns:
+        in_turns(arguments.networks[0], arguments.turns)
+        return
     ratios: list[float] = []
     for number in range(arguments.pairs):
         took: dict[bool, float] = {}
