@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from archbench.catalog import Counted, resolve
 from archbench.catalog.card import Card, card, stored
 from archbench.model.axes import Head, Phase, Scalar
-from archbench.model.cell import Network
+from archbench.model.cell import Cell, Network
 from archbench.model.counts import Counts, SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
 from archbench.options import ShowOptions, keywords, several
@@ -120,10 +120,11 @@ def _peak(
 ) -> tuple[int | None, str | None]:
     """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
     from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, call_apart
-    from archbench.analyze.memory import predict
+    from archbench.analyze.memory import predict_cell
 
     try:
-        model = call_apart(aside, PREDICTING_S, predict, network, phase, "fp32", allow_code=allow_code)
+        cell = Cell(network=network, batch_size=batch_size, phase=phase)
+        model = call_apart(aside, PREDICTING_S, predict_cell, cell, allow_code=allow_code)
         return model.peak_bytes(batch_size), None
     except (UnfitError, FreshProcessError) as error:
         return None, f"memory of {phase} is not predicted: {error}"

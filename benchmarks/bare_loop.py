@@ -27,7 +27,7 @@ import torch
 
 from archbench.catalog.build import build, input_shape
 from archbench.device.cpu import Cpu, HostClock
-from archbench.device.kind import open_clock
+from archbench.device.kind import kind_of
 from archbench.measure.device_time import sample_device_time
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
@@ -49,7 +49,7 @@ class NoMonitor:
 
 
 def our_latency(step: bare_side.Step, seconds: float, device: torch.device) -> float:
-    clock = open_clock(device)
+    clock = kind_of(device).clock(device)
     step_s = clock.latency(step).host_s
     # The same time for both sides; the stopping rule is not what is being compared.
     count = max(bare_side.FEWEST, round(seconds / step_s))
@@ -65,7 +65,7 @@ def our_latency(step: bare_side.Step, seconds: float, device: torch.device) -> f
 
 
 def our_device_time(step: bare_side.Step, seconds: float, device: torch.device) -> float:
-    clock = open_clock(device)
+    clock = kind_of(device).clock(device)
     issue_s = clock.latency(step).issue_s
     assert issue_s is not None, "a GPU's clock tells it"
     found = sample_device_time(step, clock, steps=1, issue_s=issue_s)

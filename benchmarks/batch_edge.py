@@ -12,7 +12,7 @@ import argparse
 import sys
 
 import archbench
-from archbench.analyze.memory import predict
+from archbench.analyze.memory import predict_cell
 
 NETWORKS = """
     hrnet_w18 timm:mobilevit_s resnet18 densenet121 efficientnet_b0 mobilenet_v2 googlenet nin_imagenet seresnet50
@@ -40,7 +40,7 @@ def main() -> int:
         near = min(max(found.largest_batch, edge.ran), high)
         off = found.largest_batch / max(near, 1) - 1
         worst = max(worst, abs(off) if abs(found.largest_batch - near) > 1 else 0.0)
-        model = predict(found.cell.network, found.cell.phase, "fp32")
+        model = predict_cell(found.cell)
         peak = f"{model.peak_bytes(edge.ran) / edge.peak_bytes - 1:+.1%}" if edge.peak_bytes else "-"
         figures = (name, found.largest_batch, edge.ran, edge.failed or "-", f"{off:+.1%}", peak)
         print(f"| {' | '.join(map(str, figures))} |", flush=True)

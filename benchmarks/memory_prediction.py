@@ -15,8 +15,9 @@ import time
 from itertools import product
 
 import torch
+from msgspec.structs import replace
 
-from archbench.analyze.memory import measured_peak, predict
+from archbench.analyze.memory import measured_peak, predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import PRECISIONS, MemoryFormat, Phase, Precision
@@ -43,14 +44,12 @@ def measure(cell: Cell) -> int:
 def check(network: Network, phase: Phase, precision: Precision, memory_format: MemoryFormat) -> list[float]:
     """Print one line for each batch size; return predicted over measured, less 1."""
     start = time.perf_counter()
-    model: MemoryModel = predict(network, phase, precision, memory_format=memory_format)
+    cell = Cell(network=network, batch_size=1, phase=phase, precision=precision, memory_format=memory_format)
+    model: MemoryModel = predict_cell(cell)
     took = time.perf_counter() - start
     errors = []
     for batch_size in BATCH_SIZES:
-        cell = Cell(
-            network=network, batch_size=batch_size, phase=phase, precision=precision, memory_format=memory_format
-        )
-        measured, predicted = measure(cell), model.peak_bytes(batch_size)
+        measured, predicted = measure(replace(cell, batch_size=batch_size)), model.peak_bytes(batch_size)
         gc.collect()
         errors.append(predicted / measured - 1)
         print(

@@ -63,7 +63,7 @@ def attempt(name: str) -> None:
 
     from archbench.catalog.build import build, input_shape
     from archbench.catalog.inputs import Batch
-    from archbench.catalog.preprocessing import preprocessing
+    from archbench.catalog.weights import preprocessing
     from archbench.measure.images import drawn_images
     from archbench.measure.metrics.numerics import make_comparable
     from archbench.measure.workload import Workload, first_tensor

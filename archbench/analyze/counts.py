@@ -37,11 +37,15 @@ def count(network: Network, *, allow_code: bool = False) -> Counts:
     Raises `UsageError` where the network cannot be built or cannot take an input of this size.
     """
     given = takes_of(network, allow_code=allow_code)
+    collects = gc.isenabled()
+    gc.disable()  # a network is ten thousand objects that live on, and each look at all takes long
     try:
-        with _uncollected():
-            return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
+        return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
     except UsageError as error:
         raise error if str(error).startswith(network.name) else UsageError(f"{network.label}: {error}") from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def on_module(network: Network, work: Callable[[nn.Module], T], *, allow_code: bool = False) -> T:
@@ -66,7 +70,7 @@ def count_module(module: nn.Module, given: Taken) -> Counts:
     """
     given = takes(given)
     with suppress(Exception):  # the network's own code
-        return _count(copy_with(module, on_meta), given)
+        return _count(copy_with(module, lambda tensor: torch.empty_like(tensor, device="meta")), given)
     return _count(module, given)
 
 
@@ -199,28 +203,9 @@ def copy_with(module: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def on_meta(tensor: Tensor) -> Tensor:
-    """A tensor like this one on the meta device."""
-    return torch.empty_like(tensor, device="meta")
-
-
-@contextmanager
-def without_data() -> Iterator[None]:
+def without_data() -> AbstractContextManager[Any]:
     """Build modules on the meta device, and skip the drawing of weights that would have nothing to draw into."""
-    with _NoData("meta"):
-        yield
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without garbage collection: a network is ten thousand objects that live on, and each look at all takes long."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
+    return _NoData("meta")
 
 
 class _NoData(DeviceContext):  # type: ignore[no-untyped-call]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -12,9 +13,8 @@ from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
-from torch.utils.hooks import RemovableHandle
 
-from archbench.analyze.operators import foreseen, has_formula, macs_of, without_sum
+from archbench.analyze.operators import foreseen, formula_of, without_sum
 from archbench.analyze.step import shape_of
 from archbench.catalog.inputs import tensors_in
 from archbench.model.counts import Stage, may_hold_products
@@ -69,8 +69,9 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             out, macs = known
         elif torch.Tag.pointwise in func.tags or func.is_view or _name(func) in _DATA_MOVES:
             out, macs = func(*args, **(kwargs or {})), 0
-        elif (known := self._with_formula(func, args, kwargs)) is not None:
-            out, macs = known
+        elif (formula := formula_of(str(func.overloadpacket), args)) is not None:
+            out = func(*args, **(kwargs or {}))
+            macs = formula(args, out)
         elif any(tensor.is_nested for tensor in tensors_in(args)):  # which torch's counter does not take
             out, macs = func(*args, **(kwargs or {})), 0
         else:
@@ -101,13 +102,6 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.macs += formula(*args, **kwargs, out_val=out) // 2
         self._follow((args, kwargs), out, may_be_weight_layer=False)
         return out
-
-    def _with_formula(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[Any, int] | None:
-        """What the operator gives, and its MACs, where the formula is ours."""
-        if not has_formula(str(func.overloadpacket), args):
-            return None
-        out = func(*args, **(kwargs or {}))
-        return out, macs_of(str(func.overloadpacket), args, out)
 
     @property
     def is_whole(self) -> bool:
@@ -187,7 +181,7 @@ class StageRecorder:
         self._module = module
         self._macs_so_far = macs_so_far
         self._stages: dict[str, Stage] = {}
-        self._handles: list[RemovableHandle] = []
+        self._hooks = ExitStack()
 
     def __enter__(self) -> StageRecorder:
         for name, child in self._module.named_children():
@@ -198,8 +192,7 @@ class StageRecorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._hooks.close()
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in the order in which the forward pass finished them; lone activations and norms are left out."""
@@ -231,7 +224,8 @@ class StageRecorder:
                 macs=self._macs_so_far() - macs_before + (earlier.macs if earlier else 0),
             )
 
-        self._handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        self._hooks.enter_context(module.register_forward_pre_hook(before))
+        self._hooks.enter_context(module.register_forward_hook(after))
 
     def _is_trunk(self, name: str, child: nn.Module) -> bool:
         """Whether the children of `child` are the stages; a list or dictionary of modules is never called itself."""

@@ -31,8 +31,7 @@ from archbench.catalog.inputs import Batch, Taken, dtype_of, takes
 from archbench.catalog.names import resolve
 from archbench.catalog.roles import in_mode
 from archbench.device.kind import kind_named
-from archbench.model.axes import AS_USUAL, DeviceKind, MemoryFormat, Phase, Precision, Roles
-from archbench.model.cell import Cell, Input, Network
+from archbench.model.cell import Cell, Input
 from archbench.model.counts import MemoryLine, MemoryModel
 from archbench.model.errors import UnfitError, first_line
 
@@ -57,20 +56,13 @@ MEMORY = "[memory]"
 """What the profiler calls an event of an allocator."""
 
 
-def predict(
-    network: Network,
-    phase: Phase,
-    precision: Precision,
-    *,
-    memory_format: MemoryFormat = "contiguous",
-    device: DeviceKind = "cpu",
-    allow_code: bool = False,
-) -> MemoryModel:
-    """Predict the memory of `network`'s step, eager, under the given toggles.
+def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel:
+    """Predict the memory of the eager step of a cell's network under its toggles, at any batch size.
 
     Raises `UsageError` where there is no such network, `UnfitError` where it cannot be built, or run its step, without
     data, and for a device of whose allocator too little is known.
     """
+    network, device = cell.network, cell.device
     if kind_named(device).granule is None:
         raise UnfitError(f"{network.label}: memory is not predicted on {device}: how its allocator rounds is not known")
     given = takes_of(network, allow_code=allow_code)
@@ -78,49 +70,24 @@ def predict(
         with without_data():
             module = build(network, allow_code=allow_code)
         source = resolve(network.name, allow_code=allow_code).source
-        seen = {"user code": (2, 3), "timm": (3,)}.get(source, ())
-        return predict_module(
-            module, given, phase, precision, memory_format=memory_format, device=device, seen=seen, roles=network
-        )
+        return predict_module(module, given, cell, seen={"user code": (2, 3), "timm": (3,)}.get(source, ()))
     except UnfitError as error:
         raise UnfitError(f"{network.label}: {error}; measure it instead") from error
     except Exception as error:  # the network's own code
         raise UnfitError(
-            f"{network.label}: memory cannot be predicted, its {phase} step needs data "
+            f"{network.label}: memory cannot be predicted, its {cell.phase} step needs data "
             f"({type(error).__name__}: {first_line(error)}); measure it instead"
         ) from error
 
 
-def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel:
-    """`predict` of a cell's network under its toggles, for any batch size; errors as there."""
-    return predict(
-        cell.network,
-        cell.phase,
-        cell.precision,
-        memory_format=cell.memory_format,
-        device=cell.device,
-        allow_code=allow_code,
-    )
-
-
-def predict_module(
-    module: nn.Module,
-    given: Taken,
-    phase: Phase,
-    precision: Precision,
-    *,
-    memory_format: MemoryFormat = "contiguous",
-    device: DeviceKind = "cpu",
-    seen: Sequence[int] = (),
-    roles: Roles = AS_USUAL,
-) -> MemoryModel:
-    """The same for a module that is already built, on whatever device; it is copied and left as it was.
+def predict_module(module: nn.Module, given: Taken, cell: Cell, *, seen: Sequence[int] = ()) -> MemoryModel:
+    """The same for a network that is already built, on whatever device; it is copied and left as it was.
 
     `seen`: batch sizes at which a step is followed first. Raises `UnfitError` where it runs other operators at each, as
     if it went through the batch image by image, of which the probe has a thousand million; and where the model, which
     is made of lines, gives another peak than it has.
     """
-    step = FakeStep(module, given, phase, precision, memory_format=memory_format, device=device, roles=roles)
+    step = FakeStep(module, given, cell)
     if step.largest_weight >= _PROBE_BATCH:
         raise ValueError(f"a weight of {step.largest_weight} bytes is more than the probe can tell from activations")
     followed, operators = dict[int, list[Bytes]](), set[int]()
@@ -147,28 +114,18 @@ def predict_module(
 class FakeStep:
     """One step of a network, as `archbench.measure` runs it, on fake tensors."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        given: Taken,
-        phase: Phase,
-        precision: Precision,
-        *,
-        memory_format: MemoryFormat = "contiguous",
-        device: DeviceKind = "cpu",
-        roles: Roles = AS_USUAL,
-    ) -> None:
-        self._given, self._phase, self._kind = takes(given), phase, kind_named(device)
-        self._loss, self._labels = roles.loss, list[Tensor]()
-        self._dtype = WHOLE_MODEL.get(precision)
-        self._autocast = AUTOCAST.get(precision)
-        self._layout = torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+    def __init__(self, module: nn.Module, given: Taken, cell: Cell) -> None:
+        self._given, self._phase, self._kind = takes(given), cell.phase, kind_named(cell.device)
+        self._loss, self._labels = cell.network.loss, list[Tensor]()
+        self._dtype = WHOLE_MODEL.get(cell.precision)
+        self._autocast = AUTOCAST.get(cell.precision)
+        self._layout = torch.channels_last if cell.memory_format == "channels_last" else torch.contiguous_format
         self._fake = FakeTensorMode()
         with self._fake:
-            self._module = in_mode(copy_with(module, self._like), training=phase == "training")
-            self._trained = prepare_training(self._module, roles) if phase == "training" else []
+            self._module = in_mode(copy_with(module, self._like), training=self._phase == "training")
+            self._trained = prepare_training(self._module, cell.network) if self._phase == "training" else []
             # The state after the first step: momentum exists, gradients do not.
-            moments = 2 if roles.optimizer == "adamw" else 1
+            moments = 2 if cell.network.optimizer == "adamw" else 1
             self._moments = [[torch.empty_like(one) for one in self._trained] for _ in range(moments)]
         self._weights: list[Tensor] = [*self._module.parameters(), *self._module.buffers()]
         sizes = [tensor.numel() * tensor.element_size() for tensor in self._weights]
@@ -176,7 +133,7 @@ class FakeStep:
         self.largest_weight = max(sizes, default=0)
         self.operators = 0
         """That ran in the last step followed."""
-        label = torch.int64.itemsize if phase == "training" else 0
+        label = torch.int64.itemsize if self._phase == "training" else 0
         batched = [one for one in self._given.inputs if one.batched]
         self.input_bytes_per_image = label + sum(math.prod(one.shape) * self._stored(one).itemsize for one in batched)
 
@@ -255,13 +212,9 @@ class CudaAutocast(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", None) in _IN_FP32:
-            args = [_promoted(argument) for argument in args]
+            halves = (torch.float16, torch.bfloat16)
+            args = [one.float() if isinstance(one, Tensor) and one.dtype in halves else one for one in args]
         return func(*args, **(kwargs or {}))
-
-
-def _promoted(argument: Any) -> Any:
-    is_half = isinstance(argument, Tensor) and argument.dtype in (torch.float16, torch.bfloat16)
-    return argument.float() if is_half else argument
 
 
 def upper_envelope(lines: Iterable[MemoryLine]) -> tuple[MemoryLine, ...]:
@@ -294,24 +247,16 @@ def measured_peak(step: Callable[[], object]) -> int:
 
     Cost: two steps, a few microseconds an operator, and a walk over all Python objects (about 0.1 s).
     """
-    show_allocator(step)
+    memory_events(step)  # for the allocator's reporter: a block that it has not seen allocated it cannot see freed
     gc.collect()
     return _standing_bytes() + _rise(step)
 
 
 def peak_rise(step: Callable[[], object]) -> int:
     """The same above what was alive before `step`, whatever that was, in bytes."""
-    show_allocator(step)
+    memory_events(step)
     gc.collect()
     return _rise(step)
-
-
-def show_allocator(step: Callable[[], object]) -> None:
-    """Run `step` once for the allocator's reporter to see whatever the next step will free.
-
-    It knows a block's size, when it is freed, only if it saw it being allocated.
-    """
-    memory_events(step)
 
 
 def _rise(step: Callable[[], object]) -> int:

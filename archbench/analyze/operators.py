@@ -150,17 +150,15 @@ _RULES: dict[Any, Callable[..., Found | None]] = {
 }
 
 
-def has_formula(operator: str, args: Any) -> bool:
-    """Whether `macs_of` knows the operator, `aten.cdist`; all others are left to torch's counter."""
-    return operator in _MACS or (operator in _SPARSE and _sparse(args) is not None)
+Formula = Callable[[Any, Any], int]
+"""MACs of one call, by its operands and what it gave."""
 
 
-def macs_of(operator: str, args: Any, out: Any) -> int:
-    """MACs of one call of an operator that has a formula here."""
-    sparse = _sparse(args)
-    if sparse is not None and operator in _SPARSE:
-        return int(sparse._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
-    return _MACS[operator](args, out)
+def formula_of(operator: str, args: Any) -> Formula | None:
+    """The formula for an operator, `aten.cdist`, on these operands; `None`: it is left to torch's counter."""
+    if operator in _SPARSE and (sparse := _sparse(args)) is not None:
+        return lambda args, out: int(sparse._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
+    return _MACS.get(operator)
 
 
 def without_sum(operator: str, args: Any, out: Any) -> int:
@@ -201,7 +199,7 @@ def _recurrent(args: Any, out: Any) -> int:
 _SPARSE = frozenset(
     {f"aten.{name}" for name in ("_sparse_mm", "_sparse_addmm", "mm", "bmm", "matmul", "mv", "addmm", "smm", "linear")}
 )
-_MACS: dict[str, Callable[[Any, Any], int]] = {
+_MACS: dict[str, Formula] = {
     "torchvision.deform_conv2d": lambda args, out: _per_output(args[1], out),
     **dict.fromkeys(("aten.outer", "aten.ger", "aten.kron"), lambda args, out: out.numel()),
     "aten.conv_tbc": lambda args, out: out.numel() * args[1][..., 0].numel(),

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from archbench.catalog.inputs import Takes, refused, takes_inputs, tensors_in, told_by, with_size
 from archbench.catalog.names import resolve
+from archbench.catalog.networks import file_of
 from archbench.catalog.roles import deployed, in_mode, pyramid
 from archbench.catalog.tables import Entry, Source
 from archbench.model.cell import Dtype, Input, Network, sides_of, text_of
@@ -25,7 +26,6 @@ from archbench.model.errors import UsageError, did_you_mean, first_line
 _MAKERS: dict[Source, str] = {
     "torchvision": "torchvision_networks",
     "timm": "timm_networks",
-    "archbench": "own_networks",
     "user code": "user_code",
 }
 
@@ -59,7 +59,8 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     given = _taken(entry, network, module) if lazy or follows or network.deploy else None
     if lazy and given is not None:
         _let_shapes_be_known(network, module, given)
-    if network.weights is not None and not _under_meta():
+    # Under meta, as for counting, there is nothing to load weights into.
+    if network.weights is not None and not torch.empty(0).is_meta:
         from archbench.catalog.weights import load_weights
 
         load_weights(module, network)
@@ -68,11 +69,6 @@ def build(network: Network, *, allow_code: bool = False) -> nn.Module:
     if network.deploy and given is not None:
         module = deployed(module, given, network.label)
     return module
-
-
-def _under_meta() -> bool:
-    """Whether tensors are made without data, as for counting, where there is nothing to load weights into."""
-    return torch.empty(0).is_meta
 
 
 def _let_shapes_be_known(network: Network, module: nn.Module, given: Takes) -> None:
@@ -98,11 +94,12 @@ def takes_of(network: Network, module: nn.Module | None = None, *, allow_code: b
         module = None  # what gives the maps has none of the network's own words
     if module is not None or network.inputs or entry.source != "user code":
         return _taken(entry, network, module)
+    plain = replace(network, head="classifier")
     try:
         with torch.device("meta"):
-            module = _make(entry, replace(network, head="classifier"))
+            module = _make(entry, plain)
     except Exception:  # the network's own code, which may need data
-        module = _make(entry, replace(network, head="classifier"))
+        module = _make(entry, plain)
     return _taken(entry, network, module)
 
 
@@ -116,10 +113,8 @@ def _taken(entry: Entry, network: Network, module: nn.Module | None) -> Takes:
         if told is not None:
             sized = with_size(told, network.input_size, network.in_channels)
             if sized is None:
-                what = (
-                    f"{network.label}: its {told.by} says that it takes {text_of(told.inputs)}, which is not one image"
-                )
-                raise UsageError(f"{what}; leave input_size and in_channels out")
+                what = f"its {told.by} says that it takes {text_of(told.inputs)}, which is not one image"
+                raise UsageError(f"{network.label}: {what}; leave input_size and in_channels out")
             return sized
     shape = input_shape(network, allow_code=True)
     said = network.input_size is not None or network.in_channels is not None or entry.source != "user code"
@@ -166,9 +161,23 @@ def feature_width(network: Network, *, allow_code: bool = False) -> int | None:
 
 
 def _make(entry: Entry, network: Network) -> nn.Module:
+    if entry.source == "archbench":
+        return _make_own(entry, network)
     maker = importlib.import_module(f"archbench.catalog.{_MAKERS[entry.source]}")
     module: nn.Module = maker.make(entry, network)
     return module
+
+
+_FIELDS = ("num_classes", "in_channels", "head")
+
+
+def _make_own(entry: Entry, network: Network) -> nn.Module:
+    home = importlib.import_module(f"archbench.catalog.networks.{file_of(entry.constructor).stem}")
+    builder = getattr(home, entry.constructor)
+    chosen = {field: value for field in _FIELDS if (value := getattr(network, field)) not in (None, "classifier")}
+    if missing := [field for field in chosen if field not in keywords(builder)]:
+        raise UsageError(f"{network.label}: {network.name} has no {missing[0]} to choose")
+    return construct(builder, entry, network, _FIELDS, chosen)
 
 
 def _native_shape(entry: Entry) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from archbench.catalog.own_networks import docstring_of
-from archbench.catalog.published import accuracies, facts_of
+from archbench.catalog.networks import docstring_of
+from archbench.catalog.published import accuracies, facts
 from archbench.catalog.tables import (
     Accuracy,
     Counted,
@@ -192,10 +192,9 @@ def stored(network: Network) -> Counted | None:
 
 
 def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary:
-    facts = facts_of(entry, network)
+    known = facts(network)
     counts = None if counted is None else counted.counts
     shape = entry.input_shape if counts is None else counts.input_shape
-    dataset = next((accuracy.dataset for accuracy in accuracies(entry)), None)
     return Summary(
         name=entry.name,
         aliases=entry.aliases,
@@ -207,10 +206,10 @@ def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary
         macs=None if counts is None else counts.macs,
         flops=None if counts is None else counts.flops,
         macs_lower_bound=counts is not None and bool(counts.unknown_products),
-        top1=facts.top1,
-        top5=facts.top5,
-        dataset=dataset if facts.accuracy_source else None,
-        accuracy_source=facts.accuracy_source,
+        top1=known.top1,
+        top5=known.top5,
+        dataset=known.accuracy_dataset,
+        accuracy_source=known.accuracy_source,
         input_size=shape[-1] if shape is not None and len(shape) == 3 else None,
         input_shape=shape,
         paper=entry.paper,

@@ -95,13 +95,8 @@ def counts_row(network: Network, counts: Counts) -> Row:
     return {
         "network": network.label,
         "input_shape": format_shape(counts.input_shape),
-        "params": counts.params,
-        "idle_params": counts.idle_params,
-        "buffers": counts.buffers,
-        "macs": counts.macs,
-        "activations": counts.activations,
-        "weight_bytes": counts.weight_bytes,
-        "depth": counts.depth,
+        **{name: getattr(counts, name) for name in ("params", "idle_params", "buffers", "macs")},
+        **{name: getattr(counts, name) for name in ("activations", "weight_bytes", "depth")},
         "feature_width": feature_width(network) or "",
         "uncounted": " ".join(f"{seen.operator}={seen.calls}" for seen in counts.uncounted),
     }

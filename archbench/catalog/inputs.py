@@ -149,17 +149,13 @@ def _is_free(owner: type, name: str) -> bool:
 
 
 def _told(module: nn.Module, said: object, by: str) -> Takes:
-    if not callable(said):
-        return _described(module, said, None, by)
+    function: Callable[[int], object] | None = said if callable(said) else None
     try:
         with torch.device("cpu"):
-            example = said(_PROBED)
+            example = said if function is None else function(_PROBED)
     except Exception as error:  # the user's own code
         raise UsageError(f"{by}({_PROBED}) raised {in_one_line(error)}") from error
-    return _described(module, example, said, by)
 
-
-def _described(module: nn.Module, example: object, function: Callable[[int], object] | None, by: str) -> Takes:
     def describe(tensor: Tensor) -> Input:
         dtype = str(tensor.dtype).removeprefix("torch.")
         batched = tensor.dim() > 0 and (function is None or tensor.shape[0] == _PROBED)
@@ -172,7 +168,7 @@ def _described(module: nn.Module, example: object, function: Callable[[int], obj
             batched=batched,
         )
 
-    if isinstance(example, Mapping) and not set(example) <= _names_of(module):
+    if isinstance(example, Mapping) and not set(example) <= set(_signature(module)):
         example = (example,)  # one argument, a dictionary
     positional = () if isinstance(example, Mapping) else example if isinstance(example, list | tuple) else (example,)
     named = example if isinstance(example, Mapping) else {}
@@ -187,10 +183,6 @@ def _as_batch(example: object, like: Takes) -> Batch:
     if isinstance(example, Mapping) and like.named:
         return Batch((), dict(example))
     return Batch(tuple(example) if isinstance(example, list | tuple) else (example,))
-
-
-def _names_of(module: nn.Module) -> set[str]:
-    return set(_signature(module))
 
 
 def _signature(module: nn.Module) -> list[str]:

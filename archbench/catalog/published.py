@@ -1,4 +1,7 @@
-"""What others have published of a network: which accuracy stands for it, and which weights there are. Free of torch."""
+"""What is known of a network without building it: its accuracy, as others have published it, their weights, its counts.
+
+Free of torch.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from collections.abc import Mapping
 
 from msgspec.structs import asdict, replace
 
-from archbench.catalog.names import resolve
+from archbench.catalog.names import known, resolve
 from archbench.catalog.tables import (
     IMAGENET,
     NEUTRAL_OPTIONS,
     Accuracy,
     Entry,
+    counted_by_label,
+    counted_with,
     default_weights,
     entries,
     timm_tags,
@@ -19,6 +24,7 @@ from archbench.catalog.tables import (
 )
 from archbench.model.axes import AS_USUAL, Scalar
 from archbench.model.cell import Network
+from archbench.model.counts import Counts
 from archbench.model.errors import UsageError
 from archbench.model.record import Facts
 
@@ -35,13 +41,14 @@ def accuracies(entry: Entry) -> tuple[Accuracy, ...]:
     return (*first, *usable, *of_paper)
 
 
-def facts_of(entry: Entry, network: Network) -> Facts:
-    """What is known of `network` (an `entry` with departures) without building it.
+def facts(network: Network) -> Facts:
+    """What is known of `network` without building it; `None` where nothing is. Raises `UsageError` for an unknown name.
 
     Accuracy is given only where it is of this function: not with another number of classes or channels, nor with
     options that change the network. Where only the input size or the head departs, the figure says so. What a suite
     states of its network goes before that, as it is.
     """
+    entry = resolve(network.name, allow_code=True)  # nothing is run here, so the user's own code needs no permission
     found = Facts(family=entry.family, source=entry.source, input_size=entry.input_size)
     if network.accuracy is not None:
         stated = network.accuracy
@@ -69,6 +76,38 @@ _DATASETS = {"imagenet": IMAGENET, "imagenet1k": IMAGENET, "cifar10": "CIFAR-10"
 def _is_as_published(network: Network) -> bool:
     bare = replace(network, input_size=None, options={}, **asdict(AS_USUAL))
     return bare == Network(name=network.name) and network.options.keys() <= NEUTRAL_OPTIONS
+
+
+def counts_of(network: Network, versions: Mapping[str, str | None]) -> Counts | None:
+    """What the tables have counted of `network` with these very versions of torch and of the library that builds it.
+
+    `None` where they were made with others, or lack it: then it has to be counted.
+    """
+    found = counted_by_label().get(network.label)
+    if found is None:
+        return None
+    needed = counted_with().keys() & {"torch", resolve(network.name).source}
+    alike = all((versions.get(name) or "").partition("+")[0] == counted_with()[name] for name in needed)
+    return found.counts if alike else None
+
+
+def year_of(name: str) -> int | None:
+    """Year of a network's first publication; `None` where none is known, or no such network."""
+    found = _known(name)
+    return None if found is None else found.year
+
+
+def dataset_of(name: str) -> str | None:
+    """The data set of the accuracy that stands for a network; `None` where none is known, or no such network."""
+    found = _known(name)
+    return None if found is None else next((one.dataset for one in accuracies(found)), None)
+
+
+def _known(name: str) -> Entry | None:
+    try:
+        return known(name, allow_code=True)
+    except UsageError:  # of another version's catalogue
+        return None
 
 
 def weights_tag(name: str) -> str | None:
@@ -104,8 +143,7 @@ def loading_line(network: Network) -> str:
         return f"model = torchvision.models.get_model({', '.join(words)})" + _departures(network)
     if entry.source == "timm":
         tagged = entry.constructor if tag is None else f"{entry.constructor}.{tag}"
-        name = entry.name.removeprefix("timm:") if entry.name.startswith("timm:") else tagged
-        words = [repr(name), "pretrained=True", *_keywords(options)]
+        words = [repr(tagged), "pretrained=True", *_keywords(options)]
         return f"model = timm.create_model({', '.join(words)})" + _departures(network)
     if entry.source == "archbench":
         words = [f"name={network.name!r}", *([f"options={network.options!r}"] if network.options else [])]

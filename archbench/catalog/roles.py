@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -81,34 +83,33 @@ def _fold_norms(module: nn.Module, given: Takes) -> None:
     made: dict[int, tuple[str, Tensor]] = {}
     pairs: dict[str, tuple[str, int]] = {}
     calls: Counter[str] = Counter()
-    handles = []
-    for path, part in module.named_modules():
 
-        def after(_module: nn.Module, inputs: Any, output: Any, path: str = path) -> None:
-            calls[path] += 1
-            made[id(output)] = path, output  # kept, so that no other tensor gets its address
+    def after(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        calls[path] += 1
+        made[id(output)] = path, output  # kept, so that no other tensor gets its address
 
-        def before(_module: nn.Module, inputs: Any, path: str = path) -> None:
-            calls[path] += 1
-            if inputs and (known := made.get(id(inputs[0]))) is not None:
-                pairs[path] = known[0], id(inputs[0])
+    def before(path: str, _module: nn.Module, inputs: Any) -> None:
+        calls[path] += 1
+        if inputs and (known := made.get(id(inputs[0]))) is not None:
+            pairs[path] = known[0], id(inputs[0])
 
-        if isinstance(part, _FOLDED):
-            handles.append(part.register_forward_hook(after))
-        elif isinstance(part, _BatchNorm) and part.track_running_stats:
-            handles.append(part.register_forward_pre_hook(before))
-    device = next((weight.device for weight in module.parameters()), torch.device("meta"))
-    try:
-        with uses:
-            given.blank(1, device)(module)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as watching:
+        for path, part in module.named_modules():
+            if isinstance(part, _FOLDED):
+                watching.enter_context(part.register_forward_hook(partial(after, path)))
+            elif isinstance(part, _BatchNorm) and part.track_running_stats:
+                watching.enter_context(part.register_forward_pre_hook(partial(before, path)))
+        watching.enter_context(uses)
+        _try_one(module, given)
     for norm_path, (path, key) in pairs.items():
         if calls[path] == calls[norm_path] == 1 and uses.by_tensor[key] == 1:
             norm = cast(_BatchNorm, module.get_submodule(norm_path))
             _put(module, path, fuse_conv_bn_eval(cast(nn.Conv2d, module.get_submodule(path)), norm))
             _put(module, norm_path, _without_norm(norm))
+
+
+def _try_one(module: nn.Module, given: Takes) -> None:
+    given.blank(1, next((weight.device for weight in module.parameters()), torch.device("meta")))(module)
 
 
 def _without_norm(norm: nn.Module) -> nn.Module:
@@ -168,34 +169,28 @@ def pyramid(module: nn.Module, given: Takes, label: str) -> nn.Module:
     """
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    device = next((weight.device for weight in module.parameters()), torch.device("meta"))
     last: dict[int, str] = {}
-    handles = []
-    for path in _units(module):
 
-        def after(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
-            level = None
-            if isinstance(output, Tensor) and output.dim() == 4 and given.image is not None:
-                level = _level(tuple(output.shape[1:]), given.image)
-            if level is not None and level.stride >= FINEST:
-                last[level.stride] = path
+    def after(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        level = None
+        if isinstance(output, Tensor) and output.dim() == 4 and given.image is not None:
+            level = _level(tuple(output.shape[1:]), given.image)
+        if level is not None and level.stride >= FINEST:
+            last[level.stride] = path
 
-        handles.append(module.get_submodule(path).register_forward_hook(after))
     training = module.training
     try:
-        with torch.no_grad():
-            given.blank(1, device)(in_mode(module, training=False))
+        with torch.no_grad(), ExitStack() as watching:
+            for path in _units(module):
+                watching.enter_context(module.get_submodule(path).register_forward_hook(partial(after, path)))
+            _try_one(in_mode(module, training=False), given)
     except Exception as error:  # the network's own code
         raise UsageError(f"{label}: {refused(module, given, error)}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
     if len(last) < 2:
         raise UsageError(f"{label}: gives no maps of two strides or more from {FINEST} on; take head: none")
     try:
-        return cast(nn.Module, create_feature_extractor(module, [last[stride] for stride in sorted(last)])).train(
-            training
-        )
+        made: nn.Module = create_feature_extractor(module, [last[stride] for stride in sorted(last)])
+        return made.train(training)
     except Exception as error:  # torch.fx, on the network's own code
         raise UsageError(f"{label}: its maps cannot be taken out by torch.fx: {first_line(error)}") from error
 

@@ -98,6 +98,11 @@ class Entry(Struct, frozen=True, kw_only=True):
     """What the figures above need to be read rightly."""
 
     @property
+    def full_name(self) -> str:
+        """As the user wrote it after `timm:`, with the tag of its weights; the constructor of a catalogued network."""
+        return self.name.removeprefix("timm:") if self.name.startswith("timm:") else self.constructor
+
+    @property
     def input_size(self) -> int | None:
         """Side of the native input in pixels; `None` for vectors and where it is unknown."""
         return self.input_shape[-1] if self.input_shape is not None and len(self.input_shape) == 3 else None

@@ -1,9 +1,10 @@
-"""Builds timm's networks."""
+"""Builds timm's networks, and finds their weights."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,6 +14,7 @@ from torch import nn
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.roles import FINEST
 from archbench.catalog.tables import Entry
+from archbench.catalog.weights import Preprocessing
 from archbench.model.cell import Network, sides_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
 
@@ -40,7 +42,7 @@ def make(entry: Entry, network: Network) -> nn.Module:
         # Such a network holds a table of positions, and has to be built for its size.
         size = network.input_size
         chosen["img_size"] = size if isinstance(size, int) else sides_of(size)
-    create: Callable[..., nn.Module] = functools.partial(timm.create_model, _full_name(entry))
+    create: Callable[..., nn.Module] = functools.partial(timm.create_model, entry.full_name)
     if network.head == "features":
         return _pyramid(network, create, {**entry.options, **network.options, **chosen})
     if network.head == "classifier":
@@ -62,26 +64,47 @@ def _pyramid(network: Network, create: Callable[..., nn.Module], options: dict[s
         raise UsageError(f"{network.label}: timm cannot give its maps: {first_line(error)}") from error
 
 
+def known_tags(entry: Entry) -> list[str]:
+    """Of the weights that timm publishes for its architecture."""
+    return [one.partition(".")[2] for one in timm.list_pretrained(entry.full_name.partition(".")[0])]
+
+
+def cached_weights(entry: Entry, tag: str) -> tuple[Path | None, str, str]:
+    """Those of a known tag, if they are here; where they would be; and what brings them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = timm.get_pretrained_cfg(f"{entry.full_name.partition('.')[0]}.{tag}")
+    repository = config.hf_hub_id if config else None
+    found = try_to_load_from_cache(str(repository), "model.safetensors")
+    file = Path(found) if isinstance(found, str) else None
+    return file, "in the cache of huggingface_hub", f"hf download {repository} model.safetensors"
+
+
+def preprocessing_of(entry: Entry, tag: str | None) -> Preprocessing:
+    """That of the weights which its name asks for, by default of those that timm would take."""
+    config = config_of(entry)
+    return Preprocessing(
+        mean=tuple(config.mean),  # type: ignore[arg-type]
+        std=tuple(config.std),  # type: ignore[arg-type]
+        crop_share=float(config.crop_pct),
+        bicubic=config.interpolation == "bicubic",
+    )
+
+
 def native_shape(entry: Entry) -> tuple[int, ...]:
     """Channels, height and width for which timm made the network (or the tagged weights that the name asks for)."""
     return tuple(config_of(entry).input_size)
 
 
-def _full_name(entry: Entry) -> str:
-    """As the user wrote it after `timm:`, with the tag of its weights, or the constructor of a catalogued network."""
-    return entry.name.removeprefix("timm:") if entry.name.startswith("timm:") else entry.constructor
-
-
 def config_of(entry: Entry) -> timm.models.PretrainedCfg:
     """What timm says of a network: input, mean and deviation, crop. Raises `UsageError` for a name or tag unknown."""
-    name = _full_name(entry)
-    architecture, _, tag = name.partition(".")
+    architecture, _, tag = entry.full_name.partition(".")
     if not timm.is_model(architecture):
         raise UsageError(f"timm {timm.__version__} has no network {architecture!r}")
     try:
-        config = timm.get_pretrained_cfg(name)
+        config = timm.get_pretrained_cfg(entry.full_name)
     except RuntimeError as error:
-        tags = [known.partition(".")[2] for known in timm.list_pretrained(architecture)]
+        tags = known_tags(entry)
         near = did_you_mean(tag, tags) or f"; it has {', '.join(tags)}"
         raise UsageError(f"timm's {architecture} has no weights {tag!r}{near}") from error
     assert config is not None

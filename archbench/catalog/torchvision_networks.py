@@ -1,18 +1,20 @@
-"""Builds torchvision's classification networks, with any number of channels, and without their heads."""
+"""Builds torchvision's classification networks, with any number of channels, and without their heads; their weights."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer, get_model_builder
+from torchvision.models import VisionTransformer, get_model_builder, get_model_weights
 from torchvision.models.regnet import BlockParams
 
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.tables import Entry
+from archbench.catalog.weights import Preprocessing
 from archbench.model.cell import Network, sides_of
 from archbench.model.errors import UsageError
 
@@ -39,6 +41,33 @@ def make(entry: Entry, network: Network) -> nn.Module:
     if network.in_channels is not None:
         _replace_stem(module, network.in_channels)
     return _trunk(module) if network.head == "none" else module
+
+
+def known_tags(entry: Entry) -> list[str]:
+    """Of the weights that torchvision publishes for it."""
+    return [one.name for one in get_model_weights(entry.constructor)]
+
+
+def cached_weights(entry: Entry, tag: str) -> tuple[Path | None, str, str]:
+    """Those of a known tag, if they are here; where they would be; and what brings them."""
+    url = str(get_model_weights(entry.constructor)[tag].url)
+    file = Path(str(torch.hub.get_dir())) / "checkpoints" / url.rpartition("/")[2]
+    return file if file.is_file() else None, f"at {file}", f"fetch {url}"
+
+
+def preprocessing_of(entry: Entry, tag: str | None) -> Preprocessing:
+    """That of some weights, by default of those that torchvision would take."""
+    known = get_model_weights(entry.constructor)
+    found = getattr(known, tag or "DEFAULT", None) or getattr(known, "DEFAULT", None)
+    if found is None:
+        return Preprocessing()
+    transform = found.transforms()
+    return Preprocessing(
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+        crop_share=transform.crop_size[0] / transform.resize_size[0],
+        bicubic=transform.interpolation.value == "bicubic",
+    )
 
 
 def _size_argument(network: Network, constructor: str) -> dict[str, object]:
@@ -70,19 +99,10 @@ def _block_params_on_cpu() -> Iterator[None]:
 
 def _replace_stem(module: nn.Module, in_channels: int) -> None:
     """Give the first convolution, which reads the image, `in_channels` inputs and fresh weights."""
-    name, stem = next((name, child) for name, child in module.named_modules() if isinstance(child, nn.Conv2d))
-    wider = nn.Conv2d(
-        in_channels,
-        stem.out_channels,
-        stem.kernel_size,  # type: ignore[arg-type]
-        stride=stem.stride,  # type: ignore[arg-type]
-        padding=stem.padding,  # type: ignore[arg-type]
-        dilation=stem.dilation,  # type: ignore[arg-type]
-        bias=stem.bias is not None,
-        padding_mode=stem.padding_mode,
-    )
-    parent, _, attribute = name.rpartition(".")
-    setattr(module.get_submodule(parent), attribute, wider)
+    stem = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+    stem.in_channels = in_channels
+    stem.weight = nn.Parameter(torch.empty(stem.out_channels, in_channels, *stem.kernel_size))
+    stem.reset_parameters()
 
 
 def _trunk(module: nn.Module) -> nn.Module:

@@ -1,14 +1,19 @@
-"""Trained weights from a file or from the cache of the library that publishes them. Nothing is ever downloaded."""
+"""Trained weights, and what they expect of an image: the size it is cut to, the mean and deviation it is normalised by.
+
+Weights are of a file, or of the cache of the library that publishes them. Nothing is ever downloaded.
+"""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from msgspec import Struct
 from torch import Tensor, nn
 
-from archbench.catalog.names import resolve
+from archbench.catalog.names import LIBRARIES, resolve
 from archbench.catalog.tables import Entry
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError, did_you_mean, first_line
@@ -34,9 +39,8 @@ def load_weights(module: nn.Module, network: Network) -> None:
     _require_alike(kept, module.state_dict(), f"{network.label}: the weights in {file}")
     module.load_state_dict(kept)
     if network.weights_file is None and hasattr(module, "transform_input"):
-        cast(
-            Any, module
-        ).transform_input = True  # torchvision's Inceptions bring TensorFlow's normalisation with their weights
+        # torchvision's Inceptions bring TensorFlow's normalisation with their weights
+        cast(Any, module).transform_input = True
 
 
 def weights_file(network: Network) -> Path:
@@ -46,46 +50,24 @@ def weights_file(network: Network) -> Path:
     if network.weights_file is not None:
         network.require_weights()
         return network.weights_file
-    if entry.source == "torchvision":
-        return _of_torchvision(network, entry, tag)
-    if entry.source == "timm":
-        return _of_timm(network, entry, tag)
-    raise UsageError(f"{network.label}: no library publishes weights for it; give a file, such as weights: best.pth")
-
-
-def _of_torchvision(network: Network, entry: Entry, tag: str) -> Path:
-    from torchvision.models import get_model_weights
-
-    known = {one.name: one for one in get_model_weights(entry.constructor)}
+    if entry.source not in LIBRARIES:
+        raise UsageError(
+            f"{network.label}: no library publishes weights for it; give a file, such as weights: best.pth"
+        )
+    known = _library(entry).known_tags(entry)
     if tag not in known:
         near = did_you_mean(tag, known) or f"; it has {', '.join(known) or 'none'}"
-        raise UsageError(f"{network.label}: torchvision has no weights {tag!r} for it{near}")
-    url = known[tag].url
-    file = Path(str(torch.hub.get_dir())) / "checkpoints" / str(url).rpartition("/")[2]
-    if not file.is_file():
-        raise UsageError(f"{network.label}: its weights are not at {file}; archbench downloads nothing: fetch {url}")
+        raise UsageError(f"{network.label}: {entry.source} has no weights {tag!r} for it{near}")
+    file: Path | None
+    file, place, remedy = _library(entry).cached_weights(entry, tag)
+    if file is None:
+        raise UsageError(f"{network.label}: its weights are not {place}; archbench downloads nothing: {remedy}")
     return file
 
 
-def _of_timm(network: Network, entry: Entry, tag: str) -> Path:
-    import timm
-    from huggingface_hub import try_to_load_from_cache
-
-    name = entry.name.removeprefix("timm:") if entry.name.startswith("timm:") else entry.constructor
-    architecture = name.partition(".")[0]
-    known = [one.partition(".")[2] for one in timm.list_pretrained(architecture)]
-    if tag not in known:
-        near = did_you_mean(tag, known) or f"; it has {', '.join(known) or 'none'}"
-        raise UsageError(f"{network.label}: timm has no weights {tag!r} for it{near}")
-    config = timm.get_pretrained_cfg(f"{architecture}.{tag}")
-    repository = config.hf_hub_id if config else None
-    found = try_to_load_from_cache(str(repository), "model.safetensors")
-    if not isinstance(found, str):
-        raise UsageError(
-            f"{network.label}: its weights are not in the cache of huggingface_hub; archbench downloads nothing: "
-            f"hf download {repository} model.safetensors"
-        )
-    return Path(found)
+def _library(entry: Entry) -> Any:
+    """What is known of the library that publishes an entry: imported at need, for it takes two seconds."""
+    return importlib.import_module(f"archbench.catalog.{entry.source}_networks")
 
 
 def _read(file: Path, network: Network) -> dict[str, Tensor]:
@@ -117,3 +99,30 @@ def _require_alike(state: dict[str, Tensor], wanted: dict[str, Tensor], what: st
     for key in state:
         if key not in wanted:
             raise UsageError(f"{what} are of another network: it has no {key}")
+
+
+Channels = tuple[float, float, float]
+
+
+class Preprocessing(Struct, frozen=True, kw_only=True):
+    """How an image with channels from 0 to 1 becomes an input; the field's own defaults where nobody says."""
+
+    mean: Channels = (0.485, 0.456, 0.406)
+    """Of ImageNet's training images, as torchvision and most papers have it."""
+    std: Channels = (0.229, 0.224, 0.225)
+    crop_share: float = 0.875
+    """Side of the central crop over the side to which the shorter edge is scaled: 224 of 256."""
+    bicubic: bool = False
+    """How images are scaled; else bilinearly."""
+
+
+def preprocessing(network: Network) -> Preprocessing:
+    """By torchvision or timm for the weights that stand for the network, else by its data set."""
+    entry = resolve(network.name, allow_code=True)
+    if entry.source in LIBRARIES:
+        published: Preprocessing = _library(entry).preprocessing_of(entry, network.weights)
+        return published
+    if entry.accuracy is not None and entry.accuracy.dataset.upper().startswith("CIFAR"):
+        # Krizhevsky's training images; they are not cropped.
+        return Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), crop_share=1.0)
+    return Preprocessing()

@@ -70,6 +70,13 @@ H100 = Rates(
 )
 
 
+def _cuda() -> Any:
+    """`torch.cuda`, imported where it is needed: the parent reads this file, too."""
+    import torch
+
+    return torch.cuda
+
+
 class CudaClock:
     """The host's clock around steps that are waited for, and events on the device's own.
 
@@ -78,9 +85,7 @@ class CudaClock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        import torch
-
-        self._cuda: Any = torch.cuda
+        self._cuda = _cuda()
         self._device = device
         self._done = self._cuda.Event()  # without timing: cheaper to record and to wait for
         self._before, self._start, self._end = (self._cuda.Event(enable_timing=True) for _ in range(3))
@@ -151,15 +156,13 @@ class CudaStopwatch:
     """See `archbench.device.kind.Stopwatch`: events, used again, for making one takes as long as recording it."""
 
     def __init__(self) -> None:
-        import torch
-
-        self._make = torch.cuda.Event
+        self._make = _cuda().Event
         self._events: list[Any] = []
         self._used = 0
 
     def read(self) -> Any:
         if self._used == len(self._events):
-            self._events.append(self._make(enable_timing=True))  # type: ignore[no-untyped-call]
+            self._events.append(self._make(enable_timing=True))
         event = self._events[self._used]
         self._used += 1
         event.record()
@@ -181,9 +184,7 @@ class CudaAllocator:
     """See `archbench.device.kind.Allocator`."""
 
     def __init__(self, device: torch.device) -> None:
-        import torch
-
-        self._cuda: Any = torch.cuda
+        self._cuda = _cuda()
         self._device = device
 
     @property
@@ -288,14 +289,10 @@ class Cuda(Kind):
         return torch.device("cuda", number)
 
     def use(self, device: torch.device) -> None:
-        import torch
-
-        torch.cuda.set_device(device)
+        _cuda().set_device(device)
 
     def current(self, device: torch.device) -> AbstractContextManager[Any]:
-        import torch
-
-        return torch.cuda.device(device)  # type: ignore[no-untyped-call,no-any-return]
+        return _cuda().device(device)  # type: ignore[no-any-return]
 
     def clock(self, device: torch.device) -> CudaClock:
         return CudaClock(device)
@@ -304,28 +301,23 @@ class Cuda(Kind):
         return CudaStopwatch()
 
     def synchronize(self, device: torch.device) -> None:
-        import torch
-
-        torch.cuda.synchronize(device)
+        _cuda().synchronize(device)
 
     def allocator(self, device: torch.device) -> CudaAllocator:
         return CudaAllocator(device)
 
     def limit_memory(self, device: torch.device, more_bytes: int | None) -> None:
-        import torch
-
+        cuda = _cuda()
         if more_bytes is None:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            cuda.set_per_process_memory_fraction(1.0, device)
             return
-        torch.cuda.empty_cache()
-        whole = torch.cuda.get_device_properties(device).total_memory
-        held = torch.cuda.memory_reserved(device)
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (held + more_bytes) / whole), device)
+        cuda.empty_cache()
+        whole = cuda.get_device_properties(device).total_memory
+        held = cuda.memory_reserved(device)
+        cuda.set_per_process_memory_fraction(min(1.0, (held + more_bytes) / whole), device)
 
     def empty_cache(self) -> None:
-        import torch
-
-        torch.cuda.empty_cache()
+        _cuda().empty_cache()
 
     def release(self) -> None:
         import torch
@@ -334,14 +326,10 @@ class Cuda(Kind):
         torch.cuda.empty_cache()
 
     def cache_bytes(self, device: torch.device) -> int | None:
-        import torch
-
-        return getattr(torch.cuda.get_device_properties(device), "L2_cache_size", None)
+        return getattr(_cuda().get_device_properties(device), "L2_cache_size", None)
 
     def uuid(self, device: torch.device) -> str | None:
-        import torch
-
-        uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)  # not in every build for ROCm
+        uuid = getattr(_cuda().get_device_properties(device), "uuid", None)  # not in every build for ROCm
         return None if uuid is None else str(uuid)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import resource
 import time
@@ -12,11 +13,12 @@ import psutil
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
+import archbench
 from archbench.device.cpu import CpuProbe
 from archbench.device.health import Finding, Reading, between, note, ok, unfit, warn, worst
 from archbench.device.host import ROOT, allowed_cores, cpu_quota, read_host, read_small
 from archbench.device.kind import kind_named
-from archbench.device.software import read_software, software_findings
+from archbench.device.software import git_commit, libraries, settings, software_findings, torch_build, version_of
 from archbench.model.environment import Environment
 
 _DOCTOR_LOAD_S = 0.5
@@ -36,8 +38,7 @@ def collect_environment(device: str) -> Environment:
 
     Holds nothing that changes by itself (load, temperature, free memory), so that a run can be resumed.
     """
-    host = read_host()
-    kind = kind_named(device.partition(":")[0])
+    host, kind, build = read_host(), kind_named(device.partition(":")[0]), torch_build()
     gpu, driver = kind.describe(device)
     described = asdict(host)
     del described["vector_unit"]  # it is part of the class
@@ -47,7 +48,15 @@ def collect_environment(device: str) -> Environment:
         gpus=() if gpu is None else (gpu,),
         driver_version=driver,
         **described,
-        **asdict(read_software()),
+        python_version=platform.python_version(),
+        torch_version=build.get("__version__") or version_of("torch"),
+        torchvision_version=version_of("torchvision"),
+        timm_version=version_of("timm"),
+        cuda_version=build.get("cuda") or (f"hip {build['hip']}" if build.get("hip") else None),
+        libraries=libraries(),
+        archbench_version=archbench.__version__,
+        git_commit=git_commit(Path(archbench.__file__).parent),
+        settings=settings(),
     )
 
 
@@ -63,16 +72,14 @@ def preflight(device: str) -> tuple[Finding, ...]:
 def examine(device: str) -> Examination:
     """Look at everything for runs on `cpu` or `cuda:N`; about two seconds."""
     environment = collect_environment(device)
-    findings = tuple(_everything(environment))
+    findings = (
+        judge_load(read_load(_DOCTOR_LOAD_S)),
+        *host_findings(environment),
+        *timing_findings(),
+        *software_findings(environment),
+        *kind_named(environment.kind).examine(environment),
+    )
     return Examination(fit=worst(findings) != "unfit", environment=environment, findings=findings)
-
-
-def _everything(environment: Environment) -> Iterator[Finding]:
-    yield judge_load(read_load(_DOCTOR_LOAD_S))
-    yield from host_findings(environment)
-    yield from timing_findings()
-    yield from software_findings(environment)
-    yield from kind_named(environment.kind).examine(environment)
 
 
 _GIB = 2**30

@@ -47,7 +47,6 @@ RECENT_S = 1.5
 """A little more than the longest sampling period of the driver (1 s)."""
 _QUESTIONS = 10
 _UNWATCHED = "clocks, throttling, energy and neighbours stay unknown, and rows say so"
-_MARGIN_UNKNOWN = "its slowdown temperature is not told"
 
 
 def gpu_findings(number: int, environment: Environment | None = None) -> Iterator[Finding]:
@@ -211,8 +210,10 @@ def _company(state: GpuState) -> Iterator[Finding]:
 def _temperature(state: GpuState) -> Finding:
     if state.temperature_c is None:
         return note("temperature", "NVML does not tell the temperature")
-    what = f"{state.temperature_c} C, "
-    what += _MARGIN_UNKNOWN if state.margin_c is None else f"{state.margin_c} C below its slowdown temperature"
+    below = "its slowdown temperature is not told"
+    if state.margin_c is not None:
+        below = f"{state.margin_c} C below its slowdown temperature"
+    what = f"{state.temperature_c} C, {below}"
     if state.margin_c is not None and state.margin_c <= SAFE_MARGIN_C:
         return unfit("temperature", what, "let it cool down, or improve the cooling")
     return ok("temperature", what)
@@ -249,13 +250,9 @@ def setup_findings(gpu: Gpu, state: GpuState, torch_cuda: str | None) -> Iterato
             "one process at a time may use the GPU: a duel or gate needs two",
             "sudo nvidia-smi --compute-mode=0",
         )
-    yield from _driver(state, torch_cuda)
-
-
-def _driver(state: GpuState, torch_cuda: str | None) -> Iterator[Finding]:
-    """A driver runs every minor version of its CUDA and all older ones."""
     if state.cuda_driver is None or torch_cuda is None:
         return
+    # A driver runs every minor version of its CUDA and all older ones.
     major, minor = divmod(state.cuda_driver, 1000)
     if int(torch_cuda.partition(".")[0]) > major:
         yield unfit(

@@ -172,15 +172,27 @@ def between(before: Reading, after: Reading, *, energy_window_s: float = ENERGY_
 
 def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s: float) -> BlockHealth:
     missing: dict[str, str] = {}
-    throttles, throttled = _throttles(before, after, missing)
+    masks = [reading.event_reasons for reading in (before, after) if reading.event_reasons is not None]
+    growth = {cause: _growth(before.slowdowns, after.slowdowns, cause) for cause in SlowdownTimes.__struct_fields__}
+    if any(ns is not None and ns < 0 for ns in growth.values()):
+        missing["slowdowns"] = "monitor_gap"
+    throttles = [cause for cause, bit in _THROTTLE_BITS.items() if any(mask & bit for mask in masks)]
+    throttles += [cause for cause in _THROTTLE_TIMES if (growth[cause] or 0) > 0 and cause not in throttles]
+    power_capped = any(mask & SW_POWER_CAP for mask in masks) or (growth["sw_power_cap"] or 0) > 0
+    # A block is clean only where the whole of it is known to be.
+    throttle_known = throttles or len(masks) == 2 or any(growth[cause] == 0 for cause in _THROTTLE_TIMES)
+    cap_known = power_capped or len(masks) == 2 or growth["sw_power_cap"] == 0
+    for field, is_known in (("throttled", throttle_known), ("power_capped", cap_known)):
+        if not is_known:
+            missing[field] = _why(before, after, "event_reasons")
     energy_j = _energy(before, after, wall_s, energy_window_s, missing)
     mean_power_w = _mean(before, after, "power_w", "mean_power_w", missing)
     return BlockHealth(
         wall_s=wall_s,
         lost="device_lost" in after.missing.values(),
-        throttled=throttled,
-        throttles=throttles,
-        power_capped=_power_capped(before, after, missing),
+        throttled=bool(throttles) if throttle_known else None,
+        throttles=tuple(throttles),
+        power_capped=power_capped if cap_known else None,
         foreign=_foreign(before, after, missing),
         energy_j=energy_j,
         mean_power_w=mean_power_w if energy_j is None else energy_j / wall_s,
@@ -188,33 +200,6 @@ def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s:
         temperature_c=max((t for t in (before.temperature_c, after.temperature_c) if t is not None), default=None),
         missing=missing,
     )
-
-
-def _throttles(before: Reading, after: Reading, missing: dict[str, str]) -> tuple[tuple[str, ...], bool | None]:
-    """Causes seen at either edge or counted in between; unknown unless the whole block is known to be clean."""
-    masks = [reading.event_reasons for reading in (before, after) if reading.event_reasons is not None]
-    growth = {cause: _growth(before.slowdowns, after.slowdowns, cause) for cause in SlowdownTimes.__struct_fields__}
-    if any(ns is not None and ns < 0 for ns in growth.values()):
-        missing["slowdowns"] = "monitor_gap"
-    causes = [cause for cause, bit in _THROTTLE_BITS.items() if any(mask & bit for mask in masks)]
-    causes += [cause for cause in _THROTTLE_TIMES if (growth[cause] or 0) > 0 and cause not in causes]
-    if causes:
-        return tuple(causes), True
-    if len(masks) == 2 or any(growth[cause] == 0 for cause in _THROTTLE_TIMES):
-        return (), False
-    missing["throttled"] = _why(before, after, "event_reasons")
-    return (), None
-
-
-def _power_capped(before: Reading, after: Reading, missing: dict[str, str]) -> bool | None:
-    masks = [reading.event_reasons for reading in (before, after) if reading.event_reasons is not None]
-    growth = _growth(before.slowdowns, after.slowdowns, "sw_power_cap")
-    if any(mask & SW_POWER_CAP for mask in masks) or (growth or 0) > 0:
-        return True
-    if len(masks) == 2 or growth == 0:
-        return False
-    missing["power_capped"] = _why(before, after, "event_reasons")
-    return None
 
 
 def _foreign(before: Reading, after: Reading, missing: dict[str, str]) -> bool | None:

@@ -82,10 +82,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     for folder in _groups(root, "cpu"):
         quota, _, period = (read_small(folder / "cpu.max") or "").partition(" ")
         if not quota:
-            quota, period = (
-                read_small(folder / "cpu.cfs_quota_us") or "",
-                read_small(folder / "cpu.cfs_period_us") or "",
-            )
+            quota, period = (read_small(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
         if quota.isdigit() and period.isdigit() and int(period) > 0:
             quotas.append(int(quota) / int(period))
     return min(quotas, default=None)

@@ -29,8 +29,7 @@ class CanarySizes(Struct, frozen=True, kw_only=True):
     """The canary's work: a convolution with a 3x3 kernel, a square matrix product, and small layers.
 
     Where a library keeps the kernel that it once chose for a shape, as cuDNN does before it looks whether it may search
-    (v8's plan cache), the image must be one that no network has: the canary would choose for it. Networks' images are
-    square.
+    (v8's plan cache), the image must be one that no network has (theirs are square): the canary would choose for it.
     """
 
     image: tuple[int, int, int, int]
@@ -225,8 +224,7 @@ def named_kind(device: str) -> Kind | None:
     """The kind that a word such as `cuda:1` is of, whether or not there is such a device; None for what is no word."""
     name, colon, number = device.strip().lower().partition(":")
     kind = kind_named(name) if name in _KINDS else None
-    fits = not colon or (kind is not None and kind.numbered and re.fullmatch("[0-9]{1,4}", number))
-    return kind if fits else None
+    return kind if not colon or (kind and kind.numbered and re.fullmatch("[0-9]{1,4}", number)) else None
 
 
 def resolve_device(text: str = "auto") -> str:
@@ -250,13 +248,10 @@ def resolve_device(text: str = "auto") -> str:
 
 
 def open_probe(device: str, *, uuid: str | None = None, ours: Collection[int] = ()) -> Probe:
-    """Open the probe of `cpu` or `cuda:N`.
+    """Open the probe of `cpu` or `cuda:N`; one whose NVML is missing or forbidden reads nothing, and says why.
 
     `uuid` is torch's `get_device_properties(N).uuid`, with or without `GPU-`; give it wherever torch is there to ask,
-    because CUDA numbers unlike GPUs in another order than NVML. `ours` are processes besides this one that may use
-    the GPU (the rival of a duel).
-
-    Never raises for a missing or forbidden NVML: such a probe reads nothing, and each reading says why.
+    because CUDA numbers unlike GPUs in another order than NVML. `ours`: further processes that may use the GPU.
     """
     return kind_named(device.partition(":")[0]).probe(device, uuid, ours)
 
@@ -269,11 +264,6 @@ def find_device(environment: Environment) -> torch.device:
 def kind_of(device: torch.device) -> Kind:
     """The kind that a torch device is of."""
     return kind_named(device.type)
-
-
-def open_clock(device: torch.device) -> Clock:
-    """A clock of a device."""
-    return kind_of(device).clock(device)
 
 
 class Rates(Struct, frozen=True, kw_only=True):
@@ -367,8 +357,8 @@ class Backlogged(Struct, frozen=True):
     """From the end of the backlog to the end of the last step."""
     issue_s: float
     held: bool
-    """The backlog outlasted the issuing, so that `device_s` contains no gap between launches. Else it is an upper bound
-    of what the device needs: the launch queue was full, or the step waits for the device, or the host was held up."""
+    """The backlog outlasted the issuing, so `device_s` contains no gap between launches. Else it is an upper bound: the
+    launch queue was full, or the step waits for the device, or the host was held up."""
 
 
 class Clock(Protocol):

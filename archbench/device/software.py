@@ -18,9 +18,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from msgspec import Struct
-
-import archbench
 from archbench.device.health import Finding, note, ok, unfit, warn
 from archbench.model.environment import Environment
 
@@ -40,37 +37,12 @@ _DOES_NOT_MATTER = re.compile(
 _SUBPROCESS_S = 5.0
 
 
-class Software(Struct, frozen=True, kw_only=True):
-    """Fields as in `archbench.model.environment.Environment`."""
-
-    python_version: str
-    torch_version: str | None
-    torchvision_version: str | None
-    timm_version: str | None
-    cuda_version: str | None
-    libraries: dict[str, str]
-    archbench_version: str
-    git_commit: str | None
-    settings: dict[str, str]
-
-
-def read_software(variables: Mapping[str, str] = os.environ) -> Software:
-    """Describe this interpreter's packages. About 30 ms, most of it git and the compiler saying their versions."""
-    build = torch_build()
+def libraries() -> dict[str, str]:
+    """Versions of what can change a figure besides torch. About 20 ms, most of it the compiler saying its version."""
     found = {name: version_of(name) for name in _LIBRARIES}
-    found["c++"] = compiler_version(variables)
+    found["c++"] = _compiler_version()
     found["libc"] = " ".join(platform.libc_ver()) or None
-    return Software(
-        python_version=platform.python_version(),
-        torch_version=build.get("__version__") or version_of("torch"),
-        torchvision_version=version_of("torchvision"),
-        timm_version=version_of("timm"),
-        cuda_version=build.get("cuda") or (f"hip {build['hip']}" if build.get("hip") else None),
-        libraries={name: version for name, version in found.items() if version},
-        archbench_version=archbench.__version__,
-        git_commit=git_commit(Path(archbench.__file__).parent),
-        settings=settings(variables),
-    )
+    return {name: version for name, version in found.items() if version}
 
 
 def version_of(package: str) -> str | None:
@@ -105,15 +77,15 @@ def assigned_strings(source: str) -> dict[str, str]:
     return names
 
 
-def compiler(variables: Mapping[str, str] = os.environ) -> str | None:
+def compiler() -> str | None:
     """The C++ compiler that inductor would call: `CXX`, else g++, else clang++."""
-    wanted = (variables.get("CXX"), "g++", "clang++")
+    wanted = (os.environ.get("CXX"), "g++", "clang++")
     return next((path for name in wanted if name and (path := shutil.which(name))), None)
 
 
-def compiler_version(variables: Mapping[str, str] = os.environ) -> str | None:
+def _compiler_version() -> str | None:
     """`g++ 12.2.0`, or `None` without a compiler."""
-    path = compiler(variables)
+    path = compiler()
     if path is None:
         return None
     version = _output([path, "-dumpfullversion", "-dumpversion"])
@@ -172,7 +144,7 @@ def software_findings(software: Environment) -> Iterator[Finding]:
     yield _compiler()
     if on_gpu and "triton" not in software.libraries:
         yield warn("triton", "triton is not installed: compiled cells will fail on the GPU", "pip install triton")
-    yield from _disk(os.environ)
+    yield from _disk()
     if threads := software.settings.get("OMP_NUM_THREADS"):
         yield note("threads", f"OMP_NUM_THREADS={threads} is set: it decides how many threads every cell uses")
 
@@ -225,9 +197,9 @@ def _compiler() -> Finding:
     return ok("compiler", f"{path} and the headers of Python {sysconfig.get_python_version()}")
 
 
-def _disk(variables: Mapping[str, str]) -> Iterator[Finding]:
+def _disk() -> Iterator[Finding]:
     places = {
-        "caches": Path(variables.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()),
+        "caches": Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()),
         "results": Path.cwd(),
     }
     for use, folder in places.items():

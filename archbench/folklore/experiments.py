@@ -1,6 +1,7 @@
-"""Small experiments that judge claims about signals, gradients and initialisation: done here and now. Needs torch.
+"""What needs torch to judge a claim: what a network says of itself once it is built, and small experiments.
 
-Each gives one number, or one for each of three seeds, from which an interval is made.
+The former is without data. An experiment is done here and now, about signals, gradients or initialisation: it gives one
+number, or one for each of three seeds, from which an interval is made.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+from archbench.analyze.counts import count
+from archbench.analyze.memory import predict_cell
 from archbench.catalog import resolve
 from archbench.catalog.build import build, input_shape
 from archbench.model.axes import Scalar
-from archbench.model.cell import Network
+from archbench.model.cell import Cell, Network
+from archbench.model.errors import UsageError
 
 SEEDS = (0, 1, 2)
 BATCH = 32
@@ -25,19 +30,93 @@ _SIDE = 64
 _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 
 
-def _derivatives(function: str, places: Tensor) -> Tensor:
-    x = places.clone().requires_grad_()
+def _named(name: str, options: Mapping[str, Scalar]) -> Network:
+    return Network(name=resolve(name).name, options=dict(options))
+
+
+@cache
+def _built(network: Network) -> nn.Module:
+    with torch.device("meta"):
+        return build(network).eval()
+
+
+def counted(column: str, name: str, **options: Scalar) -> float:
+    """A count of the analyzer, for options that no table has."""
+    return float(getattr(count(_named(name, options)), column))
+
+
+def modules(name: str, kind: str, **options: Scalar) -> int:
+    """How many modules of a class the network has: `Conv2d`, `Inception`."""
+    return sum(type(one).__name__ == kind for one in _built(_named(name, options)).modules())
+
+
+def kernels(name: str, size: int, **options: Scalar) -> int:
+    """How many convolutions have square filters of this side."""
+    found = (one for one in _built(_named(name, options)).modules() if isinstance(one, nn.Conv2d))
+    return sum(one.kernel_size == (size, size) for one in found)
+
+
+def attribute(name: str, path: str, **options: Scalar) -> float:
+    """A number that a module has: `conv1.stride`; of a pair the first. Raises `UsageError` where it has none."""
+    place, _, last = path.rpartition(".")
+    found = getattr(_part(name, place, options), last, None)
+    found = found[0] if isinstance(found, tuple) else found
+    if isinstance(found, int | float):
+        return float(found)
+    if last == "bias":
+        return float(found is not None)
+    raise UsageError(f"{name}: {place or 'the network'} has no number {last!r}")
+
+
+def part_params(name: str, path: str, **options: Scalar) -> int:
+    """Parameters of a part."""
+    return sum(one.numel() for one in _part(name, path, options).parameters())
+
+
+def channels(name: str, path: str, **options: Scalar) -> int:
+    """Channels of what a part gives."""
+    return _shape(name, path, options)[1]
+
+
+def side(name: str, path: str, **options: Scalar) -> int:
+    """Height in pixels of what a part gives, at the network's native input."""
+    return _shape(name, path, options)[2]
+
+
+def training_bytes(name: str, batch: int, **options: Scalar) -> int:
+    """Predicted peak memory of a training step in fp32, by the analyzer, bytes."""
+    return predict_cell(Cell(network=_named(name, options), batch_size=batch, phase="training")).peak_bytes(batch)
+
+
+def _part(name: str, path: str, options: dict[str, Scalar]) -> nn.Module:
+    try:
+        return _built(_named(name, options)).get_submodule(path)
+    except AttributeError as error:
+        raise UsageError(f"{name} has no part {path!r}: {error}") from None
+
+
+def _shape(name: str, path: str, options: dict[str, Scalar]) -> tuple[int, ...]:
+    network, seen = _named(name, options), list[tuple[int, ...]]()
+    hook = _part(name, path, options).register_forward_hook(lambda module, given, out: seen.append(tuple(out.shape)))
+    with torch.no_grad():
+        _built(network)(torch.empty(1, *input_shape(network), device="meta"))
+    hook.remove()
+    return seen[0]
+
+
+def _derivatives(function: str, low: float, high: float) -> Tensor:
+    x = torch.linspace(low, high, 16001, dtype=torch.float64, requires_grad=True)
     return torch.autograd.grad(_FUNCTIONS[function](x).sum(), x)[0]
 
 
 def max_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
     """The largest derivative between two places, by autograd at 16,001 points."""
-    return float(_derivatives(function, torch.linspace(low, high, 16001, dtype=torch.float64)).max())
+    return float(_derivatives(function, low, high).max())
 
 
 def mean_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
     """The mean derivative between two places."""
-    return float(_derivatives(function, torch.linspace(low, high, 16001, dtype=torch.float64)).mean())
+    return float(_derivatives(function, low, high).mean())
 
 
 def init_variance(init: str, fan_in: int, fan_out: int) -> list[float]:
@@ -73,7 +152,7 @@ def batchnorm_std() -> float:
 
 def _network(name: str, options: dict[str, Scalar], seed: int) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(seed)
-    network = Network(name=resolve(name).name, options=options)
+    network = _named(name, options)
     return build(network).train(), torch.randn(BATCH, *input_shape(network))
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-import msgspec
 from msgspec import Struct
 
 from archbench.model.axes import Scalar
@@ -126,20 +125,12 @@ class Formula:
                 return None if truth is None else not truth
             case ast.Compare(left=left, ops=ops, comparators=others):
                 sides = [left, *others]
-                found = [
-                    self._compared(a, op, b, figures, tolerance)
-                    for a, op, b in zip(sides, ops, sides[1:], strict=False)
-                ]
+                triples = zip(sides, ops, sides[1:], strict=False)
+                found = [_compare(self.text, left, op, right, figures, tolerance) for left, op, right in triples]
                 into += found
                 truths = {one.holds for one in found}
                 return False if False in truths else None if None in truths else True
         raise UsageError(f"{ast.unparse(node)!r} compares nothing")
-
-    def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr, figures: Figures, tolerance: float) -> Compared:
-        texts = [ast.get_source_segment(self.text, side) or "" for side in (left, right)]
-        return msgspec.structs.replace(
-            _compare(left, op, right, figures, tolerance), text=texts[0], bound_text=texts[1]
-        )
 
     def _check(self, node: ast.AST) -> None:
         match node:
@@ -198,7 +189,9 @@ def _number(node: ast.expr, values: Mapping[Term, float]) -> float:
     raise UsageError(f"{ast.unparse(node)!r} is compared where a number should stand")
 
 
-def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, figures: Figures, tolerance: float) -> Compared:
+def _compare(
+    source: str, left: ast.expr, op: ast.cmpop, right: ast.expr, figures: Figures, tolerance: float
+) -> Compared:
     relation = _RELATIONS[type(op)]
     value, low, high = _interval(lambda values: _number(left, values), figures)
     bound = _number(right, {term: figure.value for term, figure in figures.items()})
@@ -222,8 +215,9 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, figures: Figures, t
         holds = truths.pop() if len(truths) == 1 else None
     if math.isnan(value) or math.isnan(bound):
         holds = None
+    text, bound_text = (ast.get_source_segment(source, side) or "" for side in (left, right))
     return Compared(
-        text="", relation=relation, bound_text="", value=value, low=low, high=high, bound=bound, holds=holds
+        text=text, relation=relation, bound_text=bound_text, value=value, low=low, high=high, bound=bound, holds=holds
     )
 
 
@@ -234,15 +228,8 @@ def _interval(
     centre = {term: figure.value for term, figure in figures.items()}
     value = of(centre)
     below = above = 0.0
-    for term, low, high in _uncertain(figures):
-        moved = [of({**centre, term: end}) - value for end in (low, high)]
-        if moved == [0.0, 0.0]:
-            continue
-        below, above = math.hypot(below, min(0.0, *moved)), math.hypot(above, max(0.0, *moved))
-    return (value, value - below, value + above) if below or above else (value, None, None)
-
-
-def _uncertain(figures: Figures) -> Iterator[tuple[Term, float, float]]:
     for term, figure in figures.items():
-        if figure.low is not None and figure.high is not None:
-            yield term, figure.low, figure.high
+        moved = [of({**centre, term: end}) - value for end in (figure.low, figure.high) if end is not None]
+        if any(moved):
+            below, above = math.hypot(below, min(0.0, *moved)), math.hypot(above, max(0.0, *moved))
+    return (value, value - below, value + above) if below or above else (value, None, None)

@@ -130,22 +130,16 @@ def _named(figures: Figures) -> Iterable[Named]:
 
 def _ruled(found: Sequence[Judgement]) -> tuple[Ruling, str]:
     """The verdict and its reason. What one aspect leaves open keeps the whole from being settled."""
-    open_ones = [aspect for aspect in _aspects(found) if not any(one.holds is not None for one in _of(found, aspect))]
+    by_aspect: dict[str, list[Judgement]] = {}
+    for one in found:
+        by_aspect.setdefault(one.aspect, []).append(one)
     truths = {one.holds for one in found} - {None}
-    told = "; ".join(_told(aspect, _of(found, aspect)) for aspect in _aspects(found))
+    told = "; ".join(_told(aspect, each) for aspect, each in by_aspect.items())
     if truths == {True, False}:
         return "depends", told
-    if open_ones or not truths:
+    if not truths or any(all(one.holds is None for one in each) for each in by_aspect.values()):
         return "not measurable", told
     return ("confirmed" if truths == {True} else "refuted"), told
-
-
-def _aspects(found: Sequence[Judgement]) -> list[str]:
-    return list(dict.fromkeys(one.aspect for one in found))
-
-
-def _of(found: Sequence[Judgement], aspect: str) -> list[Judgement]:
-    return [one for one in found if one.aspect == aspect]
 
 
 def _told(aspect: str, found: Sequence[Judgement]) -> str:

@@ -1,6 +1,6 @@
 """Where a claim's figures come from: the catalogue's tables, stored runs, a training probe, facts, and what is built.
 
-Only what is built (`structure`, `experiments`) loads torch, and only when a formula asks for it.
+Only what is built (`experiments`) loads torch, and only when a formula asks for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib import import_module
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +32,19 @@ if TYPE_CHECKING:
     from archbench.training.probe import Probe
 
 STRUCTURE = ("modules", "kernels", "attribute", "channels", "side", "part_params", "training_bytes")
-"""Functions of `structure`: what a network that was built says of itself."""
+"""Functions of `experiments` that are told by a network once it is built."""
 EXPERIMENTS = (
     *("max_derivative", "mean_derivative", "init_variance", "batchnorm_mean", "batchnorm_std", "gradient_ratio"),
     *("signal_ratio", "receptive_field", "dropout_masks", "shortcut_jacobian", "zero_share", "sparse_slowdown"),
     "identity_loss",
 )
-"""Functions of `experiments`: small ones, done here and now."""
+"""The others: done here and now."""
 TRAINED = ("train_loss", "train_accuracy", "test_accuracy", "trained_gradient_ratio")
 """Of a network of the training probe: where its trainings ended; `at=0.25`: after a quarter of the steps."""
 PUBLISHED = ("fact", "top1", "top5")
 """Of papers and libraries: neither counted nor measured here."""
+_OWN = (*STRUCTURE, *EXPERIMENTS, *TRAINED, "fact")
+"""Functions that are no columns."""
 _NETWORKLESS = {*EXPERIMENTS} - {"gradient_ratio", "signal_ratio", "receptive_field", "zero_share"}
 _RANKED = {
     "latency_median_s": ("rank_latency_s", "rank_latency_low_s", "rank_latency_high_s"),
@@ -102,18 +103,16 @@ def check_term(term: Term, facts: Mapping[str, object]) -> None:
 
 
 def _column(name: str) -> str:
-    known = (*STRUCTURE, *EXPERIMENTS, *TRAINED, "fact")
     try:
         return number_column(name).name
     except UsageError as error:
-        near = did_you_mean(name, known)
+        near = did_you_mean(name, _OWN)
         raise UsageError(f"{error}{near}" if near else str(error)) from None
 
 
 def is_measured(term: Term) -> bool:
     """Whether stored rows have it, and nothing else does."""
-    own = (*STRUCTURE, *EXPERIMENTS, *TRAINED, "fact")
-    return term.function not in own and number_column(term.function).name not in CATALOGUED
+    return term.function not in _OWN and number_column(term.function).name not in CATALOGUED
 
 
 class Sources:
@@ -164,7 +163,7 @@ class Sources:
         if name in TRAINED:
             return self._trained(term)
         if name in STRUCTURE or name in EXPERIMENTS:
-            return self._built("structure" if name in STRUCTURE else "experiments", term)
+            return self._built(term)
         column = _column(name)
         return self._counted(term, column) if column in CATALOGUED else self._stored(term, column, situation)
 
@@ -174,7 +173,7 @@ class Sources:
         if network.options or term.options:
             counted = counted_by_label().get(network.label)
             if counted is None:
-                return self._built("structure", Term("counted", (column, *term.about), term.options))
+                return self._built(Term("counted", (column, *term.about), term.options))
             known = getattr(counted.counts, column)
         if not isinstance(known, int | float):
             raise MissingError(f"the catalogue has no {column} of {network.label}")
@@ -231,17 +230,19 @@ class Sources:
         origin = f"{self._probe.path}, {len(values)} seeds on {self._probe.about.hardware_class}"
         return _mean(values, origin, most=100.0 if term.function.endswith("accuracy") else math.inf)
 
-    def _built(self, module: str, term: Term) -> Figure:
+    def _built(self, term: Term) -> Figure:
         if not self._builds:
             raise MissingError(f"{term.text} needs the network to be built", "archbench claims")
-        return _made(module, term)
+        return _made(term)
 
 
 @cache
-def _made(module: str, term: Term) -> Figure:
-    found = getattr(import_module(f"archbench.folklore.{module}"), term.function)(*term.about, **dict(term.options))
-    values = list(found) if isinstance(found, list | tuple) else [float(found)]
-    return _mean([float(one) for one in values], "built here" if module == "structure" else "tried here")
+def _made(term: Term) -> Figure:
+    from archbench.folklore import experiments
+
+    found = getattr(experiments, term.function)(*term.about, **dict(term.options))
+    values = found if isinstance(found, list) else [found]
+    return _mean(list(map(float, values)), "tried here" if term.function in EXPERIMENTS else "built here")
 
 
 def _mean(values: Sequence[float], origin: str, most: float = math.inf) -> Figure:

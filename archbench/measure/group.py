@@ -28,8 +28,8 @@ from archbench.catalog.build import build, takes_of
 from archbench.catalog.fill import repeated_draws
 from archbench.catalog.inputs import Batch, Takes
 from archbench.catalog.passed import brings_weights
-from archbench.catalog.preprocessing import preprocessing
 from archbench.catalog.roles import in_mode
+from archbench.catalog.weights import preprocessing
 from archbench.device.health import Probe
 from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure.calibrate import calibrate

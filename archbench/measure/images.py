@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from archbench.catalog.preprocessing import Preprocessing
+from archbench.catalog.weights import Preprocessing
 
 _CONTRAST = 1.5
 """Of the patterns before they are squeezed between black and white: a fifth of the pixels come close to either."""

@@ -16,14 +16,15 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from archbench.analyze.step import shape_of
 from archbench.device.kind import Clock, kind_of
@@ -76,7 +77,7 @@ class Boundaries(Generic[R]):
         self._afterwards = Owner(afterwards, backward=False)
         self._ranges = ranges
         self._names = _Names(module)
-        self._handles: list[RemovableHandle] = []
+        self._hooks = ExitStack()
         self._made: list[tuple[int, Owner]] = []
         self.start()
 
@@ -87,16 +88,12 @@ class Boundaries(Generic[R]):
 
     def __enter__(self) -> Self:
         for module in self._module.modules():
-            self._handles += [
-                module.register_forward_pre_hook(self._enter),
-                module.register_forward_hook(self._leave),
-            ]
+            self._hooks.enter_context(module.register_forward_pre_hook(self._enter))
+            self._hooks.enter_context(module.register_forward_hook(self._leave))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.close()
 
     def start(self) -> None:
         """Forget the last step; the work belongs to nobody in particular until a module is entered."""
@@ -123,16 +120,13 @@ class Boundaries(Generic[R]):
         for number, node in sorted(_nodes(loss), key=lambda pair: pair[0], reverse=True):
             owner = self._maker_of(number)
             if owner != before:
-                node.register_prehook(self._visitor(owner))
+                node.register_prehook(partial(self._visit, owner))
             before = owner
         self.hand_over(LOSS, backward=True)
 
-    def _visitor(self, owner: Owner) -> Callable[[Any], None]:
-        def visit(_gradients: Any) -> None:
-            self._stack = [owner]
-            self._mark(owner)
-
-        return visit
+    def _visit(self, owner: Owner, _gradients: Any) -> None:
+        self._stack = [owner]
+        self._mark(owner)
 
     def _maker_of(self, number: int) -> Owner:
         """In whose forward call the node with this sequence number was made; the loss where it was nobody's."""
@@ -171,11 +165,8 @@ class Boundaries(Generic[R]):
 def between(marks: Iterable[Mark[R]], difference: Callable[[R, R], float]) -> dict[Owner, float]:
     """What each owner had of whatever `read` reads: the differences from its marks to those that follow."""
     had: dict[Owner, float] = defaultdict(float)
-    last: Mark[R] | None = None
-    for mark in marks:
-        if last is not None:
-            had[last.owner] += difference(last.reading, mark.reading)
-        last = mark
+    for mark, following in pairwise(marks):
+        had[mark.owner] += difference(mark.reading, following.reading)
     return dict(had)
 
 

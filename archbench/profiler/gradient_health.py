@@ -12,7 +12,8 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -95,49 +96,37 @@ class _Draw:
         self.outputs: dict[str, tuple[float, float, float]] = {}
         self._squares: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
         self._turn: dict[str, int] = {}
-        handles = list(self._hooks(workload.module, frozenset(stages)))
-        try:
+        with ExitStack() as watching:
+            for handle in self._hooks(workload.module, frozenset(stages)):
+                watching.enter_context(handle)
             workload.backward(workload.loss())
-        finally:
-            for handle in handles:
-                handle.remove()
         self._read(workload.module)
 
     def _hooks(self, module: nn.Module, stages: frozenset[str]) -> Iterator[RemovableHandle]:
         for path, child in module.named_modules():
-            yield child.register_forward_pre_hook(self._entering(path))
+            yield child.register_forward_pre_hook(partial(self._enter, path))
             if path in stages:
-                yield child.register_forward_hook(self._leaving_stage(path))
+                yield child.register_forward_hook(partial(self._leave_stage, path))
             if any(True for _ in _weights_of(child)):
-                yield child.register_forward_hook(self._leaving_layer(path))
+                yield child.register_forward_hook(partial(self._leave_layer, path))
 
-    def _entering(self, path: str) -> Callable[..., None]:
-        def enter(_module: nn.Module, _inputs: object) -> None:
-            self._turn.setdefault(path, len(self._turn))
+    def _enter(self, path: str, _module: nn.Module, _inputs: object) -> None:
+        self._turn.setdefault(path, len(self._turn))
 
-        return enter
+    def _leave_layer(self, path: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(partial(self._arrive, path))  # type: ignore[no-untyped-call]
 
-    def _leaving_layer(self, path: str) -> Callable[..., None]:
-        def leave(_module: nn.Module, _inputs: object, output: Any) -> None:
-            if isinstance(output, Tensor) and output.requires_grad:
-                output.register_hook(arrive)  # type: ignore[no-untyped-call]
+    def _arrive(self, path: str, gradient: Tensor) -> None:
+        self._squares[path].append((_norm(gradient) ** 2, gradient.numel()))
 
-        def arrive(gradient: Tensor) -> None:
-            self._squares[path].append((_norm(gradient) ** 2, gradient.numel()))
-
-        return leave
-
-    def _leaving_stage(self, path: str) -> Callable[..., None]:
-        def leave(_module: nn.Module, _inputs: object, output: object) -> None:
-            # As it comes out: a ReLU in place behind it would change it.
-            found = next((one for one in tensors_in(output) if one.is_floating_point()), None)
-            if found is None:
-                return
+    def _leave_stage(self, path: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        # As it comes out: a ReLU in place behind it would change it.
+        found = next((one for one in tensors_in(output) if one.is_floating_point()), None)
+        if found is not None:
             result = found.detach().double()
             zeros = float((result == 0).double().mean())
             self.outputs[path] = (float(result.mean()), float(result.std(correction=0)), zeros)
-
-        return leave
 
     def _read(self, module: nn.Module) -> None:
         found = [(self._called(path), path, child) for path, child in module.named_modules()]

@@ -13,13 +13,13 @@ import pickle
 import re
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec import structs
+from msgspec import Struct, structs
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.autograd.graph import saved_tensors_hooks
@@ -243,37 +243,32 @@ MARK = "archbench operator "
 """Begins the name of the profiler's range around each operator; its number follows."""
 
 
-class Block:
+class Block(Struct, kw_only=True, eq=False):
     """One storage: a line of the log."""
 
-    __slots__ = ("born", "bytes", "category", "died", "dtype", "needed_by", "operator", "path", "shape")
-
-    def __init__(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, born: int) -> None:
-        self.category: MemoryCategory = category
-        self.path = path
-        self.operator = operator
-        self.shape = tuple(tensor.shape)
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.bytes = tensor.untyped_storage().nbytes()
-        self.born = born
-        """Number of the operator that made it; -1 for what stood before."""
-        self.died: int | None = None
-        """Number of the first operator that runs without it; `None` if it outlives the step."""
-        self.needed_by: dict[str, None] = {}
-        """Functions whose backward pass needs it, in the order in which they said so."""
+    category: MemoryCategory
+    path: str
+    operator: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    born: int
+    """Number of the operator that made it; -1 for what stood before."""
+    died: int | None = None
+    """Number of the first operator that runs without it; `None` if it outlives the step."""
+    needed_by: dict[str, None] = {}
+    """Functions whose backward pass needs it, in the order in which they said so."""
+    storage: weakref.ref[torch.UntypedStorage] | None = None
 
 
-class Operator:
+class Operator(Struct):
     """One operator that ran."""
 
-    __slots__ = ("inside", "module", "name", "section")
-
-    def __init__(self, name: str, section: StepSection, module: str) -> None:
-        self.name = name
-        self.section: StepSection = section
-        self.module = module
-        self.inside: int | None = None
-        """Peak of the device's allocated bytes while it ran, where the allocator tells it at once (CUDA)."""
+    name: str
+    section: StepSection
+    module: str
+    inside: int | None = None
+    """Peak of the device's allocated bytes while it ran, where the allocator tells it at once (CUDA)."""
 
 
 class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -291,9 +286,8 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._device = device
         self._allocator = kind_of(device).allocator(device)
         self._alive: dict[int, Block] = {}
-        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._boundaries = boundaries
-        self._function = ""
+        self._functions = _Functions()  # type: ignore[no-untyped-call]
 
     def hold(self, tensors: Iterable[tuple[str, Tensor]], category: MemoryCategory) -> None:
         """Enter named tensors that stand before the step begins; what was entered before keeps its category."""
@@ -306,11 +300,10 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with contextlib.ExitStack() as stack:
             for parameter in self._module.parameters():
                 if parameter.requires_grad:
-                    handle = parameter.register_post_accumulate_grad_hook(self._have_gradient)  # type: ignore[no-untyped-call]
-                    stack.callback(handle.remove)
+                    stack.enter_context(parameter.register_post_accumulate_grad_hook(self._have_gradient))  # type: ignore[no-untyped-call]
             stack.enter_context(self._boundaries)
             if self._module.training:
-                stack.enter_context(_Functions(self._called))  # type: ignore[no-untyped-call]
+                stack.enter_context(self._functions)
                 stack.enter_context(saved_tensors_hooks(self._pack, lambda tensor: tensor))
             stack.enter_context(self)
             yield
@@ -349,15 +342,23 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = storage._cdata
         if key in self._alive:
             return
-        block = Block(tensor, category, path, operator, born)
+        block = Block(
+            category=category,
+            path=path,
+            operator=operator,
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            bytes=storage.nbytes(),
+            born=born,
+        )
         self.blocks.append(block)
         self._alive[key] = block
 
         def gone(_: object) -> None:
             block.died = len(self.operators)
-            del self._alive[key], self._references[key]
+            del self._alive[key]
 
-        self._references[key] = weakref.ref(storage, gone)
+        block.storage = weakref.ref(storage, gone)
 
     def _block(self, tensor: Tensor) -> Block | None:
         return self._alive.get(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else None
@@ -366,12 +367,9 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block = self._block(tensor)
         if block is not None and block.category in ("temporaries", "activations"):
             block.category = "activations"
-            block.needed_by[plain_name(self._function) or "autograd"] = None
+            block.needed_by[plain_name(self._functions.name) or "autograd"] = None
         # Detached, or a node that saves its own output would hold itself alive.
         return tensor if tensor.is_leaf else tensor.detach()
-
-    def _called(self, function: str) -> None:
-        self._function = function
 
     def _have_gradient(self, parameter: Tensor) -> None:
         block = self._block(parameter.grad) if parameter.grad is not None else None
@@ -385,16 +383,14 @@ class _Functions(TorchFunctionMode):
     Dispatched operators cannot tell: an operand is saved before its operator arrives, a result after it.
     """
 
-    def __init__(self, called: Callable[[str], None]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._called = called
+    name = ""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._called(getattr(func, "__name__", ""))
+        self.name = getattr(func, "__name__", "")
         try:
             return func(*args, **(kwargs or {}))
         finally:
-            self._called("")
+            self.name = ""
 
 
 def plain_name(name: str) -> str:

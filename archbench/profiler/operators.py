@@ -47,22 +47,13 @@ _CUDA_CORE = re.compile(r"simt|[fhd]fma|sgemm|scudnn", re.I)
 # Hopper, `nvjet`. Triton's and FlashAttention's names do not tell.
 _TENSOR_CORE = re.compile(r"tensor_?op|tensor\d+x\d+|[hiqd]mma|gmma|xmma|nvjet|[shi]\d*(16816|1688|884)|_mma_", re.I)
 _UNTOLD = re.compile(r"^triton_|flash|fmha", re.I)
+_CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 _PRODUCTS = {
     # The operator in which the profiler sees the time, and the one that the dispatcher was called with.
-    "mkldnn_convolution": "convolution",
-    "cudnn_convolution": "convolution",
-    "_convolution": "convolution",
-    "thnn_conv2d": "convolution",
-    "_slow_conv2d_forward": "convolution",
-    "_conv_depthwise2d": "convolution",
-    "convolution": "convolution",
-    "convolution_backward": "convolution_backward",
-    "mm": "mm",
-    "addmm": "addmm",
-    "bmm": "bmm",
-    "baddbmm": "baddbmm",
-    "_scaled_dot_product_flash_attention_for_cpu": "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention_for_cpu_backward": "_scaled_dot_product_flash_attention_for_cpu_backward",
+    **dict.fromkeys(("mkldnn_convolution", "cudnn_convolution", "_convolution", "thnn_conv2d"), "convolution"),
+    **dict.fromkeys(("_slow_conv2d_forward", "_conv_depthwise2d"), "convolution"),
+    **{name: name for name in ("convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm")},
+    **{name: name for name in (_CPU_ATTENTION, f"{_CPU_ATTENTION}_backward")},
 }
 
 _OTHER_PRODUCTS = re.compile(
@@ -309,7 +300,7 @@ def add_module_tracks(path: Path) -> int:
     added: list[dict[str, Any]] = []
     for pid, tid in threads:
         track = {"pid": pid, "tid": tid + _TRACK}
-        slices = list(_merged(_backward(events, pid, tid, owners)))
+        slices = _merged(_backward(events, pid, tid, owners))
         name = {"ph": "M", "name": "thread_name", "args": {"name": f"modules, backward (thread {tid})"}}
         added.append(name | track)
         added += [
@@ -352,15 +343,12 @@ def _backward(events: Sequence[dict[str, Any]], pid: Any, tid: Any, owners: dict
                 yield Slice(event["ts"], event["ts"] + event["dur"], f"{RANGE}{owners[number]} backward")
 
 
-def _merged(slices: Iterator[Slice]) -> Iterator[Slice]:
+def _merged(slices: Iterable[Slice]) -> list[Slice]:
     """Neighbours of one name as one."""
-    last: Slice | None = None
+    merged: list[Slice] = []
     for one in sorted(slices, key=lambda one: one.start):
-        if last is not None and last.name == one.name:
-            last = Slice(last.start, max(last.end, one.end), last.name)
-            continue
-        if last is not None:
-            yield last
-        last = one
-    if last is not None:
-        yield last
+        if merged and merged[-1].name == one.name:
+            last = merged.pop()
+            one = Slice(last.start, max(last.end, one.end), last.name)
+        merged.append(one)
+    return merged

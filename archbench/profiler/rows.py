@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from msgspec import Struct
@@ -17,6 +18,7 @@ from archbench.catalog.build import takes_of
 from archbench.catalog.inputs import Takes
 from archbench.device.kind import Clock
 from archbench.measure.workload import Workload
+from archbench.model.axes import Precision
 from archbench.model.cell import Network
 from archbench.model.counts import Stage
 from archbench.model.environment import Calibration
@@ -77,6 +79,12 @@ class Ceilings(Struct, frozen=True, kw_only=True):
 
     flops: float
     bandwidth: float
+
+    @classmethod
+    def of(cls, calibration: Calibration, precision: Precision) -> Ceilings | None:
+        """Those of an arithmetic; `None` where it was not calibrated on this device."""
+        peak = calibration.peak(precision)
+        return None if peak is None else cls(flops=peak, bandwidth=calibration.copy_bytes_per_s)
 
 
 class Tally(Struct):
@@ -150,14 +158,14 @@ def step_parts(workload: Workload, times: StepTimes, traffic: Traffic) -> tuple[
         ahead, back = Owner(name, backward=False), Owner(name, backward=True)
         if ahead in times.by_owner or back in times.by_owner:
             forward_s, backward_s = times.by_owner.get(ahead, 0.0), times.by_owner.get(back)
-            works = [traffic.by_owner[owner] for owner in (ahead, back) if owner in traffic.by_owner]
+            work = traffic.work_of(name)
             part = StepPart(
                 name=name.strip("()"),
                 forward_s=forward_s,
                 backward_s=backward_s if training else None,
                 share=(forward_s + (backward_s or 0.0)) / times.observed_s,
-                flops=sum(work.flops for work in works),
-                bytes_moved=sum(work.bytes_moved for work in works),
+                flops=work.flops,
+                bytes_moved=work.bytes_moved,
             )
             parts.append(part)
     return tuple(parts)
@@ -175,17 +183,16 @@ def _own_tallies(
         if path in PARTS:
             continue
         ahead, back = Owner(path, backward=False), Owner(path, backward=True)
-        works = [traffic.by_owner[owner] for owner in (ahead, back) if owner in traffic.by_owner]
-        macs = own_macs[path]
+        work, macs = traffic.work_of(path), own_macs[path]
         # In inference mode operators arrive whole (`linear`), for which the counter of FLOP has no formula; in training
         # they arrive in parts, and the counts are those of what really runs, backward and auxiliary heads included.
-        flops = sum(work.flops for work in works) if training else 2 * macs * workload.cell.batch_size
+        flops = work.flops if training else 2 * macs * workload.cell.batch_size
         tally = own[path] = Tally(
             forward_s=times.by_owner.get(ahead, 0.0),
             backward_s=times.by_owner.get(back, 0.0),
             macs=macs,
             flops=flops,
-            bytes_moved=sum(work.bytes_moved for work in works),
+            bytes_moved=work.bytes_moved,
             written=traffic.written[ahead],
             saved=traffic.saved[path],
         )
@@ -282,8 +289,11 @@ def profile_stages(
     cell = workload.cell
     times = time_by_module(workload, clock, TIMING_S)
     traffic = watch_traffic(workload)
-    counted = _counted(workload, allow_code=allow_code)
-    rows = module_rows(workload, times, counted, traffic, _ceilings(workload, calibration))
+    counted = None
+    with suppress(Exception):  # the network's own code, without data: its times are worth storing without its MACs
+        counted = count_by_module(cell.network, allow_code=allow_code)
+    ceilings = Ceilings.of(calibration, cell.precision) if calibration else None
+    rows = module_rows(workload, times, counted, traffic, ceilings)
     return StageProfile(
         cell_id=cell.cell_id,
         round=round,
@@ -296,17 +306,3 @@ def profile_stages(
         stages=stage_rows(rows),
         parts=step_parts(workload, times, traffic),
     )
-
-
-def _counted(workload: Workload, *, allow_code: bool) -> ModuleCounts | None:
-    try:
-        return count_by_module(workload.cell.network, allow_code=allow_code)
-    except Exception:  # the network's own code, without data: its times are worth storing without its MACs
-        return None
-
-
-def _ceilings(workload: Workload, calibration: Calibration | None) -> Ceilings | None:
-    peak = calibration.peak(workload.cell.precision) if calibration else None
-    if calibration is None or peak is None:
-        return None
-    return Ceilings(flops=peak, bandwidth=calibration.copy_bytes_per_s)

@@ -15,7 +15,7 @@ from torch import nn
 
 from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, takes_of
-from archbench.device.kind import Clock, find_device, kind_of, open_clock, open_probe
+from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
 from archbench.measure.cell_run import status_of
@@ -212,7 +212,7 @@ class _Run:
     def _open(self) -> Clock:
         kind_of(self._device).use(self._device)
         self._set_state()
-        return open_clock(self._device)
+        return kind_of(self._device).clock(self._device)
 
     def _set_state(self) -> None:
         keep_freed_memory()
@@ -228,11 +228,10 @@ class _Run:
         finally:
             self._set_state()
         kind_of(self._device).empty_cache()
-        peak = found.peak(self._cell.precision)
-        if peak is None:
+        ceilings = Ceilings.of(found, self._cell.precision)
+        if ceilings is None:
             self._missing["roofline"] = f"no ceiling was measured at {self._cell.precision} on this device"
-            return None
-        return Ceilings(flops=peak, bandwidth=found.copy_bytes_per_s)
+        return ceilings
 
     def _build(self) -> nn.Module:
         torch.manual_seed(self._request.seed)
@@ -291,7 +290,7 @@ class _Run:
 
     def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:
         self._enter("compile")
-        clock = open_clock(self._device)
+        clock = kind_of(self._device).clock(self._device)
 
         def time_step(workload: Workload) -> float:
             return self._watched(lambda: time_plain(workload, clock, self._request.timing_s))

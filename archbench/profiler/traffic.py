@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from archbench.analyze.operators import has_formula, macs_of
+from archbench.analyze.operators import formula_of
 from archbench.analyze.step import settled
 from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
@@ -62,6 +62,11 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Bytes kept for the backward pass, by the module that keeps them first."""
         self._boundaries = boundaries
         self._kept: set[int] = set()
+
+    def work_of(self, path: str) -> Work:
+        """All that was done for a module or a part of the step, forward and backward."""
+        ahead, back = (self.by_owner.get(Owner(path, backward), Work()) for backward in (False, True))
+        return Work(ahead.flops + back.flops, ahead.bytes_moved + back.bytes_moved)
 
     @contextmanager
     def watching(self, standing: list[Tensor]) -> Iterator[None]:
@@ -146,9 +151,10 @@ def _flops(func: OpOverload, args: Any, kwargs: Any, out: Any) -> int:
     if packet == _ATEN.convolution_backward:
         return _convolution_backward_flops(*args)
     formula = flop_registry.get(_SAME_FORMULA.get(packet, packet))
-    if formula is None:
-        return 2 * macs_of(str(packet), args, out) if has_formula(str(packet), args) else 0
-    return int(formula(*args, **kwargs, out_val=out))
+    if formula is not None:
+        return int(formula(*args, **kwargs, out_val=out))
+    own = formula_of(str(packet), args)
+    return 0 if own is None else 2 * own(args, out)
 
 
 def _convolution_backward_flops(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> int:

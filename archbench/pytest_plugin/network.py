@@ -18,7 +18,7 @@ from archbench.analyze.memory import measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Batch
-from archbench.device.kind import find_device, kind_of, open_clock
+from archbench.device.kind import find_device, kind_of
 from archbench.measure import compiler
 from archbench.measure.metrics.memory import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
@@ -126,7 +126,7 @@ class NetworkBenchmark:
         protocol: Protocol,
         seed: int,
     ) -> Any:
-        clock = open_clock(device)
+        clock = kind_of(device).clock(device)
         compiles = cell.compile_mode != "off"
         if compiles:
             compiler.reset()

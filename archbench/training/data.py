@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from archbench.model.errors import UnfitError, UsageError
 
@@ -60,13 +61,7 @@ def cifar10(folder: Path) -> Images:
     parts = [_records(place / name) for name in CIFAR_FILES]
     train = [np.concatenate(each) for each in zip(*parts[:-1], strict=True)]
     found = _normalised(train[0].astype(np.float32), train[1], parts[-1][0].astype(np.float32), parts[-1][1])
-    return Images(
-        train=found.train,
-        train_labels=found.train_labels,
-        test=found.test,
-        test_labels=found.test_labels,
-        augmented=True,
-    )
+    return replace(found, augmented=True)
 
 
 def _records(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

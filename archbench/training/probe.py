@@ -151,17 +151,14 @@ def train_probe(
     place = Path(out) if out else PROBES / f"{kind}-{tag}"
     folder = DIGITS if data is None else str(Path(data).resolve())
     usable = len(os.sched_getaffinity(0)) if environment.device == "cpu" else _ON_A_GPU
-    return train_all(place, about, folder, at_once=at_once or usable, told=told)
+    return _train_all(place, about, folder, at_once or usable, told or (lambda probe, name, seed: None))
 
 
-def train_all(
-    path: Path, about: About, folder: str, *, at_once: int, told: Callable[[Probe, str, int], None] | None = None
-) -> Probe:
-    """Train what `about` asks for and `path` lacks, and return all. `told` hears of each training that ends.
+Told = Callable[[Probe, str, int], None]
 
-    Raises `UsageError` where the directory's probe is of other settings or from elsewhere, `Interrupted` after
-    Ctrl-C, and `UnfitError` where a training's process died; what was finished is kept.
-    """
+
+def _train_all(path: Path, about: About, folder: str, at_once: int, told: Told) -> Probe:
+    """Train what `about` asks for and `path` lacks, and return all."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -170,12 +167,11 @@ def train_all(
         probe = _opened(path, about, at_once)
         # The deepest first: at the end no thread then waits for one long training.
         waiting = sorted(probe.missing, key=lambda pair: (-_cost(pair[0]), pair[1]))
-        return _train(probe, waiting, folder, at_once, told or (lambda probe, name, seed: None)) if waiting else probe
+        return _train(probe, waiting, folder, at_once, told) if waiting else probe
 
 
 def _cost(name: str) -> int:
-    subject = SUBJECTS[name]
-    return int("".join(filter(str.isdigit, name)) or 1) if subject.kind != "chain" else 0
+    return 0 if SUBJECTS[name].kind == "chain" else int("".join(filter(str.isdigit, name)) or 1)
 
 
 def _opened(path: Path, about: About, at_once: int) -> Probe:
@@ -191,10 +187,7 @@ def _opened(path: Path, about: About, at_once: int) -> Probe:
     return probe
 
 
-def _train(
-    probe: Probe, waiting: Sequence[tuple[str, int]], folder: str, at_once: int,
-    told: Callable[[Probe, str, int], None],
-) -> Probe:  # fmt: skip
+def _train(probe: Probe, waiting: Sequence[tuple[str, int]], folder: str, at_once: int, told: Told) -> Probe:
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     begun, before = time.monotonic(), probe.about.spent_s

@@ -119,14 +119,11 @@ SUBJECTS: dict[str, Subject] = {
 
 def chosen(networks: Sequence[str]) -> list[Subject]:
     """The subjects that are named, all for none. Raises `UsageError` for one that is not known."""
+    known = ", ".join(SUBJECTS)
     for name in networks:
         if name not in SUBJECTS:
-            raise UsageError(f"the training probe has no {name!r}{did_you_mean(name, SUBJECTS)}; it has {_known()}")
+            raise UsageError(f"the training probe has no {name!r}{did_you_mean(name, SUBJECTS)}; it has {known}")
     return [one for one in SUBJECTS.values() if not networks or one.name in networks]
-
-
-def _known() -> str:
-    return ", ".join(SUBJECTS)
 
 
 def schedules(data: str, steps: int | None) -> dict[Kind, Schedule]:

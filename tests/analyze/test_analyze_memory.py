@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from archbench.analyze import memory
-from archbench.analyze.memory import FakeStep, measured_peak, predict, predict_module, upper_envelope
+from archbench.analyze.memory import FakeStep, measured_peak, predict_cell, predict_module, upper_envelope
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import MemoryFormat, Phase, Precision
@@ -19,6 +20,8 @@ from archbench.model.cell import Cell, Network
 from archbench.model.counts import MemoryLine, MemoryModel, largest_batch
 from archbench.model.errors import UnfitError
 
+INFERENCE = Cell(network=Network(name="resnet18"), batch_size=1)
+TRAINING = replace(INFERENCE, phase="training")
 lines = st.builds(
     MemoryLine, base_bytes=st.integers(-1000, 100_000), bytes_per_image=st.integers(0, 2_000)
 )  # fmt: skip
@@ -53,12 +56,12 @@ def test_one_linear_layer_by_hand() -> None:
     """Inference: weight, bias, input, output. Training: also labels, log-probabilities, and what they give rise to."""
     layer = nn.Linear(1000, 500)
     weights = 4 * (500 * 1000 + 500)
-    inference = predict_module(layer, (1000,), "inference", "fp32")
+    inference = predict_module(layer, (1000,), INFERENCE)
     assert (inference.weight_bytes, inference.input_bytes_per_image) == (weights, 4000)
     assert inference.peak_bytes(16) == weights + 16 * (4000 + 2000)
-    half = predict_module(layer, (1000,), "inference", "bf16")
+    half = predict_module(layer, (1000,), replace(INFERENCE, precision="bf16"))
     assert half.peak_bytes(16) == inference.peak_bytes(16) // 2
-    training = predict_module(layer, (1000,), "training", "fp32")
+    training = predict_module(layer, (1000,), TRAINING)
     # Small batch: weights, momentum and gradients are alive at the end of the backward pass, with input, label, the
     # output's gradient, the loss, and the number of labels that it was averaged over.
     assert training.peak_bytes(1) == 3 * weights + (4000 + 8 + 2000) + 4 + 4
@@ -66,7 +69,7 @@ def test_one_linear_layer_by_hand() -> None:
 
 def test_sizes_round_up_to_the_allocators_granule() -> None:
     layer = nn.Linear(10, 10)
-    cpu, cuda = (predict_module(layer, (10,), "inference", "fp32", device=device) for device in ("cpu", "cuda"))
+    cpu, cuda = (predict_module(layer, (10,), replace(INFERENCE, device=device)) for device in ("cpu", "cuda"))
     assert cpu.peak_bytes(1) == 4 * (100 + 10 + 10 + 10)
     assert cuda.lines[-1].base_bytes == 2 * 512
 
@@ -87,10 +90,11 @@ def test_sizes_round_up_to_the_allocators_granule() -> None:
 )
 def test_one_probe_equals_a_probe_of_every_batch_size(name: str, phase: Phase, precision: Precision) -> None:
     network = Network(name=name)
+    cell = Cell(network=network, batch_size=1, phase=phase, precision=precision)
     with torch.device("meta"):
         module = build(network)
-    predicted = predict_module(module, input_shape(network), phase, precision)
-    step = FakeStep(module, input_shape(network), phase, precision)
+    predicted = predict_module(module, input_shape(network), cell)
+    step = FakeStep(module, input_shape(network), cell)
     for batch_size in (2, 64):
         everything_is_constant = 2**62
         direct = max(constant for constant, _ in step.timeline(batch_size, everything_is_constant))
@@ -99,7 +103,7 @@ def test_one_probe_equals_a_probe_of_every_batch_size(name: str, phase: Phase, p
 
 def test_the_module_is_copied_and_left_as_it_was() -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
-    predict_module(module, (1, 8, 8), "training", "bf16")
+    predict_module(module, (1, 8, 8), replace(TRAINING, precision="bf16"))
     assert not module.training
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert all(parameter.grad is None for parameter in module.parameters())
@@ -113,7 +117,7 @@ class LooksAtValues(nn.Module):
 def test_a_step_that_needs_data_cannot_be_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "build", lambda network, allow_code: LooksAtValues())
     with pytest.raises(UnfitError, match="resnet18: memory cannot be predicted, its inference step needs data"):
-        predict(Network(name="resnet18"), "inference", "fp32")
+        predict_cell(INFERENCE)
 
 
 # The measuring side
@@ -163,21 +167,20 @@ def test_measured_peak_sees_what_an_earlier_step_left_being_freed() -> None:
     assert measured_peak(step) - measured_peak(nothing) <= 200_000 + 64
 
 
-def measure(network: Network, batch_size: int, phase: Phase, precision: Precision, layout: MemoryFormat) -> int:
+def measure(cell: Cell) -> int:
     """Peak of a real step, less whatever other tensors the test process holds."""
     gc.collect()
     others = measured_peak(lambda: None)
-    cell = Cell(network=network, batch_size=batch_size, phase=phase, precision=precision, memory_format=layout)
-    workload = Workload(cell, build(network), input_shape(network), torch.device("cpu"), ring=1, seed=0)
+    workload = Workload(cell, build(cell.network), input_shape(cell.network), torch.device("cpu"), ring=1, seed=0)
     workload.step()
     return measured_peak(workload.step) - others
 
 
 def check(name: str, phase: Phase, precision: Precision = "fp32", layout: MemoryFormat = "contiguous") -> None:
-    network = Network(name=name)
-    predicted = predict(network, phase, precision, memory_format=layout)
+    cell = Cell(network=Network(name=name), batch_size=1, phase=phase, precision=precision, memory_format=layout)
+    predicted = predict_cell(cell)
     for batch_size in (2, 8):
-        measured = measure(network, batch_size, phase, precision, layout)
+        measured = measure(replace(cell, batch_size=batch_size))
         assert predicted.peak_bytes(batch_size) == pytest.approx(measured, rel=0.10)
 
 

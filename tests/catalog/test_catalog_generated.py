@@ -13,11 +13,11 @@ from torchvision.models import get_model_weights
 
 from archbench import catalog
 from archbench.analyze.counts import count
-from archbench.catalog import counted_by_label, default_weights, entries
+from archbench.catalog import counted_by_label, entries
 from archbench.catalog.build import build, feature_width
 from archbench.catalog.generate import accuracy_row, catalogued_networks
 from archbench.catalog.names import families_by_name
-from archbench.catalog.tables import counted_with, weights_by_constructor
+from archbench.catalog.tables import counted_with, default_weights, weights_by_constructor
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from archbench.analyze.counts import count, count_module
-from archbench.analyze.memory import predict, predict_module
+from archbench.analyze.memory import predict_cell, predict_module
 from archbench.analyze.step import figures_in, loss_of, settled
 from archbench.catalog.build import takes_of
 from archbench.catalog.inputs import Takes, takes_inputs
@@ -112,7 +112,7 @@ def test_counts_and_memory_of_what_a_network_takes(nets: str, name: str, inputs:
     net = network(f"{nets}:{name}", inputs)
     assert count(net, allow_code=True).macs == macs
     for phase in ("inference", "training"):
-        model = predict(net, phase, "fp32", allow_code=True)  # type: ignore[arg-type]
+        model = predict_cell(Cell(network=net, batch_size=2, phase=phase), allow_code=True)  # type: ignore[arg-type]
         assert model.peak_bytes(2) > model.weight_bytes
 
 
@@ -244,7 +244,8 @@ def test_outputs_of_any_kind(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["dict", "dataclass", "named tuple", "mask", "flat", "scalar", "generator"])
 def test_memory_of_training_is_predicted_for_outputs_of_any_kind(kind: str) -> None:
-    model = predict_module(Body(OUTPUTS[kind][0]), (3, 16, 16), "training", "fp32")
+    cell = Cell(network=Network(name="lenet5"), batch_size=8, phase="training")
+    model = predict_module(Body(OUTPUTS[kind][0]), (3, 16, 16), cell)
     assert model.peak_bytes(8) > 3 * model.weight_bytes
 
 
@@ -270,16 +271,15 @@ def test_the_loss_that_is_named(loss: Any, kind: str, expected: Any) -> None:
         **{name: one[0] for name, one in OUTPUTS.items()},
     }
     network = Network(name="lenet5", loss=loss)
-    workload = Workload(
-        Cell(network=network, batch_size=3, phase="training"), Body(gives[kind]), (3, 16, 16), CPU, ring=1, seed=0
-    )
+    cell = Cell(network=network, batch_size=3, phase="training")
+    workload = Workload(cell, Body(gives[kind]), (3, 16, 16), CPU, ring=1, seed=0)
     found = workload.loss()
     assert workload.trained_on == (f"2 x {loss}" if kind == "dict" else loss)
     body = workload.module
     assert isinstance(body, Body)
     features = body.c(workload.inputs[0].tensors[0])
     torch.testing.assert_close(found, expected(body.fc(features.mean((2, 3))), features))
-    model = predict_module(Body(gives[kind]), (3, 16, 16), "training", "fp32", roles=network)
+    model = predict_module(Body(gives[kind]), (3, 16, 16), cell)
     assert model.peak_bytes(8) > 3 * model.weight_bytes
 
 

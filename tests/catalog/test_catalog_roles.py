@@ -162,8 +162,8 @@ def test_roles_that_a_network_cannot_take() -> None:
 def test_memory_predicted_for_each_role_is_what_is_measured(roles: dict[str, Any]) -> None:
     network = Network(name="resnet18", input_size=64, **roles)
     module = build(network)
-    predicted = predict_module(module, (3, 64, 64), "training", "fp32", roles=network).peak_bytes(8)
     cell = Cell(network=network, batch_size=8, phase="training")
+    predicted = predict_module(module, (3, 64, 64), cell).peak_bytes(8)
     workload = Workload(cell, module, (3, 64, 64), CPU, ring=1, seed=0)
     standing = measured_peak(lambda: None)
     workload.step()

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from archbench.catalog import SOURCES, Entry, accuracies, counted_by_label, entries
-from archbench.catalog.tables import format_shape, parse_shape
+from archbench.catalog import SOURCES, Entry, counted_by_label, entries
+from archbench.catalog.published import accuracies
+from archbench.catalog.tables import default_weights, format_shape, parse_shape
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 
@@ -71,8 +72,6 @@ def test_counted_parameters_are_torchvisions_own_figure(entry: Entry) -> None:
     # torchvision publishes googlenet without its auxiliary heads and inception_v3 with its one.
     options: dict[str, Scalar] = {"aux_logits": True} if entry.name == "inception_v3" else {}
     counted = counted_by_label()[Network(name=entry.name, options=options).label].counts
-    from archbench.catalog import default_weights
-
     weights = default_weights(entry.constructor)
     assert weights is not None
     assert counted.params == weights.size.params

@@ -10,7 +10,7 @@ import pytest
 import torch
 from msgspec import structs
 
-from archbench.analyze.memory import predict, predict_cell
+from archbench.analyze.memory import predict_cell
 from archbench.device import collect_environment, kind, resolve_device
 from archbench.device.cpu import Cpu
 from archbench.device.kind import find_device, kind_named
@@ -120,7 +120,7 @@ def test_memory_is_predicted_once_it_is_known_how_a_kind_rounds(
 ) -> None:
     cell = Cell(network=Network(name="toy_residual_block"), batch_size=1, device="xpu")  # type: ignore[arg-type]
     with pytest.raises(UnfitError, match="xpu: how its allocator rounds is not known"):
-        predict(cell.network, "inference", "fp32", device=cell.device)
+        predict_cell(cell)
     monkeypatch.setattr(xpu, "granule", 1 << 16)
     model = predict_cell(cell)
     # Two matrices of 64 x 64 x 4 bytes: a quarter of a granule each.

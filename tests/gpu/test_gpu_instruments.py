@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from archbench.device import between, open_probe
-from archbench.device.kind import ClockError, open_clock
+from archbench.device.kind import ClockError, kind_of
 from archbench.device.nvml import session
 from archbench.measure import compiler
 from archbench.measure.calibrate import calibrate
@@ -34,7 +34,7 @@ def spin():
 
 @pytest.fixture
 def clock(device):
-    made = open_clock(device)
+    made = kind_of(device).clock(device)
     for _ in range(20):  # the card's clock has to come up before two spins take equally long
         made.latency(spin)
     return made

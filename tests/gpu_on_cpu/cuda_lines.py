@@ -2,7 +2,7 @@
 
 They are found by reading: all that is in the functions of a few files, the CUDA side of every branch on the kind of
 device, and whatever names `torch.cuda`. With CUDA_LINES=FILE in the environment, `sitecustomize` has every process note
-there each of them that it reaches, once: `archbench/device/cuda.py: Cuda.use: torch.cuda.set_device(device)`.
+there each of them that it reaches, once: `archbench/device/cuda.py: Cuda.use: _cuda().set_device(device)`.
 """
 
 from __future__ import annotations

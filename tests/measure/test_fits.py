@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import archbench
-from archbench.analyze.memory import predict
+from archbench.analyze.memory import predict_cell
 from archbench.cli import main
 from archbench.fitting import NARROW, found_edge
-from archbench.model.cell import Network
+from archbench.model.cell import Cell, Network
 
 MIB = 2**20
 
@@ -38,7 +38,7 @@ def test_the_edge_is_found_from_any_guess(predicted: int, real: int) -> None:
 @pytest.mark.parametrize("phase", ["inference", "training"])
 def test_the_largest_batch_fits_and_one_more_does_not(phase: str) -> None:
     found = archbench.fits("resnet20_cifar", memory="64MiB", phase=phase)
-    model = predict(Network(name="resnet20_cifar"), phase, "fp32")  # type: ignore[arg-type]
+    model = predict_cell(Cell(network=Network(name="resnet20_cifar"), batch_size=1, phase=phase))  # type: ignore[arg-type]
     assert found.peak_bytes == model.peak_bytes(found.largest_batch) <= 64 * MIB
     assert found.next_peak_bytes == model.peak_bytes(found.largest_batch + 1) > 64 * MIB
     assert archbench.fits("resnet20_cifar", memory=64 * MIB, phase=phase, device="cpu") == found
@@ -78,7 +78,7 @@ def test_real_steps_agree_with_the_model(phase: str) -> None:
     assert found.edge is not None
     assert found.edge.ran == pytest.approx(found.largest_batch, rel=0.1)
     assert found.edge.peak_bytes is not None
-    model = predict(Network(name="resnet18"), phase, "fp32")  # type: ignore[arg-type]
+    model = predict_cell(Cell(network=Network(name="resnet18"), batch_size=1, phase=phase))  # type: ignore[arg-type]
     assert found.edge.peak_bytes == pytest.approx(model.peak_bytes(found.edge.ran), rel=0.02)
 
 

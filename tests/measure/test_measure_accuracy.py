@@ -13,7 +13,7 @@ from torch import nn
 
 import archbench
 from archbench.catalog.build import build
-from archbench.catalog.preprocessing import Preprocessing, preprocessing
+from archbench.catalog.weights import Preprocessing, preprocessing
 from archbench.labelled import MOST_IMAGES, labelled_images, require_readable
 from archbench.measure.images import pixels_of
 from archbench.model.cell import Cell, Network

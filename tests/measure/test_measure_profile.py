@@ -7,7 +7,7 @@ import tiny_networks
 import torch
 from test_measure_group import measure
 
-from archbench.device.kind import open_clock
+from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Network
 from archbench.model.environment import Calibration
@@ -48,7 +48,7 @@ def test_shares_of_the_roofline_need_the_ceilings() -> None:
     workload = Workload(cell, tiny_networks.convolution(), (3, 16, 16), torch.device("cpu"), ring=1, seed=0)
     workload.step()
     ceilings = Calibration(matmul_flops={"fp32": 1e11}, copy_bytes_per_s=1e10)
-    clock = open_clock(workload.device)
+    clock = kind_of(workload.device).clock(workload.device)
     whole = profile_stages(workload, clock, ceilings, round=0, visit=0, allow_code=True).whole
     assert whole.roofline_share == pytest.approx(whole.least_s / whole.total_s)
     assert whole.least_s >= whole.bytes_moved / 1e10 * 0.999

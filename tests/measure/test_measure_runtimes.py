@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import archbench
-from archbench.catalog.preprocessing import Preprocessing
+from archbench.catalog.weights import Preprocessing
 from archbench.device.cpu import Cpu
 from archbench.measure.images import drawn_images
 from archbench.measure.metrics.numerics import compare

@@ -44,7 +44,7 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     import odd_networks
     import torch
 
-    from archbench.device.kind import open_clock
+    from archbench.device.kind import kind_of
     from archbench.measure.workload import Workload
     from archbench.model.cell import Cell, Network
     from archbench.profiler.kernels import map_kernels
@@ -53,7 +53,10 @@ def test_inductor_says_what_its_kernels_are_for() -> None:
     cell = Cell(network=Network(name="lenet5"), batch_size=2, phase="training", compile_mode="default")
     module = odd_networks.in_place()
     found = map_kernels(
-        lambda: Workload(cell, module, (3, 8, 8), device, ring=1, seed=0), open_clock(device), 1.0, lambda _: 0.5
+        lambda: Workload(cell, module, (3, 8, 8), device, ring=1, seed=0),
+        kind_of(device).clock(device),
+        1.0,
+        lambda _: 0.5,
     )
     named = {path for kernel in found.kernels for path in kernel.modules}
     assert {"stem", "blocks.0.conv", "blocks.1.conv", "head"} <= named

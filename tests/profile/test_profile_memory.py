@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from archbench.analyze.memory import predict
+from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, input_shape
 from archbench.measure.workload import Workload
 from archbench.model.axes import CompileMode, Phase, Precision
@@ -107,7 +107,7 @@ def test_watched_unwatched_and_predicted_agree(name: str, phase: Phase, precisio
     cell = Cell(network=network, batch_size=4, phase=phase, precision=precision)
     workload = Workload(cell, build(network), input_shape(network), CPU, ring=1, seed=0)
     workload.step()
-    found = memory_timeline(workload, predicted_peak_bytes=predict(network, phase, precision).peak_bytes(4))
+    found = memory_timeline(workload, predicted_peak_bytes=predict_cell(cell).peak_bytes(4))
     assert found.peak.total == pytest.approx(found.measured_peak_bytes, rel=0.01)
     assert found.predicted_peak_bytes == pytest.approx(found.measured_peak_bytes, rel=0.10)
     assert len(found.points) <= MOST_POINTS

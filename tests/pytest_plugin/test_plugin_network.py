@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import make_environment
 
+from archbench.device.cuda import Cuda
 from archbench.device.kind import ClockError
 from archbench.model.errors import UsageError
 from archbench.pytest_plugin import DEVICES, network  # network: the pytest inside forgets it, a second a test
@@ -263,12 +264,12 @@ def test_a_second_gpu_is_the_current_one_while_its_network_is_measured(monkeypat
         yield
         current.pop()
 
-    def open_clock(device):
+    def clock(_kind, device):
         raise UsageError(f"a clock of {device} on {current[-1]}")
 
     monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(network, "describe", make_environment)
-    monkeypatch.setattr(network, "open_clock", open_clock)
+    monkeypatch.setattr(Cuda, "clock", clock)
     monkeypatch.setattr(network, "find_device", lambda environment: torch.device(environment.device))
     config = SimpleNamespace(stash={DEVICES: set()})
     benchmark_network = network.NetworkBenchmark(None, DeviceTimer(), cast("pytest.Config", config))

@@ -276,34 +276,13 @@ class _InceptionResidual(nn.Module):
         return f"scale={self.scale}"
 
 
-def _unit_a() -> nn.Module:
-    """Figure 10, at 35x35."""
-    return _InceptionResidual(256, 0.17, ((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3)))
+def _units(number: int, channels: int, scale: float, *branches: tuple[_Layer, ...]) -> nn.Sequential:
+    return nn.Sequential(*(_InceptionResidual(channels, scale, *branches) for _ in range(number)))
 
 
-def _unit_b() -> nn.Module:
-    """Figure 11, at 17x17."""
-    return _InceptionResidual(896, 0.10, ((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1))))
-
-
-def _unit_c() -> nn.Module:
-    """Figure 13, at 8x8."""
-    return _InceptionResidual(1792, 0.20, ((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1))))
-
-
-def _reduction_a() -> nn.Module:
-    """Figure 7 with k, l, m, n = 192, 192, 256, 384 (table 1): 256 to 896 channels, 35x35 to 17x17."""
-    return Parallel(nn.MaxPool2d(3, stride=2), _chain(256, (384, 3, 2)), _chain(256, (192, 1), (192, 3), (256, 3, 2)))
-
-
-def _reduction_b() -> nn.Module:
-    """Figure 12: 896 to 1792 channels, 17x17 to 8x8."""
-    return Parallel(
-        nn.MaxPool2d(3, stride=2),
-        _chain(896, (256, 1), (384, 3, 2)),
-        _chain(896, (256, 1), (256, 3, 2)),
-        _chain(896, (256, 1), (256, 3), (256, 3, 2)),
-    )
+def _reduction(channels: int, *branches: tuple[_Layer, ...]) -> nn.Module:
+    """Halves the resolution; pooling passes all its input on."""
+    return Parallel(nn.MaxPool2d(3, stride=2), *(_chain(channels, *layers) for layers in branches))
 
 
 def inception_resnet_v1(num_classes: int = 1000, in_channels: int = 3, head: Head = "classifier") -> nn.Module:
@@ -320,10 +299,15 @@ def inception_resnet_v1(num_classes: int = 1000, in_channels: int = 3, head: Hea
     )
     parts = {
         "stem": stem,
-        "stage1": nn.Sequential(*(_unit_a() for _ in range(5))),
-        "reduction1": _reduction_a(),
-        "stage2": nn.Sequential(*(_unit_b() for _ in range(10))),
-        "reduction2": _reduction_b(),
-        "stage3": nn.Sequential(*(_unit_c() for _ in range(5))),
+        # Figure 10, at 35x35; figure 7 with k, l, m, n = 192, 192, 256, 384 (table 1).
+        "stage1": _units(5, 256, 0.17, ((32, 1),), ((32, 1), (32, 3)), ((32, 1), (32, 3), (32, 3))),
+        "reduction1": _reduction(256, ((384, 3, 2),), ((192, 1), (192, 3), (256, 3, 2))),
+        # Figure 11, at 17x17; figure 12.
+        "stage2": _units(10, 896, 0.10, ((128, 1),), ((128, 1), (128, (1, 7)), (128, (7, 1)))),
+        "reduction2": _reduction(
+            896, ((256, 1), (384, 3, 2)), ((256, 1), (256, 3, 2)), ((256, 1), (256, 3), (256, 3, 2))
+        ),
+        # Figure 13, at 8x8.
+        "stage3": _units(5, 1792, 0.20, ((192, 1),), ((192, 1), (192, (1, 3)), (192, (3, 1)))),
     }
     return pooled_network(parts, 1792, num_classes, head, dropout=0.2)

@@ -29,22 +29,16 @@ def _basic_branch(in_channels: int, channels: int, stride: int) -> nn.Sequential
     )  # fmt: skip
 
 
-def _zero_pad_shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
-    """Option A: every stride-th pixel, missing channels filled with zeros; no parameters."""
-    if stride == 1 and channels == in_channels:
-        return nn.Identity()
-    return nn.Sequential(nn.AvgPool2d(1, stride), PadChannels(channels - in_channels))
-
-
 def _plain_unit(in_channels: int, channels: int, stride: int) -> nn.Module:
     """Two 3x3 convolutions without a shortcut: the plain nets that residual ones are compared with."""
     return nn.Sequential(_basic_branch(in_channels, channels, stride), nn.ReLU(inplace=True))
 
 
 def _basic_unit_a(in_channels: int, channels: int, stride: int) -> nn.Module:
-    """The same with the parameter-free shortcut (option A), as on CIFAR."""
-    branch = _basic_branch(in_channels, channels, stride)
-    return Residual(branch, _zero_pad_shortcut(in_channels, channels, stride))
+    """The same with the shortcut of option A, as on CIFAR: every stride-th pixel, missing channels zero."""
+    same = stride == 1 and channels == in_channels
+    shortcut = nn.Identity() if same else nn.Sequential(nn.AvgPool2d(1, stride), PadChannels(channels - in_channels))
+    return Residual(_basic_branch(in_channels, channels, stride), shortcut)
 
 
 def _bottleneck_unit(in_channels: int, channels: int, stride: int) -> nn.Module:

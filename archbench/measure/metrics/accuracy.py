@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from archbench.catalog.inputs import Batch
-from archbench.catalog.preprocessing import preprocessing
+from archbench.catalog.weights import preprocessing
 from archbench.labelled import Labelled, labelled_images
 from archbench.measure.images import pixels_of
 from archbench.measure.metrics.metric import Metric
