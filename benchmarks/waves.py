@@ -7,7 +7,8 @@ Runs of the same compiled cells take turns, with waves and without, each with an
 wall times, their ratio, and how each cell's latency with waves compares. On a machine whose speed changes from one
 minute to the next that says little of a per cent; `--turns` does: so many processes that compiled alone and as many
 that compiled two at a time, all alive and asleep but for one, take turns of ten steps. Prints the ratio of the two
-kinds with its 95 % interval over processes, which must hold 1 within 1 %.
+kinds with its 95 % interval over processes, and whether the compiler has written the same C++ in all of them: its files
+are named by their content.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from math import exp, log
+from pathlib import Path
 from statistics import mean, median, variance
 
 from scipy.stats import t as student
@@ -98,15 +101,16 @@ def in_turns(network: str, each: int) -> None:
     """`each` processes of either kind: started alternately, as the machine may be another a minute later."""
     with tempfile.TemporaryDirectory() as folder:
         kinds: dict[bool, list[Sleeper]] = {True: [], False: []}
-        for number in range(0, each, 2):
-            for beside in (True, False):
-                pair = [Sleeper(network, f"{folder}/{beside}{number}") for _ in range(2 if beside else 1)]
-                for one in pair:
-                    assert one.said() == "ready"
-                if not beside:
-                    pair.append(Sleeper(network, f"{folder}/alone{number}"))
-                    assert pair[1].said() == "ready"
-                kinds[beside] += pair
+        caches = (f"{folder}/{number}" for number in count())
+        for _ in range(0, each, 2):
+            pair = [Sleeper(network, next(caches)), Sleeper(network, next(caches))]
+            for one in pair:
+                assert one.said() == "ready"
+            kinds[True] += pair
+            for _ in pair:
+                kinds[False].append(Sleeper(network, next(caches)))
+                assert kinds[False][-1].said() == "ready"
+        written = [frozenset(one.name for one in Path(cache).rglob("*.cpp")) for cache in Path(folder).iterdir()]
         logs: dict[bool, list[list[float]]] = {kind: [[] for _ in kinds[kind]] for kind in kinds}
         for _ in range(ROUNDS):
             for places in zip(*(enumerate(kinds[kind]) for kind in (True, False)), strict=True):
@@ -120,6 +124,7 @@ def in_turns(network: str, each: int) -> None:
     reach = float(student.ppf(0.975, 2 * each - 2)) * error
     low, middle, high = (f"{exp(difference + by):.4f}" for by in (-reach, 0.0, reach))
     print(f"{network}: {each} processes each, compiled beside another over alone: {middle}, 95 % {low} to {high}")
+    print(f"{len(written)} compilations wrote {len(written[0])} C++ files each, {len(set(written))} different sets")
 
 
 def main() -> None:
