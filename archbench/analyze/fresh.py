@@ -97,11 +97,7 @@ class FreshProcesses:
 
 
 def call_apart(
-    aside: FreshProcesses | None,
-    deadline_s: float,
-    function: Callable[P, T],
-    *arguments: P.args,
-    **options: P.kwargs,
+    aside: FreshProcesses | None, deadline_s: float, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
 ) -> T:
     """Call a function that runs a network without data: in a process of its own where one was set `aside`, else here.
 

@@ -100,9 +100,7 @@ def predict_module(module: nn.Module, given: Taken, cell: Cell, *, seen: Sequenc
         raise UnfitError("its step runs other operators for each batch size, so no line over the batch is its memory")
     lines = [MemoryLine(base_bytes=c, bytes_per_image=p) for c, p in set(step.timeline(_PROBE_BATCH, _PROBE_BATCH))]
     model = MemoryModel(
-        lines=upper_envelope(lines),
-        weight_bytes=step.weight_bytes,
-        input_bytes_per_image=step.input_bytes_per_image,
+        lines=upper_envelope(lines), weight_bytes=step.weight_bytes, input_bytes_per_image=step.input_bytes_per_image
     )
     for batch, timeline in followed.items():
         peak = max(size for size, _ in timeline)

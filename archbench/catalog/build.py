@@ -23,11 +23,7 @@ from archbench.model.cell import Dtype, Input, Network, sides_of, text_of
 from archbench.model.errors import UsageError, did_you_mean, first_line
 
 # Imported at need: torchvision and timm take two seconds each, and one network needs one of them.
-_MAKERS: dict[Source, str] = {
-    "torchvision": "torchvision_networks",
-    "timm": "timm_networks",
-    "user code": "user_code",
-}
+_MAKERS: dict[Source, str] = {"torchvision": "torchvision_networks", "timm": "timm_networks", "user code": "user_code"}
 
 USER_CODE_INPUT = (3, 224, 224)
 """What a user's own network is given unless `input_size` or `in_channels` is set: it has no other way to say."""

@@ -25,15 +25,7 @@ from archbench.device.health import (
     warn,
 )
 from archbench.device.host import ROOT
-from archbench.device.nvml import (
-    FOREIGN_SHARE,
-    SLOW_S,
-    compute_processes,
-    family,
-    host_pids,
-    sm_users,
-    temperature,
-)
+from archbench.device.nvml import FOREIGN_SHARE, SLOW_S, compute_processes, family, host_pids, sm_users, temperature
 from archbench.device.software import torch_build
 from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
 from archbench.model.environment import Environment, Gpu

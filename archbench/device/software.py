@@ -198,10 +198,7 @@ def _compiler() -> Finding:
 
 
 def _disk() -> Iterator[Finding]:
-    places = {
-        "caches": Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()),
-        "results": Path.cwd(),
-    }
+    places = {"caches": Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()), "results": Path.cwd()}
     for use, folder in places.items():
         standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         free = shutil.disk_usage(standing).free

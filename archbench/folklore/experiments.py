@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import ParamSpec
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from archbench.analyze.counts import count
@@ -23,6 +25,7 @@ from archbench.model.axes import Scalar
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError
 
+P = ParamSpec("P")
 SEEDS = (0, 1, 2)
 BATCH = 32
 _SIDE = 64
@@ -119,18 +122,29 @@ def mean_derivative(function: str, low: float = -8.0, high: float = 8.0) -> floa
     return float(_derivatives(function, low, high).mean())
 
 
-def init_variance(init: str, fan_in: int, fan_out: int) -> list[float]:
+def _from_each_seed(experiment: Callable[P, float]) -> Callable[P, list[float]]:
+    """The experiment done once from each of `SEEDS`."""
+
+    @wraps(experiment)
+    def repeated(*arguments: P.args, **options: P.kwargs) -> list[float]:
+        found = []
+        for seed in SEEDS:
+            torch.manual_seed(seed)
+            found.append(experiment(*arguments, **options))
+        return found
+
+    return repeated
+
+
+@_from_each_seed
+def init_variance(init: str, fan_in: int, fan_out: int) -> float:
     """Variance of weights that torch draws by `xavier` or `he`, normal."""
-    found = []
-    for seed in SEEDS:
-        torch.manual_seed(seed)
-        weight = torch.empty(fan_out, fan_in)
-        if init == "he":
-            nn.init.kaiming_normal_(weight, nonlinearity="relu")
-        else:
-            nn.init.xavier_normal_(weight)
-        found.append(float(weight.var()))
-    return found
+    weight = torch.empty(fan_out, fan_in)
+    if init == "he":
+        nn.init.kaiming_normal_(weight, nonlinearity="relu")
+    else:
+        nn.init.xavier_normal_(weight)
+    return float(weight.var())
 
 
 def _batchnorm() -> Tensor:
@@ -150,40 +164,37 @@ def batchnorm_std() -> float:
     return float(found[(found - 1).abs().argmax()])
 
 
-def _network(name: str, options: dict[str, Scalar], seed: int) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(seed)
+def _network(name: str, options: dict[str, Scalar]) -> tuple[nn.Module, Tensor]:
     network = _named(name, options)
     return build(network).train(), torch.randn(BATCH, *input_shape(network))
 
 
-def gradient_ratio(name: str, **options: Scalar) -> list[float]:
+def _size(tensor: Tensor) -> Tensor:
+    return tensor.pow(2).mean().sqrt()
+
+
+@_from_each_seed
+def gradient_ratio(name: str, **options: Scalar) -> float:
     """Gradient by the first weight layer's output over that by the last hidden one's, untrained, in training mode."""
-    found = []
-    for seed in SEEDS:
-        net, inputs = _network(name, options, seed)
-        outputs: list[Tensor] = []
-        layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)][:-1]
-        for one in (layers[0], layers[-1]):
-            one.register_forward_hook(lambda module, given, out, into=outputs: into.append(out))
-        loss = nn.functional.cross_entropy(net(inputs), torch.arange(BATCH) % 10)
-        first, last = torch.autograd.grad(loss, outputs)
-        # Per element: layers differ in how many outputs they have.
-        found.append(float(first.pow(2).mean().sqrt() / last.pow(2).mean().sqrt()))
-    return found
+    net, inputs = _network(name, options)
+    outputs: list[Tensor] = []
+    layers = [one for one in net.modules() if isinstance(one, nn.Conv2d | nn.Linear)][:-1]
+    for one in (layers[0], layers[-1]):
+        one.register_forward_hook(lambda module, given, out: outputs.append(out))
+    loss = nn.functional.cross_entropy(net(inputs), torch.arange(BATCH) % 10)
+    first, last = torch.autograd.grad(loss, outputs)
+    return float(_size(first) / _size(last))  # per element: layers differ in how many outputs they have
 
 
-def signal_ratio(name: str, **options: Scalar) -> list[float]:
+@_from_each_seed
+def signal_ratio(name: str, **options: Scalar) -> float:
     """Root mean square of a network's features over that of its input, untrained."""
-    found = []
-    for seed in SEEDS:
-        torch.manual_seed(seed)
-        known = resolve(name)
-        head = "none" if known.name.endswith(("probe", "chain")) else "classifier"
-        network = Network(name=known.name, options=options, head=head)  # type: ignore[arg-type]
-        inputs = torch.randn(BATCH, *input_shape(network))
-        with torch.no_grad():
-            found.append(float(build(network).train()(inputs).pow(2).mean().sqrt() / inputs.pow(2).mean().sqrt()))
-    return found
+    network = _named(name, options)
+    if network.name.endswith(("probe", "chain")):
+        network = replace(network, head="none")
+    inputs = torch.randn(BATCH, *input_shape(network))
+    with torch.no_grad():
+        return float(_size(build(network).train()(inputs)) / _size(inputs))
 
 
 def receptive_field(name: str) -> int:
@@ -212,19 +223,17 @@ def shortcut_jacobian() -> float:
     return float((with_shortcut - without - torch.eye(_SIDE, dtype=torch.float64)).abs().max())
 
 
-def zero_share(name: str, **options: Scalar) -> list[float]:
+@_from_each_seed
+def zero_share(name: str, **options: Scalar) -> float:
     """The share of activations after ReLUs that are 0, untrained, on noise."""
-    found = []
-    for seed in SEEDS:
-        net, inputs = _network(name, options, seed)
-        zeros: list[Tensor] = []
-        for one in net.modules():
-            if isinstance(one, nn.ReLU):
-                one.register_forward_hook(lambda module, given, out, into=zeros: into.append((out == 0).flatten()))
-        with torch.no_grad():
-            net(inputs[:4])
-        found.append(float(torch.cat(zeros).float().mean()))
-    return found
+    net, inputs = _network(name, options)
+    zeros: list[Tensor] = []
+    for one in net.modules():
+        if isinstance(one, nn.ReLU):
+            one.register_forward_hook(lambda module, given, out: zeros.append((out == 0).flatten()))
+    with torch.no_grad():
+        net(inputs[:4])
+    return float(torch.cat(zeros).float().mean())
 
 
 def sparse_slowdown(density: float, side: int = 512) -> list[float]:
@@ -252,18 +261,15 @@ def _timed(work: Callable[[], object], repeats: int = 9) -> float:
     return min(seen)
 
 
-def identity_loss(kind: str) -> Sequence[float]:
+@_from_each_seed
+def identity_loss(kind: str) -> float:
     """Mean squared error after 200 steps of learning the identity by two layers, `plain` or `residual`."""
-    found = []
-    for seed in SEEDS:
-        torch.manual_seed(seed)
-        branch = nn.Sequential(nn.Linear(_SIDE, _SIDE), nn.ReLU(), nn.Linear(_SIDE, _SIDE))
-        optimizer = torch.optim.SGD(branch.parameters(), 0.1)
-        for _ in range(200):
-            x = torch.randn(128, _SIDE)
-            loss = (branch(x) + (x if kind == "residual" else 0) - x).pow(2).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        found.append(float(loss.detach()))
-    return found
+    branch = nn.Sequential(nn.Linear(_SIDE, _SIDE), nn.ReLU(), nn.Linear(_SIDE, _SIDE))
+    optimizer = torch.optim.SGD(branch.parameters(), 0.1)
+    for _ in range(200):
+        x = torch.randn(128, _SIDE)
+        loss = (branch(x) + (x if kind == "residual" else 0) - x).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())

@@ -33,9 +33,9 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
     aspect: str
     """`by MACs`; empty for a claim's only one."""
-    setting: str
-    hardware_class: str | None
-    holds: bool | None
+    setting: str = ""
+    hardware_class: str | None = None
+    holds: bool | None = None
     """`None`: the figures are missing, or their intervals leave it open."""
     compared: tuple[Compared, ...] = ()
     figures: tuple[Named, ...] = ()
@@ -97,16 +97,7 @@ def _judgements(claim: Claim, aspect: str, formula: Formula, sources: Sources) -
         situations = sources.situations(formula.terms, claim.where)
         return [_judgement(claim, aspect, formula, sources, situation) for situation in situations]
     except MissingError as missing:
-        return [
-            Judgement(
-                aspect=aspect,
-                setting="",
-                hardware_class=None,
-                holds=None,
-                missing=str(missing),
-                command=missing.command,
-            )
-        ]
+        return [Judgement(aspect=aspect, missing=str(missing), command=missing.command)]
 
 
 def _judgement(claim: Claim, aspect: str, formula: Formula, sources: Sources, situation: Situation) -> Judgement:

@@ -80,12 +80,7 @@ class Window(Struct, frozen=True, kw_only=True):
 
 
 def watch_operators(
-    workload: Workload,
-    traffic: Traffic | None,
-    ceilings: Ceilings | None,
-    step_s: float,
-    *,
-    trace: Path | None = None,
+    workload: Workload, traffic: Traffic | None, ceilings: Ceilings | None, step_s: float, *, trace: Path | None = None
 ) -> Window:
     """Profile the warmed-up `workload`; write what was seen as Chrome's JSON to `trace`.
 

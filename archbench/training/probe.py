@@ -143,9 +143,7 @@ def train_probe(
         arithmetic=ARITHMETIC,
     )
     about = About(
-        settings=settings,
-        hardware_class=environment.hardware_class,
-        torch_version=environment.torch_version or "none",
+        settings=settings, hardware_class=environment.hardware_class, torch_version=environment.torch_version or "none"
     )
     tag = hashlib.blake2b(msgspec.json.encode(about), digest_size=4).hexdigest()
     place = Path(out) if out else PROBES / f"{kind}-{tag}"
@@ -183,7 +181,7 @@ def _opened(path: Path, about: About, at_once: int) -> Probe:
         there, here = getattr(probe.about, field), getattr(about, field)
         if there != here:
             what = "settings" if field == "settings" else f"{field.replace('_', ' ')} {there}"
-            raise UsageError(f"{path}: holds a probe with other {what}; give another --out, or --fresh to begin anew")
+            raise UsageError(f"{path}: holds a probe with other {what}; give another --out, or remove it to begin anew")
     return probe
 
 

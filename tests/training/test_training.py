@@ -144,7 +144,7 @@ def test_what_is_trained_is_not_trained_again(tmp_path):
 
 def test_another_schedule_is_another_probe(tmp_path):
     archbench.train_probe(QUICK[0], seeds=1, steps=4, out=tmp_path / "p")
-    with pytest.raises(UsageError, match="other settings; give another --out"):
+    with pytest.raises(UsageError, match="other settings; give another --out, or remove it to begin anew"):
         archbench.train_probe(QUICK[0], seeds=1, steps=5, out=tmp_path / "p")
 
 

@@ -15,7 +15,7 @@ from archbench.catalog.networks.layers import (
     imagenet_stem,
     pooled_network,
 )
-from archbench.catalog.networks.wide import wide_branch, wide_network
+from archbench.catalog.networks.residual import wide_branch, wide_network
 from archbench.model.axes import Head
 
 

@@ -125,11 +125,7 @@ def simple_vgg22(num_classes: int = 1000, in_channels: int = 3, head: Head = "cl
 
 def _initialise(layer: nn.Linear, init: str) -> None:
     """Zero bias and weights N(0, variance); variance per `init`: he 2 / in, xavier 2 / (in + out), normal 0.01²."""
-    variances = {
-        "he": 2 / layer.in_features,
-        "xavier": 2 / (layer.in_features + layer.out_features),
-        "normal": 1e-4,
-    }
+    variances = {"he": 2 / layer.in_features, "xavier": 2 / (layer.in_features + layer.out_features), "normal": 1e-4}
     nn.init.normal_(layer.weight, std=math.sqrt(variances[init]))
     nn.init.zeros_(layer.bias)
 
