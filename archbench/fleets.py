@@ -9,11 +9,11 @@ that class. Of devices of several classes each class is a fleet, and all measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -32,70 +32,37 @@ if TYPE_CHECKING:
     from archbench.catalog.passed import Packed
     from archbench.worker.on_ray import Cluster, RayDevice
 
-_D = TypeVar("_D")
 EXECUTORS = ("local", "ray")
 """What `--executor` takes."""
 WHOLE = Shard(number=1, of=1)
 """What a fleet's run is unless it is told another shard: so it may go on with any device of its class."""
 
 
-class Fleet(Protocol):
-    """The devices of a run, known and not yet held."""
+class Fleet:
+    """The devices of a run: cards of this machine, or those of a cluster, which their actors hold already (`taken`)."""
 
-    environments: tuple[Environment, ...]
-    heard: SimpleQueue[Heard]
-    """What its devices tell; an exception that is put in ends the measuring."""
-
-    def held(self, *, force: bool, timed: bool) -> AbstractContextManager[None]:
-        """Hold all of them for the block, fit as they are."""
-
-    def devices(self, env: Mapping[str, str] | None, place: Path) -> Sequence[FleetDevice]:
-        """What measures on them; logs go to `place`."""
-
-
-class LocalFleet:
-    """Several cards of this machine: one worker and one lock each."""
-
-    def __init__(self, environments: Sequence[Environment]) -> None:
+    def __init__(self, environments: Sequence[Environment], taken: Sequence[RayDevice] = ()) -> None:
         self.environments = tuple(environments)
         self.heard: SimpleQueue[Heard] = SimpleQueue()
+        """What its devices tell; an exception that is put in ends the measuring."""
+        self._taken = taken
 
     @contextmanager
     def held(self, *, force: bool, timed: bool) -> Iterator[None]:
-        """As of `Fleet`. Raises `UnfitError` where one is unfit or busy."""
+        """Hold all of them for the block, fit as they are. Raises `UnfitError` where one is unfit or busy."""
         with ExitStack() as stack:
-            for environment in self.environments:
+            for device in self._taken:
+                stack.callback(device.close)
+            for environment in () if self._taken else self.environments:
                 stack.enter_context(held(environment, force=force, timed=timed))
             yield
 
-    def devices(self, env: Mapping[str, str] | None, place: Path) -> list[LocalDevice]:
-        """As of `Fleet`."""
-        return [
+    def devices(self, env: Mapping[str, str] | None, place: Path) -> Sequence[FleetDevice]:
+        """What measures on them; the logs of this machine's workers go to `place`."""
+        return self._taken or [
             LocalDevice(one, env=env, log=place / f"worker-{one.device.replace(':', '-')}.log")
             for one in self.environments
         ]
-
-
-class RayFleet:
-    """Devices of a cluster, which their actors hold from now on."""
-
-    def __init__(self, devices: Sequence[RayDevice]) -> None:
-        self._devices = list(devices)
-        self.environments = tuple(one.environment for one in self._devices)
-        self.heard: SimpleQueue[Heard] = SimpleQueue()
-
-    @contextmanager
-    def held(self, *, force: bool, timed: bool) -> Iterator[None]:
-        """As of `Fleet`; the nodes hold them."""
-        try:
-            yield
-        finally:
-            for device in self._devices:
-                device.close()
-
-    def devices(self, env: Mapping[str, str] | None, place: Path) -> list[RayDevice]:
-        """As of `Fleet`."""
-        return self._devices
 
 
 def fleets_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> list[Fleet]:
@@ -121,8 +88,7 @@ def fleets_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> 
 
 def local_fleets(words: str) -> list[Fleet]:
     """The cards of this machine that are named, by class. Raises `UsageError`."""
-    environments = [describe(word) for word in _each(words)]
-    return [LocalFleet(alike) for alike in _by_class(environments, lambda one: one)]
+    return _by_class([describe(word) for word in _each(words)])
 
 
 def ray_fleets(cluster: Cluster, suite: Suite, networks: Sequence[Packed], *, timed: bool, force: bool) -> list[Fleet]:
@@ -133,25 +99,26 @@ def ray_fleets(cluster: Cluster, suite: Suite, networks: Sequence[Packed], *, ti
     files = travelling([*named, *(module for one in networks for module in one.modules)])
     files |= {f"networks/{one.name}.pickle": one.content for one in networks}
     devices = cluster.hold(named, files, images=suite.images, timed=timed, force=force)
-    return [RayFleet(alike) for alike in _by_class(devices, lambda one: one.environment)]
+    return _by_class([one.environment for one in devices], devices)
 
 
-def _by_class(devices: Sequence[_D], of: Callable[[_D], Environment]) -> list[list[_D]]:
+def _by_class(environments: Sequence[Environment], taken: Sequence[RayDevice] = ()) -> list[Fleet]:
     """Raises `UsageError` for nodes of one class with other libraries: a run is of one set."""
-    found: dict[str, list[_D]] = {}
-    for device in devices:
-        found.setdefault(of(device).hardware_class, []).append(device)
-    for alike in found.values():
-        first = of(alike[0])
-        for other in map(of, alike[1:]):
-            for name in ("torch_version", "driver_version", "archbench_version"):
-                ours, theirs = getattr(first, name), getattr(other, name)
-                if ours != theirs:
-                    raise UsageError(
-                        f"{first.machine} and {other.machine} differ in {name} ({ours}, {theirs}), and a run is of "
-                        "one; measure them one after the other, and put the runs side by side with `archbench report`"
-                    )
-    return list(found.values())
+    found: dict[str, list[Environment]] = {}
+    for other in environments:
+        alike = found.setdefault(other.hardware_class, [])
+        alike.append(other)
+        for name in ("torch_version", "driver_version", "archbench_version"):
+            ours, theirs = getattr(alike[0], name), getattr(other, name)
+            if ours != theirs:
+                raise UsageError(
+                    f"{alike[0].machine} and {other.machine} differ in {name} ({ours}, {theirs}), and a run is of "
+                    "one; measure them one after the other, and put the runs side by side with `archbench report`"
+                )
+    return [
+        Fleet(alike, [one for one in taken if one.environment.hardware_class == hardware])
+        for hardware, alike in found.items()
+    ]
 
 
 def fleet_events(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -18,6 +21,7 @@ from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelS
 from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
 from archbench.comparison.interleave import Interleave
 from archbench.comparison.pair_store import PairStore
+from archbench.comparison.rows import read_rows
 from archbench.comparison.sides import (
     Project,
     SideRun,
@@ -28,11 +32,11 @@ from archbench.comparison.sides import (
     read_side,
     uncommitted,
 )
-from archbench.comparison.static import static_gate
+from archbench.comparison.stored import compare
 from archbench.model.cell import Cell, Plan
 from archbench.model.comparison import Comparison, PairDone, SuiteLines
 from archbench.model.environment import Environment
-from archbench.model.errors import FitnessWarning, Interrupted, UsageError
+from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.model.units import listed
@@ -40,6 +44,7 @@ from archbench.options import GateOptions, Inputs, PathOrText, as_path, keywords
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
+from archbench.results.run import RESULTS
 from archbench.session import callers_level, describe, followed, held
 from archbench.suite import inputs_as_written, lines_of, read_suite
 from archbench.suite.plan import make_plan, parse_cell
@@ -68,15 +73,13 @@ def gate(what: PathOrText, options: GateOptions) -> Comparison:
     budget_s = _refuse_contradictions(options)
     suite, text = read_suite(os.fspath(what), allow_code=options.allow_code)
     environment = describe(options.device)
-    patterns: list[str] = several(options.only)
-    plan = make_plan(suite, environment.kind, only=patterns, rounds=1)
+    plan = make_plan(suite, environment.kind, only=several(options.only), rounds=1)
     project = find_project(Path.cwd())
     sides = _sides(options.base, options.base if options.head is None else options.head, project)
     file, place = Path(what), as_path(options.out)
     if options.static:
         place = place or Path("results") / "static" / suite.suite
-        words = _static_options(environment.device, patterns, options.allow_code)
-        found = static_gate(file, sides, project, place, python=sys.executable, options=words)
+        found = _static_gate(file, sides, project, place, environment.device, options)
     else:
         with held(environment, force=options.force):
             spec = _spec(suite, plan, sides, environment, learning=options.aa, allow_code=options.allow_code)
@@ -84,7 +87,7 @@ def gate(what: PathOrText, options: GateOptions) -> Comparison:
             place = store.path
             with run_lock(place), ExitStack() as trees:
                 play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol_for(plan.device, suite.protocol))
-                runs = [trees.enter_context(opened(side, project, place, sys.executable)) for side in sides]
+                runs = [trees.enter_context(opened(side, project, place)) for side in sides]
                 _play(play, store, ("base", "head"), runs, spec.device, budget_s, options.progress)
                 found = finish(play, spec, plan, runs)
     found = _told(found, file, lines_of(suite, text), sides[0], project, options.accept)
@@ -92,6 +95,52 @@ def gate(what: PathOrText, options: GateOptions) -> Comparison:
     for format, name in (("md", "report.md"), ("json", "comparison.json")):
         write_comparison(found, format, place / name)
     return found
+
+
+def _static_gate(
+    suite: Path, sides: Sequence[SideSpec], project: Project | None, out: Path, device: str, options: GateOptions
+) -> Comparison:
+    """Run `archbench run SUITE --static` with each side's code and compare what they say, with nothing timed.
+
+    Leaves each side's rows in `out` as `base.parquet` and `head.parquet`.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot store a gate in {out}: {error.strerror}; give another with --out") from error
+    patterns: list[str] = several(options.only)
+    chosen = [word for pattern in patterns for word in ("--only", pattern)]
+    code = ["--allow-code"] if options.allow_code else []
+    words = ["run", str(suite.absolute()), "--static", "--device", device, *chosen, *code]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="archbench-static-") as folder:
+        for name, side in zip(("base", "head"), sides, strict=True):
+            place = Path(folder) / name
+            with opened(side, project, Path(folder)) as run:
+                _measure_static(run, [*words, "--out", str(place)], place, f"--{name} {side.described}")
+            rows.append(structs.replace(read_rows(place), label=side.described))
+            shutil.copyfile(place / RESULTS, out / f"{name}.parquet")
+    # No figure here is a time: where two interpreters have two torch versions, that is the question.
+    return compare(*rows, allow=("torch_version", "driver_version"))
+
+
+def _measure_static(run: SideRun, words: Sequence[str], place: Path, who: str) -> None:
+    """Have the side's own archbench leave its figures in `place`; what it says last is this command's error."""
+    command = [run.python, "-m", "archbench", *words]
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    try:
+        done = subprocess.run(command, env=run.env, cwd=run.cwd, stdout=nothing, stderr=pipe, text=True, check=False)
+    except OSError as error:
+        raise UnfitError(f"{who}: cannot be started: {error.strerror}") from error
+    if done.returncode in (0, 1) and place.exists():  # 1: a cell failed, which is for the comparison to judge
+        return
+    said = [line.strip(" │") for line in done.stderr.splitlines() if line.strip(" │╭╮╰╯─")]
+    last = said[-1].removeprefix("archbench: ") if said else f"exit code {done.returncode}"
+    if "No such option" in last:
+        last = "its archbench is older than --static; install the version of this one there"
+    elif "No module named archbench" in last:
+        last = "has no archbench; install it there"
+    raise (UsageError if done.returncode == UsageError.exit_code else UnfitError)(f"{who}: {last}")
 
 
 def _refuse_contradictions(options: GateOptions) -> float | None:
@@ -213,8 +262,8 @@ def _cells(texts: Sequence[str], environment: Environment, inputs: Inputs, allow
 
 
 def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, SideSpec]:
-    one = read_side(base, "--base", project, sys.executable)
-    other = read_side(head, "--head", project, sys.executable)
+    one = read_side(base, "--base", project)
+    other = read_side(head, "--head", project)
     if (one.kind == "interpreter") != (other.kind == "interpreter"):
         raise UsageError(
             f"--base {base} is {_kind(one)} and --head {head} {_kind(other)}; give two interpreters, or two revisions"
@@ -233,12 +282,6 @@ def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, Sid
 
 def _kind(side: SideSpec) -> str:
     return {"interpreter": "an interpreter", "revision": "a revision", "worktree": "the working tree"}[side.kind]
-
-
-def _static_options(device: str, only: Sequence[str], allow_code: bool) -> list[str]:
-    """The options of `archbench run` that mean the same cells."""
-    chosen = [word for pattern in only for word in ("--only", pattern)]
-    return ["--device", device, *chosen, *(["--allow-code"] if allow_code else [])]
 
 
 def _spec(

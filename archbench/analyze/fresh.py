@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from msgspec import Struct
 
 from archbench.model.errors import ArchbenchError, in_one_line
-from archbench.worker.process_tree import die_with
+from archbench.worker.processes import die_with
 
 COUNTING_S, PREDICTING_S = 60.0, 15.0
 """What a user's network is given for one image, and for the probe of its memory. The usual ones take a second."""

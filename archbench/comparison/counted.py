@@ -31,35 +31,33 @@ def findings(base: pd.DataFrame, head: pd.DataFrame, *, may_lack: bool) -> tuple
     `base`, `head`: summaries, one row a cell, indexed by cell_id. `may_lack`: that a cell is on one side alone is told
     and does not fail.
     """
-    found: list[CountedDifference] = []
-    gone = base.index.difference(head.index, sort=False)
-    for cell in gone:
-        found.append(
-            _one_sided(cell, str(base.loc[cell, "status"]), None, "is gone: the head has no row", not may_lack)
-        )
+    found = []
+    for cell in base.index.difference(head.index, sort=False):
+        status, what = str(base.loc[cell, "status"]), "is gone: the head has no row"
+        found.append(_difference(cell, "cell_id", status, None, what, fails=not may_lack))
     for cell in head.index.difference(base.index, sort=False):
-        found.append(_one_sided(cell, None, str(head.loc[cell, "status"]), "is new: the base has no row", False))
+        found.append(_difference(cell, "cell_id", None, str(head.loc[cell, "status"]), "is new: the base has no row"))
     common = base.index.intersection(head.index, sort=False)
     base, head = base.loc[common], head.loc[common]
     return (*found, *_statuses(base, head), *_figures(base, head))
 
 
+def _difference(
+    cell: str, column: str, base: float | str | None, head: float | str | None, what: str, *, fails: bool = False
+) -> CountedDifference:
+    return CountedDifference(cell_id=cell, column=column, base=base, head=head, what=what, fails=fails)
+
+
 def _statuses(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[CountedDifference]:
     for cell in base.index[((base["status"] != head["status"]) | base["status"].isin(FAILED)).to_numpy()]:
         before, after = str(base.loc[cell, "status"]), str(head.loc[cell, "status"])
-        yield CountedDifference(
-            cell_id=cell,
-            column="status",
-            base=before,
-            head=after,
-            what=_ending(before, after, base.loc[cell, "error_message"], head.loc[cell, "error_message"]),
-            fails=before == "ok" or (after in FAILED and before not in FAILED),
-        )
+        what = _ending(before, after, base.loc[cell, "error_message"], head.loc[cell, "error_message"])
+        fails = before == "ok" or (after in FAILED and before not in FAILED)
+        yield _difference(cell, "status", before, after, what, fails=fails)
     # Processes that failed beside others that did not: the figures stand, and the failure is worth a look.
     partly = ((base["status"] == "ok") & (head["status"] == "ok") & head["error_message"].notna()).to_numpy()
     for cell, message in head.loc[partly, "error_message"].items():
-        what = f"some processes of the head failed: {message}"
-        yield CountedDifference(cell_id=str(cell), column="status", base="ok", head="ok", what=what, fails=False)
+        yield _difference(str(cell), "status", "ok", "ok", f"some processes of the head failed: {message}")
 
 
 def _ending(before: str, after: str, base_error: object, head_error: object) -> str:
@@ -88,30 +86,19 @@ def _figures(base: pd.DataFrame, head: pd.DataFrame) -> Iterator[CountedDifferen
         if column == RESERVED:
             broken, lost = broken & graphs, lost & graphs
         for cell in base.index[broken.fillna(False).to_numpy(dtype=bool)]:
-            yield _changed(cell, column, before[cell], after[cell], rule)
+            one, other = float(before[cell]), float(after[cell])
+            by = f", {change(other / one - 1)}" if one else ""
+            what = f"{column} {one:,.0f} → {other:,.0f}{by} ({rule})"
+            yield _difference(cell, column, one, other, what, fails=True)
         for cell in base.index[lost.to_numpy(dtype=bool)]:
-            yield from _lost(cell, column, before[cell], head.loc[cell, "reasons"])
+            own = f"{column}:"
+            codes = [code.removeprefix(own) for code in head.loc[cell, "reasons"] if code.startswith(own)]
+            if "not_requested" in codes:
+                continue  # taken away from the suite on purpose, and nothing lost
+            why = next((REASONS[code].meaning for code in codes if code in REASONS), "its rows give no reason")
+            what = f"{column} {before[cell]:,.0f} → none: {why}"
+            yield _difference(cell, column, float(before[cell]), None, what, fails=column in EQUAL)
     for cell, before, after in zip(base.index, base["reasons"], head["reasons"], strict=True):
         if LOWER_BOUND in after and LOWER_BOUND not in before:
             what = f"macs is a lower bound in the head, not in the base: {REASONS[LOWER_BOUND].meaning}"
-            yield CountedDifference(cell_id=cell, column="macs", base=None, head=None, what=what, fails=False)
-
-
-def _one_sided(cell: str, base: str | None, head: str | None, what: str, fails: bool) -> CountedDifference:
-    return CountedDifference(cell_id=cell, column="cell_id", base=base, head=head, what=what, fails=fails)
-
-
-def _changed(cell: str, column: str, base: float, head: float, rule: str) -> CountedDifference:
-    by = f", {change(head / base - 1)}" if base else ""
-    what = f"{column} {base:,.0f} → {head:,.0f}{by} ({rule})"
-    return CountedDifference(cell_id=cell, column=column, base=float(base), head=float(head), what=what, fails=True)
-
-
-def _lost(cell: str, column: str, base: float, reasons: tuple[str, ...]) -> Iterator[CountedDifference]:
-    """`reasons`: the head's. What its suite does not ask for was taken away on purpose, and is nothing lost."""
-    codes = [code.removeprefix(f"{column}:") for code in reasons if code.startswith(f"{column}:")]
-    if "not_requested" in codes:
-        return
-    why = next((REASONS[code].meaning for code in codes if code in REASONS), "its rows give no reason")
-    what = f"{column} {base:,.0f} → none: {why}"
-    yield CountedDifference(cell_id=cell, column=column, base=float(base), head=None, what=what, fails=column in EQUAL)
+            yield _difference(cell, "macs", None, None, what)

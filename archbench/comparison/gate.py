@@ -10,12 +10,11 @@ results/gate/<suite>/<id>/
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archbench.comparison.counted import findings
 from archbench.comparison.interleave import Interleave, from_tree
@@ -94,10 +93,10 @@ class GatePlay(Interleave):
         thresholds: Mapping[str, Threshold],
         protocol: Protocol,
     ) -> None:
-        care = msgspec.structs.replace(protocol, turns=spec.turns, turn_s=spec.turn_s)
+        care = structs.replace(protocol, turns=spec.turns, turn_s=spec.turn_s)
         logs = store.fill(PairLog(cell) for cell in cells)
         super().__init__(store, logs, care, seed=spec.seed, allow_code=spec.allow_code)
-        self._places = _places(list(logs), spec.seed)
+        self._places = _places(logs, spec.seed)
         self._screen_pairs = LEARNING_PAIRS if spec.learning else SCREEN_PAIRS
         self.thresholds = thresholds
 
@@ -121,10 +120,9 @@ def open_gate(
             refuse_other(store, spec)
             return store
         return PairStore.create(out, spec, suite=suite_text)
-    for store in find_stores(GATES / spec.suite, spec):
-        if finished or not (store.path / "comparison.json").exists():
-            return store
-        break  # the last one was finished: the same command begins a new one
+    last = next(find_stores(GATES / spec.suite, spec), None)
+    if last is not None and (finished or not (last.path / "comparison.json").exists()):
+        return last  # else the last one was finished: the same command begins a new one
     return PairStore.create(GATES / spec.suite / dated(spec.identity), spec, suite=suite_text)
 
 
@@ -209,11 +207,9 @@ def _findings(logs: Sequence[PairLog]) -> tuple[CountedDifference, ...]:
     played = [log for log in logs if log.everything]
     if not played:
         return ()
-    frames = []
-    for side in (0, 1):
-        rows = [msgspec.structs.asdict(log.standing_for(side)) for log in played]
-        frames.append(pd.DataFrame(rows).set_index("cell_id"))
-    return findings(*frames, may_lack=False)
+    rows = ([structs.asdict(log.standing_for(side)) for log in played] for side in (0, 1))
+    base, head = (pd.DataFrame(one).set_index("cell_id") for one in rows)
+    return findings(base, head, may_lack=False)
 
 
 def _notes(
@@ -254,12 +250,12 @@ def _of_code(logs: Sequence[PairLog], sides: Sequence[SideRun]) -> Iterator[str]
 
 
 def _of_noise(logs: Sequence[PairLog], thresholds: Mapping[str, Threshold]) -> Iterator[str]:
-    noisy = {log.cell.cell_id: one for log in logs if (one := thresholds[log.cell.cell_id]).noisy}
-    for cell_id, one in noisy.items():
-        yield (
-            f"{cell_id} is noisy (its A/A pairs scatter by {percent(one.spread or 0.0)}) and has its own threshold of "
-            f"{percent(one.confirm)}."
-        )
+    for cell_id in (log.cell.cell_id for log in logs):
+        if (one := thresholds[cell_id]).noisy:
+            yield (
+                f"{cell_id} is noisy (its A/A pairs scatter by {percent(one.spread or 0.0)}) and has its own threshold "
+                f"of {percent(one.confirm)}."
+            )
 
 
 def _of_power(cells: Sequence[CellComparison], thresholds: Mapping[str, Threshold]) -> Iterator[str]:
@@ -279,11 +275,11 @@ def _of_power(cells: Sequence[CellComparison], thresholds: Mapping[str, Threshol
     yield f"Found with a chance of less than {percent(ENOUGH_POWER)}, were it there: 3 % more time in {told}{remedy}."
 
 
-def _places(cell_ids: Sequence[str], seed: int) -> dict[str, list[int]]:
+def _places(cell_ids: Iterable[str], seed: int) -> dict[str, list[int]]:
     """Each cell's place in each of the seeded orders; they depend on the cells and the seed alone."""
     places: dict[str, list[int]] = {cell_id: [] for cell_id in cell_ids}
     for number in range(ORDERS):
-        order = sorted(cell_ids)
+        order = sorted(places)
         random.Random(f"{seed}-{number}").shuffle(order)
         for place, cell_id in enumerate(order):
             places[cell_id].append(place)

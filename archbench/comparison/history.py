@@ -159,8 +159,8 @@ def history(place: str, runs: Sequence[Rows], notes: Sequence[str] = ()) -> Hist
 
     A change is shown by `archbench.stats.changepoint` at a level of 1 % a series, and is at least `LEAST_EFFECT` large.
     """
-    dated = sorted(((_dated(side_of(rows), rows), rows) for rows in runs), key=lambda one: _order(one[0]))
-    known = dict(dated)
+    dated = ((_dated(side_of(rows), rows), rows) for rows in runs)
+    known = dict(sorted(dated, key=lambda one: (one[0].started_at, one[0].run_id)))
     lanes: dict[tuple[str, int], list[DatedRun]] = {}
     for run in known:
         lanes.setdefault((run.hardware_class, run.protocol_version), []).append(run)
@@ -192,10 +192,6 @@ def _dated(side: Side, rows: Rows) -> DatedRun:
         torch_version=side.torch_version,
         driver_version=side.driver_version,
     )
-
-
-def _order(run: DatedRun) -> tuple[str, str]:
-    return run.started_at, run.run_id
 
 
 def _libraries(run: DatedRun) -> tuple[str | None, ...]:

@@ -11,14 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from archbench.model.comparison import (
-    CLOCK_TOLERANCE,
-    LEAST_EFFECT,
-    CellVerdict,
-    Floor,
-    Whole,
-    Why,
-)
+from archbench.model.comparison import CLOCK_TOLERANCE, LEAST_EFFECT, CellVerdict, Floor, Whole, Why
 from archbench.model.reasons import REASONS
 from archbench.model.units import change, excess, percent
 from archbench.stats.moderation import pooled
@@ -87,20 +80,11 @@ def judge_runs(
     level = LEVEL / max(len(tested), 1)  # what Holm asks of the first cell
     differs = _corrected([estimates[index] for index in tested], 0.0)
     exceeds = _corrected([estimates[index] for index in tested], math.log1p(floor.spread) if floor else math.inf)
-    shown = {index: _Shown(*both) for index, *both in zip(tested, differs, exceeds, strict=True)}
+    shown = dict(zip(tested, zip(differs, exceeds, strict=True), strict=True))
     return tuple(
         _judged_run(one, clock, floor, shown.get(index), level)
         for index, (one, clock) in enumerate(zip(estimates, clocks, strict=True))
     )
-
-
-class _Shown(Struct, frozen=True):
-    """p of a cell in the direction seen, corrected for all cells."""
-
-    differs: float
-    """That it does not differ."""
-    exceeds: float
-    """That it does not exceed the floor; 1 where none is known."""
 
 
 def _corrected(estimates: Sequence[LogRatio], than: float) -> list[float]:
@@ -113,8 +97,9 @@ def _corrected(estimates: Sequence[LogRatio], than: float) -> list[float]:
 
 
 def _judged_run(
-    estimate: LogRatio, clock: float | None, floor: Floor | None, shown: _Shown | None, level: float
+    estimate: LogRatio, clock: float | None, floor: Floor | None, shown: tuple[float, float] | None, level: float
 ) -> Judged:
+    """`shown`: p that it does not differ and that it does not exceed the floor, corrected; `None` where untested."""
     ratio = math.exp(estimate.median)
     ends = estimate.interval()
     spread = floor.spread if floor else 0.0
@@ -131,7 +116,7 @@ def _judged_run(
         ci_low=min(ends[0], ratio) if ends else None,
         ci_high=max(ends[1], ratio) if ends else None,
         detectable=detectable,
-        p=shown.differs if shown else None,
+        p=shown[0] if shown else None,
         threshold=max(own, spread),
         noisy=noisy,
     )
@@ -141,7 +126,7 @@ def _decided_run(
     estimate: LogRatio,
     clock: float | None,
     floor: Floor | None,
-    shown: _Shown | None,
+    shown: tuple[float, float] | None,
     own: float,
     detectable: float | None,
 ) -> tuple[CellVerdict, Why]:
@@ -152,7 +137,7 @@ def _decided_run(
             f"{by}, but one process measured a side, and processes differ: run both sides with `--rounds 5` "
             "or more, or let them take turns with `archbench gate`",
         )
-    why = _ground(estimate, floor, shown, own, detectable, by)
+    why = _ground(estimate, floor, *shown, own, detectable, by)
     if why.code == "shown" and clock is not None:
         # Time times clock: what a slower clock explains is not the code's, be the clocks within their tolerance.
         cycles = math.copysign(1.0, estimate.median) * (estimate.median + math.log1p(clock))
@@ -172,9 +157,11 @@ def _decided_run(
     )
 
 
-def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, detectable: float, by: str) -> Why:
+def _ground(
+    estimate: LogRatio, floor: Floor | None, differs: float, exceeds: float, own: float, detectable: float, by: str
+) -> Why:
     """What a difference between two runs amounts to, or why it amounts to nothing."""
-    if shown.differs > LEVEL or estimate.mean * estimate.median <= 0:
+    if differs > LEVEL or estimate.mean * estimate.median <= 0:
         return Why(
             "not_shown",
             f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side could only have "
@@ -189,7 +176,7 @@ def _ground(estimate: LogRatio, floor: Floor | None, shown: _Shown, own: float, 
             "`--rounds 5` or more, or `archbench gate --aa` once on this hardware",
         )
     known = f"the noise floor of {excess(floor.spread)} ({floor.origin})"
-    if shown.exceeds > LEVEL:
+    if exceeds > LEVEL:
         return Why(
             "below_floor", f"{by}, not shown to exceed {known}; the baseline is stored, `archbench gate` sees less"
         )

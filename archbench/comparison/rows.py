@@ -78,6 +78,7 @@ def side_of(rows: Rows) -> Side:
         raise UsageError(f"{rows.label}: holds no finished cell")
     _refuse_duplicates(rows)
     known = {name: _only(rows, name) for name in (*NEVER, "torch_version", "driver_version")}
+    known |= {name: _most(frame, name) for name in ("torchvision_version", "timm_version", "cuda_version")}
     for name in NEVER:
         if known[name] is None:
             raise UsageError(f"{rows.label}: its rows lack {name}, so they cannot be compared with others")
@@ -86,17 +87,13 @@ def side_of(rows: Rows) -> Side:
     return Side(
         label=rows.label,
         run_ids=tuple(str(one) for one in frame["run_id"].unique()),
-        hardware_class=str(known["hardware_class"]),
-        protocol_version=int(str(known["protocol_version"])),
+        hardware_class=str(known.pop("hardware_class")),
+        protocol_version=int(str(known.pop("protocol_version"))),
         suite=rows.suite.suite if rows.suite else None,
-        torch_version=known["torch_version"],
-        driver_version=known["driver_version"],
-        torchvision_version=_most(frame, "torchvision_version"),
-        timm_version=_most(frame, "timm_version"),
-        cuda_version=_most(frame, "cuda_version"),
         python_version=machine.python_version if machine else None,
         archbench_version=machine.archbench_version if machine else None,
         started_at=None if started.empty else str(started.min()),
+        **known,
     )
 
 

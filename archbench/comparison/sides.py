@@ -6,7 +6,8 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,6 @@ from msgspec import Struct
 
 from archbench.model.errors import UnfitError, UsageError
 
-WORKING_TREE = (".", "worktree")
-"""Words for the project as it lies here, uncommitted changes included."""
 TREES = "trees"
 """Folder of a gate in which revisions are checked out while it runs."""
 _SOURCE_FOLDERS = ("src", "")
@@ -58,13 +57,14 @@ class SideRun(Struct, frozen=True, kw_only=True):
     """The checkout that its code comes from; `None` for an interpreter."""
 
 
-def read_side(word: str, option: str, project: Project | None, python: str) -> SideSpec:
-    """What a word means. `option` names it in messages; `python` is the interpreter of revisions.
+def read_side(word: str, option: str, project: Project | None) -> SideSpec:
+    """What a word means. `option` names it in messages.
 
-    A path to a file is an interpreter; otherwise a revision of the project goes before a command of that name.
+    `.` and `worktree`: the project as it lies here, uncommitted changes included. A path to a file is an interpreter;
+    otherwise a revision of the project goes before a command of that name.
     Raises `UsageError` for what is neither.
     """
-    if word in WORKING_TREE:
+    if word in (".", "worktree"):
         if project is None:
             raise UsageError(f"{option} {word}: this directory is in no git repository; go to the project under test")
         return _working_tree(word, project)
@@ -103,50 +103,41 @@ def content_at(project: Project, side: SideSpec, path: str) -> str:
 
 
 @contextmanager
-def opened(spec: SideSpec, project: Project | None, folder: Path, python: str) -> Iterator[SideRun]:
+def opened(spec: SideSpec, project: Project | None, folder: Path) -> Iterator[SideRun]:
     """Make a side's code available: a revision is checked out below `folder`, and gone again afterwards.
 
     Raises `UnfitError` where git cannot check it out.
     """
     if spec.kind == "interpreter":
         yield SideRun(python=spec.identity, env=dict(os.environ))
-    elif spec.kind == "worktree":
-        assert project is not None
-        yield _run_in(project.root, project, python, os.environ)
-    else:
-        assert project is not None
-        tree = (folder / TREES / spec.identity[:12]).absolute()
-        _check_out(project, tree, spec)
-        try:
-            yield _run_in(tree, project, python, os.environ)
-        finally:
-            _git(project.root, "worktree", "remove", "--force", str(tree))
+        return
+    assert project is not None
+    if spec.kind == "worktree":
+        yield _run_in(project.root, project)
+        return
+    tree = (folder / TREES / spec.identity[:12]).absolute()
+    if tree.exists():
+        _git(project.root, "worktree", "remove", "--force", str(tree))
+        shutil.rmtree(tree, ignore_errors=True)
+    # Forced: git may still know the place, of a gate that was killed and whose directory is gone.
+    done = _ran(project.root, "worktree", "add", "--detach", "--force", str(tree), spec.identity)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["git said nothing"])[-1]
+        raise UnfitError(f"cannot check out {spec.described}: {last}")
+    try:
+        yield _run_in(tree, project)
+    finally:
+        _git(project.root, "worktree", "remove", "--force", str(tree))
 
 
-def _run_in(tree: Path, project: Project, python: str, env: Mapping[str, str]) -> SideRun:
+def _run_in(tree: Path, project: Project) -> SideRun:
     """The interpreter as it is, but the tree's packages go before all that it would import otherwise."""
     below = tree / project.prefix
     places = dict.fromkeys(place / source for place in (below, tree) for source in _SOURCE_FOLDERS)
     first = [str(place) for place in places if place.is_dir()]
-    path = os.pathsep.join([*first, *filter(None, [env.get("PYTHONPATH")])])
-    return SideRun(python=python, env={**env, "PYTHONPATH": path}, cwd=below if below.is_dir() else tree, tree=tree)
-
-
-def _check_out(project: Project, tree: Path, spec: SideSpec) -> None:
-    if tree.exists():
-        _git(project.root, "worktree", "remove", "--force", str(tree))
-        shutil.rmtree(tree, ignore_errors=True)
-    done = subprocess.run(
-        # Forced: git may still know the place, of a gate that was killed and whose directory is gone.
-        ["git", "-C", str(project.root), "worktree", "add", "--detach", "--force", str(tree), spec.identity],
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        check=False,
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["git said nothing"])[-1]
-        raise UnfitError(f"cannot check out {spec.described}: {last}")
+    path = os.pathsep.join([*first, *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {**os.environ, "PYTHONPATH": path}
+    return SideRun(python=sys.executable, env=env, cwd=below if below.is_dir() else tree, tree=tree)
 
 
 def _interpreter(word: str, path: Path, option: str) -> SideSpec:
@@ -193,13 +184,13 @@ def _commit(word: str, project: Project) -> str | None:
 def _git(directory: Path, *arguments: str) -> str | None:
     """What git answers, without the newline at its end; `None` where it refuses or is not installed."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(directory), *arguments],
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",  # a difference holds files of any encoding
-            check=False,
-        )
+        done = _ran(directory, *arguments)
     except FileNotFoundError:
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+
+def _ran(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    words = ["git", "-C", str(directory), *arguments]
+    # A difference holds files of any encoding.
+    return subprocess.run(words, capture_output=True, text=True, errors="surrogateescape", check=False)

@@ -28,16 +28,7 @@ from archbench.comparison.rows import (
     side_of,
 )
 from archbench.comparison.timed import Timed, timed, undisturbed, usable
-from archbench.model.comparison import (
-    CLOCK_TOLERANCE,
-    CellComparison,
-    Comparison,
-    Figures,
-    Floor,
-    Metric,
-    Side,
-    Why,
-)
+from archbench.model.comparison import CLOCK_TOLERANCE, CellComparison, Comparison, Figures, Floor, Metric, Side, Why
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.reasons import having
 from archbench.model.units import counted, excess
@@ -101,7 +92,7 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
         notes=tuple(notes),
         floor=floor,
         whole=whole,
-        compared=tuple(_ended_ok(before.cells).intersection(_ended_ok(after.cells), sort=False)),
+        compared=tuple(_ended_ok(before).intersection(_ended_ok(after), sort=False)),
         duration_s=float(base.frame["duration_s"].sum() + head.frame["duration_s"].sum()),
     )
 
@@ -122,8 +113,8 @@ def _refuse_unfinished(name: str, side: Rows, missing: set[str]) -> None:
         )
 
 
-def _ended_ok(cells: pd.DataFrame) -> pd.Index[Any]:
-    return cells.index[cells["status"] == "ok"]
+def _ended_ok(side: Timed) -> pd.Index[Any]:
+    return side.cells.index[side.cells["status"] == "ok"]
 
 
 def _applied(base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.Series[Any], pd.Series[Any]]:

@@ -59,8 +59,7 @@ def timed(
 def corrected(frame: pd.DataFrame, reference: float, lacking: set[str]) -> pd.DataFrame:
     """The rows with `speed_index` and the figures corrected by it against `reference`, a canary's time in seconds.
 
-    A latency or rate that is not above 0 becomes null.
-    Cells that are `lacking` a canary have no speed, and so stay uncorrected.
+    A latency or rate that is not above 0 becomes null. Cells `lacking` a canary have no speed, and stay uncorrected.
     """
     from archbench.results.frame import burst_speed
 

@@ -242,7 +242,7 @@ def _begin(stop: Any, host: int) -> None:
     """Of a training's process: Ctrl-C is its parent's to hear, and without its parent it ends."""
     import signal
 
-    from archbench.worker.process_tree import die_with
+    from archbench.worker.processes import die_with
 
     global _stop
     _stop = stop

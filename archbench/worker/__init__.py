@@ -1,6 +1,6 @@
 """Processes that measure and may die: the parent's client, the host that has torch imported, the child of one group.
 
-Nothing here imports torch at the top: the parent uses `death` and `group_tracker` too.
+Nothing here imports torch at the top: the parent uses `processes` and `group_tracker` too.
 """
 
 from archbench.worker.client import WorkerClient

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from archbench.model.messages import ChildEvent, Request, TurnWord, decode_request
-from archbench.worker import process_tree
+from archbench.worker import processes
 from archbench.worker.wire import LineReader, Wire, write_message
 
 Send = Callable[[ChildEvent], None]
@@ -100,7 +100,7 @@ def _run(request: Request, measure: Measure, send: Send, receive: Receive) -> in
 
 def _settle_in(host: int, wire: Wire, noise: int) -> None:
     """Cut what a fork inherits and a child must not share: the host's life line, its output, its signals."""
-    process_tree.die_with(host)
+    processes.die_with(host)
     wire.close()
     os.dup2(noise, 1)
     os.dup2(noise, 2)

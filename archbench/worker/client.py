@@ -26,7 +26,7 @@ from archbench.model.errors import UnfitError
 from archbench.model.messages import MESSAGE_VERSION, FromParent, Ready, Reply, decode_reply, encode
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import Facts, Status
-from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
+from archbench.worker.processes import LAST_WORDS_BYTES, explain, oom_kill_count
 
 WORKER = ("-P", "-m", "archbench.worker")
 """What an interpreter is to run. `-P`: not a file `random.py` that happens to lie in the current directory."""

@@ -28,10 +28,10 @@ from archbench.model.messages import (
     decode_request,
 )
 from archbench.model.record import Status
-from archbench.worker import process_tree
+from archbench.worker import processes
 from archbench.worker.child import Child, Measure
-from archbench.worker.death import LAST_WORDS_BYTES, explain, oom_kill_count
 from archbench.worker.group_tracker import Progress
+from archbench.worker.processes import LAST_WORDS_BYTES, explain, oom_kill_count
 from archbench.worker.wire import LineReader, Wire
 
 _LOGGED_BYTES = 16 << 20
@@ -64,7 +64,7 @@ class Host:
         self._wire = wire
         self._measure = measure
         self._before_fork = before_fork
-        process_tree.adopt_orphans()
+        processes.adopt_orphans()
         self._child_ended = _ChildEnded()
 
     def serve(self) -> None:
@@ -80,7 +80,7 @@ class Host:
         except BrokenPipeError:
             return  # the parent died while it was being told something
         finally:
-            process_tree.kill_descendants()
+            processes.kill_descendants()
 
     def _measure_in_child(self, request: Request) -> bool:
         """Fork, watch, clean up; return false when the parent has gone meanwhile."""
@@ -105,7 +105,7 @@ class Host:
                     watch.kill_if_overdue()
                     exit_code = watch.exit_code()
             # Only now, with compile workers and all other offspring gone, may the next group be measured.
-            process_tree.kill_descendants()
+            processes.kill_descendants()
             watch.record_end(exit_code)
         finally:
             child.close()

@@ -101,15 +101,16 @@ def test_pick_is_what_the_command_prints(capsys):
     assert capsys.readouterr().err == f"archbench: {raised.value}\n"
 
 
-def test_report_is_what_the_command_prints(capsys, tmp_path, monkeypatch):
-    assert archbench.report(RUN, format="latex") == printed(capsys, "report", RUN, "--format", "latex", "--out", "-")[1]
+def test_report_is_what_the_command_prints(capsys, tmp_path):
+    run = make_run(tmp_path)
+    assert archbench.report(run, format="latex") == printed(capsys, "report", run, "--format", "latex", "--out", "-")[1]
     place = tmp_path / "mine.md"
-    assert archbench.Run(RUN).report(out=place) == place
+    assert archbench.Run(run).report(out=place) == place
     there = tmp_path / "there.md"
-    printed(capsys, "report", RUN, "--out", there)
+    printed(capsys, "report", run, "--out", there)
     assert place.read_text().replace("mine_plots", "there_plots") == there.read_text()
     with pytest.raises(archbench.UsageError, match="--format pdf: no such format, known: md, html, latex"):
-        archbench.report(RUN, format="pdf")
+        archbench.report(run, format="pdf")
 
 
 def test_compare_is_what_the_command_prints(capsys, tmp_path):

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -221,8 +222,10 @@ def test_show_takes_options_and_heads() -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_end_with_one_line_and_exit_code_2(words: list[str], said: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "archbench", *words], capture_output=True, text=True, check=False)
+def test_mistakes_end_with_one_line_and_exit_code_2(
+    words: list[str], said: str, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = command(*words)
     assert done.returncode == 2
     assert done.stdout == ""
     assert said in done.stderr
@@ -238,4 +241,4 @@ def test_answers_at_once(words: list[str]) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < TARGET_S
+    assert any(seconds() < TARGET_S for _ in range(3))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,17 +66,21 @@ def lines_of(done: subprocess.CompletedProcess[str]) -> list[str]:
         (["vgg16", "--batch-size", "1000000", "--device", "cpu"], 3, "no room on cpu"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], code: int, says: str, place: Path) -> None:
-    done = profile(*arguments, cwd=place)
+def test_bad_input_is_one_line(
+    arguments: list[str], code: int, says: str, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = command("profile", *arguments)
     assert done.returncode == code
     assert len(lines_of(done)) == 1
     assert says in done.stderr
     assert not done.stdout
 
 
-def test_nothing_is_left_of_a_place_that_was_only_tried(place: Path) -> None:
-    profile("resnet5O", "--trace", "tried.json", cwd=place)
-    assert not (place / "tried.json").exists()
+def test_nothing_is_left_of_a_place_that_was_only_tried(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    command("profile", "resnet5O", "--trace", "tried.json")
+    assert not (tmp_path / "tried.json").exists()
 
 
 @pytest.mark.parametrize(

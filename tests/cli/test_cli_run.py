@@ -67,10 +67,10 @@ def suite(tmp_path):
         (["tiny.yaml", "--out", "/proc/nowhere"], "/proc/nowhere"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path, suite, arguments, says):
+def test_bad_input_is_one_line_and_exit_2(tmp_path, command, suite, arguments, says):
     (tmp_path / "occupied").mkdir()
     (tmp_path / "occupied" / "thesis.txt").write_text("mine")
-    done = archbench_command("run", *arguments, cwd=tmp_path)
+    done = command("run", *arguments)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if "warning:" not in line]
     assert len(lines) == 1, done.stderr

@@ -35,7 +35,7 @@ def repository(tmp_path):
 
 
 def side(word, repository, option="--base"):
-    return read_side(word, option, find_project(repository), sys.executable)
+    return read_side(word, option, find_project(repository))
 
 
 def test_a_revision_is_its_commit(repository):
@@ -78,7 +78,7 @@ def test_worktrees_of_the_project_that_are_out_of_reach_are_left_registered(repo
     away.rename(tmp_path / "unmounted")
     spec = side("first", repository)
     for _ in range(2):  # the second time git still knows the place of the first
-        with opened(spec, find_project(repository), tmp_path / "g", sys.executable) as run:
+        with opened(spec, find_project(repository), tmp_path / "g") as run:
             assert (run.tree / "nets.py").read_text() == "SPEED = 1\n"
     assert str(away) in git("worktree", "list", cwd=repository)
 
@@ -94,7 +94,7 @@ def test_changes_that_neither_side_has_are_told(repository):
 def test_an_interpreter_is_its_path_links_and_all(tmp_path):
     link = tmp_path / "python"
     link.symlink_to(sys.executable)
-    found = read_side(str(link), "--base", None, sys.executable)
+    found = read_side(str(link), "--base", None)
     assert (found.kind, found.identity) == ("interpreter", str(link))
 
 
@@ -119,14 +119,14 @@ def test_anything_else_is_refused_in_one_line(repository, word, says):
 def test_a_file_that_cannot_be_run_is_no_interpreter(tmp_path):
     (tmp_path / "python").write_text("")
     with pytest.raises(UsageError, match="not executable"):
-        read_side(str(tmp_path / "python"), "--base", None, sys.executable)
+        read_side(str(tmp_path / "python"), "--base", None)
 
 
 def test_without_a_repository_there_are_no_revisions(tmp_path):
     assert find_project(tmp_path) is None
     for word in (".", "main"):
         with pytest.raises(UsageError, match="git repository"):
-            read_side(word, "--base", None, sys.executable)
+            read_side(word, "--base", None)
 
 
 def imported(run):
@@ -144,12 +144,12 @@ def test_each_side_imports_its_own_code(repository, tmp_path, source, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(repository))  # the project as installed for development
     project = find_project(repository)
     (repository / source / "nets.py").write_text("SPEED = 99\n")
-    with opened(side("first", repository), project, tmp_path / "gate", sys.executable) as base:
-        with opened(side("main", repository), project, tmp_path / "gate", sys.executable) as head:
+    with opened(side("first", repository), project, tmp_path / "gate") as base:
+        with opened(side("main", repository), project, tmp_path / "gate") as head:
             assert [imported(one)[0] for one in (base, head)] == ["1", "2"]
             assert imported(head)[1].startswith(str(head.tree))
         assert not head.tree.exists()
-    with opened(side(".", repository), project, tmp_path / "gate", sys.executable) as here:
+    with opened(side(".", repository), project, tmp_path / "gate") as here:
         assert imported(here)[0] == "99"
     assert git("worktree", "list", cwd=repository).count("\n") == 0, "nothing is left behind"
     assert os.environ["PYTHONPATH"] == str(repository)
@@ -160,7 +160,7 @@ def test_a_checkout_that_a_killed_gate_left_behind_is_made_anew(repository, tmp_
     left = tmp_path / "gate" / "trees" / spec.identity[:12]
     git("worktree", "add", "--detach", str(left), spec.identity, cwd=repository)
     (left / "nets.py").write_text("SPEED = 77\n")
-    with opened(spec, project, tmp_path / "gate", sys.executable) as run:
+    with opened(spec, project, tmp_path / "gate") as run:
         assert imported(run)[0] == "1"
 
 
@@ -168,6 +168,6 @@ def test_what_git_refuses_is_told(repository, tmp_path):
     (tmp_path / "gate").write_text("a file where a folder should be")
     with (
         pytest.raises(UnfitError, match="cannot check out first"),
-        opened(side("first", repository), find_project(repository), tmp_path / "gate", sys.executable),
+        opened(side("first", repository), find_project(repository), tmp_path / "gate"),
     ):
         pass

@@ -115,7 +115,7 @@ def gate_or_duel(command, words):
     if suite.exists():  # else it stands for the reader's own
         assert make_plan(load_suite(suite), "cpu").cells
     for word in {options["base"], options["head"]} - {None, "python", "HEAD^"}:  # which depend on where one stands
-        read_side(word, "--base", Project(root=ROOT, prefix=""), sys.executable)
+        read_side(word, "--base", Project(root=ROOT, prefix=""))
 
 
 def known_commands():

@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 import torch
+import torch._dynamo  # setting a seed loads it, the pytest inside forgets it, and no process can load it twice
 from builders import make_environment
 
 from archbench.device.cuda import Cuda

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.worker import death
-from archbench.worker.death import explain, oom_kill_count
+from archbench.worker import processes
+from archbench.worker.processes import explain, oom_kill_count
 from archbench.worker.wire import LineReader
 
 FAULT = b"""Fatal Python error: Segmentation fault
@@ -74,7 +74,7 @@ def test_oom_kills_are_counted_where_the_kernel_keeps_them(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(death, "Path", lambda path: tmp_path / str(path).lstrip("/"))
+    monkeypatch.setattr(processes, "Path", lambda path: tmp_path / str(path).lstrip("/"))
     assert oom_kill_count() == count
 
 

@@ -15,7 +15,7 @@ from msgspec import structs
 from worker_fakes import FACTS, make_environment, make_task, make_worker
 
 from archbench.catalog.passed import pack
-from archbench.fleets import LocalFleet, fleets_of, local_fleets
+from archbench.fleets import Fleet, fleets_of, local_fleets
 from archbench.model.cell import Group
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import UnfitError, UsageError
@@ -194,7 +194,7 @@ def test_whoever_waits_for_a_fleet_can_end_it() -> None:
 def test_a_budget_is_refused_for_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     from archbench import pipeline
 
-    monkeypatch.setattr(pipeline, "fleets_of", lambda *_: [LocalFleet([make_environment()])])
+    monkeypatch.setattr(pipeline, "fleets_of", lambda *_: [Fleet([make_environment()])])
     with pytest.raises(UsageError, match="--budget is for one device of this machine: what to measure next is decided"):
         pipeline.prepare("lenet5", RunOptions(device="cuda:0,cuda:1", budget="1m"))
 

@@ -1,13 +1,31 @@
-"""Why a process died, told from what it left behind: its exit code, its last words and the kernel's own count."""
+"""What binds processes together on Linux, a child to its host and orphans to an heir; and why one of them died.
+
+A death is told from what it left behind: its exit code, its last words and the kernel's own count.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from archbench.model.errors import escaped
 from archbench.model.record import Status
+
+# From <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+KILL_PATIENCE_S = 10.0
+"""A killed process that still has not gone by then is stuck inside the kernel, in a driver most likely."""
 
 LAST_WORDS_BYTES = 64 << 10
 """How much of a process's output is kept to explain its death."""
@@ -16,6 +34,51 @@ _MESSAGE_CHARACTERS = 500
 _LINES_KEPT = 3
 _FRAME = re.compile(r'^ {2}File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)', re.MULTILINE)
 """A line of `faulthandler`'s traceback, innermost frame first."""
+
+
+def die_with(host: int) -> None:
+    """Have the kernel kill this process when its parent, `host`, dies; end at once where it already has."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != host:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent dies, so that none of them escapes."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> None:
+    """Kill and reap every descendant: a child, its compile workers, and whatever else it started.
+
+    Needs `adopt_orphans`, before any of them was born. Killing makes new orphans, hence the loop. Raises
+    `TimeoutError`, naming them, when some do not die.
+    """
+    give_up = time.monotonic() + KILL_PATIENCE_S
+    while not _reaped_all():
+        left = psutil.Process().children(recursive=True)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):  # it went by itself
+                process.kill()
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"killed, but still there: processes {', '.join(str(process.pid) for process in left)}")
+        time.sleep(0.002)
+
+
+def _reaped_all() -> bool:
+    """Reap what has ended; true when no child is left."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def explain(exit_code: int, output: bytes, oom_kills: int) -> tuple[Status, str]:
