@@ -14,6 +14,7 @@ from archbench.cli import main
 from archbench.model.environment import Environment
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
+from archbench.rendering.content import Report
 from archbench.rendering.report import build_merged
 from archbench.rendering.run_data import RunData, read_run, read_several
 from archbench.rendering.side_by_side import named
@@ -30,8 +31,10 @@ def a_run(root: Path, *rows: Record, run_id: str = "20250102T030405Z-0123abcd", 
     return path.rename(path.with_name(run_id))
 
 
-def three(root: Path) -> list[RunData]:
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[RunData]:
     """A GPU's run between two of one CPU with different torch; times 10, 4 and 8 ms."""
+    root = tmp_path_factory.mktemp("three")
     paths = [
         a_run(root / "a", timed(0.010), timed(0.1, cell_id="alone", variant="alone"), torch_version="2.14.0"),
         a_run(root / "b", timed(0.004, device="cuda"), device="cuda:0"),
@@ -40,14 +43,19 @@ def three(root: Path) -> list[RunData]:
     return [read_run(path) for path in paths]
 
 
+@pytest.fixture(scope="module")
+def merged(three: list[RunData]) -> Report:
+    return build_merged(three)
+
+
 def report(*arguments: object) -> int:
     with pytest.raises(SystemExit) as caught:
         main(["report", *map(str, arguments)])
     return int(caught.value.code or 0)
 
 
-def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Path) -> None:
-    found = named(three(tmp_path))
+def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(three: list[RunData], tmp_path: Path) -> None:
+    found = named(three)
     assert [(one.letter, one.label) for one in found] == [
         ("A", "AMD EPYC 9654 x2, torch 2.14.0"),
         ("B", "AMD EPYC 9654 x2, torch 2.15.0"),
@@ -60,8 +68,7 @@ def test_runs_stand_by_hardware_class_and_have_labels_of_their_own(tmp_path: Pat
     ]
 
 
-def test_shared_cells_side_by_side_with_ratios_on_one_hardware_class(tmp_path: Path) -> None:
-    merged = build_merged(three(tmp_path))
+def test_shared_cells_side_by_side_with_ratios_on_one_hardware_class(merged: Report) -> None:
     latency, throughput, memory = tables(section(merged, "Inference, side by side"))
     assert latency.caption == "Inference on AMD EPYC 9654 x2: latency"
     assert latency.headings == ("Network", "A ms", "B ms", "B over A ×")
@@ -96,10 +103,9 @@ def test_across_classes_only_ratios_to_each_devices_reference_stand_side_by_side
     assert not any("ms" in one or "img/s" in one for one in headings)
 
 
-def test_each_run_has_its_own_part_too(tmp_path: Path) -> None:
-    merged = build_merged(three(tmp_path))
+def test_each_run_has_its_own_part_too(three: list[RunData], merged: Report) -> None:
     titles = [one.title for one in merged.sections]
-    assert titles[-3:] == [f"Run {one.letter}: {one.label}" for one in named(three(tmp_path / "again"))]
+    assert titles[-3:] == [f"Run {one.letter}: {one.label}" for one in named(three)]
     assert "alone" in texts(merged.sections[-3])
     assert "archbench run suite.yaml --device cuda:0" in texts(merged.sections[-1])
 

@@ -243,19 +243,18 @@ def test_colours_stand_out_from_their_ground(palette: tuple[str, ...], ground: s
         assert (bright + 0.05) / (dark + 0.05) >= 3
 
 
-@pytest.mark.parametrize(
-    "words", [("list",), ("show", "resnet50"), ("plan", "resnet50"), ("report", "--help"), ("pick", "{run}")]
-)
-def test_other_commands_do_not_import_the_plotting_library(tmp_path: Path, words: tuple[str, ...]) -> None:
-    run = make_run(tmp_path, [make_record()])
+def test_other_commands_do_not_import_the_plotting_library(tmp_path: Path) -> None:
+    run = str(make_run(tmp_path, [make_record()]))
+    commands = [["list"], ["show", "resnet50"], ["plan", "resnet50"], ["report", "--help"], ["pick", run]]
     code = (
-        "import sys\nfrom archbench.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'altair', 'vl_convert', 'narwhals'} & sys.modules.keys()), file=sys.stderr)"
+        "import json, sys\nfrom archbench.cli import main\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n        main(words)\n    except SystemExit:\n        pass\n"
+        "    print(words, sorted({'altair', 'vl_convert', 'narwhals'} & sys.modules.keys()), file=sys.stderr)\n"
     )
-    arguments = [word.format(run=run) for word in words]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
-    assert done.stderr.splitlines()[-1] == "[]"
+    words = [sys.executable, "-c", code, json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert [line for line in done.stderr.splitlines() if line.startswith("[")] == [f"{one} []" for one in commands]
 
 
 def test_a_library_that_never_starts_costs_the_plots_alone(

@@ -11,12 +11,19 @@ import pytest
 from builders import make_record, make_rows, make_run, make_suite
 
 from archbench.cli import main
+from archbench.model.cell import Network
 
 
 def report(*arguments: object) -> int:
     with pytest.raises(SystemExit) as caught:
         main(["report", *map(str, arguments)])
     return int(caught.value.code or 0)
+
+
+def two_networks(root: Path) -> Path:
+    names = ("resnet50", "vgg16")
+    suite = make_suite(rounds=1, twin=None, architectures=tuple(Network(name=name) for name in names))
+    return make_run(root, list(make_rows(suite, networks=names)), suite=suite, timings=False)
 
 
 def test_writes_beside_the_results_and_says_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +77,7 @@ def test_a_damaged_cell_is_named_on_stderr_without_a_traceback(tmp_path: Path) -
 
 
 def test_only_and_table_narrow_what_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    suite = make_suite(rounds=1, twin=None)
-    run = make_run(tmp_path, list(make_rows(suite)), suite=suite, timings=False)
+    run = two_networks(tmp_path)
     assert report(run, "--only", "vgg*", "--out", "-") == 0
     shown = capsys.readouterr().out
     assert "Only `vgg*` of the run." in shown
@@ -102,8 +108,7 @@ def test_only_and_table_narrow_what_is_shown(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_plots_are_stored_beside_any_format_and_name_the_networks_that_were_asked_for(tmp_path: Path) -> None:
-    suite = make_suite(rounds=1, twin=None)
-    run = make_run(tmp_path, list(make_rows(suite)), suite=suite, timings=False)
+    run = two_networks(tmp_path)
     assert (
         report(run, "--format", "latex", "--plots", "svg,pdf", "--label", "resnet*", "--out", tmp_path / "paper.tex")
         == 0

@@ -119,16 +119,23 @@ def test_shared_options_are_those_of_every_variant() -> None:
     assert [without_options(one, shared_options(lists)) for one in lists] == lists
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 140])
-def test_every_number_on_a_screen_stands_whole(tmp_path: Path, width: int) -> None:
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Report, set[str]]]:
+    """Tables of many kinds, each with the numbers in it."""
+    root = tmp_path_factory.mktemp("reports")
     names = ["resnet18", "densenet121", "vgg16"]
     suite = make_suite(architectures=tuple(Network(name=name) for name in names), rounds=2)
-    run = read_run(make_run(tmp_path, list(make_rows(suite, make_environment(), networks=names)), suite=suite))
+    run = read_run(make_run(root, list(make_rows(suite, make_environment(), networks=names)), suite=suite))
     picked = pick(run.candidates, asked(where=["batch_size == 8"], across=["precision"]))
     wide = timed("mobilenet_v3_large", 0.076, latency_ci_low_s=0.026, latency_ci_high_s=0.249)
-    lopsided = results(tmp_path / "wide", [wide, timed("resnet50", 12.3456)], ["mobilenet_v3_large", "resnet50"])
-    for report in (results_report(run), build_report(run), picked_report(picked, 10), lopsided):
-        whole = set(NUMBER.findall(render_terminal(report)))
+    lopsided = results(root / "wide", [wide, timed("resnet50", 12.3456)], ["mobilenet_v3_large", "resnet50"])
+    found = (results_report(run), build_report(run), picked_report(picked, 10), lopsided)
+    return [(report, set(NUMBER.findall(render_terminal(report)))) for report in found]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_every_number_on_a_screen_stands_whole(reports: list[tuple[Report, set[str]]], width: int) -> None:
+    for report, whole in reports:
         shown = render_terminal(report, width)
         assert set(NUMBER.findall(shown)) <= whole
         tables = [table for table in every(Table, report.blocks) if any(table.headings)]

@@ -49,8 +49,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [run.path for run in merged]
 
 
-def test_ratios_are_those_to_the_reference_on_the_same_device(runs: list[Path], tmp_path: Path) -> None:
-    page = archbench.site(runs, out=tmp_path / "site").read_text()
+@pytest.fixture(scope="module")
+def site(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archbench.site(runs, out=tmp_path_factory.mktemp("site") / "out")
+
+
+def test_ratios_are_those_to_the_reference_on_the_same_device(site: Path) -> None:
+    page = site.read_text()
     assert reference_of(SMALL, "cuda") == (
         "resnet18@batch_size=1,phase=inference,precision=fp32,compile_mode=off,memory_format=contiguous,device=cuda"
     )
@@ -64,8 +69,8 @@ def test_ratios_are_those_to_the_reference_on_the_same_device(runs: list[Path], 
     assert "Far from their class" in page
 
 
-def test_each_run_has_its_report_and_a_file_that_is_what_the_index_says(runs: list[Path], tmp_path: Path) -> None:
-    place = archbench.site(runs, out=tmp_path / "site").parent
+def test_each_run_has_its_report_and_a_file_that_is_what_the_index_says(site: Path, tmp_path: Path) -> None:
+    place = site.parent
     page = (place / "index.html").read_text()
     links = re.findall(r'href="([^"#]+/[^"]+)"', page)
     assert len(links) == 4
