@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from archbench.asked import one_cell
 from archbench.device import resolve_device
@@ -81,7 +82,7 @@ def fits(name: str, options: FitsOptions) -> Fits:
 
     def peak(batch_size: int) -> int | None:
         try:
-            return aside.call(peak_within, _at(cell, batch_size), memory_bytes, allow_code=allow_code)
+            return aside.call(peak_within, replace(cell, batch_size=batch_size), memory_bytes, allow_code=allow_code)
         except FreshProcessError as error:
             raise UnfitError(f"{cell.network.label}: cannot be tried at batch {batch_size}: {error}") from error
 
@@ -115,12 +116,6 @@ def found_edge(predicted: int, peak: Callable[[int], int | None]) -> Edge:
             batch = max(1, batch + stride if ran else batch - stride)
             stride *= 2
     return Edge(ran=ran, failed=None if failed == inf else int(failed), peak_bytes=at, tries=tries)
-
-
-def _at(cell: Cell, batch_size: int) -> Cell:
-    from msgspec.structs import replace
-
-    return replace(cell, batch_size=batch_size)
 
 
 def _bytes(memory: str | int) -> int:

@@ -47,7 +47,8 @@ from archbench.results import suite_hash
 from archbench.results.run import RESULTS
 from archbench.session import callers_level, describe, followed, held
 from archbench.suite import inputs_as_written, lines_of, read_suite
-from archbench.suite.plan import make_plan, parse_cell
+from archbench.suite.cells import parse_cell
+from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient, run_lock
 
 FEWEST_TURNS = 3

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import msgspec
 from msgspec.structs import asdict
 
 from archbench.catalog import Counted, resolve
 from archbench.catalog.card import Card, card, stored
-from archbench.model.axes import Head, Phase, Scalar
+from archbench.model.axes import PHASES, Head, Scalar
 from archbench.model.cell import Cell, Network
-from archbench.model.counts import Counts, SecondOpinion
+from archbench.model.counts import SecondOpinion
 from archbench.model.errors import UnfitError, UsageError
 from archbench.options import ShowOptions, keywords, several
 from archbench.suite import suite_from_names
-
-if TYPE_CHECKING:
-    from archbench.analyze.fresh import FreshProcesses
 
 _SECOND_COUNT_LIMIT_BYTES = 2**30
 """Heavier networks are not put into memory for a second count unless that is asked for."""
@@ -77,7 +74,8 @@ def show(name: str, options: ShowOptions) -> Shown:
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
     from archbench.analyze.counts import count
-    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, FreshProcesses, call_apart
+    from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, FreshProcessError, FreshProcesses, call_apart
+    from archbench.analyze.memory import predict_cell
     from archbench.catalog.build import feature_width
 
     entry = resolve(network.name, allow_code=allow_code)
@@ -87,47 +85,32 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
         width = call_apart(aside, COUNTING_S, feature_width, network, allow_code=allow_code)
     except FreshProcessError as error:
         raise UsageError(f"{network.label}: cannot be counted: {error}") from None
-    heavy = counts.weight_bytes > _SECOND_COUNT_LIMIT_BYTES and not even_if_heavy
-    second, no_second = (None, None) if heavy else _second(network, counts, aside, allow_code=allow_code)
-    inference, inference_note = _peak(network, "inference", batch_size, aside, allow_code=allow_code)
-    training, training_note = _peak(network, "training", batch_size, aside, allow_code=allow_code)
+    second, no_second = None, None
+    if even_if_heavy or counts.weight_bytes <= _SECOND_COUNT_LIMIT_BYTES:
+        from archbench.analyze.fvcore_counts import second_opinion  # fvcore takes a second to import
+
+        try:
+            second = call_apart(aside, COUNTING_S, second_opinion, network, counts, allow_code=allow_code)
+        except (UsageError, FreshProcessError) as error:  # no reason to show nothing; likewise below
+            no_second = str(error)
+    peaks: dict[str, int] = {}
+    unpredicted = None
+    for phase in PHASES:
+        cell = Cell(network=network, batch_size=batch_size, phase=phase)
+        try:
+            model = call_apart(aside, PREDICTING_S, predict_cell, cell, allow_code=allow_code)
+            peaks[phase] = model.peak_bytes(batch_size)
+        except (UnfitError, FreshProcessError) as error:
+            unpredicted = unpredicted or f"memory of {phase} is not predicted: {error}"
     return Shown(
         **asdict(card(entry, network, Counted(counts=counts, feature_width=width))),
         batch_size=batch_size,
-        predicted_inference_peak_bytes=inference,
-        predicted_training_peak_bytes=training,
-        unpredicted=inference_note or training_note,
+        predicted_inference_peak_bytes=peaks.get("inference"),
+        predicted_training_peak_bytes=peaks.get("training"),
+        unpredicted=unpredicted,
         second_opinion=second,
         no_second_opinion=no_second,
     )
-
-
-def _second(
-    network: Network, counts: Counts, aside: FreshProcesses | None, *, allow_code: bool
-) -> tuple[SecondOpinion | None, str | None]:
-    """The second counter's figures; or why it has none, which is no reason to show nothing."""
-    from archbench.analyze.fresh import COUNTING_S, FreshProcessError, call_apart
-    from archbench.analyze.fvcore_counts import second_opinion
-
-    try:
-        return call_apart(aside, COUNTING_S, second_opinion, network, counts, allow_code=allow_code), None
-    except (UsageError, FreshProcessError) as error:
-        return None, str(error)
-
-
-def _peak(
-    network: Network, phase: Phase, batch_size: int, aside: FreshProcesses | None, *, allow_code: bool
-) -> tuple[int | None, str | None]:
-    """Predicted peak bytes of one step; or why there is no prediction, which is no reason to show nothing."""
-    from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, call_apart
-    from archbench.analyze.memory import predict_cell
-
-    try:
-        cell = Cell(network=network, batch_size=batch_size, phase=phase)
-        model = call_apart(aside, PREDICTING_S, predict_cell, cell, allow_code=allow_code)
-        return model.peak_bytes(batch_size), None
-    except (UnfitError, FreshProcessError) as error:
-        return None, f"memory of {phase} is not predicted: {error}"
 
 
 def _option(text: str) -> tuple[str, Scalar]:

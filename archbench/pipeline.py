@@ -175,20 +175,26 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         remote.pull()
         out = remote.local
     place, passed_over = _place(job, out, options.fresh)  # what the user mends comes before what the machine lacks
-    with job.held(force=options.force), _opened(job, place) as store, _worker(job, store) as worker:
+    with (
+        job.held(force=options.force),
+        _opened(job, place) as store,
+        WorkerClient(
+            device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log"
+        ) as worker,
+    ):
         _store_skipped(store, job)
         finished = store.finished(retry_failed=options.retry_failed, retry_suspect=options.retry_suspect)
         store.measure_again(store.finished() - finished)
         left = remaining(job.plan, finished)
-        if job.fleet is None and _visits(left):
+        if job.fleet is None and left.visits:
             worker.launch()  # it imports torch while this process gets ready
         prediction = expected(left, job.suite, job.environment, waves=job.budget_s is None)
         spending = None if job.budget_s is None else Spending(left, prediction, job.budget_s)
         shown = RunProgress(
             store.path,
             prediction,
-            total=_visits(job.plan),
-            left=_visits(left),
+            total=job.plan.visits,
+            left=left.visits,
             passed_over=passed_over,
             ends=None if job.budget_s is None else begun + job.budget_s,
             shown=options.progress,
@@ -202,7 +208,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
             write_reports(store.path)
         if spending is not None and spending.left_out[0]:
             shown.left_out(*spending.left_out)
-        elif _visits(left) and not interrupted:
+        elif left.visits and not interrupted:
             store.note_session(shown.ended(time.monotonic() - begun))
         if remote is not None:
             remote.push()
@@ -210,7 +216,6 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
 
 
 def _take(event: Event, store: RunStore, remote: Remote | None) -> None:
-    """Store what came out of it."""
     if isinstance(event, CellFinished):
         store.append(event.record, event.samples, event.profile)
         if remote is not None:
@@ -275,7 +280,6 @@ def _store_skipped(store: RunStore, job: Job) -> None:
 
 
 def _planned(left: Plan, job: Job) -> Iterator[Visit]:
-    """All of it, round by round."""
     room = Room.of(job.environment)
     for number, groups in enumerate(left.rounds):
         yield from ((number, group, wave) for wave, group in arranged(groups, room, job.suite.metrics))
@@ -283,11 +287,7 @@ def _planned(left: Plan, job: Job) -> Iterator[Visit]:
 
 def _within(spending: Spending, store: RunStore, job: Job, begun: float) -> Iterator[Visit]:
     """What a budget is best spent on, looked at anew after each process, and so never a wave."""
-    while True:
-        spent = time.monotonic() - begun
-        piece = spending.next(spent, _worth(store, job))
-        if piece is None:
-            return
+    while (piece := spending.next(time.monotonic() - begun, _worth(store, job))) is not None:
         yield piece.round, piece.group, 0
 
 
@@ -302,11 +302,6 @@ def _worth(store: RunStore, job: Job) -> Worth:
         return worths(job.suite, read_candidates([store.path]), job.plan.cells, job.environment)
 
     return lambda number, cell: found()[number > 0, cell.cell_id] if store.finished() else 1.0
-
-
-def _worker(job: Job, store: RunStore) -> WorkerClient:
-    """What measures on one device of this machine."""
-    return WorkerClient(device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log")
 
 
 def _events(
@@ -336,7 +331,7 @@ def _events(
             allow_code=job.allow_code,
             env=_environment(store, job),
         )
-    elif _visits(left):
+    elif left.visits:
         order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
         # The worker's imports take longer than these, and nothing is measured before they are done.
         getting_ready = Thread(target=_get_ready, daemon=True)
@@ -379,7 +374,3 @@ def _get_ready() -> None:
     from archbench.rendering.report import get_ready
 
     get_ready()
-
-
-def _visits(plan: Plan) -> int:
-    return sum(len(group.cells) for groups in plan.rounds for group in groups)

@@ -59,27 +59,19 @@ def describe(device: str) -> Environment:
 def held(environment: Environment, *, force: bool = False, timed: bool = True) -> Iterator[None]:
     """Hold the device of `environment` for the block, once the preflight has found it fit.
 
-    What the preflight finds is a `FitnessWarning` each. Raises `UnfitError` where the device is unfit, unless `force`,
-    and where another run of this user holds it. Without `timed` the preflight is left out: counting needs no quiet.
-    """
-    if timed:
-        refuse_unfit(environment.device, force=force)
-    with device_lock(environment.device_key):
-        yield
-
-
-def refuse_unfit(device: str, *, force: bool = False) -> None:
-    """Warn of what the preflight finds. Raises `UnfitError` where the device is unfit, unless `force`.
-
-    `ARCHBENCH_FORCE=1` in the environment is `force` for everything: for machines that are always shared.
+    What the preflight finds is a `FitnessWarning` each. Raises `UnfitError` where the device is unfit, unless `force`
+    (which `ARCHBENCH_FORCE=1` in the environment is for everything: for machines that are always shared), and where
+    another run of this user holds it. Without `timed` the preflight is left out: counting needs no quiet.
     """
     force = force or is_always_shared()
-    for finding in preflight(device):
+    for finding in preflight(environment.device) if timed else ():
         line = f"{finding.what}; {finding.remedy}" if finding.remedy else finding.what
         if finding.severity == "unfit" and not force:
             raise UnfitError(f"{line} (--force measures all the same)")
         if finding.severity in ("warn", "unfit"):
             warnings.warn(line, FitnessWarning, stacklevel=callers_level())
+    with device_lock(environment.device_key):
+        yield
 
 
 def is_always_shared() -> bool:
@@ -123,12 +115,7 @@ def planned(
 
 
 def expected(
-    plan: Plan,
-    suite: Suite,
-    environment: Environment | None,
-    results: Path = Path("results"),
-    *,
-    waves: bool = True,
+    plan: Plan, suite: Suite, environment: Environment | None, results: Path = Path("results"), *, waves: bool = True
 ) -> Prediction:
     """How long a run of `plan` will take on a machine; `None`: on a usual one of the plan's kind, which is not here.
 

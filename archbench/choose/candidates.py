@@ -27,7 +27,6 @@ from archbench.model.units import HUNDREDFOLD, counted, excess
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import NDArray
 
 
 WIDER = 3.0
@@ -92,7 +91,6 @@ def candidates(summary: pd.DataFrame, spreads: Mapping[str, Spread]) -> Candidat
 
 
 def _known(summary: pd.DataFrame) -> dict[str, pd.Series]:
-    """What the catalogue knows of each network."""
     import pandas as pd
 
     def whole(column: str, known: dict[str, int | None]) -> pd.Series:
@@ -130,17 +128,15 @@ def _outputs(summary: pd.DataFrame) -> dict[str, pd.Series]:
     return found
 
 
-def _settings(summary: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
+def _settings(summary: pd.DataFrame) -> dict[str, pd.Series[int]]:
     """Under how many bundles of toggles each network ran and failed, over all its cells of the run."""
-    network = summary.groupby(["run_id", "variant"], sort=False).ngroup().to_numpy()
-    setting = summary.groupby(list(TOGGLES), sort=False, dropna=False).ngroup().to_numpy()
-    pair = network.astype(np.int64) * (setting.max(initial=0) + 1) + setting
-    status = summary["status"]
-    found: dict[str, NDArray[np.int64]] = {}
-    for name, which in (("settings_ok", status == "ok"), ("settings_failed", status.isin(FAILED))):
-        distinct = np.unique(pair[which.to_numpy()]) // (setting.max(initial=0) + 1)
-        found[name] = np.bincount(distinct, minlength=network.max(initial=0) + 1)[network]
-    return found
+    setting = summary.groupby(list(TOGGLES), sort=False, dropna=False).ngroup()
+    network = [summary["run_id"], summary["variant"]]
+    became = {"settings_ok": summary["status"] == "ok", "settings_failed": summary["status"].isin(FAILED)}
+    return {
+        name: setting.where(which).groupby(network, sort=False).transform("nunique").astype(np.int64)
+        for name, which in became.items()
+    }
 
 
 def _newest(frame: pd.DataFrame) -> pd.Index[int]:

@@ -180,7 +180,6 @@ def _plain_rows(frame: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any
 
 
 def _explained(row: dict[str, Any], unsatisfied: Sequence[_Term], goals: Sequence[str]) -> LeftOut:
-    """Why the network of this row is left out."""
     misses = [_miss(row, term) for term in unsatisfied]
     failure = failure_line(row["status"], row["verdict"], row["error_message"], row["reasons"])
     if failure is not None:

@@ -234,11 +234,7 @@ def _fixed(question: Question, ranking: Ranking) -> Question:
 
 
 def _beside(
-    candidates: Candidates,
-    question: Question,
-    ranking: Ranking,
-    usual: Iterable[UsualChoice],
-    baseline: Choice | None,
+    candidates: Candidates, question: Question, ranking: Ranking, usual: Iterable[UsualChoice], baseline: Choice | None
 ) -> tuple[Choice, ...]:
     """First, second, usual and baseline, each network once, also those that the conditions leave out."""
     out = [one.left_out.cell_id for one in usual if one.left_out is not None and one.measured]

@@ -80,11 +80,7 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 def asked(
-    *,
-    where: Sequence[str] = (),
-    minimize: Sequence[str] = (),
-    maximize: Sequence[str] = (),
-    across: Sequence[str] = (),
+    *, where: Sequence[str] = (), minimize: Sequence[str] = (), maximize: Sequence[str] = (), across: Sequence[str] = ()
 ) -> Question:
     """The question in a user's words; without a goal, the smallest latency_median comes first.
 
@@ -182,9 +178,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
     truths = [satisfied(condition, frame) for condition in conditions]
     satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *truths])
-    wanted = satisfying & fit_rows(frame)
-    for goal in question.goals:
-        wanted = wanted & ~np.isnan(goal.costs(frame))
+    known = [~np.isnan(goal.costs(frame)) for goal in question.goals]
+    wanted = np.logical_and.reduce([satisfying, fit_rows(frame), *known])
     groups = comparable_groups(frame, wanted, question.across, by_accuracy=question.judges_accuracy)
     unfit = frame[satisfying & ~fit_rows(frame)]
     columns = zip(*(plain_values(unfit[name]) for name in ("status", "verdict", "reasons")), strict=True)
@@ -203,10 +198,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
 def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
     """All cells that satisfy the conditions, not only each network's best: by network, the best of each first."""
     frame = candidates.frame
-    wanted = fit_rows(frame)
-    for condition in question.conditions:
-        wanted = wanted & satisfied(condition, frame)
-    kept = frame[wanted]
+    truths = [satisfied(condition, frame) for condition in question.conditions]
+    kept = frame[np.logical_and.reduce([fit_rows(frame), *truths])]
     order = np.argsort(question.goals[0].costs(kept), kind="stable")
     return tuple(sorted(_choices(kept.iloc[order], question), key=lambda one: one.network))
 
@@ -294,7 +287,7 @@ def _ranking(
 
 def _best_of_each(frame: pd.DataFrame, costs: NDArray[np.float64]) -> NDArray[np.int64]:
     """Positions of each network's best row, best first; of equal ones one that is not suspect, then the first."""
-    order = np.lexsort([_suspect(frame), costs])
+    order = np.lexsort([(frame["verdict"] == "suspect").to_numpy(dtype=bool), costs])
     return order[~frame["variant"].iloc[order].duplicated().to_numpy()]
 
 
@@ -309,13 +302,9 @@ def _better(frame: pd.DataFrame, ranked: NDArray[np.bool_], chosen: pd.DataFrame
     return places[np.lexsort([costs[places], ~fit_rows(frame)[places]])]
 
 
-def _suspect(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    return (frame["verdict"] == "suspect").to_numpy(dtype=bool)
-
-
 def _outdone(frame: pd.DataFrame, goals: Sequence[Goal]) -> NDArray[np.bool_]:
     """Suspect rows that are in no goal shown to be better than some `ok` row of their network: luck is no gain."""
-    suspect = _suspect(frame)
+    suspect = (frame["verdict"] == "suspect").to_numpy(dtype=bool)
     network = frame["variant"].to_numpy()
     outdone = np.zeros(len(frame), dtype=bool)
     if suspect.all() or not suspect.any():
@@ -344,9 +333,8 @@ def _choices(frame: pd.DataFrame, question: Question) -> tuple[Choice, ...]:
     columns = {name: plain_values(frame[name]) for name in plain}
     columns["network"] = plain_values(frame["variant"])
     figures = [_figures(frame, name) for name in question.columns]
-    names = list(columns)
     return tuple(
-        Choice(rank=rank, figures=row, **dict(zip(names, values, strict=True)))
+        Choice(rank=rank, figures=row, **dict(zip(columns, values, strict=True)))
         for rank, (row, *values) in enumerate(
             zip(zip(*figures, strict=True) if figures else [()] * len(frame), *columns.values(), strict=True), 1
         )
@@ -369,12 +357,12 @@ def _ranked(choices: tuple[Choice, ...], goal: Goal) -> tuple[Choice, ...]:
     """With the distance from the first, and its rank for those that tie with it."""
     if not choices:
         return ()
-    first = choices[0]
-    rest = []
-    for one in choices[1:]:
-        behind = margin(first.estimate(goal.column), one.estimate(goal.column))
-        rest.append(replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank))
-    return (first, *rest)
+    first, *rest = choices
+    behinds = [margin(first.estimate(goal.column), one.estimate(goal.column)) for one in rest]
+    return first, *(
+        replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank)
+        for one, behind in zip(rest, behinds, strict=True)
+    )
 
 
 def _outdone_by(

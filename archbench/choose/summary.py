@@ -15,12 +15,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.devices import devices_of, row_effects, shares
 from archbench.device.kind import kind_named
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.record import VERDICTS, columns
 from archbench.results.files import read_struct
+from archbench.stats.devices import Devices, told_by
 from archbench.stats.moderation import LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled, t_quantile
 
 if TYPE_CHECKING:
@@ -324,6 +324,38 @@ def _device_halves(
     return np.minimum(halves, WIDEST_LOG)
 
 
+def devices_of(frame: pd.DataFrame) -> dict[str, Devices]:
+    """By run id, of the fit rows of a `load_frame`; only of runs in which several devices measured one cell."""
+    if frame["machine"].nunique() < 2:
+        return {}
+    time = frame["latency_median_s"].astype(float).fillna(1 / frame["throughput_img_s"].astype(float))
+    rows = frame.assign(time=time)[(time.notna() & frame["machine"].notna()).to_numpy()]
+    found = {
+        str(run): told_by(zip(rows_of["cell_id"], rows_of["machine"], rows_of["time"], strict=True))
+        for run, rows_of in rows.groupby("run_id", sort=False)
+    }
+    return {run: one for run, one in found.items() if one is not None}
+
+
+def row_effects(frame: pd.DataFrame, devices: dict[str, Devices]) -> NDArray[np.float64]:
+    """The effect of each row's device, 0 where none is known; shape (rows,)."""
+    found = np.zeros(len(frame))
+    for run, one in devices.items():
+        here = (frame["run_id"] == run).to_numpy()
+        found[here] = frame.loc[here, "machine"].map(one.effects).fillna(0.0).to_numpy(dtype=float)
+    return found
+
+
+def shares(machine: pd.Series[str], group: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
+    """What a mean over a cell's processes keeps of the variance between devices: 1 for one device. Shape (cells,)."""
+    codes = machine.astype("category").cat.codes.to_numpy().astype(np.int64) + 1
+    pair, counts = np.unique(group * (codes.max(initial=0) + 1) + codes, return_counts=True)
+    of_cell = pair // (codes.max(initial=0) + 1)
+    squares = np.bincount(of_cell, weights=counts.astype(float) ** 2, minlength=cells)
+    totals = np.bincount(of_cell, weights=counts, minlength=cells)
+    return np.divide(squares, totals**2, out=np.ones(cells), where=totals > 0)
+
+
 def half_intervals(
     count: NDArray[np.int64], variance: NDArray[np.float64], own: NDArray[np.float64], pool: Pool | None
 ) -> NDArray[np.float64]:
@@ -341,3 +373,17 @@ def half_intervals(
         between = t_quantile(freedom, 0.5 + CONFIDENCE / 2) * np.sqrt(s2) * share
         half = np.fmax(half, np.where(count > 0, between, np.nan))
     return np.asarray(np.minimum(half, WIDEST_LOG))
+
+
+def ratios_to_reference(frame: pd.DataFrame, reference: str) -> dict[str, float]:
+    """Of each cell its time over that of the cell `reference` on the very device that measured it, by cell id.
+
+    Of fit rows of a `load_frame`; the median over processes. Empty where the reference has no time.
+    """
+    fit = frame[fit_rows(frame)]
+    machine = fit["machine"].astype(object).fillna("")
+    time = fit["latency_median_s"].astype(float)
+    known = time[(fit["cell_id"] == reference).to_numpy()]
+    usual = known.groupby(machine[known.index]).median()
+    ratios = (time / machine.map(usual)).groupby(fit["cell_id"]).median().dropna()
+    return {str(cell): float(ratio) for cell, ratio in ratios.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -298,33 +299,30 @@ def rank_flips(cells: Iterable[CellSummary], changes: Sequence[tuple[str, str]])
         if one.is_usable and time.evidence and time.value:
             place = by_place.setdefault((one.phase, one.batch_size, one.asked_size or 0), {})
             place.setdefault(one.setting_label, {})[one.variant] = (one, math.log(time.value), time.half or math.nan)
-    counts: dict[tuple[str, int, str, str], list[int]] = {}
-    flips: dict[tuple[str, int, str, str], list[Flip]] = {}
+    found: dict[tuple[str, int, str, str], list[tuple[int, int, list[Flip]]]] = defaultdict(list)
     for (phase, batch_size, _), settings in sorted(by_place.items()):  # image sizes of one batch count together
         for before, after in changes:
             then, now = settings.get(before, {}), settings.get(after, {})
             ranked = sorted((then[name][1], name) for name in then.keys() & now.keys())
             if len(ranked) > 1:
                 count, named = _flips([then[name] for _, name in ranked], [now[name] for _, name in ranked])
-                key = (phase, batch_size, before, after)
-                sofar = counts.setdefault(key, [0, 0])
-                sofar[0] += math.comb(len(ranked), 2)
-                sofar[1] += count
-                flips.setdefault(key, []).extend(named)
-    for named in flips.values():
-        named.sort(key=lambda flip: -min(flip.before.ratio, flip.after.ratio))
+                found[phase, batch_size, before, after].append((math.comb(len(ranked), 2), count, named))
     return [
         Flips(
             phase=phase,
             batch_size=batch_size,
             before=before,
             after=after,
-            pairs=pairs,
-            flipped=flipped,
-            named=tuple(flips[phase, batch_size, before, after][:_MOST_NAMED]),
+            pairs=sum(pairs for pairs, _, _ in each),
+            flipped=sum(count for _, count, _ in each),
+            named=tuple(sorted((flip for *_, named in each for flip in named), key=_weakness)[:_MOST_NAMED]),
         )
-        for (phase, batch_size, before, after), (pairs, flipped) in counts.items()
+        for (phase, batch_size, before, after), each in found.items()
     ]
+
+
+def _weakness(flip: Flip) -> float:
+    return -min(flip.before.ratio, flip.after.ratio)
 
 
 def _flips(then: list[_Timed], now: list[_Timed]) -> tuple[int, list[Flip]]:

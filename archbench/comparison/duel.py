@@ -19,7 +19,7 @@ from archbench.model.comparison import CellComparison, ProcessPair
 from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError
 from archbench.model.protocol import Protocol
-from archbench.results.identity import dated, identity_of
+from archbench.results.directories import dated, identity_of
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from archbench.model.cell import Cell, file_stem
 from archbench.model.comparison import Frozen, ProcessPair
 from archbench.model.errors import UsageError
 from archbench.model.record import Record
-from archbench.results.files import begin, read_struct
-from archbench.results.identity import alike
+from archbench.results.directories import alike, begin
+from archbench.results.files import read_struct
 from archbench.results.journal import Journal
 from archbench.results.schema import schema_of
 

@@ -23,12 +23,10 @@ Optimizer = Literal["sgd", "adamw"]
 Loss = Literal["by-output", "cross-entropy", "binary-cross-entropy", "mean-square", "mean"]
 Metric = Literal["static", "latency", "throughput", "memory", "energy", "compile", "numerics", "accuracy", "profile"]
 
-PHASES: tuple[str, ...] = get_args(Phase)
+PHASES: tuple[Phase, ...] = get_args(Phase)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 COMPILE_MODES: tuple[str, ...] = get_args(CompileMode)
 MEMORY_FORMATS: tuple[str, ...] = get_args(MemoryFormat)
-_RUNTIMES: tuple[str, ...] = get_args(Runtime)
-_FORMATS: tuple[str, ...] = get_args(Quantize)
 DEVICE_KINDS: tuple[DeviceKind, ...] = get_args(DeviceKind)
 STATIC: tuple[Metric, ...] = ("static",)
 """Alone, it runs nothing: what is counted (parameters, MACs), predicted (memory) and traced (graph breaks)."""
@@ -136,8 +134,8 @@ LEGAL: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "memory_format": MEMORY_FORMATS,
     "compile_mode": COMPILE_MODES,
-    "runtime": _RUNTIMES,
-    "quantize": _FORMATS,
+    "runtime": get_args(Runtime),
+    "quantize": get_args(Quantize),
 }
 _PREFIX = {"compile_mode": "compile="}
 """Before values that do not say by themselves what they are of."""

@@ -180,10 +180,8 @@ class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def label(self) -> str:
         """The network in one word: its name, and whatever departs from its defaults in square brackets."""
-        departures = dict(self.options)
-        for field in ("num_classes", "in_channels", "input_size"):
-            if getattr(self, field) is not None:
-                departures[field] = getattr(self, field)
+        fields = ("num_classes", "in_channels", "input_size")
+        departures = self.options | {name: value for name in fields if (value := getattr(self, name)) is not None}
         if self.inputs:
             departures["inputs"] = text_of(self.inputs)
         departures |= self.roles
@@ -208,25 +206,21 @@ class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def cell_id(self) -> str:
         """Readable and complete, equal on every machine and in every suite; `--only` accepts it."""
-        return (
-            f"{self.network.label}@batch_size={self.batch_size},phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._younger}device={self.device}"
-        )
+        return f"{self.network.label}@batch_size={self.batch_size},{self._conditions}"
 
     @property
     def group_id(self) -> str:
         """The cell without its batch size: what one worker process measures in turn."""
-        return (
-            f"{self.network.label}@phase={self.phase},precision={self.precision},"
-            f"compile_mode={self.compile_mode},memory_format={self.memory_format},{self._younger}device={self.device}"
-        )
+        return f"{self.network.label}@{self._conditions}"
 
     @property
-    def _younger(self) -> str:
-        """Axes that came later, where they are given: cells stored before there was a choice keep their ids."""
-        runtime = "" if self.runtime == "torch" else f"runtime={self.runtime},"
-        quantize = "" if self.quantize == "off" else f"quantize={self.quantize},"
-        return runtime + quantize + ("" if self.threads is None else f"threads={self.threads},")
+    def _conditions(self) -> str:
+        """Axes that came later only where they are given: cells stored before there was a choice keep their ids."""
+        younger = "" if self.runtime == "torch" else f"runtime={self.runtime},"
+        younger += "" if self.quantize == "off" else f"quantize={self.quantize},"
+        younger += "" if self.threads is None else f"threads={self.threads},"
+        toggles = f"precision={self.precision},compile_mode={self.compile_mode},memory_format={self.memory_format}"
+        return f"phase={self.phase},{toggles},{younger}device={self.device}"
 
 
 _USUAL = frozenset({"phase=inference", "precision=fp32", "compile_mode=off", "memory_format=contiguous"})
@@ -331,6 +325,11 @@ class Plan(Struct, frozen=True, kw_only=True):
     """What that is known by: stored rows of this class of hardware, or constants."""
     shard: Shard | None = None
     """The part of the suite that this is; `None`: all of it."""
+
+    @property
+    def visits(self) -> int:
+        """Cells, each as often as it is measured."""
+        return sum(len(group.cells) for groups in self.rounds for group in groups)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

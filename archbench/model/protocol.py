@@ -42,51 +42,42 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Seconds, D("The same for later cells, and where another process has just been measured: the clocks are up.")
     ] = 0.1
     warmup_block: Annotated[
-        Count,
-        D("Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`."),
+        Count, D("Steps in a block; fewer, but at least two, where they would take longer than `warmup_block_s`.")
     ] = 10
     warmup_block_s: Annotated[Seconds, D("The longest block.")] = 0.2
     warmup_level_blocks: Annotated[
-        Annotated[int, Meta(ge=2, le=1_000_000)],
-        D("Consecutive blocks whose medians have to be level."),
+        Annotated[int, Meta(ge=2, le=1_000_000)], D("Consecutive blocks whose medians have to be level.")
     ] = 3
     warmup_level_change: Annotated[
-        Share,
-        D("Their medians may move this much, or 2 standard errors if that is more."),
+        Share, D("Their medians may move this much, or 2 standard errors if that is more.")
     ] = 0.005
-    warmup_cap_s: Annotated[
-        Seconds,
-        D("After this long the row is flagged `nonstationary` and measured as it is."),
-    ] = 30.0
+    warmup_cap_s: Annotated[Seconds, D("After this long the row is flagged `nonstationary` and measured as it is.")] = (
+        30.0
+    )
 
     # Sampling: enough independent blocks for a 95 % order-statistic interval (six is the fewest that can give one).
     min_samples: Annotated[Count, D("Latency samples before sampling may stop.")] = 30
     min_samples_slow: Annotated[Count, D("The same for steps slower than `slow_step_s`.")] = 12
     slow_step_s: Annotated[Seconds, D("A step above this is slow.")] = 0.1
     min_blocks: Annotated[
-        Count,
-        D("Blocks, which enter the interval as one figure each: six are the fewest that give one of 95 %."),
+        Count, D("Blocks, which enter the interval as one figure each: six are the fewest that give one of 95 %.")
     ] = 6
     min_sampling_s: Annotated[
-        Seconds,
-        D("Sampling never stops before: what it sees should hold two looks at the monitor."),
+        Seconds, D("Sampling never stops before: what it sees should hold two looks at the monitor.")
     ] = 0.3
     max_samples: Annotated[Count, D("Sampling stops here in any case.")] = 1000
     max_sampling_s: Annotated[
-        Seconds,
-        D("And here; a wider interval than twice the target is then flagged `wide_interval`."),
+        Seconds, D("And here; a wider interval than twice the target is then flagged `wide_interval`.")
     ] = 5.0
     target_half_width: Annotated[Share, D("Stop when the interval's half-width over the median falls to this.")] = 0.005
-    sample_floor_s: Annotated[
-        Seconds,
-        D("A sample shorter than this is made of several steps: timer resolution."),
-    ] = 1e-3
+    sample_floor_s: Annotated[Seconds, D("A sample shorter than this is made of several steps: timer resolution.")] = (
+        1e-3
+    )
 
     # Throughput: a sync in every step biases against small networks, so bursts have none inside.
-    burst_s: Annotated[
-        Seconds,
-        D("Length of a burst of steps; the one wait at its end, 10 us, is 0.02 % of it."),
-    ] = 0.05
+    burst_s: Annotated[Seconds, D("Length of a burst of steps; the one wait at its end, 10 us, is 0.02 % of it.")] = (
+        0.05
+    )
     min_burst_steps: Annotated[
         Count,
         D(
@@ -96,8 +87,7 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 1
     min_bursts: Annotated[Count, D("Six are the fewest that give an interval of 95 %.")] = 6
     min_throughput_s: Annotated[
-        Seconds,
-        D("A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width."),
+        Seconds, D("A floor only: sampling goes on until the interval is narrow, so a shorter one costs no width.")
     ] = 0.3
     max_throughput_s: Annotated[Seconds, D("Bursts end here in any case.")] = 5.0
 
@@ -121,16 +111,13 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 4
     input_ring: Annotated[Count, D("Seeded randn tensors used in turn: zeros run 13-15 % faster than data.")] = 3
     host_bound_ratio: Annotated[
-        Annotated[float, Meta(gt=1.0)],
-        D("Issue time over device time above which a row is labelled `host_bound`."),
+        Annotated[float, Meta(gt=1.0)], D("Issue time over device time above which a row is labelled `host_bound`.")
     ] = 1.10
     canary_share: Annotated[
-        Share,
-        D("At most this share of the measuring time goes to the canary kernel, but for its first reading."),
+        Share, D("At most this share of the measuring time goes to the canary kernel, but for its first reading.")
     ] = 0.05
     drift_limit: Annotated[
-        Share,
-        D("A canary that leaves this band around the run's reference makes the row `suspect`."),
+        Share, D("A canary that leaves this band around the run's reference makes the row `suspect`.")
     ] = 0.10
     rejected_block_limit: Annotated[Share, D("A larger share of throttled blocks, and the row is `invalid`.")] = 0.20
     stall_wait_s: Annotated[
@@ -141,14 +128,12 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 5.0
     energy_window_s: Annotated[
-        Seconds,
-        D("NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised."),
+        Seconds, D("NVML's energy counter may be updated as slowly as 10 Hz; shorter windows are quantised.")
     ] = 5.0
     cell_deadline_s: Annotated[Seconds, D("A cell that takes longer is killed and becomes a `timeout` row.")] = 600.0
     compile_deadline_s: Annotated[Seconds, D("Added to the deadline of a compiled cell.")] = 1800.0
     soak_s: Annotated[
-        Seconds,
-        D("Matmuls once per GPU session, before the first cell: clocks and temperature settle."),
+        Seconds, D("Matmuls once per GPU session, before the first cell: clocks and temperature settle.")
     ] = 20.0
 
 

@@ -220,9 +220,6 @@ REASONS: dict[str, Reason] = {
     "no_published_figure": Reason("null", "nobody has published it for these weights"),
 }
 
-_SEVERITY: dict[Effect, int] = {"invalid": 2, "suspect": 1, "label": 0, "null": 0}
-_VERDICTS: tuple[Verdict, ...] = ("ok", "suspect", "invalid")
-
 
 def explain(code: str) -> Reason:
     """Look up a code, with or without the column before it. Raises `KeyError` for one that no version knows."""
@@ -236,4 +233,5 @@ def having(effect: str, codes: Iterable[str]) -> list[str]:
 
 def verdict_of(codes: Iterable[str]) -> Verdict:
     """The worst that any of the codes makes of a row."""
-    return _VERDICTS[max((_SEVERITY[explain(code).effect] for code in codes), default=0)]
+    effects = {explain(code).effect for code in codes}
+    return "invalid" if "invalid" in effects else "suspect" if "suspect" in effects else "ok"

@@ -6,12 +6,13 @@ A row begins empty, for the worker that fills it and for whoever reports a failu
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, inspect, structs
 
 from archbench.model.axes import Metric
-from archbench.model.cell import Cell, Network, text_of
+from archbench.model.cell import Cell, text_of
 from archbench.model.environment import Calibration, Environment
 from archbench.model.protocol import PROTOCOL_VERSION
 
@@ -302,8 +303,10 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
     """The row of a cell of which nothing has been measured yet: identity, circumstances, published accuracy."""
-    environment = context.environment
-    size = cell.network.input_size or (None if cell.network.inputs else facts.input_size)
+    environment, network = context.environment, cell.network
+    size = network.input_size or (None if network.inputs else facts.input_size)
+    # As far as it is known without the network: null also for an image whose channels are not said.
+    oblong = f"{network.in_channels or 3}x{size}" if isinstance(network.input_size, str) else None
     return Record(
         protocol_version=PROTOCOL_VERSION,
         run_id=context.run_id,
@@ -312,15 +315,15 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         round=context.round,
         visit=context.visit,
         status="skipped",
-        architecture=cell.network.name,
-        variant=cell.network.label,
+        architecture=network.name,
+        variant=network.label,
         setting=cell.setting,
-        inputs=_inputs(cell.network),
+        inputs=oblong or text_of(network.inputs) or None,
         batch_size=cell.batch_size,
         phase=cell.phase,
         **structs.asdict(cell.toggles),
         threads=cell.threads,
-        **cell.network.roles,  # type: ignore[arg-type]
+        **network.roles,  # type: ignore[arg-type]
         device=cell.device,
         hardware_class=environment.hardware_class,
         machine=environment.machine,
@@ -331,13 +334,6 @@ def empty_record(cell: Cell, context: RunContext, facts: Facts) -> Record:
         cuda_version=environment.cuda_version,
         driver_version=environment.driver_version,
     )
-
-
-def _inputs(network: Network) -> str | None:
-    """As far as it is known without the network: `None` also for an image whose channels are not said."""
-    if isinstance(network.input_size, str):
-        return f"{network.in_channels or 3}x{network.input_size}"
-    return text_of(network.inputs) or None
 
 
 def failed_record(
@@ -372,6 +368,7 @@ class Column(Struct, frozen=True, kw_only=True):
     """What fills it; `None`: every row has it."""
 
 
+@cache
 def columns() -> dict[str, Column]:
     """The columns of `Record` in order, by name."""
     kinds: dict[type[Any], Any] = {

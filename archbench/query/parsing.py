@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NoReturn, get_args
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -23,7 +23,7 @@ from archbench.model import axes
 from archbench.model.derived import UNIT_ENDINGS, judged_names
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.record import STATUSES, VERDICTS, Column
-from archbench.query.expression import KEYWORDS, All, Among, Any, Compare, Expression, Not, Operator, Value
+from archbench.query.expression import KEYWORDS, All, Among, Any, Compare, Expression, Not, Value
 from archbench.query.quantity import begins_number, stored_value
 
 MAX_LENGTH = 10_000
@@ -41,12 +41,11 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _REMEDIES = {"=": "==", "=<": "<=", "=>": ">=", "<>": "!=", "&&": "and", "&": "and", "||": "or", "|": "or", "!": "not"}
-_OPERATORS: tuple[str, ...] = get_args(Operator)
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "status": STATUSES,
     "verdict": VERDICTS,
-    "phase": get_args(axes.Phase),
+    "phase": axes.PHASES,
     **axes.LEGAL,
     "device": axes.DEVICE_KINDS,
 }

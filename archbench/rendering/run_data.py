@@ -104,7 +104,7 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def ratios(self) -> dict[str, float]:
         """Of each cell, by its id without the device, its time over the reference's on the device that measured it."""
-        from archbench.choose.devices import ratios_to_reference
+        from archbench.choose.summary import ratios_to_reference
         from archbench.results import load_frame
 
         found = {} if self.reference is None else ratios_to_reference(load_frame(self.path), self.reference)
@@ -122,8 +122,7 @@ def read_run(path: Path, only: Sequence[str] = ()) -> RunData:
     Raises `UsageError` for what is not a run, for one without a row, and for a pattern that matches no cell of it.
     """
     from archbench.choose.candidates import candidates
-    from archbench.choose.devices import devices_of
-    from archbench.choose.summary import earlier_spreads, fit_rows, shown, spreads_of, summarise
+    from archbench.choose.summary import devices_of, earlier_spreads, fit_rows, shown, spreads_of, summarise
     from archbench.results import RunStore, load_frame
 
     store = RunStore.open(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -57,25 +56,35 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     """
     columns = [rows[name].to_pylist() for name in _EACH]
     far = _far(rows)
-    seen: dict[tuple[str, str | None], _Run] = defaultdict(_Run)
+    canaries: dict[tuple[str, str | None], list[float]] = defaultdict(list)
+    clocks: dict[tuple[str, str | None], list[float]] = defaultdict(list)
+    capped = set()
     known = []
     for run_id, machine, canary, beside, clock, verdict, reasons, version, device in zip(*columns, strict=True):
         canary, codes = canary or beside, tuple(reasons or ())
         if canary is not None and kind_named(device).follows_canary and version < CANARY_SETTLES_SINCE:
             codes = (*codes, OLD_CANARY)
-        if (run_id, machine) in far and verdict is not None:
+        here = run_id, machine
+        if here in far and verdict is not None:
             verdict, codes = ("suspect" if verdict == "ok" else verdict), (*codes, FAR)
-        seen[run_id, machine].add(canary, clock, "power_capped" in codes)
-        known.append((seen[run_id, machine], canary, clock, verdict, codes))
+        if canary is not None:
+            canaries[here].append(canary)
+        if clock:
+            clocks[here].append(clock)
+        if "power_capped" in codes:
+            capped.add(here)
+        known.append((here, canary, clock, verdict, codes))
+    usual_canary = {here: median(values) for here, values in canaries.items()}
+    usual_clock = {here: median(values) for here, values in clocks.items()}
     judged = []
-    for run, canary, clock, verdict, codes in known:
-        speed = None if canary is None else canary / run.usual_canary
-        paced = None if speed is None or not clock else speed * clock / run.usual_clock
-        capped = "power_capped" in codes or (run.capped and speed is not None and speed < 1)
+    for here, canary, clock, verdict, codes in known:
+        speed = None if canary is None else canary / usual_canary[here]
+        paced = None if speed is None or not clock else speed * clock / usual_clock[here]
+        as_capped = "power_capped" in codes or (here in capped and speed is not None and speed < 1)
         if OLD_CANARY in codes:
             judged.append(structs.replace(_judgement(speed, verdict, codes, DISTURBED - 1), speed_index=None))
             continue
-        explained = capped and paced is not None and abs(paced - 1) <= drift_limit
+        explained = as_capped and paced is not None and abs(paced - 1) <= drift_limit
         judged.append(Judgement(speed, verdict, codes) if explained else _judgement(speed, verdict, codes, drift_limit))
     return judged
 
@@ -94,31 +103,6 @@ def _far(rows: pa.Table) -> set[tuple[str, str]]:
             times[run].append((cell, machine, latency or 1 / rate))
     found = ((run, told_by(of_run)) for run, of_run in times.items())
     return {(run, machine) for run, devices in found if devices for machine in devices.far}
-
-
-class _Run:
-    """What the rows of one device in one run say of its usual speed."""
-
-    def __init__(self) -> None:
-        self.canaries: list[float] = []
-        self.clocks: list[float] = []
-        self.capped = False
-
-    def add(self, canary: float | None, clock: float | None, capped: bool) -> None:
-        if canary is not None:
-            self.canaries.append(canary)
-        if clock:
-            self.clocks.append(clock)
-        self.capped |= capped
-
-    @cached_property
-    def usual_canary(self) -> float:
-        """The median, once all rows are in; likewise of clocks."""
-        return median(self.canaries)
-
-    @cached_property
-    def usual_clock(self) -> float:
-        return median(self.clocks)
 
 
 def _judgement(speed: float | None, verdict: Verdict | None, reasons: tuple[str, ...], limit: float) -> Judgement:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -96,46 +96,6 @@ def _sealed(content: bytes) -> bytes:
 
 def _checksum(content: bytes, seal: re.Match[bytes]) -> int:
     return zlib.crc32(content[seal.end(1) :], zlib.crc32(content[: seal.start(1)]))
-
-
-def begin(
-    path: Path, marker: str, files: Mapping[str, bytes], about: object, *, folders: Collection[str], what: str
-) -> None:
-    """Make a directory of results in an empty or new one: `files`, then `about` as JSON in `marker`, the last of all.
-
-    So a directory that has its marker is whole, and one without is begun again: a lock, `files` and `folders` that lie
-    there are of one that was killed while it was made. Raises `UsageError` where something else lies there.
-    """
-    refuse_occupied(path, marker, (*files, *folders), what)
-    for folder in folders:
-        (path / folder).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_bytes(path / name, content)
-    write_json(path / marker, about)
-    sync_directory(path.parent)
-
-
-def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -> None:
-    """Raise `UsageError` where `begin` cannot make a directory, or something else lies there; leave all as it was."""
-    made = [one for one in (path, *path.parents) if not one.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        ours = {*ours, "trees"}  # of a gate's checkouts
-        foreign = sorted(
-            entry.name
-            for entry in path.iterdir()
-            if not (entry.name.startswith(".") or entry.name.endswith(".lock") or entry.name in ours)
-        )
-    except OSError as error:
-        raise UsageError(f"cannot store {what} in {path}: {error.strerror}; give another with --out") from error
-    finally:
-        for one in made:
-            with suppress(OSError):
-                one.rmdir()
-    if marker in foreign:
-        raise UsageError(f"{path}: already holds {what}; give another directory with --out")
-    if foreign:
-        raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory with --out")
 
 
 def read_struct(path: Path, kind: type[_T]) -> _T:

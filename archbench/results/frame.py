@@ -19,8 +19,7 @@ from archbench.results.drift import OLD_CANARY, drift_limit, judge
 from archbench.results.files import read_struct
 from archbench.results.journal import read_file
 from archbench.results.run import RunStore
-from archbench.results.schema import RECORDS
-from archbench.results.sound import sound
+from archbench.results.schema import RECORDS, sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +49,8 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     table = read_table(path)
     place = Path(path)
-    judged = judge(table, drift_limit(place if place.is_dir() else place.parent))
+    run = place if place.is_dir() else place.parent
+    judged = judge(table, drift_limit(run))
     kinds = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     # Lists would come back as numpy arrays, which have no truth value and do not compare.
     position = table.schema.get_field_index("reasons")
@@ -60,7 +60,7 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     for younger in ("runtime", "quantize"):  # rows stored before there was a choice
         frame[younger] = frame[younger].fillna(getattr(PLAIN, younger))
     _name_datasets(frame)
-    _state_accuracies(frame, _stated(place if place.is_dir() else place.parent))
+    _state_accuracies(frame, _stated(run))
     old = [OLD_CANARY in row.reasons for row in judged]
     frame.loc[old, ["canary_s", "throughput_canary_s"]] = None
     speed = pd.Series([row.speed_index for row in judged], dtype=float)

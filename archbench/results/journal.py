@@ -3,6 +3,10 @@
 A file is written whole or not at all; a damaged one is named in a warning and left out, of the large one the group of
 rows that is damaged. Rows in the folder win over rows in the large file, so a death in the middle of folding loses and
 doubles nothing. Reading writes nothing.
+
+The large file carries its footer twice, and a checksum of each group of rows. Both stand between its last page and its
+footer, where readers do not look, with a short head before and behind: so a changed byte costs the rows of its group,
+and outside of the groups nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +14,10 @@ from __future__ import annotations
 import errno
 import io
 import logging
-from collections.abc import Collection, Iterable, Sequence
+import re
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +28,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from archbench.model.errors import UsageError
-from archbench.results.files import is_whole, sealed_parquet, write_bytes
-from archbench.results.salvage import salvaged, with_groups
+from archbench.results.files import footer_start, is_whole, sealed_parquet, write_bytes
 from archbench.results.schema import KEY_COLUMNS, REQUIRED, check_version
 
 log = logging.getLogger(__name__)
@@ -56,8 +62,7 @@ class Journal:
         Raises `UnfitError` where the disk is full.
         """
         # Plain pages: with compression and statistics a row of 80 columns takes three times as long to write and read.
-        options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        self._write(self.folder / name, to_table(rows, self.schema), **options)
+        write_bytes(self.folder / name, parquet_bytes(to_table(rows, self.schema), self.schema, **_plain("none")))
 
     def names(self) -> list[str]:
         """The fresh files."""
@@ -87,8 +92,7 @@ class Journal:
         folded = self._folded(self.schema.names)
         if self.merged.exists() and (folded is None or not is_whole(self.merged.read_bytes())):
             _put_aside(self.merged)
-        rows = self._sorted(self._overlay(folded, fresh.values(), self.schema))
-        self._write(self.merged, rows, grouped=True, **_packed(rows))
+        self.fill(self._overlay(folded, fresh.values(), self.schema))
         for name, table in fresh.items():
             if table is None:
                 _put_aside(self.folder / name)
@@ -97,10 +101,9 @@ class Journal:
 
     def fill(self, rows: pa.Table) -> None:
         """Store all rows at once, in the place of a large file. Raises `UnfitError` where the disk is full."""
-        self._write(self.merged, self._sorted(rows), grouped=True, **_packed(rows))
-
-    def _write(self, path: Path, rows: pa.Table, *, grouped: bool = False, **options: Any) -> None:
-        write_bytes(path, parquet_bytes(rows, self.schema, grouped=grouped, **options))
+        # One of few rows is packed so that it is read in a quarter of zstd's time, and is no larger.
+        packed: dict[str, Any] = {"compression": "zstd"} if rows.num_rows > _FEW else _plain("lz4")
+        write_bytes(self.merged, parquet_bytes(self._sorted(rows), self.schema, grouped=True, **packed))
 
     def _sorted(self, rows: pa.Table) -> pa.Table:
         return rows.sort_by([(name, "ascending") for name in self.order])
@@ -133,11 +136,8 @@ class Journal:
         return pa.concat_tables(added)
 
 
-def _packed(rows: pa.Table) -> dict[str, Any]:
-    """How a large file is packed: one of few rows so that it is read in a quarter of zstd's time, and no larger."""
-    if rows.num_rows > _FEW:
-        return {"compression": "zstd"}
-    return {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+def _plain(compression: str) -> dict[str, Any]:
+    return {"compression": compression, "use_dictionary": False, "write_statistics": False}
 
 
 def parquet_bytes(rows: pa.Table, schema: pa.Schema, *, grouped: bool = False, **options: Any) -> bytes:
@@ -244,3 +244,59 @@ def _lost(content: bytes, whole: Collection[int]) -> str:
 
 def _columns_of(schema: pa.Schema, wanted: Sequence[str]) -> pa.Schema:
     return pa.schema([schema.field(name) for name in wanted], metadata=schema.metadata)
+
+
+_HEAD = re.compile(rb"archbench\.groups ([0-9a-f]{8}) ([0-9a-f]{8}) ([0-9a-f]{8});")
+
+
+class _Groups(msgspec.Struct, frozen=True, array_like=True):
+    starts: list[int]
+    """Of each group of rows, and where the last one ends."""
+    checksums: list[int]
+    footer: bytes
+    """Its length and the format's last word included."""
+
+
+def with_groups(content: bytes) -> bytes:
+    """A parquet file with what `salvaged` needs."""
+    end = footer_start(content)
+    starts = [*_starts(content), end]
+    checksums = [zlib.crc32(content[start:stop]) for start, stop in pairwise(starts)]
+    told = zlib.compress(msgspec.msgpack.encode(_Groups(starts, checksums, content[end:])))
+    head = b"archbench.groups %08x %08x %08x;" % (zlib.crc32(content), zlib.crc32(told), len(told))
+    return content[:end] + head + told + head + content[end:]
+
+
+def salvaged(content: bytes) -> tuple[bytes, list[int]] | None:
+    """Of a damaged file, one that can be read, and the numbers of its whole groups; `None` where all is lost."""
+    for before, head, told, after in _told(content):
+        if zlib.crc32(told) == int(head[2], 16):
+            groups: _Groups = msgspec.msgpack.decode(zlib.decompress(told), type=_Groups)
+            ranges = enumerate(zip(pairwise(groups.starts), groups.checksums, strict=True))
+            whole = [number for number, ((a, b), checksum) in ranges if zlib.crc32(content[a:b]) == checksum]
+            return content[: groups.starts[-1]] + groups.footer, whole
+        # Damaged itself, so that the rest may be whole; of its end the seal of the file is no part.
+        pages = before + after[footer_start(after) :] if len(after) > 8 else b""
+        if zlib.crc32(pages) == int(head[1], 16):
+            return pages, list(range(pq.read_metadata(pa.BufferReader(pages)).num_row_groups))
+    return None
+
+
+def _told(content: bytes) -> Iterator[tuple[bytes, re.Match[bytes], bytes, bytes]]:
+    """What stands before, in and behind the place of a head's checksums, by the head before it and by that behind."""
+    for head in _HEAD.finditer(content):
+        size, length = int(head[3], 16), len(head[0])
+        start, end = head.end(), head.end() + size
+        yield content[: head.start()], head, content[start:end], content[end + length :]
+        start, end = head.start() - size, head.start()
+        if start >= length:
+            yield content[: start - length], head, content[start:end], content[head.end() :]
+
+
+def _starts(content: bytes) -> list[int]:
+    about = pq.read_metadata(pa.BufferReader(content))
+    starts = []
+    for number in range(about.num_row_groups):
+        first = about.row_group(number).column(0)
+        starts.append(first.dictionary_page_offset if first.has_dictionary_page else first.data_page_offset)
+    return starts

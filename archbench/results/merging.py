@@ -24,7 +24,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.suite import Suite
 from archbench.model.units import counted
-from archbench.results.identity import dated, suite_hash
+from archbench.results.directories import dated, suite_hash
 from archbench.results.journal import keys_of
 from archbench.results.places import is_here, located, url_of
 from archbench.results.run import PROFILES, Part, RunStore
@@ -81,7 +81,7 @@ def merge(places: Sequence[str | os.PathLike[str]], out: Path | None = None, *, 
     for alike in classes.values():
         _refuse_doubles(alike)
     _check_complete(classes, partial)
-    place = out or _usual_place(parts[0])
+    place = out or Path("results") / parts[0].store.suite.suite / f"{dated(parts[0].suite)}-merged"
     if len(classes) == 1:
         return [_written(parts, place)]
     return [_written(alike, place / class_folder(name)) for name, alike in sorted(classes.items())]
@@ -104,7 +104,11 @@ def _refuse_strangers(parts: Sequence[_Read]) -> None:
     told: dict[str, Callable[[_Read], object]] = {
         "suite": lambda part: part.store.suite.suite,
         _CONTENT: lambda part: part.suite,
-        "protocol": lambda part: _protocol(part),
+        # Besides the constants the versions under which rows were measured: these may be none yet, or one.
+        "protocol": lambda part: (
+            msgspec.json.encode(part.store.protocol, order="deterministic"),
+            sorted(pc.unique(part.rows["protocol_version"]).to_pylist()) or [0],
+        ),
         "torch": lambda part: part.environment.torch_version,
         "number of shards": lambda part: part.shard and part.shard.of,
         "split (by --only, --rounds or another archbench)": lambda part: part.shard and part.shard.split,
@@ -122,12 +126,6 @@ def _refuse_strangers(parts: Sequence[_Read]) -> None:
                 else:
                     shown = f": {ours or 'none'} and {theirs or 'none'}" if what in _SHOWN else ""
                 raise UsageError(f"{first.label} and {part.label} differ in their {what}{shown}; they are not one run")
-
-
-def _protocol(part: _Read) -> tuple[bytes, tuple[int, ...]]:
-    """The constants, and the versions under which rows were measured: these may be none yet, or one."""
-    versions = pc.unique(part.rows["protocol_version"]).to_pylist()
-    return msgspec.json.encode(part.store.protocol, order="deterministic"), tuple(sorted(versions)) or (0,)
 
 
 def _refuse_doubles(parts: Sequence[_Read]) -> None:
@@ -213,10 +211,6 @@ def _of_run(part: _Read, run_id: str) -> pa.Table:
     for name, values in (("run_id", pa.repeat(run_id, rows.num_rows)), ("machine", named)):
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows
-
-
-def _usual_place(part: _Read) -> Path:
-    return Path("results") / part.store.suite.suite / f"{dated(part.suite)}-merged"
 
 
 def class_folder(hardware_class: str) -> str:

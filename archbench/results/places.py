@@ -160,7 +160,6 @@ class Remote:
             log.warning("%s", error)
 
     def _here(self) -> dict[str, tuple[int, int]]:
-        """What there is to copy, with its state."""
         files = (path for path in self.local.rglob("*") if path.is_file() and not path.name.endswith(_NEVER))
         return {path.relative_to(self.local).as_posix(): _state(path) for path in files}
 

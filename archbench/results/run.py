@@ -42,12 +42,11 @@ from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.record import FAILED, VERDICTS, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
+from archbench.results.directories import alike, begin, refuse_occupied, run_identity
 from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import begin, read_struct, refuse_occupied, sealed_json, write_bytes, write_json
-from archbench.results.identity import alike, run_identity
+from archbench.results.files import read_struct, sealed_json, write_bytes, write_json
 from archbench.results.journal import Journal
-from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES
-from archbench.results.sound import sound
+from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES, sound
 
 log = logging.getLogger(__name__)
 
@@ -214,10 +213,9 @@ class RunStore:
     def note_machines(self, environments: Iterable[Environment]) -> None:
         """Keep the descriptions of devices that have a part in the run."""
         known = self.machines
-        every = known | {name: one for one in environments if (name := one.machine or one.device) not in known}
-        if len(every) > len(known):
-            others = [one for name, one in every.items() if name != next(iter(known))]
-            write_bytes(self.path / _MACHINES, indented_json(others).encode())
+        new = {name: one for one in environments if (name := one.machine or one.device) not in known}
+        if new:
+            write_bytes(self.path / _MACHINES, indented_json([*known.values(), *new.values()][1:]).encode())
 
     @property
     def identity(self) -> str:
@@ -256,19 +254,19 @@ class RunStore:
         Of one that is measured again (`measure_again`) the better counts, at a tie the newer, and the other is set
         aside in `replaced/`. Raises `UnfitError` where the disk is full; what was stored before is kept.
         """
-        name = _file_name(record)
-        if (earlier := self._kept.pop(_key(record), None)) is not None:
+        key = _key(record)
+        if (earlier := self._kept.pop(key, None)) is not None:
             is_worse = _rank(record) > _rank(earlier[0])
             self._set_aside(*((record, samples) if is_worse else earlier))
             if is_worse:
                 return
         if samples:
-            self._timings.add(name, samples)
+            self._timings.add(_file_name(key), samples)
         if profile is not None:
             with suppress(OSError):  # of which the file says more
                 (self.path / PROFILES).mkdir(exist_ok=True)
-            write_json((self.path / PROFILES / name).with_suffix(".json"), profile)
-        self._rows.add(name, [record])
+            write_json((self.path / PROFILES / _file_name(key)).with_suffix(".json"), profile)
+        self._rows.add(_file_name(key), [record])
 
     def measure_again(self, keys: Collection[Key]) -> None:
         """From now on an `append` of one of `keys` is a second try at a row that is there."""
@@ -283,7 +281,7 @@ class RunStore:
             for rows, folder, schema in (([record], "cells", RECORDS), (samples, "samples", SAMPLES)):
                 place = self.path / "replaced" / folder
                 place.mkdir(parents=True, exist_ok=True)
-                Journal(place, place, schema, ()).add(stamp + _file_name(record), rows)  # type: ignore[arg-type]
+                Journal(place, place, schema, ()).add(stamp + _file_name(_key(record)), rows)  # type: ignore[arg-type]
 
     def finished(self, *, retry_failed: bool = False, retry_suspect: bool = False) -> set[Key]:
         """What a resumed run need not do again: (cell_id, round, visit) of every row, whatever became of the cell.
@@ -293,10 +291,10 @@ class RunStore:
         """
         table = sound(self._rows.read(tuple(dict.fromkeys((*KEY_COLUMNS, *JUDGED_BY)))), self.path)
         keys = zip(*(table[name].to_pylist() for name in KEY_COLUMNS), strict=True)
-        outcomes = zip(table["status"].to_pylist(), judge(table, drift_limit(self.path)), strict=True)
+        rows = zip(keys, table["status"].to_pylist(), judge(table, drift_limit(self.path)), strict=True)
         return {
             key
-            for key, (status, row) in zip(keys, outcomes, strict=True)
+            for key, status, row in rows
             if not (retry_failed and (status in FAILED or row.verdict == "invalid"))
             and not (retry_suspect and row.verdict == "suspect")
         }
@@ -312,9 +310,7 @@ class RunStore:
     def judged_records(self) -> list[Record]:
         """All rows so far, with verdicts and reasons as the report has them: seen beside all others of the run."""
         table = self.table()
-        rows = msgspec.convert(table.to_pylist(), list[Record])
-        judged = judge(table, drift_limit(self.path))
-        seen = zip(rows, judged, strict=True)
+        seen = zip(msgspec.convert(table.to_pylist(), list[Record]), judge(table, drift_limit(self.path)), strict=True)
         return [msgspec.structs.replace(row, verdict=one.verdict, reasons=one.reasons) for row, one in seen]
 
     def samples(self) -> pa.Table:
@@ -329,7 +325,7 @@ class RunStore:
 
     def file_of(self, cell_id: str, round: int, visit: int) -> Path:
         """The file that holds a row."""
-        fresh = self.path / "cells" / f"{file_stem(cell_id)}-r{round}-v{visit}.parquet"
+        fresh = self.path / "cells" / _file_name((cell_id, round, visit))
         return fresh if fresh.exists() else self.path / RESULTS
 
     @property
@@ -342,20 +338,19 @@ class RunStore:
 
         Damaged ones are named in a warning and left out. Raises `UsageError` for one of a newer version.
         """
-        found = []
+        found: list[StageProfile] = []
         for path in sorted((self.path / PROFILES).glob("*.json")):
             try:
-                version = read_struct(path, _Version).profile_version
-                if version <= PROFILE_VERSION:
+                if (version := read_struct(path, _Version).profile_version) <= PROFILE_VERSION:
                     found.append(read_struct(path, StageProfile))
-                    continue
             except UsageError as error:
                 log.warning("%s; it is left out", error)
-                continue
-            raise UsageError(
-                f"{path}: has profile version {version}, and this archbench reads 1 to {PROFILE_VERSION}; "
-                "use the archbench that wrote it, or a newer one"
-            )
+            else:
+                if version > PROFILE_VERSION:
+                    raise UsageError(
+                        f"{path}: has profile version {version}, and this archbench reads 1 to {PROFILE_VERSION}; "
+                        "use the archbench that wrote it, or a newer one"
+                    )
         return sorted(found, key=lambda one: (one.cell_id, one.round, one.visit))
 
     def merge(self) -> None:
@@ -385,8 +380,8 @@ def runs_alike(root: Path, suite: Suite, environment: Environment, shard: Shard 
     """
 
     def begun(path: Path) -> str:
-        made = datetime.fromtimestamp((path / _ENVIRONMENT).stat().st_mtime, UTC)
-        return RunStore(path).started_at or made.isoformat()
+        made = (path / _ENVIRONMENT).stat().st_mtime
+        return RunStore(path).started_at or datetime.fromtimestamp(made, UTC).isoformat()
 
     identity = run_identity(suite, environment, shard)
     found = alike(root / suite.suite, _ENVIRONMENT, lambda path: RunStore(path).identity == identity)
@@ -402,5 +397,5 @@ def _rank(record: Record) -> int:
     return VERDICTS.index(record.verdict or "ok") if record.status == "ok" else len(VERDICTS)
 
 
-def _file_name(record: Record) -> str:
-    return f"{file_stem(record.cell_id)}-r{record.round}-v{record.visit}.parquet"
+def _file_name(key: Key) -> str:
+    return f"{file_stem(key[0])}-r{key[1]}-v{key[2]}.parquet"

@@ -17,12 +17,13 @@ from msgspec.structs import asdict
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar, Toggles
+from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar
 from archbench.model.cell import Cell, Network, parse_inputs
 from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.runtimes import refusal
-from archbench.model.suite import AXES, Filter, Section, Suite
+from archbench.model.suite import AXES, Filter, Section, Setting, Suite
 from archbench.suite import selects, suite_from_entry
+from archbench.suite.check import canonical
 
 MAX_CELLS = 200_000
 """At three seconds a cell this is a week on one device: above it somebody has crossed axes by mistake."""
@@ -48,18 +49,12 @@ def matches(filter: Filter, cell: Cell) -> bool:
     """Whether every field that the filter gives holds the cell's value."""
     if filter == _EVERYTHING:
         return True
-    network = cell.network
-    return (
-        (not filter.architecture or any(selects(pattern, network) for pattern in filter.architecture))
-        and (not filter.family or entry_of(network).family in filter.family)
-        and (not filter.setting or cell.setting in filter.setting)
-        and (not filter.batch_size or cell.batch_size in filter.batch_size)
-        and (not filter.input_size or input_size_of(network) in filter.input_size)
-        and (not filter.phase or cell.phase in filter.phase)
-        and all(getattr(cell, name) in wanted for name in TOGGLES if (wanted := getattr(filter, name)))
-        and all(getattr(network, name) in wanted for name in ROLES if (wanted := getattr(filter, name)))
-        and (not filter.threads or cell.threads in filter.threads)
-        and (not filter.device or cell.device in filter.device)
+    return all(
+        any(selects(pattern, cell.network) for pattern in wanted)
+        if name == "architecture"
+        else _KEYS[name](cell) in wanted
+        for name in Filter.__struct_fields__
+        if (wanted := getattr(filter, name))
     )
 
 
@@ -76,14 +71,6 @@ _KEYS: dict[str, Callable[[Cell], object]] = {
     "setting": lambda cell: cell.setting,
     "family": lambda cell: entry_of(cell.network).family,
 }
-
-
-class _Bundle(Struct, frozen=True):
-    """One set of toggles, whether a setting names it or a product of axes holds it."""
-
-    setting: str | None
-    toggles: Toggles
-    only: Filter = Filter()
 
 
 def expand(suite: Suite, device: DeviceKind) -> list[Cell]:
@@ -104,26 +91,27 @@ def _cells_of(suite: Suite, section: Section, device: DeviceKind) -> Iterator[Ce
     phases: tuple[Phase, ...] = section.phase or suite.axes.phase or ("inference",)
     batches = section.batch_size or suite.axes.batch_size or (1,)
     sizes: tuple[int | str | None, ...] = section.input_size or suite.axes.input_size or (None,)
-    bundles = _bundles(suite, section)
+    settings = _settings(suite, section)
     threads: tuple[int | None, ...] = section.threads or suite.axes.threads or (None,)
     roles = _roles(suite, section)
-    count = prod(map(len, (networks, phases, bundles, sizes, threads, roles, batches)))
+    count = prod(map(len, (networks, phases, settings, sizes, threads, roles, batches)))
     if count > MAX_CELLS:
         what = f"suite {suite.suite} asks for {count:,} cells in one section for {device}; at most {MAX_CELLS:,} are"
         raise UsageError(f"{what} planned: give fewer values an axis, or settings in place of a product")
-    for network, phase, bundle, size, role, own_threads in product(networks, phases, bundles, sizes, roles, threads):
+    every = product(networks, phases, settings, sizes, roles, threads)
+    for network, phase, (name, setting), size, role, own_threads in every:
         sized = _in_role(_sized(network, size), role, phase)
         for batch in batches:
             cell = Cell(
                 network=sized,
                 batch_size=batch,
                 phase=phase,
-                **asdict(bundle.toggles),
+                **asdict(setting.toggles),
                 device=device,
                 threads=own_threads,
-                setting=bundle.setting,
+                setting=name,
             )
-            if matches(bundle.only, cell) and not any(matches(one, cell) for one in suite.exclude):
+            if matches(setting.only, cell) and not any(matches(one, cell) for one in suite.exclude):
                 yield cell
 
 
@@ -133,15 +121,15 @@ def _belongs(network: Network, section: Section) -> bool:
     return section.family is None or entry_of(network).family in section.family
 
 
-def _bundles(suite: Suite, section: Section) -> list[_Bundle]:
+def _settings(suite: Suite, section: Section) -> list[tuple[str | None, Setting]]:
     """Toggles that the section crosses itself go before the suite's settings, and these before the suite's axes."""
     crossed = any(getattr(section, name) is not None for name in TOGGLES)
     if suite.settings and not crossed:
         names = suite.settings if section.settings is None else section.settings
-        return [_Bundle(name, suite.settings[name].toggles, suite.settings[name].only) for name in names]
+        return [(name, suite.settings[name]) for name in names]
     axes = suite.axes
     values = [getattr(section, name) or getattr(axes, name) or (getattr(PLAIN, name),) for name in TOGGLES]
-    return [_Bundle(None, Toggles(**dict(zip(TOGGLES, toggles, strict=True)))) for toggles in product(*values)]
+    return [(None, Setting(**dict(zip(TOGGLES, toggles, strict=True)))) for toggles in product(*values)]
 
 
 def _roles(suite: Suite, section: Section) -> list[dict[str, Scalar]]:
@@ -228,7 +216,7 @@ def parse_only(text: str) -> Only:
         conditions.append((key, value))
     if not name and not conditions:
         raise UsageError(f"--only {text!r} is empty; name a network, or @KEY=VALUE")
-    return Only(text, _known_as(name), tuple(conditions))
+    return Only(text, canonical(name), tuple(conditions))
 
 
 def select_only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
@@ -238,14 +226,6 @@ def select_only(cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
         if not any(one.matches(cell) for cell in cells):
             raise UsageError(f"--only {one.text!r} matches no cell of the suite{_remedy(one, cells)}")
     return [cell for cell in cells if any(one.matches(cell) for one in wanted)]
-
-
-def _known_as(name: str) -> str:
-    """The catalogue's name for an alias; anything else unchanged."""
-    try:
-        return _entry(name).name
-    except UsageError:
-        return name
 
 
 def _remedy(one: Only, cells: Sequence[Cell]) -> str:

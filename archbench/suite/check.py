@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cache
 from itertools import chain
@@ -120,12 +121,10 @@ class _Check:
                 raise self._error(
                     (*path, key), f"{what} of one network, not of a family; name the network", at_key=True
                 )
-        try:
+        with placing(self._origin, (*path, "name" if one.family is None else "family")):
             if one.family is not None:
                 return catalog.family(one.family)
             return (catalog.resolve(one.name or "", allow_code=self._allow_code),)
-        except UsageError as error:
-            raise self._error((*path, "name" if one.family is None else "family"), str(error)) from None
 
     def _check_inputs(self, one: ArchitectureEntry, path: ValuePath) -> None:
         if one.inputs and (clash := next((key for key in ("input_size", "in_channels") if getattr(one, key)), None)):
@@ -211,7 +210,7 @@ class _Check:
 
     def _read_pattern(self, pattern: str, path: ValuePath) -> str:
         """Aliases become names. Raises where the pattern selects none of the suite's networks."""
-        wanted = _canonical(pattern)
+        wanted = canonical(pattern)
         if not any(selects(wanted, network) for network in self._networks):
             hint = did_you_mean(pattern, [network.label for network in self._networks]) or "; see `architectures:`"
             raise self._error(path, f"{pattern!r} matches none of the suite's architectures{hint}")
@@ -223,7 +222,7 @@ class _Check:
         twin = self._file.twin
         if twin is None:
             return None
-        wanted = _canonical(twin)
+        wanted = canonical(twin)
         for network in self._networks:
             if wanted in (network.label, network.name):
                 return wanted
@@ -246,20 +245,27 @@ class _Check:
         return msgspec.structs.replace(decision, usual_choice=tuple(usual), baseline=baseline)
 
     def _network_named(self, name: str, path: ValuePath) -> str:
-        try:
+        with placing(self._origin, path):
             return catalog.resolve(name, allow_code=True).name
-        except UsageError as error:
-            raise self._error(path, str(error)) from None
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
     """The catalogue's name for an alias; any other word unchanged."""
-    if is_pattern(name):
-        return name
     try:
-        return catalog.resolve(name, allow_code=True).name
+        return name if is_pattern(name) else catalog.resolve(name, allow_code=True).name
     except UsageError:
         return name  # A label such as `densenet121[memory_efficient=true]`, or unknown: the caller finds out.
+
+
+@contextmanager
+def placing(origin: Origin, path: ValuePath, *, at_key: bool = False) -> Iterator[None]:
+    """Give what the block refuses the place of the value at `path`, or of its key; a condition's mistake its own."""
+    try:
+        yield
+    except ExpressionError as error:
+        raise origin.error(path, error.problem, offset=error.position) from None
+    except (UsageError, ValueError) as error:
+        raise origin.error(path, str(error), at_key=at_key) from None
 
 
 def _given(struct: Struct) -> dict[str, Any]:
@@ -271,27 +277,25 @@ def check_question(decision: Decision, path: ValuePath, origin: Origin, networks
     _check_goal(decision, path, origin)
     names = {network.name for network in networks}
     for number, condition in enumerate(decision.where):
-        _check_condition(condition, (*path, "where", number), origin, names)
+        with placing(origin, (*path, "where", number)):
+            for leaf in leaves(parse(condition)):
+                _check_names(leaf, names)
     for bounds in ("at_least", "at_most"):
         for column, bound in getattr(decision, bounds).items():
-            place = (*path, bounds, column)
-            _check_column(column, place, origin, at_key=True)
-            known = column_named(column)
+            with placing(origin, (*path, bounds, column), at_key=True):
+                known = number_column(column)
             if isinstance(bound, str) or known.unit == "%":
-                try:
+                with placing(origin, (*path, bounds, column)):
                     stored_value(str(bound), known)
-                except ValueError as error:
-                    raise origin.error(place, str(error)) from None
     for column in decision.at_most_of_baseline:
-        _check_column(column, (*path, "at_most_of_baseline", column), origin, at_key=True)
+        with placing(origin, (*path, "at_most_of_baseline", column), at_key=True):
+            number_column(column)
     if decision.at_most_of_baseline and decision.baseline is None:
         what = "at_most_of_baseline needs a baseline; add 'baseline: NAME'"
         raise origin.error((*path, "at_most_of_baseline"), what, at_key=True)
     for number, column in enumerate(decision.show):
-        try:
+        with placing(origin, (*path, "show", number)):
             column_named(column)
-        except UsageError as error:
-            raise origin.error((*path, "show", number), str(error)) from None
     for number, column in enumerate(decision.across):
         if column not in RANKING_KEYS:
             near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
@@ -303,25 +307,8 @@ def _check_goal(decision: Decision, path: ValuePath, origin: Origin) -> None:
     if len(goals) != 1:
         which = "both minimize and maximize" if goals else "neither minimize nor maximize"
         raise origin.error(path, f"the decision {decision.situation!r} has {which}; give one column to judge by")
-    _check_column(getattr(decision, goals[0]), (*path, goals[0]), origin)
-
-
-def _check_column(name: str, path: ValuePath, origin: Origin, *, at_key: bool = False) -> None:
-    try:
-        number_column(name)
-    except UsageError as error:
-        raise origin.error(path, str(error), at_key=at_key) from None
-
-
-def _check_condition(condition: str, path: ValuePath, origin: Origin, names: Collection[str]) -> None:
-    """A condition that can be read, about networks that the suite has."""
-    try:
-        for leaf in leaves(parse(condition)):
-            _check_names(leaf, names)
-    except ExpressionError as error:
-        raise origin.error(path, error.problem, offset=error.position) from None
-    except UsageError as error:
-        raise origin.error(path, str(error)) from None
+    with placing(origin, (*path, goals[0])):
+        number_column(getattr(decision, goals[0]))
 
 
 def _check_names(leaf: Leaf, names: Collection[str]) -> None:

@@ -24,21 +24,8 @@ from archbench.model.suite import Percentile, Suite
 from archbench.suite.plan import CellVisit, make_plan
 
 PHASES = (
-    "start",
-    "processes",
-    "build",
-    "counts",
-    "cuDNN search",
-    "compile cold",
-    "warm-up",
-    "latency",
-    "throughput",
-    "memory",
-    "energy",
-    "numerics",
-    "profile",
-    "compile warm",
-    "report",
+    *("start", "processes", "build", "counts", "cuDNN search", "compile cold", "warm-up", "latency", "throughput"),
+    *("memory", "energy", "numerics", "profile", "compile warm", "report"),
 )
 TYPICAL = "resnet50"
 """Stands for a network that the catalogue has no counts of."""
@@ -166,13 +153,19 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
     Step times and compilations of their cells are taken as they are. How far they lie from what the constants say, and
     the time spent on a cell from what the rules say, corrects everything else.
     """
-    runs = [(suite, [row for row in rows if row.status == "ok" and row.duration_s]) for suite, rows in runs]
-    rows = [row for _, found in runs for row in found]
-    known = _with_measured(rates, rows)
+    fit = ((suite, [row for row in rows if row.status == "ok" and row.duration_s]) for suite, rows in runs)
+    measured = [(suite, found) for suite, found in fit if found]
+    rows = [row for _, found in measured for row in found]
+    if not rows:
+        return rates
+    known = msgspec.structs.replace(
+        rates,
+        steps=_medians((row.cell_id, row.latency_median_s) for row in rows),
+        colds=_medians((row.cell_id, row.compile_cold_s) for row in rows),
+        warms=_medians((row.cell_id, row.compile_warm_s) for row in rows),
+    )
     speeds, paces = [], []
-    for suite, found in runs:
-        if not found:
-            continue
+    for suite, found in measured:
         plan = make_plan(suite, kind_named(found[0].device).name)
         took = {
             (row.cell_id, row.round, row.visit): row.duration_s or 0.0
@@ -184,22 +177,9 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
         paces += [duration / expected[visit] for visit, duration in took.items() if expected.get(visit)]
         guess = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
         speeds += [known.steps[cell.cell_id] / guess.step_s(cell) for cell in plan.cells if cell.cell_id in known.steps]
-    if not rows:
-        return rates
     basis = f"{len(rows):,} stored rows of this hardware class"
     return msgspec.structs.replace(
         known, speed=median(speeds) if speeds else 1.0, pace=median(paces) if paces else 1.0, basis=basis
-    )
-
-
-def _with_measured(rates: Rates, rows: Iterable[Record]) -> Rates:
-    """The rates with step times and compilations of stored rows, each under its cell."""
-    rows = list(rows)
-    return msgspec.structs.replace(
-        rates,
-        steps=_medians((row.cell_id, row.latency_median_s) for row in rows),
-        colds=_medians((row.cell_id, row.compile_cold_s) for row in rows),
-        warms=_medians((row.cell_id, row.compile_warm_s) for row in rows),
     )
 
 
@@ -328,10 +308,14 @@ class _Model:
         step = self.step_s(cell)
         training = cell.phase == "training"
         compiles = not cell.is_eager
+
+        def by_line(fixed: float, each: float) -> float:
+            return (fixed + each * operators) * (2.0 if training else 1.0)
+
         if compiles:
             by_inductor = cell.compile_mode != "off" or cell.runtime == "aot-inductor"
             line = rates.compile_cold if by_inductor else rates.convert_cold
-            seconds["compile cold"] += rates.colds.get(cell.cell_id) or _line(line, operators, training)
+            seconds["compile cold"] += rates.colds.get(cell.cell_id) or by_line(*line)
         else:
             seconds["cuDNN search"] += self._search(cell)
         seconds["warm-up"] += self._warm_up(step, first) + step
@@ -348,7 +332,7 @@ class _Model:
         if "profile" in metrics and not compiles:
             seconds["profile"] += rates.profile
         if compiles and "compile" in metrics and alone:
-            again = rates.warms.get(cell.cell_id) or _line(rates.compile_warm, operators, training)
+            again = rates.warms.get(cell.cell_id) or by_line(*rates.compile_warm)
             seconds["compile warm"] += again + rates.process + rates.parameter * size_of(cell.network).params
             if kind_named(cell.device).records_graphs and cell.compile_mode in ("reduce-overhead", "max-autotune"):
                 seconds["profile"] += rates.graph_check
@@ -411,7 +395,3 @@ def size_of(network: Network) -> Size:
         operators=sum(one.calls for one in counts.uncounted) + counts.depth,
         params=counts.params,
     )
-
-
-def _line(line: tuple[float, float], operators: int, training: bool) -> float:
-    return (line[0] + line[1] * operators) * (2.0 if training else 1.0)

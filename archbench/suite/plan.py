@@ -11,9 +11,7 @@ from archbench.model.axes import PRECISIONS, TIMED, DeviceKind
 from archbench.model.cell import Cell, Group, Plan, Shard, Skip, process_key
 from archbench.model.errors import UsageError
 from archbench.model.suite import MAX_ROUNDS, Suite
-from archbench.suite.cells import expand, parse_cell, select_only, unsupported
-
-__all__ = ["CellVisit", "make_plan", "parse_cell", "remaining"]
+from archbench.suite.cells import expand, select_only, unsupported
 
 TWIN_VISITS = 3
 """First, in between and last: the least that tells a drift (first to last) from noise."""
@@ -23,12 +21,7 @@ CellVisit = tuple[str, int, int]
 
 
 def make_plan(
-    suite: Suite,
-    device: DeviceKind,
-    *,
-    only: Sequence[str] = (),
-    rounds: int | None = None,
-    shard: Shard | None = None,
+    suite: Suite, device: DeviceKind, *, only: Sequence[str] = (), rounds: int | None = None, shard: Shard | None = None
 ) -> Plan:
     """Plan a run of `suite` on `device`: its cells in groups, the groups in an order of their own each round.
 
@@ -55,15 +48,16 @@ def make_plan(
         from archbench.suite.shards import share_of
 
         cells, shard = share_of(cells, suite, device, count, short=short, shard=shard)
-    runnable, skipped = _sorted_out(cells)
-    groups = grouped(runnable)
+    told = [(cell, unsupported(cell)) for cell in cells]
+    skipped = tuple(Skip(cell=cell, reason=reason) for cell, reason in told if reason is not None)
+    groups = grouped(cell for cell, reason in told if reason is None)
     twin = twin_group(groups, suite.twin)
     planned = msgspec.structs.replace(
-        in_rounds(suite, device, groups, twin, count, short=short, shard=shard), skipped=tuple(skipped)
+        in_rounds(suite, device, groups, twin, count, short=short, shard=shard), skipped=skipped
     )
     if shard is not None:
-        rows = len(skipped) + sum(len(group.cells) for groups in planned.rounds for group in groups)
-        planned = msgspec.structs.replace(planned, shard=msgspec.structs.replace(shard, rows=rows))
+        whole = msgspec.structs.replace(shard, rows=len(skipped) + planned.visits)
+        planned = msgspec.structs.replace(planned, shard=whole)
     return planned
 
 
@@ -89,28 +83,15 @@ def in_rounds(
     return Plan(suite=suite.suite, device=device, seed=suite.seed, rounds=tuple(rounds), short=short)
 
 
-def _sorted_out(cells: Sequence[Cell]) -> tuple[list[Cell], list[Skip]]:
-    runnable, skipped = [], []
-    for cell in cells:
-        reason = unsupported(cell)
-        if reason is None:
-            runnable.append(cell)
-        else:
-            skipped.append(Skip(cell=cell, reason=reason))
-    return runnable, skipped
-
-
 def grouped(cells: Iterable[Cell]) -> list[Group]:
     """Cells that one process measures, batch sizes ascending: growing allocations reuse the smaller ones."""
     members: dict[str, list[Cell]] = {}
     for cell in cells:
         members.setdefault(process_key(cell), []).append(cell)
-    return [Group(cells=tuple(sorted(group, key=_place_in_group))) for group in members.values()]
-
-
-def _place_in_group(cell: Cell) -> tuple[int, int]:
-    # fp32 first: where its output is the reference for another precision, cuDNN keeps the plan found for its own cell.
-    return cell.batch_size, PRECISIONS.index(cell.precision)
+    for group in members.values():
+        # fp32 first: where its output is the reference for another precision, cuDNN keeps the plan of its own cell.
+        group.sort(key=lambda cell: (cell.batch_size, PRECISIONS.index(cell.precision)))
+    return [Group(cells=tuple(group)) for group in members.values()]
 
 
 def ordered(
@@ -156,13 +137,10 @@ def remaining(plan: Plan, finished: Collection[CellVisit]) -> Plan:
     Rounds keep their numbers; one with nothing left stays as an empty tuple, so that `rounds[2]` is round 2 still.
     """
     done = frozenset(finished)
-    rounds = tuple(
-        tuple(left for group in groups if (left := _unfinished(group, number, done)) is not None)
-        for number, groups in enumerate(plan.rounds)
-    )
-    return msgspec.structs.replace(plan, rounds=rounds)
 
+    def left(group: Group, number: int) -> Group:
+        cells = (cell for cell in group.cells if (cell.cell_id, number, group.visit) not in done)
+        return msgspec.structs.replace(group, cells=tuple(cells))
 
-def _unfinished(group: Group, round_number: int, done: frozenset[CellVisit]) -> Group | None:
-    cells = tuple(cell for cell in group.cells if (cell.cell_id, round_number, group.visit) not in done)
-    return msgspec.structs.replace(group, cells=cells) if cells else None
+    each = ([left(group, number) for group in groups] for number, groups in enumerate(plan.rounds))
+    return msgspec.structs.replace(plan, rounds=tuple(tuple(one for one in groups if one.cells) for groups in each))

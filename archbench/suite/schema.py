@@ -65,7 +65,7 @@ def _constant(one: Constant) -> str:
 
 
 def _description(struct: str, key: str) -> dict[str, str]:
-    words = DESCRIPTIONS.get((struct, key)) or DESCRIPTIONS.get(("Axes", key))
+    words = DESCRIPTIONS.get(struct, {}).get(key) or DESCRIPTIONS["Axes"].get(key)
     return {"description": words} if words else {}
 
 
@@ -100,94 +100,100 @@ def _devices(kind: Schema) -> Schema:
     return kind | {"properties": dict.fromkeys(DEVICE_KINDS, sections), "additionalProperties": False}
 
 
-DESCRIPTIONS: dict[tuple[str, str], str] = {
-    ("SuiteFile", "suite"): "Name of the suite; its results go to results/NAME/.",
-    ("SuiteFile", "description"): "The question that the suite answers, in a sentence.",
-    ("SuiteFile", "architectures"): (
-        "Networks: a catalogue name or alias, torchvision:NAME, timm:NAME, module:function (needs --allow-code), "
-        "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, input_size: N, "
-        "head: features, deploy: true, "
-        "inputs: [...], accuracy: {...}}."
-    ),
-    ("SuiteFile", "axes"): "Values to cross with each other; a missing axis has its default alone.",
-    ("SuiteFile", "settings"): "Named bundles of toggles, in place of crossing precision, compile_mode and the like.",
-    ("SuiteFile", "devices"): "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
-    ("SuiteFile", "exclude"): "Cells to leave out: every given field must match, a field matches any of its values.",
-    (
-        "SuiteFile",
-        "metrics",
-    ): "What to measure; energy, compile, numerics, accuracy, profile cost time and are off unless named.",
-    ("SuiteFile", "rounds"): (
-        "Passes over the suite, each in an order of its own and with fresh processes (default: on a CPU two, the last "
-        "for times alone, since processes differ; on a GPU one)."
-    ),
-    ("SuiteFile", "percentiles"): "Latency percentiles to give; a high one needs many samples.",
-    ("SuiteFile", "seed"): "Seed of the order, of the inputs and of the weights.",
-    (
-        "SuiteFile",
-        "twin",
-    ): "A network measured first, in between and last: tells how far processes differ.",
-    ("SuiteFile", "images"): "A folder with a folder of images for each class: top-1 is measured on it.",
-    ("SuiteFile", "protocol"): "Constants of the measurement protocol that this suite changes.",
-    ("SuiteFile", "decisions"): "Rows of the decision matrix.",
-    ("ArchitectureEntry", "name"): "Catalogue name or alias, torchvision:NAME, timm:NAME or module:function.",
-    ("ArchitectureEntry", "family"): "Every catalogue network of this family.",
-    ("ArchitectureEntry", "options"): "Keyword arguments of the network's constructor.",
-    ("ArchitectureEntry", "num_classes"): "Outputs of the classifier.",
-    ("ArchitectureEntry", "in_channels"): "Channels of the input.",
-    ("ArchitectureEntry", "weights"): "Trained weights: a file, or a tag of its library's, which is not downloaded.",
-    ("ArchitectureEntry", "input_size"): "Side of the image, or [height, width]; goes before the input_size axis.",
-    ("ArchitectureEntry", "inputs"): "Arguments of its forward: [{shape: [3, 224, 160]}, {name: ids, shape: 77, ...}].",
-    ("Input", "shape"): "Of one sample, without the batch axis; left out: one number a sample.",
-    ("Input", "dtype"): "float32 (default), int64, bool and so on.",
-    ("Input", "low"): "The smallest value.",
-    ("Input", "high"): "Above the largest value; of whole numbers 2 unless said.",
-    ("Input", "name"): "The argument's name; batch.pixels for an entry of a dictionary; left out: by position.",
-    ("Input", "batched"): "false: the tensor has no batch axis.",
-    (
-        "ArchitectureEntry",
-        "accuracy",
-    ): "Its accuracy where archbench knows none, or yours: {top1, top5, source, dataset}.",
-    ("StatedAccuracy", "top1"): "Top-1 accuracy in percent.",
-    ("StatedAccuracy", "top5"): "Top-5 accuracy in percent.",
-    ("StatedAccuracy", "source"): "Whose figure it is, such as 'our training, run 17'; printed wherever the figure is.",
-    ("StatedAccuracy", "dataset"): "Data set of the figure, such as imagenet; others are never ranked with it.",
-    ("Axes", "batch_size"): "Images a step (default 1).",
-    ("Axes", "input_size"): "Side of the image, or HEIGHTxWIDTH (default: what each network was published for).",
-    ("Axes", "phase"): "inference (default) or training.",
-    ("Axes", "precision"): "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
-    ("Axes", "compile_mode"): "torch.compile mode, or off (default).",
-    ("Axes", "memory_format"): "contiguous (default) or channels_last, of model and input.",
-    ("Axes", "runtime"): "What runs the network: torch (default), onnxruntime, openvino, aot-inductor or tensorrt.",
-    ("Axes", "quantize"): "off (default), int8-dynamic, int8-static, int8-weight-only or fp8.",
-    ("Axes", "head"): "classifier (default), none for the last map, features for the maps that a detector reads.",
-    ("Axes", "deploy"): "true: folded for inference, branches into one and batch norms into convolutions.",
-    ("Axes", "train"): "full (default), head for the last linear layer alone, or frozen-bn.",
-    ("Axes", "optimizer"): "sgd (default, with momentum) or adamw.",
-    ("Axes", "checkpointing"): "true: what blocks hold inside is computed again in the backward pass.",
-    ("Axes", "loss"): "cross-entropy, binary-cross-entropy, mean-square or mean of every output (default: by-output).",
-    ("Axes", "threads"): "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
-    ("Section", "architectures"): "Only these of the suite's networks; shell patterns over names.",
-    ("Section", "family"): "Only the suite's networks of these families.",
-    ("Section", "settings"): "Only these of the suite's settings.",
-    ("Setting", "only"): "Use the setting for matching cells only.",
-    ("Filter", "architecture"): "Shell patterns over the names of the suite's networks.",
-    ("Filter", "family"): "Families of networks.",
-    ("Filter", "setting"): "Names of settings.",
-    ("Filter", "device"): "cpu or cuda.",
-    ("Decision", "situation"): "The reader's situation, as a tutorial would put it.",
-    ("Decision", "where"): 'Conditions on rows of results, such as "phase == \'training\'" or "top1 >= 76".',
-    ("Decision", "minimize"): "The column whose smallest value wins.",
-    ("Decision", "maximize"): "The column whose largest value wins.",
-    ("Decision", "at_least"): 'Least values of columns, such as {top1: 70} or {throughput: "100 img/s"}.',
-    ("Decision", "at_most"): 'Largest values of columns, in stored units or with one: {latency_median: "5 ms"}.',
-    ("Decision", "baseline"): "The network that gains and costs are given against.",
-    ("Decision", "at_most_of_baseline"): "Largest values relative to the baseline's: {macs: 1.05} is 5 % more at most.",
-    ("Decision", "across"): "Columns in which rows may differ and be ranked against each other all the same.",
-    ("Decision", "show"): "Columns whose figures stand beside the answer.",
-    ("Decision", "every_setting"): "Show the usual networks under every setting, and not only under their best.",
-    ("Decision", "not_measurable"): "Why measurements cannot judge this; figures are then shown without a verdict.",
-    ("Decision", "folklore"): "The networks that people usually take.",
-    ("Decision", "note"): "What the reader should know beside the answer.",
+DESCRIPTIONS: dict[str, dict[str, str]] = {
+    "SuiteFile": {
+        "suite": "Name of the suite; its results go to results/NAME/.",
+        "description": "The question that the suite answers, in a sentence.",
+        "architectures": (
+            "Networks: a catalogue name or alias, torchvision:NAME, timm:NAME, module:function (needs --allow-code), "
+            "{family: NAME}, or {name: NAME, options: {...}, num_classes: N, in_channels: N, input_size: N, "
+            "head: features, deploy: true, inputs: [...], accuracy: {...}}."
+        ),
+        "axes": "Values to cross with each other; a missing axis has its default alone.",
+        "settings": "Named bundles of toggles, in place of crossing precision, compile_mode and the like.",
+        "devices": "What changes on cpu or cuda: one section, or a list of sections whose cells are united.",
+        "exclude": "Cells to leave out: every given field must match, a field matches any of its values.",
+        "metrics": "What to measure; energy, compile, numerics, accuracy, profile cost time and are off unless named.",
+        "rounds": (
+            "Passes over the suite, each in an order of its own and with fresh processes (default: on a CPU two, the "
+            "last for times alone, since processes differ; on a GPU one)."
+        ),
+        "percentiles": "Latency percentiles to give; a high one needs many samples.",
+        "seed": "Seed of the order, of the inputs and of the weights.",
+        "twin": "A network measured first, in between and last: tells how far processes differ.",
+        "images": "A folder with a folder of images for each class: top-1 is measured on it.",
+        "protocol": "Constants of the measurement protocol that this suite changes.",
+        "decisions": "Rows of the decision matrix.",
+    },
+    "ArchitectureEntry": {
+        "name": "Catalogue name or alias, torchvision:NAME, timm:NAME or module:function.",
+        "family": "Every catalogue network of this family.",
+        "options": "Keyword arguments of the network's constructor.",
+        "num_classes": "Outputs of the classifier.",
+        "in_channels": "Channels of the input.",
+        "weights": "Trained weights: a file, or a tag of its library's, which is not downloaded.",
+        "input_size": "Side of the image, or [height, width]; goes before the input_size axis.",
+        "inputs": "Arguments of its forward: [{shape: [3, 224, 160]}, {name: ids, shape: 77, ...}].",
+        "accuracy": "Its accuracy where archbench knows none, or yours: {top1, top5, source, dataset}.",
+    },
+    "Input": {
+        "shape": "Of one sample, without the batch axis; left out: one number a sample.",
+        "dtype": "float32 (default), int64, bool and so on.",
+        "low": "The smallest value.",
+        "high": "Above the largest value; of whole numbers 2 unless said.",
+        "name": "The argument's name; batch.pixels for an entry of a dictionary; left out: by position.",
+        "batched": "false: the tensor has no batch axis.",
+    },
+    "StatedAccuracy": {
+        "top1": "Top-1 accuracy in percent.",
+        "top5": "Top-5 accuracy in percent.",
+        "source": "Whose figure it is, such as 'our training, run 17'; printed wherever the figure is.",
+        "dataset": "Data set of the figure, such as imagenet; others are never ranked with it.",
+    },
+    "Axes": {
+        "batch_size": "Images a step (default 1).",
+        "input_size": "Side of the image, or HEIGHTxWIDTH (default: what each network was published for).",
+        "phase": "inference (default) or training.",
+        "precision": "fp32 (default; TF32 off), tf32, amp-bf16, amp-fp16, bf16 or fp16.",
+        "compile_mode": "torch.compile mode, or off (default).",
+        "memory_format": "contiguous (default) or channels_last, of model and input.",
+        "runtime": "What runs the network: torch (default), onnxruntime, openvino, aot-inductor or tensorrt.",
+        "quantize": "off (default), int8-dynamic, int8-static, int8-weight-only or fp8.",
+        "head": "classifier (default), none for the last map, features for the maps that a detector reads.",
+        "deploy": "true: folded for inference, branches into one and batch norms into convolutions.",
+        "train": "full (default), head for the last linear layer alone, or frozen-bn.",
+        "optimizer": "sgd (default, with momentum) or adamw.",
+        "checkpointing": "true: what blocks hold inside is computed again in the backward pass.",
+        "loss": "cross-entropy, binary-cross-entropy, mean-square or mean of every output (default: by-output).",
+        "threads": "Threads of one operator, on the CPU (default: OMP_NUM_THREADS, else the usable cores).",
+    },
+    "Section": {
+        "architectures": "Only these of the suite's networks; shell patterns over names.",
+        "family": "Only the suite's networks of these families.",
+        "settings": "Only these of the suite's settings.",
+    },
+    "Setting": {"only": "Use the setting for matching cells only."},
+    "Filter": {
+        "architecture": "Shell patterns over the names of the suite's networks.",
+        "family": "Families of networks.",
+        "setting": "Names of settings.",
+        "device": "cpu or cuda.",
+    },
+    "Decision": {
+        "situation": "The reader's situation, as a tutorial would put it.",
+        "where": 'Conditions on rows of results, such as "phase == \'training\'" or "top1 >= 76".',
+        "minimize": "The column whose smallest value wins.",
+        "maximize": "The column whose largest value wins.",
+        "at_least": 'Least values of columns, such as {top1: 70} or {throughput: "100 img/s"}.',
+        "at_most": 'Largest values of columns, in stored units or with one: {latency_median: "5 ms"}.',
+        "baseline": "The network that gains and costs are given against.",
+        "at_most_of_baseline": "Largest values relative to the baseline's: {macs: 1.05} is 5 % more at most.",
+        "across": "Columns in which rows may differ and be ranked against each other all the same.",
+        "show": "Columns whose figures stand beside the answer.",
+        "every_setting": "Show the usual networks under every setting, and not only under their best.",
+        "not_measurable": "Why measurements cannot judge this; figures are then shown without a verdict.",
+        "folklore": "The networks that people usually take.",
+        "note": "What the reader should know beside the answer.",
+    },
 }
 """What each key means, for editors. A key of `Axes` means the same in sections, settings and filters."""

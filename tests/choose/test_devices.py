@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from archbench.choose.devices import devices_of, shares
-from archbench.choose.summary import summarise
+from archbench.choose.summary import devices_of, shares, summarise
 from archbench.stats.devices import estimated
 
 

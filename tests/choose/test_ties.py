@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from archbench.choose.margins import Estimate, duel, margin, settled_by
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
-from archbench.suite.plan import parse_cell
+from archbench.suite.cells import parse_cell
 
 
 def latency(value: float, spread: float = 0.0) -> Estimate:

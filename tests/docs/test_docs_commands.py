@@ -93,7 +93,8 @@ def gate_or_duel(command, words):
     from archbench.comparison.sides import Project, read_side
     from archbench.query.quantity import seconds_of
     from archbench.suite import load_suite
-    from archbench.suite.plan import make_plan, parse_cell
+    from archbench.suite.cells import parse_cell
+    from archbench.suite.plan import make_plan
 
     group = get_command(app)
     assert isinstance(group, TyperGroup)

@@ -23,8 +23,7 @@ from archbench.rendering.report import write_reports
 from archbench.results import RunStore, Session
 from archbench.results.files import is_whole, sealed_json
 from archbench.results.journal import to_table
-from archbench.results.schema import RECORDS
-from archbench.results.sound import sound
+from archbench.results.schema import RECORDS, sound
 
 READERS: dict[str, Callable[[Path], object]] = {
     "load": archbench.load,

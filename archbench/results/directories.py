@@ -1,9 +1,9 @@
-"""What makes two runs, gates or duels the same, so that a command goes on with what it began, and their names."""
+"""Directories of runs, gates and duels: begun whole, named, and found again by the command that goes on with them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,47 @@ from archbench.model.errors import UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for
 from archbench.model.record import SCHEMA_VERSION
 from archbench.model.suite import Suite
+from archbench.results.files import sync_directory, write_bytes, write_json
+
+
+def begin(
+    path: Path, marker: str, files: Mapping[str, bytes], about: object, *, folders: Collection[str], what: str
+) -> None:
+    """Make a directory of results in an empty or new one: `files`, then `about` as JSON in `marker`, the last of all.
+
+    So a directory that has its marker is whole, and one without is begun again: a lock, `files` and `folders` that lie
+    there are of one that was killed while it was made. Raises `UsageError` where something else lies there.
+    """
+    refuse_occupied(path, marker, (*files, *folders), what)
+    for folder in folders:
+        (path / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_bytes(path / name, content)
+    write_json(path / marker, about)
+    sync_directory(path.parent)
+
+
+def refuse_occupied(path: Path, marker: str, ours: Collection[str], what: str) -> None:
+    """Raise `UsageError` where `begin` cannot make a directory, or something else lies there; leave all as it was."""
+    made = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        ours = {*ours, "trees"}  # of a gate's checkouts
+        foreign = sorted(
+            entry.name
+            for entry in path.iterdir()
+            if not (entry.name.startswith(".") or entry.name.endswith(".lock") or entry.name in ours)
+        )
+    except OSError as error:
+        raise UsageError(f"cannot store {what} in {path}: {error.strerror}; give another with --out") from error
+    finally:
+        for one in made:
+            with suppress(OSError):
+                one.rmdir()
+    if marker in foreign:
+        raise UsageError(f"{path}: already holds {what}; give another directory with --out")
+    if foreign:
+        raise UsageError(f"{path}: is not empty (it holds {foreign[0]!r}); give another directory with --out")
 
 
 def dated(identity: str) -> str:
