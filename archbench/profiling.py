@@ -67,7 +67,6 @@ def profile(name: Network, options: ProfileOptions) -> Profile:
 
 
 def _cells(name: Network, options: ProfileOptions, kind: DeviceKind) -> tuple[list[Cell], tuple[Packed, ...]]:
-    """The cell that is named, and the one that it is held against."""
     cell, networks = _cell(name, options.axes, options, kind)
     if not options.against:
         return [cell], networks

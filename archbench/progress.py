@@ -190,7 +190,6 @@ class _Label(ProgressColumn):
 
 
 def _note(run: Path, total: int, left: int, expected: Prediction, passed_over: Sequence[Path]) -> Iterator[str]:
-    """What there is to say before the first cell."""
     if total and not left:
         yield f"archbench: {run} is complete; --fresh measures anew"
     elif left < total:

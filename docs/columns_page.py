@@ -11,7 +11,7 @@ from archbench.model.derived import ADDED, CANDIDATE, DERIVED
 from archbench.model.profile import PROFILE_VERSION
 from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
-from archbench.rendering.content import Code, Paragraph, Report, Section, Table
+from archbench.rendering.content import Code, Paragraph, Section, Table, report
 from archbench.rendering.markup import render_markdown
 from archbench.rendering.run_data import summary_columns
 
@@ -107,7 +107,7 @@ def columns_markdown() -> str:
             Table(headings=("Code", "Effect", "Meaning", "What to do"), rows=reasons),
         ),
     )
-    return render_markdown(Report(title="Columns", lead=(opening, Code(_EXAMPLE, "python")), sections=sections))
+    return render_markdown(report("Columns", opening, Code(_EXAMPLE, "python"), sections))
 
 
 _EXAMPLE = """\

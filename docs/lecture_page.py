@@ -15,8 +15,8 @@ from reference_runs import reference_runs
 
 import archbench
 from archbench.folklore.judge import Judged
+from archbench.rendering.folklore import probe_report
 from archbench.rendering.run_data import read_run
-from archbench.rendering.training import probe_report
 from archbench.training.probe import Probe, read_probe
 
 ROOT = Path(__file__).parents[1]

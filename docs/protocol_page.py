@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from archbench.model.axes import DEVICE_KINDS
 from archbench.model.protocol import PROTOCOL_VERSION, constants, protocol_for
-from archbench.rendering.content import Paragraph, Report, table
+from archbench.rendering.content import report, table
 from archbench.rendering.markup import render_markdown
 
 UNITS = {"s": "seconds", "share": "a share of 1", "ratio": "a ratio", "count": "a count"}
@@ -28,7 +28,7 @@ def protocol_markdown() -> str:
         for one in constants()
     )
     headings = ("constant", *(f">{kind}" for kind in defaults), "unit", "meaning")
-    return render_markdown(Report(title="Protocol", lead=(Paragraph(opening), table(headings, rows)), sections=()))
+    return render_markdown(report("Protocol", opening, table(headings, rows)))
 
 
 if __name__ == "__main__":

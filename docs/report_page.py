@@ -6,13 +6,12 @@ python docs/report_page.py > docs/report.md
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 from reference_runs import reference_runs
 
-from archbench.rendering.content import Block, Fold, Report, Section, Table
+from archbench.rendering.content import Table, every, report
 from archbench.rendering.markup import render_markdown
 from archbench.rendering.report import build_report
 from archbench.rendering.run_data import read_run
@@ -119,26 +118,17 @@ def reference_run() -> Path:
     return next(run for run in reversed(runs) if RunStore.open(run).environment.device == "cpu")
 
 
-def tables(blocks: Iterable[Block]) -> Iterator[Table]:
-    """All tables, in reading order."""
-    for block in blocks:
-        if isinstance(block, Table):
-            yield block
-        elif isinstance(block, Section | Fold):
-            yield from tables(block.blocks)
-
-
 def excerpt(table: Table) -> str:
     """The first rows as markdown."""
     short = msgspec.structs.replace(table, rows=table.rows[:ROWS])
-    return render_markdown(Report(title="", lead=(short,), sections=())).partition("\n\n")[2].rstrip()
+    return render_markdown(report("", short)).partition("\n\n")[2].rstrip()
 
 
 def page() -> str:
     """The whole page."""
     run = reference_run()
     by_caption: dict[str, Table] = {}
-    for table in tables(build_report(read_run(run)).sections):
+    for table in every(Table, build_report(read_run(run)).sections):
         by_caption.setdefault(table.caption, table)
     filled = {place: excerpt(by_caption[caption]) for place, caption in EXCERPTS.items()}
     return PAGE.format(run=run.relative_to(ROOT), **filled)

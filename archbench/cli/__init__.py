@@ -16,16 +16,16 @@ from archbench.model.axes import COMPILE_MODES, DEVICE_KINDS, MEMORY_FORMATS, PH
 from archbench.model.errors import CALLED_ELSEWHERE, ArchbenchError, UnfitError, UsageError, did_you_mean, nearest
 
 COMMANDS = {
-    "run": "run_command",
-    "plan": "plan_command",
-    "merge": "run_command",
-    "export": "run_command",
+    "run": "measuring",
+    "plan": "measuring",
+    "merge": "measuring",
+    "export": "measuring",
     "list": "looking",
     "show": "looking",
     "fits": "looking",
     "report": "looking",
     "site": "looking",
-    "profile": "profile_command",
+    "profile": "measuring",
     "pick": "looking",
     "compare": "comparing",
     "gate": "comparing",

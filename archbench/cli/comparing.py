@@ -17,7 +17,7 @@ from archbench.cli.console import (
     DeviceOption,
     Force,
     InputsOption,
-    print_json,
+    answer,
     stop_as_by_ctrl_c,
     taking,
 )
@@ -26,7 +26,7 @@ from archbench.model.units import indented_json
 from archbench.options import GateOptions
 
 if TYPE_CHECKING:
-    from archbench.comparison import History
+    from archbench.model.comparison import Comparison
 
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit with 3 where a cell is undecided or invalid, or failed on both sides.")
@@ -55,9 +55,7 @@ def compare_command(
     as_json: AsJson = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
-    from archbench.rendering.comparison_formats import check_format, render_comparison, write_comparison
-    from archbench.rendering.comparison_report import text_report
-    from archbench.rendering.terminal import print_report
+    from archbench.rendering.comparison_formats import check_format
 
     format = "json" if as_json else format
     check_format(format, out)
@@ -65,13 +63,7 @@ def compare_command(
     from archbench.api import compare
 
     comparison = compare(base, head, allow_different=allow_different or ())
-    if out is None and format == "text":
-        print_report(text_report(comparison))
-    elif out is None:
-        print(render_comparison(comparison, format), end="")
-    else:
-        for place in write_comparison(comparison, format, out):
-            print(place)
+    _show(comparison, format, out)
     raise typer.Exit(comparison.exit_code(strict))
 
 
@@ -92,25 +84,33 @@ def gate_command(
     check_format(format, Path())
 
     from archbench.gating import gate
-    from archbench.rendering.comparison_formats import FORMATS, write_comparison
-    from archbench.rendering.comparison_report import text_report
-    from archbench.rendering.terminal import print_report
+    from archbench.rendering.comparison_formats import SEVERAL_FILES
 
     with _interruptible():
         comparison = gate(what, **given)
-    text = FORMATS[format](comparison)
-    if isinstance(text, str):
-        if format == "text":
-            print_report(text_report(comparison))
-        else:
-            print(text, end="")
+    if format in SEVERAL_FILES:
+        _show(comparison, format, Path(comparison.place or "") / f"{format}.json")
+    else:
+        _show(comparison, format, None)
         print(f"archbench: {comparison.place}", file=sys.stderr)
         if comparison.regressed:
             print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
-    else:
-        for written in write_comparison(comparison, format, Path(comparison.place or "") / f"{format}.json"):
-            print(written)
     raise typer.Exit(comparison.exit_code(strict))
+
+
+def _show(comparison: Comparison, format: str, out: Path | None) -> None:
+    """Print it; or where it goes to files, their places."""
+    from archbench.rendering.comparison_formats import render_comparison, write_comparison
+    from archbench.rendering.comparison_report import text_report
+    from archbench.rendering.terminal import print_report
+
+    if out is not None:
+        for place in write_comparison(comparison, format, out):
+            print(place)
+    elif format == "text":
+        print_report(text_report(comparison))
+    else:
+        print(render_comparison(comparison, format), end="")
 
 
 def duel_command(
@@ -134,7 +134,6 @@ def duel_command(
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
     from archbench.gating import duel
     from archbench.rendering.comparison_report import duel_report
-    from archbench.rendering.terminal import print_report
 
     with _interruptible():
         found = duel(
@@ -148,10 +147,7 @@ def duel_command(
             allow_code=allow_code,
             force=force,
         )
-    if as_json:
-        print_json(found, indent=False)
-    else:
-        print_report(duel_report(found))
+    answer(found, duel_report, as_json, indent=False)
 
 
 def history_command(
@@ -168,40 +164,25 @@ def history_command(
         raise UsageError(f"--format {format}: no such format, known: md, json{did_you_mean(format, ('md', 'json'))}")
 
     from archbench.comparison import history, read_runs
+    from archbench.rendering.history import history_report
     from archbench.results.files import write_bytes
 
     runs, left_out = read_runs(place)
     found = history(str(place), runs, left_out)
-    if out is None and format == "md" and sys.stdout.isatty():
-        from archbench.rendering.history import history_report
-        from archbench.rendering.terminal import print_report
+    if out is not None:
+        if format == "json":
+            write_bytes(out, indented_json(found).encode())
+        else:
+            from archbench.rendering.report import store
 
-        print_report(history_report(found, plot=False))
-    elif out is None:
-        print(_text(found, format), end="")
-    else:
-        text = _with_plot(found, out) if format == "md" else _text(found, format)
-        write_bytes(out, text.encode())
+            store(history_report(found, plot=True), "md", out, folder=f"{out.stem}-plots")
         print(out)
+    elif format == "md" and not sys.stdout.isatty():
+        from archbench.rendering.markup import render_markdown
 
-
-def _text(found: History, format: str) -> str:
-    if format == "json":
-        return indented_json(found)
-    from archbench.rendering.history import history_report
-    from archbench.rendering.markup import render_markdown
-
-    return render_markdown(history_report(found, plot=False))
-
-
-def _with_plot(found: History, out: Path) -> str:
-    """The markdown for `out`, whose plot is written into a folder beside it; without what draws it, it says so."""
-    from archbench.rendering.drawing import draw
-    from archbench.rendering.history import history_report
-    from archbench.rendering.markup import render_markdown
-
-    report, folder = history_report(found, plot=True), out.with_name(f"{out.stem}-plots")
-    return render_markdown(report, folder.name if draw(report, folder) else None)
+        print(render_markdown(history_report(found, plot=False)), end="")
+    else:
+        answer(found, lambda one: history_report(one, plot=False), format == "json")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import wraps
 from glob import escape, glob
 from inspect import Parameter, Signature, signature
 from os.path import isdir
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 import typer
@@ -24,6 +24,11 @@ from archbench import options
 from archbench.model.errors import FitnessWarning, UsageError, escaped
 from archbench.model.units import indented_json
 from archbench.options import Option
+
+if TYPE_CHECKING:
+    from archbench.rendering.content import Report
+
+Found = TypeVar("Found")
 
 
 def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -131,6 +136,16 @@ def _parameter(one: Parameter, hint: Any) -> Parameter:
 def print_json(value: object, *, indent: bool = True) -> None:
     """Print one document, for `--json`."""
     print(indented_json(value) if indent else msgspec.json.encode(value).decode() + "\n", end="")
+
+
+def answer(found: Found, report_of: Callable[[Found], Report], as_json: bool, *, indent: bool = True) -> None:
+    """Print what was found, as one document or as the report that is made of it."""
+    if as_json:
+        print_json(found, indent=indent)
+    else:
+        from archbench.rendering.terminal import print_report
+
+        print_report(report_of(found))
 
 
 def stop_as_by_ctrl_c() -> None:

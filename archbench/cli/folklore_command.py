@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archbench.cli.console import INTERRUPTED, AsJson, DeviceOption, print_json, stop_as_by_ctrl_c
+from archbench.cli.console import INTERRUPTED, AsJson, DeviceOption, answer, print_json, stop_as_by_ctrl_c
 from archbench.model.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ def claims_command(
     from archbench import claims
     from archbench.rendering.folklore import folklore_report
     from archbench.rendering.report import store
-    from archbench.rendering.terminal import print_report
 
     if out is not None and out.suffix not in (".md", ".html"):
         raise UsageError(f"--out {out}: name a file that ends in .md or .html")
@@ -48,12 +47,10 @@ def claims_command(
         found = claims(runs or (), only=only or (), probe=probe, file=file, measure=measure)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print_json(found)
-    elif out is not None:
-        print(store(folklore_report(found), out))
+    if out is not None and not as_json:
+        print(store(folklore_report(found), out.suffix.removeprefix("."), out))
     else:
-        print_report(folklore_report(found))
+        answer(found, folklore_report, as_json)
 
 
 def train_probe_command(
@@ -75,9 +72,9 @@ def train_probe_command(
     as_json: AsJson = False,
 ) -> None:
     """Train plain and residual networks, and chains of layers, and keep their curves; a second call resumes."""
+    from archbench.rendering.folklore import probe_report
     from archbench.rendering.report import store
     from archbench.rendering.terminal import print_report
-    from archbench.rendering.training import probe_report
     from archbench.training.probe import train_probe
 
     stop_as_by_ctrl_c()
@@ -89,8 +86,8 @@ def train_probe_command(
         print(f"archbench: {interrupted}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     report = probe_report(found)
-    for name in ("report.md", "report.html"):
-        store(report, found.path / name)
+    for format in ("md", "html"):
+        store(report, format, found.path / f"report.{format}")
     if as_json:
         print_json({"path": str(found.path), "about": found.about, "points": found.points})
     else:

@@ -16,9 +16,9 @@ from archbench.cli.console import (
     AsJson,
     DeviceOption,
     NetworkArgument,
+    answer,
     column_names,
     completing,
-    print_json,
     taking,
 )
 from archbench.model.derived import RANKING_KEYS
@@ -53,7 +53,6 @@ def list_command(
     from archbench import catalog
     from archbench.catalog.card import matching, summary
     from archbench.rendering.catalogue import catalogue_report
-    from archbench.rendering.terminal import print_report
 
     if source is not None and source not in catalog.SOURCES:
         near = did_you_mean(source, catalog.SOURCES)
@@ -61,11 +60,9 @@ def list_command(
     chosen = catalog.entries().values() if family is None else catalog.family(family)
     entries = (entry for entry in chosen if source in (None, entry.source))
     listed = [summary(entry) for entry in matching(entries, where or (), sort)]
-    if as_json:
-        print_json(listed)
-        return
-    print_report(catalogue_report(listed))
-    _hint(source)
+    answer(listed, catalogue_report, as_json)
+    if not as_json:
+        _hint(source)
 
 
 def _hint(source: str | None) -> None:
@@ -90,17 +87,14 @@ def show_command(
     """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
     from archbench.known import show
     from archbench.rendering.catalogue import card_report
-    from archbench.rendering.terminal import print_report
 
     shown = show(name, **given)
     if bibtex:
         if shown.bibtex is None:
             raise UsageError(f"--bibtex: the catalogue names no paper of {name}")
         print(shown.bibtex)
-    elif as_json:
-        print_json(shown)
     else:
-        print_report(card_report(shown))
+        answer(shown, card_report, as_json)
 
 
 @taking(FitsOptions)
@@ -108,13 +102,8 @@ def fits_command(name: NetworkArgument, as_json: AsJson = False, **given: Any) -
     """Tell the largest batch that fits into a memory, by the network's predicted memory; --verify tries it."""
     from archbench.fitting import fits
     from archbench.rendering.catalogue import fits_report
-    from archbench.rendering.terminal import print_report
 
-    found = fits(name, **given)
-    if as_json:
-        print_json(found)
-    else:
-        print_report(fits_report(found))
+    answer(fits(name, **given), fits_report, as_json)
 
 
 def pick_command(
@@ -139,13 +128,9 @@ def pick_command(
     """
     from archbench.api import pick
     from archbench.rendering.decisions import picked_report
-    from archbench.rendering.terminal import print_report
 
     picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
-    if as_json:
-        print_json(picked)
-    else:
-        print_report(picked_report(picked, top))
+    answer(picked, lambda one: picked_report(one, top), as_json)
 
 
 def report_command(
@@ -208,23 +193,18 @@ def doctor_command(
 ) -> None:
     """Judge whether this machine is fit to measure: each finding with its remedy; exit 3 when it is not."""
     from archbench.device import examine, resolve_device
-    from archbench.rendering.content import Report, table
-    from archbench.rendering.terminal import print_report
+    from archbench.rendering.content import report, table
 
     examined = examine(resolve_device(device))
-    if as_json:
-        print_json(examined)
-    else:
-        here = examined.environment
-        rows = [
-            (one.severity, one.code, f"{one.what}. {one.remedy}" if one.remedy else one.what)
-            for one in examined.findings
-        ]
-        title = f"{here.hardware_class}, measured as {here.device}"
-        print_report(Report(title=title, lead=(table(("", "", ""), rows),), sections=()))
+    here = examined.environment
+    rows = (
+        (one.severity, one.code, f"{one.what}. {one.remedy}" if one.remedy else one.what) for one in examined.findings
+    )
+    title = f"{here.hardware_class}, measured as {here.device}"
+    answer(examined, lambda _: report(title, table(("", "", ""), rows)), as_json)
     if not examined.fit:
         reasons = dict.fromkeys(finding.code for finding in examined.findings if finding.severity == "unfit")
-        raise UnfitError(f"this machine is not fit to measure on {examined.environment.device}: {', '.join(reasons)}")
+        raise UnfitError(f"this machine is not fit to measure on {here.device}: {', '.join(reasons)}")
 
 
 def schema_command() -> None:

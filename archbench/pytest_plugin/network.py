@@ -214,7 +214,6 @@ def _standing_bytes(device: torch.device) -> int:
 
 
 def _identity(cell: Cell, environment: Environment) -> dict[str, Any]:
-    """What was measured, under the names of archbench's columns."""
     toggles = ("batch_size", "phase", "precision", "compile_mode", "memory_format", "device")
     return {
         "cell_id": cell.cell_id,

@@ -24,18 +24,8 @@ from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient
 
 FIGURES = (
-    *(
-        "architecture",
-        "batch_size",
-        "phase",
-        "precision",
-        "compile_mode",
-        "memory_format",
-        "runtime",
-        "quantize",
-        "device",
-    ),
-    *("hardware_class", "params", "macs", "latency_median_s", "latency_ci_low_s", "latency_ci_high_s"),
+    *("architecture", "batch_size", "phase", "precision", "compile_mode", "memory_format", "runtime", "quantize"),
+    *("device", "hardware_class", "params", "macs", "latency_median_s", "latency_ci_low_s", "latency_ci_high_s"),
     *("throughput_img_s", "peak_allocated_bytes", "peak_reserved_bytes", "graph_breaks", "verdict"),
 )
 """Columns that go with a test's result: into pytest-benchmark's `extra_info` and JUnit's properties."""
@@ -202,7 +192,6 @@ def _keep_in_benchmark(request: pytest.FixtureRequest, benchmark: Any) -> None:
 
 
 def _measure_alone(request: pytest.FixtureRequest) -> None:
-    """Measure the item's cell where nobody keeps its times, or it has none."""
     if hasattr(request.config, "workerinput"):
         pytest.fail("cells are timed one after the other: run suites without -n", pytrace=False)
     finished = request.node.measured(once=False)

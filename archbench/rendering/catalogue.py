@@ -6,35 +6,40 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from archbench.catalog.card import Card, Summary
+from archbench.catalog.tables import Accuracy
 from archbench.known import Shown
-from archbench.model.counts import SecondOpinion
+from archbench.model.counts import Stage
 from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
-from archbench.rendering.content import Bullets, Report, Section, Table, body, section, sections, table
+from archbench.rendering.content import Columns, Report, Section, Table, bullets, report, section, table, tabled
 
 if TYPE_CHECKING:
     from archbench.fitting import Fits
 
 
+_STAGES: Columns[Stage] = {
+    "stage": lambda one: one.name,
+    "output": lambda one: _shape(one.output_shape),
+    ">params M": lambda one: figure(one.params or None, MILLION),
+    ">GMACs": lambda one: figure(one.macs or None, GIGA),
+    "kind": lambda one: one.kind,
+}
+
+
 def catalogue_report(networks: Sequence[Summary]) -> Report:
     """A row for each network of the catalogue."""
-    rows = (
-        (
-            one.name,
-            one.family or NULL,
-            str(one.year or NULL),
-            figure(one.params, MILLION),
-            _gmacs(one),
-            fixed(one.top1, RATIO, 2),
-            one.dataset or NULL,
-            _shape(one.input_shape),
-            one.source,
-            one.accuracy_source or NULL,
-        )
-        for one in networks
-    )
-    numbers = (">year", ">params M", ">GMACs", ">top-1 %")
-    headings = ("name", "family", *numbers, "on", "input", "source", "accuracy from")
-    return Report(title="", lead=(table(headings, rows),))
+    columns: Columns[Summary] = {
+        "name": lambda one: one.name,
+        "family": lambda one: one.family or NULL,
+        ">year": lambda one: str(one.year or NULL),
+        ">params M": lambda one: figure(one.params, MILLION),
+        ">GMACs": _gmacs,
+        ">top-1 %": lambda one: fixed(one.top1, RATIO, 2),
+        "on": lambda one: one.dataset or NULL,
+        "input": lambda one: _shape(one.input_shape),
+        "source": lambda one: one.source,
+        "accuracy from": lambda one: one.accuracy_source or NULL,
+    }
+    return Report(title="", parts=(tabled(networks, columns),))  # its headings even of none
 
 
 def card_report(shown: Shown) -> Report:
@@ -44,17 +49,15 @@ def card_report(shown: Shown) -> Report:
     paper = shown.paper and shown.paper + (f", arXiv {shown.arxiv}" if shown.arxiv else "")
     source = f"from {shown.source}: {shown.constructor}{options}"
     aliases = f"also called {', '.join(shown.aliases)}" if shown.aliases else None
-    size = (_size_table(shown), Bullets(tuple(_sizes(shown)))) if shown.params is not None else None
-    return Report(
-        title=f"{shown.variant} ({origin})" if origin else shown.variant,
-        lead=(Bullets(tuple(filter(None, (shown.idea, paper, source, aliases)))),),
-        sections=sections(
-            section(f"Size, per image of {_shape(shown.input_shape)}", size),
-            _memory(shown) if shown.batch_size is not None else None,
-            _accuracies(shown),
-            section("Stages", _stages(shown) if shown.stages else None),
-            section("To know", shown.note, shown.about),
-        ),
+    size = (_size_table(shown), bullets(*_sizes(shown))) if shown.params is not None else None
+    return report(
+        f"{shown.variant} ({origin})" if origin else shown.variant,
+        bullets(shown.idea, paper, source, aliases),
+        section(f"Size, per image of {_shape(shown.input_shape)}", size),
+        _memory(shown) if shown.batch_size is not None else None,
+        _accuracies(shown),
+        section("Stages", tabled(shown.stages, _STAGES) if shown.stages else None),
+        section("To know", shown.note, shown.about),
     )
 
 
@@ -71,7 +74,6 @@ def _gmacs(one: Summary) -> str:
 
 
 def _sizes(card: Shown) -> Iterator[str]:
-    """What is only counted."""
     frozen = card.frozen_params or 0
     are = "parameters, all of them frozen" if frozen == card.params else "trainable parameters"
     more = f", {frozen:,} frozen ones" if 0 < frozen != card.params else ""
@@ -99,19 +101,15 @@ def _sizes(card: Shown) -> Iterator[str]:
     for variant in card.variants:
         options = ", ".join(f"{key}={value}" for key, value in variant.options.items())
         yield f"with {options}: {figure(variant.params, MILLION)} M parameters, {figure(variant.macs, GIGA)} GMACs"
-    if card.second_opinion is not None:
-        yield from _second_opinion(card.second_opinion)
+    if (counted := card.second_opinion) is not None:
+        yield (
+            f"second counter (fvcore): {figure(counted.macs, GIGA)} GMACs, {counted.disagreement:+.2%}; "
+            f"with its estimates for normalisation and pooling {figure(counted.total, GIGA)}"
+        )
+        if counted.uncounted:
+            yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in counted.uncounted)}"
     if card.no_second_opinion is not None:
         yield f"no second count: {card.no_second_opinion}"
-
-
-def _second_opinion(counted: SecondOpinion) -> Iterator[str]:
-    yield (
-        f"second counter (fvcore): {figure(counted.macs, GIGA)} GMACs, {counted.disagreement:+.2%}; "
-        f"with its estimates for normalisation and pooling {figure(counted.total, GIGA)}"
-    )
-    if counted.uncounted:
-        yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in counted.uncounted)}"
 
 
 _NOT_CONTAINED = (
@@ -119,12 +117,12 @@ _NOT_CONTAINED = (
 )
 
 
-def _memory(shown: Shown) -> Section:
+def _memory(shown: Shown) -> Section | None:
     inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
     said = f"inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
-    return Section(
-        title=f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
-        blocks=(Bullets(tuple(filter(None, (said, shown.unpredicted, _NOT_CONTAINED)))),),
+    return section(
+        f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
+        bullets(said, shown.unpredicted, _NOT_CONTAINED),
     )
 
 
@@ -144,42 +142,23 @@ def fits_report(fits: Fits) -> Report:
         ran = f"{edge.ran:,} images ran (peak {_mib(edge.peak_bytes)})" if edge.ran else "none ran"
         lines.insert(1, f"tried in {edge.tries} processes of so much memory: {ran}, {beyond}")
     where = f"{cell.phase}, {cell.toggles.label}, {cell.device}"
-    title = f"{fits.network} in {_mib(fits.memory_bytes)} ({where})"
-    return Report(title=title, lead=(Bullets(tuple(lines)),))
+    return report(f"{fits.network} in {_mib(fits.memory_bytes)} ({where})", bullets(*lines))
 
 
-def _accuracies(card: Card) -> Section:
+def _accuracies(card: Card) -> Section | None:
     if not card.accuracies:
         return Section(title="No published accuracy is known.", blocks=())
-    rows = (
-        (
-            fixed(one.top1, RATIO, 2),
-            fixed(one.top5, RATIO, 2),
-            one.dataset,
-            f"{one.origin} {one.tag or ''}".rstrip(),
-            one.protocol,
-            one.recipe or NULL,
-        )
-        for one in card.accuracies
-    )
-    known = table((">top-1 %", ">top-5 %", "on", "from", "protocol", "trained by"), rows)
+    columns: Columns[Accuracy] = {
+        ">top-1 %": lambda one: fixed(one.top1, RATIO, 2),
+        ">top-5 %": lambda one: fixed(one.top5, RATIO, 2),
+        "on": lambda one: one.dataset,
+        "from": lambda one: f"{one.origin} {one.tag or ''}".rstrip(),
+        "protocol": lambda one: one.protocol,
+        "trained by": lambda one: one.recipe or NULL,
+    }
+    known = tabled(card.accuracies, columns)
     none = "None of these is of the network with these departures." if card.accuracy_source is None else ""
-    title = "Published accuracy, never measured here; the first line stands for the network"
-    return Section(title=title, blocks=body(known, none))
-
-
-def _stages(card: Card) -> Table:
-    rows = (
-        (
-            one.name,
-            _shape(one.output_shape),
-            figure(one.params or None, MILLION),
-            figure(one.macs or None, GIGA),
-            one.kind,
-        )
-        for one in card.stages
-    )
-    return table(("stage", "output", ">params M", ">GMACs", "kind"), rows)
+    return section("Published accuracy, never measured here; the first line stands for the network", known, none)
 
 
 def _mib(size: int | None) -> str:

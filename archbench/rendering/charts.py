@@ -223,7 +223,6 @@ def _on_front(figure: str, *, most: bool, together: list[str]) -> _Steps:
 
 
 def _with_interval(figure: str) -> str:
-    """A figure with its interval as text."""
 
     def text(expression: str) -> str:
         return f"format({expression}, {expression} < 1000 ? '.3~r' : ',.0f')"

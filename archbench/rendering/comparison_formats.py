@@ -46,6 +46,7 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 """What XML 1.0 cannot hold, even escaped: an error message may carry a terminal's control codes."""
 _VERDICTS = {0: "passed", 1: "regressed", 3: "unfit"}
 """What exit codes mean."""
+SEVERAL_FILES = ("github-action-benchmark", "pytest-benchmark")
 _NEVER = "1970-01-01T00:00:00"
 
 
@@ -53,7 +54,7 @@ def check_format(name: str, out: Path | None) -> None:
     """Raises `UsageError` for an unknown format, and for one of two files where there is no place to put them."""
     if name not in FORMATS:
         raise UsageError(f"--format {name}: no such format, known: {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
-    if out is None and name in ("github-action-benchmark", "pytest-benchmark"):
+    if out is None and name in SEVERAL_FILES:
         raise UsageError(f"--format {name} makes two files: give --out PATH, and they are named after it")
 
 
@@ -73,9 +74,8 @@ def write_comparison(comparison: Comparison, name: str, out: Path) -> tuple[Path
     from archbench.results.files import write_bytes
 
     check_format(name, out)
-    texts = FORMATS[name](comparison)
-    if isinstance(texts, str):
-        texts = {"": texts}
+    made = FORMATS[name](comparison)
+    texts = {"": made} if isinstance(made, str) else made
     places = {out.with_name(f"{out.stem}-{end}{out.suffix or '.json'}") if end else out: texts[end] for end in texts}
     for place, text in places.items():
         write_bytes(place, text.encode())

@@ -16,16 +16,17 @@ from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
 from archbench.rendering.content import (
-    Block,
     Bullets,
     Code,
     Columns,
     Fold,
+    Part,
     Report,
     Section,
-    body,
+    bullets,
+    fold,
+    report,
     section,
-    sections,
     table,
     tabled,
 )
@@ -44,7 +45,6 @@ _CULPRITS = 4
 """Networks that a headline names before it only counts the rest."""
 ALL_SHOWN = 40
 """Up to this many cells are listed whatever became of them; of more, those that are the same are counted only."""
-_HEADINGS = ("Verdict", "Cell", ">Base ms", ">Head ms", ">Change", ">95 % interval", ">Sees", ">Pairs")
 _ENTRIES = 40
 """Of accepted changes, that a report proposes at most."""
 _FOUND = ("", "Network", "Cells", "What")
@@ -70,18 +70,14 @@ def text_report(comparison: Comparison) -> Report:
         ],
         "To know": [("note", one) for one in comparison.notes],
     }
-    return Report(
-        title="",
-        lead=body(
-            table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
-            method(comparison),
-            table(_HEADINGS, map(_row, shown)) if shown else None,
-            f"... and {alike:,} cells that are the same" if alike else None,
-        ),
-        sections=sections(
-            *(section(title, table(("", ""), rows) if rows else None) for title, rows in terms.items()),
-            Section(title=headline(comparison), blocks=()),
-        ),
+    return report(
+        "",
+        table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
+        method(comparison),
+        tabled(shown, _CELLS),
+        f"... and {alike:,} cells that are the same" if alike else None,
+        *(section(title, table(("", ""), rows)) for title, rows in terms.items()),
+        Section(title=headline(comparison), blocks=()),
     )
 
 
@@ -99,55 +95,37 @@ def _report(comparison: Comparison, most: int) -> Report:
     cells = in_order(comparison)
     told = [cell for cell in cells if cell.verdict != "same"]
     alike = [cell for cell in cells if cell.verdict == "same"]
-    why = Bullets(tuple(f"{one.verdict}, {short_id(one.cell_id)}: {because(one)}" for one in told[:most]))
+    why = (f"{one.verdict}, {short_id(one.cell_id)}: {because(one)}" for one in told[:most])
     found = by_network(comparison)
 
-    def shown(some: Sequence[CellComparison]) -> tuple[Block, ...]:
-        return body(table(_HEADINGS, map(_row, some[:most])), _cut(len(some), most))
+    def shown(some: Sequence[CellComparison]) -> Part:
+        return tabled(some[:most], _CELLS), _cut(len(some), most)
 
-    return Report(
-        title=headline(comparison).rstrip("."),
-        lead=body(
-            Bullets((f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}")), method(comparison)
-        ),
-        sections=sections(
-            section("Findings", (table(_FOUND, found[:most]), _cut(len(found), most)) if found else None),
-            section("Cells", (shown(told), Fold(summary="Why", blocks=(why,))) if told else None),
-            section("The same", Fold(summary=f"The same: {len(alike):,}", blocks=shown(alike)) if alike else None),
-            section("To know", Bullets(comparison.notes) if comparison.notes else None),
-            section("If this is meant", _if_meant(comparison)),
-        ),
+    return report(
+        headline(comparison).rstrip("."),
+        bullets(f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}"),
+        method(comparison),
+        section("Findings", table(_FOUND, found[:most]), _cut(len(found), most)),
+        section("Cells", shown(told), fold("Why", bullets(*why))),
+        section("The same", fold(f"The same: {len(alike):,}", shown(alike))),
+        section("To know", Bullets(comparison.notes)),
+        section("If this is meant", _if_meant(comparison)),
     )
 
 
 def _if_meant(comparison: Comparison) -> Fold | None:
-    """What to commit where that which fails is meant."""
     if comparison.suite_file is None or not comparison.regressed:
         return None
     file = accepted_file(Path(comparison.suite_file.path))
     entries = entries_for(comparison, "WHY", date.today())
     how = f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too."
     text = f"accepted:\n{as_yaml(entries[:_ENTRIES])}"
-    return Fold(summary="What to commit", blocks=body(how, Code(text, "yaml")))
+    return fold("What to commit", how, Code(text, "yaml"))
 
 
 def _cut(count: int, most: int) -> str:
     more = f"{count - most:,} more are left out here for their length; `--format json` has all."
     return more if count > most else ""
-
-
-def _row(cell: CellComparison) -> tuple[str, ...]:
-    """One cell's figures, in the order of `_HEADINGS`."""
-    return (
-        cell.verdict + (" (noisy)" if cell.noisy else "") + (" (accepted)" if cell.accepted else ""),
-        short_id(cell.cell_id),
-        _time(cell, cell.base),
-        _time(cell, cell.head),
-        NULL if cell.change is None else change(cell.change),
-        _interval(cell),
-        NULL if cell.detectable is None else excess(cell.detectable),
-        str(cell.pairs),
-    )
 
 
 def because(cell: CellComparison) -> str:
@@ -160,6 +138,20 @@ def _interval(cell: CellComparison) -> str:
     if cell.ci_low is None or cell.ci_high is None:
         return NULL
     return f"{change(cell.ci_low - 1)} to {change(cell.ci_high - 1)}"
+
+
+_CELLS: Columns[CellComparison] = {
+    "Verdict": lambda cell: (
+        cell.verdict + (" (noisy)" if cell.noisy else "") + (" (accepted)" if cell.accepted else "")
+    ),
+    "Cell": lambda cell: short_id(cell.cell_id),
+    ">Base ms": lambda cell: _time(cell, cell.base),
+    ">Head ms": lambda cell: _time(cell, cell.head),
+    ">Change": lambda cell: NULL if cell.change is None else change(cell.change),
+    ">95 % interval": _interval,
+    ">Sees": lambda cell: NULL if cell.detectable is None else excess(cell.detectable),
+    ">Pairs": lambda cell: str(cell.pairs),
+}
 
 
 def headline(comparison: Comparison) -> str:
@@ -319,7 +311,8 @@ def duel_report(duel: Duel) -> Report:
         f"Took {duration(duel.duration_s)}.": True,
     }
     played = f"{counted(duel.pairs, 'pair')} of processes, {counted(duel.turns, 'turn')} each"
-    return Report(
-        title=f"{duel.hardware_class}, torch {duel.torch_version}: {played}",
-        lead=body(replace(found, rows=(first, *found.rows)), (note for note, holds in notes.items() if holds)),
+    return report(
+        f"{duel.hardware_class}, torch {duel.torch_version}: {played}",
+        replace(found, rows=(first, *found.rows)),
+        (note for note, holds in notes.items() if holds),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -127,11 +127,10 @@ class Dataset(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """The whole: a title, what stands before the first heading, and the sections in order."""
+    """The whole: a title, and what stands under it in reading order. `report` makes one."""
 
     title: str
-    lead: tuple[Block, ...]
-    sections: tuple[Section, ...] = ()
+    parts: tuple[Block, ...]
     dataset: Dataset | None = None
     """What its pictures draw, unless they hold their own data."""
     trust: str = ""
@@ -140,9 +139,19 @@ class Report(Struct, frozen=True, kw_only=True):
     """What all rows of all tables have in common, as `Table.shared` has it: the lead says it."""
 
     @property
+    def lead(self) -> tuple[Block, ...]:
+        """What stands before the first section."""
+        return tuple(takewhile(lambda block: not isinstance(block, Section), self.parts))
+
+    @property
+    def sections(self) -> tuple[Block, ...]:
+        """The first section and what follows."""
+        return self.parts[len(self.lead) :]
+
+    @property
     def blocks(self) -> tuple[Block, ...]:
-        """Everything under the title in reading order, with what a table's rows share said above it."""
-        return spelled_out((*self.lead, *self.sections), self.shared)
+        """Everything under the title, with what a table's rows share said above it."""
+        return spelled_out(self.parts, self.shared)
 
 
 def spelled_out(blocks: Iterable[Block], known: frozenset[tuple[str, str]], said: str = "") -> tuple[Block, ...]:
@@ -237,20 +246,18 @@ def listed(
     caption: str = "",
     most: int = MOST_ROWS,
     elsewhere: str = "of which `results.parquet` has the figures",
-) -> list[Block]:
-    """`tabled`, folded where long, cut after `most` rows and never in silence; nothing for no items.
+) -> Table | Fold:
+    """`tabled`, folded where long, cut after `most` rows and never in silence.
 
     `noun`: what the items are, in the plural; `elsewhere`: where those are that were cut.
     """
-    if not items:
-        return []
     found = tabled(items[:most], columns, caption)
     if len(items) <= min(most, LONG_TABLE):
-        return [found]
+        return found
     if len(items) <= most:
-        return [Fold(summary=f"{len(items):,} {noun}", blocks=(found,))]
+        return fold(f"{len(items):,} {noun}", found)
     rest = f"And {len(items) - most:,} more {noun}, {elsewhere}."
-    return [Fold(summary=f"The first {most:,} of {len(items):,} {noun}", blocks=body(found, rest))]
+    return fold(f"The first {most:,} of {len(items):,} {noun}", found, rest)
 
 
 def wide(
@@ -258,7 +265,7 @@ def wide(
 ) -> list[Block]:
     """`listed` in as many tables as `_WIDEST` columns of figures allow; each begins with the `lead`."""
     parts = (dict(islice(figures.items(), start, start + _WIDEST)) for start in range(0, len(figures), _WIDEST))
-    return [block for part in parts for block in listed(items, {**lead, **part}, noun=noun, caption=caption)]
+    return [listed(items, {**lead, **part}, noun=noun, caption=caption) for part in parts]
 
 
 Part: TypeAlias = "Block | str | Iterable[Part] | None"
@@ -272,18 +279,47 @@ def body(*parts: Part) -> tuple[Block, ...]:
         if isinstance(part, str):
             found += [Paragraph(part)] * bool(part)
         elif isinstance(part, Struct):
-            found.append(part)
+            found += [part] * _says_something(part)
         elif part is not None:
             found += body(*part)
     return tuple(found)
 
 
-def section(title: str, *parts: Part, note: str = "", phase: str | None = None) -> Section | None:
+def _says_something(block: Block) -> bool:
+    match block:
+        case Bullets():
+            return bool(block.items)
+        case Code():
+            return bool(block.text)
+        case Table():
+            return bool(block.rows)
+        case Fold():
+            return bool(block.blocks)
+    return True  # a section may be no more than its title
+
+
+def section(title: str, *parts: Part, note: Part = None, phase: str | None = None) -> Section | None:
     """What `body` makes of the parts under a heading, behind a note; `None` where they are empty."""
     inside = body(*parts)
     return Section(title=title, blocks=body(note, inside), phase=phase) if inside else None
 
 
-def sections(*parts: Section | None) -> tuple[Section, ...]:
-    """Those that there are."""
-    return tuple(part for part in parts if part is not None)
+def fold(summary: str, *parts: Part) -> Fold:
+    """What `body` makes of the parts behind a line that opens it."""
+    return Fold(summary=summary, blocks=body(*parts))
+
+
+def bullets(*items: str | None) -> Bullets:
+    """A point for each item that is not empty."""
+    return Bullets(tuple(filter(None, items)))
+
+
+def report(
+    title: str,
+    *parts: Part,
+    dataset: Dataset | None = None,
+    trust: str = "",
+    shared: frozenset[tuple[str, str]] = frozenset(),
+) -> Report:
+    """What `body` makes of the parts under a title; the rest as of `Report`."""
+    return Report(title=title, parts=body(*parts), dataset=dataset, trust=trust, shared=shared)

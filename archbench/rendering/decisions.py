@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 from archbench.choose.margins import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
@@ -12,15 +13,15 @@ from archbench.model.derived import judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, excess
 from archbench.query.expression import show
 from archbench.rendering.content import (
-    Block,
-    Bullets,
     Code,
     Columns,
     Fold,
     Report,
     Section,
     Table,
-    body,
+    bullets,
+    fold,
+    report,
     section,
     table,
     tabled,
@@ -54,7 +55,7 @@ def picked_report(picked: Picked, top: int) -> Report:
             title = f"No network{f' that satisfies {conditions}' if conditions else ''} has figures fit to rank: "
             title += f"{'; '.join(picked.unfit)}."
         out = (_left_out(one, "What each lacks, the nearest first:") for one in picked.rankings)
-        return Report(title=title, lead=body(picked.warnings, out))
+        return report(title, picked.warnings, out)
     goals = ", ".join(map(_asked_for, picked.goals))
     kind = f"{goals} first" if len(picked.goals) == 1 else f"Pareto front of {goals}"
     apart = ""
@@ -66,10 +67,13 @@ def picked_report(picked: Picked, top: int) -> Report:
         )
     more = len(picked.rankings) - MOST_RANKINGS
     rest = Section(title=f"And {more} more rankings: narrow the question, or read them with --json.", blocks=())
-    return Report(
-        title=f"Networks{f' that satisfy {conditions}' if conditions else ''}; {kind}.",
-        lead=body(picked.warnings, apart, picked.trust),
-        sections=(*(_ranking(one, picked, top) for one in picked.rankings[:MOST_RANKINGS]), *([rest] * (more > 0))),
+    return report(
+        f"Networks{f' that satisfy {conditions}' if conditions else ''}; {kind}.",
+        picked.warnings,
+        apart,
+        picked.trust,
+        (_ranking(one, picked, top) for one in picked.rankings[:MOST_RANKINGS]),
+        rest if more > 0 else None,
     )
 
 
@@ -78,20 +82,18 @@ def _asked_for(goal: Goal) -> str:
     return f"{'largest' if goal.larger else 'smallest'} {without_unit(goal.column)}"
 
 
-def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section:
+def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section | None:
     choices = ranking.choices[:top]
     found = len({one.network for one in ranking.choices})
     more = len(ranking.choices) - top
     notes = (*(one.text for one in ranking.footnotes), *ranking.accuracies, *_notes(choices))
-    return Section(
-        title=f"{_common(ranking)}: {found} of {ranking.networks} networks",
-        blocks=body(
-            _shortlist(choices, picked),
-            f"... and {more} more (--top)" if more > 0 else None,
-            _outside(ranking, choices, picked.goals[0]),
-            _left_out(ranking, "Left out, the nearest first:"),
-            Fold(summary="Notes:", blocks=(Bullets(notes),)) if notes else None,
-        ),
+    return section(
+        f"{_common(ranking)}: {found} of {ranking.networks} networks",
+        _shortlist(choices, picked),
+        f"... and {more} more (--top)" if more > 0 else None,
+        _outside(ranking, choices, picked.goals[0]),
+        _left_out(ranking, "Left out, the nearest first:"),
+        fold("Notes:", bullets(*notes)),
     )
 
 
@@ -127,17 +129,16 @@ def _far(column: str, first: Choice, one: Choice, tie: str) -> str:
     return f"{tie} ({far})" if one.behind.tie else far
 
 
-def _outside(ranking: Ranking, choices: Sequence[Choice], goal: Goal) -> Iterator[Block]:
+def _outside(ranking: Ranking, choices: Sequence[Choice], goal: Goal) -> Fold:
     """The better settings of the networks shown, and why they are not: each network's best."""
     shown = {one.network for one in choices}
-    rows = [(one.network, one.setting, why_left_out(one)) for one in ranking.outside if one.network in shown]
-    if rows:
-        better = "larger" if goal.larger else "smaller"
-        title = f"Settings of these with a {better} {without_unit(goal.column)} that are left out:"
-        yield Fold(summary=title, blocks=body(table(("", "", ""), rows)))
+    rows = ((one.network, one.setting, why_left_out(one)) for one in ranking.outside if one.network in shown)
+    better = "larger" if goal.larger else "smaller"
+    title = f"Settings of these with a {better} {without_unit(goal.column)} that are left out:"
+    return fold(title, table(("", "", ""), rows))
 
 
-def _left_out(ranking: Ranking, title: str) -> Iterator[Block]:
+def _left_out(ranking: Ranking, title: str) -> Iterator[Fold]:
     """A line for each network; those that have no cell of the kind asked for stand together behind the condition."""
     near = [(one.network, why_left_out(one)) for one in ranking.left_out if not one.elsewhere]
     elsewhere: dict[str, list[str]] = {}
@@ -145,16 +146,14 @@ def _left_out(ranking: Ranking, title: str) -> Iterator[Block]:
         if one.elsewhere:
             missed = "; ".join(miss.condition for miss in one.misses) or why_left_out(one)
             elsewhere.setdefault(missed, []).append(one.network)
-    if near:
-        more = len(near) - MOST_LEFT_OUT
-        rest = f"... and {more} more (--json has all)" if more > 0 else None
-        yield Fold(summary=title, blocks=body(table(("", ""), near[:MOST_LEFT_OUT]), rest))
-    if elsewhere:
-        lines = []
-        for condition, names in list(elsewhere.items())[:MOST_LEFT_OUT]:
-            rest_of = f", ... and {len(names) - MOST_LEFT_OUT} more" if len(names) > MOST_LEFT_OUT else ""
-            lines.append([f"{condition}: {', '.join(names[:MOST_LEFT_OUT])}{rest_of}"])
-        yield Fold(summary="Without a cell of the kind asked for:", blocks=(table(("",), lines),))
+    more = len(near) - MOST_LEFT_OUT
+    rest = f"... and {more} more (--json has all)" if more > 0 else None
+    yield fold(title, table(("", ""), near[:MOST_LEFT_OUT]), rest)
+    lines = []
+    for condition, names in islice(elsewhere.items(), MOST_LEFT_OUT):
+        rest_of = f", ... and {len(names) - MOST_LEFT_OUT} more" if len(names) > MOST_LEFT_OUT else ""
+        lines.append([f"{condition}: {', '.join(names[:MOST_LEFT_OUT])}{rest_of}"])
+    yield fold("Without a cell of the kind asked for:", table(("",), lines))
 
 
 def _notes(choices: Sequence[Choice]) -> Iterator[str]:
@@ -183,7 +182,7 @@ def decisions(run: RunData) -> Section | None:
     rows = decision_matrix(run.suite, run.candidates)
     marks = any(_suspect(one) for row in rows for one in row.beside)
     introduction = f"{_INTRODUCTION} `{MARK}` marks suspect figures." if marks else _INTRODUCTION
-    return section("Which network", [_matrix(rows), *map(_situation, rows)] if rows else None, note=introduction)
+    return section("Which network", _matrix(rows), map(_situation, rows), note=introduction)
 
 
 def _matrix(rows: Iterable[Row]) -> Table:
@@ -215,24 +214,19 @@ def _behind(row: Row, one: Choice) -> str:
     return far if one.behind.tie else f"{far} {'lower' if points else 'behind'}"
 
 
-def _situation(row: Row) -> Section:
-    # Whose accuracies these are, a section of its own says.
-    notes = (*_tie(row), *_gains(row), *_asides(row), *([row.decision.note] if row.decision.note else []))
-    evidence: tuple[str | Code, ...] = ()
-    if row.evidence is not None:
-        missing = ", ".join(one.name for one in row.usual if not one.measured)
-        evidence = (f"Not measured under these conditions: {missing}. To have them judged, too:", Code(row.evidence))
-    return Section(
-        title=row.decision.situation,
-        blocks=body(
-            _asked(row),
-            _verdict(row) if row.decision.usual_choice else None,
-            _table(row, row.beside, roles=True) if row.beside else None,
-            ("Under every setting:", _table(row, row.every_setting, roles=False)) if row.every_setting else None,
-            Bullets(notes) if notes else None,
-            evidence,
-            Code(row.loading, "python") if row.loading is not None else None,
-        ),
+def _situation(row: Row) -> Section | None:
+    missing = ", ".join(one.name for one in row.usual if not one.measured)
+    return section(
+        row.decision.situation,
+        _asked(row),
+        _verdict(row) if row.decision.usual_choice else None,
+        _table(row, row.beside, roles=True) if row.beside else None,
+        ("Under every setting:", _table(row, row.every_setting, roles=False)) if row.every_setting else None,
+        # Whose accuracies these are, a section of its own says.
+        bullets(*_tie(row), *_gains(row), *_asides(row), row.decision.note),
+        f"Not measured under these conditions: {missing}. To have them judged, too:" if row.evidence else None,
+        Code(row.evidence or ""),
+        Code(row.loading or "", "python"),
     )
 
 
@@ -302,7 +296,6 @@ def _role(row: Row, one: Choice) -> str:
 
 
 def _tie(row: Row) -> Iterator[str]:
-    """That the first two cannot be told apart, and what would do it."""
     first, second = row.recommended, row.runner_up
     if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
         told = f"{excess(second.behind.within)} apart they would be told apart"
@@ -310,13 +303,11 @@ def _tie(row: Row) -> Iterator[str]:
 
 
 def _settled(row: Row, first: Choice, other: Choice) -> str:
-    """The duel that would tell them apart, where one can."""
     command = settled_by(row.goal.column, first.cell_id, other.cell_id)
     return "" if command is None else f"; `{command}` settles it"
 
 
 def _gains(row: Row) -> Iterator[str]:
-    """What each network gains over the baseline, and for how much."""
     base = row.baseline
     if base is None:
         return
@@ -346,7 +337,6 @@ def _per_gmac(base: Choice, one: Choice) -> str:
 
 
 def _one_dataset(base: Choice, one: Choice) -> bool:
-    """Whether accuracies of both are of one scale."""
     return base.accuracy_dataset == one.accuracy_dataset
 
 

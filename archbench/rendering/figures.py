@@ -11,7 +11,6 @@ from archbench.choose.cell_summary import CellSummary
 from archbench.choose.margins import settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
 from archbench.model.axes import Toggles
-from archbench.model.profile import StageProfile
 from archbench.model.units import (
     IMAGES,
     MIB,
@@ -30,7 +29,7 @@ from archbench.model.units import (
     whole,
 )
 from archbench.query.expression import Compare
-from archbench.rendering.content import Block, Report, Section, body, listed, section, sections, tabled
+from archbench.rendering.content import Block, Part, Report, Section, body, listed, report, section, tabled
 from archbench.rendering.profile_findings import of_ceiling
 from archbench.rendering.run_data import RunData
 from archbench.rendering.values import ratio
@@ -56,9 +55,9 @@ BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
 """Columns that say which cell a row is of."""
 
 
-def by_phase(title: str, blocks_of: Callable[[str], Sequence[Block]]) -> tuple[Section, ...]:
+def by_phase(title: str, blocks_of: Callable[[str], Part]) -> tuple[Block, ...]:
     """A section for each phase of which there is something to say; `title` with the phase's name in its braces."""
-    return sections(*(section(title.format(name), blocks_of(phase), phase=phase) for phase, name in PHASES.items()))
+    return body(section(title.format(name), blocks_of(phase), phase=phase) for phase, name in PHASES.items())
 
 
 def shared_by(cells: Iterable[CellSummary]) -> frozenset[tuple[str, str]]:
@@ -111,13 +110,11 @@ def results_report(run: RunData) -> Report:
     shown = {name: text for name, text in _FIGURES.items() if any(text(one) not in (NULL, "None") for one in cells)}
     left = len(run.cells) - len(cells)
     more = f" {counted(left, 'more cell')} in the report." if left else ""
-    return Report(
-        title=f"{run.suite.suite}: {run.extent()}",
-        lead=body(
-            f"{_shared_words(cells)}.{more}",
-            listed(cells, NETWORK | PHASE | SETTING | BATCH | shown, noun="cells"),
-            _which_one(run),
-        ),
+    return report(
+        f"{run.suite.suite}: {run.extent()}",
+        f"{_shared_words(cells)}.{more}",
+        listed(cells, NETWORK | PHASE | SETTING | BATCH | shown, noun="cells"),
+        _which_one(run),
         shared=shared_by(cells),
     )
 
@@ -195,7 +192,7 @@ def networks(run: RunData) -> Section | None:
     return section("Networks", listed(each, columns, noun="networks", caption="The networks"))
 
 
-def phase_sections(run: RunData) -> tuple[Section, ...]:
+def phase_sections(run: RunData) -> tuple[Block, ...]:
     """A section for each phase in which something was measured."""
     # What was switched off beforehand or cannot run here has no place among figures; `failures` lists it.
     cells = [one for one in run.cells if one.status not in ("unsupported", "skipped")]
@@ -214,8 +211,7 @@ def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[B
 
     columns: CellColumns = {
         "Network": name,
-        **SETTING,
-        **BATCH,
+        **SETTING | BATCH,
         ">Step ms" if phase == "training" else ">Latency ms": latency,
         **{f">p{percent} ms": partial(_percentile, percent) for percent in sorted(run.suite.percentiles)},
         ">img/s": rate,
@@ -252,19 +248,14 @@ def _percentile(percent: int, one: CellSummary) -> str:
 
 def stage_times(run: RunData) -> Section | None:
     """The largest stages of each profiled cell; `None` where none was profiled."""
-    tables: dict[str, StageProfile] = {}
-    for one in run.profiles:
-        tables.setdefault(one.cell_id, one)
+    tables = {one.cell_id: one for one in reversed(run.profiles)}  # of each cell the first
 
     def largest(one: CellSummary) -> str:
         stages = sorted(tables[one.cell_id].stages, key=lambda stage: -stage.share)[:_STAGES]
         return ", ".join(f"{stage.path} {percent(stage.share)}" for stage in stages) or NULL
 
     columns: CellColumns = {
-        **NETWORK,
-        **SETTING,
-        **PHASE,
-        **BATCH,
+        **NETWORK | SETTING | PHASE | BATCH,
         ">Step ms": lambda one: figure(tables[one.cell_id].step_s, MS),
         "Largest stages": largest,
         ">Of roofline": lambda one: of_ceiling(tables[one.cell_id].whole),
@@ -299,9 +290,7 @@ def training_memory(run: RunData) -> Section | None:
         return None if peak is None or held is None else max(0, peak - held) / one.batch_size
 
     columns: CellColumns = {
-        **NETWORK,
-        **SETTING,
-        **BATCH,
+        **NETWORK | SETTING | BATCH,
         ">Training MiB": lambda one: one.status if one.peak_bytes is None else whole(one.peak_bytes, MIB),
         ">of it state MiB": lambda one: whole(state(one), MIB),
         ">MiB an image": lambda one: figure(an_image(one), MIB),

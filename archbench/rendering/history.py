@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from archbench.comparison.history import FEWEST, DatedRun, History, JointChange, Series
+from archbench.comparison.history import FEWEST, Change, DatedRun, History, JointChange, Series
 from archbench.model.cell import short_id
 from archbench.model.units import MS, change, figure
 from archbench.rendering.content import (
@@ -14,12 +14,11 @@ from archbench.rendering.content import (
     Part,
     Picture,
     Report,
-    Section,
-    body,
+    bullets,
     listed,
+    report,
     section,
-    sections,
-    table,
+    tabled,
 )
 from archbench.rendering.drawing import chart, layer, number, word
 
@@ -47,38 +46,30 @@ def history_report(history: History, *, plot: bool) -> Report:
     ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
     changed = len({change.cell_id for step in history.steps for change in step.changes})
     first, last = (run.started_at[:10] for run in (history.runs[0], history.runs[-1]))
-    return Report(
-        title=f"History of {len(history.runs):,} runs",
-        lead=body(
-            f"{first} to {last}, {len(history.series):,} series of cells: "
-            f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody."
-        ),
-        sections=sections(
-            section("Changes", map(_step, history.steps) if history.steps else nothing),
-            section("Plot", _picture(history) if plot and history.series else None),
-            section("Known breaks", Bullets(tuple(resets)) if history.resets else None),
-            Section(
-                title="Cells",
-                blocks=tuple(listed(ordered, columns, noun="cells", elsewhere="which `--format json` has")),
-            ),
-            Section(title="To know", blocks=(Bullets(history.notes),)),
-        ),
+    return report(
+        f"History of {len(history.runs):,} runs",
+        f"{first} to {last}, {len(history.series):,} series of cells: "
+        f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody.",
+        section("Changes", map(_step, history.steps) if history.steps else nothing),
+        section("Plot", _picture(history) if plot and history.series else None),
+        section("Known breaks", bullets(*resets)),
+        section("Cells", listed(ordered, columns, noun="cells", elsewhere="which `--format json` has")),
+        section("To know", Bullets(history.notes)),
     )
+
+
+_CHANGES: Columns[Change] = {
+    "Cell": lambda one: short_id(one.cell_id),
+    ">Before ms": lambda one: figure(one.before_s, MS),
+    ">After ms": lambda one: figure(one.after_s, MS),
+    ">Change": lambda one: change(one.change),
+    ">Votes": lambda one: f"{one.votes} of {one.voters}",
+}
 
 
 def _step(step: JointChange) -> Iterator[Part]:
     yield f"Between {_named(step.before)} and {_named(step.after)}:"
-    rows = (
-        (
-            short_id(one.cell_id),
-            figure(one.before_s, MS),
-            figure(one.after_s, MS),
-            change(one.change),
-            f"{one.votes} of {one.voters}",
-        )
-        for one in step.changes[:_MOST_ROWS]
-    )
-    yield table(("Cell", ">Before ms", ">After ms", ">Change", ">Votes"), rows)
+    yield tabled(step.changes[:_MOST_ROWS], _CHANGES)
     yield step.also
 
 
@@ -103,7 +94,6 @@ def _picture(history: History) -> Picture:
 
 
 def _chart(history: History, chosen: Sequence[Series]) -> str:
-    """Relative time over the date of the run."""
     begun = {run.run_id: run.started_at for run in history.runs}
     several = len({one.hardware_class for one in chosen}) > 1
     values = []

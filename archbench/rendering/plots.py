@@ -24,7 +24,7 @@ from archbench.rendering.charts import (
     keep,
     largest_usual_batch,
 )
-from archbench.rendering.content import Dataset, Facet, Fold, Picture, Section, section
+from archbench.rendering.content import Dataset, Facet, Picture, Section, fold, section
 
 _NOTE = (
     "Medians, with 95 % intervals as lines. A stepped line joins the networks that no other beats in both figures at "
@@ -103,22 +103,16 @@ def _some_networks(cells: Sequence[CellSummary]) -> list[CellSummary]:
     terms = Counter((one.phase, one.batch_size, one.setting_label) for one in cells).most_common(1)[0][0]
     same = [one for one in cells if (one.phase, one.batch_size, one.setting_label) == terms and one.rank_latency_s]
     same.sort(key=lambda one: (one.rank_latency_s or 0.0, -(one.top1 or 0.0)))
-    front = _front(same)
+    front, best = set(), 0.0  # the networks that are more accurate than every faster one
+    for one in same:
+        if (one.top1 or 0.0) > best:
+            front.add(one.variant)
+            best = one.top1 or 0.0
     others = [name for name in dict.fromkeys([*(one.variant for one in same), *names]) if name not in front]
     room = max(1, MOST_CELLS * len(names) // len(cells) - len(front))
     kept = front | set(others[:: max(1, -(-len(others) // room))])
     # A few networks with very many cells each would still be too many points.
     return [one for one in cells if one.variant in kept][: 2 * MOST_CELLS]
-
-
-def _front(by_time: Iterable[CellSummary]) -> set[str]:
-    """The networks that are more accurate than every faster one."""
-    front, best = set(), 0.0
-    for one in by_time:
-        if one.top1 is not None and one.top1 > best:
-            front.add(one.variant)
-            best = one.top1
-    return front
 
 
 def _identity(one: CellSummary) -> tuple[object, ...]:
@@ -184,18 +178,18 @@ class _Plot(Struct, frozen=True, kw_only=True):
     """Stands behind a line that opens it."""
 
 
-def plots(cells: Dataset) -> Section | None:
+def plots(cells: Dataset | None) -> Section | None:
     """The plots that these cells (of `plotted`) are enough for; `None` where that is not one."""
+    if cells is None:
+        return None
     points = [msgspec.convert(dict(zip(cells.columns, row, strict=True)), Point) for row in cells.rows]
-    drawn = [
-        (plot, Picture(name=plot.name, title=plot.title, alt=plot.alt, spec=plot.draw(points)))
-        for plot in PLOTS
-        if plot.drawable(points)
-    ]
-    folded = tuple(picture for plot, picture in drawn if plot.folded)
-    first = [picture for plot, picture in drawn if not plot.folded]
-    rest = Fold(summary=f"{len(folded)} more plots", blocks=folded) if folded else None
-    return section("Plots", (_NOTE, cells.left_out, first, rest) if drawn else None)
+
+    def pictures(*, folded: bool) -> list[Picture]:
+        those = [plot for plot in PLOTS if plot.folded == folded and plot.drawable(points)]
+        return [Picture(name=plot.name, title=plot.title, alt=plot.alt, spec=plot.draw(points)) for plot in those]
+
+    more = pictures(folded=True)
+    return section("Plots", pictures(folded=False), fold(f"{len(more)} more plots", more), note=(_NOTE, cells.left_out))
 
 
 def _several(values: Iterable[object]) -> bool:

@@ -16,7 +16,7 @@ from archbench.model.profile_memory import (
     StageMemory,
 )
 from archbench.model.units import MIB, NULL, figure, fixed, listed, percent, plain
-from archbench.rendering.content import Columns, Fold, Picture, Section, Table, section, tabled
+from archbench.rendering.content import Columns, Picture, Section, Table, fold, section, tabled
 from archbench.rendering.drawing import Spec, chart, layer, number, word
 
 HEIGHT = 320
@@ -85,7 +85,6 @@ def memory_section(profile: Profile, prefix: str) -> Section | None:
         "Type": lambda holder: holder.dtype,
         ">MiB": lambda holder: fixed(holder.bytes, MIB, 2),
     }
-    largest = tabled(timeline.holders[:_MOST_HOLDERS], holders)
     return section(
         "Memory over the step",
         memory_line(timeline),
@@ -95,7 +94,7 @@ def memory_section(profile: Profile, prefix: str) -> Section | None:
         timeline.note,
         (saved_line(timeline, profile.cell.batch_size), _kept(timeline)) if timeline.saved_bytes else None,
         tabled(timeline.stages, stages, "Memory by stage"),
-        Fold(summary="The largest tensors at the peak", blocks=(largest,)),
+        fold("The largest tensors at the peak", tabled(timeline.holders[:_MOST_HOLDERS], holders)),
     )
 
 
@@ -188,7 +187,7 @@ def gradient_section(health: GradientHealth | None, prefix: str) -> Section | No
         gradient_line(health),
         picture if drawable else None,
         tabled(told, layers, f"Gradients of {len(chosen)} of {count} weight layers at initialisation"),
-        tabled(health.stages, stages, "What comes out of each stage at initialisation") if health.stages else None,
+        tabled(health.stages, stages, "What comes out of each stage at initialisation"),
     )
 
 
@@ -262,7 +261,6 @@ def _memory_over_step(timeline: MemoryTimeline) -> str:
 
 
 def _section_marks(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
-    """A line where each section of the step begins, and its name."""
     sections: list[Spec] = []
     for at, point in enumerate(timeline.points):
         if not sections or sections[-1]["words"] != point.section:
@@ -275,7 +273,6 @@ def _section_marks(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
 
 
 def _peak_mark(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
-    """A dot at the peak, and its figure."""
     peak = timeline.peak
     at = timeline.points.index(peak)
     align, dx = ("right", -8) if at > len(timeline.points) * 0.6 else ("left", 8)
@@ -288,7 +285,6 @@ def _peak_mark(timeline: MemoryTimeline, x: Spec) -> list[Spec]:
 
 
 def _saved_by_operator(timeline: MemoryTimeline) -> str:
-    """A bar for each kind of operator that made what the backward pass needs."""
     rows = [
         {
             "made": one.made_by,

@@ -9,17 +9,14 @@ from archbench.choose.profile_difference import difference
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.units import GIGA, MS, figure, percent, plain
 from archbench.rendering.content import (
-    Block,
-    Bullets,
-    Fold,
     Part,
     Picture,
     Report,
-    Section,
     Table,
-    body,
+    bullets,
+    fold,
+    report,
     section,
-    sections,
 )
 from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
 from archbench.rendering.profile_findings import compiled_line
@@ -55,47 +52,39 @@ def profile_report(profile: Profile, against: Profile | None = None) -> Report:
     """All that a profile says, in the order in which it is read; of two, first where their difference comes from."""
     label = profile_label(profile)
     if against is None:
-        return Report(title=f"Profile of {label}", lead=_lead(profile), sections=_sections(profile, ""))
+        return report(f"Profile of {label}", _all_of(profile))
     other, found = profile_label(against), difference(profile, against)
     line = (
         f"A is {label}: {figure(found.base_s, MS)} ms a step. B is {other}: {figure(found.other_s, MS)} ms. "
         f"The rows add up to the whole difference, {figure(found.change_s, MS)} ms."
     )
-    return Report(
-        title=f"Profile of {label} against {other}",
-        lead=(),
-        sections=sections(
-            section("Where the difference comes from", line, difference_table(profile, against, found)),
-            section(label, _lead(profile), _sections(profile, "a-")),
-            section(other, _lead(against), _sections(against, "b-")),
-        ),
+    return report(
+        f"Profile of {label} against {other}",
+        section("Where the difference comes from", line, difference_table(profile, against, found)),
+        section(label, _all_of(profile, "a-")),
+        section(other, _all_of(against, "b-")),
     )
 
 
-def _lead(profile: Profile) -> tuple[Block, ...]:
-    said = findings_said(profile)
-    measured = f"On {machine_words(profile)}: {step_words(profile)}. {verdict_words(profile)}."
-    return body(measured, Bullets(said) if said else None)
-
-
-def _sections(profile: Profile, prefix: str) -> tuple[Section, ...]:
+def _all_of(profile: Profile, prefix: str = "") -> Part:
     """`prefix` goes before the names of pictures, so that two profiles fit on one page."""
     compiled = profile.compiled
-    missing = tuple(f"{part}: {why}" for part, why in profile.missing.items())
-    return sections(
+    return (
+        f"On {machine_words(profile)}: {step_words(profile)}. {verdict_words(profile)}.",
+        findings_said(profile),
         section("Time", _time(profile, prefix)),
         section("Roofline", _roofline(profile.roofline, prefix) if profile.roofline else None),
         section(
             "Operators",
-            operator_table(profile.operators, "Operators by their own time") if profile.operators else None,
-            operator_table(profile.kernels, "Kernels") if profile.operators and profile.kernels else None,
+            operator_table(profile.operators, "Operators by their own time"),
+            operator_table(profile.kernels, "Kernels") if profile.operators else None,
         ),
-        section("Compiled", (f"{compiled_line(compiled)}.", operator_table(compiled.kernels, "Compiled kernels")))
+        section("Compiled", f"{compiled_line(compiled)}.", operator_table(compiled.kernels, "Compiled kernels"))
         if compiled
         else None,
         memory_section(profile, prefix),
         gradient_section(profile.gradients, prefix),
-        section("Not in this profile", Bullets(missing) if missing else None),
+        section("Not in this profile", bullets(*(f"{part}: {why}" for part, why in profile.missing.items()))),
     )
 
 
@@ -116,7 +105,7 @@ def _time(profile: Profile, prefix: str) -> Iterator[Part]:
     while deepest > 1 and sum(row.depth <= deepest for row in profile.modules) > _SHOWN_MODULES:
         deepest -= 1
     rows = [row for row in profile.modules if row.depth <= deepest]
-    yield Fold(summary=f"All {len(rows)} modules", blocks=(_modules(rows, profile, "Modules"),))
+    yield fold(f"All {len(rows)} modules", _modules(rows, profile, "Modules"))
 
 
 def _modules(rows: Sequence[ModuleProfile], profile: Profile, caption: str) -> Table:
@@ -195,7 +184,6 @@ def _stage_times(profile: Profile) -> str:
 
 
 def _roofline_chart(found: Roofline) -> str:
-    """FLOP/s over FLOP per byte, both logarithmic, under the device's two ceilings."""
     points = [
         {
             "name": point.name,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
-from archbench.choose.profile_difference import Aligned, Difference, Share, difference
+from archbench.choose.profile_difference import Aligned, Compared, Difference, Share, difference
 from archbench.model.profile import ModuleProfile, OperatorProfile, Profile, Roofline, RooflinePoint
 from archbench.model.reasons import LOWER_BOUND, explain
 from archbench.model.units import (
@@ -32,9 +33,9 @@ from archbench.rendering.content import (
     Report,
     Section,
     Table,
-    body,
+    bullets,
+    report,
     section,
-    sections,
     tabled,
 )
 from archbench.rendering.profile_findings import of_ceiling
@@ -53,36 +54,36 @@ _DECADES = 2.5
 
 
 def profile_screen(profile: Profile, *, depth: int | None, stage: str, top: int) -> Report:
-    """Header, tree, the first `top` operators, roofline and findings. `depth`, `stage`: see `lines`."""
+    """Header, tree, `top` operators, roofline and findings, or of two the difference. `depth`, `stage`: see `lines`."""
+    if isinstance(profile, Compared):
+        return _difference_screen(profile, profile.against, depth=depth)
     groups = {
         "Operators, by their own time": profile.operators,
         "Kernels": profile.kernels,
         "Kernels of the compiled step": profile.compiled.kernels if profile.compiled is not None else (),
     }
     roofline = profile.roofline
-    return Report(
-        title=profile_label(profile),
-        lead=body(_header(profile), module_table(lines(profile, depth=depth, stage=stage), profile, "", screen=True)),
-        sections=sections(
-            *(
-                section(title, operator_table(found[:top], "", name=shortened) if found and top else None)
-                for title, found in groups.items()
-            ),
-            section("Roofline", sketch(roofline) if roofline is not None and roofline.points else None),
-            _findings(profile, "Findings"),
-            *(Section(title=f"No {part}: {reason}", blocks=()) for part, reason in profile.missing.items()),
-        ),
+    return report(
+        profile_label(profile),
+        _header(profile),
+        module_table(lines(profile, depth=depth, stage=stage), profile, "", screen=True),
+        *(section(title, operator_table(found[:top], "", name=shortened)) for title, found in groups.items()),
+        section("Roofline", sketch(roofline) if roofline is not None and roofline.points else None),
+        section("Findings", findings_said(profile)),
+        (Section(title=f"No {part}: {reason}", blocks=()) for part, reason in profile.missing.items()),
     )
 
 
-def difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Report:
+def _difference_screen(base: Profile, other: Profile, *, depth: int | None) -> Report:
     """Two profiles side by side, row by row, adding up to the difference of their steps."""
-    table = difference_table(base, other, difference(base, other, depth))
-    findings = (_findings(one, f"{name}: {profile_label(one)}") for name, one in (("A", base), ("B", other)))
-    return Report(
-        title=f"A {profile_label(base)}",
-        lead=body(_header(base), f"B {profile_label(other)}", _header(other), table),
-        sections=sections(*findings),
+    return report(
+        f"A {profile_label(base)}",
+        _header(base),
+        f"B {profile_label(other)}",
+        _header(other),
+        difference_table(base, other, difference(base, other, depth)),
+        section(f"A: {profile_label(base)}", findings_said(base)),
+        section(f"B: {profile_label(other)}", findings_said(other)),
     )
 
 
@@ -103,69 +104,40 @@ def _header(profile: Profile) -> Iterator[str]:
     )
 
 
-def _findings(profile: Profile, title: str) -> Section | None:
-    return section(title, Bullets(findings_said(profile)) if profile.findings else None)
-
-
 def lines(profile: Profile, *, depth: int | None, stage: str) -> list[Line]:
     """The rows to show: to `depth`, or the stages; `stage` shows one module's inside. What is folded is summed up."""
-    rows = profile.modules
-    if stage:
-        rows = tuple(row for row in rows if row.path == stage or row.path.startswith(f"{stage}."))
-    top = rows[0].depth
-    shown = {row.path for row in rows if _is_shown(row, profile, depth=depth, top=top, inside=bool(stage))}
-    found: list[Line] = []
-    for position, row in enumerate(rows):
-        if row.path not in shown:
-            continue
-        label = (row.path.rpartition(".")[2] if row.depth > top else row.path) or profile.network
-        found.append(Line(label, row.kind, row.depth - top, row, row.forward_s, row.backward_s, row.share))
-        inside = _inside(rows[position + 1 :], row)
-        if any(child.path in shown for child in inside):
-            found += _folded(row, [child for child in inside if child.depth == row.depth + 1], shown, top, profile)
-    if stage:
-        return found
-    parts = (one for one in profile.parts if one.share >= 0.001)
-    return [*_in_order(found), *(Line(p.name, "", 0, None, p.forward_s, p.backward_s, p.share) for p in parts)]
+    children: dict[str, list[ModuleProfile]] = defaultdict(list)
+    for row in profile.modules[1:]:
+        children[row.path.rpartition(".")[0]].append(row)
+    first = next(row for row in profile.modules if row.path == stage)
 
+    def is_shown(row: ModuleProfile) -> bool:
+        if depth is not None:
+            return row.depth - first.depth <= depth
+        leads_to_stage = any(one == row.path or one.startswith(f"{row.path}.") for one in profile.stages)
+        return row.depth - first.depth <= 1 or (leads_to_stage and not stage)
 
-def _is_shown(row: ModuleProfile, profile: Profile, *, depth: int | None, top: int, inside: bool) -> bool:
-    if depth is not None:
-        return row.depth - top <= depth
-    if inside:
-        return row.depth - top <= 1
-    return row.depth <= 1 or any(stage == row.path or stage.startswith(f"{row.path}.") for stage in profile.stages)
+    def tree(row: ModuleProfile, label: str) -> Iterator[Line]:
+        level, inside = row.depth - first.depth, children[row.path]
+        yield Line(label, row.kind, level, row, row.forward_s, row.backward_s, row.share)
+        seen = [child for child in inside if is_shown(child)]
+        for child in seen:
+            yield from tree(child, child.path.rpartition(".")[2])
+        rest_s = row.total_s - sum(child.total_s for child in seen)
+        # What is not shown, and the module's own code: without it the rows would not add up.
+        if seen and (len(seen) < len(inside) or rest_s >= 0.001 * profile.observed_step_s):
+            forward_s = row.forward_s - sum(child.forward_s for child in seen)
+            backward_s = row.backward_s
+            if backward_s is not None:
+                backward_s -= sum(child.backward_s or 0.0 for child in seen)
+            label = f"{len(inside) - len(seen)} more" if len(seen) < len(inside) else "own code"
+            yield Line(label, "", level + 1, None, forward_s, backward_s, rest_s / profile.observed_step_s)
 
-
-def _inside(following: Sequence[ModuleProfile], row: ModuleProfile) -> list[ModuleProfile]:
-    end = next((place for place, other in enumerate(following) if other.depth <= row.depth), len(following))
-    return list(following[:end])
-
-
-def _folded(
-    row: ModuleProfile, children: Sequence[ModuleProfile], shown: set[str], top: int, profile: Profile
-) -> list[Line]:
-    """What the children that are not shown take, and the module's own code: without it the rows would not add up."""
-    hidden = [child for child in children if child.path not in shown]
-    seen = [child for child in children if child.path in shown]
-    rest_s = row.total_s - sum(child.total_s for child in seen)
-    if not hidden and rest_s < 0.001 * profile.observed_step_s:
-        return []
-    forward_s = row.forward_s - sum(child.forward_s for child in seen)
-    backward_s = None if row.backward_s is None else row.backward_s - sum(child.backward_s or 0.0 for child in seen)
-    label = f"{len(hidden)} more" if hidden else "own code"
-    return [Line(label, "", row.depth - top + 1, None, forward_s, backward_s, rest_s / profile.observed_step_s)]
-
-
-def _in_order(found: list[Line]) -> list[Line]:
-    """Each fold behind the last of its siblings."""
-    ordered: list[Line] = []
-    waiting: list[Line] = []
-    for line in found:
-        while waiting and waiting[-1].depth > line.depth:
-            ordered.append(waiting.pop())
-        (ordered if line.row is not None else waiting).append(line)
-    return [*ordered, *reversed(waiting)]
+    parts = () if stage else (one for one in profile.parts if one.share >= 0.001)
+    return [
+        *tree(first, first.path or profile.network),
+        *(Line(p.name, "", 0, None, p.forward_s, p.backward_s, p.share) for p in parts),
+    ]
 
 
 def sketch(roofline: Roofline) -> tuple[Paragraph, Code, Paragraph]:
@@ -220,10 +192,10 @@ def profile_label(profile: Profile) -> str:
     return f"{profile.network}: {', '.join(words)}"
 
 
-def findings_said(profile: Profile) -> tuple[str, ...]:
+def findings_said(profile: Profile) -> Bullets:
     """Each finding with its remedy."""
     remedies = (one.remedy and f" {one.remedy[0].upper()}{one.remedy[1:]}." for one in profile.findings)
-    return tuple(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True))
+    return bullets(*(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True)))
 
 
 def step_words(profile: Profile) -> str:

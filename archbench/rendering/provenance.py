@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from keyword import iskeyword
@@ -21,13 +21,13 @@ from archbench.model.record import FAILED, VERDICTS
 from archbench.model.units import GIB, NULL, counted, duration, percent, whole
 from archbench.rendering.content import (
     Block,
-    Bullets,
     Code,
     Columns,
-    Fold,
     Section,
     Table,
     body,
+    bullets,
+    fold,
     listed,
     section,
     table,
@@ -94,12 +94,12 @@ def lead(run: RunData) -> tuple[Block, ...]:
     return body(question, f"{size} {where} {trusted}", _legend(run))
 
 
-def machine(run: RunData) -> Section:
+def machine(run: RunData) -> Section | None:
     """The machine and its software, in a few lines."""
     here = run.environment
     rows = {"Measured on": f"`{here.device}`, class {here.hardware_class}", **machine_facts(here)}
     rows["torch"] += f", torchvision {rows.pop('torchvision')}"
-    return Section(title="Machine", blocks=(table(("", ""), rows.items()),))
+    return section("Machine", table(("", ""), rows.items()))
 
 
 def machine_facts(here: Environment) -> dict[str, str]:
@@ -138,14 +138,14 @@ def _gpu(gpu: Gpu) -> str:
     return ", ".join(filter(None, (gpu.name, memory, power, clock, *states)))
 
 
-def _legend(run: RunData) -> Table | None:
+def _legend(run: RunData) -> Table:
     used = {one.setting for one in run.cells}
-    rows = [
+    rows = (
         (name, setting.toggles.label)
         for name, setting in run.suite.settings.items()
         if name in used and name != setting.precision
-    ]
-    return table(("Setting", "stands for"), rows) if rows else None
+    )
+    return table(("Setting", "stands for"), rows)
 
 
 def _when(run: RunData) -> str:
@@ -168,15 +168,18 @@ def outcome(run: RunData) -> str:
     return "; ".join(filter(None, (run.extent(), verdicts(run), failed)))
 
 
-def trust(run: RunData) -> Section:
+def trust(run: RunData) -> Section | None:
     """Which differences are differences, verdicts counted, and each reason with its remedy."""
     counts = Counter(one.verdict for one in run.cells if one.status == "ok")
-    rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
     failed = Counter(one.status for one in run.cells if one.status != "ok")
+    rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
     rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
-    told = Bullets((run.trust.statement, _intervals(run), *_noise(run)))
-    blocks = body(told, table(("Verdict", ">Cells", "Meaning"), rows), _reasons(run))
-    return Section(title="How far to trust this", blocks=blocks)
+    return section(
+        "How far to trust this",
+        bullets(run.trust.statement, _intervals(run), *_noise(run)),
+        table(("Verdict", ">Cells", "Meaning"), rows),
+        _reasons(run),
+    )
 
 
 def _intervals(run: RunData) -> str:
@@ -189,22 +192,18 @@ def _intervals(run: RunData) -> str:
     )
 
 
-def _noise(run: RunData) -> list[str]:
-    notes = []
+def _noise(run: RunData) -> Iterator[str]:
     if run.drift is not None:
         low, high = (percent(change, signed=True) for change in run.drift)
-        notes.append(
+        yield (
             f"The time of a fixed kernel, taken beside every cell, stayed between {low} and {high} of its median in "
             "nine measurements of ten."
         )
     if run.corrected:
-        notes.append(
-            "Times and rates in this report are corrected for that drift; the raw ones are in `results.parquet`."
-        )
-    return notes
+        yield "Times and rates in this report are corrected for that drift; the raw ones are in `results.parquet`."
 
 
-def _reasons(run: RunData) -> Table | None:
+def _reasons(run: RunData) -> Table:
     counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
     order = {"invalid": 0, "suspect": 1, "label": 2}
     known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
@@ -212,7 +211,7 @@ def _reasons(run: RunData) -> Table | None:
         (code, f"{counts[code]:,}", f"{reason.effect}: {reason.meaning}", reason.remedy or "nothing to do")
         for code, reason in sorted(known.items(), key=lambda item: (order[item[1].effect], -counts[item[0]]))
     ]
-    return table(("Reason", ">Cells", "Meaning", "What to do"), rows) if rows else None
+    return table(("Reason", ">Cells", "Meaning", "What to do"), rows)
 
 
 def failures(run: RunData) -> Section | None:
@@ -223,12 +222,9 @@ def failures(run: RunData) -> Section | None:
     return section("Without figures", _failed(failed), _not_run(not_run))
 
 
-def _failed(cells: Sequence[CellSummary]) -> list[Block]:
+def _failed(cells: Sequence[CellSummary]) -> Block:
     columns: CellColumns = {
-        **NETWORK,
-        **PHASE,
-        **SETTING,
-        **BATCH,
+        **NETWORK | PHASE | SETTING | BATCH,
         # A process that failed where others did not has left its message, and no figure is missing.
         "Status": lambda one: (
             f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status
@@ -239,7 +235,7 @@ def _failed(cells: Sequence[CellSummary]) -> list[Block]:
     return listed(cells, columns, noun="cells", most=_MOST_ROWS)
 
 
-def _not_run(cells: Sequence[CellSummary]) -> list[Block]:
+def _not_run(cells: Sequence[CellSummary]) -> Block:
     groups: dict[tuple[str, str], list[CellSummary]] = {}
     for one in cells:
         groups.setdefault((one.status, _message(one)), []).append(one)
@@ -307,10 +303,10 @@ def about_devices(run: RunData) -> str | None:
     return " ".join(said)
 
 
-def scope(run: RunData) -> Section:
+def scope(run: RunData) -> Section | None:
     """What is and what is not in the figures."""
-    training = [_TRAINING] if any(one.phase == "training" for one in run.cells) else []
-    return Section(title="What is not included", blocks=(Bullets((*training, *_SCOPE)),))
+    training = any(one.phase == "training" for one in run.cells)
+    return section("What is not included", bullets(_TRAINING if training else None, *_SCOPE))
 
 
 def accuracy(run: RunData) -> Section | None:
@@ -321,21 +317,15 @@ def accuracy(run: RunData) -> Section | None:
         if one.top1 is not None:
             by = _STATED if (one.variant, one.input_size) in stated else ""
             by_source.setdefault(f"{by}{one.accuracy_source or 'source not recorded'}", {})[one.network] = None
-    if not by_source:
-        return None
     rows = [(source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items())]
-    sources: Block = table(("Weights and protocol", "Networks"), rows)
-    if len(rows) > _SHORT_LIST:
-        sources = Fold(summary=f"{len(rows)} sources", blocks=(sources,))
+    sources = table(("Weights and protocol", "Networks"), rows)
     datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
     apart = "recipes, image sizes or data sets" if len(datasets) > 1 else "recipes or image sizes"
-    published = (
-        ["was published for the weights named here"] if any(not one.startswith(_STATED) for one in by_source) else []
-    )
-    origins = [*published, *(["whoever wrote the suite states"] if stated else [])]
+    origins = ["was published for the weights named here"] * any(not one.startswith(_STATED) for one in by_source)
+    origins += ["whoever wrote the suite states"] * bool(stated)
     return section(
         "Where the accuracies come from",
-        sources,
+        fold(f"{len(rows)} sources", sources) if len(rows) > _SHORT_LIST else sources,
         note=f"Top-1 is what {', or '.join(origins)}, on {' and '.join(datasets)}; it was not measured. "
         f"Accuracies of different {apart} are not on one scale.",
     )
@@ -362,25 +352,21 @@ def reproduce(run: RunData) -> Section | None:
         word += "_" * iskeyword(word)
         number = sum(one.rstrip("0123456789") == word for one in stands_for.values())
         stands_for.setdefault(name, f"{word}{number + 1}" if number else word)
+    only = chain.from_iterable(("--only", pattern) for pattern in _only(run))
+    command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
+    command += [*(["--allow-code"] if _needs_permission(run) else []), *only]
     objects = ", ".join(f"`{word}` as `{name}`" for name, word in stands_for.items())
     return section(
         "Measure it again",
-        Code(_call(run, stands_for), "python") if objects else Code(shlex.join(_command(run))),
+        Code(_call(run, stands_for), "python") if objects else Code(shlex.join(command)),
         note=f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every "
         "row (`archbench.load` reads them). "
         + (f"With the objects that were passed, {objects}:" if objects else "There:"),
     )
 
 
-def _command(run: RunData) -> list[str]:
-    command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
-    if _needs_permission(run):
-        command.append("--allow-code")
-    return [*command, *chain.from_iterable(("--only", pattern) for pattern in _only(run))]
-
-
 def _call(run: RunData, stands_for: dict[str, str]) -> str:
-    """As `_command`, in Python, where each object has a name."""
+    """The same in Python, where each object has a name."""
     networks = []
     for network in run.suite.architectures:
         name = stands_for.get(network.name) or repr(network.name)

@@ -15,19 +15,8 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 
-from msgspec import Struct
-
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
-from archbench.rendering.content import (
-    Report,
-    Section,
-    Table,
-    body,
-    every,
-    section,
-    sections,
-    slug,
-)
+from archbench.rendering.content import Part, Report, Section, Table, body, every, report, section, slug
 from archbench.rendering.decisions import decisions
 from archbench.rendering.drawing import KINDS, STARTING, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
@@ -50,7 +39,7 @@ from archbench.rendering.run_data import RunData, read_run, read_several, write_
 from archbench.rendering.side_by_side import Named, against_reference, named, overview, side_by_side, together
 from archbench.rendering.toggles import toggles
 from archbench.rendering.tradeoffs import batches, pareto, predictors
-from archbench.results import Exported, RunStore, export, is_here
+from archbench.results import RunStore, export, is_here
 from archbench.results.files import write_bytes
 
 FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
@@ -73,10 +62,9 @@ def check_format(format: str, plots: Collection[str] = ()) -> None:
 def build_report(run: RunData, label: Sequence[str] = EVERY) -> Report:
     """All that a report says of one run, in the order in which it is read; plots name the networks of `label`."""
     cells = plotted(run.cells, run.suite.settings, label)
-    return Report(
-        title=f"{run.suite.suite} on {run.environment.hardware_class}",
-        lead=lead(run),
-        sections=sections(decisions(run), plots(cells) if cells else None, *_parts(run)),
+    return report(
+        f"{run.suite.suite} on {run.environment.hardware_class}",
+        _all_of(run, plots(cells)),
         dataset=cells,
         trust=run.trust.statement,
         shared=shared_by(run.cells),
@@ -88,26 +76,25 @@ def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Repor
     each = named(runs)
     settings = dict.fromkeys(name for one in each for name in one.run.suite.settings)
     cells = plotted(together(each), settings, label)
-    alone = (
-        Section(
-            title=f"Run {one.letter}: {one.label}",
-            blocks=body(lead(one.run), decisions(one.run), _parts(one.run)),
-        )
-        for one in each
-    )
+    alone = (section(f"Run {one.letter}: {one.label}", _all_of(one.run)) for one in each)
     suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in each))
-    return Report(
-        title=f"{len(each)} runs of {suites}",
-        lead=overview(each),
-        sections=sections(plots(cells) if cells else None, *side_by_side(each), *alone),
+    return report(
+        f"{len(each)} runs of {suites}",
+        overview(each),
+        plots(cells),
+        side_by_side(each),
+        alone,
         dataset=cells,
         trust=" ".join(f"{one.letter}: {one.run.trust.statement}" for one in each),
         shared=shared_by(together(each)),
     )
 
 
-def _parts(run: RunData) -> tuple[Section | None, ...]:
+def _all_of(run: RunData, drawn: Section | None = None) -> Part:
     return (
+        lead(run),
+        decisions(run),
+        drawn,
         pareto(run),
         toggles(run),
         batches(run),
@@ -149,15 +136,12 @@ def _built(runs: Sequence[RunData], label: Sequence[str], table: str) -> Report:
 
 
 def _alone(report: Report, wanted: str) -> Report:
-    """The tables whose caption is `wanted`, or else has it in it."""
     tables = {slug(one.caption): one for one in every(Table, report.blocks) if one.caption}
     exact = {slug(wanted)} & tables.keys()
     found = [one for name, one in tables.items() if (name in exact if exact else slug(wanted) in name)]
     if not found:
         raise UsageError(f"--table {wanted}: no such table; there are {', '.join(tables)}")
-    return Report(
-        title=report.title, lead=(), sections=tuple(Section(title=one.caption, blocks=(one,)) for one in found)
-    )
+    return Report(title=report.title, parts=tuple(Section(title=one.caption, blocks=(one,)) for one in found))
 
 
 def write_report(
@@ -181,7 +165,7 @@ def write_report(
     place = out or usual_place(paths, format)
     if len(read) == 1 and not only and os.path.realpath(place.parent) == os.path.realpath(read[0].path):
         write_summary(read[0])
-    return _write(_built(read, label, table), format, place, plots)
+    return store(_built(read, label, table), format, place, plots)
 
 
 def write_reports(run_dir: Path) -> list[Path]:
@@ -192,7 +176,7 @@ def write_reports(run_dir: Path) -> list[Path]:
     run = read_run(run_dir)
     write_summary(run)
     report = build_report(run)
-    return [_write(report, format, run.path / f"report.{format}") for format in ("md", "html")]
+    return [store(report, format, run.path / f"report.{format}") for format in ("md", "html")]
 
 
 def get_ready() -> None:
@@ -213,28 +197,15 @@ def usual_place(runs: Sequence[Path], format: str) -> Path:
     return RunStore.open(runs[0]).path / name
 
 
-def store(report: Report, place: Path) -> Path:
-    """Write a report that is of no run: markdown with its plots beside it, or HTML, as the place's name ends."""
-    return _write(report, place.suffix.removeprefix("."), place)
-
-
-def _write(report: Report, format: str, place: Path, plots: Collection[str] = ()) -> Path:
-    """Markdown, after its plots have been drawn into the folder that it refers to."""
+def store(report: Report, format: str, place: Path, plots: Collection[str] = (), folder: str = "") -> Path:
+    """Write a report as `place`; markdown after its plots have been drawn into the `folder` that it refers to."""
     kinds = {*plots, "svg"} if format == "md" else {*plots}
     # Reports under other names may share a directory, and must not share their plots.
-    folder = "plots" if place.stem == "report" else f"{place.stem}_plots"
+    folder = folder or ("plots" if place.stem == "report" else f"{place.stem}_plots")
     drawn = bool(kinds) and draw(report, place.parent / folder, sorted(kinds))
     text = render_markdown(report, folder if drawn else None) if format == "md" else FORMATS[format](report)
     write_bytes(place, text.encode())
     return place
-
-
-class _Page(Struct, frozen=True, kw_only=True):
-    """One run of the site."""
-
-    named: Named
-    folder: str
-    exported: Exported
 
 
 def write_site(places: Sequence[Path], out: Path) -> Path:
@@ -245,49 +216,41 @@ def write_site(places: Sequence[Path], out: Path) -> Path:
     runs = named(read_several(places))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        pages = [_page(one, out) for one in runs]
+        links = "".join(_page(one, out) for one in runs)
     except OSError as error:
         raise UnfitError(f"cannot write {out}: {error.strerror or error}") from error
-    index = render_html(_index(pages)).replace("</header>", f"{_links(pages)}\n</header>", 1)
+    index = render_html(_index(runs)).replace("</header>", f"<ul>{links}</ul>\n</header>", 1)
     write_bytes(out / "index.html", index.encode())
     return out / "index.html"
 
 
-def _page(one: Named, out: Path) -> _Page:
-    run = one.run
-    folder = f"{slug(one.letter)}-{slug(run.environment.hardware_class)}"
+def _page(one: Named, out: Path) -> str:
+    """Write what the site has of one run, and return an item of the index that leads there."""
+    folder = f"{slug(one.letter)}-{slug(one.run.environment.hardware_class)}"
     (out / folder).mkdir(exist_ok=True)
-    write_bytes(out / folder / "index.html", render_html(build_report(run)).encode())
-    return _Page(named=one, folder=folder, exported=export(run.path, out / folder / "run.archbench"))
+    write_bytes(out / folder / "index.html", render_html(build_report(one.run)).encode())
+    exported = export(one.run.path, out / folder / "run.archbench")
+    return (
+        f'<li><a href="{folder}/index.html">{escape(one.letter)}: {escape(one.label)}</a> '
+        f'(<a href="{folder}/run.archbench" download>all of it as one file</a>, '
+        f"SHA-256 <code>{exported.sha256}</code>)</li>"
+    )
 
 
-def _index(pages: Sequence[_Page]) -> Report:
-    each = [page.named for page in pages]
+def _index(each: Sequence[Named]) -> Report:
     suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in each))
     matrices = (
         section(
             f"{one.letter}: {one.label}",
             one.run.trust.statement,
             about_devices(one.run),
-            next(every(Table, sections(decisions(one.run))), None),
+            next(every(Table, body(decisions(one.run))), None),
         )
         for one in each
     )
-    return Report(
-        title=f"{suites}: {len(pages)} machines" if len(pages) > 1 else f"{suites}: one machine",
-        lead=overview(each),
-        sections=sections(
-            section("Against the reference", against_reference(each)),
-            section("Which network, class by class", matrices),
-        ),
+    return report(
+        f"{suites}: {len(each)} machines" if len(each) > 1 else f"{suites}: one machine",
+        overview(each),
+        section("Against the reference", against_reference(each)),
+        section("Which network, class by class", matrices),
     )
-
-
-def _links(pages: Sequence[_Page]) -> str:
-    items = (
-        f'<li><a href="{page.folder}/index.html">{escape(page.named.letter)}: {escape(page.named.label)}</a> '
-        f'(<a href="{page.folder}/run.archbench" download>all of it as one file</a>, '
-        f"SHA-256 <code>{page.exported.sha256}</code>)</li>"
-        for page in pages
-    )
-    return f"<ul>{''.join(items)}</ul>"

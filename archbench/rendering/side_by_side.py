@@ -17,13 +17,12 @@ from archbench.model.units import MIB, NULL, excess, whole
 from archbench.rendering.content import (
     Block,
     Columns,
-    Fold,
-    Paragraph,
     Part,
-    Section,
+    Table,
+    body,
+    fold,
     of,
     section,
-    sections,
     table,
     tabled,
     wide,
@@ -99,30 +98,29 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         else ""
     )
     ratios = "Runs on one hardware class are held against the first of them (×: how many times faster)."
-    return (
+    return body(
         tabled(runs, columns, "The runs"),
-        Paragraph(f"{note}{_BEYOND} {ratios} `archbench compare` gives verdicts on two runs."),
-        *_differences(runs),
+        f"{note}{_BEYOND} {ratios} `archbench compare` gives verdicts on two runs.",
+        _differences(runs),
     )
 
 
-def side_by_side(runs: Sequence[Named]) -> tuple[Section, ...]:
+def side_by_side(runs: Sequence[Named]) -> tuple[Block, ...]:
     """What cells have in two runs or more: across classes of hardware ratios to the reference, within a class figures.
 
     These are latency, throughput and peak memory, in a section for each phase.
     """
     classes = _classes(runs)
 
-    def blocks(phase: str) -> tuple[Section, ...]:
-        where = {name: f" on {name}" if len(classes) > 1 else "" for name in classes}
-        return tuple(one for name, alike in classes.items() for one in _of_class(alike, phase, where[name]))
+    def blocks(phase: str) -> Iterator[Part]:
+        for name, alike in classes.items():
+            yield _of_class(alike, phase, f" on {name}" if len(classes) > 1 else "")
 
-    found = sections(
-        section("Against the reference", against_reference(runs) if len(classes) > 1 else None),
-        *by_phase("{}, side by side", blocks),
-    )
     nothing = "No cell was measured in two of these runs; each stands by itself below."
-    return found or sections(section("Side by side", nothing))
+    return body(
+        section("Against the reference", against_reference(runs) if len(classes) > 1 else None),
+        by_phase("{}, side by side", blocks),
+    ) or body(section("Side by side", nothing))
 
 
 def against_reference(runs: Sequence[Named]) -> Iterator[Part]:
@@ -138,7 +136,7 @@ def against_reference(runs: Sequence[Named]) -> Iterator[Part]:
         columns: Columns[str] = {"Cell": str, **ratios}
         found = tabled(cells, columns, f"Time over {reference}")
         yield _RATIOS.format(reference=reference)
-        yield found if len(cells) <= _MOST_RATIOS else Fold(summary=f"{len(cells):,} cells", blocks=(found,))
+        yield found if len(cells) <= _MOST_RATIOS else fold(f"{len(cells):,} cells", found)
     without = [each.letter for each in runs if each.letter not in of_each]
     if without:
         yield f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."
@@ -155,7 +153,7 @@ def _classes(runs: Sequence[Named]) -> dict[str, list[Named]]:
     return found
 
 
-def _of_class(runs: Sequence[Named], phase: str, where: str) -> tuple[Section, ...]:
+def _of_class(runs: Sequence[Named], phase: str, where: str) -> Iterator[Part]:
     """The cells of one phase that two runs or more of one class have; none for a class of one run."""
     cells: dict[_Key, dict[str, CellSummary]] = {}
     for each in runs:
@@ -171,9 +169,9 @@ def _of_class(runs: Sequence[Named], phase: str, where: str) -> tuple[Section, .
         "throughput": _columns(runs, " img/s", rate, "throughput"),
         "peak memory": _columns(runs, " MiB", lambda one: whole(one.peak_bytes, MIB), None),
     }
-    titles = ((f"{PHASES[phase]}{where}: {what}", columns) for what, columns in kinds.items())
-    tables = ((title, wide(shared, _PLACE, columns, noun="cells", caption=title)) for title, columns in titles)
-    return sections(*(section(title, found, phase=phase) for title, found in tables))
+    for what, columns in kinds.items():
+        title = f"{PHASES[phase]}{where}: {what}"
+        yield section(title, wide(shared, _PLACE, columns, noun="cells", caption=title), phase=phase)
 
 
 def _columns(runs: Sequence[Named], unit: str, text: Callable[[CellSummary], str], measure: Measure | None) -> _Columns:
@@ -199,14 +197,11 @@ def _ratio(base: str, letter: str, measure: Measure, found: dict[str, CellSummar
     return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
 
 
-def _differences(runs: Sequence[Named]) -> list[Block]:
-    """A row for each thing in which the machines or their software differ."""
+def _differences(runs: Sequence[Named]) -> Table:
     facts = [machine_facts(each.run.environment) for each in runs]
     values = {name: [one.get(name, NULL) for one in facts] for name in dict.fromkeys(n for one in facts for n in one)}
     rows = [(name, *told) for name, told in values.items() if len(set(told)) > 1]
-    if not rows:
-        return []
-    return [table(("They differ in", *(each.letter for each in runs)), rows)]
+    return table(("They differ in", *(each.letter for each in runs)), rows)
 
 
 def _shortest(label: tuple[str, str, str], labels: Sequence[tuple[str, str, str]]) -> str:

@@ -28,7 +28,7 @@ from archbench.choose.toggles import (
 )
 from archbench.model.axes import PLAIN
 from archbench.model.units import MIB, MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded, whole
-from archbench.rendering.content import MOST_ROWS, Block, Code, Columns, Fold, Section, listed, of, section, wide
+from archbench.rendering.content import MOST_ROWS, Block, Code, Columns, Fold, Section, fold, listed, of, section, wide
 from archbench.rendering.decisions import MARK
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, by_phase
 from archbench.rendering.run_data import RunData
@@ -61,7 +61,6 @@ def toggles(run: RunData) -> Section | None:
 
 
 def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
-    """What a toggle does to the networks together."""
     together: dict[tuple[str, str, str, int], list[Step]] = {}
     for step in taken:
         key = (step.after.phase, step.toggle, step.before.setting_label, step.after.batch_size)
@@ -95,7 +94,7 @@ def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
     )
 
 
-def _against_fp32(groups: Sequence[Alike], run: RunData) -> tuple[Section, ...]:
+def _against_fp32(groups: Sequence[Alike], run: RunData) -> tuple[Block, ...]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
     both = [(plain, group) for group in groups if (plain := group.get(PLAIN)) is not None and len(group) > 1]
     found = [(plain, {one.setting_label: one for one in group.values()}) for plain, group in both]
@@ -137,7 +136,7 @@ def ratio_text(found: Gain, *, suspect: bool = False) -> str:
     return f"{ratio} {MARK}" if suspect else ratio
 
 
-def _step_by_step(taken: Sequence[Step]) -> tuple[Section, ...]:
+def _step_by_step(taken: Sequence[Step]) -> tuple[Block, ...]:
     """Each network's gain at each step that is not already a gain over plain fp32."""
 
     def blocks(phase: str) -> list[Block]:
@@ -185,14 +184,12 @@ def _best(groups: Sequence[Alike], run: RunData) -> Section | None:
     )
 
 
-def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> Block | None:
+def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> Fold:
     # A name that is not one line of plain text is none to copy from a page.
     ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
-    if not ties:
-        return None
     commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))
     rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
-    return Fold(summary=f"What would settle the ties{rest}", blocks=(commands,))
+    return fold(f"What would settle the ties{rest}", commands)
 
 
 _CHANGE: Columns[Flips] = {
@@ -226,8 +223,7 @@ def _flips(run: RunData, taken: Sequence[Step]) -> Section | None:
     )
 
 
-def _flipped_pairs(found: Sequence[Flips]) -> list[Block]:
-    """The pairs themselves, the strongest first."""
+def _flipped_pairs(found: Sequence[Flips]) -> Block:
     flips = [(each, flip) for each in found for flip in each.named]
     flips.sort(key=lambda pair: -min(pair[1].before.ratio, pair[1].after.ratio))
     columns: Columns[tuple[Flips, Flip]] = {
@@ -247,7 +243,6 @@ def _over_plain(best: Best) -> str:
 
 
 def _compiling(groups: Sequence[Alike]) -> Section | None:
-    """How many images repay each compilation; nothing where none was timed beside eager mode."""
     found = [one for one in break_evens(groups) if one.cold or one.warm]
     columns: Columns[BreakEven] = {
         **of(lambda one: one.compiled, NETWORK, PHASE, SETTING, BATCH),
@@ -273,7 +268,6 @@ def _compiling(groups: Sequence[Alike]) -> Section | None:
 
 
 def _converted(run: RunData) -> Section | None:
-    """What runtimes and quantisers make of the networks, beside what eager PyTorch holds; nothing without any."""
     columns: CellColumns = {
         **NETWORK | PHASE | SETTING | BATCH,
         ">Cold s": lambda one: plain(one.compile_cold_s),
@@ -299,7 +293,6 @@ def _converted(run: RunData) -> Section | None:
 
 
 def _outputs(groups: Sequence[Alike]) -> Section | None:
-    """What the settings do to the output; nothing where it was not looked at."""
     columns: dict[str, Callable[[Cost], str]] = {
         **of(lambda one: one.cell, NETWORK, PHASE, SETTING, BATCH),
         ">Gain ×": lambda one: NULL if one.gain is None else ratio_text(one.gain),
@@ -325,7 +318,6 @@ def _outputs(groups: Sequence[Alike]) -> Section | None:
 
 
 def _measured(one: Cost) -> str:
-    """Top-1 accuracy of what was timed, with its interval."""
     value, low, high = (
         fixed(share, RATIO, 1)
         for share in (one.cell.top1_measured, one.cell.top1_measured_low, one.cell.top1_measured_high)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from archbench.choose.cell_summary import CellSummary
@@ -24,7 +23,7 @@ from archbench.choose.curves import (
 )
 from archbench.choose.margins import Estimate, pareto_front
 from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
-from archbench.rendering.content import Block, Columns, Fold, Section, body, listed, of, section
+from archbench.rendering.content import Block, Columns, Part, Section, body, fold, listed, of, section
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, peak, rate
 from archbench.rendering.run_data import RunData
 
@@ -35,14 +34,6 @@ _GOOD, _ROUGH = 0.9, 0.7
 """Rank correlations from which a predictor is called good, and rough: of normal figures, 14 % of the pairs are out of
 order at 0.9 and a quarter at 0.7 (1/2 - asin(2 sin(pi rho / 6)) / pi)."""
 _NAMES: dict[Predictor, str] = {"macs": "MACs", "activations": "activations", "params": "parameters"}
-
-
-class Member(Struct, frozen=True, kw_only=True):
-    """A cell on a front of at least one objective, or within the noise of one."""
-
-    cell: CellSummary
-    on: tuple[str, ...]
-    near: tuple[str, ...]
 
 
 def pareto(run: RunData) -> Section | None:
@@ -57,33 +48,29 @@ def pareto(run: RunData) -> Section | None:
         found: list[Block] = []
         for label in run.settings:
             caption = f"{PHASES[phase]}, {label}: accuracy against time and memory"
-            table = _fronts(_members(one for one in ranked if one.setting_label == label), unit, caption)
+            table = _fronts(_on_fronts(one for one in ranked if one.setting_label == label), unit, caption)
             # The first setting is read by everybody, the others by who wants them.
-            found += table if not found else [Fold(summary=label, blocks=tuple(table))] if table else []
+            found += body(fold(label, table) if found else table)
         return found
 
     return section("Accuracy against time and memory", by_phase("{}: fronts", blocks), note=_about_fronts(run))
 
 
-def _members(cells: Iterable[CellSummary]) -> list[Member]:
+def _on_fronts(cells: Iterable[CellSummary]) -> list[tuple[CellSummary, str]]:
     """The fronts of one setting by data set and batch, the most accurate first; image sizes as published together."""
     alike: dict[tuple[str, int, int], list[CellSummary]] = {}
     for one in cells:
         alike.setdefault((one.accuracy_dataset or "", one.asked_size or 0, one.batch_size), []).append(one)
-    found = []
+    found: list[tuple[CellSummary, str]] = []
     for _, members in sorted(alike.items()):
         if len(members) < _FEWEST:
             continue
-        marks = [_marks(members, objective) for objective in _OBJECTIVES]
-        kept = [
-            Member(
-                cell=members[place],
-                on=tuple(name for name, (on, _) in zip(_OBJECTIVES, marks, strict=True) if on[place]),
-                near=tuple(name for name, (_, near) in zip(_OBJECTIVES, marks, strict=True) if near[place]),
-            )
-            for place in np.flatnonzero(np.any(marks, axis=(0, 1)))
-        ]
-        found += sorted(kept, key=lambda member: (-(member.cell.top1 or 0.0), member.cell.variant))
+        marks = {name: _marks(members, name) for name in _OBJECTIVES}
+        for place, one in sorted(enumerate(members), key=lambda placed: (-(placed[1].top1 or 0.0), placed[1].variant)):
+            words = [name for name, (on, _) in marks.items() if on[place]]
+            words += [f"nearly {name}" for name, (_, near) in marks.items() if near[place]]
+            if words:
+                found.append((one, ", ".join(words)))
     return found
 
 
@@ -116,24 +103,20 @@ def _timed(one: CellSummary, objective: str) -> Estimate:
     return one.timed("latency" if objective == "latency" else "throughput")
 
 
-def _fronts(members: Sequence[Member], unit: Unit, caption: str) -> list[Block]:
+def _fronts(found: Sequence[tuple[CellSummary, str]], unit: Unit, caption: str) -> Block:
+    words = {one.cell_id: on for one, on in found}
     columns: CellColumns = {
-        **NETWORK,
-        **SETTING,
-        **BATCH,
+        **NETWORK | SETTING | BATCH,
         ">Top-1 %": lambda one: fixed(one.top1, RATIO, 1),
         "Data set": lambda one: one.accuracy_dataset or NULL,
         ">Latency ms": latency,
         ">img/s": rate,
         f">Peak {unit.symbol}": partial(peak, unit),
+        "On the front of": lambda one: words[one.cell_id],
     }
-    if len({member.cell.accuracy_dataset for member in members}) == 1:
+    if len({one.accuracy_dataset for one, _ in found}) == 1:
         del columns["Data set"]
-    front: Columns[Member] = {
-        **of(lambda member: member.cell, columns),
-        "On the front of": lambda member: ", ".join([*member.on, *(f"nearly {name}" for name in member.near)]),
-    }
-    return listed(members, front, noun="cells on a front", caption=caption)
+    return listed([one for one, _ in found], columns, noun="cells on a front", caption=caption)
 
 
 def _about_fronts(run: RunData) -> str:
@@ -162,11 +145,11 @@ def batches(run: RunData) -> Section | None:
     return section("Batch sizes", _knees(found, run), _largest(found, run))
 
 
-def _knees(found: Sequence[Curve], run: RunData) -> tuple[Block, ...]:
+def _knees(found: Sequence[Curve], run: RunData) -> Part:
     bent = [curve for curve in found if curve.rising is not None]
     if not bent:
         few = f"Where throughput saturates takes {FEWEST_BATCHES} batch sizes of a network to see; none here has them."
-        return body(few) if len({one.batch_size for one in run.cells}) > 1 else ()
+        return few if len({one.batch_size for one in run.cells}) > 1 else None
     note = (
         "The knee is the smallest batch whose throughput is not shown, by the ± of both, to be more than "
         f"{percent(KNEE)} below the best. An arrow: still rising there."
@@ -183,7 +166,7 @@ def _knees(found: Sequence[Curve], run: RunData) -> tuple[Block, ...]:
     return _of_curves(bent, run, columns, "where throughput saturates", note)
 
 
-def _largest(found: Sequence[Curve], run: RunData) -> tuple[Section, ...]:
+def _largest(found: Sequence[Curve], run: RunData) -> tuple[Block, ...]:
     gpus = run.environment.gpus
     memory = gpus[0].memory_bytes if gpus else run.environment.memory_bytes
     note = (
@@ -213,17 +196,15 @@ def _largest(found: Sequence[Curve], run: RunData) -> tuple[Section, ...]:
     return _of_curves(told, run, columns, "the largest batch that fits", note)
 
 
-def _of_curves(
-    told: Sequence[Curve], run: RunData, columns: Columns[Curve], what: str, note: str
-) -> tuple[Section, ...]:
+def _of_curves(told: Sequence[Curve], run: RunData, columns: Columns[Curve], what: str, note: str) -> tuple[Block, ...]:
     """A table of curves for each phase, by setting and name; the note stands above the first."""
     above = [note]
 
-    def blocks(phase: str) -> tuple[Block, ...]:
+    def blocks(phase: str) -> Part:
         chosen = [curve for curve in told if _first(curve).phase == phase]
         chosen.sort(key=lambda curve: (run.settings[_first(curve).setting_label], _first(curve).variant))
         tables = listed(chosen, columns, noun="networks and settings", caption=f"{PHASES[phase]}: {what}")
-        return body(above.pop() if above else None, tables) if tables else ()
+        return (above.pop() if above else None, tables) if chosen else None
 
     return by_phase(f"{{}}: {what}", blocks)
 
@@ -273,7 +254,6 @@ def predictors(run: RunData) -> Section | None:
 
 
 def _answer(found: Iterable[Correlation]) -> str:
-    """The question answered at the first setting and smallest batch, where both counts are known."""
     first: dict[str, Correlation] = {}
     for one in found:
         first.setdefault(one.predictor, one)

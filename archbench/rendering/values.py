@@ -23,15 +23,18 @@ from archbench.model.units import (
 )
 
 _OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
-_LONG = frozenset({"first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"})
-"""Times that nobody thinks of in milliseconds."""
-_COUNTS = {"params": MILLION, "macs": GIGA, "flops": GIGA, "activations": MILLION}
+_UNITS = {
+    "params": MILLION,
+    "macs": GIGA,
+    "flops": GIGA,
+    "activations": MILLION,
+    # Times that nobody thinks of in milliseconds.
+    **dict.fromkeys(("first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"), SECOND),
+}
 _TINY = 0.1
 """Percentage points below which one decimal would round a miss away."""
 _DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "top5": 1}
 """Columns whose figures have no error, with the decimals that tell them apart."""
-
-
 _NAMES = {
     "latency_median": "latency",
     "latency_median_corrected": "latency",
@@ -63,15 +66,13 @@ def heading(column: str) -> str:
 
 def number(of: Estimate) -> str:
     """A figure with its interval, without its unit: `39 ±3`; `≥ 4.09` of one that is a lower bound."""
-    return (AT_LEAST if of.at_least and of.value is not None else "") + _figure(of)
-
-
-def _figure(of: Estimate) -> str:
+    bound = AT_LEAST if of.at_least and of.value is not None else ""
+    judged, unit = judged_columns()[of.column], _unit(of.column)
     if of.column in _DECIMALS:
-        return fixed(of.value, _unit(of.column), _DECIMALS[of.column])
-    if judged_columns()[of.column].kind == "whole" and judged_columns()[of.column].unit != "B":
-        return fixed(of.value, RATIO, 0)
-    return figure(of.value, _unit(of.column), of.low, of.high)
+        return bound + fixed(of.value, unit, _DECIMALS[of.column])
+    if judged.kind == "whole" and judged.unit != "B":
+        return bound + fixed(of.value, RATIO, 0)
+    return bound + figure(of.value, unit, of.low, of.high)
 
 
 def quantity(column: str, value: float) -> str:
@@ -143,8 +144,4 @@ def _plain(column: str, value: float | str | bool | None) -> str:
 
 
 def _unit(column: str) -> Unit:
-    if column in _COUNTS:
-        return _COUNTS[column]
-    if column in _LONG:
-        return SECOND
-    return _OF_UNIT.get(judged_columns()[column].unit or "", RATIO)
+    return _UNITS.get(column) or _OF_UNIT.get(judged_columns()[column].unit or "", RATIO)

@@ -148,7 +148,7 @@ def test_a_runs_json_has_one_source(tmp_path, capsys):
     """Verdicts and rows of one document agree where only the whole run shows that a row was disturbed."""
     canaries = [0.001, 0.001, 0.001, 0.00115, 0.00201]
     run = archbench.Run(make_run(tmp_path, [make_record(round=n, canary_s=one) for n, one in enumerate(canaries)]))
-    from archbench.cli.run_command import _tell
+    from archbench.cli.measuring import _tell
 
     _tell(run, True)
     document = json.loads(capsys.readouterr().out)

@@ -22,7 +22,7 @@ def records(table: Table) -> list[dict[str, str]]:
 
 
 def section(report: Report, title: str) -> Section:
-    return next(one for one in report.sections if one.title == title)
+    return next(one for one in report.sections if isinstance(one, Section) and one.title == title)
 
 
 def part(of: Section, title: str) -> Section:

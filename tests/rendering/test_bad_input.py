@@ -195,7 +195,7 @@ def test_control_characters_are_drawn_and_do_not_end_the_process(tmp_path: Path)
         " 'x': {'field': 'network', 'type': 'nominal', 'scale': {'domain': names}}}}\n"
         "picture = Picture(name='one', title=names[0], alt=names[0], spec=json.dumps(spec))\n"
         "cells = Dataset(name='cells', columns=('network',), rows=tuple((name,) for name in names))\n"
-        "assert draw(Report(title='', lead=(picture,), sections=(), dataset=cells), Path(sys.argv[2]))\n"
+        "assert draw(Report(title='', parts=(picture,), dataset=cells), Path(sys.argv[2]))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(names), str(tmp_path)], capture_output=True, text=True, timeout=60

@@ -260,7 +260,7 @@ def test_long_tables_show_more_when_asked(browser: Any, tmp_path: Path) -> None:
     table = Table(headings=("Network", "ms"), rows=rows, numeric=frozenset({1}))
     path = tmp_path / "page.html"
     section = Section(title="Long", blocks=(Paragraph("all"), table))
-    path.write_text(render_html(Report(title="T", lead=(), sections=(section,))))
+    path.write_text(render_html(Report(title="T", parts=(section,))))
     opened = Opened(browser, path)
     assert rows_shown(opened, "long") == FIRST_ROWS
     opened.page.get_by_role("button", name=f"{FIRST_ROWS} more").click()

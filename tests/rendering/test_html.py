@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
 
 def page_of(*blocks: object, dataset: Dataset | None = None) -> Page:
-    return Page(render_html(Report(title="t", lead=tuple(blocks), sections=(), dataset=dataset)))  # type: ignore[arg-type]
+    return Page(render_html(Report(title="t", parts=tuple(blocks), dataset=dataset)))  # type: ignore[arg-type]
 
 
 def normal(text: str) -> str:
@@ -101,9 +101,7 @@ def test_names_in_data_cannot_end_their_script(text: str) -> None:
 
 def test_every_kind_of_block_and_their_nesting() -> None:
     inner = Section(title="Inner", phase="training", blocks=(Code("a <b>\n  c", "sh"), Paragraph("run `x <y>`")))
-    report = Report(
-        title="T", lead=(), sections=(Section(title="Outer", blocks=(Fold(summary="open", blocks=(inner,)),)),)
-    )
+    report = Report(title="T", parts=(Section(title="Outer", blocks=(Fold(summary="open", blocks=(inner,)),)),))
     page = Page(render_html(report))
     assert page.texts["h1"] == ["T"]
     assert "Outer" in page.texts["h2"]

@@ -21,7 +21,7 @@ def latex_of(*tables: Table) -> str:
         tables[0],
         *(Fold(summary="more", blocks=(one,)) for one in tables[1:]),
     )
-    return render_latex(Report(title="t", lead=(), sections=(Section(title="S", blocks=inside),)))
+    return render_latex(Report(title="t", parts=(Section(title="S", blocks=inside),)))
 
 
 def table(*rows: tuple[str, ...], caption: str = "Speed") -> Table:

@@ -25,7 +25,7 @@ hostile = st.text(
 
 
 def html_of(*blocks: object) -> str:
-    markdown = render_markdown(Report(title="t", lead=tuple(blocks), sections=()))  # type: ignore[arg-type]
+    markdown = render_markdown(Report(title="t", parts=tuple(blocks)))  # type: ignore[arg-type]
     return str(MARKDOWN.render(markdown)).removeprefix("<h1>t</h1>\n")
 
 
@@ -81,11 +81,9 @@ def test_marks_that_reorder_text_are_replaced() -> None:
 
 def test_sections_nest_and_numbers_stand_to_the_right() -> None:
     inner = Section(title="Inner", blocks=(Table(headings=("a", "b"), rows=(("1", "2"),), numeric=frozenset({1})),))
-    report = Report(title="T", lead=(Paragraph("lead"),), sections=(Section(title="Outer", blocks=(inner,)),))
+    report = Report(title="T", parts=(Paragraph("lead"), Section(title="Outer", blocks=(inner,))))
     assert render_markdown(report) == "# T\n\nlead\n\n## Outer\n\n### Inner\n\n| a | b |\n| --- | --: |\n| 1 | 2 |\n"
 
 
 def test_names_with_underscores_stay_readable() -> None:
-    assert "| mobilenet_v2 |" in render_markdown(
-        Report(title="t", lead=(Table(headings=("mobilenet_v2",), rows=()),), sections=())
-    )
+    assert "| mobilenet_v2 |" in render_markdown(Report(title="t", parts=(Table(headings=("mobilenet_v2",), rows=()),)))

@@ -278,7 +278,7 @@ def test_a_library_that_never_starts_costs_the_plots_alone(
         assert hangs.wait(10)
         section = plots(cells(summaries))
         assert section is not None
-        assert not draw(Report(title="t", lead=(section,), dataset=cells(summaries)), tmp_path)
+        assert not draw(Report(title="t", parts=(section,), dataset=cells(summaries)), tmp_path)
     finally:
         enough.set()
         thread.join()
@@ -405,7 +405,7 @@ def test_pictures_are_stored_as_they_are_asked_for(summaries: tuple[CellSummary,
     data = cells(summaries)
     section = plots(data)
     assert section is not None
-    report = Report(title="", lead=section.blocks[1:2], sections=(), dataset=data)
+    report = Report(title="", parts=section.blocks[1:2], dataset=data)
     assert draw(report, tmp_path, ("svg", "png", "pdf"))
     content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     begins = {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}

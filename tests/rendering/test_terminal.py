@@ -14,7 +14,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6
 
 
 def report(*blocks: object) -> Report:
-    return Report(title="Title", lead=blocks, sections=())  # type: ignore[arg-type]
+    return Report(title="Title", parts=blocks)  # type: ignore[arg-type]
 
 
 @given(

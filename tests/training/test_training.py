@@ -20,8 +20,8 @@ from archbench.catalog.build import build
 from archbench.cli import main
 from archbench.model.cell import Network
 from archbench.model.errors import UnfitError, UsageError
+from archbench.rendering.folklore import probe_report
 from archbench.rendering.report import FORMATS
-from archbench.rendering.training import probe_report
 from archbench.results.files import sealed_parquet
 from archbench.training import data, loop
 from archbench.training.data import CIFAR_FILES, cifar10, digits
