@@ -199,6 +199,8 @@ class Sources:
             found = self._rows[label] = []
             for number, frame in enumerate(self._frames):
                 frame = frame[frame["variant"] == label]
+                if frame.empty:  # a hundred and thirty columns take a moment even so
+                    continue
                 columns = {name: plain_values(frame[name]) for name in frame.columns}
                 values = zip(*columns.values(), strict=True)
                 found += [
