@@ -137,7 +137,7 @@ class CellRun:
                 measure()
             return self._finished(self.row.finish())
         except (torch.OutOfMemoryError, MemoryError) as error:
-            status, message = "oom", words_of(error)
+            status, message = "oom", words_of(error) or type(error).__name__  # Python's own says nothing
         except UnsupportedError as error:
             status, message = "unsupported", words_of(error)
         except (UsageError, ClockError) as error:

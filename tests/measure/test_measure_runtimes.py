@@ -267,6 +267,16 @@ def test_openvino_says_which_operator_it_lacks(tmp_path):
     assert logging.getLogger().level == level, "the converter leaves the root logger as it set it for itself"
 
 
+@pytest.mark.slow
+def test_onnx_says_which_operator_it_lacks(tmp_path):
+    class Eigenvalues(nn.Module):
+        def forward(self, images):
+            return torch.linalg.eigvals(images[:, 0] + torch.eye(4)).real
+
+    with pytest.raises(UnsupportedError, match=r"No ONNX function found for .*linalg_eig"), torch.inference_mode():
+        prepared("onnxruntime", Eigenvalues(), tmp_path)(torch.ones(1, 3, 4, 4))
+
+
 def test_what_a_runtime_cannot_be_asked_for_is_known_before_anything_runs(monkeypatch):
     def why(**fields):
         return refusal(Cell(network=Network(name="lenet5"), batch_size=1, **fields))

@@ -145,7 +145,14 @@ def module_of(name: Runtime) -> str:
 
 def export_onnx(module: nn.Module, example: Tensor, model: Path) -> None:
     """Write the network as ONNX, for inputs of the example's shape and type, with weights in a file beside it."""
-    exported = torch.onnx.export(torch.export.export(module, (example,)), (), dynamo=True, verbose=False)
+    program = torch.export.export(module, (example,))
+    try:
+        exported = torch.onnx.export(program, (), dynamo=True, verbose=False)
+    except torch.onnx.errors.OnnxExporterError as error:  # it names its own steps: what is lacking is what it came of
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise UnsupportedError(first_line(cause)) from error
     assert exported is not None, "the exporter gives a program unless it is told to write a file"
     exported.save(str(model))
 
