@@ -354,10 +354,7 @@ class RunStore:
         return sorted(found, key=lambda one: (one.cell_id, one.round, one.visit))
 
     def merge(self) -> None:
-        """Fold all finished cells into `results.parquet` and `samples.parquet`.
-
-        Raises `UnfitError` where the disk is full; nothing is lost then.
-        """
+        """Fold all finished cells into the large files. Raises `UnfitError` where the disk is full; nothing is lost."""
         self._timings.fold(only=set(self._rows.names()))
         self._rows.fold()
 

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
@@ -18,7 +18,7 @@ from archbench.model.axes import PLAIN, ROLES, TOGGLES, DeviceKind, Metric
 from archbench.model.cell import Network, inputs_problem
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.suite import Decision, Filter, Section, Setting, Suite
+from archbench.model.suite import Axes, Decision, Filter, Section, Setting, Suite
 from archbench.query.expression import Among, Leaf, leaves
 from archbench.query.parsing import ExpressionError, column_named, number_column, parse
 from archbench.query.quantity import stored_value
@@ -52,7 +52,7 @@ class _Check:
     def suite(self) -> Suite:
         file = self._file
         self._networks = self._read_architectures()
-        self._check_toggles(self._plain.get("axes", {}), bool(file.settings), ("axes",))
+        self._check_toggles(file.axes, bool(file.settings), ("axes",))
         return Suite(
             suite=file.suite,
             description=file.description.strip(),
@@ -148,8 +148,8 @@ class _Check:
 
     # Settings, sections, filters
 
-    def _check_toggles(self, axes: dict[str, Any], has_settings: bool, path: ValuePath) -> None:
-        clash = next((toggle for toggle in TOGGLES if toggle in axes), None)
+    def _check_toggles(self, axes: Axes, has_settings: bool, path: ValuePath) -> None:
+        clash = next((toggle for toggle in TOGGLES if getattr(axes, toggle) is not None), None)
         if has_settings and clash is not None:
             what = f"{clash} stands among the axes, but settings already say it; write it in the settings"
             raise self._error((*path, clash), f"{what}, or drop the settings", at_key=True)
@@ -175,7 +175,7 @@ class _Check:
         result = []
         for number, section in enumerate(sections):
             path: ValuePath = ("devices", kind, number)
-            self._check_toggles(_given(section), section.settings is not None, path)
+            self._check_toggles(section, section.settings is not None, path)
             self._check_known(section.settings or (), self._file.settings, "setting", (*path, "settings"))
             self._check_families(section.family or (), (*path, "family"))
             patterns = section.architectures
@@ -268,13 +268,14 @@ def placing(origin: Origin, path: ValuePath, *, at_key: bool = False) -> Iterato
         raise origin.error(path, str(error), at_key=at_key) from None
 
 
-def _given(struct: Struct) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(struct).items() if value is not None}
-
-
 def check_question(decision: Decision, path: ValuePath, origin: Origin, networks: Iterable[Network]) -> None:
     """Raise `UsageError`, with the place that `origin` gives it, for the first thing that cannot be asked."""
-    _check_goal(decision, path, origin)
+    goals = [goal for goal in ("minimize", "maximize") if getattr(decision, goal) is not None]
+    if len(goals) != 1:
+        which = "both minimize and maximize" if goals else "neither minimize nor maximize"
+        raise origin.error(path, f"the decision {decision.situation!r} has {which}; give one column to judge by")
+    with placing(origin, (*path, goals[0])):
+        number_column(getattr(decision, goals[0]))
     names = {network.name for network in networks}
     for number, condition in enumerate(decision.where):
         with placing(origin, (*path, "where", number)):
@@ -300,15 +301,6 @@ def check_question(decision: Decision, path: ValuePath, origin: Origin, networks
         if column not in RANKING_KEYS:
             near = did_you_mean(column, RANKING_KEYS) or f"; it can be {', '.join(RANKING_KEYS)}"
             raise origin.error((*path, "across", number), f"{column!r} locks nothing{near}")
-
-
-def _check_goal(decision: Decision, path: ValuePath, origin: Origin) -> None:
-    goals = [goal for goal in ("minimize", "maximize") if getattr(decision, goal) is not None]
-    if len(goals) != 1:
-        which = "both minimize and maximize" if goals else "neither minimize nor maximize"
-        raise origin.error(path, f"the decision {decision.situation!r} has {which}; give one column to judge by")
-    with placing(origin, (*path, goals[0])):
-        number_column(getattr(decision, goals[0]))
 
 
 def _check_names(leaf: Leaf, names: Collection[str]) -> None:
