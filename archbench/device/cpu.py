@@ -52,11 +52,6 @@ CPU_CORE = Rates(
     monitor=0.2,
     memory=0.3,
     noise=0.5,
-    parameter=17e-9,
-    counts=0.6e-3,
-    prediction=2.5e-3,
-    profile=5.0,
-    report=(5.0, 0.02),
     basis="constants",
 )
 """Of one core: arithmetic and traffic grow with their number."""

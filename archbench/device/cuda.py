@@ -61,11 +61,6 @@ H100 = Rates(
     monitor=0.15,
     memory=0.2,
     noise=0.05,  # a GPU that is its user's alone settles at once
-    parameter=17e-9,  # vgg16 and vit_b_16, timed on two cores of a Xeon
-    counts=0.6e-3,  # resnet18 to densenet201, timed there
-    prediction=2.5e-3,
-    profile=5.0,
-    report=(5.0, 0.02),
     basis="constants for one H100 80 GB",
 )
 

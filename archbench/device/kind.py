@@ -286,11 +286,11 @@ class Rates(Struct, frozen=True, kw_only=True):
     """Until the first group: imports, preflight, calibration."""
     process: float
     """To fork a process and, on a GPU, to create a context and load cuDNN and cuBLAS; and to end it."""
-    parameter: float
+    parameter: float = 17e-9  # vgg16 and vit_b_16, timed on two cores of a Xeon
     """To draw one random weight."""
-    counts: float
+    counts: float = 0.6e-3  # resnet18 to densenet201, timed there
     """To count a network, per operator."""
-    prediction: float
+    prediction: float = 2.5e-3
     """To predict the memory of an inference step, per operator; of a training step three times as long."""
     search: float
     """cuDNN's search with ten plans, per operator of an eager inference step, without what their runs take; of a
@@ -309,8 +309,8 @@ class Rates(Struct, frozen=True, kw_only=True):
     """Of one conversion for a runtime that does not compile by a C++ compiler, or to int8 kernels; likewise."""
     graph_check: float
     """The profiler's look at the CUDA graphs that a step launches."""
-    profile: float
-    report: tuple[float, float]
+    profile: float = 5.0
+    report: tuple[float, float] = (5.0, 0.02)
     """Fixed, and per cell."""
     speed: float = 1.0
     """Step times of this machine over those of the constants above."""
