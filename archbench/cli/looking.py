@@ -12,15 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from archbench.cli.console import (
-    AsJson,
-    DeviceOption,
-    NetworkArgument,
-    answer,
-    column_names,
-    completing,
-    taking,
-)
+from archbench.cli.console import AsJson, DeviceOption, NetworkArgument, answer, column_names, completing, taking
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.options import FitsOptions, ShowOptions
@@ -116,8 +108,7 @@ def pick_command(
     minimize: Annotated[list[str] | None, _columns("Smallest first.")] = None,
     maximize: Annotated[list[str] | None, _columns("Largest first. Several goals give the Pareto front.")] = None,
     across: Annotated[
-        list[str] | None,
-        _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS),
+        list[str] | None, _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of a shortlist to print.")] = 10,
     as_json: AsJson = False,
@@ -135,8 +126,7 @@ def pick_command(
 
 def report_command(
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Directories of runs, finished or not; several side by side."),
+        list[Path], typer.Argument(metavar="RUN...", help="Directories of runs, finished or not; several side by side.")
     ],
     format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md, html or latex")] = "md",
     out: Annotated[
@@ -187,10 +177,7 @@ def site_command(
     print(site(runs, out=out))
 
 
-def doctor_command(
-    device: DeviceOption = "auto",
-    as_json: AsJson = False,
-) -> None:
+def doctor_command(device: DeviceOption = "auto", as_json: AsJson = False) -> None:
     """Judge whether this machine is fit to measure: each finding with its remedy; exit 3 when it is not."""
     from archbench.device import examine, resolve_device
     from archbench.rendering.content import report, table

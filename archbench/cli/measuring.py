@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 
 @taking(RunOptions)
-def run_command(
-    what: WhatArgument,
-    as_json: AsJson = False,
-    **given: Any,
-) -> None:
+def run_command(what: WhatArgument, as_json: AsJson = False, **given: Any) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
     from archbench.api import Run, run
     from archbench.session import is_always_shared

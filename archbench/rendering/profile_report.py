@@ -8,16 +8,7 @@ from collections.abc import Iterator, Sequence
 from archbench.choose.profile_difference import difference
 from archbench.model.profile import ModuleProfile, Profile, Roofline, StepPart
 from archbench.model.units import GIGA, MS, figure, percent, plain
-from archbench.rendering.content import (
-    Part,
-    Picture,
-    Report,
-    Table,
-    bullets,
-    fold,
-    report,
-    section,
-)
+from archbench.rendering.content import Part, Picture, Report, Table, bullets, fold, report, section
 from archbench.rendering.drawing import Spec, called, chart, layer, log_axis, names, number, word
 from archbench.rendering.profile_findings import compiled_line
 from archbench.rendering.profile_memory import BAR, HEIGHT, gradient_section, memory_section

@@ -237,10 +237,7 @@ def difference_table(base: Profile, other: Profile, found: Difference) -> Table:
     ]
 
     def both(heading: str, text: Callable[[Share], str]) -> dict[str, Callable[[Aligned], str]]:
-        return {
-            heading.format("A"): lambda row: text(row.base),
-            heading.format("B"): lambda row: text(row.other),
-        }
+        return {heading.format("A"): lambda row: text(row.base), heading.format("B"): lambda row: text(row.other)}
 
     columns: Columns[Aligned] = {
         found.aligned_by.capitalize(): lambda row: row.name,

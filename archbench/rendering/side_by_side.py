@@ -14,19 +14,7 @@ from archbench.choose.toggles import Measure, gain
 from archbench.model.axes import Toggles
 from archbench.model.cell import short_id
 from archbench.model.units import MIB, NULL, excess, whole
-from archbench.rendering.content import (
-    Block,
-    Columns,
-    Part,
-    Table,
-    body,
-    fold,
-    of,
-    section,
-    table,
-    tabled,
-    wide,
-)
+from archbench.rendering.content import Block, Columns, Part, Table, body, fold, of, section, table, tabled, wide
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
 from archbench.rendering.provenance import devices_in_short, machine_facts, verdicts
 from archbench.rendering.run_data import RunData
