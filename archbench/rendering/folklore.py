@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from archbench.folklore.claim import KINDS, read_claims
+from archbench.folklore.claim import KINDS, own_claims
 from archbench.folklore.judge import RULINGS, Judged, Judgement, figures_of, judge_one, measured_alone
 from archbench.folklore.sources import Sources
 from archbench.model.units import NULL, counted, duration, plain
@@ -70,7 +70,7 @@ def folklore_report(found: Sequence[Judged]) -> Report:
 
 def folklore(run: RunData) -> Section | None:
     """What this run alone says of claims about time and memory; `None` where it has the figures of none."""
-    claims = read_claims()
+    claims = own_claims()
     sources = Sources(claims.facts, [run.candidates], builds=False)
     found = (judge_one(one, sources) for one in claims.claims if measured_alone(one))
     measured = [one for one in found if any(_by_cells(each) for each in one.judgements)]
