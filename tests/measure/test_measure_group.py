@@ -312,7 +312,9 @@ def test_calibration_gives_a_share_of_the_peak_and_no_first_figure_waits_for_it(
     assert found.copy_bytes_per_s > 1e8
     row = rows(events)[0]
     assert row.measured_peak_share == pytest.approx(row.achieved_flops / found.peak("fp32"))
-    # Nothing asks for it while it is measured: it is there for later processes all the same.
+
+
+def test_a_calibration_that_nothing_asks_for_is_there_for_later_processes():
     assert Calibrated in map(type, measure(calibrate=True, metrics=("latency",)))
 
 
