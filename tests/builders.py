@@ -16,7 +16,7 @@ from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Facts, Record, RunContext, Sample, empty_record
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.results import RunStore
-from archbench.results.journal import Journal
+from archbench.results.journal import to_table
 from archbench.results.schema import RECORDS, SAMPLES
 
 SETTINGS = {
@@ -187,10 +187,9 @@ def make_run(
             store.append(row, its_samples)
     elif rows:
         # In one go: a thousand rows would take a thousand syncs.
-        Journal(path / "cells", path / "results.parquet", RECORDS, ("round", "started_at")).add("all.parquet", rows)
+        store._rows.fill(to_table(rows, RECORDS))
         if every := list(chain(*samples)):
-            Journal(path / "samples", path / "samples.parquet", SAMPLES, ("round",)).add("all.parquet", every)
-        store.merge()
+            store._timings.fill(to_table(every, SAMPLES))
     return path
 
 
