@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from archbench.model.comparison import CLOCK_TOLERANCE, LEAST_EFFECT, CellVerdict, Floor, Whole, Why
 from archbench.model.reasons import REASONS
-from archbench.model.units import change, excess, percent
+from archbench.model.units import change, excess, from_on, percent
 from archbench.stats.moderation import pooled
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, paired
 
@@ -165,7 +165,7 @@ def _ground(
         return Why(
             "not_shown",
             f"{by}, neither shown to differ nor to be the same: {estimate.count} processes a side could only have "
-            f"shown {excess(detectable)} or more; measure more rounds, or use `archbench gate`",
+            f"shown {from_on(detectable)}; measure more rounds, or use `archbench gate`",
         )
     if abs(estimate.median) < math.log1p(own):
         return Why("small", f"{by}, certain, but below this cell's threshold of {excess(own)}")

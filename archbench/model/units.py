@@ -119,6 +119,12 @@ def excess(share: float) -> str:
     return f"a factor of {plain(1 + share, 2)}" if 1 + share <= HUNDREDFOLD else "a hundredfold or more"
 
 
+def from_on(share: float) -> str:
+    """`2.7 % or more` of 0.027, in the words of `excess`."""
+    text = excess(share)
+    return text if text.endswith("or more") else f"{text} or more"
+
+
 def change(share: float) -> str:
     """`+2.7 %` of 0.027, with one decimal always: a column of changes lines up, and none is finer than its noise."""
     return f"{100 * share:+,.1f} %" if math.isfinite(share) else f"{plain(share)} %"

@@ -18,6 +18,7 @@ from archbench.model.units import (
     duration,
     figure,
     fixed,
+    from_on,
     memory_unit,
     percent,
     plain,
@@ -111,3 +112,10 @@ def test_percent_and_duration() -> None:
     ]
     assert duration(59.7) == "1 min 0 s"
     assert rounded(43.51, IMAGES, 43.1, 43.9) == "43.5"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.05, "5 % or more"), (1.3, "a factor of 2.3 or more"), (200.0, "a hundredfold or more")]
+)
+def test_from_on_says_once_that_more_counts_too(share: float, text: str) -> None:
+    assert from_on(share) == text
