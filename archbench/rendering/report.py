@@ -40,7 +40,7 @@ from archbench.rendering.side_by_side import Named, against_reference, named, ov
 from archbench.rendering.toggles import toggles
 from archbench.rendering.tradeoffs import batches, pareto, predictors
 from archbench.results import RunStore, export, is_here
-from archbench.results.files import write_bytes
+from archbench.results.files import remove_leftovers, write_bytes
 
 FORMATS: dict[str, Callable[[Report], str]] = {"md": render_markdown, "html": render_html, "latex": render_latex}
 EVERY = ("*",)
@@ -174,6 +174,8 @@ def write_reports(run_dir: Path) -> list[Path]:
     Errors as for `write_report`.
     """
     run = read_run(run_dir)
+    for folder in (run.path, run.path / "plots"):
+        remove_leftovers(folder)  # of a run that was killed while it wrote its report
     write_summary(run)
     report = build_report(run)
     return [store(report, format, run.path / f"report.{format}") for format in ("md", "html")]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import msgspec
+import psutil
 
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.units import indented_json
@@ -51,6 +52,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; what was stored before is kept. "
             "Make room or give another place, then run the same command again"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `atomic_write` left in `folder`, which need not be there, where its process was killed meanwhile."""
+    for leftover in folder.glob(".*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ import pytest
 from builders import make_environment, make_record, make_run, make_samples, make_suite
 
 from archbench.model.errors import UnfitError, UsageError
+from archbench.rendering.report import write_reports
 from archbench.results import RunStore, load_frame, read_table
 
 HERE = Path(__file__).parent
@@ -168,3 +169,17 @@ def test_a_run_killed_while_it_was_created_can_be_created_again(tmp_path: Path) 
         RunStore.open(run)
     store = RunStore.create(run, make_suite(), make_environment(), "suite: example\n")
     assert store.finished() == set()
+
+
+def test_a_report_removes_what_a_killed_writer_left_and_nothing_of_a_living_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [make_record()])
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (run / "plots").mkdir()
+    dead = [folder / f".report.md.{ended.pid}.tmp" for folder in (run, run / "plots")]
+    living = run / f".report.md.{os.getppid()}.tmp"
+    for file in (*dead, living):
+        file.write_bytes(b"half")
+    write_reports(run)
+    assert living.exists()
+    assert not any(file.exists() for file in dead)
