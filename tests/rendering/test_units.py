@@ -115,7 +115,7 @@ def test_percent_and_duration() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.05, "5 % or more"), (1.3, "a factor of 2.3 or more"), (200.0, "a hundredfold or more")]
+    ("share", "text"), [(0.05, "5.0 % or more"), (1.3, "a factor of 2.3 or more"), (200.0, "a hundredfold or more")]
 )
 def test_from_on_says_once_that_more_counts_too(share: float, text: str) -> None:
     assert from_on(share) == text
