@@ -1,12 +1,13 @@
 """How far processes of one network differ: raw, by the canary, and in turns with live processes of other networks.
 
-    python benchmarks/process_spread.py [--processes 8] [--turns 8] [--minutes 8] [--stress]
+    python benchmarks/process_spread.py [--processes 8] [--turns 8] [--minutes 8] [--stress [PERCENT]]
 
 Twelve networks at batch 1, a process of each in random order, again and again until the time is up. Each times short
 blocks; after each block it reads the canary once (as protocol version 1 did) and until it has settled, and two
 reference processes, warm all the time, take one block each. Prints the standard deviation of the processes' figures, in
 per cent: the median block; that over the median first reading; the median ratio of a block to the settled reading after
-it; and to the references' blocks. `--stress` keeps one core busy with stress-ng meanwhile.
+it; and to the references' blocks. `--stress` keeps one core busy with stress-ng meanwhile, all the time or so
+much of it; on two cores a whole one stretches a process to half a minute.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=8.0, help="No process is begun afterwards.")
-    parser.add_argument("--stress", action="store_true")
+    parser.add_argument("--stress", metavar="PERCENT", type=int, nargs="?", const=100)
     arguments = parser.parse_args()
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     rng = random.Random(0)
@@ -162,7 +163,8 @@ def main() -> None:
     end = time.perf_counter() + 60 * arguments.minutes
     with ExitStack() as stack:
         if arguments.stress:
-            neighbour = subprocess.Popen(["stress-ng", "--cpu", "1", "--quiet"])
+            load = ["--cpu-load", str(arguments.stress)]
+            neighbour = subprocess.Popen(["stress-ng", "--cpu", "1", *load, "--quiet"])
             stack.callback(neighbour.wait)
             stack.callback(neighbour.terminate)
         references = [Live(reference, name) for name in REFERENCES]

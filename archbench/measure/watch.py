@@ -61,14 +61,19 @@ class Watch:
         if self._stalled:
             self._announce("stalled: waiting for other work to end")
             time.sleep(STALL_PAUSE_S)
-        if self._canary is not None:
-            elapsed = time.perf_counter() - self._started
-            if not self._canaries or self._canary_spent_s < self._protocol.canary_share * elapsed:
-                start = time.perf_counter()
-                self._canaries.append(self._canary())
-                self._canary_spent_s += time.perf_counter() - start
+        elapsed = time.perf_counter() - self._started
+        if not self._canaries or self._canary_spent_s < self._protocol.canary_share * elapsed:
+            self._read_canary()
         self._begun_after.append(len(self._canaries))
         self._before = self._probe.read()
+
+    def _read_canary(self) -> None:
+        if self._canary is None:
+            return
+        start = time.perf_counter()
+        self._canaries.append(self._canary())
+        # The first makes the canary, too, and may be a slow one: paid for, it could stay the only one of a short cell.
+        self._canary_spent_s += time.perf_counter() - start if len(self._canaries) > 1 else 0.0
 
     def end(self, *, slow: bool = False) -> str | None:
         """Read and judge; the code of the reason where the stretch was throttled, shared, stalled, or not clocked."""
@@ -102,14 +107,15 @@ class Watch:
     def canary_beside(self, stretches: Sequence[Stretch]) -> float | None:
         """The canary's time, s, beside the median timing of the latest `stretches`; `None` without a canary.
 
-        What the median divided by it gives is the median of the stretches' ratios to the readings around each: a
+        It is read once more, so that the last stretch has a reading on either side. What the median divided by it gives is the median of the stretches' ratios to the readings around each: a
         machine that changes its speed half-way changes both, where the medians of either would fall in other halves.
         """
         if not self._canaries:
             return None
+        self._read_canary()
         begun = self._begun_after[len(self._begun_after) - len(stretches) :]
         ratios = []
-        for stretch, taken, later in zip(stretches, begun, [*begun[1:], begun[-1]], strict=True):
+        for stretch, taken, later in zip(stretches, begun, [*begun[1:], len(self._canaries)], strict=True):
             if stretch.kept or not any(one.kept for one in stretches):
                 around = math.sqrt(self._canaries[taken - 1] * self._canaries[later - 1])
                 ratios.append(median(timing.seconds for timing in stretch.timings) / around)
