@@ -107,8 +107,9 @@ class Watch:
     def canary_beside(self, stretches: Sequence[Stretch]) -> float | None:
         """The canary's time, s, beside the median timing of the latest `stretches`; `None` without a canary.
 
-        It is read once more, so that the last stretch has a reading on either side. What the median divided by it gives is the median of the stretches' ratios to the readings around each: a
-        machine that changes its speed half-way changes both, where the medians of either would fall in other halves.
+        It is read once more, so that the last stretch has a reading on either side. What the median divided by it gives
+        is the median of the stretches' ratios to the readings around each: a machine that changes its speed half-way
+        changes both, where the medians of either would fall in other halves.
         """
         if not self._canaries:
             return None
