@@ -154,7 +154,7 @@ def test_the_canary_keeps_to_its_share():
 
 def test_one_slow_first_reading_is_not_the_only_one():
     """The first makes the canary and may fall into what ends before the cell: here it takes 100 times the others."""
-    taken = []
+    taken: list[float] = []
 
     def canary():
         time.sleep(0.001 if taken else 0.1)
