@@ -90,7 +90,7 @@ def test_every_key_is_described_and_nothing_else() -> None:
 def test_constants_have_their_unit_and_the_defaults_of_each_device() -> None:
     described = {name: one["description"] for name, one in json_schema()["$defs"]["Protocol"]["properties"].items()}
     assert described.keys() == set(Protocol.__struct_fields__)
-    assert described["max_sampling_s"].endswith("Unit: s; by default 1.5 on cpu, 5 on cuda.")
+    assert described["max_sampling_s"].endswith("Unit: s; by default 1 on cpu, 5 on cuda.")
     assert described["drift_limit"].endswith("Unit: share; by default 0.1 on cpu, 0.1 on cuda.")
     assert described["host_bound_ratio"].endswith("Unit: ratio; by default 1.1 on cpu, 1.1 on cuda.")
     assert described["min_samples"].endswith("Unit: count; by default 30 on cpu, 30 on cuda.")
