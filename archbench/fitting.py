@@ -72,7 +72,7 @@ def fits(name: str, options: FitsOptions) -> Fits:
         _refuse_to_try(cell, memory_bytes)
     from archbench.analyze.fresh import PREDICTING_S, FreshProcessError, FreshProcesses
     from archbench.analyze.memory import predict_cell
-    from archbench.measure.edge import peak_within
+    from archbench.measure.metrics.footprint import peak_within
 
     aside = FreshProcesses()
     try:

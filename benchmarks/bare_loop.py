@@ -26,8 +26,8 @@ import bare_side
 import torch
 
 from archbench.catalog.build import build, input_shape
-from archbench.device.cpu import Cpu, HostClock
-from archbench.device.kind import kind_of
+from archbench.device.cpu import Cpu
+from archbench.device.kind import Clock, kind_of
 from archbench.measure.device_time import sample_device_time
 from archbench.measure.sampling import sample_latency
 from archbench.measure.state import apply_state
@@ -139,7 +139,7 @@ def take_turns(ours: Side, bare: Side, turns: int, seconds: float) -> tuple[list
 def cost_of_a_sample() -> float:
     protocol = Protocol(sample_floor_s=1e-9, min_samples=20_000, max_samples=20_000, max_sampling_s=0.0)
     start = time.perf_counter()
-    sampled = sample_latency(lambda: None, HostClock(), protocol, NoMonitor(), step_s=1e-3, min_samples=0)
+    sampled = sample_latency(lambda: None, Clock(), protocol, NoMonitor(), step_s=1e-3, min_samples=0)
     return (time.perf_counter() - start) / len(sampled.kept())
 
 

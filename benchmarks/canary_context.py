@@ -3,8 +3,8 @@
     python benchmarks/canary_context.py [--rounds 21]
 
 In each round, in random order, a tenth of a second of something else (the canary itself, networks of different sizes,
-a training step, an idle core) and then the canary: once, and until it has settled (`archbench.measure.canary`). Prints
-the medians over the rounds in ms, and how far the largest is above the smallest.
+a training step, an idle core) and then the canary: once, and until it has settled (`archbench.measure.machine_speed`).
+Prints the medians over the rounds in ms, and how far the largest is above the smallest.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from process_spread import once, step_of
 
-from archbench.device.cpu import HostClock
-from archbench.measure.canary import Canary, settled
+from archbench.device.kind import Clock
+from archbench.measure.machine_speed import Canary, settled
 
 CONTEXT_S = 0.1
 IDLE = "idle"
@@ -45,7 +45,7 @@ class Readings(NamedTuple):
 
 def readings(rounds: int) -> dict[str, Readings]:
     """The canary after each of the contexts, which take turns in random order."""
-    canary = Canary(torch.device("cpu"), HostClock())
+    canary = Canary(torch.device("cpu"), Clock())
     contexts: dict[str, Callable[[], object]] = {
         "the canary": canary.work,
         **{name: step_of(name) for name in ("mobilenet_v2", "vit_b_16", "vgg16")},

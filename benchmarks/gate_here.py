@@ -35,8 +35,7 @@ from archbench.model.messages import Task, TurnTask
 from archbench.model.protocol import protocol_for
 from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient
-from archbench.worker.interleaved import start_afresh
-from archbench.worker.turns import take_turns
+from archbench.worker.turns import start_afresh, take_turns
 
 DELAYED = "resnet18"
 SIZES = {"resnet18": 96, "squeezenet": 96, "mobilenet": 96}

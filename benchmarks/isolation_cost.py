@@ -22,7 +22,7 @@ from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import protocol_for
 from archbench.model.record import Facts, RunContext, empty_record
 from archbench.worker import WorkerClient, run_tasks
-from archbench.worker.child import Receive, Send
+from archbench.worker.child import Receive, Send, Wire
 
 TARGET_S = 0.5
 
@@ -47,7 +47,6 @@ def serve_as_worker() -> None:
     """Be the worker of this benchmark: the real one around `measure_group`."""
     from archbench.worker.host import serve
     from archbench.worker.preload import import_for, import_torch
-    from archbench.worker.wire import Wire
 
     wire = Wire()
     import_torch()

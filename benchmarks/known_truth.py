@@ -16,9 +16,8 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from archbench.device.cpu import HostClock
 from archbench.device.health import HW_THERMAL, Reading
-from archbench.device.kind import Timing
+from archbench.device.kind import Clock, Timing
 from archbench.measure.sampling import sample_latency, warm_up
 from archbench.measure.watch import Watch
 from archbench.model.protocol import Protocol
@@ -28,7 +27,7 @@ STEP_S = 5e-3
 Cost = Callable[[float, random.Random], float]
 
 
-class FakeDevice(HostClock):
+class FakeDevice(Clock):
     """A clock and a probe in one: both read the time that the steps so far have taken."""
 
     def __init__(self, cost: Cost, throttles: Callable[[float], bool], seed: int) -> None:

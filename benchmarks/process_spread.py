@@ -31,8 +31,9 @@ from statistics import median, stdev
 import torch
 
 from archbench.catalog.build import build
-from archbench.device.cpu import Cpu, HostClock
-from archbench.measure.canary import Canary, settled
+from archbench.device.cpu import Cpu
+from archbench.device.kind import Clock
+from archbench.measure.machine_speed import Canary, settled
 from archbench.measure.state import keep_freed_memory
 from archbench.model.cell import Network
 
@@ -95,7 +96,7 @@ def reference(line: Connection, name: str) -> None:
 
 
 def cell(line: Connection, name: str) -> None:
-    step, canary = step_of(name), Canary(torch.device("cpu"), HostClock())
+    step, canary = step_of(name), Canary(torch.device("cpu"), Clock())
     guess_s = warm(step)
     while line.recv():
         time_s = block(step, guess_s)

@@ -64,8 +64,7 @@ def attempt(name: str) -> None:
     from archbench.catalog.build import build, input_shape
     from archbench.catalog.inputs import Batch
     from archbench.catalog.weights import preprocessing
-    from archbench.measure.images import drawn_images
-    from archbench.measure.metrics.numerics import make_comparable
+    from archbench.measure.metrics.correctness import drawn_images, make_comparable
     from archbench.measure.workload import Workload, first_tensor
 
     there = {(row["network"], row["setting"]) for row in rows()}

@@ -26,8 +26,7 @@ from archbench.model.messages import Task, TurnTask
 from archbench.model.protocol import Protocol
 from archbench.model.record import RunContext
 from archbench.worker.client import WorkerClient
-from archbench.worker.interleaved import start_afresh
-from archbench.worker.turns import take_turns
+from archbench.worker.turns import start_afresh, take_turns
 
 _ROUND_OF: dict[Stage, int] = {"screen": 0, "confirm": 100}
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from archbench.device.environment import last_level_cache
 from archbench.device.health import CpuTimes, Finding, Reading
-from archbench.device.host import Host, last_level_cache
-from archbench.device.kind import NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
+from archbench.device.kind import CalibrationSizes, CanarySizes, Kind, Rates
 from archbench.model.axes import CompileMode, DeviceKind, Precision
-from archbench.model.environment import Environment, Gpu
+from archbench.model.environment import Environment
 from archbench.model.units import counted
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _MOST_REST_S = 2.0
 PREFLIGHT_LOAD_S = 0.25
 """How long a preflight looks at the load: ticks are 10 ms, so this resolves 2 % on two cores."""
 SECOND_LOOK_S = 1.0
-_NS = 1e9
 CPU_CORE = Rates(
     # The run of imagenet_backbones that comes with the sources: 88 cells on two cores of a Xeon with AVX-512.
     flops=dict.fromkeys(("fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"), 125e9),
@@ -55,28 +54,6 @@ CPU_CORE = Rates(
     basis="constants",
 )
 """Of one core: arithmetic and traffic grow with their number."""
-
-
-class HostClock:
-    """For devices that have finished when the call returns."""
-
-    def latency(self, step: Step, steps: int = 1) -> Timing:
-        start = time.perf_counter_ns()
-        for _ in range(steps):
-            step()
-        return Timing(checked((time.perf_counter_ns() - start) * NS))
-
-    burst = latency  # a CPU has no queue: there is nothing to pipeline
-
-    def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
-        host_s = self.burst(step, steps).host_s
-        return Backlogged(host_s, host_s, host_s, held=True)  # the host is the device, and never waits for itself
-
-    def waits_inside(self, step: Step) -> bool:
-        return False
-
-    def synchronize(self) -> None:
-        return None
 
 
 class CpuProbe:
@@ -132,23 +109,10 @@ class CpuProbe:
                 except ProcessLookupError:
                     continue  # The thread ended between the listing and the reading.
                 ran += int(on_cpu)
-                waits.append((int(task), int(waited) / _NS))
+                waits.append((int(task), int(waited) / 1e9))
         except (OSError, ValueError):
             return None
         return tuple(waits) if ran else None  # All zero: compiled in, but switched off.
-
-
-class HostStopwatch:
-    """See `archbench.device.kind.Stopwatch`: the host's clock."""
-
-    def read(self) -> int:
-        return time.perf_counter_ns()
-
-    def seconds(self, before: int, after: int) -> float:
-        return (after - before) * NS
-
-    def restart(self) -> None:
-        return None
 
 
 class Cpu(Kind):
@@ -181,10 +145,6 @@ class Cpu(Kind):
 
     def first(self) -> str:
         return "cpu"
-
-    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
-        """`AMD EPYC 7B13 x2 AVX2`."""
-        return f"{host.cpu_model} x{host.cpu_count} {host.vector_unit}"
 
     def room(self, environment: Environment) -> int:
         import psutil
@@ -221,12 +181,6 @@ class Cpu(Kind):
         import torch
 
         return torch.device("cpu")
-
-    def clock(self, device: torch.device) -> HostClock:
-        return HostClock()
-
-    def stopwatch(self) -> HostStopwatch:
-        return HostStopwatch()
 
     def cache_bytes(self, device: torch.device) -> int | None:
         return last_level_cache()

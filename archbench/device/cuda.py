@@ -18,8 +18,20 @@ from msgspec.structs import replace
 
 from archbench.device.gpu_checks import gpu_findings, order_findings
 from archbench.device.health import Finding
-from archbench.device.host import Host
-from archbench.device.kind import MS, NS, Backlogged, CalibrationSizes, CanarySizes, Kind, Rates, Step, Timing, checked
+from archbench.device.kind import (
+    MS,
+    NS,
+    Backlogged,
+    CalibrationSizes,
+    CanarySizes,
+    Clock,
+    Kind,
+    Rates,
+    Step,
+    Stopwatch,
+    Timing,
+    checked,
+)
 from archbench.device.nvml import NvmlProbe
 from archbench.device.visible import describe, is_gone, known_gpus, uuid_of, visible_gpus, what_exists
 from archbench.model.axes import DeviceKind, Precision
@@ -72,7 +84,7 @@ def _cuda() -> Any:
     return torch.cuda
 
 
-class CudaClock:
+class CudaClock(Clock):
     """The host's clock around steps that are waited for, and events on the device's own.
 
     What is waited for inside a timed stretch is an event, not the device: that costs the host less. An event stamps
@@ -147,8 +159,8 @@ class CudaClock:
         self._cuda.synchronize(self._device)
 
 
-class CudaStopwatch:
-    """See `archbench.device.kind.Stopwatch`: events, used again, for making one takes as long as recording it."""
+class CudaStopwatch(Stopwatch):
+    """Events, used again, for making one takes as long as recording it."""
 
     def __init__(self) -> None:
         self._make = _cuda().Event
@@ -176,7 +188,7 @@ def _between(start: Any, end: Any) -> float:
 
 
 class CudaAllocator:
-    """See `archbench.device.kind.Allocator`."""
+    """The caching allocator of a device that has memory of its own. Bytes throughout."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = _cuda()
@@ -184,24 +196,31 @@ class CudaAllocator:
 
     @property
     def backend(self) -> str:
+        """Which allocator torch uses."""
         return str(self._cuda.get_allocator_backend())
 
     def reset_peaks(self) -> None:
+        """Begin the peaks anew at what lives now."""
         self._cuda.reset_peak_memory_stats(self._device)
 
     def allocated(self) -> int:
+        """What lives now."""
         return int(self._cuda.memory_allocated(self._device))
 
     def peak_allocated(self) -> int:
+        """The most that has lived since `reset_peaks`."""
         return int(self._cuda.max_memory_allocated(self._device))
 
     def peak_reserved(self) -> int:
+        """The most that was held from the driver since then, what is cached for later use included."""
         return int(self._cuda.max_memory_reserved(self._device))
 
     def free(self) -> int:
+        """What the driver has left to give."""
         return int(self._cuda.mem_get_info(self._device)[0])
 
     def snapshot(self, step: Callable[[], object]) -> object:
+        """Do one step and return what https://pytorch.org/memory_viz shows, to be pickled."""
         memory = self._cuda.memory
         memory._record_memory_history(max_entries=SNAPSHOT_EVENTS)
         try:
@@ -245,7 +264,7 @@ class Cuda(Kind):
     def describe(self, device: str) -> tuple[Gpu | None, str | None]:
         return describe(number_of(device))
 
-    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
+    def hardware_class(self, processor: str, gpu: Gpu | None) -> str:
         """`NVIDIA H200`, or `NVIDIA H200 MIG 1g.18gb`."""
         return "unknown GPU" if gpu is None else gpu.name
 

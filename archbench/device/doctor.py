@@ -1,24 +1,28 @@
-"""The machine described, and examined: at length for `archbench doctor`, and in a moment before every run."""
+"""The machine examined: at length for `archbench doctor`, and in a moment before every run."""
 
 from __future__ import annotations
 
-import platform
+import importlib.metadata
+import os
 import re
 import resource
+import shutil
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import quantiles
 
 import psutil
 from msgspec import Struct
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-import archbench
 from archbench.device.cpu import CpuProbe
+from archbench.device.environment import ROOT, allowed_cores, collect_environment, compiler, cpu_quota, read_small
 from archbench.device.health import Finding, Reading, between, note, ok, unfit, warn, worst
-from archbench.device.host import ROOT, allowed_cores, cpu_quota, read_host, read_small
 from archbench.device.kind import kind_named
-from archbench.device.software import git_commit, libraries, settings, software_findings, torch_build, version_of
 from archbench.model.environment import Environment
 
 _DOCTOR_LOAD_S = 0.5
@@ -31,33 +35,6 @@ class Examination(Struct, frozen=True, kw_only=True):
     """No finding is `unfit`."""
     environment: Environment
     findings: tuple[Finding, ...]
-
-
-def collect_environment(device: str) -> Environment:
-    """Describe the machine for a run on `device` (`cpu` or `cuda:N`); never imports torch, takes about 50 ms.
-
-    Holds nothing that changes by itself (load, temperature, free memory), so that a run can be resumed.
-    """
-    host, kind, build = read_host(), kind_named(device.partition(":")[0]), torch_build()
-    gpu, driver = kind.describe(device)
-    described = asdict(host)
-    del described["vector_unit"]  # it is part of the class
-    return Environment(
-        hardware_class=kind.hardware_class(host, gpu),
-        device=device,
-        gpus=() if gpu is None else (gpu,),
-        driver_version=driver,
-        **described,
-        python_version=platform.python_version(),
-        torch_version=build.get("__version__") or version_of("torch"),
-        torchvision_version=version_of("torchvision"),
-        timm_version=version_of("timm"),
-        cuda_version=build.get("cuda") or (f"hip {build['hip']}" if build.get("hip") else None),
-        libraries=libraries(),
-        archbench_version=archbench.__version__,
-        git_commit=git_commit(Path(archbench.__file__).parent),
-        settings=settings(),
-    )
 
 
 def preflight(device: str) -> tuple[Finding, ...]:
@@ -83,7 +60,10 @@ def examine(device: str) -> Examination:
 
 
 _GIB = 2**30
-
+LEAST_TORCH = "2.11"
+LITTLE_DISK = 2 * _GIB
+"""Inductor's cache of a suite with a compile axis, and the results, take less than this."""
+_NO_DISK = 64 * 2**20
 BUSY_SHARE = 0.10
 """Share of the cores' time used by others, or of the last 10 s spent waiting, above which the machine is busy."""
 LITTLE_MEMORY = 2 * _GIB
@@ -268,15 +248,12 @@ class ClockQuality(Struct, frozen=True, kw_only=True):
 
 def read_clock(clock: Callable[[], int] = time.perf_counter_ns, readings: int = _READINGS) -> ClockQuality:
     """Read a clock of ns `readings` times in a row."""
-    import numpy as np  # takes 0.1 s that a preflight does not have
-
     stamps = [clock() for _ in range(readings)]
-    steps = np.diff(np.asarray(stamps, dtype=np.int64))
-    forward = steps[steps > 0]
+    steps = [after - before for before, after in pairwise(stamps)]
     return ClockQuality(
-        step_ns=int(forward.min()) if forward.size else stamps[-1] - stamps[0],
+        step_ns=min((step for step in steps if step > 0), default=stamps[-1] - stamps[0]),
         cost_ns=(stamps[-1] - stamps[0]) / (readings - 1),
-        backwards=int((steps < 0).sum()),
+        backwards=sum(step < 0 for step in steps),
     )
 
 
@@ -294,7 +271,7 @@ def judge_clock(clock: ClockQuality) -> Finding:
 
 def time_fixed_work(duration_s: float) -> list[float]:
     """Seconds of each repetition of the same work (about 0.3 ms: sines of an array that stays in the cache)."""
-    import numpy as np
+    import numpy as np  # takes 0.1 s that a preflight does not have
 
     source = np.linspace(0.0, 1.0, _ELEMENTS)
     target = np.empty_like(source)
@@ -311,10 +288,8 @@ def time_fixed_work(duration_s: float) -> list[float]:
 
 def spread(times: Sequence[float]) -> float:
     """Distance between the 10th and the 90th percentile, over the median."""
-    import numpy as np
-
-    low, middle, high = np.percentile(times, (10, 50, 90))
-    return float((high - low) / middle)
+    deciles = quantiles(times, n=10, method="inclusive")
+    return (deciles[8] - deciles[0]) / deciles[4]
 
 
 def judge_spread(share: float) -> Finding:
@@ -329,3 +304,78 @@ def timing_findings(duration_s: float = 1.0) -> Iterator[Finding]:
     """Try the clock and a second of fixed work."""
     yield judge_clock(read_clock())
     yield judge_spread(spread(time_fixed_work(duration_s)))
+
+
+def software_findings(software: Environment) -> Iterator[Finding]:
+    """Versions, the compiler that `torch.compile` calls, and room for caches and results."""
+    on_gpu = software.device != "cpu"
+    yield from _torch(software, on_gpu)
+    yield from _torchvision(software)
+    yield _compiler()
+    if on_gpu and "triton" not in software.libraries:
+        yield warn("triton", "triton is not installed: compiled cells will fail on the GPU", "pip install triton")
+    yield from _disk()
+    if threads := software.settings.get("OMP_NUM_THREADS"):
+        yield note("threads", f"OMP_NUM_THREADS={threads} is set: it decides how many threads every cell uses")
+
+
+def _torch(software: Environment, on_gpu: bool) -> Iterator[Finding]:
+    from packaging.version import Version
+
+    version = software.torch_version
+    if version is None:
+        yield unfit("torch", "torch is not installed for this Python", "pip install torch torchvision")
+    elif Version(version).release < Version(LEAST_TORCH).release:
+        yield unfit("torch", f"torch {version} is too old", f"pip install 'torch>={LEAST_TORCH}' torchvision")
+    elif on_gpu and software.cuda_version is None:
+        yield unfit("torch", f"torch {version} is built without CUDA", "install a CUDA build: see pytorch.org")
+    else:
+        yield ok("torch", f"torch {version}")
+
+
+def _torchvision(software: Environment) -> Iterator[Finding]:
+    """Whether torchvision was built for this torch: by what its own metadata asks for, as pip would."""
+    from packaging.requirements import Requirement
+
+    if software.torchvision_version is None:
+        yield unfit("torchvision", "torchvision is not installed", "pip install torchvision")
+        return
+    asked = map(Requirement, importlib.metadata.requires("torchvision") or ())
+    wanted = next((one.specifier for one in asked if one.name == "torch"), None)
+    if wanted is not None and not wanted.contains(software.torch_version or "0", prereleases=True):
+        yield unfit(
+            "torchvision",
+            f"torchvision {software.torchvision_version} wants torch{wanted}, but torch is {software.torch_version}",
+            "pip install --upgrade torch torchvision",
+        )
+    else:
+        yield ok("torchvision", f"torchvision {software.torchvision_version} fits")
+
+
+def _compiler() -> Finding:
+    """Inductor compiles C++ on the CPU, and Triton its launchers with the headers of this Python."""
+    path = compiler()
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if path is None:
+        return warn("compiler", "no C++ compiler: compiled cells will fail", "install g++ (Debian: build-essential)")
+    if not header.exists():
+        return warn(
+            "compiler",
+            f"{header} is missing: compiled cells will fail",
+            "install this Python's headers (Debian: python3-dev)",
+        )
+    return ok("compiler", f"{path} and the headers of Python {sysconfig.get_python_version()}")
+
+
+def _disk() -> Iterator[Finding]:
+    places = {"caches": Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()), "results": Path.cwd()}
+    for use, folder in places.items():
+        standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(standing).free
+        what = f"{free / 2**30:.1f} GiB free for {use} in {folder}"
+        if free < _NO_DISK:
+            yield unfit("disk", what, "make room: a row that cannot be written is lost")
+        elif free < LITTLE_DISK:
+            yield warn("disk", what, "make room, or point TORCHINDUCTOR_CACHE_DIR elsewhere")
+        else:
+            yield ok("disk", what)

@@ -12,6 +12,7 @@ import pynvml
 from msgspec import Struct
 
 from archbench.device import nvml
+from archbench.device.environment import ROOT, torch_build
 from archbench.device.health import (
     HW_SLOWDOWN,
     HW_THERMAL,
@@ -24,10 +25,8 @@ from archbench.device.health import (
     unfit,
     warn,
 )
-from archbench.device.host import ROOT
 from archbench.device.nvml import FOREIGN_SHARE, SLOW_S, compute_processes, family, host_pids, sm_users, temperature
-from archbench.device.software import torch_build
-from archbench.device.visible import SILENCE, VisibleGpu, visible_gpus
+from archbench.device.visible import SILENCE, visible_gpus
 from archbench.model.environment import Environment, Gpu
 
 SAFE_MARGIN_C = 10
@@ -81,7 +80,7 @@ class GpuState(Struct, frozen=True, kw_only=True):
     """How long NVML took for all of this."""
 
 
-def read_state(seen: VisibleGpu) -> GpuState:
+def read_state(seen: Gpu) -> GpuState:
     """Ask NVML; of a MIG slice, processes and memory are the slice's and the rest is the whole GPU's.
 
     Raises `NvmlError` where NVML cannot be used.
@@ -274,9 +273,9 @@ def absence_findings(root: Path = ROOT) -> Iterator[Finding]:
     )
 
 
-def order_findings(gpus: Sequence[VisibleGpu], order: str | None) -> Iterator[Finding]:
+def order_findings(gpus: Sequence[Gpu], order: str | None) -> Iterator[Finding]:
     """Unlike GPUs are numbered fastest first by CUDA, and by bus by everything else."""
-    if len({gpu.name for gpu in gpus}) > 1 and order != "PCI_BUS_ID":
+    if len({gpu.name.partition(" MIG ")[0] for gpu in gpus}) > 1 and order != "PCI_BUS_ID":
         yield warn(
             "device-order",
             "the GPUs differ, and CUDA numbers them by speed where nvidia-smi and archbench go by bus",

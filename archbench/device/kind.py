@@ -7,6 +7,7 @@ A further kind (`mps`, `xpu`) is a file beside `cpu.py` and `cuda.py`, and its n
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct
 
 from archbench.device.health import Finding, Probe
-from archbench.device.host import Host
 from archbench.model.axes import DEVICE_KINDS, CompileMode, DeviceKind, Precision
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+
+    from archbench.device.cuda import CudaAllocator
 
 
 class CanarySizes(Struct, frozen=True, kw_only=True):
@@ -51,32 +53,6 @@ class CalibrationSizes(Struct, frozen=True, kw_only=True):
     precisions: tuple[Precision, ...]
     """The arithmetics at which product and convolution are timed."""
     repeats: int = 10
-
-
-class Allocator(Protocol):
-    """The caching allocator of a device that has memory of its own. Bytes throughout."""
-
-    @property
-    def backend(self) -> str:
-        """Which allocator torch uses."""
-
-    def reset_peaks(self) -> None:
-        """Begin the peaks anew at what lives now."""
-
-    def allocated(self) -> int:
-        """What lives now."""
-
-    def peak_allocated(self) -> int:
-        """The most that has lived since `reset_peaks`."""
-
-    def peak_reserved(self) -> int:
-        """The most that was held from the driver since `reset_peaks`, what is cached for later use included."""
-
-    def free(self) -> int:
-        """What the driver has left to give."""
-
-    def snapshot(self, step: Callable[[], object]) -> object:
-        """Do one step and return what https://pytorch.org/memory_viz shows, to be pickled."""
 
 
 class Kind(Protocol):
@@ -128,8 +104,9 @@ class Kind(Protocol):
         """The accelerator and its driver's version, as far as they are told."""
         return None, None
 
-    def hardware_class(self, host: Host, gpu: Gpu | None) -> str:
-        """See `Environment.hardware_class`."""
+    def hardware_class(self, processor: str, gpu: Gpu | None) -> str:
+        """See `Environment.hardware_class`; `processor` is the host's, such as `AMD EPYC 7B13 x2 AVX2`."""
+        return processor
 
     def room(self, environment: Environment) -> int | None:
         """Bytes that processes may fill together, where that is known."""
@@ -167,15 +144,17 @@ class Kind(Protocol):
 
     def clock(self, device: torch.device) -> Clock:
         """A clock of `device`."""
+        return Clock()
 
     def stopwatch(self) -> Stopwatch:
         """A stopwatch of the current device."""
+        return Stopwatch()
 
     def synchronize(self, device: torch.device) -> None:
         """Wait until `device` has nothing left to do."""
         return
 
-    def allocator(self, device: torch.device) -> Allocator | None:
+    def allocator(self, device: torch.device) -> CudaAllocator | None:
         """The allocator of a device with memory of its own; None where that is the host's."""
         return None
 
@@ -361,36 +340,51 @@ class Backlogged(Struct, frozen=True):
     launch queue was full, or the step waits for the device, or the host was held up."""
 
 
-class Clock(Protocol):
-    """Times steps on one device. Nothing else in the worker waits for a device."""
+class Clock:
+    """Times steps on one device; by itself the host's clock, for devices that have finished when the call returns.
+
+    Nothing else in the worker waits for a device.
+    """
 
     def latency(self, step: Step, steps: int = 1) -> Timing:
         """Time `steps` steps, each waited for before the next begins: one batch in flight."""
+        start = time.perf_counter_ns()
+        for _ in range(steps):
+            step()
+        return Timing(checked((time.perf_counter_ns() - start) * NS))
 
     def burst(self, step: Step, steps: int) -> Timing:
         """Time `steps` steps issued without waiting in between: pipelined."""
+        return self.latency(step, steps)  # a CPU has no queue
 
     def backlogged(self, step: Step, steps: int, lead_s: float) -> Backlogged:
         """Time `steps` steps on the device, issued behind a backlog that keeps it busy for `lead_s`."""
+        host_s = self.burst(step, steps).host_s
+        return Backlogged(host_s, host_s, host_s, held=True)  # the host is the device, and never waits for itself
 
     def waits_inside(self, step: Step) -> bool:
         """Do one step and say whether it waited for the device itself, as far as torch can tell."""
+        return False
 
     def synchronize(self) -> None:
         """Wait until the device has nothing left to do."""
+        return
 
 
-class Stopwatch(Protocol):
-    """Moments between which a device worked, noted without waiting for it."""
+class Stopwatch:
+    """Moments between which a device worked, noted without waiting for it; by itself the host's."""
 
     def read(self) -> Any:
         """Note a moment."""
+        return time.perf_counter_ns()
 
     def seconds(self, before: Any, after: Any) -> float:
         """From one moment to a later one, once the device has come there."""
+        return float(after - before) * NS
 
     def restart(self) -> None:
         """The moments noted so far will not be asked for again."""
+        return
 
 
 def checked(seconds: float) -> float:

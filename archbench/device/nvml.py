@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import psutil
 import pynvml
 
 from archbench.device.cpu import CpuProbe
-from archbench.device.health import CpuTimes, GpuProcess, Reading, SlowdownTimes
-from archbench.device.software import torch_build
+from archbench.device.environment import torch_build
+from archbench.device.health import GpuProcess, Reading, SlowdownTimes
 
 _REASONS: dict[int, str] = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not_on_device",
@@ -89,10 +90,6 @@ _FIELDS = {
     "hw_thermal": 270,
     "power_brake": 271,
 }
-_EXPECTED = (
-    *("sm_clock_mhz", "mem_clock_mhz", "temperature_c", "power_w", "energy_mj", "event_reasons"),
-    *("slowdowns", "foreign", "utilisation"),
-)
 SLOW_S = 0.1
 """A reading that takes longer costs more than the block of samples that it judges may."""
 SLOW_SHARE = 0.05
@@ -154,44 +151,45 @@ class NvmlProbe:
         at_s = time.perf_counter()
         cpu = self._cpu.times()
         problem = self._problem or ("monitor_slow" if at_s < self._silent_until_s else None)
-        if problem is not None:
-            return Reading(at_s=at_s, cpu=cpu, missing=dict.fromkeys(_EXPECTED, problem))
-        reading = self._ask(at_s, cpu)
+        contexts = cache((lambda: _NOTHING) if problem else self._contexts)
+        told: dict[str, Any] = {}
+        missing: dict[str, str] = {}
+        for field, question in self._questions(contexts).items():
+            if problem is None and time.perf_counter() >= at_s + SLOW_S:
+                problem = "monitor_slow"
+            told[field], reason = question() if problem is None else (None, problem)
+            if reason is not None:
+                missing[field] = reason
+        told["slowdowns"] = told["slowdowns"] or SlowdownTimes()
+        own_bytes = next((one.memory_bytes for one in contexts()[0] or () if one.pid == os.getpid()), None)
         took_s = time.perf_counter() - at_s
         if took_s > SLOW_S:
             self._silent_until_s = at_s + took_s / SLOW_SHARE
-        return reading
+        return Reading(at_s=at_s, cpu=cpu, own_bytes=own_bytes, missing=missing, **told)
 
-    def _ask(self, at_s: float, cpu: CpuTimes) -> Reading:
-        gpu, told = self._gpu, _Told(at_s + SLOW_S)
-        event_reasons = told("event_reasons", lambda: _event_reasons(gpu))
-        power_mw = told("power_w", self._of_the_whole("nvmlDeviceGetPowerUsage"))
-        rates = told("utilisation", self._of_the_whole("nvmlDeviceGetUtilizationRates"))
-        contexts, hidden = self._contexts()
-        foreign = told("foreign", lambda: self._foreign(contexts, hidden))
-        return Reading(
-            at_s=at_s,
-            cpu=cpu,
-            sm_clock_mhz=told("sm_clock_mhz", lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM)),
-            mem_clock_mhz=told("mem_clock_mhz", lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM)),
-            temperature_c=told("temperature_c", lambda: temperature(gpu)),
-            power_w=None if power_mw is None else power_mw / 1e3,
-            energy_mj=told("energy_mj", self._of_the_whole("nvmlDeviceGetTotalEnergyConsumption")),
-            event_reasons=event_reasons,
-            slowdowns=told("slowdowns", lambda: _slowdowns(gpu)) or SlowdownTimes(),
-            foreign=foreign,
-            own_bytes=next((one.memory_bytes for one in contexts or () if one.pid == os.getpid()), None),
-            utilisation=None if rates is None else rates.gpu / 100,
-            missing=told.missing,
-        )
+    def _questions(self, contexts: Callable[[], _Answer]) -> dict[str, Callable[[], _Answer]]:
+        """What is asked for each field of a reading."""
+        gpu = self._gpu
+        return {
+            "event_reasons": lambda: _event_reasons(gpu),
+            "power_w": lambda: self._of_the_whole("nvmlDeviceGetPowerUsage", lambda milliwatts: milliwatts / 1e3),
+            "utilisation": lambda: self._of_the_whole("nvmlDeviceGetUtilizationRates", lambda rates: rates.gpu / 100),
+            "foreign": lambda: self._foreign(*contexts()),
+            "sm_clock_mhz": lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM),
+            "mem_clock_mhz": lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM),
+            "temperature_c": lambda: temperature(gpu),
+            "energy_mj": lambda: self._of_the_whole("nvmlDeviceGetTotalEnergyConsumption", lambda energy: energy),
+            "slowdowns": lambda: _slowdowns(gpu),
+        }
 
     def close(self) -> None:
         self._problem = self._problem or "monitor_error"
         self._held.close()
 
-    def _of_the_whole(self, function: str) -> Callable[[], _Answer]:
-        """A question about the whole GPU, which has no answer for a slice."""
-        return lambda: _NOT_OF_A_SLICE if self._shared else ask(function, self._gpu)
+    def _of_the_whole(self, function: str, converted: Callable[[Any], Any]) -> _Answer:
+        """What is told of the whole GPU, which is no answer for a slice."""
+        told, reason = _NOT_OF_A_SLICE if self._shared else ask(function, self._gpu)
+        return None if told is None else converted(told), reason
 
     def _contexts(self) -> tuple[tuple[GpuProcess, ...] | None, str | None]:
         if self._shared and self._slice is None:
@@ -223,20 +221,7 @@ class NvmlProbe:
 
 _Answer = tuple[Any, str | None]
 _NOT_OF_A_SLICE: _Answer = (None, "not_on_device")
-
-
-class _Told:
-    """Puts questions until it is too late, unpacks the answers, and keeps the reasons of those that hold nothing."""
-
-    def __init__(self, until_s: float) -> None:
-        self._until_s = until_s
-        self.missing: dict[str, str] = {}
-
-    def __call__(self, field: str, question: Callable[[], _Answer]) -> Any:
-        told, reason = question() if time.perf_counter() < self._until_s else (None, "monitor_slow")
-        if reason is not None:
-            self.missing[field] = reason
-        return told
+_NOTHING: _Answer = (None, None)
 
 
 def strangers(processes: Sequence[GpuProcess], ours: Collection[int], host_ids: bool) -> tuple[GpuProcess, ...]:

@@ -17,10 +17,10 @@ from typing import Any
 
 import msgspec
 import pynvml
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archbench.device import nvml
-from archbench.device.software import torch_build
+from archbench.device.environment import torch_build
 from archbench.model.environment import Environment, Gpu
 
 SILENCE = {
@@ -46,21 +46,10 @@ print(json.dumps([told(n) for n in range(torch.cuda.device_count() if torch.cuda
 """
 
 
-class VisibleGpu(Struct, frozen=True, kw_only=True):
-    """A GPU, or the slice of one, that CUDA would show to this process."""
-
-    uuid: str
-    """As NVML spells it: `GPU-...`, of the whole GPU also where a slice is meant."""
-    name: str
-    mig_uuid: str | None = None
-    """`MIG-...` of the slice on a GPU in MIG mode; CUDA shows a process one slice."""
-    mig_name: str | None = None
-
-
 class Visible(Struct, frozen=True, kw_only=True):
-    """What `cuda:0`, `cuda:1`, ... are by NVML. `problem` says why it does not tell."""
+    """What `cuda:0`, `cuda:1`, ... are by NVML, by names and UUIDs alone. `problem` says why it does not tell."""
 
-    gpus: tuple[VisibleGpu, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     present: int = 0
     """GPUs and slices in the machine, those hidden by CUDA_VISIBLE_DEVICES included."""
     problem: str | None = None
@@ -80,7 +69,7 @@ def visible_gpus() -> Visible:
     return Visible(gpus=select(present, os.environ.get("CUDA_VISIBLE_DEVICES")), present=len(present))
 
 
-def select(present: Sequence[VisibleGpu], mask: str | None) -> tuple[VisibleGpu, ...]:
+def select(present: Sequence[Gpu], mask: str | None) -> tuple[Gpu, ...]:
     """Apply CUDA_VISIBLE_DEVICES as the driver does.
 
     A list of ordinals or of UUIDs (unique beginnings suffice) of one kind; it ends, in silence, at the first entry
@@ -89,7 +78,7 @@ def select(present: Sequence[VisibleGpu], mask: str | None) -> tuple[VisibleGpu,
     by_index = _first_of_each(present)
     if mask is None:
         return by_index
-    chosen: list[VisibleGpu] = []
+    chosen: list[Gpu] = []
     kind = mask.strip()[:4] if mask.strip().startswith(("GPU-", "MIG-")) else ""
     for entry in mask.split(","):
         word = entry.strip()
@@ -106,7 +95,7 @@ def select(present: Sequence[VisibleGpu], mask: str | None) -> tuple[VisibleGpu,
     return tuple(chosen)
 
 
-def _first_of_each(present: Sequence[VisibleGpu]) -> tuple[VisibleGpu, ...]:
+def _first_of_each(present: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """One entry a GPU: of a GPU in MIG mode the first slice, which is what its ordinal means to CUDA."""
     first = {gpu.uuid: gpu for gpu in reversed(present)}
     return tuple(first[uuid] for uuid in dict.fromkeys(gpu.uuid for gpu in present))
@@ -120,7 +109,7 @@ def known_gpus(*, named: bool) -> Visible:
     visible = visible_gpus()
     if visible.problem is None or not _worth_asking(named=named):
         return visible
-    return Visible(gpus=tuple(VisibleGpu(uuid=g.uuid, name=g.name) for g in gpus_by_torch()), problem=visible.problem)
+    return Visible(gpus=gpus_by_torch(), problem=visible.problem)
 
 
 def _worth_asking(*, named: bool) -> bool:
@@ -182,7 +171,7 @@ def is_gone(environment: Environment) -> bool:
 def what_exists(visible: Visible) -> str:
     """Which devices there are, or why there is none, in words."""
     if visible.gpus:
-        known = ", ".join(f"cuda:{n} ({gpu.mig_name or gpu.name})" for n, gpu in enumerate(visible.gpus))
+        known = ", ".join(f"cuda:{n} ({gpu.name})" for n, gpu in enumerate(visible.gpus))
         return f"this machine has cpu, {known}"
     if visible.problem is not None:
         return f"this machine has cpu only ({SILENCE.get(visible.problem, f'NVML says {visible.problem}')})"
@@ -192,9 +181,9 @@ def what_exists(visible: Visible) -> str:
     return "this machine has cpu only"
 
 
-def _present() -> tuple[VisibleGpu, ...]:
+def _present() -> tuple[Gpu, ...]:
     count = nvml.value("nvmlDeviceGetCount") or 0
-    found: list[VisibleGpu] = []
+    found: list[Gpu] = []
     for index in range(count):
         handle = nvml.value("nvmlDeviceGetHandleByIndex", index)
         uuid = None if handle is None else nvml.value("nvmlDeviceGetUUID", handle)
@@ -202,9 +191,9 @@ def _present() -> tuple[VisibleGpu, ...]:
             continue  # Lost, or another container's: CUDA does not show it either.
         name = nvml.value("nvmlDeviceGetName", handle) or "unknown NVIDIA GPU"
         slices = _slices(handle)
-        found += [VisibleGpu(uuid=uuid, name=name, mig_uuid=u, mig_name=n) for u, n in slices]
+        found += [Gpu(uuid=uuid, name=of_slice or name, mig_uuid=mig_uuid) for mig_uuid, of_slice in slices]
         if not slices:
-            found.append(VisibleGpu(uuid=uuid, name=name))
+            found.append(Gpu(uuid=uuid, name=name))
     return tuple(found)
 
 
@@ -222,7 +211,7 @@ def _slices(handle: object) -> list[tuple[str, str | None]]:
     return slices
 
 
-def _is_called(gpu: VisibleGpu, word: str, kind: str) -> bool:
+def _is_called(gpu: Gpu, word: str, kind: str) -> bool:
     name = gpu.mig_uuid if kind == "MIG-" else gpu.uuid
     return name is not None and len(word) > len(kind) and name.startswith(word)
 
@@ -240,16 +229,15 @@ def describe(number: int) -> tuple[Gpu | None, str | None]:
         return (told[number] if number < len(told) else None), None
 
 
-def _describe(seen: VisibleGpu) -> Gpu:
+def _describe(seen: Gpu) -> Gpu:
     whole = nvml.value("nvmlDeviceGetHandleByUUID", seen.uuid)
     part = None if seen.mig_uuid is None else nvml.value("nvmlDeviceGetHandleByUUID", seen.mig_uuid)
     memory = nvml.value("nvmlDeviceGetMemoryInfo", part or whole)
     limit_mw = nvml.value("nvmlDeviceGetEnforcedPowerLimit", whole)
     capability = nvml.value("nvmlDeviceGetCudaComputeCapability", whole)
     persistence = nvml.value("nvmlDeviceGetPersistenceMode", whole)
-    return Gpu(
-        name=seen.mig_name or seen.name,
-        uuid=seen.uuid,
+    return structs.replace(
+        seen,
         memory_bytes=None if memory is None else memory.total,
         mig_enabled=_first_flag(nvml.value("nvmlDeviceGetMigMode", whole)),
         persistence=None if persistence is None else bool(persistence),
@@ -258,7 +246,6 @@ def _describe(seen: VisibleGpu) -> Gpu:
         max_mem_clock_mhz=nvml.value("nvmlDeviceGetMaxClockInfo", whole, pynvml.NVML_CLOCK_MEM),
         application_sm_clock_mhz=nvml.value("nvmlDeviceGetApplicationsClock", whole, pynvml.NVML_CLOCK_SM),
         ecc=_first_flag(nvml.value("nvmlDeviceGetEccMode", whole)),
-        mig_uuid=seen.mig_uuid,
         compute_capability=None if capability is None else ".".join(map(str, capability)),
     )
 

@@ -11,49 +11,43 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
-import torch
 
 from archbench.analyze.fresh import FreshProcessError
 from archbench.device.health import between
-from archbench.device.kind import ClockError, kind_of
+from archbench.device.kind import kind_of
 from archbench.measure import compiler
 from archbench.measure.group import GroupContext
 from archbench.measure.metrics import METRICS, Metric
-from archbench.measure.metrics.compile import Again, compile_again
-from archbench.measure.metrics.static import foresee
+from archbench.measure.metrics.compiling import Again, compile_again
+from archbench.measure.metrics.footprint import foresee
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.sampling import Sampled, WarmUp, warm_up
 from archbench.measure.state import Applied
-from archbench.measure.watch import Watch
+from archbench.measure.watch import COLUMN_OF, Watch
 from archbench.measure.workload import Workload
 from archbench.model import axes
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell
-from archbench.model.errors import UnsupportedError, UsageError, words_of
-from archbench.model.messages import CellFinished, Proceed
+from archbench.model.errors import words_of
+from archbench.model.messages import CellFinished, Event, PhaseStarted, Proceed, StepGlimpsed
 from archbench.model.profile import StageProfile
-from archbench.model.record import DEVICE_PHASE, Record, Status, empty_record
-from archbench.worker.locks import search_lock
+from archbench.model.record import DEVICE_PHASE, Record, empty_record
+from archbench.worker.processes import search_lock
 
-NEEDS_A_STEP = (
-    *("applied", "loss", "first_call_s", "warmup_steps", "contention"),
-    *("throttled_fraction", "power_capped_fraction", "sm_clock_mhz", "mean_power_w"),
-)
+NEEDS_A_STEP = ("applied", "loss", "first_call_s", "warmup_steps", *COLUMN_OF.values())
 """What every cell has that ran at all, whatever its metrics."""
 CALIBRATION_IMAGES = 32
 """From which a quantiser takes the ranges of activations: as few as a careful user has at hand."""
 CALIBRATION_SEED = 1
 """Added to the seed: images by which outputs are judged are others than those that ranges were taken from."""
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""How allocators other than torch's own say it."""
 
 
 class CellRun:
     """What the phases and the metrics of one cell share.
 
-    `enter` is told each phase as it begins, so that a death can be placed, `glimpse` the seconds of a step while it
-    warms up, for whoever waits. `metrics` are those that the row explains as asked for: the task's, where nothing else
-    is said.
+    `emit` is told each phase as it begins, so that a death can be placed, and the seconds of a step while it warms up,
+    for whoever waits. `metrics` are those that the row explains as asked for: the task's, where nothing else is said.
+    `await_turn`: in a wave, what comes back when it may be measured; `neighbours` prepared cells meanwhile.
     """
 
     workload: Workload
@@ -75,9 +69,10 @@ class CellRun:
         cell: Cell,
         *,
         first: bool,
-        enter: Callable[[str], None],
+        emit: Callable[[Event], None] = lambda event: None,
         metrics: Sequence[axes.Metric] | None = None,
-        glimpse: Callable[[float], None] = lambda step_s: None,
+        await_turn: Callable[[], Proceed] | None = None,
+        neighbours: int = 0,
     ) -> None:
         self.group = group
         self.task = group.task
@@ -91,18 +86,11 @@ class CellRun:
         """Where the cell's runtime finds or keeps what it makes of the network; set before `build`."""
         self.poisoned = False
         """Something failed on the way, so that this process should measure nothing more."""
-        self.neighbours = 0
-        """Processes that prepared cells of their own while this one was prepared."""
-        self._await_turn: Callable[[], Proceed] | None = None
-        self._again: Again | None = None
-        self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
-        self._enter = enter
-        self.glimpse = glimpse
-
-    def in_wave(self, neighbours: int, await_turn: Callable[[], Proceed]) -> None:
-        """Be one of a wave: prepared beside `neighbours`, and measured when `await_turn` comes back."""
         self.neighbours = neighbours
         self._await_turn = await_turn
+        self._again: Again | None = None
+        self._metrics = frozenset(group.task.metrics if metrics is None else metrics)
+        self._emit = emit
 
     @property
     def waits(self) -> bool:
@@ -129,24 +117,16 @@ class CellRun:
         """Whether the suite wants these figures."""
         return metric in self._metrics
 
-    def finish(self, measure: Callable[[], None]) -> CellFinished:
+    def finish(self, measure: Callable[[CellRun], None]) -> CellFinished:
         """Measure. Whatever the network does becomes a row; only what kills the process does not come back."""
-        status: Status
         try:
             with self.around:
-                measure()
+                measure(self)
             return self._finished(self.row.finish())
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            status, message = "oom", words_of(error) or type(error).__name__  # Python's own says nothing
-        except UnsupportedError as error:
-            status, message = "unsupported", words_of(error)
-        except (UsageError, ClockError) as error:
-            status, message = "oom" if isinstance(error.__cause__, MemoryError) else "error", str(error)
         except Exception as error:  # the network's own code, a library's, or the device's: all are findings
-            status = status_of(error)
-            message = f"{type(error).__name__}: {words_of(error)}"
-        self.poisoned = status != "unsupported"
-        return self._finished(self.row.fail(status, message))
+            failed = self.row.fail(error)
+            self.poisoned = failed.status != "unsupported"
+            return self._finished(failed)
 
     def _finished(self, record: Record) -> CellFinished:
         return CellFinished(record=record, samples=self.row.samples, profile=self.profile, found=self.group.found())
@@ -157,6 +137,9 @@ class CellRun:
         self.row.phase = name
         self._enter(name)
         yield
+
+    def _enter(self, phase: str) -> None:
+        self._emit(PhaseStarted(cell_id=self.cell.cell_id, phase=phase))
 
     def explain_unasked(self) -> None:
         """Say of the columns of every metric that is not asked for why they are null, and of uncompiled cells."""
@@ -190,23 +173,23 @@ class CellRun:
 
     def build(self) -> None:
         """Make the workload, with every toggle applied and read back."""
+        group, seed = self.group, self.task.seed
         with self.phase("build"):
-            self._take_device()
-            self.group.set_state(self.cell.precision)  # its seed is of the weights
+            try:
+                group.device  # noqa: B018 - made on first use
+            except Exception:
+                self.row.phase = DEVICE_PHASE  # no fault of the cell's, and the row says so to the parent
+                raise
+            group.set_state(self.cell.precision)  # its seed is of the weights
             if self.compiles:
                 compiler.reset()
             gc.collect()  # the last cell's tensors, before a larger one needs their room
-            module = self.group.module
-            self.group.set_state(self.cell.precision)  # whatever the network's builder has switched
-            ring, seed = self.task.protocol.input_ring, self.task.seed
-            group = self.group
+            module = group.module
+            group.set_state(self.cell.precision)  # whatever the network's builder has switched
             self.name_inputs()
             self.workload = Workload(
-                self.cell,
-                module,
-                group.takes,
-                group.device,
-                ring=ring,
+                *(self.cell, module, group.takes, group.device),
+                ring=self.task.protocol.input_ring,
                 seed=seed,
                 artifacts=self._artifacts(),
                 calibration=lambda: [
@@ -227,14 +210,6 @@ class CellRun:
         applied = self.workload.applied()
         self.row.set(applied=msgspec.json.encode(applied).decode())
         return applied
-
-    def _take_device(self) -> None:
-        """Make the device current. Where that fails it is no fault of the cell's, and the row says so to the parent."""
-        try:
-            self.group.device  # noqa: B018 - made on first use
-        except Exception:
-            self.row.phase = DEVICE_PHASE
-            raise
 
     def first_call(self) -> None:
         """The very first step: allocations, kernel selection, compilation. Kept out of every other figure."""
@@ -258,6 +233,10 @@ class CellRun:
     def announce(self, what: str) -> None:
         """Say beside the phase what holds it up."""
         self._enter(f"{self.row.phase}, {what}")
+
+    def glimpse(self, step_s: float) -> None:
+        """Tell what a step takes, as far as is known."""
+        self._emit(StepGlimpsed(cell_id=self.cell.cell_id, step_s=step_s))
 
     def _time_one_step(self) -> float:
         """Do one step and return its seconds on the host's clock, waited for."""
@@ -327,13 +306,7 @@ class CellRun:
         report = self.watch.report()
         if self.workload.applied() != self.applied:
             self.row.flag("switched")
-        self.row.set(
-            throttled_fraction=report.throttled_fraction,
-            power_capped_fraction=report.power_capped_fraction,
-            sm_clock_mhz=report.sm_clock_mhz,
-            contention=report.contention,
-            mean_power_w=report.mean_power_w,
-        )
+        self.row.set(**{column: getattr(report, column) for column in COLUMN_OF.values()})
         for code in report.reasons:
             self.row.flag(code)
         for column, code in report.missing:
@@ -341,12 +314,8 @@ class CellRun:
         self.row.add_canaries(report.canaries)
 
 
-def measure_cell(run: CellRun) -> CellFinished:
+def measure_cell(run: CellRun) -> None:
     """The way of one cell: counted, built, called, warmed up, timed, and looked at from all other sides."""
-    return run.finish(lambda: _measure(run))
-
-
-def _measure(run: CellRun) -> None:
     run.explain_unasked()
     asked = [metric for metric in METRICS if run.asks_for(metric.name)]
     with run.phase("count"):
@@ -382,20 +351,3 @@ def _measure(run: CellRun) -> None:
     for metric in asked:
         if not metric.timed:
             run.fill(metric)
-
-
-def status_of(error: Exception) -> Status:
-    """Tell what a network's exception means for its row, looking through what compilers wrap around it.
-
-    The CPU's allocator and CUDA's libraries raise a plain RuntimeError; a missing toolchain is the machine's lack.
-    """
-    causes = (error, error.__cause__, getattr(error, "inner_exception", None))
-    if any(isinstance(cause, torch.OutOfMemoryError) or _says_out_of_memory(cause) for cause in causes):
-        return "oom"
-    return "unsupported" if compiler.lacks_toolchain(error) else "error"
-
-
-def _says_out_of_memory(cause: object) -> bool:
-    if isinstance(cause, MemoryError):
-        return True
-    return isinstance(cause, RuntimeError) and any(text in words_of(cause) for text in _OUT_OF_MEMORY)

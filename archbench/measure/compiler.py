@@ -185,11 +185,6 @@ def cache_in(folder: Path) -> Iterator[None]:
         forget_loaded()
 
 
-def cache_folder() -> Path:
-    """Where compiled code is kept at the moment. Raises `KeyError` outside `cache_in`."""
-    return Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-
-
 def forget_loaded() -> None:
     """Drop what inductor keeps in memory of its caches on disk: the next compilation reads or makes them again."""
     from torch._inductor.utils import clear_caches  # importing inductor takes seconds, which eager cells need not pay

@@ -32,11 +32,9 @@ from archbench.catalog.roles import in_mode
 from archbench.catalog.weights import preprocessing
 from archbench.device.health import Probe
 from archbench.device.kind import Clock, find_device, kind_of, open_probe
-from archbench.measure.calibrate import calibrate
-from archbench.measure.canary import Canary
-from archbench.measure.images import drawn_images
-from archbench.measure.metrics.memory import resident_bytes
-from archbench.measure.metrics.numerics import make_comparable
+from archbench.measure.machine_speed import Canary, calibrate
+from archbench.measure.metrics.correctness import drawn_images, make_comparable
+from archbench.measure.metrics.footprint import resident_bytes
 from archbench.measure.state import apply_state, default_threads, keep_freed_memory, threads_set
 from archbench.model.axes import PLAIN, STATIC, Precision
 from archbench.model.cell import Cell

@@ -9,13 +9,20 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+import torch
 
-from archbench.device.kind import Timing
+from archbench.device.kind import ClockError, Timing
+from archbench.measure import compiler
 from archbench.measure.device_time import DeviceTime
 from archbench.measure.sampling import Sampled
-from archbench.model.errors import escaped
+from archbench.model.errors import UnsupportedError, UsageError, escaped, words_of
 from archbench.model.reasons import explain, verdict_of
 from archbench.model.record import Experiment, Record, Sample, Status
+
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""How allocators other than torch's own say it."""
+_SPEAK_FOR_THEMSELVES = (torch.OutOfMemoryError, MemoryError, UnsupportedError, UsageError, ClockError)
+"""Errors of which the type need not be named."""
 
 
 class RecordBuilder:
@@ -77,10 +84,13 @@ class RecordBuilder:
         """The row of a cell that was measured, with its verdict."""
         return self._row("ok", verdict=verdict_of(self._reasons))
 
-    def fail(self, status: Status, message: str) -> Record:
+    def fail(self, error: Exception) -> Record:
         """The row of a cell that could not be measured to the end: what was found, the phase, the cause."""
-        line = escaped(" ".join(message.split()))
-        return self._row(status, error_phase=self.phase, error_message=line[:2000])
+        said = words_of(error)
+        if not (isinstance(error, _SPEAK_FOR_THEMSELVES) and said):  # Python's own MemoryError says nothing
+            said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        line = escaped(" ".join(said.split()))
+        return self._row(status_of(error), error_phase=self.phase, error_message=line[:2000])
 
     def _row(self, status: Status, **more: object) -> Record:
         row = {**self._figures, **more}
@@ -95,25 +105,27 @@ class RecordBuilder:
             duration_s=time.perf_counter() - self._started,
         )
 
-    def _sample(
-        self,
-        experiment: Experiment,
-        block: int,
-        timing: Timing,
-        *,
-        steps: int = 1,
-        kept: bool = True,
-    ) -> None:
-        sample = Sample(
-            cell_id=self._empty.cell_id,
-            round=self._empty.round,
-            visit=self._empty.visit,
-            experiment=experiment,
-            block=block,
-            steps=steps,
-            host_s=timing.host_s,
-            device_s=timing.device_s,
-            issue_s=timing.issue_s,
-            kept=kept,
-        )
-        self._samples.append(sample)
+    def _sample(self, experiment: Experiment, block: int, timing: Timing, *, steps: int = 1, kept: bool = True) -> None:
+        place = {name: getattr(self._empty, name) for name in ("cell_id", "round", "visit")}
+        times = msgspec.structs.asdict(timing)
+        self._samples.append(Sample(**place, **times, experiment=experiment, block=block, steps=steps, kept=kept))
+
+
+def status_of(error: Exception) -> Status:
+    """Tell what a network's exception means for its row, looking through what compilers wrap around it.
+
+    The CPU's allocator and CUDA's libraries raise a plain RuntimeError; a missing toolchain is the machine's lack.
+    """
+    if isinstance(error, UnsupportedError):
+        return "unsupported"
+    if isinstance(error, (UsageError, ClockError)):
+        return "oom" if isinstance(error.__cause__, MemoryError) else "error"
+    if any(_says_out_of_memory(cause) for cause in (error, error.__cause__, getattr(error, "inner_exception", None))):
+        return "oom"
+    return "unsupported" if compiler.lacks_toolchain(error) else "error"
+
+
+def _says_out_of_memory(cause: object) -> bool:
+    if isinstance(cause, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(cause, RuntimeError) and any(text in words_of(cause) for text in _OUT_OF_MEMORY)

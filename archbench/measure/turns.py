@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import deque
@@ -12,8 +13,9 @@ from typing import TypeVar
 from archbench.catalog import resolve
 from archbench.device.kind import kind_of
 from archbench.measure.cell_run import CellRun
-from archbench.measure.metrics.memory import MEMORY
-from archbench.measure.metrics.static import STATIC
+from archbench.measure.group import GroupContext
+from archbench.measure.metrics import METRICS
+from archbench.measure.metrics.footprint import count
 from archbench.measure.sampling import Sampled, Stretch, WarmUp, gc_paused, warm_up
 from archbench.measure.watch import Watch
 from archbench.model import messages
@@ -22,17 +24,20 @@ from archbench.model.errors import UnsupportedError
 from archbench.model.messages import (
     Build,
     Built,
-    CellFinished,
+    CellStarted,
     ChildEvent,
     Finish,
     Surveyed,
     TakeTurn,
     TurnTaken,
+    TurnTask,
     TurnWord,
 )
 from archbench.model.suite import PERCENTILES
 from archbench.stats.intervals import median_interval
 
+WHOLE_DAY_S = 86_400.0
+"""Deadline of a cell that waits for its turns: its parent, who knows whose turn it is, watches over it."""
 STEP_HISTORY = 30
 """Steps of a warm-up of given length from whose median the step time is told, as many as an adaptive one looks at."""
 LEAD_FROM = 4
@@ -42,11 +47,20 @@ it would cost more time than it saves noise."""
 _Word = TypeVar("_Word", bound=TurnWord)
 
 
-class TurnRun:
-    """Takes a cell the way that `measure_cell` takes it, but for the timing: blocks of given length, on demand."""
+def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord]) -> None:
+    """Make the cell ready and time its blocks one by one; its row is the last thing that `emit` is told."""
+    gc.freeze()
+    cell = request.cell
+    emit(CellStarted(cell_id=cell.cell_id, deadline_s=WHOLE_DAY_S))
+    run = CellRun(GroupContext(request.task), cell, first=True, emit=emit, metrics=(*request.task.metrics, "latency"))
+    emit(run.finish(_Turns(run, survey=request.survey, emit=emit, hear=hear).take))
+
+
+class _Turns:
+    """The way of a cell as `measure_cell` goes it, but for the timing: blocks of given length, on demand."""
 
     def __init__(
-        self, cell: CellRun, *, survey: bool, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord | None]
+        self, cell: CellRun, *, survey: bool, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord]
     ) -> None:
         self._run = cell
         self._survey = survey
@@ -56,12 +70,8 @@ class TurnRun:
         self._steps = 0
         self._stretches: list[Stretch] = []
 
-    def measure(self) -> CellFinished:
+    def take(self, run: CellRun) -> None:
         """Do what one is told until there is nothing more to do, or until something fails."""
-        return self._run.finish(self._measure)
-
-    def _measure(self) -> None:
-        run = self._run
         run.explain_unasked()
         self._look_ahead()
         self._expect(Build)
@@ -77,7 +87,7 @@ class TurnRun:
         if self._stretches:
             self._sum_up()
         if run.asks_for("memory"):
-            run.fill(MEMORY)
+            run.fill(next(metric for metric in METRICS if metric.name == "memory"))
 
     def _look_ahead(self) -> None:
         """Say what is known before anything is built."""
@@ -85,7 +95,7 @@ class TurnRun:
         with run.phase("count"):
             run.name_inputs()
             if run.asks_for("static"):
-                STATIC.prepare(run)
+                count(run)
             model = run.group.memory_model(run.cell) if self._survey and not run.prepares else None
             held = run.task.protocol.input_ring
             peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
@@ -111,7 +121,7 @@ class TurnRun:
         )
 
     def _take_turns(self) -> None:
-        while not isinstance(word := self._listen(), Finish):
+        while not isinstance(word := self._hear(), Finish):
             if isinstance(word, messages.WarmUp):
                 self._warm_up_as_told(word)
             elif isinstance(word, TakeTurn):
@@ -162,14 +172,8 @@ class TurnRun:
             row.null("in_turns", "compile_neighbours")
         self._run.conclude()
 
-    def _listen(self) -> TurnWord:
-        word = self._hear()
-        if word is None:
-            sys.exit("the parent has gone")  # nobody is left to read a row
-        return word
-
     def _expect(self, kind: type[_Word]) -> _Word:
-        word = self._listen()
+        word = self._hear()
         if not isinstance(word, kind):
             raise UnsupportedError(f"told to {type(word).__name__} where {kind.__name__} was to come: it was sent away")
         return word

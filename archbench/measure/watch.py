@@ -15,6 +15,14 @@ from archbench.model.protocol import Protocol
 
 STALL_PAUSE_S = 1.0
 """A neighbour that is waited for is looked at so often: a compiler's step, another's measurement takes seconds."""
+COLUMN_OF = {
+    "throttled": "throttled_fraction",
+    "power_capped": "power_capped_fraction",
+    "sm_clock_mhz": "sm_clock_mhz",
+    "mean_power_w": "mean_power_w",
+    "contention": "contention",
+}
+"""What a health tells, and the column that sums it up, or is null for it."""
 
 
 class WatchReport(Struct, frozen=True, kw_only=True):
@@ -127,31 +135,27 @@ class Watch:
         healths = self._healths
         throttled = _share([h.throttled for h in healths])
         foreign = _share([h.foreign for h in healths])
-        contention = _median([h.contention for h in healths])
         crowded = sum(bool(h.crowded) for h in healths) > len(healths) / 2
         limit = self._protocol.rejected_block_limit
-        reasons = []
-        for code, bad in (
-            ("throttled", (throttled or 0.0) > limit),
-            ("foreign_process", (foreign or 0.0) > limit),
-            ("device_lost", any(h.lost for h in healths)),
-            ("clock_error", any(h.wall_s is None for h in healths)),
-            ("monitor_blind", any("throttled" in h.missing or "foreign" in h.missing for h in healths)),
-            ("monitor_gap", any("monitor_gap" in h.missing.values() for h in healths)),
-            ("crowded", crowded),
-            ("contended", not crowded and sum(bool(h.contended) for h in healths) > len(healths) / 2),
-            ("power_capped", any(h.power_capped for h in healths)),
-        ):
-            if bad:
-                reasons.append(code)
+        seen = {
+            "throttled": (throttled or 0.0) > limit,
+            "foreign_process": (foreign or 0.0) > limit,
+            "device_lost": any(h.lost for h in healths),
+            "clock_error": any(h.wall_s is None for h in healths),
+            "monitor_blind": any("throttled" in h.missing or "foreign" in h.missing for h in healths),
+            "monitor_gap": any("monitor_gap" in h.missing.values() for h in healths),
+            "crowded": crowded,
+            "contended": not crowded and sum(bool(h.contended) for h in healths) > len(healths) / 2,
+            "power_capped": any(h.power_capped for h in healths),
+        }
         return WatchReport(
             canaries=tuple(self._canaries),
             throttled_fraction=throttled,
             power_capped_fraction=_share([h.power_capped for h in healths]),
             sm_clock_mhz=_median([h.sm_clock_mhz for h in healths]),
             mean_power_w=_median([h.mean_power_w for h in healths]),
-            contention=contention,
-            reasons=tuple(reasons),
+            contention=_median([h.contention for h in healths]),
+            reasons=tuple(code for code, is_so in seen.items() if is_so),
             missing=_missing(healths),
         )
 
@@ -167,22 +171,12 @@ def rejection(health: BlockHealth) -> str | None:
     return next((code for code, bad in causes if bad), None)
 
 
-_COLUMN_OF = {
-    "throttled": "throttled_fraction",
-    "power_capped": "power_capped_fraction",
-    "sm_clock_mhz": "sm_clock_mhz",
-    "mean_power_w": "mean_power_w",
-    "contention": "contention",
-}
-"""What a health leaves open, and the column that is null for it."""
-
-
 def _missing(healths: list[BlockHealth]) -> tuple[tuple[str, str], ...]:
     """For each column that no stretch could fill, why; on a device that never fills it, `not_on_device`."""
     if not healths:
-        return tuple((column, "nothing_timed") for column in _COLUMN_OF.values())
+        return tuple((column, "nothing_timed") for column in COLUMN_OF.values())
     found = []
-    for field, column in _COLUMN_OF.items():
+    for field, column in COLUMN_OF.items():
         if all(getattr(health, field) is None for health in healths):
             codes = (health.missing[field] for health in healths if field in health.missing)
             found.append((column, next(codes, "not_on_device")))

@@ -163,11 +163,6 @@ class Workload:
             ]
         return self._labels[shape, classes]
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype in which this cell's arithmetic is meant to run."""
-        return AUTOCAST.get(self.cell.precision) or WHOLE_MODEL.get(self.cell.precision, torch.float32)
-
     def ready(self) -> list[tuple[str, Tensor]]:
         """What lies ready for the next steps: images, and in training labels, once the first step has made them."""
         labels = [tensor for ring in self._labels.values() for tensor in ring]
@@ -190,19 +185,16 @@ class Workload:
         """A context of inference in which this network works, whatever the precision."""
         return torch.no_grad() if self._takes_gradients else torch.inference_mode()
 
-    def output(self, batch: Batch) -> list[Tensor]:
-        """Run the cell's own forward pass on a batch of its shape and return what `figures_in` finds."""
-        placed = batch.map(lambda tensor: _placed(tensor, self.cell, self.device))
-        with self._contexts():
-            if self.records_graphs:
-                compiler.mark_step()
-            return [tensor.clone() for tensor in figures_in(placed(self._forward))]
+    def output(self, batch: Batch, *, eager: bool = False) -> list[Tensor]:
+        """Run the cell's own forward pass on a batch of its shape and return what `figures_in` finds.
 
-    def eager_output(self, batch: Batch) -> list[Tensor]:
-        """The same at the same precision, of the network itself."""
+        `eager`: that of the network itself, at the same precision.
+        """
         placed = batch.map(lambda tensor: _placed(tensor, self.cell, self.device))
         with self._contexts():
-            return [tensor.clone() for tensor in figures_in(placed(self.module))]
+            if self.records_graphs and not eager:
+                compiler.mark_step()
+            return [tensor.clone() for tensor in figures_in(placed(self.module if eager else self._forward))]
 
     def applied(self) -> Applied:
         """Read the state back from torch inside the very contexts of the timed step."""

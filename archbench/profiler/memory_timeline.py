@@ -28,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archbench.analyze.memory import MEMORY, memory_events, peak_rise
-from archbench.device.kind import Allocator, kind_of
+from archbench.device.cuda import CudaAllocator
+from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
 from archbench.model.profile_memory import (
@@ -102,7 +103,7 @@ def _measured_peak(workload: Workload, standing: int) -> int:
     return allocator.peak_allocated()
 
 
-def _allocator(workload: Workload) -> Allocator | None:
+def _allocator(workload: Workload) -> CudaAllocator | None:
     return kind_of(workload.device).allocator(workload.device)
 
 

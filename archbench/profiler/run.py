@@ -17,8 +17,8 @@ from archbench.analyze.memory import predict_cell
 from archbench.catalog.build import build, takes_of
 from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure import compiler
-from archbench.measure.calibrate import calibrate
-from archbench.measure.cell_run import status_of
+from archbench.measure.machine_speed import calibrate
+from archbench.measure.record_builder import status_of
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import apply_state, default_threads, keep_freed_memory
 from archbench.measure.watch import Watch

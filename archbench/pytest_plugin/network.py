@@ -20,7 +20,7 @@ from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Batch
 from archbench.device.kind import find_device, kind_of
 from archbench.measure import compiler
-from archbench.measure.metrics.memory import measure_memory
+from archbench.measure.metrics.footprint import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
 from archbench.measure.state import default_threads, restored_state
 from archbench.measure.workload import Workload

@@ -4,7 +4,7 @@ Nothing here imports torch at the top: the parent uses `processes` and `group_tr
 """
 
 from archbench.worker.client import WorkerClient
-from archbench.worker.locks import device_lock, run_lock
+from archbench.worker.processes import device_lock, run_lock
 from archbench.worker.sweep import run_tasks
 
 __all__ = ["WorkerClient", "device_lock", "run_lock", "run_tasks"]

@@ -7,10 +7,9 @@ import signal
 
 from archbench.device import collect_environment
 from archbench.model.messages import ProfileRequest, Request
-from archbench.worker.child import Receive, Send
+from archbench.worker.child import Receive, Send, Wire
 from archbench.worker.host import serve
 from archbench.worker.preload import import_for, import_torch
-from archbench.worker.wire import Wire
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a process does between its birth and its end when it measures one group."""
+"""The process that measures one group: its birth, its end, and the pipes between it, its host and the parent."""
 
 from __future__ import annotations
 
@@ -9,22 +9,85 @@ import resource
 import signal
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from archbench.model.messages import ChildEvent, Request, TurnWord, decode_request
+from archbench.model.messages import ChildEvent, Reply, Request, TurnWord, decode_request, encode
 from archbench.worker import processes
-from archbench.worker.wire import LineReader, Wire, write_message
 
 Send = Callable[[ChildEvent], None]
-Receive = Callable[[], TurnWord | None]
-"""Sleeps until the parent says the next word to a child that takes turns; `None` when there will be none."""
+Receive = Callable[[], TurnWord]
+"""Sleeps until the parent says the next word to a child that takes turns; ends the process when there will be none."""
 Measure = Callable[[Request, Send, Receive], None]
 """Measures one group, takes turns or profiles; tells of all by `Send`, failures that are Python exceptions included."""
 
 _OOM_SCORE = "600"
 """Of 1000: where memory runs out, the kernel should end the child that filled it, not its host or the user's shell."""
+_CHUNK_BYTES = 1 << 20
+
+
+class LineReader:
+    """Whole lines out of a pipe. What follows the last newline is kept until the rest of it comes."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.lines: deque[bytes] = deque()
+        """Read, but not yet taken."""
+        self.ended = False
+        """No more will come: every writer has closed its end."""
+        self._partial: list[bytes] = []
+
+    def read(self) -> bool:
+        """Wait for data and add to `lines` what it completes; return false at the end of the stream."""
+        chunk = os.read(self.fd, _CHUNK_BYTES)
+        self.ended = not chunk
+        first, *others = chunk.split(b"\n")
+        self._partial.append(first)
+        if others:
+            self.lines += [b"".join(self._partial), *others[:-1]]
+            self._partial = [others[-1]]
+        return not self.ended
+
+    def next_line(self) -> bytes | None:
+        """Wait for the next whole line and take it; `None` when there will be none."""
+        while not self.lines and not self.ended:
+            self.read()
+        return self.lines.popleft() if self.lines else None
+
+
+def write_message(fd: int, reply: Reply) -> None:
+    """Write one message and its newline, waiting for the reader as often as the pipe is full."""
+    rest = memoryview(encode(reply) + b"\n")
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+class Wire:
+    """This process's standard input and output, taken away from everybody else in it.
+
+    Afterwards fd 0 reads nothing and fd 1 is stderr, so that a C library, a user's network or a subprocess that
+    prints, or reads, cannot corrupt the messages.
+    """
+
+    def __init__(self) -> None:
+        self.requests = LineReader(os.dup(0))
+        self.replies = os.dup(1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+
+    def send(self, reply: Reply) -> None:
+        """Write one message to the parent. Raises `BrokenPipeError` when it has gone."""
+        write_message(self.replies, reply)
+
+    def close(self) -> None:
+        """Let go of both ends: for the child, which must not keep its host's line open."""
+        os.close(self.requests.fd)
+        os.close(self.replies)
 
 
 class Child:
@@ -43,21 +106,14 @@ class Child:
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                os.close(self.messages)
-                os.close(self.noise)
-                os.close(self._words)
+                self.close()
                 _settle_in(host, wire, noise)
-                heard = LineReader(words)
-
-                def receive() -> TurnWord | None:
-                    return _decode(heard.next_line())
-
-                os._exit(_run(request, measure, lambda event: write_message(messages, event), receive))
+                hear = partial(_next_word, LineReader(words))
+                os._exit(_run(request, measure, partial(write_message, messages), hear))
             finally:
                 os._exit(1)  # never into the host's code
-        os.close(messages)
-        os.close(noise)
-        os.close(words)
+        for fd in (messages, noise, words):
+            os.close(fd)
 
     def tell(self, line: bytes) -> None:
         """Pass on one of the parent's words; a child that has died meanwhile is noticed elsewhere."""
@@ -66,15 +122,15 @@ class Child:
 
     def close(self) -> None:
         """Let go of the pipes."""
-        os.close(self.messages)
-        os.close(self.noise)
-        os.close(self._words)
+        for fd in (self.messages, self.noise, self._words):
+            os.close(fd)
 
 
-def _decode(line: bytes | None) -> TurnWord | None:
-    """The word in a line. Raises `ValueError` for what is none."""
+def _next_word(heard: LineReader) -> TurnWord:
+    """Wait for it. Raises `ValueError` for what is none."""
+    line = heard.next_line()
     if line is None:
-        return None
+        sys.exit("the parent has gone")  # nobody is left to read a row
     word = decode_request(line)
     if isinstance(word, Request):
         raise ValueError(f"told to begin {type(word).__name__} in the middle of another")

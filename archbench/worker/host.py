@@ -29,10 +29,9 @@ from archbench.model.messages import (
 )
 from archbench.model.record import Status
 from archbench.worker import processes
-from archbench.worker.child import Child, Measure
+from archbench.worker.child import Child, LineReader, Measure, Wire
 from archbench.worker.group_tracker import Progress
 from archbench.worker.processes import LAST_WORDS_BYTES, explain, oom_kill_count
-from archbench.worker.wire import LineReader, Wire
 
 _LOGGED_BYTES = 16 << 20
 """A child that prints without end must not fill the disk."""
@@ -52,65 +51,62 @@ def serve(
     `before_fork` imports what the child will need, where that is safe and worth sharing.
     """
     wire.send(Ready(archbench_version=__version__, pid=os.getpid(), environment=environment))
-    Host(wire, measure, before_fork).serve()
+    processes.adopt_orphans()
+    ended = _ended_children()
+    try:
+        while (line := wire.requests.next_line()) is not None:
+            request = decode_request(line)
+            if not isinstance(request, Request):
+                continue  # a word to a child that has died meanwhile
+            before_fork(request)
+            if not _measure_in_child(request, measure, wire, ended):
+                break
+    except BrokenPipeError:
+        pass  # the parent died while it was being told something
+    finally:
+        processes.kill_descendants()
     sys.stderr.flush()
     os._exit(0)  # taking torch down in good order takes half a second, and frees nothing that an end does not
 
 
-class Host:
-    """Serves tasks from `wire` until the parent closes its end or is gone."""
+def _ended_children() -> int:
+    """A pipe that can be read from whenever a child has ended: `pidfd_open` needs a newer kernel than torch does."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # without a handler there is no wake-up
+    return read
 
-    def __init__(self, wire: Wire, measure: Measure, before_fork: Callable[[Request], None]) -> None:
-        self._wire = wire
-        self._measure = measure
-        self._before_fork = before_fork
-        processes.adopt_orphans()
-        self._child_ended = _ChildEnded()
 
-    def serve(self) -> None:
-        """Measure one task after the other; return when the parent has gone, with no descendant left."""
-        try:
-            while (line := self._wire.requests.next_line()) is not None:
-                request = decode_request(line)
-                if not isinstance(request, Request):
-                    continue  # a word to a child that has died meanwhile
-                self._before_fork(request)
-                if not self._measure_in_child(request):
-                    return
-        except BrokenPipeError:
-            return  # the parent died while it was being told something
-        finally:
-            processes.kill_descendants()
-
-    def _measure_in_child(self, request: Request) -> bool:
-        """Fork, watch, clean up; return false when the parent has gone meanwhile."""
-        child = Child(request, self._measure, self._wire)
-        takes_turns = isinstance(request, TurnTask) or (isinstance(request, Task) and request.wave > 0)
-        try:
-            watch = Watch(child, self._wire)
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._wire.requests.fd, selectors.EVENT_READ, self._wire.requests.read)
-                selector.register(self._child_ended.fd, selectors.EVENT_READ, self._child_ended.clear)
-                selector.register(child.messages, selectors.EVENT_READ, watch.read_messages)
-                selector.register(child.noise, selectors.EVENT_READ, watch.read_noise)
-                exit_code = None
-                while exit_code is None:
-                    for key, _ in selector.select(watch.timeout_s):
-                        if key.data() is False:
-                            selector.unregister(key.fileobj)
-                    if self._wire.requests.ended:
-                        return False
-                    while takes_turns and self._wire.requests.lines:
-                        child.tell(self._wire.requests.lines.popleft())
-                    watch.kill_if_overdue()
-                    exit_code = watch.exit_code()
-            # Only now, with compile workers and all other offspring gone, may the next group be measured.
-            processes.kill_descendants()
-            watch.record_end(exit_code)
-        finally:
-            child.close()
-        self._wire.send(GroupFinished())
-        return True
+def _measure_in_child(request: Request, measure: Measure, wire: Wire, ended: int) -> bool:
+    """Fork, watch, clean up; return false when the parent has gone meanwhile."""
+    child = Child(request, measure, wire)
+    takes_turns = isinstance(request, TurnTask) or (isinstance(request, Task) and request.wave > 0)
+    try:
+        watch = Watch(child, wire)
+        with selectors.DefaultSelector() as selector:
+            selector.register(wire.requests.fd, selectors.EVENT_READ, wire.requests.read)
+            selector.register(ended, selectors.EVENT_READ, lambda: bool(os.read(ended, 1024)))
+            selector.register(child.messages, selectors.EVENT_READ, watch.read_messages)
+            selector.register(child.noise, selectors.EVENT_READ, watch.read_noise)
+            exit_code = None
+            while exit_code is None:
+                for key, _ in selector.select(watch.timeout_s):
+                    if key.data() is False:
+                        selector.unregister(key.fileobj)
+                if wire.requests.ended:
+                    return False
+                while takes_turns and wire.requests.lines:
+                    child.tell(wire.requests.lines.popleft())
+                watch.kill_if_overdue()
+                exit_code = watch.exit_code()
+        # Only now, with compile workers and all other offspring gone, may the next group be measured.
+        processes.kill_descendants()
+        watch.record_end(exit_code)
+    finally:
+        child.close()
+    wire.send(GroupFinished())
+    return True
 
 
 class Watch:
@@ -189,17 +185,3 @@ class Watch:
         self._killed_for = (status, message)
         self._killed_in = self._progress.cell_id
         os.kill(self._child.pid, signal.SIGKILL)
-
-
-class _ChildEnded:
-    """A pipe that can be read from whenever a child has ended: `pidfd_open` needs a newer kernel than torch does."""
-
-    def __init__(self) -> None:
-        self.fd, write = os.pipe()
-        os.set_blocking(write, False)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # without a handler there is no wake-up
-
-    def clear(self) -> bool:
-        """Take note, until the next child ends."""
-        return bool(os.read(self.fd, 1024))

@@ -22,7 +22,7 @@ from archbench.model.messages import Request, Task
 
 _DYNAMO = "torch._dynamo"
 """Of which a training step's optimizer wants a decorator, and tensors without data its configuration."""
-_BY_SOURCE = {"torchvision": "torchvision", "timm": "timm"}
+_LIBRARIES = ("torchvision", "timm")
 _FOR_COMPILE = "torch._inductor.compile_fx"
 
 
@@ -112,7 +112,7 @@ class _Later(ModuleType):
 def _import_once(name: str) -> None:
     """A package that cannot be imported is left to the child, where it becomes the row of each cell that needs it."""
     try:
-        with _dynamo_when_asked() if name in _BY_SOURCE.values() else nullcontext():
+        with _dynamo_when_asked() if name in _LIBRARIES else nullcontext():
             importlib.import_module(name)
     except Exception:
         traceback.print_exc()
@@ -126,8 +126,8 @@ def _modules_for(cell: Cell) -> Iterator[str]:
         source = facts(cell.network).source
     except UsageError:
         source = None  # this interpreter's libraries lack the network, which its child will say in every row
-    if source in _BY_SOURCE:
-        yield _BY_SOURCE[source]
+    if source in _LIBRARIES:
+        yield source
     if cell.phase == "training":
         yield _DYNAMO
     if cell.compile_mode != "off":

@@ -1,6 +1,6 @@
-"""What binds processes together on Linux, a child to its host and orphans to an heir; and why one of them died.
+"""Processes on one Linux machine: bound to each other, a child to its host and orphans to an heir; kept apart by locks.
 
-A death is told from what it left behind: its exit code, its last words and the kernel's own count.
+Why one of them died is told from what it left behind: its exit code, its last words and the kernel's own count.
 """
 
 from __future__ import annotations
@@ -9,13 +9,17 @@ import ctypes
 import os
 import re
 import signal
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+import filelock
 import psutil
 
-from archbench.model.errors import escaped
+from archbench.device.environment import ROOT, control_groups, read_small
+from archbench.model.errors import UnfitError, escaped
 from archbench.model.record import Status
 
 # From <linux/prctl.h>.
@@ -88,68 +92,97 @@ def explain(exit_code: int, output: bytes, oom_kills: int) -> tuple[Status, str]
     and stderr; `oom_kills` by how much `oom_kill_count` grew during its life.
     """
     text = output.decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip(" \t^~")]  # a traceback underlines with ^ and ~
+    # A traceback underlines with ^ and ~.
+    lines = [line.strip() for line in text.splitlines() if line.strip(" \t^~")][-_LINES_KEPT:]
     if exit_code == -signal.SIGKILL and oom_kills > 0:
         return "oom", "killed by the kernel's out-of-memory killer"
-    status: Status = "oom" if _says_out_of_memory(lines) else "crashed"
-    if exit_code >= 0:
-        return status, _clip(f"exited with code {exit_code}", " | ".join(lines[-_LINES_KEPT:]))
-    cause = f"killed by {_signal_name(-exit_code)}"
-    # `faulthandler` lists every thread; the one that was hit comes last.
-    frame = _FRAME.search(text, max(text.rfind("Fatal Python error"), text.rfind("\nCurrent thread"), 0))
-    if frame:
-        return status, _clip(cause, f"in {frame['function']} ({frame['file']}:{frame['line']})")
-    return status, _clip(cause, " | ".join(lines[-_LINES_KEPT:]))
+    out_of_memory = any("std::bad_alloc" in line or line.startswith("MemoryError") for line in lines)
+    cause, details = f"exited with code {exit_code}", " | ".join(lines)
+    if exit_code < 0:
+        names = {one.value: one.name for one in signal.Signals}
+        cause = f"killed by {names.get(-exit_code, f'signal {-exit_code}')}"
+        # `faulthandler` lists every thread; the one that was hit comes last.
+        frame = _FRAME.search(text, max(text.rfind("Fatal Python error"), text.rfind("\nCurrent thread"), 0))
+        if frame:
+            details = f"in {frame['function']} ({frame['file']}:{frame['line']})"
+    message = escaped(f"{cause}: {details}" if details else cause)
+    if len(message) > _MESSAGE_CHARACTERS:
+        message = message[: _MESSAGE_CHARACTERS - 3] + "..."
+    return "oom" if out_of_memory else "crashed", message
 
 
-def oom_kill_count() -> int:
+def oom_kill_count(root: Path = ROOT) -> int:
     """Processes that the kernel's OOM killer has ended so far: in this control group, or on the whole machine.
 
-    Only its growth means anything. 0 where the kernel does not tell.
+    Only its growth means anything. 0 where the kernel does not tell. A container without a namespace for control groups
+    reads the host's path, and finds its own group at the root.
     """
-    for books in (*_control_group_books(), Path("/proc/vmstat")):
-        try:
-            found = re.search(r"^oom_kill (\d+)$", books.read_text(), re.MULTILINE)
-        except OSError:
-            continue  # this kernel, or this container, keeps its books elsewhere
-        if found:
+    names = ("memory.events", "memory.oom_control")  # of the memory controller's second version, and its first
+    books = [folder / name for folder in control_groups(root, "memory") for name in names]
+    for book in (*books, root / "proc/vmstat"):
+        if found := re.search(r"^oom_kill (\d+)$", read_small(book) or "", re.MULTILINE):
             return int(found[1])
     return 0
 
 
-def _control_group_books() -> list[Path]:
-    """Where the memory controller (version 2, then 1) may count kills: at our group's path, or at the mount's root.
+# Locks against a second run: in the same directory it would mix up the rows, on the same device the times. They belong
+# to the kernel, which releases them when their process dies in whatever way. A file beside each lock names the holder,
+# for the message alone.
 
-    A container without a namespace for control groups reads the host's path and sees its own group at the root.
+
+def run_lock(directory: Path) -> AbstractContextManager[None]:
+    """Hold the run directory, which must exist. Raises `UnfitError`, naming the holder, when it is held already."""
+    remedy = "wait for it to end, or give this run another directory with --out"
+    return _held(directory / ".lock", f"{directory} is being written by another archbench run", remedy)
+
+
+def device_lock(device: str) -> AbstractContextManager[None]:
+    """Hold a device, by the UUID of an accelerator or as `cpu`, against this user's other runs on this machine.
+
+    Raises `UnfitError`, naming the holder, when it is held already.
     """
+    remedy = "two runs at a time would spoil each other's figures: wait for it to end"
+    return _held(_lock_file(device, ".lock"), f"another archbench run is measuring on {device}", remedy)
+
+
+def search_lock(device: str) -> AbstractContextManager[object]:
+    """Wait for the device, and hold it, among the processes of a wave: what one of them times none disturbs."""
+    return filelock.FileLock(_lock_file(device, ".search.lock"))
+
+
+@contextmanager
+def _held(path: Path, complaint: str, remedy: str) -> Iterator[None]:
+    lock = filelock.FileLock(path, timeout=0)
+    holder = path.with_name(f"{path.name}.holder")
     try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        lock.acquire()
+    except filelock.Timeout:
+        raise UnfitError(f"{complaint} (pid {_holder_pid(holder)}); {remedy}") from None
+    except OSError as error:
+        raise UnfitError(f"cannot lock {path}: {error.strerror}") from None
+    try:
+        with suppress(OSError):  # the lock holds all the same; only its message will not name us
+            holder.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder_pid(holder: Path) -> str:
+    try:
+        return holder.read_text().strip() or "unknown"
     except OSError:
-        return []  # not Linux
-    books: list[Path] = []
-    for group in groups:
-        _, controllers, path = group.split(":", 2)
-        if not controllers:
-            root, name = Path("/sys/fs/cgroup"), "memory.events"
-        elif "memory" in controllers.split(","):
-            root, name = Path("/sys/fs/cgroup/memory"), "memory.oom_control"
-        else:
-            continue
-        books += [root / path.lstrip("/") / name, root / name]
-    return books
+        return "unknown"  # it is about to write it, or about to release the lock
 
 
-def _says_out_of_memory(lines: list[str]) -> bool:
-    return any("std::bad_alloc" in line or line.startswith("MemoryError") for line in lines[-_LINES_KEPT:])
-
-
-def _signal_name(number: int) -> str:
+def _lock_file(device: str, ending: str) -> Path:
+    """In a directory of this user's in the system's temporary one: the same for every session, unlike XDG's."""
     try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _clip(cause: str, details: str) -> str:
-    message = escaped(f"{cause}: {details}" if details else cause)
-    return message if len(message) <= _MESSAGE_CHARACTERS else message[: _MESSAGE_CHARACTERS - 3] + "..."
+        directory = Path(tempfile.gettempdir()) / f"archbench-{os.getuid()}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UnfitError(f"no place for a lock: {error}; set TMPDIR to a directory that can be written to") from None
+    if directory.stat().st_uid != os.getuid():
+        raise UnfitError(f"{directory} belongs to someone else; set TMPDIR to a directory of your own")
+    return directory / (re.sub(r"[^A-Za-z0-9.-]", "_", device) + ending)

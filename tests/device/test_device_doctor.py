@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from archbench.cli.looking import doctor_command as command
-from archbench.device import doctor, nvml, preflight, software
+from archbench.device import doctor, nvml, preflight
 from archbench.device import gpu_checks as gpu
 from archbench.device.cuda import peak_flops, peaks
 from archbench.device.doctor import Load
 from archbench.device.gpu_checks import GpuState
 from archbench.device.health import Finding, GpuProcess, ok, unfit, warn, worst
-from archbench.device.visible import Visible, VisibleGpu
+from archbench.device.visible import Visible
 from archbench.model.environment import Environment, Gpu
 from archbench.model.errors import UnfitError, UsageError
 
@@ -178,7 +178,7 @@ def test_a_bad_host(tmp_path: Path, roomy: Callable[..., None], monkeypatch: pyt
     ],
 )
 def test_software(fields: dict[str, Any], code: str, severity: str, words: str) -> None:
-    finding = next(f for f in software.software_findings(machine(**fields)) if f.code == code)
+    finding = next(f for f in doctor.software_findings(machine(**fields)) if f.code == code)
     assert finding.severity == severity
     assert words in finding.what
 
@@ -196,7 +196,7 @@ def test_software(fields: dict[str, Any], code: str, severity: str, words: str) 
 )
 def test_torchvision_fits_torch(wanted: str, have: str, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "requires", lambda _: ["numpy", wanted])
-    findings = severities(software.software_findings(machine(torch_version=have)))
+    findings = severities(doctor.software_findings(machine(torch_version=have)))
     assert findings["torchvision"] == ("ok" if fits else "unfit")
 
 
@@ -205,10 +205,10 @@ def test_no_compiler_no_headers_no_room(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "not/there/yet"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
-    found = [f for f in software.software_findings(machine()) if f.code in ("compiler", "disk")]
+    found = [f for f in doctor.software_findings(machine()) if f.code in ("compiler", "disk")]
     assert [(f.code, f.severity) for f in found] == [("compiler", "warn"), ("disk", "unfit"), ("disk", "unfit")]
-    monkeypatch.setattr(software, "compiler", lambda: None)
-    without = next(f for f in software.software_findings(machine()) if f.code == "compiler")
+    monkeypatch.setattr(doctor, "compiler", lambda: None)
+    without = next(f for f in doctor.software_findings(machine()) if f.code == "compiler")
     assert "no C++ compiler" in without.what
 
 
@@ -311,7 +311,7 @@ def test_no_gpu_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_unlike_gpus_are_numbered_two_ways() -> None:
-    unlike = [VisibleGpu(uuid="GPU-1", name="NVIDIA A100"), VisibleGpu(uuid="GPU-2", name="NVIDIA T4")]
+    unlike = [Gpu(uuid="GPU-1", name="NVIDIA A100"), Gpu(uuid="GPU-2", name="NVIDIA T4")]
     assert severities(gpu.order_findings(unlike, None)) == {"device-order": "warn"}
     assert severities(gpu.order_findings(unlike, "PCI_BUS_ID")) == {}
     assert severities(gpu.order_findings(unlike[:1] * 2, None)) == {}

@@ -15,9 +15,16 @@ import pytest
 
 import archbench
 from archbench.device import collect_environment
-from archbench.device.host import Host, cpu_quota, read_host, usable_cores, usable_memory
+from archbench.device.environment import (
+    assigned_strings,
+    cpu_quota,
+    git_commit,
+    settings,
+    torch_build,
+    usable_cores,
+    usable_memory,
+)
 from archbench.device.kind import kind_named
-from archbench.device.software import assigned_strings, git_commit, settings, torch_build
 from archbench.model.environment import Gpu
 
 XEON = (
@@ -51,17 +58,18 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_cpu_model_and_vector_unit(tmp_path: Path, name: str, flags: str, model: str, unit: str) -> None:
     info = f"model name : {name}\ncpu family : 25\nmodel : 1\nflags : {flags}\n\nmodel name : another"
-    host = read_host(write(tmp_path, proc__cpuinfo=info), {})
+    host = collect_environment("cpu", write(tmp_path, proc__cpuinfo=info), {})
     assert host.cpu_model == model
-    assert host.vector_unit == unit
+    assert host.hardware_class == f"{model} x{host.cpu_count} {unit}"
 
 
 def test_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     info = "processor : 0\nFeatures : fp asimd sve\nCPU implementer : 0x41\nCPU part : 0xd40\n"
-    host = read_host(write(tmp_path, proc__cpuinfo=info), {})
-    assert (host.cpu_model, host.vector_unit) == ("aarch64 0x41/0xd40", "SVE")
+    host = collect_environment("cpu", write(tmp_path, proc__cpuinfo=info), {})
+    assert host.cpu_model == "aarch64 0x41/0xd40"
+    assert host.hardware_class == f"aarch64 0x41/0xd40 x{host.cpu_count} SVE"
 
 
 @pytest.mark.usefixtures("four_cores")
@@ -112,19 +120,19 @@ def test_memory_without_a_limit(tmp_path: Path) -> None:
     ],
 )
 def test_containers(tmp_path: Path, files: dict[str, str], variables: dict[str, str], expected: str | None) -> None:
-    assert read_host(write(tmp_path, **files), variables).container == expected
+    assert collect_environment("cpu", write(tmp_path, **files), variables).container == expected
 
 
 def test_hypervisors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.release", lambda: "6.5.6-300.fc39.x86_64")  # Fedora, not Firecracker
     bare = write(tmp_path / "bare", proc__cpuinfo=XEON.format(WIDE), sys__class__dmi__id__sys_vendor="Dell Inc.")
-    assert read_host(bare, {}).hypervisor is None
+    assert collect_environment("cpu", bare, {}).hypervisor is None
     virtual = write(tmp_path / "vm", proc__cpuinfo=XEON.format("hypervisor"), sys__class__dmi__id__sys_vendor="QEMU")
-    assert read_host(virtual, {}).hypervisor == "QEMU"
+    assert collect_environment("cpu", virtual, {}).hypervisor == "QEMU"
     micro = write(tmp_path / "fc", proc__cpuinfo=XEON.format("hypervisor"))
-    assert read_host(micro, {}).hypervisor == "unknown"
+    assert collect_environment("cpu", micro, {}).hypervisor == "unknown"
     write(micro, sys__firmware__acpi__tables__FACP="FACP....FIRECKFCVMFADT")
-    assert read_host(micro, {}).hypervisor == "firecracker"
+    assert collect_environment("cpu", micro, {}).hypervisor == "firecracker"
 
 
 @pytest.mark.usefixtures("four_cores")
@@ -133,33 +141,31 @@ def test_clock_settings(tmp_path: Path) -> None:
     files = {f"{cpu}cpu{core}__cpufreq__scaling_governor": "powersave" for core in range(4)}
     root = write(tmp_path, **files, **{f"{cpu}smt__active": "1", f"{cpu}intel_pstate__no_turbo": "0"})
     write(root, sys__kernel__mm__transparent_hugepage__enabled="always [madvise] never")
-    host = read_host(root, {})
+    host = collect_environment("cpu", root, {})
     assert (host.governor, host.turbo, host.smt, host.transparent_hugepages) == ("powersave", True, True, "madvise")
     write(root, **{f"{cpu}cpu3__cpufreq__scaling_governor": "performance", f"{cpu}intel_pstate__no_turbo": "1"})
-    host = read_host(root, {})
+    host = collect_environment("cpu", root, {})
     assert (host.governor, host.turbo) == ("performance, powersave", False)
 
 
 def test_an_empty_machine_knows_nothing_and_says_so(tmp_path: Path) -> None:
-    host = read_host(tmp_path, {})
+    host = collect_environment("cpu", tmp_path, {})
     assert (host.governor, host.turbo, host.smt, host.transparent_hugepages, host.hypervisor) == (None,) * 5
     assert host.cpu_count >= 1
 
 
-def host_with(cores: int, unit: str) -> Host:
-    nothing = dict.fromkeys(("container", "hypervisor", "governor", "turbo", "smt", "transparent_hugepages"))
-    return Host(
-        cpu_model="AMD EPYC 7B13", cpu_count=cores, vector_unit=unit, memory_bytes=1, os="x", kernel="x", **nothing
-    )
+def test_hardware_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_cpu(cores: int, flags: str) -> str:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+        info = f"model name : AMD EPYC 7B13 64-Core Processor\nflags : {flags}\n"
+        return collect_environment("cpu", write(tmp_path, proc__cpuinfo=info), {}).hardware_class
 
-
-def test_hardware_classes() -> None:
-    host, gpu = host_with(2, "AVX2"), Gpu(name="NVIDIA H200", uuid="GPU-1")
-    on_cpu, on_gpu = kind_named("cpu").hardware_class, kind_named("cuda").hardware_class
-    assert on_cpu(host, None) == "AMD EPYC 7B13 x2 AVX2"
-    assert on_cpu(host_with(4, "AVX2"), None) != on_cpu(host, None)
-    assert on_cpu(host_with(2, "AVX-512"), None) != on_cpu(host, None)
-    assert on_gpu(host, gpu) == on_gpu(host_with(9, "AMX"), gpu) == "NVIDIA H200"
+    two = on_cpu(2, "avx2 fma")
+    assert two == "AMD EPYC 7B13 x2 AVX2"
+    assert on_cpu(4, "avx2 fma") != two
+    assert on_cpu(2, WIDE) != two
+    gpu, on_gpu = Gpu(name="NVIDIA H200", uuid="GPU-1"), kind_named("cuda").hardware_class
+    assert on_gpu(two, gpu) == on_gpu("AMD EPYC 7B13 x9 AMX", gpu) == "NVIDIA H200"
 
 
 def test_a_version_file_is_read_and_not_run() -> None:

@@ -8,17 +8,14 @@ from hypothesis import strategies as st
 
 from archbench.device import nvml, resolve_device, visible
 from archbench.device.cpu import CpuProbe
-from archbench.device.visible import Visible, VisibleGpu, select
+from archbench.device.visible import Visible, select
 from archbench.model.environment import Gpu
 from archbench.model.errors import UsageError
 
-A = VisibleGpu(uuid="GPU-aaaa-1", name="NVIDIA A100")
-B = VisibleGpu(uuid="GPU-bbbb-2", name="NVIDIA H200")
-C = VisibleGpu(uuid="GPU-bbcc-3", name="NVIDIA H200")
-SLICES = tuple(
-    VisibleGpu(uuid="GPU-mmmm-4", name="NVIDIA H200", mig_uuid=f"MIG-{n}", mig_name=f"NVIDIA H200 MIG {n}g")
-    for n in (1, 2)
-)
+A = Gpu(uuid="GPU-aaaa-1", name="NVIDIA A100")
+B = Gpu(uuid="GPU-bbbb-2", name="NVIDIA H200")
+C = Gpu(uuid="GPU-bbcc-3", name="NVIDIA H200")
+SLICES = tuple(Gpu(uuid="GPU-mmmm-4", name=f"NVIDIA H200 MIG {n}g", mig_uuid=f"MIG-{n}") for n in (1, 2))
 ALL = (A, B, C, *SLICES)
 
 
@@ -45,7 +42,7 @@ ALL = (A, B, C, *SLICES)
         ("3", (SLICES[0],)),
     ],
 )
-def test_mask(mask: str | None, expected: tuple[VisibleGpu, ...]) -> None:
+def test_mask(mask: str | None, expected: tuple[Gpu, ...]) -> None:
     assert select(ALL, mask) == expected
 
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from archbench.device import between, open_probe
-from archbench.device.kind import ClockError, kind_of
+from archbench.device.kind import Clock, ClockError, kind_of
 from archbench.device.nvml import session
 from archbench.measure import compiler
-from archbench.measure.calibrate import calibrate
-from archbench.measure.canary import Canary
 from archbench.measure.device_time import host_bound, sample_device_time
-from archbench.measure.metrics.memory import measure_memory
+from archbench.measure.machine_speed import Canary, calibrate
+from archbench.measure.metrics.footprint import measure_memory
 from archbench.measure.state import apply_state, plain_fp32, restored_state
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell, Network
@@ -208,7 +207,7 @@ def test_the_canary_repeats_itself(device, clock):
     assert statistics.median(later) == pytest.approx(statistics.median(first), rel=0.05)
 
 
-class Stops:
+class Stops(Clock):
     """A clock that fails in the middle of the calibration."""
 
     def __init__(self, clock):
@@ -269,7 +268,7 @@ def test_a_step_in_graphs_gives_what_eager_gives_and_launches_one(device, small)
         workload.step()
         assert compiler.cuda_graph_launches(workload.step) >= 1
     batch = workload.inputs[0]
-    torch.testing.assert_close(workload.output(batch), workload.eager_output(batch), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(workload.output(batch), workload.output(batch, eager=True), rtol=1e-4, atol=1e-5)
     eager = Workload(
         Cell(network=Network(name="small"), batch_size=2, device="cuda"), small, (3, 32, 32), device, ring=3, seed=0
     )

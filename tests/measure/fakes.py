@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.device.cpu import HostClock
-from archbench.device.kind import Timing
+from archbench.device.kind import Clock, Timing
 
 
-class ReplayClock(HostClock):
+class ReplayClock(Clock):
     """Reads time from a script of step costs instead of from a device. Steps are counted, never run."""
 
     def __init__(self, costs: Iterable[float] | Callable[[int], float], *, device: bool = False) -> None:

@@ -15,7 +15,7 @@ import archbench
 from archbench.catalog.build import build
 from archbench.catalog.weights import Preprocessing, preprocessing
 from archbench.labelled import MOST_IMAGES, labelled_images, require_readable
-from archbench.measure.images import pixels_of
+from archbench.measure.metrics.correctness import pixels_of
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UsageError
 from archbench.stats.intervals import wilson_interval

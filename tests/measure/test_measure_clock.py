@@ -7,9 +7,8 @@ import time
 import pytest
 import torch
 
-from archbench.device.cpu import HostClock
 from archbench.device.cuda import CudaClock
-from archbench.device.kind import ClockError, Timing, checked
+from archbench.device.kind import Clock, ClockError, Timing, checked
 
 
 class Diary:
@@ -105,18 +104,18 @@ def test_what_is_no_duration(seconds):
 
 
 def test_the_host_clock_sees_a_known_wait():
-    assert HostClock().latency(lambda: time.sleep(0.02), 2).host_s == pytest.approx(0.04, rel=0.5)
-    assert HostClock().latency(lambda: time.sleep(0.02)).device_s is None
+    assert Clock().latency(lambda: time.sleep(0.02), 2).host_s == pytest.approx(0.04, rel=0.5)
+    assert Clock().latency(lambda: time.sleep(0.02)).device_s is None
 
 
 def test_a_timing_without_a_device_is_the_hosts():
     assert Timing(2.0).seconds == 2.0
 
 
-@pytest.mark.parametrize("clock", [HostClock, CudaClock])
+@pytest.mark.parametrize("clock", [Clock, CudaClock])
 def test_a_host_clock_that_goes_back_is_refused(clock, monkeypatch):
     diary = Diary(monkeypatch)
-    made = clock() if clock is HostClock else clock(torch.device("cuda"))
+    made = clock() if clock is Clock else clock(torch.device("cuda"))
     ticks = iter([300, 200, 100])
     monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
     with pytest.raises(ClockError):

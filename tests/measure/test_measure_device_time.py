@@ -10,9 +10,8 @@ import torch
 from fakes import ScriptedMonitor
 from simulated_gpu import US, WORKLOADS, Part, SimulatedEvent, SimulatedGpu, Workload
 
-from archbench.device.cpu import HostClock
 from archbench.device.cuda import CudaClock, CudaStopwatch
-from archbench.device.kind import ClockError
+from archbench.device.kind import Clock, ClockError
 from archbench.measure.device_time import host_bound, issue_time, repeated_s, sample_device_time
 from archbench.measure.sampling import sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import protocol_for
@@ -220,10 +219,10 @@ def test_repeated_work_is_told_by_the_device_even_where_its_launches_cost_more(m
 def test_a_cpu_has_no_gaps(monkeypatch):
     gpu = SimulatedGpu()
     gpu.install(monkeypatch)
-    one = HostClock().backlogged(lambda: gpu.host(0.25), 2, 1.0)
+    one = Clock().backlogged(lambda: gpu.host(0.25), 2, 1.0)
     assert one.held
     assert one.device_s == one.host_s == pytest.approx(0.5)
-    assert repeated_s(lambda: gpu.host(0.25), HostClock(), 2) == pytest.approx(0.25)
+    assert repeated_s(lambda: gpu.host(0.25), Clock(), 2) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("how", ["burst", "backlogged"])

@@ -13,10 +13,10 @@ from replay import ReplayProbe
 from archbench.device import collect_environment
 from archbench.device.health import GpuProcess, Reading
 from archbench.measure import measure_group
-from archbench.measure.canary import Canary
 from archbench.measure.group import GroupContext
-from archbench.measure.metrics import energy as energy_metric
-from archbench.measure.metrics.energy import measure_energy
+from archbench.measure.machine_speed import Canary
+from archbench.measure.metrics import timing
+from archbench.measure.metrics.timing import measure_energy
 from archbench.measure.record_builder import RecordBuilder
 from archbench.measure.state import default_threads
 from archbench.measure.workload import Workload
@@ -345,7 +345,7 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
         both.energy = False
         return reading
 
-    monkeypatch.setattr(energy_metric, "measure_energy", measured)
+    monkeypatch.setattr(timing, "measure_energy", measured)
     steps = []
     infer = Workload._infer
 
@@ -386,7 +386,7 @@ def test_a_failing_pass_beside_the_timings_costs_its_columns_and_not_the_row(mon
     def fail(*arguments):
         raise RuntimeError("no memory events")
 
-    monkeypatch.setattr("archbench.measure.metrics.memory.measure_memory", fail)
+    monkeypatch.setattr("archbench.measure.metrics.footprint.measure_memory", fail)
     found = rows(measure(batches=(1, 2), metrics=("latency", "memory")))
     assert [row.status for row in found] == ["ok"]  # the second cell is left to a fresh process
     assert found[0].latency_median_s > 0

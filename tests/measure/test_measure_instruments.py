@@ -14,11 +14,10 @@ from simulated_gpu import US, WORKLOADS, SimulatedGpu
 
 from archbench.device.cuda import Cuda, CudaClock
 from archbench.device.health import Reading
-from archbench.device.kind import ClockError, kind_named, kind_of
-from archbench.measure import calibrate as calibration
-from archbench.measure import canary
-from archbench.measure.canary import MOST_TIMES, SETTLED, Canary, settled
-from archbench.measure.metrics.energy import Energy, measure_energy
+from archbench.device.kind import Clock, ClockError, kind_named, kind_of
+from archbench.measure import machine_speed
+from archbench.measure.machine_speed import MOST_TIMES, SETTLED, Canary, settled
+from archbench.measure.metrics.timing import Energy, measure_energy
 from archbench.model.environment import Calibration
 from archbench.model.protocol import protocol_for
 
@@ -45,8 +44,7 @@ class OnPaper(Cuda):
 @pytest.fixture
 def kind(monkeypatch):
     made = OnPaper()
-    monkeypatch.setattr(canary, "kind_of", lambda device: made)
-    monkeypatch.setattr(calibration, "kind_of", lambda device: made)
+    monkeypatch.setattr(machine_speed, "kind_of", lambda device: made)
     return made
 
 
@@ -127,7 +125,7 @@ def test_ceilings_are_those_of_the_kernels(kind, monkeypatch):
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", convolve)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda self, source: gpu.launch(2e-3))
-    found = calibration.calibrate(CPU, CudaClock(CUDA), threads=torch.get_num_threads(), soak_s=0.1)
+    found = machine_speed.calibrate(CPU, CudaClock(CUDA), threads=torch.get_num_threads(), soak_s=0.1)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         assert found.matmul_flops[precision] == pytest.approx(peaks[dtype] * (side / 8192) ** 3, rel=0.02)
         assert found.conv_flops[precision] == pytest.approx(conv_work / 1e-3, rel=0.02)
@@ -148,7 +146,7 @@ def state():
 def test_a_calibration_that_fails_anywhere_leaves_state_and_memory(kind, failing, monkeypatch):
     calls = iter(range(1, 1000))
 
-    class Stops:
+    class Stops(Clock):
         def __getattr__(self, name):
             return getattr(kind_of(CPU).clock(CPU), name)
 
@@ -159,17 +157,17 @@ def test_a_calibration_that_fails_anywhere_leaves_state_and_memory(kind, failing
 
     monkeypatch.setattr(kind, "calibration", kind.calibration.__class__(**SMALL, repeats=1))
     drawn = []
-    draw = calibration._random
+    draw = machine_speed._random
 
     def watched(*of):
         matrix = draw(*of)
         drawn.append(weakref.ref(matrix))
         return matrix
 
-    monkeypatch.setattr(calibration, "_random", watched)
+    monkeypatch.setattr(machine_speed, "_random", watched)
     before = state()
     with pytest.raises(ClockError) as failure:
-        calibration.calibrate(CPU, Stops(), threads=1, soak_s=0.0)
+        machine_speed.calibrate(CPU, Stops(), threads=1, soak_s=0.0)
     assert state() == before
     assert kind.released == 1
     assert drawn

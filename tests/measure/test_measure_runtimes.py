@@ -15,8 +15,7 @@ from torch import nn
 import archbench
 from archbench.catalog.weights import Preprocessing
 from archbench.device.cpu import Cpu
-from archbench.measure.images import drawn_images
-from archbench.measure.metrics.numerics import compare
+from archbench.measure.metrics.correctness import compare, drawn_images
 from archbench.measure.runtimes import Engine, Prepared, load, making_of, module_of
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model import runtimes as facts

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from archbench.measure.metrics.numerics import compare
+from archbench.measure.metrics.correctness import compare
 from archbench.measure.state import apply_state, default_threads, flushes_denormals, plain_fp32, restored_state
 from archbench.measure.workload import Workload
 from archbench.model.axes import MEMORY_FORMATS, PHASES, PRECISIONS

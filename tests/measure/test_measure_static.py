@@ -9,7 +9,7 @@ from torch import nn
 
 from archbench.device import collect_environment
 from archbench.measure import measure_group
-from archbench.measure.metrics.static import traced_counts
+from archbench.measure.metrics.footprint import traced_counts
 from archbench.measure.workload import Workload
 from archbench.model.axes import STATIC
 from archbench.model.cell import Cell, Group, Network

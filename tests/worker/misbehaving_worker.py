@@ -19,9 +19,8 @@ from worker_fakes import FACTS, make_environment
 from archbench.model.cell import Cell
 from archbench.model.messages import CellFinished, CellStarted, PhaseStarted, Task
 from archbench.model.record import Sample, Status, empty_record
-from archbench.worker.child import Receive, Send
+from archbench.worker.child import Receive, Send, Wire
 from archbench.worker.host import serve
-from archbench.worker.wire import Wire
 
 
 def measure_group(task: object, send: Send, receive: Receive) -> None:

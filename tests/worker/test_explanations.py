@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.worker import processes
+from archbench.worker.child import LineReader
 from archbench.worker.processes import explain, oom_kill_count
-from archbench.worker.wire import LineReader
 
 FAULT = b"""Fatal Python error: Segmentation fault
 
@@ -68,14 +67,11 @@ def test_explanation(exit_code: int, output: bytes, oom_kills: int, status: str,
     ],
     ids=["v2", "v2-without-namespace", "v1", "whole-machine", "untold"],
 )
-def test_oom_kills_are_counted_where_the_kernel_keeps_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], count: int
-) -> None:
+def test_oom_kills_are_counted_where_the_kernel_keeps_them(tmp_path: Path, files: dict[str, str], count: int) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(processes, "Path", lambda path: tmp_path / str(path).lstrip("/"))
-    assert oom_kill_count() == count
+    assert oom_kill_count(tmp_path) == count
 
 
 class Pipe:
@@ -93,7 +89,7 @@ def test_lines_survive_any_cutting(text: bytes, cuts: list[int]) -> None:
     edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
     chunks = [text[a:b] for a, b in pairwise(edges)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("archbench.worker.wire.os.read", Pipe(chunks).read)
+        patch.setattr("archbench.worker.child.os.read", Pipe(chunks).read)
         reader = LineReader(-1)
         lines = list(iter(reader.next_line, None))
     assert lines == text.split(b"\n")[:-1]  # what follows the last newline is no line

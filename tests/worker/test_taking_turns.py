@@ -12,9 +12,8 @@ from turn_fakes import make_request, make_turn_worker, play
 from worker_fakes import make_environment
 
 from archbench.model.comparison import Frozen
-from archbench.worker import interleaved
-from archbench.worker.interleaved import InterleavedProcess
-from archbench.worker.turns import fit_together
+from archbench.worker import turns
+from archbench.worker.turns import InterleavedProcess, fit_together
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +101,8 @@ def test_a_failing_head_is_a_row_and_the_base_shows_that_it_works(workers, momen
 
 
 def test_a_hanging_child_is_killed_and_is_a_timeout(workers, monkeypatch):
-    monkeypatch.setattr(interleaved, "TURN_LEAST_PATIENCE_S", 0.3)
-    monkeypatch.setattr(interleaved, "TURN_PATIENCE", 1.0)
+    monkeypatch.setattr(turns, "TURN_LEAST_PATIENCE_S", 0.3)
+    monkeypatch.setattr(turns, "TURN_PATIENCE", 1.0)
     pair = play(workers, make_request(turn3="hang"), make_request())
     assert statuses(pair) == ["timeout", "ok"]
     assert pair.rows[0].error_phase == "turns"

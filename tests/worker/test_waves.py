@@ -16,7 +16,7 @@ from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.model.protocol import Protocol
 from archbench.model.record import RunContext
 from archbench.worker import WorkerClient, run_tasks
-from archbench.worker.waves import in_waves
+from archbench.worker.sweep import in_waves
 
 WORKER = str(Path(__file__).with_name("wave_worker.py"))
 

@@ -30,9 +30,8 @@ from archbench.model.messages import (
     WarmUp,
 )
 from archbench.model.record import Status, empty_record
-from archbench.worker.child import Receive, Send
+from archbench.worker.child import Receive, Send, Wire
 from archbench.worker.host import serve
-from archbench.worker.wire import Wire
 
 
 class Child:
@@ -76,8 +75,6 @@ class Child:
         peak = int(self.number("predicted")) if surveyed else None
         self.send(Surveyed(cell_id=name, pid=os.getpid(), predicted_peak_bytes=peak))
         while not isinstance(word := self.receive(), Finish):
-            if word is None:
-                return
             self.answer(word)
         self.fail_at("finish")
         self.send(self.row())

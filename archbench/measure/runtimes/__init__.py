@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from torch import Tensor, nn
 
+from archbench.device.environment import version_of
 from archbench.model.axes import Runtime
 from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError, first_line
 from archbench.model.runtimes import FORMATS, RUNTIMES
-
-Call = Callable[[Tensor], object]
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -39,7 +38,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
 class Engine(Struct, frozen=True, kw_only=True):
     """A network prepared by a runtime, for inputs of one shape."""
 
-    call: Call
+    call: Callable[[Tensor], object]
     told: dict[str, str]
     """What the runtime says of itself, read back: its version, threads, and what it runs on and in."""
     artifact_bytes: int | None = None
@@ -51,11 +50,10 @@ class Engine(Struct, frozen=True, kw_only=True):
     """
 
 
-class Prepare(Protocol):
-    """How a network is prepared: from the artifact in its folder where there is one, else anew, leaving one there."""
-
-    def __call__(self, module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
-        """`module` is in evaluation mode and stays as it is. Whatever goes wrong may raise what it likes."""
+Prepare = Callable[[nn.Module, Tensor, Wanted], Engine]
+"""How a network is prepared, from an example of its input: from the artifact in the folder where there is one, else
+anew, leaving one there. The module is in evaluation mode and stays as it is. Whatever goes wrong may raise what it
+likes."""
 
 
 class Prepared:
@@ -67,11 +65,8 @@ class Prepared:
     def __init__(
         self, cell: Cell, module: nn.Module, *, threads: int, artifacts: Path, calibration: Callable[[], list[Tensor]]
     ) -> None:
-        self._cell = cell
         self._module = module
-        self._threads = threads
-        self._artifacts = artifacts
-        self._calibration = calibration
+        self._wanted = Wanted(cell=cell, threads=threads, folder=artifacts, calibration=calibration)
         self.engine: Engine | None = None
         """`None` until the first call."""
 
@@ -79,9 +74,8 @@ class Prepared:
         """The network's output. Raises `UnsupportedError` where the runtime cannot take the network."""
         images = inputs[0] if len(inputs) == 1 and not named else None
         if not isinstance(images, Tensor):
-            raise UnsupportedError(
-                f"{self._cell.runtime} is given networks that take one tensor, and this one takes more"
-            )
+            runtime = self._wanted.cell.runtime
+            raise UnsupportedError(f"{runtime} is given networks that take one tensor, and this one takes more")
         if self.engine is None:
             self.engine, output = self._made(images)
             return output
@@ -89,12 +83,11 @@ class Prepared:
 
     def _made(self, images: Tensor) -> tuple[Engine, object]:
         """What the runtime makes of the network, and its first output: whether it runs shows only then."""
-        cell = self._cell
+        cell, threads = self._wanted.cell, self._wanted.threads
         name = cell.runtime if cell.quantize == "off" else f"{cell.runtime} {cell.quantize}"
         prepare = load(cell)
-        folder = self._artifacts / making_of(cell, images)
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = Wanted(cell=cell, threads=self._threads, folder=folder, calibration=self._calibration)
+        wanted = replace(self._wanted, folder=self._wanted.folder / making_of(cell, images))
+        wanted.folder.mkdir(parents=True, exist_ok=True)
         try:
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
                 engine = prepare(self._module, images, wanted)
@@ -105,8 +98,8 @@ class Prepared:
             raise UnsupportedError(f"{name} cannot take this network: {first_line(error)}") from error
         if engine.quantized is not None and engine.quantized[0] == 0:
             raise UnsupportedError(f"{name} cannot take this network: its quantiser took none of its layers")
-        if (threads := engine.told.get("threads", str(self._threads))) != str(self._threads):
-            raise UnsupportedError(f"{name} runs on {threads} threads and not on {self._threads}")
+        if (has := engine.told.get("threads", str(threads))) != str(threads):
+            raise UnsupportedError(f"{name} runs on {has} threads and not on {threads}")
         return engine, output
 
 
@@ -117,16 +110,10 @@ def making_of(cell: Cell, images: Tensor) -> str:
     """
     facts, form = RUNTIMES.get(cell.runtime), FORMATS.get(cell.runtime, {}).get(cell.quantize)
     packages = ("archbench", "torch", *(facts.packages if facts else ()), *(form.packages if form else ()))
-    made = [f"{package} {_version(package)}" for package in packages]
+    # A checkout that is not installed has no version.
+    made = [f"{package} {version_of(package) or 'unknown'}" for package in packages]
     made += [cell.runtime, cell.precision, cell.quantize, cell.compile_mode, str(tuple(images.shape))]
     return hashlib.sha256("\n".join(made).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"  # run from a checkout that is not installed, or packed by another name
 
 
 def load(cell: Cell) -> Prepare:
@@ -140,7 +127,7 @@ def load(cell: Cell) -> Prepare:
 
 def module_of(name: Runtime) -> str:
     """The file of a runtime, as it is imported. A module `torch` in here would stand for torch itself in this file."""
-    return f"{__name__}.{'pytorch' if name == 'torch' else name.replace('-', '_')}"
+    return f"{__name__}.{'pytorch' if name in ('torch', 'aot-inductor') else name}"
 
 
 def export_onnx(module: nn.Module, example: Tensor, model: Path) -> None:

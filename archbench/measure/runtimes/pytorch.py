@@ -1,7 +1,7 @@
-"""PyTorch itself with a quantised network, eager or compiled: by torchao, where PyTorch's quantisation now lives.
+"""PyTorch itself with a quantised network, eager or compiled, by torchao, and any network compiled ahead of time.
 
-Its recipes for linear layers replace their weights; `int8-static` is its export path (pt2e) with the x86 quantiser of
-inductor, lowered to oneDNN's int8 kernels, which is the one that takes convolutions.
+torchao's recipes for linear layers replace their weights; `int8-static` is its export path (pt2e) with the x86
+quantiser of inductor, lowered to oneDNN's int8 kernels, which is the one that takes convolutions.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 import torch
+import torch._inductor
 from torch import Tensor, nn
 
 from archbench.measure import compiler
-from archbench.measure.runtimes import Engine, Wanted
+from archbench.measure.runtimes import Engine, Wanted, size_of
 from archbench.model.errors import UnsupportedError
 
 _FP8_FROM = (8, 9)
@@ -23,19 +24,36 @@ _PRODUCTS = ("aten.conv", "aten.linear", "aten.addmm", "aten.mm", "aten.matmul",
 
 
 def prepare(module: nn.Module, example: Tensor, wanted: Wanted) -> Engine:
-    """See `archbench.measure.runtimes.Prepare`. Nothing is kept but what inductor keeps of its kernels."""
+    """See `archbench.measure.runtimes.Prepare`. Weights are in the cell's precision; threads are torch's."""
+    told = {"version": str(torch.__version__), "threads": str(torch.get_num_threads())}
+    told["precision"] = wanted.cell.precision
+    if wanted.cell.runtime == "aot-inductor":
+        return _ahead_of_time(module, example, wanted, told)
     import torchao
 
     static = wanted.cell.quantize == "int8-static"
-    quantized = quantized_statically(module, example, wanted) if static else _of_linear(module, wanted)
+    quantized = _statically(module, example, wanted) if static else _of_linear(module, wanted)
     call: Any = quantized
     if wanted.cell.compile_mode != "off":
         # Frozen, for only a weight that is a constant of the graph is packed for int8 kernels.
         call = compiler.compile_module(quantized, wanted.cell.compile_mode, freeze=static)
     elif static:
         call = quantized = _lowered(quantized, example)
-    told = {"version": str(torch.__version__), "torchao": torchao.__version__, "threads": str(torch.get_num_threads())}
-    return Engine(call=call, told={**told, "precision": wanted.cell.precision}, quantized=counted(quantized))
+    return Engine(call=call, told={**told, "torchao": torchao.__version__}, quantized=_counted(quantized))
+
+
+def _ahead_of_time(module: nn.Module, example: Tensor, wanted: Wanted, told: dict[str, str]) -> Engine:
+    """AOTInductor: the exported network compiled into a package that runs without dynamo."""
+    package, quantized, quantizes = wanted.folder / "model.pt2", None, wanted.cell.quantize != "off"
+    if not package.exists():
+        if quantizes:
+            module = _statically(module, example, wanted)
+            quantized = _counted(module)
+        program = torch.export.export(module, (example,))
+        frozen = {"freezing": quantizes}  # only constants are packed for int8 kernels
+        torch._inductor.aoti_compile_and_package(program, package_path=str(package), inductor_configs=frozen)
+    call = torch._inductor.aoti_load_package(str(package))
+    return Engine(call=call, told=told, artifact_bytes=size_of(package), quantized=quantized)
 
 
 def _of_linear(module: nn.Module, wanted: Wanted) -> nn.Module:
@@ -54,7 +72,7 @@ def _of_linear(module: nn.Module, wanted: Wanted) -> nn.Module:
     return quantized
 
 
-def quantized_statically(module: nn.Module, example: Tensor, wanted: Wanted) -> nn.Module:
+def _statically(module: nn.Module, example: Tensor, wanted: Wanted) -> nn.Module:
     """The network exported and calibrated, each tensor quantised and dequantised around what is to run in int8."""
     from torchao.quantization.pt2e import quantize_pt2e
     from torchao.quantization.pt2e.observer import MinMaxObserver
@@ -84,7 +102,7 @@ def _lowered(quantized: nn.Module, example: Tensor) -> nn.Module:
     return cast(nn.Module, lowered)
 
 
-def counted(quantized: nn.Module) -> tuple[int, int]:
+def _counted(quantized: nn.Module) -> tuple[int, int]:
     """How many of the convolutions and linear layers are quantised, and how many there are."""
     if not isinstance(quantized, torch.fx.GraphModule):
         layers = [one for one in quantized.modules() if isinstance(one, (nn.Linear, nn.modules.conv._ConvNd))]

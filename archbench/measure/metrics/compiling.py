@@ -15,11 +15,11 @@ from msgspec import Struct, structs
 
 from archbench.device.kind import kind_of
 from archbench.measure import compiler, runtimes
-from archbench.measure.metrics.memory import peak_resident, resident_bytes
-from archbench.measure.metrics.metric import Metric
+from archbench.measure.metrics.footprint import peak_resident, resident_bytes
 from archbench.measure.state import give_back_memory
 from archbench.model.cell import Cell, Group
 from archbench.model.messages import Task
+from archbench.model.record import columns_of
 
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
@@ -35,11 +35,13 @@ class Again(Struct, frozen=True, kw_only=True):
     """Of a converted cell on the CPU: what serving it adds to a process that does not hold the network besides."""
 
 
-def _cannot(run: CellRun) -> str | None:
+def cannot(run: CellRun) -> str | None:
+    """Eager cells have nothing to compile."""
     return None if run.prepares else "not_compiled"
 
 
-def _prepare(run: CellRun) -> None:
+def prepare(run: CellRun) -> None:
+    """Begin with nothing cached."""
     if run.prepares:
         with run.phase("compiler"):
             _get_ready(run)
@@ -47,7 +49,8 @@ def _prepare(run: CellRun) -> None:
         run.artifacts = run.around.enter_context(compiler.cold_cache())
 
 
-def _fill(run: CellRun) -> None:
+def fill(run: CellRun) -> None:
+    """Enter what the first steps cost, and what a fresh process finds."""
     if run.neighbours:
         run.row.null("compiled_in_company", "compile_cold_s")
     else:
@@ -59,10 +62,9 @@ def _fill(run: CellRun) -> None:
         run.row.null("no_artifact", "artifact_bytes")
     if quantized is None:
         run.row.null("not_quantized", "quantized_share")
+    no_launches = "no_graphs_in_mode" if kind_of(run.group.device).records_graphs else "not_on_device"
     if run.workload.records_graphs:
         no_launches = "profiler_blind"
-    else:
-        no_launches = "no_graphs_in_mode" if kind_of(run.group.device).records_graphs else "not_on_device"
     if not run.first_of_its_toggles:  # to load code from a cache takes as long at every batch size
         run.row.null("first_batch_only", "compile_warm_s", "cuda_graph_launches")
         return
@@ -70,7 +72,7 @@ def _fill(run: CellRun) -> None:
         run.release()
         again = run.prepared_again()
     if again is None:
-        run.row.null("phase_failed", *COMPILE.columns)
+        run.row.null("phase_failed", *columns_of("compile"))
         return
     run.row.set(compile_warm_s=again.ready_s, cuda_graph_launches=again.launches)
     if again.launches is None:
@@ -86,16 +88,13 @@ def _get_ready(run: CellRun) -> None:
         compiler.get_ready(run.group.device)
 
 
-COMPILE = Metric(name="compile", prepare=_prepare, fill=_fill, cannot=_cannot)
-
-
 def compile_again(task: Task, cell: Cell, cache: Path) -> Again:
     """Build `cell` and bring it to steady steps, with the compiled code that `cache` holds; for a fresh process."""
     from archbench.measure.cell_run import CellRun
     from archbench.measure.group import GroupContext
 
     alone = structs.replace(task, group=Group(cells=(cell,)), metrics=())
-    run = CellRun(GroupContext(alone), cell, first=True, enter=lambda phase: None)
+    run = CellRun(GroupContext(alone), cell, first=True)
     run.artifacts = cache
     compiler.without_workers()
     _get_ready(run)

@@ -1,51 +1,62 @@
-"""The computer that we run on, as the kernel describes it: nothing here changes from one minute to the next.
+"""The machine described without importing torch: the computer as the kernel tells of it, its packages, tools, settings.
 
-Every file is looked for under a root, so that tests can describe machines that they do not have.
+Every file of the kernel is looked for under a root, so that tests can describe machines that they do not have.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
-from msgspec import Struct
+
+import archbench
+from archbench.device.kind import kind_named
+from archbench.model.environment import Environment
 
 ROOT = Path("/")
+_LIBRARIES = (
+    *("numpy", "fvcore", "triton", "mkl", "intel-openmp"),
+    *(f"nvidia-{part}{cuda}" for part in ("cudnn", "cublas", "nccl") for cuda in ("", "-cu12", "-cu13")),
+)
+_MATTERS = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|DNNL|ONEDNN|ATEN|PYTORCH|TORCH|TORCHINDUCTOR|TORCHDYNAMO|CUDA|CUBLAS|CUDNN|TRITON"
+    r"|MALLOC|JEMALLOC|TCMALLOC|GLIBC)_|(NVIDIA_TF32_OVERRIDE|LD_PRELOAD|CC|CXX)$"
+)
+_DOES_NOT_MATTER = re.compile(
+    r"(_HOME|_PATH|_DIR|_ROOT|_FILE|_LOGS|_TRACE|_VERSION)$|^(PYTORCH_NVML_BASED_CUDA_CHECK|TORCH_SHOW_CPP_STACKTRACES)$"
+)
+"""Where things lie, and what is printed, changes no figure; it would only make every machine another one."""
+_SUBPROCESS_S = 5.0
 
 
-class Host(Struct, frozen=True, kw_only=True):
-    """Fields as in `archbench.model.environment.Environment`."""
+def collect_environment(device: str, root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> Environment:
+    """Describe the machine for a run on `device` (`cpu` or `cuda:N`); never imports torch, takes about 50 ms.
 
-    cpu_model: str
-    cpu_count: int
-    vector_unit: str
-    """Widest unit that kernels can use: `AMX`, `AVX-512`, `AVX2`, `SVE`, `NEON` or `scalar`."""
-    memory_bytes: int
-    os: str
-    kernel: str
-    container: str | None
-    hypervisor: str | None
-    governor: str | None
-    turbo: bool | None
-    smt: bool | None
-    transparent_hugepages: str | None
-    node: str | None = None
-
-
-def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> Host:
-    """Describe this machine. About a millisecond."""
-    cpu = _cpuinfo(root)
-    system = root / "sys/devices/system/cpu"
+    Holds nothing that changes by itself (load, temperature, free memory), so that a run can be resumed.
+    """
+    kind, build = kind_named(device.partition(":")[0]), torch_build()
+    gpu, driver = kind.describe(device)
+    cpu, system = _cpuinfo(root), root / "sys/devices/system/cpu"
+    model, cores = _model(cpu), usable_cores(root)
+    processor = f"{model} x{cores} {_vector_unit(cpu)}"
     smt = read_small(system / "smt/active")
     pages = re.search(r"\[(\w+)\]", read_small(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
-    return Host(
-        cpu_model=_model(cpu),
-        cpu_count=usable_cores(root),
-        vector_unit=_vector_unit(frozenset(cpu.get("flags", cpu.get("features", "")).split())),
+    return Environment(
+        hardware_class=kind.hardware_class(processor, gpu),
+        device=device,
+        gpus=() if gpu is None else (gpu,),
+        driver_version=driver,
+        cpu_model=model,
+        cpu_count=cores,
         memory_bytes=usable_memory(root),
         os=_os_name(),
         kernel=platform.release(),
@@ -56,6 +67,15 @@ def read_host(root: Path = ROOT, variables: Mapping[str, str] = os.environ) -> H
         smt=None if smt is None else smt == "1",
         transparent_hugepages=pages[1] if pages else None,
         node=variables.get("ARCHBENCH_NODE") or platform.node() or None,
+        python_version=platform.python_version(),
+        torch_version=build.get("__version__") or version_of("torch"),
+        torchvision_version=version_of("torchvision"),
+        timm_version=version_of("timm"),
+        cuda_version=build.get("cuda") or (f"hip {build['hip']}" if build.get("hip") else None),
+        libraries=libraries(),
+        archbench_version=archbench.__version__,
+        git_commit=git_commit(Path(archbench.__file__).parent),
+        settings=settings(variables),
     )
 
 
@@ -79,7 +99,7 @@ def allowed_cores() -> frozenset[int]:
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Cores' worth of time that the control group grants, the tightest of it and its ancestors; `None` = no limit."""
     quotas = []
-    for folder in _groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         quota, _, period = (read_small(folder / "cpu.max") or "").partition(" ")
         if not quota:
             quota, period = (read_small(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
@@ -101,14 +121,14 @@ def usable_cores(root: Path = ROOT) -> int:
 def usable_memory(root: Path = ROOT) -> int:
     """Bytes: the machine's memory or the control group's limit, whichever is less."""
     limits = [psutil.virtual_memory().total]
-    for folder in _groups(root, "memory"):
+    for folder in control_groups(root, "memory"):
         limit = read_small(folder / "memory.max") or read_small(folder / "memory.limit_in_bytes") or ""
         if limit.isdigit():
             limits.append(int(limit))
     return min(limits)
 
 
-def _groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """Folders of our control group for a controller and of its ancestors, versions 1 and 2."""
     mount = root / "sys/fs/cgroup"
     for line in (read_small(root / "proc/self/cgroup") or "").splitlines():
@@ -145,8 +165,9 @@ def _model(cpu: Mapping[str, str]) -> str:
     return name
 
 
-def _vector_unit(flags: frozenset[str]) -> str:
+def _vector_unit(cpu: Mapping[str, str]) -> str:
     """What the kernels choose by: torch's and oneDNN's AVX-512 kernels want F, BW, DQ and VL together."""
+    flags = set(cpu.get("flags", cpu.get("features", "")).split())
     if "amx_tile" in flags:
         return "AMX"
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
@@ -215,3 +236,96 @@ def read_small(path: Path) -> str | None:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
+
+
+def libraries() -> dict[str, str]:
+    """Versions of what can change a figure besides torch. About 20 ms, most of it the compiler saying its version."""
+    found = {name: version_of(name) for name in _LIBRARIES}
+    found["c++"] = _compiler_version()
+    found["libc"] = " ".join(platform.libc_ver()) or None
+    return {name: version for name, version in found.items() if version}
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed distribution, or `None`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def torch_build() -> dict[str, str]:
+    """What `torch/version.py` assigns (`__version__`, `cuda`, `hip`), read and not run: importing torch takes 3 s."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return {}
+    try:
+        source = Path(found.origin).with_name("version.py").read_text()
+    except OSError:
+        return {}
+    return assigned_strings(source)
+
+
+def assigned_strings(source: str) -> dict[str, str]:
+    """Names that a module's source gives a string literal; nothing is executed."""
+    names: dict[str, str] = {}
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value))):
+                names[name] = value
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=str(value))):
+                names[name] = value
+    return names
+
+
+def compiler() -> str | None:
+    """The C++ compiler that inductor would call: `CXX`, else g++, else clang++."""
+    wanted = (os.environ.get("CXX"), "g++", "clang++")
+    return next((path for name in wanted if name and (path := shutil.which(name))), None)
+
+
+def _compiler_version() -> str | None:
+    """`g++ 12.2.0`, or `None` without a compiler."""
+    path = compiler()
+    if path is None:
+        return None
+    version = _output([path, "-dumpfullversion", "-dumpversion"])
+    return f"{Path(path).name} {version}" if version else Path(path).name
+
+
+def git_commit(package: Path) -> str | None:
+    """Commit of the checkout that holds the package, `+dirty` where the package has changes; `None` elsewhere."""
+    if not (package.parent / ".git").exists():
+        return None  # Installed: the repository around a virtual environment is somebody else's.
+    status = _output(["git", "-C", str(package.parent), "status", "--porcelain=2", "--branch", "--", package.name])
+    commit = re.search(r"^# branch\.oid ([0-9a-f]{40,64})$", status or "", re.MULTILINE)
+    if status is None or commit is None:
+        return None
+    dirty = any(not line.startswith("#") for line in status.splitlines())
+    return commit[1] + ("+dirty" if dirty else "")
+
+
+def settings(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Environment variables that change a figure, sorted by name."""
+    return {
+        name: value
+        for name, value in sorted(variables.items())
+        if _MATTERS.match(name) and not _DOES_NOT_MATTER.search(name)
+    }
+
+
+def _output(command: list[str]) -> str | None:
+    """What a command prints, or `None` where it is missing, fails or hangs: then there is no version to tell."""
+    try:
+        # Without optional locks git leaves the index alone for whoever is committing beside us.
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_SUBPROCESS_S,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
