@@ -16,11 +16,21 @@ from typing import Any
 
 from msgspec import structs
 
-from archbench.comparison.accepted import accepted_file, apply_accepted
-from archbench.comparison.duel import FEWEST_PAIRS, PAIRS, Duel, DuelPlay, DuelSpec, open_duel
-from archbench.comparison.gate import GatePlay, GateSpec, finish, open_gate, thresholds_of
-from archbench.comparison.interleave import Interleave
-from archbench.comparison.pair_store import PairStore
+from archbench.comparison.findings import accepted_file, apply_accepted
+from archbench.comparison.gate import (
+    FEWEST_PAIRS,
+    PAIRS,
+    Duel,
+    DuelPlay,
+    DuelSpec,
+    GatePlay,
+    GateSpec,
+    finish,
+    open_duel,
+    open_gate,
+    set_thresholds,
+)
+from archbench.comparison.interleave import Interleave, PairStore
 from archbench.comparison.rows import read_rows
 from archbench.comparison.sides import (
     Project,
@@ -87,7 +97,8 @@ def gate(what: PathOrText, options: GateOptions) -> Comparison:
             store = open_gate(spec, text, place, finished=options.accept is not None)
             place = store.path
             with run_lock(place), ExitStack() as trees:
-                play = GatePlay(spec, store, plan.cells, thresholds_of(spec), protocol_for(plan.device, suite.protocol))
+                play = GatePlay(spec, store, plan.cells, protocol_for(plan.device, suite.protocol))
+                set_thresholds(play.logs.values(), spec)
                 runs = [trees.enter_context(opened(side, project, place)) for side in sides]
                 _play(play, store, ("base", "head"), runs, spec.device, budget_s, options.progress)
                 found = finish(play, spec, plan, runs)
@@ -266,8 +277,10 @@ def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, Sid
     one = read_side(base, "--base", project)
     other = read_side(head, "--head", project)
     if (one.kind == "interpreter") != (other.kind == "interpreter"):
+        kinds = {"interpreter": "an interpreter", "revision": "a revision", "worktree": "the working tree"}
         raise UsageError(
-            f"--base {base} is {_kind(one)} and --head {head} {_kind(other)}; give two interpreters, or two revisions"
+            f"--base {base} is {kinds[one.kind]} and --head {head} {kinds[other.kind]}; give two interpreters, or two "
+            "revisions"
         )
     if project is not None and "worktree" not in (one.kind, other.kind) and one.kind == "revision":
         changed = uncommitted(project)
@@ -279,10 +292,6 @@ def _sides(base: str, head: str, project: Project | None) -> tuple[SideSpec, Sid
                 stacklevel=callers_level(),
             )
     return one, other
-
-
-def _kind(side: SideSpec) -> str:
-    return {"interpreter": "an interpreter", "revision": "a revision", "worktree": "the working tree"}[side.kind]
 
 
 def _spec(

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from archbench.comparison.rows import Rows, differences, read_rows, side_of
-from archbench.comparison.timed import corrected, undisturbed, without_canary
+from archbench.choose.summary import fit_rows, summarise
+from archbench.comparison.rows import Rows, corrected, differences, read_rows, side_of, undisturbed, without_canary
 from archbench.model.comparison import LEAST_EFFECT, Side
 from archbench.model.errors import ArchbenchError, UsageError
 from archbench.stats.changepoint import LEVEL, SHORTEST_SEGMENT, change_points
@@ -167,7 +167,8 @@ def history(place: str, runs: Sequence[Rows], notes: Sequence[str] = ()) -> Hist
     series: list[Series] = []
     resets: list[Reset] = []
     for (hardware, _), lane in lanes.items():
-        stretches = [list(stretch) for _, stretch in groupby(lane, key=_libraries)]
+        by_libraries = groupby(lane, key=lambda run: [getattr(run, name) for name in _RESETS])
+        stretches = [list(stretch) for _, stretch in by_libraries]
         resets += [_reset(before[-1], after[0]) for before, after in pairwise(stretches)]
         series += _series(hardware, [[known[run] for run in stretch] for stretch in stretches])
     changes = [change for one in series for change in one.changes]
@@ -194,10 +195,6 @@ def _dated(side: Side, rows: Rows) -> DatedRun:
     )
 
 
-def _libraries(run: DatedRun) -> tuple[str | None, ...]:
-    return tuple(getattr(run, name) for name in _RESETS)
-
-
 def _reset(ours: DatedRun, theirs: DatedRun) -> Reset:
     changed = (
         f"{name.removesuffix('_version')} {getattr(ours, name) or 'unknown'} → {getattr(theirs, name) or 'unknown'}"
@@ -221,8 +218,6 @@ def _series(hardware: str, stretches: Sequence[Sequence[Rows]]) -> Iterator[Seri
 def _points(stretch: Sequence[Rows]) -> dict[str, list[RunPoint]]:
     """Each cell's time in each run of one environment, corrected by one canary on the CPU."""
     import pandas as pd
-
-    from archbench.choose.summary import fit_rows, summarise
 
     frame = pd.concat([undisturbed(rows.frame) for rows in stretch])
     cells = summarise(corrected(frame, float(frame["canary_s"].median()), without_canary(frame)))

@@ -11,28 +11,40 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary, cell_summaries
-from archbench.comparison.counted import findings
+from archbench.choose.summary import spreads_of
+from archbench.comparison.findings import findings
 from archbench.comparison.judge import judge_runs, judge_whole, remedy_of
 from archbench.comparison.rows import (
     Rows,
+    Timed,
     at_any_threads,
     check_allowed,
     differences,
     other_flags,
     refuse_incomparable,
     side_of,
+    timed,
+    undisturbed,
+    usable,
 )
-from archbench.comparison.timed import Timed, timed, undisturbed, usable
-from archbench.model.comparison import CLOCK_TOLERANCE, CellComparison, Comparison, Figures, Floor, Metric, Side, Why
+from archbench.model.comparison import (
+    CLOCK_TOLERANCE,
+    CellComparison,
+    Comparison,
+    Figures,
+    Floor,
+    Metric,
+    Side,
+    Whole,
+    Why,
+)
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.reasons import having
 from archbench.model.units import counted, excess
-from archbench.stats.paired import LogRatio, unpaired
+from archbench.stats.paired import unpaired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,10 +78,8 @@ def compare(base: Rows, head: Rows, *, allow: Collection[str] = (), floors: Sequ
     calm = [undisturbed(rows.frame) for rows in (base, head)]
     before, after, drift = timed(*calm, shared_canary=shared, correct=not (flags or other_threads))
     floor = max([*floors, *_own_floors(before, after)], key=lambda one: one.spread, default=None)
-    pairs, untimed = _pairs(before, after)
-    cells = tuple(_compared(pairs, floor))
-    steady = [pair for pair in pairs if abs(pair.clock or 0.0) <= CLOCK_TOLERANCE]
-    whole = judge_whole([estimate for pair in steady if (estimate := pair.estimate)], floors)
+    unjudged, untimed = _unjudged(before, after)
+    cells, whole = _judged(unjudged, floor, floors)
     notes = [
         *([_stored(ours, floor)] if cells else []),
         *differences(base, head, ours, theirs),
@@ -125,8 +135,6 @@ def _applied(base: pd.DataFrame, head: pd.DataFrame) -> tuple[pd.Series[Any], pd
 
 
 def _own_floors(base: Timed, head: Timed) -> Iterator[Floor]:
-    from archbench.choose.summary import spreads_of
-
     for side, name in ((base, "base"), (head, "head")):
         for spread in spreads_of(side.rows.assign(run_id="")).values():
             if spread.latency is not None:
@@ -136,74 +144,56 @@ def _own_floors(base: Timed, head: Timed) -> Iterator[Floor]:
                 )
 
 
-class _Pair(Struct, frozen=True, kw_only=True):
-    """One cell that either side timed."""
+def _unjudged(base: Timed, head: Timed) -> tuple[list[CellComparison], int]:
+    """Every cell measured on both sides and timed on one, in the base's order; and how many of these neither timed.
 
-    metric: Metric
-    base: CellSummary
-    head: CellSummary
-    base_times: tuple[float, ...]
-    head_times: tuple[float, ...]
-
-    @property
-    def clock(self) -> float | None:
-        """The head's SM clock over the base's, less 1."""
-        ours, theirs = self.base.sm_clock_mhz, self.head.sm_clock_mhz
-        return theirs / ours - 1 if ours and theirs else None
-
-    @property
-    def estimate(self) -> LogRatio | None:
-        """What the processes say; `None` where a side has none that is fit."""
-        return unpaired(self.base_times, self.head_times) if self.base_times and self.head_times else None
-
-
-def _pairs(base: Timed, head: Timed) -> tuple[list[_Pair], int]:
-    """Every cell measured on both sides and timed on one, in the base's order; and how many of these neither timed."""
+    One that a side has no fit time of is `invalid`; the others are still to be judged.
+    """
     common = base.cells.index.intersection(head.cells.index, sort=False)
-    pairs, untimed = [], 0
+    cells, untimed = [], 0
     for ours, theirs in zip(
         *(cell_summaries(side.cells.loc[common].reset_index()) for side in (base, head)), strict=True
     ):
         if (ours.status, theirs.status) != ("ok", "ok"):
             continue  # a finding
-        pair = _pair(ours, theirs, base, head)
-        untimed += pair is None
-        pairs += [pair] if pair else []
-    return pairs, untimed
-
-
-def _pair(ours: CellSummary, theirs: CellSummary, base: Timed, head: Timed) -> _Pair | None:
-    """By latency, else by throughput; `None` where neither side has either."""
-    none, cell_id = np.empty(0), ours.cell_id
-    metric: Metric = "latency"
-    if ours.rank_latency_s is not None or theirs.rank_latency_s is not None:
-        times = [side.latencies.get(cell_id, none) for side in (base, head)]
-    elif ours.rank_throughput_img_s is not None or theirs.rank_throughput_img_s is not None:
-        metric = "throughput"
-        times = [row.batch_size / side.rates.get(cell_id, none) for row, side in ((ours, base), (theirs, head))]
-    else:
-        return None
-    taken = [tuple(one.tolist()) for one in times]
-    return _Pair(metric=metric, base=ours, head=theirs, base_times=taken[0], head_times=taken[1])
-
-
-def _compared(pairs: Sequence[_Pair], floor: Floor | None) -> Iterator[CellComparison]:
-    fit = [(estimate, pair.clock) for pair in pairs if (estimate := pair.estimate)]
-    judged = iter(judge_runs([one for one, _ in fit], [clock for _, clock in fit], floor))
-    for pair in pairs:
-        known: dict[str, Any] = {"verdict": "invalid", "why": _unfit(pair)}
-        if pair.estimate:
-            known = msgspec.structs.asdict(next(judged))
-        yield CellComparison(
-            cell_id=pair.base.cell_id,
-            architecture=pair.base.architecture,
-            variant=pair.base.variant,
-            metric=pair.metric,
-            base=_figures(pair.base, pair.base_times),
-            head=_figures(pair.head, pair.head_times),
-            pairs=min(len(pair.base_times), len(pair.head_times)),
-            **known,
+        none, cell_id = np.empty(0), ours.cell_id
+        metric: Metric = "latency"
+        if ours.rank_latency_s is not None or theirs.rank_latency_s is not None:
+            found = [side.latencies.get(cell_id, none) for side in (base, head)]
+        elif ours.rank_throughput_img_s is not None or theirs.rank_throughput_img_s is not None:
+            metric = "throughput"
+            found = [row.batch_size / side.rates.get(cell_id, none) for row, side in ((ours, base), (theirs, head))]
+        else:
+            untimed += 1
+            continue
+        times = [tuple(one.tolist()) for one in found]
+        pairs = min(map(len, times))
+        cell = CellComparison(
+            cell_id=cell_id,
+            architecture=ours.architecture,
+            variant=ours.variant,
+            metric=metric,
+            verdict="undecided" if pairs else "invalid",
+            why=Why("not_shown", "") if pairs else _unfit("head", theirs) if times[0] else _unfit("base", ours),
+            base=_figures(ours, times[0]),
+            head=_figures(theirs, times[1]),
+            pairs=pairs,
         )
+        cells.append(cell)
+    return cells, untimed
+
+
+def _judged(
+    cells: Sequence[CellComparison], floor: Floor | None, floors: Sequence[Floor]
+) -> tuple[tuple[CellComparison, ...], Whole | None]:
+    """The cells with their verdicts, and what those say together that ran at the same clock."""
+    fit = [cell for cell in cells if cell.verdict != "invalid"]
+    estimates = [unpaired(cell.base.process_times_s, cell.head.process_times_s) for cell in fit]
+    sm_clocks = [(cell.base.sm_clock_mhz, cell.head.sm_clock_mhz) for cell in fit]
+    clocks = [theirs / ours - 1 if ours and theirs else None for ours, theirs in sm_clocks]
+    judged = iter(judge_runs(fit, estimates, clocks, floor))
+    steady = [one for one, clock in zip(estimates, clocks, strict=True) if abs(clock or 0.0) <= CLOCK_TOLERANCE]
+    return tuple(cell if cell.verdict == "invalid" else next(judged) for cell in cells), judge_whole(steady, floors)
 
 
 def _figures(row: CellSummary, times: tuple[float, ...]) -> Figures:
@@ -223,8 +213,7 @@ def _figures(row: CellSummary, times: tuple[float, ...]) -> Figures:
     )
 
 
-def _unfit(pair: _Pair) -> Why:
-    side, row = ("base", pair.base) if not pair.base_times else ("head", pair.head)
+def _unfit(side: str, row: CellSummary) -> Why:
     codes = sorted(having("invalid", row.reasons))
     cause = (
         f"no measurement of the {side} is fit to be used ({', '.join(codes)})" if codes else f"the {side} has no time"
@@ -259,7 +248,9 @@ def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool
     """How the two sessions' machines differed, and what was done about it."""
     if drift is None:
         return
-    speed = f"The fixed kernel beside every cell took {_more(drift)} in the head"
+    size = f"{100 * abs(drift):.1f} %"
+    took = "the same time" if size == "0.0 %" else f"{size} {'more' if drift > 0 else 'less'} time"
+    speed = f"The fixed kernel beside every cell took {took} in the head"
     if other_flags:
         yield f"{speed}, which may be the machine or the flags it ran under: times are not corrected for it."
     elif not base.corrected:
@@ -270,8 +261,3 @@ def _canary(base: Timed, drift: float | None, shared: bool, *, other_flags: bool
         yield (
             f"{speed}, which may be the machine or torch: times are corrected for drift within each side, not for this."
         )
-
-
-def _more(change: float) -> str:
-    size = f"{100 * abs(change):.1f} %"
-    return "the same time" if size == "0.0 %" else f"{size} {'more' if change > 0 else 'less'} time"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.comparison.accepted import accepted_file, as_yaml, entries_for
+from archbench.comparison.findings import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
@@ -35,7 +35,7 @@ from archbench.rendering.terminal import render_terminal
 from archbench.stats.paired import EQUIVALENCE_MARGIN
 
 if TYPE_CHECKING:
-    from archbench.comparison.duel import Duel
+    from archbench.comparison.gate import Duel
 
 LIMIT_BYTES = 1_000_000
 """GitHub refuses a step summary of more than 1 MiB, whole."""

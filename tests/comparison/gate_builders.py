@@ -11,7 +11,7 @@ from msgspec import structs
 
 from archbench.comparison.gate import GateSpec
 from archbench.comparison.noise import Threshold
-from archbench.comparison.pair_store import PairLog
+from archbench.comparison.schedule import PairLog
 from archbench.comparison.sides import SideSpec
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Frozen, ProcessPair, Turn
@@ -55,9 +55,15 @@ def make_pair(
     )
 
 
-def make_log(screen: Iterable[float] = (), confirm: Iterable[float] = (), cell: Cell | None = None) -> PairLog:
-    """A cell with pairs of these log ratios."""
+def make_log(
+    screen: Iterable[float] = (),
+    confirm: Iterable[float] = (),
+    cell: Cell | None = None,
+    threshold: Threshold | None = None,
+) -> PairLog:
+    """A cell with pairs of these log ratios, and the usual threshold unless one is given."""
     log = PairLog(cell or make_cell())
+    log.threshold = threshold or log.threshold
     for ratio in screen:
         log.add("screen", make_pair(ratio, log.cell))
     for ratio in confirm:
@@ -82,7 +88,3 @@ def make_spec(cells: Iterable[Cell], **overrides: Any) -> GateSpec:
     }
     return GateSpec(**{**fields, **overrides})
 
-
-def usual(*logs: PairLog, **of: Threshold) -> dict[str, Threshold]:
-    """The usual thresholds for all cells, but those given by network."""
-    return {log.cell.cell_id: of.get(log.cell.network.name, Threshold()) for log in logs}

@@ -9,8 +9,7 @@ from gate_builders import make_spec
 from turn_fakes import make_turn_worker
 
 from archbench.comparison.gate import GatePlay, GateSpec, conclude
-from archbench.comparison.noise import Threshold
-from archbench.comparison.pair_store import PairStore
+from archbench.comparison.interleave import PairStore
 from archbench.comparison.sides import SideRun
 from archbench.model.axes import Scalar
 from archbench.model.cell import Cell, Network
@@ -31,12 +30,11 @@ def main(folder: Path, slow: bool) -> None:
     begun = PairStore(folder, GateSpec)
     store = begun if begun.holds() else PairStore.create(folder, spec, suite="suite: tiny\n")
     with run_lock(folder), make_turn_worker() as base, make_turn_worker() as head:
-        thresholds = {cell.cell_id: Threshold() for cell in cells}
-        play = GatePlay(spec, store, cells, thresholds, Protocol())
+        play = GatePlay(spec, store, cells, Protocol())
         done = sum(len(log.everything) for log in play.logs.values())
         sides = [SideRun(python=sys.executable, env={})] * 2
         list(play.play([base, head], sides, max_time_s=None))
-        result = conclude(spec, list(play.logs.values()), thresholds)
+        result = conclude(spec, list(play.logs.values()))
     print(done, *(cell.verdict for cell in result.cells))
 
 

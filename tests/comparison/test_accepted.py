@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from archbench.comparison.accepted import (
+from archbench.comparison.findings import (
     DAYS,
     Accepted,
     accepted_file,

@@ -7,8 +7,8 @@ from builders import make_environment
 from msgspec import structs
 from turn_fakes import make_turn_worker
 
-from archbench.comparison import duel as duel_module
-from archbench.comparison.duel import DUELS, DuelPlay, DuelSpec, open_duel
+from archbench.comparison import gate as gate_module
+from archbench.comparison.gate import DUELS, DuelPlay, DuelSpec, open_duel
 from archbench.model.cell import Cell, Network
 from archbench.model.comparison import PairDone
 from archbench.model.errors import UnfitError
@@ -45,7 +45,7 @@ def begun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The fakes' networks are in no catalogue, and are nobody's code.
     monkeypatch.setattr(
-        duel_module, "facts", lambda network: Facts(source="user code" if ":" in network.name else "archbench")
+        gate_module, "facts", lambda network: Facts(source="user code" if ":" in network.name else "archbench")
     )
     return lambda *cells, environment=None, **options: open_duel(spec_of(*cells, environment=environment), **options)
 

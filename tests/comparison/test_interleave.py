@@ -17,8 +17,9 @@ from turn_fakes import make_turn_worker
 from worker_fakes import is_running, wait_until
 
 from archbench.comparison.gate import LEARNING_PAIRS, GatePlay, GateSpec, conclude, finish, refuse_other
-from archbench.comparison.noise import Threshold, read_noise
-from archbench.comparison.pair_store import PairLog, PairStore, StoredPair, find_stores
+from archbench.comparison.interleave import PairStore, StoredPair, find_stores
+from archbench.comparison.noise import read_noise
+from archbench.comparison.schedule import PairLog
 from archbench.comparison.sides import SideRun
 from archbench.model.cell import Cell, Group, Network, Plan
 from archbench.model.errors import UnfitError, UsageError
@@ -44,11 +45,10 @@ def gate(folder, workers, *cells, max_time_s=None, sides=None, **overrides):
     """Play a gate; give its play and its comparison."""
     spec = make_spec(cells, **overrides)
     store = PairStore.create(folder, spec, suite="suite: tiny\n")
-    thresholds = {cell.cell_id: Threshold() for cell in cells}
-    play = GatePlay(spec, store, cells, thresholds, Protocol())
+    play = GatePlay(spec, store, cells, Protocol())
     runs = sides or [SideRun(python=sys.executable, env={})] * 2
     list(play.play(workers, runs, max_time_s=max_time_s))
-    return play, conclude(spec, list(play.logs.values()), thresholds)
+    return play, conclude(spec, list(play.logs.values()))
 
 
 def test_identical_sides_are_the_same_in_three_pairs_a_cell(tmp_path, workers):
@@ -92,8 +92,7 @@ def test_a_pair_whose_worker_is_killed_is_played_again(tmp_path, midst):
     cells = [cell_of(name) for name in "abc"]
     spec = make_spec(cells)
     store = PairStore.create(tmp_path / "g", spec, suite="suite: tiny\n")
-    thresholds = {cell.cell_id: Threshold() for cell in cells}
-    play = GatePlay(spec, store, cells, thresholds, Protocol())
+    play = GatePlay(spec, store, cells, Protocol())
     with make_turn_worker() as base, make_turn_worker() as head:
         killer = threading.Thread(target=lambda: kill(head._worker._process.pid))
 
@@ -111,7 +110,7 @@ def test_a_pair_whose_worker_is_killed_is_played_again(tmp_path, midst):
         sides = [SideRun(python=sys.executable, env={})] * 2
         for played in play.play([base, head], sides, max_time_s=None):
             kill_after_the_first(played)
-    result = conclude(spec, list(play.logs.values()), thresholds)
+    result = conclude(spec, list(play.logs.values()))
     assert [cell.verdict for cell in result.cells] == ["same"] * 3
     wasted = sum(log.wasted for log in play.logs.values())
     # At its child's first moment the worker may yet be replaced before the pair has begun.
@@ -204,18 +203,18 @@ def test_a_damaged_pair_is_replaced_and_no_whole_one_is_written_over(tmp_path, w
 
 def test_where_the_first_pair_is_damaged_its_successor_counts_again(tmp_path, workers):
     cells = [cell_of("a")]
-    play, _ = gate(tmp_path / "g", workers, *cells)
+    gate(tmp_path / "g", workers, *cells)
     store = PairStore(tmp_path / "g", GateSpec)
     first = min((tmp_path / "g" / "pairs").iterdir())
     first.write_bytes(b"{")
     (log,) = store.fill(PairLog(cell) for cell in cells).values()
     assert log.frozen is not None
     assert not log.surveyed
-    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    again = GatePlay(store.spec(), store, cells, Protocol())
     list(again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None))
     (log,) = again.logs.values()
     assert log.surveyed
-    assert conclude(store.spec(), [log], play.thresholds).exit_code() == 0
+    assert conclude(store.spec(), [log]).exit_code() == 0
 
 
 def stored_in(folder):
@@ -240,7 +239,7 @@ def test_pairs_are_folded_into_one_file_whatever_dies(tmp_path, workers, caplog)
     store.merge()
     assert stored_in(tmp_path / "g") == before
     assert [file.suffix for file in (tmp_path / "g" / "pairs").iterdir()] == [".damaged"]
-    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    again = GatePlay(store.spec(), store, cells, Protocol())
     assert again.pairs_done == 9
     assert not again.next_pairs()
 
@@ -248,7 +247,7 @@ def test_pairs_are_folded_into_one_file_whatever_dies(tmp_path, workers, caplog)
 def test_a_gate_of_before_pairs_had_a_journal_is_read_and_goes_on(tmp_path, workers):
     """Then every pair was a JSON file of its own."""
     cells = [cell_of(name) for name in "ab"]
-    play, result = gate(tmp_path / "g", workers, *cells)
+    _, result = gate(tmp_path / "g", workers, *cells)
     folder, before = tmp_path / "g" / "pairs", stored_in(tmp_path / "g")
     for file in folder.iterdir():
         file.unlink()
@@ -256,14 +255,14 @@ def test_a_gate_of_before_pairs_had_a_journal_is_read_and_goes_on(tmp_path, work
         if number != 4:  # the last but one of b was not played yet
             write_json(folder / f"{number}.json", StoredPair(cell_id=key[0], stage="screen", number=key[2], pair=pair))
     store = PairStore(tmp_path / "g", GateSpec)
-    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
+    again = GatePlay(store.spec(), store, cells, Protocol())
     assert again.pairs_done == 5
     list(again.play(workers, [SideRun(python=sys.executable, env={})] * 2, max_time_s=None))
     store.merge()
     assert stored_in(tmp_path / "g").keys() == before.keys()
     assert len(list(folder.glob("*.json"))) == 5
-    again = GatePlay(store.spec(), store, cells, play.thresholds, Protocol())
-    assert conclude(store.spec(), list(again.logs.values()), play.thresholds).cells[0] == result.cells[0]
+    again = GatePlay(store.spec(), store, cells, Protocol())
+    assert conclude(store.spec(), list(again.logs.values())).cells[0] == result.cells[0]
 
 
 def learning(folder, workers, cells, most=LEARNING_PAIRS):
@@ -279,7 +278,7 @@ def learning(folder, workers, cells, most=LEARNING_PAIRS):
         if PairStore(folder, GateSpec).holds()
         else PairStore.create(folder, spec, suite="suite: tiny\n")
     )
-    play = GatePlay(spec, store, cells, {cell.cell_id: Threshold() for cell in cells}, Protocol())
+    play = GatePlay(spec, store, cells, Protocol())
     sides = [SideRun(python=sys.executable, env={})] * 2
     with contextlib.suppress(KeyboardInterrupt):
         for played in play.play(workers, sides, max_time_s=None):
@@ -333,7 +332,6 @@ def test_the_order_does_not_depend_on_the_order_of_the_file(tmp_path, workers):
             spec,
             PairStore.create(tmp_path / str(number), spec, suite=""),
             cells,
-            {cell.cell_id: Threshold() for cell in cells},
             Protocol(),
         )
         orders.append([move.cell_id for move in play.next_pairs()])

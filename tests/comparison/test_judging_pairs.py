@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gate_builders import make_cell, make_log, make_pair, make_spec, usual
+from gate_builders import make_cell, make_log, make_pair, make_spec
 from msgspec import structs
 
 from archbench.comparison.gate import conclude
-from archbench.comparison.judge_pairs import judge_pairs
+from archbench.comparison.judge import judge_pairs
 from archbench.comparison.noise import Threshold
 from archbench.comparison.sides import SideRun
 from archbench.stats.twostage import power, trimmed
@@ -16,8 +16,8 @@ from archbench.stats.twostage import power, trimmed
 NOISE = np.random.default_rng(5).normal(0, 0.004, 12)
 
 
-def verdict_of(log, threshold=None):
-    (cell,) = judge_pairs([log], {log.cell.cell_id: threshold or Threshold()})
+def verdict_of(log):
+    (cell,) = judge_pairs([log])
     return cell
 
 
@@ -62,8 +62,8 @@ def test_two_broken_processes_in_twelve_blame_nobody_and_hide_nothing():
 
 def test_a_noisy_cell_has_its_own_threshold_and_says_so():
     own = Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)
-    assert verdict_of(make_log([0.05] * 5, noisy(0.025, 12)), own).why.code == "small"
-    slower = verdict_of(make_log([0.05] * 5, noisy(0.06, 12)), own)
+    assert verdict_of(make_log([0.05] * 5, noisy(0.025, 12), threshold=own)).why.code == "small"
+    slower = verdict_of(make_log([0.05] * 5, noisy(0.06, 12), threshold=own))
     assert slower.verdict == "slower"
     assert slower.noisy
     assert slower.threshold == pytest.approx(0.0305, abs=1e-3)
@@ -111,7 +111,7 @@ def test_a_head_that_keeps_failing_fails_the_gate_and_the_reason_is_told():
     log, fine = make_log(), make_log(noisy(0.0, 5), cell=make_cell("fine"))
     for _ in range(2):
         log.add("screen", make_pair(head=failing(error_message="no such layer", error_phase="build")))
-    result = conclude(make_spec([log.cell, fine.cell]), [log, fine], usual(log, fine))
+    result = conclude(make_spec([log.cell, fine.cell]), [log, fine])
     assert result.exit_code() == 1
     (finding,) = result.failures
     assert (finding.column, finding.base, finding.head) == ("status", "ok", "error")
@@ -122,7 +122,7 @@ def test_a_head_that_keeps_failing_fails_the_gate_and_the_reason_is_told():
 def test_one_bad_process_beside_good_ones_fails_nothing():
     log = make_log(noisy(0.0, 5))
     log.add("screen", make_pair(head=failing(status="crashed", error_message="killed")))
-    result = conclude(make_spec([log.cell]), [log], usual(log))
+    result = conclude(make_spec([log.cell]), [log])
     assert result.exit_code() == 0
     assert not result.failures
 
@@ -132,14 +132,14 @@ def test_a_gate_whose_surveyed_pair_was_lost_is_concluded_all_the_same():
     for _ in range(5):
         log.add("screen", make_pair(base={"params": None}, head={"params": None}))
     assert not log.surveyed
-    assert conclude(make_spec([log.cell]), [log], usual(log)).cells[0].verdict == "same"
+    assert conclude(make_spec([log.cell]), [log]).cells[0].verdict == "same"
 
 
 def test_counted_figures_fail_the_gate_whatever_the_times():
     log = make_log()
     for _ in range(5):
         log.add("screen", make_pair(0.0, base={"graph_breaks": 0}, head={"params": 11, "graph_breaks": 2}))
-    result = conclude(make_spec([log.cell]), [log], usual(log))
+    result = conclude(make_spec([log.cell]), [log])
     assert {finding.column for finding in result.failures} == {"params", "graph_breaks"}
     assert result.exit_code() == 1
 
@@ -150,20 +150,21 @@ def test_what_to_know_before_believing_it(tmp_path):
         log.add("screen", make_pair(ratio, origins=("/site/torchvision/__init__.py",) * 2))
     tree = SideRun(python="python", env={}, tree=tmp_path)
     spec = make_spec([log.cell])
-    known = {log.cell.cell_id: Threshold(spread=0.01)}
-    assert conclude(spec, [log], known).notes == ()
-    (note,) = conclude(spec, [log], known, [tree, tree]).notes
+    log.threshold = Threshold(spread=0.01)
+    assert conclude(spec, [log]).notes == ()
+    (note,) = conclude(spec, [log], [tree, tree]).notes
     assert "No network of the suite comes from the project's own code" in note
-    assert conclude(spec, [log], usual(log)).notes == (), "its own pairs say how widely it scatters"
-    own = {log.cell.cell_id: Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)}
-    (note,) = conclude(spec, [log], own).notes
+    log.threshold = Threshold()
+    assert conclude(spec, [log]).notes == (), "its own pairs say how widely it scatters"
+    log.threshold = Threshold(screen=0.02, confirm=0.03, noisy=True, spread=0.02)
+    (note,) = conclude(spec, [log]).notes
     assert "is noisy" in note
     assert "3.0 %" in note
 
 
 def test_each_cell_states_its_power_and_those_that_would_miss_a_slowdown_are_named():
     calm, wide = make_log(noisy(0.0, 5), cell=make_cell("calm")), make_log(noisy(0.0, 5, 8), cell=make_cell("wide"))
-    result = conclude(make_spec([calm.cell, wide.cell]), [calm, wide], usual(calm, wide))
+    result = conclude(make_spec([calm.cell, wide.cell]), [calm, wide])
     powers = {cell.architecture: cell.power for cell in result.cells}
     assert powers["calm"] > 0.99
     scatter = trimmed(wide.ratios("screen")).scatter
@@ -172,14 +173,14 @@ def test_each_cell_states_its_power_and_those_that_would_miss_a_slowdown_are_nam
     (note,) = result.notes
     assert "3 % more time in wide@batch_size=1 (" in note
     assert "archbench gate SUITE --base X --aa" in note
-    assert conclude(make_spec([make_cell()]), [make_log()], usual(make_log())).cells[0].power is None
+    assert conclude(make_spec([make_cell()]), [make_log()]).cells[0].power is None
 
 
 def test_what_other_cells_scatter_by_decides_a_cell_after_three_pairs():
     logs = [make_log(noisy(0.0, 3), cell=make_cell(f"n{n}")) for n in range(9)]
     few = make_log([0.012, 0.0, 0.006], cell=make_cell("few"))
     assert verdict_of(few).verdict == "undecided"
-    assert judge_pairs([*logs, few], usual(*logs, few))[-1].verdict == "same"
+    assert judge_pairs([*logs, few])[-1].verdict == "same"
 
 
 def test_twenty_fresh_pairs_show_what_twelve_leave_open():
@@ -192,7 +193,7 @@ def test_twenty_fresh_pairs_show_what_twelve_leave_open():
 def test_a_hundred_innocent_cells_are_blamed_for_nothing():
     rng = np.random.default_rng(1)
     logs = [make_log(rng.normal(0, 0.01, 5), rng.normal(0, 0.01, 12), make_cell(f"n{n}")) for n in range(100)]
-    assert not [cell for cell in judge_pairs(logs, usual(*logs)) if cell.verdict == "slower"]
+    assert not [cell for cell in judge_pairs(logs) if cell.verdict == "slower"]
 
 
 def test_pairs_whose_every_turn_was_rejected_are_unfit_rather_than_played_for_ever():
@@ -201,6 +202,6 @@ def test_pairs_whose_every_turn_was_rejected_are_unfit_rather_than_played_for_ev
         pair = make_pair()
         log.add("screen", structs.replace(pair, turns=tuple(structs.replace(one, kept=False) for one in pair.turns)))
     assert log.wasted == 2
-    (cell,) = judge_pairs([log], {log.cell.cell_id: Threshold()})
+    (cell,) = judge_pairs([log])
     assert (cell.verdict, cell.why.code) == ("invalid", "invalid_rows")
     assert "rejected every turn" in cell.why.sentence

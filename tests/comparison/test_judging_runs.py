@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from simulated_stored import whole_slower
 
-from archbench.comparison.judge import judge_runs
-from archbench.model.comparison import LEAST_EFFECT, WHY, Floor
+from archbench.comparison import judge
+from archbench.model.comparison import LEAST_EFFECT, WHY, CellComparison, Figures, Floor, Why
 from archbench.stats.paired import VISIBLE_EFFECT, LogRatio, unpaired
 
 FLOOR = Floor(spread=0.01, origin="the twin")
@@ -19,6 +19,21 @@ def estimate(change: float, error: float | None = 0.001, count: int = 12) -> Log
     log = math.log1p(change)
     freedom = None if error is None else 2.0 * (count - 1)
     return LogRatio(count=count, mean=log, median=log, sd=error, error=error, freedom=freedom)
+
+
+UNJUDGED = CellComparison(
+    cell_id="net",
+    architecture="net",
+    variant="net",
+    verdict="undecided",
+    why=Why("not_shown", ""),
+    base=Figures(),
+    head=Figures(),
+)
+
+
+def judge_runs(estimates, clocks, floor):
+    return judge.judge_runs([UNJUDGED] * len(estimates), estimates, clocks, floor)
 
 
 def one(change: float, *, error: float | None = 0.001, floor: Floor | None = FLOOR, clock: float | None = None):

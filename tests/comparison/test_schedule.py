@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from gate_builders import make_cell, make_log, make_pair, usual
+from gate_builders import make_cell, make_log, make_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archbench.comparison.noise import Threshold
-from archbench.comparison.pair_store import MOST_WASTED
-from archbench.comparison.schedule import leaning, next_pairs, outlook
+from archbench.comparison.schedule import MOST_WASTED, leaning, next_pairs, outlook
 from archbench.stats.twostage import SCREEN_EFFECT, SCREEN_PAIRS, cleared, may_hide, screen
 
 ratios = st.lists(st.floats(-0.1, 0.1), min_size=SCREEN_PAIRS, max_size=SCREEN_PAIRS)
@@ -48,7 +47,6 @@ def test_pairs_after_the_screen_do_not_change_it():
 def next_of(*logs, **options):
     found = next_pairs(
         {log.cell.cell_id: log for log in logs},
-        usual(*logs),
         {log.cell.cell_id: [n] for n, log in enumerate(logs)},
         **options,
     )
@@ -78,7 +76,7 @@ def test_a_confirmed_cell_is_done_and_so_is_one_that_keeps_failing():
     for _ in range(MOST_WASTED):
         broken.add("screen", make_pair(head={"status": "crashed", "latency_median_s": None, "verdict": None}))
     assert next_of(broken) == []
-    assert outlook({"x": broken}, {"x": Threshold()}) == {}
+    assert outlook({"x": broken}) == {}
 
 
 def test_two_unfit_pairs_among_many_fit_ones_end_nothing():
@@ -101,8 +99,8 @@ def test_time_to_spare_settles_the_nearest_first():
 def test_a_noisy_cell_is_flagged_by_its_own_threshold():
     log = make_log([0.02] * 5)
     assert next_of(log) == [("resnet50", "confirm")]
-    own = {log.cell.cell_id: Threshold(screen=0.03, confirm=0.045, noisy=True)}
-    assert next_pairs({log.cell.cell_id: log}, own, {log.cell.cell_id: [0]}) == []
+    log.threshold = Threshold(screen=0.03, confirm=0.045, noisy=True)
+    assert next_of(log) == []
 
 
 def test_learning_plays_more_pairs_of_every_cell():
@@ -118,4 +116,4 @@ def test_the_outlook_counts_what_is_left():
         "wide": make_log([0.05] * 3, [0.02 + 0.03 * (-1) ** n for n in range(12)]),
         "done": make_log([0.0] * 3),
     }
-    assert outlook(logs, dict.fromkeys(logs, Threshold())) == {"fresh": 5, "level": 1, "slow": 10, "wide": 8}
+    assert outlook(logs) == {"fresh": 5, "level": 1, "slow": 10, "wide": 8}

@@ -17,9 +17,8 @@ import pytest
 from builders import make_record, make_rows, make_run, make_suite
 from commands import FINE, QUICK, descendants, orphans, rows_of, run, start
 
-from archbench.comparison.duel import DuelSpec
-from archbench.comparison.gate import GateSpec
-from archbench.comparison.pair_store import PairStore
+from archbench.comparison.gate import DuelSpec, GateSpec
+from archbench.comparison.interleave import PairStore
 from archbench.model.comparison import ProcessPair
 from archbench.results import RunStore
 

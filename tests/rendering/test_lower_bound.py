@@ -8,7 +8,7 @@ from builders import make_record, make_run
 
 import archbench
 from archbench.choose.summary import summarise
-from archbench.comparison.counted import findings
+from archbench.comparison.findings import findings
 from archbench.rendering.decisions import picked_report
 from archbench.rendering.figures import results_report
 from archbench.rendering.run_data import read_run

@@ -15,7 +15,7 @@ import archbench
 import archbench.api
 from archbench.choose.profile_difference import Compared, difference
 from archbench.cli import main
-from archbench.comparison.duel import Duel
+from archbench.comparison.gate import Duel
 from archbench.model.comparison import CellComparison, CellVerdict, Figures, Why
 from archbench.rendering.content import Report
 from archbench.rendering.terminal import render_terminal
