@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from archbench.stats.moderation import Pool
+from archbench.stats.variance import Pool
 from archbench.stats.paired import minimum_detectable_effect
 from archbench.stats.twostage import (
     CONFIRM_EFFECT,

@@ -19,7 +19,7 @@ import numpy as np
 from archbench.choose.candidates import WIDER, trust_of
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.summary import Spread, half_intervals
-from archbench.stats.moderation import LEAST_PRIOR, median_variance, pooled, t_quantile
+from archbench.stats.variance import LEAST_PRIOR, median_variance, pooled, t_quantile
 
 SD = 0.02
 

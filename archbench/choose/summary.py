@@ -20,8 +20,17 @@ from archbench.model.derived import ADDED, DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.record import VERDICTS, columns
 from archbench.results.files import read_struct
-from archbench.stats.devices import Devices, told_by
-from archbench.stats.moderation import LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled, t_quantile
+from archbench.stats.variance import (
+    LEAST_PRIOR,
+    Devices,
+    Pool,
+    joined,
+    median_variance,
+    moderated,
+    pooled,
+    t_quantile,
+    told_by,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

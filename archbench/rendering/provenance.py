@@ -35,7 +35,7 @@ from archbench.rendering.content import (
 )
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, SETTING, CellColumns
 from archbench.rendering.run_data import RunData
-from archbench.stats.devices import FEWEST
+from archbench.stats.variance import FEWEST_DEVICES
 
 _SHORT_LIST = 6
 _MOST_PATTERNS = 12
@@ -298,7 +298,7 @@ def about_devices(run: RunData) -> str | None:
         names = ", ".join(f"{name} ({percent(math.expm1(found.effects[name]), signed=True)})" for name in found.far)
         said.append(f"Far from their class, and to be looked at (clocks, power limit, cooling, neighbours): {names}.")
         said.append("Their rows are `suspect`.")
-    elif number < FEWEST:
+    elif number < FEWEST_DEVICES:
         said.append("Of two devices nobody can say which is not as it should be.")
     return " ".join(said)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from archbench.choose.candidates import Candidates, Trust
     from archbench.choose.summary import RunSpread
-    from archbench.stats.devices import Devices
+    from archbench.stats.variance import Devices
 
 log = logging.getLogger(__name__)
 

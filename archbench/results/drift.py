@@ -46,7 +46,7 @@ def judge(rows: pa.Table, drift_limit: float) -> list[Judgement]:
     """The rows' verdicts and reasons, each seen beside all others; `rows` has `JUDGED_BY` and all rows of its runs.
 
     Each device of a run has its own usual speed: a row is held against those of its `machine`. Rows of a device that
-    is far from the others of its run (`archbench.stats.devices`) get the reason `far_from_class`, and `suspect`.
+    is far from the others of its run (`archbench.stats.variance`) get the reason `far_from_class`, and `suspect`.
     A row whose canary left the band `drift_limit` around the run's median gets the reason `drift`, and `suspect` where
     it was `ok`; one whose canary is off by the factor `DISTURBED` gets the reason `disturbed`, and `invalid`. A row
     without a verdict keeps that. On a GPU a power cap lowers the clock, which is normal under load: where the SM clock
@@ -93,7 +93,7 @@ def _far(rows: pa.Table) -> set[tuple[str, str]]:
     """The devices, each with its run, that are far from the other devices of the run."""
     if len(rows["machine"].unique()) <= 2:  # of two nobody can say which; no import for the run of one
         return set()
-    from archbench.stats.devices import told_by
+    from archbench.stats.variance import told_by
 
     times: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     for run, machine, cell, latency, rate, status, verdict in zip(

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from numpy.typing import ArrayLike, NDArray
 
 from archbench.stats.intervals import finite
-from archbench.stats.moderation import Pool, moderated, t_quantile
+from archbench.stats.variance import Pool, moderated, t_quantile
 
 EQUIVALENCE_MARGIN = 0.015
 """Two times within this of each other count as the same."""

@@ -17,7 +17,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
-from archbench.stats.moderation import Pool, moderated, pooled, t_quantile
+from archbench.stats.variance import Pool, moderated, pooled, t_quantile
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, inefficiency, paired
 
 SCREEN_PAIRS = 5

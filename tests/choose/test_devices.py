@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from archbench.choose.summary import devices_of, shares, summarise
-from archbench.stats.devices import estimated
+from archbench.stats.variance import estimated
 
 
 def balanced(effects: list[float], processes: int, noise: np.ndarray | None = None) -> pd.DataFrame:

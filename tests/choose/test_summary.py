@@ -18,7 +18,7 @@ import archbench
 from archbench.choose.summary import Spread, half_intervals, spreads_of, summarise
 from archbench.model.derived import ADDED, DERIVED
 from archbench.model.record import Record, columns
-from archbench.stats.moderation import Pool
+from archbench.stats.variance import Pool
 
 
 def summary_of(root: Path, *rows: Record) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stats_simulations import script
 
-from archbench.stats.moderation import ALIKE, LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled
+from archbench.stats.variance import ALIKE, LEAST_PRIOR, Pool, joined, median_variance, moderated, pooled
 
 variances = st.lists(st.floats(0, 1e6), min_size=1, max_size=30)
 
