@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec import Struct
 
-from archbench.choose.cell_summary import failure_line, numbers, plain_values
-from archbench.choose.margins import Estimate, Margin
+from archbench.choose.cell_summary import Estimate, Margin, failure_line, numbers, plain_values
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import TOGGLES, Toggles
 from archbench.model.derived import judged_columns, ranked_by, without_unit
@@ -79,57 +78,48 @@ class LeftOut(Struct, frozen=True, kw_only=True):
 
 
 def left_out(
-    frame: pd.DataFrame,
-    conditions: Sequence[Expression],
-    truths: Sequence[NDArray[np.bool_]],
-    goals: Sequence[str],
-    ranked: NDArray[np.bool_],
+    frame: pd.DataFrame, terms: Sequence[Term], goals: Sequence[str], ranked: NDArray[np.bool_]
 ) -> tuple[LeftOut, ...]:
     """Every network of `frame` that no `ranked` row belongs to, in the order of how near they came.
 
-    `truths`: which rows satisfy each of `conditions`; `goals`: the columns to rank by.
+    `goals`: the columns to rank by.
     """
     network = frame.groupby("variant", sort=False).ngroup().to_numpy()
     there = np.bincount(network[ranked], minlength=network.max(initial=-1) + 1) > 0
     absent = np.flatnonzero(~there[network])
-    order = absent[np.lexsort([key[absent] for key in _nearness(frame, conditions, truths)])]
+    order = absent[np.lexsort([key[absent] for key in _nearness(frame, terms)])]
     _, first = np.unique(network[order], return_index=True)
-    return _all_explained(frame, order[np.sort(first)], conditions, truths, goals)
+    return _all_explained(frame, terms, goals, order[np.sort(first)])
 
 
 def outside(
-    frame: pd.DataFrame,
-    conditions: Sequence[Expression],
-    truths: Sequence[NDArray[np.bool_]],
-    goals: Sequence[str],
-    places: NDArray[np.int64],
+    frame: pd.DataFrame, terms: Sequence[Term], goals: Sequence[str], places: NDArray[np.int64]
 ) -> tuple[LeftOut, ...]:
     """Of each network the first among the rows at `places` that is of the kind asked for, and what it misses."""
-    for condition, truth in zip(conditions, truths, strict=True):
-        if _term(condition).chooses_cells:
-            places = places[truth[places]]
+    for term in terms:
+        if term.chooses_cells:
+            places = places[term.truth[places]]
     first = places[~frame["variant"].iloc[places].duplicated().to_numpy()]
-    return _all_explained(frame, first, conditions, truths, goals)
+    return _all_explained(frame, terms, goals, first)
 
 
 def _all_explained(
-    frame: pd.DataFrame,
-    places: NDArray[np.int64],
-    conditions: Sequence[Expression],
-    truths: Sequence[NDArray[np.bool_]],
-    goals: Sequence[str],
+    frame: pd.DataFrame, terms: Sequence[Term], goals: Sequence[str], places: NDArray[np.int64]
 ) -> tuple[LeftOut, ...]:
-    terms = [_term(condition) for condition in conditions]
     named = (*IDENTITY, *(ranked_by(name) for term in terms for name in term.columns), *map(ranked_by, goals))
-    rows = _plain_rows(frame.iloc[places], named)
-    satisfied = zip(*(truth[places].tolist() for truth in truths), strict=True) if truths else [()] * len(places)
+    columns = {}
+    for name in dict.fromkeys(named):
+        column = frame[name].iloc[places]
+        number = judged_columns()[name].kind in ("real", "whole")
+        columns[name] = plain_values(column.astype(float) if number else column)
+    rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
     return tuple(
-        _explained(row, [one for one, yes in zip(terms, fine, strict=True) if not yes], goals)
-        for row, fine in zip(rows, satisfied, strict=True)
+        _explained(row, [term for term in terms if not term.truth[place]], goals)
+        for row, place in zip(rows, places.tolist(), strict=True)
     )
 
 
-class _Term(Struct, frozen=True, kw_only=True):
+class Term(Struct, frozen=True, kw_only=True):
     """One condition with what is needed of it for every row that it excludes."""
 
     text: str
@@ -138,48 +128,41 @@ class _Term(Struct, frozen=True, kw_only=True):
     """What one number is compared with."""
     chooses_cells: bool
     """It says which cell is meant, and nothing of how well it does."""
+    truth: NDArray[np.bool_]
+    """Which rows satisfy it; shape (rows,)."""
 
 
-def _term(condition: Expression) -> _Term:
+def term_of(condition: Expression, frame: pd.DataFrame) -> Term:
+    """The condition, judged on every row of `frame`."""
     columns = tuple(dict.fromkeys(leaf.column for leaf in leaves(condition)))
     compared = isinstance(condition, Compare) and not isinstance(condition.value, (str, bool))
-    return _Term(
+    return Term(
         text=show(condition),
         columns=columns,
         bound=float(condition.value) if isinstance(condition, Compare) and compared else None,
         chooses_cells=all(judged_columns()[name].kind == "text" or name in CIRCUMSTANCES for name in columns),
+        truth=satisfied(condition, frame),
     )
 
 
-def _nearness(
-    frame: pd.DataFrame, conditions: Sequence[Expression], truths: Sequence[NDArray[np.bool_]]
-) -> list[NDArray[np.float64]]:
+def _nearness(frame: pd.DataFrame, terms: Sequence[Term]) -> list[NDArray[np.float64]]:
     """Keys to sort rows by, the last one first: the right cell at all, measured, fewest misses, smallest miss."""
     wrong_cell, missed, excess = (np.zeros(len(frame)) for _ in range(3))
-    for term, truth in zip(map(_term, conditions), truths, strict=True):
+    for term in terms:
         if term.chooses_cells:
-            wrong_cell += ~truth
+            wrong_cell += ~term.truth
             continue
-        missed += ~truth
+        missed += ~term.truth
         far = np.full(len(frame), np.inf)  # where a distance from the bound has no meaning
         if term.bound is not None and term.bound > 0:
             figures = numbers(frame[ranked_by(term.columns[0])])
             known = figures > 0
             far[known] = np.abs(np.log(figures[known] / term.bound))
-        excess = np.maximum(excess, np.where(truth, 0.0, far))
+        excess = np.maximum(excess, np.where(term.truth, 0.0, far))
     return [excess, missed, (~fit_rows(frame)).astype(float), wrong_cell]
 
 
-def _plain_rows(frame: pd.DataFrame, names: Iterable[str]) -> list[dict[str, Any]]:
-    """The rows as plain values, numbers as floats, to be looked at one by one."""
-    columns = {}
-    for name in dict.fromkeys(names):
-        number = judged_columns()[name].kind in ("real", "whole")
-        columns[name] = plain_values(frame[name].astype(float) if number else frame[name])
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _explained(row: dict[str, Any], unsatisfied: Sequence[_Term], goals: Sequence[str]) -> LeftOut:
+def _explained(row: dict[str, Any], unsatisfied: Sequence[Term], goals: Sequence[str]) -> LeftOut:
     misses = [_miss(row, term) for term in unsatisfied]
     failure = failure_line(row["status"], row["verdict"], row["error_message"], row["reasons"])
     if failure is not None:
@@ -201,7 +184,7 @@ def _explained(row: dict[str, Any], unsatisfied: Sequence[_Term], goals: Sequenc
     )
 
 
-def _miss(row: dict[str, Any], term: _Term) -> Miss:
+def _miss(row: dict[str, Any], term: Term) -> Miss:
     values = {name: row[ranked_by(name)] for name in term.columns}
     actual = tuple(
         (ranked_by(name), ", ".join(value) or None if isinstance(value, tuple) else value)

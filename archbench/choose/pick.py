@@ -10,9 +10,8 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from archbench.choose.candidates import Candidates
-from archbench.choose.cell_summary import failure_line, numbers, plain_values
-from archbench.choose.comparable import (
+from archbench.choose.candidates import (
+    Candidates,
     Circumstance,
     Comparables,
     Footnote,
@@ -21,8 +20,29 @@ from archbench.choose.comparable import (
     differences,
     unlike_settings,
 )
-from archbench.choose.conditions import IDENTITY, Beaten, GoalMargin, LeftOut, left_out, outside, satisfied
-from archbench.choose.margins import INTERVALS, TIMED_UNITS, Estimate, Margin, dominating, margin, pareto_front
+from archbench.choose.cell_summary import (
+    INTERVALS,
+    TIMED_UNITS,
+    Estimate,
+    Margin,
+    dominating,
+    failure_line,
+    margin,
+    numbers,
+    pareto_front,
+    plain_values,
+)
+from archbench.choose.conditions import (
+    IDENTITY,
+    Beaten,
+    GoalMargin,
+    LeftOut,
+    Term,
+    left_out,
+    outside,
+    satisfied,
+    term_of,
+)
 from archbench.choose.summary import CIRCUMSTANCES, fit_rows
 from archbench.model.axes import Toggled
 from archbench.model.derived import RANKING_KEYS, judged_columns, ranked_by
@@ -176,11 +196,13 @@ def pick(candidates: Candidates, question: Question) -> Picked:
     """Answer `question` from `candidates`: only rows that were measured and are not `invalid` can be chosen."""
     frame = candidates.frame[_needed(question)]
     conditions = [term for condition in question.conditions for term in conjuncts(condition)]
-    truths = [satisfied(condition, frame) for condition in conditions]
-    satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *truths])
+    terms = [term_of(condition, frame) for condition in conditions]
+    satisfying = np.logical_and.reduce([np.ones(len(frame), dtype=bool), *(term.truth for term in terms)])
     known = [~np.isnan(goal.costs(frame)) for goal in question.goals]
     wanted = np.logical_and.reduce([satisfying, fit_rows(frame), *known])
     groups = comparable_groups(frame, wanted, question.across, by_accuracy=question.judges_accuracy)
+    nothing = [name for name in question.columns if frame[name].isna().all()]
+    null = [f"{name.removeprefix('rank_')} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
     unfit = frame[satisfying & ~fit_rows(frame)]
     columns = zip(*(plain_values(unfit[name]) for name in ("status", "verdict", "reasons")), strict=True)
     outcomes = Counter(failure_line(status, verdict, None, reasons) for status, verdict, reasons in columns)
@@ -188,8 +210,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
         conditions=tuple(show(condition) for condition in question.conditions),
         goals=question.goals,
         across=question.across,
-        rankings=tuple(_ranking(frame, question, group, wanted, conditions, truths) for group in groups),
-        warnings=(*candidates.superseded, *_unmatched(frame, conditions), *_unmeasured(frame, question)),
+        rankings=tuple(_ranking(frame, question, group, wanted, terms) for group in groups),
+        warnings=(*candidates.superseded, *_unmatched(frame, conditions), *null),
         trust=tuple(dict.fromkeys(one.statement for one in candidates.trust.values())),
         unfit=tuple(f"{counted(number, 'cell')}: {outcome}" for outcome, number in outcomes.most_common()),
     )
@@ -198,8 +220,8 @@ def pick(candidates: Candidates, question: Question) -> Picked:
 def every_cell(candidates: Candidates, question: Question) -> tuple[Choice, ...]:
     """All cells that satisfy the conditions, not only each network's best: by network, the best of each first."""
     frame = candidates.frame
-    truths = [satisfied(condition, frame) for condition in question.conditions]
-    kept = frame[np.logical_and.reduce([fit_rows(frame), *truths])]
+    satisfying = (satisfied(condition, frame) for condition in question.conditions)
+    kept = frame[np.logical_and.reduce([fit_rows(frame), *satisfying])]
     order = np.argsort(question.goals[0].costs(kept), kind="stable")
     return tuple(sorted(_choices(kept.iloc[order], question), key=lambda one: one.network))
 
@@ -223,16 +245,11 @@ def _unmatched(frame: pd.DataFrame, conditions: Sequence[Expression]) -> list[st
     return list(notes)
 
 
-def _unmeasured(frame: pd.DataFrame, question: Question) -> list[str]:
-    """Columns of the question that are null everywhere, with the one that is measured in their place."""
-    nothing = (name for name in question.columns if frame[name].isna().all())
-    return [f"{name.removeprefix('rank_')} is null in every row{_INSTEAD.get(name, '')}." for name in nothing]
-
-
 _INSTEAD = {
     "peak_reserved_bytes": "; on the CPU ask for peak_allocated_bytes",
     "peak_allocated_bytes": "; of runtimes ask for process_bytes",
 }
+"""Of a column that is null in every row, the one that is measured in its place."""
 
 
 def _needed(question: Question) -> list[str]:
@@ -244,19 +261,14 @@ def _needed(question: Question) -> list[str]:
 
 
 def _ranking(
-    frame: pd.DataFrame,
-    question: Question,
-    group: Comparables,
-    wanted: NDArray[np.bool_],
-    conditions: Sequence[Expression],
-    truths: Sequence[NDArray[np.bool_]],
+    frame: pd.DataFrame, question: Question, group: Comparables, wanted: NDArray[np.bool_], terms: Sequence[Term]
 ) -> Ranking:
     rows = group.rows
     frame = frame.iloc[rows]
     ranked = wanted[rows]
     goals = [goal.column for goal in question.goals]
-    asked = conditions, [truth[rows] for truth in truths], goals
-    out = left_out(frame, *asked, ranked)
+    terms = [replace(term, truth=term.truth[rows]) for term in terms]
+    out = left_out(frame, terms, goals, ranked)
     beyond: tuple[LeftOut, ...] = ()
     kept = frame[ranked]
     kept = kept[~_outdone(kept, question.goals)]
@@ -264,7 +276,7 @@ def _ranking(
     if len(goals) == 1:
         chosen = kept.iloc[_best_of_each(kept, costs[:, 0])]
         choices = _ranked(_choices(chosen, question), question.goals[0])
-        beyond = outside(frame, *asked, _better(frame, ranked, chosen, question.goals[0]))
+        beyond = outside(frame, terms, goals, _better(frame, ranked, chosen, question.goals[0]))
         unlike = unlike_settings(frame, chosen.iloc[[0] * len(chosen)], chosen)
     else:
         front = pareto_front(costs)
@@ -355,13 +367,10 @@ def _figures(frame: pd.DataFrame, name: str) -> list[Estimate]:
 
 def _ranked(choices: tuple[Choice, ...], goal: Goal) -> tuple[Choice, ...]:
     """With the distance from the first, and its rank for those that tie with it."""
-    if not choices:
-        return ()
-    first, *rest = choices
-    behinds = [margin(first.estimate(goal.column), one.estimate(goal.column)) for one in rest]
-    return first, *(
+    behinds = (margin(choices[0].estimate(goal.column), one.estimate(goal.column)) for one in choices[1:])
+    return tuple(
         replace(one, behind=behind, rank=1 if behind is not None and behind.tie else one.rank)
-        for one, behind in zip(rest, behinds, strict=True)
+        for one, behind in zip(choices, (None, *behinds), strict=False)  # without choices there is one `None`
     )
 
 

@@ -15,8 +15,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import Estimate
+from archbench.choose.cell_summary import CellSummary, Estimate
 from archbench.model.axes import PLAIN, Toggles
 
 if TYPE_CHECKING:

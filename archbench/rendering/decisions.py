@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
-from archbench.choose.margins import settled_by
+from archbench.choose.cell_summary import settled_by
 from archbench.choose.matrix import Row, UsualChoice, decision_matrix
 from archbench.choose.pick import ACCURACIES, Choice, Goal, Picked, Ranking
 from archbench.model.derived import judged_columns, without_unit

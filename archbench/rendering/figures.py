@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import settled_by
+from archbench.choose.cell_summary import CellSummary, settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
 from archbench.model.axes import Toggles
 from archbench.model.units import (

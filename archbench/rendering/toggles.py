@@ -6,8 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from archbench.choose.cell_summary import CellSummary
-from archbench.choose.margins import WIDEST, duel
+from archbench.choose.cell_summary import WIDEST, CellSummary, duel
 from archbench.choose.toggles import (
     Alike,
     Best,

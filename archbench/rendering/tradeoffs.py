@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from archbench.choose.cell_summary import CellSummary
+from archbench.choose.cell_summary import CellSummary, Estimate, pareto_front
 from archbench.choose.curves import (
     BUDGETS,
     FEWEST_BATCHES,
@@ -21,7 +21,6 @@ from archbench.choose.curves import (
     curves,
     fits,
 )
-from archbench.choose.margins import Estimate, pareto_front
 from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
 from archbench.rendering.content import Block, Columns, Part, Section, body, fold, listed, of, section
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, peak, rate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archbench.choose.conditions import GoalMargin, LeftOut, Miss
-from archbench.choose.margins import Estimate, Margin
+from archbench.choose.cell_summary import Estimate, Margin
 from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import (
     AT_LEAST,

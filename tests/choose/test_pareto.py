@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from archbench.choose.margins import dominating, pareto_front
+from archbench.choose.cell_summary import dominating, pareto_front
 
 
 def test_a_front_by_hand() -> None:

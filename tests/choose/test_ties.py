@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archbench.choose.margins import Estimate, duel, margin, settled_by
+from archbench.choose.cell_summary import Estimate, duel, margin, settled_by
 from archbench.model.axes import DeviceKind, Phase
 from archbench.model.cell import Cell, Network
 from archbench.suite.cells import parse_cell
