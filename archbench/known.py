@@ -73,7 +73,7 @@ def show(name: str, options: ShowOptions) -> Shown:
 
 def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code: bool) -> Shown:
     """Count the network here and now. The only place where the parent side imports torch: nothing is timed here."""
-    from archbench.analyze.counts import count
+    from archbench.analyze.counts import count, second_opinion
     from archbench.analyze.fresh import COUNTING_S, PREDICTING_S, FreshProcessError, FreshProcesses, call_apart
     from archbench.analyze.memory import predict_cell
     from archbench.catalog.build import feature_width
@@ -87,8 +87,6 @@ def _built(network: Network, batch_size: int, *, even_if_heavy: bool, allow_code
         raise UsageError(f"{network.label}: cannot be counted: {error}") from None
     second, no_second = None, None
     if even_if_heavy or counts.weight_bytes <= _SECOND_COUNT_LIMIT_BYTES:
-        from archbench.analyze.fvcore_counts import second_opinion  # fvcore takes a second to import
-
         try:
             second = call_apart(aside, COUNTING_S, second_opinion, network, counts, allow_code=allow_code)
         except (UsageError, FreshProcessError) as error:  # no reason to show nothing; likewise below

@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 from torchvision import models
 
-from archbench.analyze.counts import count
-from archbench.analyze.fvcore_counts import second_opinion_on
+from archbench.analyze.counts import count, second_opinion_on
 from archbench.catalog.build import build
 from archbench.model.cell import Network
 from archbench.model.counts import Counts

@@ -1,7 +1,8 @@
-"""Counts a network without running it: one forward pass over tensors that have a shape and no data.
+"""Counts a network without running it: one forward pass over tensors that have a shape and no data. And once more.
 
 MACs are half of what `torch.utils.flop_counter.FlopCounterMode` counts. On the meta device fused attention decomposes
 into the matrix products that its formulas know; on CPU tensors it does not, and ViT-B/16 would lose a third of itself.
+The second count is fvcore's, which traces the network on CPU tensors.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from math import inf, prod
 from typing import Any, TypeVar
 
 import torch
@@ -22,13 +25,21 @@ from torch.utils._device import DeviceContext
 from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
 from archbench.analyze.step import settled
 from archbench.catalog.build import build, takes_of
-from archbench.catalog.inputs import Taken, Takes, refused, takes
+from archbench.catalog.inputs import Batch, Taken, Takes, refused, takes, tensors_in
 from archbench.catalog.roles import folds, in_mode, levels
 from archbench.model.cell import Network
-from archbench.model.counts import Counts, OperatorCalls
-from archbench.model.errors import UsageError, words_of
+from archbench.model.counts import Counts, OperatorCalls, SecondOpinion
+from archbench.model.errors import UsageError, in_one_line, words_of
 
 T = TypeVar("T")
+
+_GIVE_OUT = ("weight", "bias", "get_weight", "get_bias")
+"""What quantised layers call the functions that give their weights out; recurrent ones give dictionaries."""
+_MULTIPLICATIONS = frozenset(
+    {"conv", "_convolution", "_convolution_mode", "addmm", "baddbmm", "bmm", "einsum", "linear", "matmul", "mm"}
+    | {"scaled_dot_product_attention"}
+)
+"""fvcore's names of the operators that have MACs in both counters."""
 
 
 def count(network: Network, *, allow_code: bool = False) -> Counts:
@@ -140,10 +151,6 @@ def _packed(module: nn.Module) -> list[Tensor]:
     return [tensor for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-_GIVE_OUT = ("weight", "bias", "get_weight", "get_bias")
-"""What quantised layers call the functions; recurrent ones give dictionaries."""
-
-
 def operator_calls(calls: Counter[str]) -> tuple[OperatorCalls, ...]:
     """`calls` by operator, the most called first; of equals, the first in the alphabet."""
     return tuple(OperatorCalls(operator=n, calls=c) for n, c in sorted(calls.items(), key=lambda kv: (-kv[1], kv[0])))
@@ -231,3 +238,76 @@ _FILLS = frozenset(
 
 def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:
     return sum(tensor.numel() for tensor in tensors)
+
+
+class _Called(nn.Module):
+    """A module, called with the tensors of one batch in order, and giving tensors alone: fvcore traces no others."""
+
+    def __init__(self, module: nn.Module, batch: Batch) -> None:
+        super().__init__()
+        self.module, self._batch = module, batch
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors)
+        return tuple(tensors_in(settled(self._batch.map(lambda _: next(rest))(self.module))))
+
+
+def second_opinion(network: Network, first: Counts, *, allow_code: bool = False) -> SecondOpinion:
+    """Count `network` with fvcore, at the input size of the `first` count: an independent one, by formulas of its own.
+
+    The network is built on the CPU and run for one image, which takes a hundred times as long as the first count
+    and the memory of a real forward pass. Raises `UsageError` where the network cannot be built, or fvcore cannot
+    trace it.
+    """
+    module = build(network, allow_code=allow_code)
+    given = takes_of(network, module, allow_code=allow_code)
+    try:
+        return second_opinion_on(module, first, given)
+    except Exception as error:  # torch.jit.trace over the network's own code
+        raise UsageError(f"fvcore cannot trace it: {in_one_line(error)}") from error
+
+
+def second_opinion_on(module: nn.Module, first: Counts, given: Taken) -> SecondOpinion:
+    """Count `module`, which lies on the CPU and takes what is `given`, with fvcore; held against the `first` count."""
+    with warnings.catch_warnings():
+        # Importing fvcore, which takes a second, calls torch.jit.script, which is deprecated.
+        warnings.simplefilter("ignore")
+        from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+        from fvcore.nn.jit_handles import bmm_flop_jit, generic_activation_jit, get_shape
+
+    def attention(inputs: list[Any], outputs: list[Any]) -> int:
+        """Query times key, and the result times value. Shapes (..., L, E), (..., S, E) and (..., S, V)."""
+        *batch, queries, width = get_shape(inputs[0])
+        keys, value_width = get_shape(inputs[2])[-2:]
+        return int(prod(batch) * queries * keys * (width + value_width))
+
+    def convolution(inputs: list[Any], outputs: list[Any]) -> int:
+        """A convolution whose padding is given by name: each output element takes one weight kernel's MACs."""
+        return int(prod(get_shape(outputs[0])) * prod(get_shape(inputs[1])[1:]))
+
+    batch = takes(given).blank(1, torch.device("cpu"))
+    called, tensors = _Called(module, batch), tuple(batch.tensors)
+    flops = FlopCountAnalysis(called, tensors).set_op_handle(
+        **{
+            "aten::scaled_dot_product_attention": attention,
+            "aten::_convolution_mode": convolution,
+            "aten::baddbmm": lambda inputs, outputs: bmm_flop_jit(inputs[1:3], outputs),
+        }
+    )
+    activations = ActivationCountAnalysis(called, tensors).set_op_handle(
+        **{name: generic_activation_jit() for name in ("aten::_convolution_mode", "aten::baddbmm", "aten::mm")}
+    )
+    for analysis in (flops, activations):  # they log nothing: what was not counted is part of the result
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with evaluating(module), decomposed_attention(), warnings.catch_warnings():
+        # fvcore leans on torch.jit.trace, which is deprecated, and which remarks on every shape it turns into a number.
+        warnings.simplefilter("ignore")
+        by_operator = flops.by_operator()
+        macs = sum(count for operator, count in by_operator.items() if operator in _MULTIPLICATIONS)
+        return SecondOpinion(
+            macs=int(macs),
+            total=int(flops.total()),
+            activations=int(activations.total()),
+            disagreement=macs / first.macs - 1 if first.macs else inf if macs else 0.0,
+            uncounted=operator_calls(flops.unsupported_ops()),
+        )

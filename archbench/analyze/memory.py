@@ -12,19 +12,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.profiler import profile
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from archbench.analyze.counts import copy_with, without_data
-from archbench.analyze.live_bytes import Bytes, LiveBytes
 from archbench.analyze.step import AUTOCAST, WHOLE_MODEL, loss_of, prepare_training, settled
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Batch, Taken, dtype_of, takes
@@ -37,7 +39,6 @@ from archbench.model.errors import UnfitError, first_line
 
 _PROBE_BATCH = 2**30
 """More images than any weight has bytes, few enough for 32-bit sizes inside torch."""
-
 _NO_BATCH = 2**62
 """Of which nothing has a byte an image: all of a step's bytes are told as they are."""
 _LINEAR = 1.01
@@ -51,9 +52,17 @@ _IN_FP32 = frozenset(
     log log1p log_softmax mse_loss nll_loss norm normalize pow prod reciprocal rsqrt softmax softmin softplus sum
     """.split()  # noqa: SIM905 - twenty-five lines as a list
 )
-
+_CONVOLUTION = torch.ops.aten.convolution.default
+_BACKWARD = torch.ops.aten.convolution_backward.default
+_BLOCK_OF = {"AVX512": 16}
+"""Channels that oneDNN's blocked layouts hold together, by the vectors that the CPU has; 8 for shorter ones."""
 MEMORY = "[memory]"
 """What the profiler calls an event of an allocator."""
+
+Moments = tuple[tuple[int, ...], ...]
+"""From moment to moment inside an operator, the bytes of everything that it holds beside its result."""
+Bytes = tuple[int, int]
+"""A number of bytes as (constant, per image)."""
 
 
 def predict_cell(cell: Cell, *, allow_code: bool = False) -> MemoryModel:
@@ -149,14 +158,11 @@ class FakeStep:
                 if self._phase == "training":
                     self._train(batch, labels)
                 else:
-                    self._infer(batch)
+                    # Not inference mode: there operators arrive undecomposed, and what they hold inside stays unseen.
+                    with torch.no_grad(), self._precision():
+                        settled(batch(self._module))
         self.operators = live.operators
         return live.timeline
-
-    def _infer(self, batch: Batch) -> None:
-        # Not inference mode: under it operators arrive here undecomposed, and what they hold inside stays unseen.
-        with torch.no_grad(), self._precision():
-            settled(batch(self._module))
 
     def _train(self, batch: Batch, labels: Tensor) -> None:
         with self._precision():
@@ -165,7 +171,11 @@ class FakeStep:
         if loss is None:
             raise UnfitError("nothing that the network returns depends on a weight")
         loss.backward()  # type: ignore[no-untyped-call]
-        self._update()
+        # What torch's optimizers allocate: SGD works in place; AdamW takes roots, of all weights at once on a GPU.
+        if len(self._moments) > 1:
+            at_once = [self._moments[1]] if self._kind.autocasts_as_cuda else [[one] for one in self._moments[1]]
+            for squares in at_once:
+                torch._foreach_sqrt(squares)
         for weight in self._trained:
             weight.grad = None
 
@@ -175,13 +185,6 @@ class FakeStep:
             return usual
         self._labels.append(torch.zeros(shape, dtype=dtype))
         return self._labels[-1]
-
-    def _update(self) -> None:
-        """What torch's optimizers allocate: SGD works in place; AdamW takes roots, of all weights at once on a GPU."""
-        if len(self._moments) > 1:
-            at_once = [self._moments[1]] if self._kind.autocasts_as_cuda else [[one] for one in self._moments[1]]
-            for squares in at_once:
-                torch._foreach_sqrt(squares)
 
     def _stored(self, one: Input) -> torch.dtype:
         dtype = dtype_of(one)
@@ -203,6 +206,114 @@ class FakeStep:
                 if self._kind.autocasts_as_cuda:
                     stack.enter_context(CudaAutocast())  # type: ignore[no-untyped-call]
             yield
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the bytes that are alive whenever an operator has allocated something.
+
+    A storage counts from the operator that first returns it until nothing refers to it any more; autograd, which keeps
+    what the backward pass needs, drops its references as it goes.
+
+    The step must run at a batch size of `batch`, larger in bytes than any storage that does not grow with the batch.
+    Dividing a storage's size by `batch` then gives its bytes per image, and the remainder its constant bytes.
+    Allocations round up to `granule`; `blocked_convolutions` adds what oneDNN's hold inside.
+    """
+
+    def __init__(self, batch: int, granule: int, *, blocked_convolutions: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.timeline: list[Bytes] = []
+        self.operators = 0
+        """That ran, views included."""
+        self._batch = batch
+        self._blocked_convolutions = blocked_convolutions
+        self._granule = granule
+        self._constant = self._per_image = 0
+        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def hold(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that are alive before the step begins."""
+        for tensor in tensors:
+            self._see(tensor)
+        self.timeline.append((self._constant, self._per_image))
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        constant, per_image, known = self._constant, self._per_image, len(self._storages)
+        out = func(*args, **(kwargs or {}))
+        self.operators += 1
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor):
+                self._see(tensor)
+        if len(self._storages) > known:
+            self.timeline.append((self._constant, self._per_image))
+        for moment in convolution_workspace(func, args, out) if self._blocked_convolutions else ():
+            held = [self._size(size) for size in moment]
+            self.timeline.append((constant + sum(c for c, _ in held), per_image + sum(p for _, p in held)))
+        return out
+
+    def _size(self, size: int) -> Bytes:
+        per_image, constant = divmod(size, self._batch)
+        return -(-constant // self._granule) * self._granule, per_image
+
+    def _see(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._storages:
+            return
+        constant, per_image = self._size(storage.nbytes())
+
+        def gone(_: object) -> None:
+            self._constant -= constant
+            self._per_image -= per_image
+            del self._storages[key]
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self._constant += constant
+        self._per_image += per_image
+
+
+def convolution_workspace(func: OpOverload, args: Any, out: Any) -> Moments:
+    """What a convolution on the CPU holds from moment to moment, in bytes; nothing for any other operator.
+
+    oneDNN computes in a blocked layout: it copies the operands into it, computes, and copies the result back, all
+    through torch's allocator, whose memory events show it. With channels last only the weight is copied.
+    """
+    if func is _CONVOLUTION:
+        image, weight = args[:2]
+        blocked = _blocked(out)
+        return (*_operand(image), weight.nbytes, *(blocked or (out.nbytes,))), (*blocked, out.nbytes)
+    if func is _BACKWARD:
+        gradient, image, weight = args[:3]
+        for_image, for_weight = out[:2]
+        moments: list[tuple[int, ...]] = []
+        kept: tuple[int, ...] = ()
+        if for_image is not None:
+            blocked, kept = _blocked(for_image), (for_image.nbytes,)
+            moments += [(*_operand(gradient), weight.nbytes, *(blocked or kept)), (*blocked, *kept)]
+        if for_weight is not None:
+            made = for_weight.nbytes
+            moments += [(*kept, *_operand(image), *_operand(gradient), made), (*kept, made, made)]
+        return tuple(moments)
+    return ()
+
+
+def _operand(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of the copy that is read in its place; nothing where it is read as it is, like an image's 3 channels."""
+    return _blocked(feature_map) if feature_map.shape[1] >= _block() else ()
+
+
+def _blocked(feature_map: Tensor) -> tuple[int, ...]:
+    """Bytes of a blocked copy, its channels filled up to whole blocks; nothing where channels stand last."""
+    if feature_map.is_contiguous(memory_format=torch.channels_last):
+        return ()
+    batch, channels, *area = feature_map.shape
+    filled = -(-channels // _block()) * _block()
+    return (batch * filled * math.prod(area) * feature_map.element_size(),)
+
+
+@cache
+def _block() -> int:
+    capability = torch.backends.cpu.get_cpu_capability()
+    return next((block for prefix, block in _BLOCK_OF.items() if capability.startswith(prefix)), 8)
 
 
 class CudaAutocast(TorchFunctionMode):
@@ -235,31 +346,22 @@ def _overtakes(steep: MemoryLine, flat: MemoryLine) -> float:
     return (flat.base_bytes - steep.base_bytes) / rise if rise else 0.0
 
 
-def measured_peak(step: Callable[[], object]) -> int:
+def measured_peak(step: Callable[[], object], standing: int | None = None) -> int:
     """Run `step` twice and return the peak of live CPU tensor bytes during the second run, in bytes.
 
-    What was alive before (weights, optimizer state, inputs) is included, as in CUDA's `max_memory_allocated`. The
-    figures are the allocator's own, from the profiler's memory events, so compiled and autocast steps count alike;
-    a dispatch mode would make torch run a compiled step eagerly. Expect `step` to have run before, else what it keeps
-    from its first call is counted as belonging to the second.
+    What was alive before (weights, optimizer state, inputs) is included, as in CUDA's `max_memory_allocated`:
+    `standing`, or, where that is not given, all that Python can reach. The figures are the allocator's own, from the
+    profiler's memory events, so compiled and autocast steps count alike; a dispatch mode would make torch run a
+    compiled step eagerly. Expect `step` to have run before, else what it keeps from its first call is counted as
+    belonging to the second.
 
     Cost: two steps, a few microseconds an operator, and a walk over all Python objects (about 0.1 s).
     """
     memory_events(step)  # for the allocator's reporter: a block that it has not seen allocated it cannot see freed
     gc.collect()
-    return _standing_bytes() + _rise(step)
-
-
-def peak_rise(step: Callable[[], object]) -> int:
-    """The same above what was alive before `step`, whatever that was, in bytes."""
-    memory_events(step)
-    gc.collect()
-    return _rise(step)
-
-
-def _rise(step: Callable[[], object]) -> int:
+    standing = _standing_bytes() if standing is None else standing
     changes: list[int] = [event.nbytes() for event in memory_events(step) if event.name() == MEMORY]
-    return max(accumulate(changes, initial=0))
+    return standing + max(accumulate(changes, initial=0))
 
 
 def memory_events(step: Callable[[], object]) -> list[Any]:

@@ -80,7 +80,7 @@ class Kind(Protocol):
     granule: int | None = None
     """What an allocation rounds up to, in bytes; None where that is not known, and no memory predicted."""
     blocked_convolutions: bool = False
-    """Its convolutions are oneDNN's, which copy operands by torch's allocator: see `archbench.analyze.live_bytes`."""
+    """Its convolutions are oneDNN's, which copy operands by torch's allocator: see `archbench.analyze.memory`."""
     autocasts_as_cuda: bool = False
     """Its autocast promotes to fp32 what CUDA's does, and not only what the CPU's does."""
     counts_energy: bool = False

@@ -27,7 +27,7 @@ from torch.autograd.profiler import record_function
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from archbench.analyze.memory import MEMORY, memory_events, peak_rise
+from archbench.analyze.memory import MEMORY, measured_peak, memory_events
 from archbench.device.cuda import CudaAllocator
 from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
@@ -94,7 +94,7 @@ def _measured_peak(workload: Workload, standing: int) -> int:
     """Peak bytes of a step that nobody watches. CPU: above `standing`, the bytes alive before it."""
     allocator = _allocator(workload)
     if allocator is None:
-        return standing + peak_rise(workload.step)
+        return measured_peak(workload.step, standing)
     kind = kind_of(workload.device)
     kind.synchronize(workload.device)
     allocator.reset_peaks()

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze.counts import count, count_module
-from archbench.analyze.fvcore_counts import second_opinion, second_opinion_on
+from archbench.analyze.counts import count, count_module, second_opinion, second_opinion_on
 from archbench.catalog.inputs import takes_inputs
 from archbench.known import show
 from archbench.model.cell import Input, Network
