@@ -15,7 +15,7 @@ import statistics
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from itertools import pairwise
@@ -54,8 +54,7 @@ class Mark(NamedTuple, Generic[R]):
 class Boundaries(Generic[R]):
     """A context manager: within it, `marks` grows by one mark at each change of owner.
 
-    `read` is asked at every mark: a clock, or a running count of anything. `afterwards` is who works once the network's
-    own call has returned: `LOSS` in training. `ranges` gives a context for each module's
+    `read` is asked at every mark: a clock, or a running count of anything. `ranges` gives a context for each module's
     forward call (`record_function`), for traces. One instance follows one step after the other; `start` begins each.
     """
 
@@ -63,8 +62,6 @@ class Boundaries(Generic[R]):
         self,
         module: nn.Module,
         read: Callable[[], R],
-        *,
-        afterwards: str = OTHER,
         ranges: Callable[[str], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self.marks: list[Mark[R]] = []
@@ -74,7 +71,6 @@ class Boundaries(Generic[R]):
         self.kinds: dict[str, str] = {}
         self._module = module
         self._read = read
-        self._afterwards = Owner(afterwards, backward=False)
         self._ranges = ranges
         self._names = _Names(module)
         self._hooks = ExitStack()
@@ -95,8 +91,12 @@ class Boundaries(Generic[R]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._hooks.close()
 
-    def start(self) -> None:
-        """Forget the last step; the work belongs to nobody in particular until a module is entered."""
+    def start(self, afterwards: str = OTHER) -> None:
+        """Forget the last step; the work belongs to nobody in particular until a module is entered.
+
+        `afterwards` is who works once the network's own call has returned: `LOSS` in training.
+        """
+        self._afterwards = Owner(afterwards, backward=False)
         self.marks = []
         self.calls.clear()
         self._made = []
@@ -231,7 +231,7 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
     """Time the eager step of a warmed-up `workload` for `timing_s`, or longer for the fewest pairs."""
     stopwatch = kind_of(workload.device).stopwatch()
     observed: list[dict[Owner, float]] = []
-    boundaries = open_boundaries(workload, stopwatch.read)
+    boundaries = Boundaries(workload.module, stopwatch.read)
 
     def watch() -> None:
         with boundaries:
@@ -242,7 +242,7 @@ def time_by_module(workload: Workload, clock: Clock, timing_s: float) -> StepTim
         stopwatch.restart()
 
     plain_s = time_plain(workload, clock, timing_s, watch)
-    fast = sorted(observed, key=lambda step: sum(step.values()))[: _half(observed)]
+    fast = sorted(observed, key=lambda step: sum(step.values()))[: (len(observed) + 1) // 2]
     by_owner: dict[Owner, float] = defaultdict(float)
     for step in fast:
         for owner, seconds in step.items():
@@ -267,31 +267,23 @@ def time_plain(
     """Seconds of one step, as `StepTimes.plain_s`; of a workload that has been called."""
     plain: list[float] = []
     begin = time.perf_counter()
-    while _more(len(plain), time.perf_counter() - begin, timing_s):
+    while True:
+        pairs, spent_s = len(plain), time.perf_counter() - begin
+        slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
+        enough = pairs >= MOST_PAIRS or spent_s >= timing_s
+        if enough and (pairs >= LEAST_PAIRS or slow):
+            return statistics.fmean(sorted(plain)[: (len(plain) + 1) // 2])
         plain.append(clock.latency(workload.step).host_s)
         between_steps()
-    return statistics.fmean(sorted(plain)[: _half(plain)])
-
-
-def _more(pairs: int, spent_s: float, timing_s: float) -> bool:
-    slow = pairs >= LEAST_SLOW_PAIRS and spent_s > 2 * SLOW_S * pairs
-    return (pairs < LEAST_PAIRS and not slow) or (pairs < MOST_PAIRS and spent_s < timing_s)
-
-
-def open_boundaries(
-    workload: Workload, read: Callable[[], Any], ranges: Callable[[str], AbstractContextManager[Any]] | None = None
-) -> Boundaries[Any]:
-    """Boundaries fit for `observe`."""
-    afterwards = LOSS if workload.cell.phase == "training" else OTHER
-    return Boundaries(workload.module, read, afterwards=afterwards, ranges=ranges)
 
 
 def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
     """Do one step and tell `boundaries` of its parts; the same work as `workload.step`."""
-    boundaries.start()
     if workload.cell.phase == "inference":
+        boundaries.start()
         workload.step()
     else:
+        boundaries.start(afterwards=LOSS)
         loss = workload.loss()
         boundaries.follow_backward(loss)
         workload.backward(loss)
@@ -299,6 +291,3 @@ def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
         workload.update()
     boundaries.end()
 
-
-def _half(steps: Sequence[object]) -> int:
-    return (len(steps) + 1) // 2

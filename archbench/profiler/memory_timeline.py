@@ -42,7 +42,7 @@ from archbench.model.profile_memory import (
     StageMemory,
     StepSection,
 )
-from archbench.profiler.boundaries import OPTIMIZER, PARTS, Boundaries, observe, open_boundaries
+from archbench.profiler.boundaries import OPTIMIZER, PARTS, Boundaries, observe
 from archbench.profiler.rows import stage_of
 
 MOST_POINTS = 400
@@ -63,7 +63,7 @@ def memory_timeline(
     `stages` are the paths of the network's stages, in order. Does three steps. Raises what the step raises:
     `torch.OutOfMemoryError`, or the CPU's RuntimeError, where there is no room.
     """
-    boundaries = open_boundaries(workload, lambda: None)
+    boundaries = Boundaries(workload.module, lambda: None)
     log = StorageLog(workload.module, workload.device, boundaries)
     log.hold([*workload.module.named_parameters(), *workload.module.named_buffers()], "weights")
     log.hold(workload.optimizer_state(), "optimizer")

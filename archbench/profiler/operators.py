@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.profile import Bound, OperatorProfile
-from archbench.profiler.boundaries import observe, open_boundaries
+from archbench.profiler.boundaries import Boundaries, observe
 from archbench.profiler.rows import Ceilings
 from archbench.profiler.traffic import Call, Traffic, Work
 
@@ -134,7 +134,7 @@ def _ranged(workload: Workload) -> Iterator[Callable[[], object]]:
     if workload.cell.compile_mode != "off":
         yield workload.step
         return
-    boundaries = open_boundaries(workload, lambda: None, ranges=lambda path: record_function(f"{RANGE}{path or '.'}"))
+    boundaries = Boundaries(workload.module, lambda: None, ranges=lambda path: record_function(f"{RANGE}{path or '.'}"))
     with boundaries:
         yield lambda: observe(workload, boundaries)
 

@@ -22,7 +22,7 @@ from archbench.analyze.operators import formula_of
 from archbench.analyze.step import settled
 from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
-from archbench.profiler.boundaries import Boundaries, Owner, observe, open_boundaries
+from archbench.profiler.boundaries import Boundaries, Owner, observe
 
 _ATEN = torch.ops.aten
 _SAME_FORMULA = {
@@ -109,7 +109,7 @@ def watch_traffic(workload: Workload) -> Traffic:
 
     At inference without inference mode, in which operators arrive whole.
     """
-    boundaries = open_boundaries(workload, lambda: None)
+    boundaries = Boundaries(workload.module, lambda: None)
     traffic = Traffic(boundaries)
     standing = [*workload.module.parameters(), *workload.module.buffers(), *workload.input_tensors]
     with boundaries, traffic.watching(standing):

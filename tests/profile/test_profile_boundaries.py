@@ -57,9 +57,9 @@ class Worker(nn.Module):
 
 def step(module: nn.Module, clock: Clock) -> tuple[dict[Owner, float], Boundaries[int]]:
     x = torch.ones(2, requires_grad=True)
-    boundaries = Boundaries(module, clock.read, afterwards=LOSS)
+    boundaries = Boundaries(module, clock.read)
     with boundaries:
-        boundaries.start()
+        boundaries.start(afterwards=LOSS)
         loss = clock.work(module(x), 7, 70).sum()
         boundaries.follow_backward(loss)
         loss.backward()
@@ -181,9 +181,9 @@ def test_odd_networks_train_under_observation_as_without(name: str) -> None:
 def test_finding_the_graphs_nodes_is_nobodys_time() -> None:
     clock = Clock()
     module = Worker(clock, 1)
-    boundaries = Boundaries(module, clock.read, afterwards=LOSS)
+    boundaries = Boundaries(module, clock.read)
     with boundaries:
-        boundaries.start()
+        boundaries.start(afterwards=LOSS)
         loss = module(torch.ones(2, requires_grad=True)).sum()
         boundaries.follow_backward(loss)
     names = [mark.owner.path for mark in boundaries.marks]

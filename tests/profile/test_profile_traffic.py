@@ -13,10 +13,10 @@ FLOAT = 4
 
 
 def watch(module: nn.Module, x: Tensor, *, train: bool) -> Traffic:
-    boundaries = Boundaries(module, lambda: None, afterwards=LOSS)
+    boundaries = Boundaries(module, lambda: None)
     traffic = Traffic(boundaries)
     with boundaries, traffic.watching([*module.parameters(), x]):
-        boundaries.start()
+        boundaries.start(afterwards=LOSS)
         if train:
             loss = module(x).sum()
             boundaries.follow_backward(loss)
