@@ -12,7 +12,7 @@ import gc
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from math import inf, prod
 from typing import Any, TypeVar
@@ -108,7 +108,10 @@ def _counted(module: nn.Module, given: Takes, device: torch.device, mode: Abstra
     recorder = StageRecorder(module, lambda: trace.macs)
     with evaluating(module), decomposed_attention(), mode, device, recorder, trace:
         output = settled(batch(module))
-    trainable, frozen = _by_use(module)
+    trainable, frozen = list[Tensor](), list[Tensor]()
+    for parameter in module.parameters():
+        quantised = type(parameter) not in (nn.Parameter, Tensor)  # a quantiser's own, in the place of what is trained
+        (trainable if parameter.requires_grad or quantised else frozen).append(parameter)
     packed = [tensor for part in module.modules() for tensor in _packed(part)]
     counted = [*(trainable or frozen), *packed]
     return Counts(
@@ -116,9 +119,9 @@ def _counted(module: nn.Module, given: Takes, device: torch.device, mode: Abstra
         inputs=given.text,
         params=_elements(counted),
         frozen_params=_elements(frozen),
-        hidden_params=_elements(trace.hidden_parameters()),
-        idle_params=_elements([p for p in trace.idle_parameters() if p.requires_grad]),
-        buffers=_elements(list(module.buffers())),
+        hidden_params=_elements(trace.hidden.values()),
+        idle_params=_elements(p for p in trace.idle_parameters() if p.requires_grad),
+        buffers=_elements(module.buffers()),
         macs=trace.macs,
         activations=trace.activations,
         weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in _stored(module)),
@@ -128,15 +131,6 @@ def _counted(module: nn.Module, given: Takes, device: torch.device, mode: Abstra
         pyramid=levels(output, given.image),
         folds=folds(module),
     )
-
-
-def _by_use(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters that are trained, or that a quantiser has put tensors of its own in place of; and frozen ones."""
-    trainable, frozen = list[Tensor](), list[Tensor]()
-    for parameter in module.parameters():
-        quantised = type(parameter) not in (nn.Parameter, Tensor)
-        (trainable if parameter.requires_grad or quantised else frozen).append(parameter)
-    return trainable, frozen
 
 
 def _packed(module: nn.Module) -> list[Tensor]:
@@ -236,7 +230,7 @@ _FILLS = frozenset(
 )
 
 
-def _elements(tensors: list[Tensor] | list[nn.Parameter]) -> int:
+def _elements(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors)
 
 

@@ -57,7 +57,8 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept: list[torch.UntypedStorage] = []
         self._depth.update((self._key(tensor), 0) for tensor in inputs)
         self._parameters = {self._key(parameter): parameter for parameter in module.parameters()}
-        self._hidden: dict[int, nn.Parameter] = {}
+        self.hidden: dict[int, nn.Parameter] = {}
+        """Parameters that operators use and the module does not have: of layers in a plain list, mostly."""
         self._learned.update(self._parameters)
 
     supports_higher_order_operators = True
@@ -117,16 +118,12 @@ class ForwardTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The module's parameters that no operator has touched."""
         return [parameter for key, parameter in self._parameters.items() if key not in self._used]
 
-    def hidden_parameters(self) -> list[nn.Parameter]:
-        """Parameters that operators use and the module does not have: of layers in a plain list, mostly."""
-        return list(self._hidden.values())
-
     def _follow(self, inputs: Any, out: Any, *, may_be_weight_layer: bool) -> None:
         sources = set[int]()
         for tensor in tensors_in(inputs):
             sources.add(key := self._key(tensor))
             if type(tensor) is nn.Parameter and key not in self._parameters:
-                self._hidden[key] = tensor
+                self.hidden[key] = tensor
                 self._learned.add(key)
         self._used |= sources
         learned = not sources.isdisjoint(self._learned)

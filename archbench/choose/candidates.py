@@ -300,7 +300,12 @@ def differences(ranked: pd.DataFrame, across: Collection[str]) -> tuple[Footnote
             shown = ", ".join(str(value) for value in sorted(values.tolist(), key=_order))
             notes.append(Footnote(column, f"Ranked across {column} ({shown}): {why}."))
         elif column == "input_size" and len(values) > 1:
-            notes.append(Footnote(column, _published_sizes(ranked)))
+            usual_size = ranked["input_size"].mode().iloc[0]
+            others = ranked[ranked["input_size"].notna() & (ranked["input_size"] != usual_size)]
+            named = [f"{row.variant} {row.input_size}" for row in others.drop_duplicates("variant").itertuples()]
+            but = listed(named, _MOST_NAMED)
+            told = f"Each network at the image size that it was published for: {usual_size} px, but {but}."
+            notes.append(Footnote(column, told))
     return tuple(notes)
 
 
@@ -346,13 +351,6 @@ def _sizes(frame: pd.DataFrame, wanted: NDArray[np.bool_]) -> pd.Series[Any]:
     if sizes[wanted].nunique(dropna=False) < 2:
         return sizes
     return sizes.where(frame["variant"].str.contains("input_size=", regex=False), PUBLISHED)
-
-
-def _published_sizes(ranked: pd.DataFrame) -> str:
-    usual = ranked["input_size"].mode().iloc[0]
-    others = ranked[ranked["input_size"].notna() & (ranked["input_size"] != usual)].drop_duplicates("variant")
-    named = listed([f"{row.variant} {row.input_size}" for row in others.itertuples()], _MOST_NAMED)
-    return f"Each network at the image size that it was published for: {usual} px, but {named}."
 
 
 def _order(value: Any) -> tuple[bool, float, str]:

@@ -159,7 +159,10 @@ def correlations(cells: Iterable[CellSummary]) -> list[Correlation]:
             rho = float(ranked[predictor])
             if math.isnan(rho):
                 continue  # all alike, so there is no order
-            low, high = _interval(rho, len(members))
+            low = high = None
+            if abs(rho) <= 1 - _ROUNDING:
+                half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (len(members) - 3))
+                low, high = math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
             found.append(
                 Correlation(
                     phase=phase,
@@ -183,10 +186,3 @@ def _largest(known: Sequence[tuple[int, int]], budget: int) -> int | None:
     (small, less), (large, more) = next((line for line in lines if line[1][1] >= budget), lines[-1])
     slope = (more - less) / (large - small)
     return max(0, math.floor(large + (budget - more) / slope)) if slope > 0 else None
-
-
-def _interval(rho: float, networks: int) -> tuple[float, float] | tuple[None, None]:
-    if abs(rho) > 1 - _ROUNDING:
-        return None, None
-    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / (networks - 3))
-    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)

@@ -183,10 +183,9 @@ def _circumstances(ranking: Ranking) -> list[Expression]:
     """Conditions that keep to the circumstances of a ranking."""
     kept: list[Expression] = []
     for one in ranking.circumstances:
-        if one.column == "input_size":
-            continue  # "as published" is no number; the rows of a network that departs from it come out apart again
-        if one.column == "threads" and not isinstance(one.value, int):
-            continue  # nor is "default"
+        # "as published" is no number (the rows of a network that departs from it come out apart again), nor "default".
+        if one.column == "input_size" or (one.column == "threads" and not isinstance(one.value, int)):
+            continue
         value = float(one.value) if isinstance(one.value, int) else one.value
         kept.append(Compare(column=one.column, operator="==", value=value))
     return kept
@@ -316,7 +315,11 @@ def worths(suite: Suite, candidates: Candidates, cells: Sequence[Cell], environm
 
     A suite without decisions asks one: which network is fastest.
     """
-    frame = _known(cells, environment)
+    import pandas as pd
+
+    context = RunContext(run_id="", round=0, environment=environment)
+    known = [msgspec.structs.asdict(empty_record(cell, context, facts(cell.network))) for cell in cells]
+    frame = pd.DataFrame(known)  # what is known of cells before they are measured
     found = {(again, cell.cell_id): 0.0 for again in (False, True) for cell in cells}
     for conditions, ranking, usual in _questions(suite, candidates):
         open_ = _open_to(conditions, frame)
@@ -357,11 +360,3 @@ def _open_to(conditions: Sequence[Expression], frame: pd.DataFrame) -> NDArray[n
                 continue
             open_ &= judged.to_numpy(dtype=bool, na_value=True)
     return open_
-
-
-def _known(cells: Sequence[Cell], environment: Environment) -> pd.DataFrame:
-    """What is known of cells before they are measured, as rows."""
-    import pandas as pd
-
-    context = RunContext(run_id="", round=0, environment=environment)
-    return pd.DataFrame([msgspec.structs.asdict(empty_record(cell, context, facts(cell.network))) for cell in cells])

@@ -93,7 +93,9 @@ def side_of(rows: Rows) -> Side:
             f"({len(twice)} such rows); give each run once"
         )
     known = {name: _only(rows, name) for name in (*NEVER, "torch_version", "driver_version")}
-    known |= {name: _most(frame, name) for name in ("torchvision_version", "timm_version", "cuda_version")}
+    for name in ("torchvision_version", "timm_version", "cuda_version"):
+        values = frame[name].dropna()
+        known[name] = None if values.empty else str(values.mode().iloc[0])
     for name in NEVER:
         if known[name] is None:
             raise UsageError(f"{rows.label}: its rows lack {name}, so they cannot be compared with others")
@@ -225,11 +227,6 @@ def _only(rows: Rows, name: str) -> str | None:
             f"{rows.label}: mixes {name} {' and '.join(str(value) for value in values[:2])}; one side is one thing"
         )
     return str(values[0]) if len(values) else None
-
-
-def _most(frame: pd.DataFrame, name: str) -> str | None:
-    values = frame[name].dropna()
-    return None if values.empty else str(values.mode().iloc[0])
 
 
 class Timed(Struct, frozen=True, kw_only=True):

@@ -72,7 +72,10 @@ class Boundaries(Generic[R]):
         self._module = module
         self._read = read
         self._ranges = ranges
-        self._names = _Names(module)
+        self._paths: dict[int, list[str]] = defaultdict(list)
+        for path, inner in module.named_modules(remove_duplicate=False):
+            self._paths[id(inner)].append(path)
+        self._known: dict[tuple[int, str], str] = {}
         self._hooks = ExitStack()
         self._made: list[tuple[int, Owner]] = []
         self.start()
@@ -136,7 +139,7 @@ class Boundaries(Generic[R]):
 
     def _enter(self, module: nn.Module, _inputs: Any) -> None:
         under = self._stack[-1]
-        path = self._names.of(module, under.path)
+        path = self._path_of(module, under.path)
         owner = Owner(path, under.backward)  # forward inside the backward pass: a checkpoint that is computed again
         self._stack.append(owner)
         self.calls[path] += 1
@@ -145,6 +148,15 @@ class Boundaries(Generic[R]):
             self._open.append(self._ranges(path))
             self._open[-1].__enter__()
         self._mark(owner)
+
+    def _path_of(self, module: nn.Module, caller: str) -> str:
+        """Under its caller where it is registered there, else where it was first."""
+        key = (id(module), caller)
+        if key not in self._known:
+            paths = self._paths.get(id(module)) or [caller]
+            inside = (path for path in paths if not caller or path.startswith(f"{caller}."))
+            self._known[key] = next(inside, paths[0])
+        return self._known[key]
 
     def _leave(self, module: nn.Module, _inputs: Any, output: Any) -> None:
         left = self._stack.pop()
@@ -168,25 +180,6 @@ def between(marks: Iterable[Mark[R]], difference: Callable[[R, R], float]) -> di
     for mark, following in pairwise(marks):
         had[mark.owner] += difference(mark.reading, following.reading)
     return dict(had)
-
-
-class _Names:
-    """Which path a call of a module has: under its caller where it is registered there, else where it was first."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._paths: dict[int, list[str]] = defaultdict(list)
-        for path, inner in module.named_modules(remove_duplicate=False):
-            self._paths[id(inner)].append(path)
-        self._known: dict[tuple[int, str], str] = {}
-
-    def of(self, module: nn.Module, caller: str) -> str:
-        key = (id(module), caller)
-        path = self._known.get(key)
-        if path is None:
-            paths = self._paths.get(id(module)) or [caller]
-            inside = (path for path in paths if not caller or path.startswith(f"{caller}."))
-            path = self._known[key] = next(inside, paths[0])
-        return path
 
 
 def _nodes(loss: Tensor) -> Iterable[tuple[int, Any]]:

@@ -191,7 +191,7 @@ def _bound(event: Any, known: dict[Call, Work], ceilings: Ceilings | None) -> Bo
     if name not in _PRODUCTS:
         return None if _OTHER_PRODUCTS.search(name) else "memory"
     shapes = tuple(tuple(shape) for shape in event.input_shapes if shape)
-    work = known.get(Call(_PRODUCTS[name], shapes))
+    work = known.get((_PRODUCTS[name], shapes))
     if work is None or ceilings is None:
         return None
     return "compute" if work.flops / ceilings.flops > work.bytes_moved / ceilings.bandwidth else "memory"

@@ -34,11 +34,8 @@ _MAKERS = ("empty", "new_empty")
 """Operators that take memory and write nothing."""
 
 
-class Call(Struct, frozen=True):
-    """An operator at given shapes of its tensor operands, as the profiler spells them."""
-
-    operator: str
-    shapes: tuple[tuple[int, ...], ...]
+Call = tuple[str, tuple[tuple[int, ...], ...]]
+"""An operator at given shapes of its tensor operands, as the profiler spells them."""
 
 
 class Work(Struct):
@@ -93,7 +90,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         work.bytes_moved += read + written
         self.written[owner] += written
         shapes = tuple(tuple(tensor.shape) for tensor in inputs)
-        self.by_call[Call(func.overloadpacket.__name__, shapes)] = Work(flops, read + written)
+        self.by_call[func.overloadpacket.__name__, shapes] = Work(flops, read + written)
         return out
 
     def _keep(self, tensor: Tensor) -> Tensor:
