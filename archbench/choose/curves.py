@@ -67,7 +67,6 @@ def _reaches(one: CellSummary, best: CellSummary) -> bool:
 class Fit(Struct, frozen=True, kw_only=True):
     """The largest batch of one curve that fits into one memory."""
 
-    budget_bytes: int
     predicted: int | None
     """From predicted peaks, 0 where not even one image fits; `None` where they do not tell."""
     at_most: bool
@@ -107,8 +106,8 @@ def curves(cells: Iterable[CellSummary]) -> list[Curve]:
     return found
 
 
-def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | None = None) -> list[Fit]:
-    """The largest batch for each budget of bytes. `memory_bytes`: of the device on which the curve was measured.
+def fit_within(budget: int, curve: Curve, memory_bytes: int | None = None) -> Fit:
+    """The largest batch for a budget of bytes. `memory_bytes`: of the device on which the curve was measured.
 
     Predicted: at each moment of a step the live bytes are a line over the batch, and the peak is the largest of these
     lines, which rows store. Rows of older versions store the peak alone: between two batches the line through them is
@@ -119,22 +118,16 @@ def fits(curve: Curve, budgets: Sequence[int] = BUDGETS, memory_bytes: int | Non
     lines = next((read_lines(one.predicted_peak_lines) for one in every if one.predicted_peak_lines), ())
     known = sorted({one.batch_size: one.predicted_peak_bytes for one in every}.items())
     peaks = [(batch, peak) for batch, peak in known if peak is not None]
-    found = []
-    for budget in budgets:
-        over = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes > budget]
-        if memory_bytes is not None and memory_bytes >= budget:
-            over += [one.batch_size for one in curve.failed]
-        within = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes <= budget]
-        found.append(
-            Fit(
-                budget_bytes=budget,
-                predicted=largest_batch(lines, budget) if lines else _largest(peaks, budget),
-                at_most=not lines and bool(peaks) and budget > peaks[-1][1],
-                measured=max(within, default=None),
-                exceeded=min(over, default=None),
-            )
-        )
-    return found
+    over = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes > budget]
+    if memory_bytes is not None and memory_bytes >= budget:
+        over += [one.batch_size for one in curve.failed]
+    within = [one.batch_size for one in curve.points if one.peak_bytes is not None and one.peak_bytes <= budget]
+    return Fit(
+        predicted=largest_batch(lines, budget) if lines else _largest(peaks, budget),
+        at_most=not lines and bool(peaks) and budget > peaks[-1][1],
+        measured=max(within, default=None),
+        exceeded=min(over, default=None),
+    )
 
 
 def correlations(cells: Iterable[CellSummary]) -> list[Correlation]:

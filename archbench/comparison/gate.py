@@ -335,10 +335,10 @@ class DuelPlay(Interleave):
     """A duel while it is played: pairs until `pairs` of them are fit to be used."""
 
     def __init__(
-        self, spec: DuelSpec, store: PairStore[DuelSpec], *, pairs: int = PAIRS, seed: int = 0, allow_code: bool = False
+        self, spec: DuelSpec, store: PairStore[DuelSpec], *, pairs: int = PAIRS, allow_code: bool = False
     ) -> None:
         self._log = PairLog(*spec.cells)
-        super().__init__(store, store.fill([self._log]), spec.protocol, seed=seed, allow_code=allow_code)
+        super().__init__(store, store.fill([self._log]), spec.protocol, seed=0, allow_code=allow_code)
         self._log.forget_failures()
         self._spec = spec
         self._pairs = pairs

@@ -224,7 +224,7 @@ class Interleave(ABC):
         workers: Sequence[WorkerClient],
         environments: Sequence[Environment],
     ) -> ProcessPair:
-        """The first pair of a gate's cell finds out what is counted, too; those of a duel are not held to the letter."""
+        """The first pair of a gate's cell finds out what is counted, too; a duel compares no counts."""
         one_cell = len(log.cells) == 1
         survey = not log.surveyed if one_cell else log.frozen is None
         requests = [

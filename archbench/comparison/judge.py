@@ -1,7 +1,7 @@
 """Verdicts of two sides: the ladder that all of them go down, and its figures. Pure.
 
-What forbids a verdict, what was shown, what was not reached, what is the same, and the rest: in that order, of two stored
-runs; of a gate's cells, whose processes took turns; and of a duel's, each against its first.
+What forbids a verdict, what was shown, what was not reached, what is the same, and the rest: in that order, of two
+stored runs; of a gate's cells, whose processes took turns; and of a duel's, each against its first.
 """
 
 from __future__ import annotations

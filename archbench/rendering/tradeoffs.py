@@ -19,7 +19,7 @@ from archbench.choose.curves import (
     Predictor,
     correlations,
     curves,
-    fits,
+    fit_within,
 )
 from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
 from archbench.rendering.content import Block, Columns, Part, Section, body, fold, listed, of, section
@@ -218,7 +218,7 @@ def _knee(curve: Curve) -> CellSummary:
 
 
 def _fit(budget: int, memory_bytes: int | None, curve: Curve) -> str:
-    (fit,) = fits(curve, (budget,), memory_bytes)
+    fit = fit_within(budget, curve, memory_bytes)
     text = NULL if fit.predicted is None else f"{'≤ ' if fit.at_most else ''}{fit.predicted:,}"
     return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
 

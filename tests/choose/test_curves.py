@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.choose.curves import GIB, Curve, correlations, curves, fits
+from archbench.choose.curves import GIB, Curve, Fit, correlations, curves, fit_within
 
 
 def cell(batch_size: int, **fields: object) -> CellSummary:
@@ -26,6 +26,10 @@ def cell(batch_size: int, **fields: object) -> CellSummary:
         "verdict": "ok",
     }
     return CellSummary(**{**blank, **usual, "batch_size": batch_size, **fields})  # type: ignore[arg-type]
+
+
+def fits(curve: Curve, budgets: tuple[int, ...], memory_bytes: int | None = None) -> list[Fit]:
+    return [fit_within(budget, curve, memory_bytes) for budget in budgets]
 
 
 def curve_of(rates: dict[int, float | None]) -> Curve:
