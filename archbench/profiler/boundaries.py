@@ -6,7 +6,7 @@ carries a sequence number, dealt out in the order in which the forward pass made
 which module's call it was made. The engine takes ready nodes by descending number, which is a valid order, so the
 backward pass visits them exactly so; a pre-hook on the first node of each run of one module's nodes marks the change.
 
-And times a step by module, and what watching it costs: plain and observed steps take turns.
+And counts and times a step by module, and what watching it costs: plain and observed steps take turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -26,9 +26,15 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-from archbench.analyze.step import shape_of
+from archbench.analyze.counts import decomposed_attention, device_of, evaluating, on_module
+from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
+from archbench.analyze.step import settled, shape_of
+from archbench.catalog.build import takes_of
+from archbench.catalog.inputs import Takes
 from archbench.device.kind import Clock, kind_of
 from archbench.measure.workload import Workload
+from archbench.model.cell import Network
+from archbench.model.counts import Stage
 
 LOSS, OPTIMIZER, OTHER, OBSERVING = "(loss)", "(optimizer)", "(other)", "(observing)"
 """Owners of the work that is no module's. `OBSERVING` is our own: finding the graph's nodes."""
@@ -195,6 +201,46 @@ def _nodes(loss: Tensor) -> Iterable[tuple[int, Any]]:
             if below is not None and below not in seen:
                 seen.add(below)
                 waiting.append(below)
+
+
+class ModuleCounts(Struct, frozen=True, kw_only=True):
+    """Per image, of one forward pass in evaluation mode."""
+
+    macs: int
+    own_macs: Counter[str]
+    """By path, without the modules inside; adds up to `macs`."""
+    stages: tuple[Stage, ...]
+    paths: tuple[str, ...]
+    """Of every module that ran, and of those that hold one."""
+    whole: bool
+    """No operator with products was left out; else `macs` is a lower bound."""
+
+
+def count_by_module(network: Network, *, allow_code: bool = False) -> ModuleCounts:
+    """Count without data; where the network's forward looks at values, with data.
+
+    Raises whatever the network's own code raises on real tensors.
+    """
+    given = takes_of(network, allow_code=allow_code)
+    return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
+
+
+def _count(module: nn.Module, given: Takes) -> ModuleCounts:
+    device = device_of(module)
+    batch = given.blank(1, device)
+    trace = ForwardTrace(module, batch.tensors)
+    boundaries = Boundaries(module, lambda: trace.macs)
+    recorder = StageRecorder(module, lambda: trace.macs)
+    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, boundaries, trace:
+        settled(batch(module))
+    boundaries.end()
+    had = between(boundaries.marks, lambda before, after: after - before)
+    own = Counter({owner.path: int(count) for owner, count in had.items() if count})
+    ran = [owner.path.split(".") for owner in had]
+    paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
+    return ModuleCounts(
+        macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths), whole=trace.is_whole
+    )
 
 
 LEAST_PAIRS = 5

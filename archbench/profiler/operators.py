@@ -24,8 +24,7 @@ from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.profile import Bound, OperatorProfile
 from archbench.profiler.boundaries import Boundaries, observe
-from archbench.profiler.rows import Ceilings
-from archbench.profiler.traffic import Call, Traffic, Work
+from archbench.profiler.rows import Call, Ceilings, Traffic, Work
 
 ACTIVE_STEPS = 3
 """Recorded, after one that only warms the profiler up."""

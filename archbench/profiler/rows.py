@@ -1,77 +1,184 @@
-"""Puts what was timed, counted and moved for each module into rows that add up; of a suite's cell, those of stages."""
+"""Puts what was timed, counted and moved for each module into rows that add up; of a suite's cell, those of stages.
+
+And follows what the operators of one real step move: bytes read and written, FLOP, memory kept for backward. A pass of
+its own: a dispatch mode costs microseconds an operator, so nothing is timed under it.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 from msgspec import Struct
-from msgspec.structs import replace
-from torch import nn
+from torch import Tensor
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
-from archbench.analyze.counts import decomposed_attention, device_of, evaluating, on_module
-from archbench.analyze.forward_trace import ForwardTrace, StageRecorder
+from archbench.analyze.operators import formula_of
 from archbench.analyze.step import settled
-from archbench.catalog.build import takes_of
-from archbench.catalog.inputs import Takes
 from archbench.device.kind import Clock
+from archbench.measure.state import step_contexts
 from archbench.measure.workload import Workload
 from archbench.model.axes import Precision
-from archbench.model.cell import Network
-from archbench.model.counts import Stage
 from archbench.model.environment import Calibration
 from archbench.model.profile import Bound, ModuleProfile, StageProfile, StepPart
-from archbench.profiler.boundaries import PARTS, Boundaries, Owner, StepTimes, between, time_by_module
-from archbench.profiler.traffic import Traffic, watch_traffic
+from archbench.profiler.boundaries import (
+    PARTS,
+    Boundaries,
+    ModuleCounts,
+    Owner,
+    StepTimes,
+    count_by_module,
+    observe,
+    time_by_module,
+)
 
 TIMING_S = 2.0
 """Of a suite's cell: stages are told to a per cent or two, and a suite has hundreds of cells."""
+_ATEN = torch.ops.aten
+_SAME_FORMULA = {
+    # torch's counter knows CUDA's fused attention alone; the CPU's takes the same operands in the same order.
+    _ATEN._scaled_dot_product_flash_attention_for_cpu: _ATEN._scaled_dot_product_flash_attention,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _ATEN._scaled_dot_product_flash_attention_backward,
+}
+_MAKERS = ("empty", "new_empty")
+"""Operators that take memory and write nothing."""
 
 
-class ModuleCounts(Struct, frozen=True, kw_only=True):
-    """Per image, of one forward pass in evaluation mode."""
-
-    macs: int
-    own_macs: Counter[str]
-    """By path, without the modules inside; adds up to `macs`."""
-    stages: tuple[Stage, ...]
-    paths: tuple[str, ...]
-    """Of every module that ran, and of those that hold one."""
-    whole: bool
-    """No operator with products was left out; else `macs` is a lower bound."""
+Call = tuple[str, tuple[tuple[int, ...], ...]]
+"""An operator at given shapes of its tensor operands, as the profiler spells them."""
 
 
-def count_by_module(network: Network, *, allow_code: bool = False) -> ModuleCounts:
-    """Count without data; where the network's forward looks at values, with data.
+class Work(Struct):
+    """FLOP and bytes of something."""
 
-    Raises whatever the network's own code raises on real tensors.
+    flops: int = 0
+    bytes_moved: int = 0
+
+
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tallies by owner while it is active. Bytes as if no cache held anything from one operator to the next."""
+
+    def __init__(self, boundaries: Boundaries[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by_owner: dict[Owner, Work] = defaultdict(Work)
+        self.by_call: dict[Call, Work] = defaultdict(Work)
+        """Of one call."""
+        self.written: Counter[Owner] = Counter()
+        """Bytes of new memory."""
+        self.saved: Counter[str] = Counter()
+        """Bytes kept for the backward pass, by the module that keeps them first."""
+        self._boundaries = boundaries
+        self._kept: set[int] = set()
+
+    def work_of(self, path: str) -> Work:
+        """All that was done for a module or a part of the step, forward and backward."""
+        ahead, back = (self.by_owner.get(Owner(path, backward), Work()) for backward in (False, True))
+        return Work(ahead.flops + back.flops, ahead.bytes_moved + back.bytes_moved)
+
+    @contextmanager
+    def watching(self, standing: list[Tensor]) -> Iterator[None]:
+        """Tally, and follow what autograd keeps that is none of `standing`: weights and inputs are there anyway."""
+        self._kept = {tensor.untyped_storage().data_ptr() for tensor in standing}
+        with ExitStack() as stack:
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor))
+            stack.enter_context(self)
+            yield
+
+    supports_higher_order_operators = True
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if isinstance(func, HigherOrderOperator) or func.is_view:
+            return out
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        read, written = _moved(func, args, kwargs, inputs, out)
+        owner = self._boundaries.owner
+        flops = _flops(func, args, kwargs, out)
+        work = self.by_owner[owner]
+        work.flops += flops
+        work.bytes_moved += read + written
+        self.written[owner] += written
+        shapes = tuple(tuple(tensor.shape) for tensor in inputs)
+        self.by_call[func.overloadpacket.__name__, shapes] = Work(flops, read + written)
+        return out
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._kept:
+            self._kept.add(storage.data_ptr())
+            self.saved[self._boundaries.owner.path] += storage.nbytes()
+        return tensor
+
+
+def watch_traffic(workload: Workload) -> Traffic:
+    """Do one eager step and follow what it moves.
+
+    At inference without inference mode, in which operators arrive whole.
     """
-    given = takes_of(network, allow_code=allow_code)
-    return on_module(network, lambda module: _count(module, given), allow_code=allow_code)
+    boundaries = Boundaries(workload.module, lambda: None)
+    traffic = Traffic(boundaries)
+    standing = [*workload.module.parameters(), *workload.module.buffers(), *workload.input_tensors]
+    with boundaries, traffic.watching(standing):
+        if workload.cell.phase == "training":
+            observe(workload, boundaries)
+        else:
+            with step_contexts(workload.device, "training", workload.cell.precision)(), torch.no_grad():
+                settled(workload.inputs[0](workload.module))
+    return traffic
 
 
-def _count(module: nn.Module, given: Takes) -> ModuleCounts:
-    device = device_of(module)
-    batch = given.blank(1, device)
-    trace = ForwardTrace(module, batch.tensors)
+def _moved(func: OpOverload, args: Any, kwargs: Any, inputs: list[Tensor], out: Any) -> tuple[int, int]:
+    """Bytes that the operator reads, and bytes that it writes; both 0 where it returns what it was given."""
+    name = func.overloadpacket.__name__
+    if name.startswith(_MAKERS):
+        return 0, 0
+    outputs = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+    held = {tensor.untyped_storage()._cdata for tensor in inputs}
+    new = [tensor for tensor in outputs if tensor.untyped_storage()._cdata not in held]
+    changed = _changed(func, args, kwargs) if func._schema.is_mutable else []
+    written = sum(map(_bytes, [*new, *changed]))
+    return (sum(map(_bytes, inputs)), written) if written else (0, 0)
 
-    def macs() -> int:
-        return trace.macs
 
-    boundaries = Boundaries(module, macs)
-    recorder = StageRecorder(module, macs)
-    with evaluating(module), decomposed_attention(), torch.inference_mode(), device, recorder, boundaries, trace:
-        settled(batch(module))
-    boundaries.end()
-    had = between(boundaries.marks, lambda before, after: after - before)
-    own = Counter({owner.path: int(count) for owner, count in had.items() if count})
-    ran = [owner.path.split(".") for owner in had]
-    paths = dict.fromkeys(".".join(path[: depth + 1]) for path in ran for depth in range(len(path)))
-    return ModuleCounts(
-        macs=trace.macs, own_macs=own, stages=recorder.stages(), paths=tuple(paths), whole=trace.is_whole
-    )
+def _changed(func: OpOverload, args: Any, kwargs: Any) -> list[Tensor]:
+    """The operands that an in-place operator writes to, by its schema."""
+    named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+    written = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [leaf for name in written for leaf in tree_leaves(named.get(name)) if isinstance(leaf, Tensor)]
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of its elements; of what is behind it where an `expand` repeats that."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+def _flops(func: OpOverload, args: Any, kwargs: Any, out: Any) -> int:
+    packet = func.overloadpacket
+    if packet == _ATEN.convolution_backward:
+        return _convolution_backward_flops(*args)
+    formula = flop_registry.get(_SAME_FORMULA.get(packet, packet))
+    if formula is not None:
+        return int(formula(*args, **kwargs, out_val=out))
+    own = formula_of(str(packet), args)
+    return 0 if own is None else 2 * own(args, out)
+
+
+def _convolution_backward_flops(gradient: Tensor, image: Tensor, weight: Tensor, *rest: Any) -> int:
+    """FLOP of a convolution's backward pass: each gradient asked for, of input and of weight, is one forward pass.
+
+    Every weight meets every point of the smaller side, once for each image: batch x points x elements of the weight,
+    which holds with groups, strides and transposed. torch 2.11 to 2.15 leaves the groups out of the weight's gradient.
+    """
+    transposed, wanted = rest[4], rest[-1]
+    points = (image if transposed else gradient).shape[2:].numel()
+    return 2 * image.shape[0] * points * weight.numel() * sum(map(bool, wanted[:2]))
 
 
 class Ceilings(Struct, frozen=True, kw_only=True):
@@ -130,24 +237,56 @@ def module_rows(
     own = _own_tallies(workload, times, counted, traffic, ceilings)
     for path, seconds in (device_s or {}).items():
         own.setdefault(path, Tally()).device_s = seconds
-    tree = _children(own)
+    whole = {"": Tally()}
+    for path, alone in own.items():
+        for above in _down_to(path):
+            whole.setdefault(above, Tally()).add(alone)
+    first = {path: number for number, path in enumerate(whole)}
     modules = dict(workload.module.named_modules(remove_duplicate=False))
-    rows: list[ModuleProfile] = []
-
-    def write(path: str, depth: int) -> Tally:
-        """The row of a module, then those inside it; return their sum."""
-        place, alone, inside = len(rows), own.get(path, Tally()), Tally()
-        inside.add(alone)
-        for child in tree.get(path, ()):
-            inside.add(write(child, depth + 1))
-        row = _row(workload, path, depth, modules[path], alone, inside, times, counted)
-        if device_s is not None:
-            row = replace(row, device_s=inside.device_s, own_device_s=alone.device_s)
-        rows.insert(place, row)
-        return inside
-
-    write("", 0)
+    training = workload.cell.phase == "training"
+    stages = [] if counted is None else [stage.name for stage in counted.stages]
+    rows = []
+    for path in sorted(whole, key=lambda path: [first[above] for above in _down_to(path)]):
+        alone, inside, module = own.get(path, Tally()), whole[path], modules[path]
+        least_s, total_s = inside.compute_s + inside.memory_s, inside.total_s
+        bound: Bound = "compute" if inside.compute_s > inside.memory_s else "memory"
+        flops = inside.flops if counted is not None or training else None
+        row = ModuleProfile(
+            path=path,
+            kind=type(module).__name__,
+            depth=len(_down_to(path)) - 1,
+            stage=stage_of(path, stages) or None,
+            output_shape=times.shapes.get(path),
+            calls=times.calls.get(path, 0),
+            forward_s=inside.forward_s,
+            backward_s=inside.backward_s if training else None,
+            own_s=alone.total_s,
+            device_s=None if device_s is None else inside.device_s,
+            own_device_s=None if device_s is None else alone.device_s,
+            share=total_s / times.observed_s,
+            params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
+            macs=None if counted is None else inside.macs,
+            own_macs=None if counted is None else alone.macs,
+            flops=flops,
+            activation_bytes=inside.written,
+            saved_bytes=inside.saved if training else None,
+            own_saved_bytes=alone.saved if training else None,
+            bytes_moved=inside.bytes_moved,
+            own_bytes=alone.bytes_moved,
+            intensity=flops / inside.bytes_moved if flops is not None and inside.bytes_moved else None,
+            achieved_flops=flops / total_s if flops is not None and total_s else None,
+            least_s=least_s or None,
+            roofline_share=least_s / total_s if least_s and total_s else None,
+            bound=bound if least_s else None,
+        )
+        rows.append(row)
     return tuple(rows)
+
+
+def _down_to(path: str) -> list[str]:
+    """The network, the modules that the one at `path` lies in, and that one itself."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 def step_parts(workload: Workload, times: StepTimes, traffic: Traffic) -> tuple[StepPart, ...]:
@@ -203,64 +342,6 @@ def _own_tallies(
             else:
                 tally.memory_s = memory_s
     return own
-
-
-def _children(paths: Iterable[str]) -> dict[str, list[str]]:
-    """The paths right under each path, containers that are never called included, in the order of first calls."""
-    children: dict[str, list[str]] = {}
-    for path in paths:
-        below = path
-        while below:
-            above = below.rpartition(".")[0]
-            siblings = children.setdefault(above, [])
-            if below in siblings:
-                break
-            siblings.append(below)
-            below = above
-    return children
-
-
-def _row(
-    workload: Workload,
-    path: str,
-    depth: int,
-    module: nn.Module,
-    own: Tally,
-    inside: Tally,
-    times: StepTimes,
-    counted: ModuleCounts | None,
-) -> ModuleProfile:
-    training = workload.cell.phase == "training"
-    least_s = inside.compute_s + inside.memory_s
-    bound: Bound = "compute" if inside.compute_s > inside.memory_s else "memory"
-    total_s = inside.total_s
-    flops = inside.flops if counted is not None or training else None
-    return ModuleProfile(
-        path=path,
-        kind=type(module).__name__,
-        depth=depth,
-        stage=None if counted is None else stage_of(path, [stage.name for stage in counted.stages]) or None,
-        output_shape=times.shapes.get(path),
-        calls=times.calls.get(path, 0),
-        forward_s=inside.forward_s,
-        backward_s=inside.backward_s if training else None,
-        own_s=own.total_s,
-        share=total_s / times.observed_s,
-        params=sum(weight.numel() for weight in module.parameters() if weight.requires_grad),
-        macs=None if counted is None else inside.macs,
-        own_macs=None if counted is None else own.macs,
-        flops=flops,
-        activation_bytes=inside.written,
-        saved_bytes=inside.saved if training else None,
-        own_saved_bytes=own.saved if training else None,
-        bytes_moved=inside.bytes_moved,
-        own_bytes=own.bytes_moved,
-        intensity=flops / inside.bytes_moved if flops is not None and inside.bytes_moved else None,
-        achieved_flops=flops / total_s if flops is not None and total_s else None,
-        least_s=least_s or None,
-        roofline_share=least_s / total_s if least_s and total_s else None,
-        bound=bound if least_s else None,
-    )
 
 
 def stage_of(path: str, stages: Sequence[str]) -> str:

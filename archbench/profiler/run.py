@@ -31,13 +31,12 @@ from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline,
 from archbench.model.profile_memory import GradientHealth, MemoryTimeline
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.reasons import LOWER_BOUND, verdict_of
-from archbench.profiler.boundaries import StepTimes, time_by_module, time_plain
+from archbench.profiler.boundaries import StepTimes, count_by_module, time_by_module, time_plain
 from archbench.profiler.gradient_health import gradient_health
 from archbench.profiler.kernels import map_kernels
 from archbench.profiler.memory_timeline import memory_timeline, write_snapshot
 from archbench.profiler.operators import BLIND, Window, add_module_tracks, watch_operators
-from archbench.profiler.rows import Ceilings, count_by_module, module_rows, stage_rows, step_parts
-from archbench.profiler.traffic import Traffic, watch_traffic
+from archbench.profiler.rows import Ceilings, Traffic, module_rows, stage_rows, step_parts, watch_traffic
 
 RING = 3
 WARMUP_CAP_S = 3.0

@@ -16,7 +16,7 @@ from archbench.model.errors import UnfitError
 from archbench.model.messages import ProfileRequest
 from archbench.model.profile import ModuleProfile, Profile
 from archbench.profiler import run
-from archbench.profiler.rows import count_by_module
+from archbench.profiler.boundaries import count_by_module
 from archbench.profiler.run import profile_cell
 
 

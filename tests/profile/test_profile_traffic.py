@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from archbench.profiler.boundaries import LOSS, Boundaries, Owner
-from archbench.profiler.traffic import Traffic
+from archbench.profiler.rows import Traffic
 
 FLOAT = 4
 
