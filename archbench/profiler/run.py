@@ -100,15 +100,16 @@ class _Run:
         self._eager = replace(request.cell, compile_mode="off")
         self._enter = enter
         self._device = find_device(request.environment)
+        self._kind = kind_of(self._device)
+        self._has_kernels = self._kind.activity is not None
         self._threads = request.cell.threads or default_threads(request.environment.cpu_count)
         self._missing: dict[str, str] = {}
-        self._has_kernels = kind_of(self._device).activity is not None
 
     @cached_property
     def _watch(self) -> Watch:
         """Over all that is timed; opened once the device is in use."""
-        uuid = kind_of(self._device).uuid(self._device)
-        return Watch(open_probe(self._request.environment.device, uuid=uuid), None, self._protocol())
+        probe = open_probe(self._request.environment.device, uuid=self._kind.uuid(self._device))
+        return Watch(probe, None, self._protocol())
 
     def _watched(self, timed: Callable[[], T]) -> T:
         self._watch.begin()
@@ -127,6 +128,7 @@ class _Run:
         clock = self._open()
         ceilings = self._ceilings(clock)
         self._enter("build")
+        torch.manual_seed(self._request.seed)
         module = self._build()
         self._check_stage([path for path, _ in module.named_modules()])
         workload = self._workload(module, self._eager)
@@ -150,7 +152,7 @@ class _Run:
         reasons = self._watch.report().reasons
         if counted and not counted.whole:
             reasons = (*reasons, LOWER_BOUND)
-        cache_bytes = kind_of(self._device).cache_bytes(self._device)
+        cache_bytes = self._kind.cache_bytes(self._device)
         return Profile(
             network=self._cell.network.label,
             cell=self._cell,
@@ -202,16 +204,16 @@ class _Run:
         return model
 
     def _free_bytes(self) -> int:
-        allocator = kind_of(self._device).allocator(self._device)
+        allocator = self._kind.allocator(self._device)
         if allocator is not None:
             return allocator.free()
         limit = self._request.environment.memory_bytes - psutil.Process().memory_info().rss
         return min(int(psutil.virtual_memory().available), limit)
 
     def _open(self) -> Clock:
-        kind_of(self._device).use(self._device)
+        self._kind.use(self._device)
         self._set_state()
-        return kind_of(self._device).clock(self._device)
+        return self._kind.clock(self._device)
 
     def _set_state(self) -> None:
         keep_freed_memory()
@@ -226,14 +228,14 @@ class _Run:
             return None
         finally:
             self._set_state()
-        kind_of(self._device).empty_cache()
+        self._kind.empty_cache()
         ceilings = Ceilings.of(found, self._cell.precision)
         if ceilings is None:
             self._missing["roofline"] = f"no ceiling was measured at {self._cell.precision} on this device"
         return ceilings
 
     def _build(self) -> nn.Module:
-        torch.manual_seed(self._request.seed)
+        """Its weights are new each time: the seed is set by whoever draws them."""
         return build(self._cell.network, allow_code=self._request.allow_code)
 
     def _workload(self, module: nn.Module, cell: Cell) -> Workload:
@@ -277,19 +279,14 @@ class _Run:
             self._missing["gradients"] = "left out on request"
             return None
         self._enter("gradients")
-
-        def draw() -> nn.Module:
-            """New weights each time: the seed is set by whoever draws."""
-            return build(self._cell.network, allow_code=self._request.allow_code)
-
-        given = takes_of(self._cell.network, draw(), allow_code=self._request.allow_code)
+        given = takes_of(self._cell.network, self._build(), allow_code=self._request.allow_code)
         return self._unless_impossible(
-            "gradients", lambda: gradient_health(draw, self._eager, given, self._device, stages=stages)
+            "gradients", lambda: gradient_health(self._build, self._eager, given, self._device, stages=stages)
         )
 
     def _compiled(self, module: nn.Module, eager_s: float) -> KernelMap | None:
         self._enter("compile")
-        clock = kind_of(self._device).clock(self._device)
+        clock = self._kind.clock(self._device)
 
         def time_step(workload: Workload) -> float:
             return self._watched(lambda: time_plain(workload, clock, self._request.timing_s))
