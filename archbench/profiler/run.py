@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
-import torch
 from msgspec.structs import replace
 from torch import nn
 
@@ -128,8 +127,7 @@ class _Run:
         clock = self._open()
         ceilings = self._ceilings(clock)
         self._enter("build")
-        torch.manual_seed(self._request.seed)
-        module = self._build()
+        module = self._build()  # by the seed of the state that `_ceilings` leaves
         self._check_stage([path for path, _ in module.named_modules()])
         workload = self._workload(module, self._eager)
         self._enter("first call")
