@@ -156,7 +156,9 @@ Formula = Callable[[Any, Any], int]
 
 def formula_of(operator: str, args: Any) -> Formula | None:
     """The formula for an operator, `aten.cdist`, on these operands; `None`: it is left to torch's counter."""
-    if operator in _SPARSE and (sparse := _sparse(args)) is not None:
+    tensors = [one for one in args if isinstance(one, Tensor)] if operator in _SPARSE else []
+    sparse = next((one for one in tensors if one.layout in _LAYOUTS), None)
+    if sparse is not None:
         return lambda args, out: int(sparse._nnz() * (out.shape[-1] if out.dim() > 1 else 1))
     return _MACS.get(operator)
 
@@ -169,10 +171,6 @@ def without_sum(operator: str, args: Any, out: Any) -> int:
 
 
 _LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-
-
-def _sparse(args: Any) -> Tensor | None:
-    return next((one for one in args if isinstance(one, Tensor) and one.layout in _LAYOUTS), None)
 
 
 def _per_output(weight: Any, out: Tensor) -> int:

@@ -151,13 +151,11 @@ def _cross_entropy(tensor: Tensor, labels_for: LabelsFor) -> Tensor:
     return F.cross_entropy(tensor, labels_for(shape, tensor.shape[1], torch.int64))
 
 
-def _binary_cross_entropy(tensor: Tensor, labels_for: LabelsFor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(tensor, labels_for(tuple(tensor.shape), 2, tensor.dtype))
-
-
 _LOSSES: dict[str, Callable[[Tensor, LabelsFor], Tensor]] = {
     "cross-entropy": _cross_entropy,
-    "binary-cross-entropy": _binary_cross_entropy,
+    "binary-cross-entropy": lambda tensor, labels_for: F.binary_cross_entropy_with_logits(
+        tensor, labels_for(tuple(tensor.shape), 2, tensor.dtype)
+    ),
     "mean-square": lambda tensor, _: tensor.float().square().mean(),
     "mean": lambda tensor, _: tensor.float().mean(),
     "the output itself": lambda tensor, _: tensor,

@@ -242,7 +242,8 @@ def entries_for(comparison: Comparison, reason: str, today: date) -> tuple[Accep
     alike: dict[tuple[str, str], list[CellComparison | CountedDifference]] = {}
     for one in comparison.everything:
         if one.fails:
-            alike.setdefault((_network(one), _change(one)), []).append(one)
+            network = one.cell_id.rpartition("@")[0] or one.cell_id
+            alike.setdefault((network, _change(one)), []).append(one)
     found = []
     for (network, what), failing in alike.items():
         reached = {short_id(one.cell_id): _reached(one) for one in failing}
@@ -263,10 +264,6 @@ def as_yaml(entries: Sequence[Accepted]) -> str:
         for entry in entries
         for number, (name, value) in enumerate(structs.asdict(entry).items())
     )
-
-
-def _network(one: CellComparison | CountedDifference) -> str:
-    return one.cell_id.rpartition("@")[0] or one.cell_id
 
 
 def _change(one: CellComparison | CountedDifference) -> str:

@@ -255,14 +255,17 @@ def _judged(log: PairLog, lean: Leaning, answer: Confirmation | None, pool: Pool
     verdict, why = _decided(log, lean, answer, estimate)
     if log.given_up and verdict not in ("slower", "faster"):  # what was shown before it began to fail stays shown
         verdict, why = "invalid", unfit(log)
+    # The chance that a slowdown of 3 % would have been found, by what the cell's pairs scatter by.
+    every, own = log.ratios("confirm") or log.ratios("screen"), log.threshold
+    scatter = trimmed(every).moderated(pool).scatter if len(every) > 1 else None
     return replace(
         _compared(log, 1, verdict, why, estimate),
         detectable=estimate.detectable(CONFIRM_LEVEL) if estimate else None,
         p=answer.p_adjusted if answer else None,
-        power=_power(log, pool),
+        power=None if scatter is None else power(scatter, effect=own.confirm, screened=own.screen),
         pairs=len(ratios),
-        threshold=math.expm1(log.threshold.confirm),
-        noisy=log.threshold.noisy,
+        threshold=math.expm1(own.confirm),
+        noisy=own.noisy,
     )
 
 
@@ -281,13 +284,6 @@ def _compared(log: PairLog, side: int, verdict: CellVerdict, why: Why, estimate:
         ci_low=ends[0] if ends else None,
         ci_high=ends[1] if ends else None,
     )
-
-
-def _power(log: PairLog, pool: Pool | None) -> float | None:
-    """The chance that a slowdown of 3 % would have been found, by what the cell's pairs scatter by."""
-    ratios = log.ratios("confirm") or log.ratios("screen")
-    scatter = trimmed(ratios).moderated(pool).scatter if len(ratios) > 1 else None
-    return None if scatter is None else power(scatter, effect=log.threshold.confirm, screened=log.threshold.screen)
 
 
 def _decided(
@@ -325,7 +321,9 @@ def _decided(
         why = Why("out_of_time", f"{by} over {estimate.count} of {SCREEN_PAIRS} pairs: give more with --max-time")
     else:
         why = Why("not_shown", f"{by}, neither shown to differ nor to be the same: {could}")
-    clock = _clock_change(log.everything)
+    clocks = [(pair.rows[0].sm_clock_mhz, pair.rows[1].sm_clock_mhz) for pair in log.everything]
+    changes = [theirs / ours - 1 for ours, theirs in clocks if ours and theirs]
+    clock = median(changes) if changes else None
     return verdict_of(by, clock, shown=shown, pending=pending, equivalent=estimate.equivalent(), otherwise=why)
 
 
@@ -341,13 +339,6 @@ def unfit(log: PairLog, names: Sequence[str] = ("the base", "the head")) -> Why:
     if not codes:
         return Why("invalid_rows", f"{told} to be used: the device's monitor rejected every turn of it")
     return Why("invalid_rows", f"{told} to be used ({', '.join(codes)}): {remedy_of(codes)}")
-
-
-def _clock_change(pairs: Sequence[ProcessPair]) -> float | None:
-    """The head's SM clock over the base's, less 1: the median over the pairs; `None` where no clock is known."""
-    clocks = [(pair.rows[0].sm_clock_mhz, pair.rows[1].sm_clock_mhz) for pair in pairs]
-    changes = [theirs / ours - 1 for ours, theirs in clocks if ours and theirs]
-    return median(changes) if changes else None
 
 
 def _figures(pairs: Sequence[ProcessPair], side: int) -> Figures:

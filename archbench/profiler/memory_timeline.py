@@ -317,7 +317,10 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ):  # an optimizer's marks
             return func(*args, **(kwargs or {}))
         number = len(self.operators)
-        operator = Operator(plain_name(func.overloadpacket.__name__), *self._place())
+        owner = self._boundaries.owner
+        section: StepSection = "update" if owner.path == OPTIMIZER else "backward" if owner.backward else "forward"
+        module = "" if owner.path in PARTS else owner.path
+        operator = Operator(plain_name(func.overloadpacket.__name__), section, module)
         self.operators.append(operator)
         if self._allocator is not None:
             self._allocator.reset_peaks()
@@ -329,12 +332,6 @@ class StorageLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, Tensor):
                 self._enter(tensor, "temporaries", operator.module, operator.name, born=number)
         return out
-
-    def _place(self) -> tuple[StepSection, str]:
-        """The section of the step that runs now, and the module that it runs for."""
-        owner = self._boundaries.owner
-        section: StepSection = "update" if owner.path == OPTIMIZER else "backward" if owner.backward else "forward"
-        return section, "" if owner.path in PARTS else owner.path
 
     def _enter(self, tensor: Tensor, category: MemoryCategory, path: str, operator: str, *, born: int) -> None:
         if tensor.device.type != self._device.type or tensor.layout != torch.strided:

@@ -113,18 +113,16 @@ class StoppingRule:
         if width is None:
             return None
         self._widths.append((count, width))
-        if self._converged():
+        if len(self._widths) == 1:
+            converged = width <= FIRST_LOOK_SHARE * self._target
+        else:
+            converged = max(width, self._widths[-2][1]) <= self._target
+        if converged:
             return "converged"
         earlier = [then for size, then in self._widths if 2 * size <= count]
         if not earlier or width < PLATEAU_SHRINK * earlier[-1]:
             self._shrinking_until = count
         return "plateau" if count >= PLATEAU_SPAN * self._shrinking_until else None
-
-    def _converged(self) -> bool:
-        latest = self._widths[-1][1]
-        if len(self._widths) == 1:
-            return latest <= FIRST_LOOK_SHARE * self._target
-        return max(latest, self._widths[-2][1]) <= self._target
 
 
 LEVEL_STANDARD_ERRORS = 2.0
