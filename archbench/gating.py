@@ -12,7 +12,6 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
@@ -30,7 +29,7 @@ from archbench.comparison.gate import (
     open_gate,
     set_thresholds,
 )
-from archbench.comparison.interleave import Interleave, PairStore
+from archbench.comparison.interleave import Interleave
 from archbench.comparison.rows import read_rows
 from archbench.comparison.sides import (
     Project,
@@ -100,7 +99,7 @@ def gate(what: PathOrText, options: GateOptions) -> Comparison:
                 play = GatePlay(spec, store, plan.cells, protocol_for(plan.device, suite.protocol))
                 set_thresholds(play.logs.values(), spec)
                 runs = [trees.enter_context(opened(side, project, place)) for side in sides]
-                _play(play, store, ("base", "head"), runs, spec.device, budget_s, options.progress)
+                _play(play, ("base", "head"), runs, spec.device, budget_s, options.progress)
                 found = finish(play, spec, plan, runs)
     found = _told(found, file, lines_of(suite, text), sides[0], project, options.accept)
     found = structs.replace(found, place=str(place))
@@ -226,13 +225,12 @@ def duel(
             play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
             sides = [SideRun(python=sys.executable, env=None)] * len(cells)
             names = [str(number) for number in range(1, len(sides) + 1)]
-            _play(play, store, names, sides, environment.device, budget_s, progress)
+            _play(play, names, sides, environment.device, budget_s, progress)
             return play.concluded()
 
 
 def _play(
     play: Interleave,
-    store: PairStore[Any],
     names: Sequence[str],
     sides: Sequence[SideRun],
     device: str,
@@ -252,15 +250,16 @@ def _play(
                         device=device,
                         env=side.env,
                         cwd=side.cwd,
-                        log=(store.path / f"worker-{name}.log").absolute(),
+                        log=(play.store.path / f"worker-{name}.log").absolute(),
                     )
                 )
                 for name, side in zip(names, sides, strict=True)
             ]
             yield from play.play(workers, sides, max_time_s=budget_s)
 
-    if followed(events(), store, PairProgress(store.path, done=play.pairs_done, shown=progress)):
-        raise Interrupted(store.path)
+    place = play.store.path
+    if followed(events(), play.store, PairProgress(place, done=play.pairs_done, shown=progress)):
+        raise Interrupted(place)
 
 
 def _cells(texts: Sequence[str], environment: Environment, inputs: Inputs, allow_code: bool) -> tuple[Cell, ...]:

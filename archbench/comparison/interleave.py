@@ -151,7 +151,7 @@ class Interleave(ABC):
     def __init__(
         self, store: PairStore[Any], logs: Mapping[str, PairLog], protocol: Protocol, *, seed: int, allow_code: bool
     ) -> None:
-        self._store = store
+        self.store = store
         self._protocol = protocol
         self._seed = seed
         self._allow_code = allow_code
@@ -195,7 +195,7 @@ class Interleave(ABC):
             number = log.next_number(move.stage)
             pair = self._play_one(move, number, log, workers, environments)
             pair = structs.replace(pair, duration_s=time.monotonic() - begun)
-            self._store.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
+            self.store.append(StoredPair(cell_id=move.cell_id, stage=move.stage, number=number, pair=pair))
             log.add(move.stage, pair, number)
             _refuse_foreign_code(log.cell, pair, sides)
             left = self.outlook()
@@ -232,7 +232,7 @@ class Interleave(ABC):
                 task=Task(
                     group=Group(cells=(cell,)),
                     context=RunContext(
-                        run_id=self._store.path.resolve().name,
+                        run_id=self.store.path.resolve().name,
                         round=_ROUND_OF[move.stage] + number,
                         environment=environment,
                     ),
