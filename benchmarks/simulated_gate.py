@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from archbench.stats.variance import Pool
 from archbench.stats.paired import minimum_detectable_effect
 from archbench.stats.twostage import (
     CONFIRM_EFFECT,
@@ -35,6 +34,7 @@ from archbench.stats.twostage import (
     screen,
     usual_scatter,
 )
+from archbench.stats.variance import Pool
 
 CELLS = 300
 BAD_SHARE = 0.03

@@ -210,9 +210,7 @@ def _findings(played: Sequence[PairLog]) -> tuple[CountedDifference, ...]:
     return findings(base, head, may_lack=False)
 
 
-def _notes(
-    spec: GateSpec, base: Side, head: Side, logs: Sequence[PairLog], sides: Sequence[SideRun]
-) -> Iterator[str]:
+def _notes(spec: GateSpec, base: Side, head: Side, logs: Sequence[PairLog], sides: Sequence[SideRun]) -> Iterator[str]:
     yield from changes(base, head, spec.base_environment, spec.head_environment)
     if spec.base.identity == spec.head.identity and not spec.learning:
         yield "Base and head are the same: whatever is called slower or faster here is a false alarm."

@@ -20,9 +20,9 @@ from msgspec import Struct
 from archbench.model.comparison import Floor, ProcessPair
 from archbench.model.errors import UsageError
 from archbench.results.files import read_struct, write_json
-from archbench.stats.variance import pooled
 from archbench.stats.paired import VISIBLE_EFFECT, minimum_detectable_effect, paired, sd
 from archbench.stats.twostage import CONFIRM_EFFECT, CONFIRM_LEVEL, CONFIRM_PAIRS, CONFIRM_TRIM, SCREEN_EFFECT
+from archbench.stats.variance import pooled
 
 if TYPE_CHECKING:
     from archbench.comparison.gate import GateSpec

@@ -329,4 +329,3 @@ def observe(workload: Workload, boundaries: Boundaries[Any]) -> None:
         boundaries.hand_over(OPTIMIZER)
         workload.update()
     boundaries.end()
-

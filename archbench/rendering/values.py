@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.choose.cell_summary import Estimate, Margin
+from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import (
     AT_LEAST,

@@ -17,8 +17,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import ArrayLike, NDArray
 
-from archbench.stats.variance import Pool, moderated, pooled, t_quantile
 from archbench.stats.paired import EQUIVALENCE_MARGIN, VISIBLE_EFFECT, LogRatio, holm, inefficiency, paired
+from archbench.stats.variance import Pool, moderated, pooled, t_quantile
 
 SCREEN_PAIRS = 5
 FIRST_LOOK = SCREEN_PAIRS // 2 + 1

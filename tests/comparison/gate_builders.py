@@ -87,4 +87,3 @@ def make_spec(cells: Iterable[Cell], **overrides: Any) -> GateSpec:
         "seed": 0,
     }
     return GateSpec(**{**fields, **overrides})
-
