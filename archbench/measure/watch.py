@@ -115,13 +115,14 @@ class Watch:
     def canary_beside(self, stretches: Sequence[Stretch]) -> float | None:
         """The canary's time, s, beside the median timing of the latest `stretches`; `None` without a canary.
 
-        It is read once more, so that the last stretch has a reading on either side. What the median divided by it gives
+        It is read once more where the last stretch has no reading after it. What the median divided by it gives
         is the median of the stretches' ratios to the readings around each: a machine that changes its speed half-way
         changes both, where the medians of either would fall in other halves.
         """
         if not self._canaries:
             return None
-        self._read_canary()
+        if len(self._canaries) == self._begun_after[-1]:
+            self._read_canary()
         begun = self._begun_after[len(self._begun_after) - len(stretches) :]
         ratios = []
         for stretch, taken, later in zip(stretches, begun, [*begun[1:], len(self._canaries)], strict=True):
