@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archbench.api import Run, compare, export, load, merge, pick, plan, report, run, site, summary
-    from archbench.fitting import fits
     from archbench.folklore.asked import claims
     from archbench.gating import duel, gate
-    from archbench.known import show
+    from archbench.known import fits, show
     from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, UsageError
     from archbench.profiling import profile
     from archbench.training.probe import train_probe
@@ -40,7 +39,7 @@ __all__ = [
     "train_probe",
 ]
 _HOMES = dict.fromkeys(("FitnessWarning", "Interrupted", "UnfitError", "UsageError"), "model.errors")
-_HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known", "fits": "fitting"}
+_HOMES |= {"duel": "gating", "gate": "gating", "profile": "profiling", "show": "known", "fits": "known"}
 _HOMES |= {"claims": "folklore.asked", "train_probe": "training.probe"}
 
 

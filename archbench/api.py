@@ -193,7 +193,7 @@ def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> 
     """
     from archbench.pipeline import carry_out_all, prepare
 
-    found = carry_out_all(prepare(what, options), options)
+    found = carry_out_all(prepare(what, options))
     for path, interrupted in found:
         if interrupted:
             raise Interrupted(path)
@@ -209,7 +209,7 @@ def plan(what: PathOrText | Network | Sequence[Network], options: PlanOptions) -
     `predicted_s` of the plan is how long that is expected to take, seconds, and `predicted_from` what that is known by.
     Parameters as of `run`; cells may be planned for `cuda` where there is none. Raises `UsageError`.
     """
-    from archbench.asked import foreseen
+    from archbench.session import foreseen
 
     return foreseen(what, options)[1]
 

@@ -24,12 +24,12 @@ from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.messages import Event, Task
 from archbench.model.suite import Suite
 from archbench.options import RunOptions
-from archbench.session import CarriedFigures, describe, held, task_for
+from archbench.session import Tasks, describe, held
 from archbench.suite.plan import TWIN_VISITS, CellVisit, remaining, twin_again
 from archbench.worker.fleet import FleetDevice, Heard, LocalDevice, Work, measured
 
 if TYPE_CHECKING:
-    from archbench.catalog.passed import Packed
+    from archbench.catalog.user_code import Packed
     from archbench.worker.on_ray import Cluster, RayDevice
 
 EXECUTORS = ("local", "ray")
@@ -57,12 +57,49 @@ class Fleet:
                 stack.enter_context(held(environment, force=force, timed=timed))
             yield
 
-    def devices(self, env: Mapping[str, str] | None, place: Path) -> Sequence[FleetDevice]:
-        """What measures on them; the logs of this machine's workers go to `place`."""
-        return self._taken or [
+    def events(
+        self,
+        tasks: Tasks,
+        plan: Plan,
+        finished: Collection[CellVisit],
+        machines: Sequence[str],
+        *,
+        place: Path,
+        env: Mapping[str, str] | None,
+    ) -> Iterator[Event]:
+        """Measure what is left of a plan. `machines`: all that had a part in the run, in a lasting order.
+
+        Workers of this machine get the variables `env`, and write their logs to `place`.
+        """
+        twin = next((group.group_id for groups in plan.rounds for group in groups if group.visit), None)
+        shards = plan.shard.of if plan.shard else 1
+        left = remaining(plan, finished)
+        if not any(left.rounds):
+            return
+
+        def works(plan: Plan, *, own: bool) -> list[Work]:
+            each = ((number, group) for number, groups in enumerate(plan.rounds) for group in groups)
+            return [Work(number, group) for number, group in each if (group.group_id == twin) == own]
+
+        def visits(environment: Environment) -> list[Work]:
+            """The twin, as the plan visits it; each device counts its visits by itself."""
+            behind = shards * machines.index(environment.machine or environment.device)
+            rounds = (
+                tuple(_of_device(group, behind) if group.group_id == twin else group for group in groups)
+                for groups in plan.rounds
+            )
+            return works(remaining(msgspec.structs.replace(plan, rounds=tuple(rounds)), finished), own=True)
+
+        def told(environment: Environment, work: Work, calibration: Calibration | None) -> Task:
+            return tasks.of(work.group, environment, work.round, calibration)
+
+        devices: Sequence[FleetDevice] = self._taken or [
             LocalDevice(one, env=env, log=place / f"worker-{one.device.replace(':', '-')}.log")
             for one in self.environments
         ]
+        for event in measured(devices, works(left, own=False), visits, told, self.heard):
+            tasks.note(event)
+            yield event
 
 
 def fleets_of(options: RunOptions, suite: Suite, networks: Sequence[Packed]) -> list[Fleet]:
@@ -119,57 +156,6 @@ def _by_class(environments: Sequence[Environment], taken: Sequence[RayDevice] = 
         Fleet(alike, [one for one in taken if one.environment.hardware_class == hardware])
         for hardware, alike in found.items()
     ]
-
-
-def fleet_events(
-    fleet: Fleet,
-    place: Path,
-    suite: Suite,
-    plan: Plan,
-    finished: Collection[CellVisit],
-    machines: Sequence[str],
-    carried: CarriedFigures,
-    *,
-    allow_code: bool,
-    env: Mapping[str, str] | None,
-) -> Iterator[Event]:
-    """Measure what is left of a plan on a fleet. `machines`: all that had a part in the run, in a lasting order."""
-    twin = next((group.group_id for groups in plan.rounds for group in groups if group.visit), None)
-    left = remaining(plan, finished)
-    if not any(left.rounds):
-        return
-    shared = [
-        Work(number, group) for number, groups in enumerate(left.rounds) for group in groups if group.group_id != twin
-    ]
-    shards = plan.shard.of if plan.shard else 1
-
-    def own(environment: Environment) -> list[Work]:
-        """The twin, as the plan visits it; each device counts its visits by itself."""
-        device = machines.index(environment.machine or environment.device)
-        visits = [
-            tuple(_of_device(group, device * shards) for group in groups if group.group_id == twin)
-            for groups in plan.rounds
-        ]
-        mine = remaining(msgspec.structs.replace(plan, rounds=tuple(visits)), finished)
-        return [Work(number, group) for number, groups in enumerate(mine.rounds) for group in groups]
-
-    def make_task(environment: Environment, work: Work, calibration: Calibration | None) -> Task:
-        return task_for(
-            suite,
-            work.group,
-            environment,
-            run_id=place.resolve().name,
-            round=work.round,
-            calibration=calibration,
-            calibrate=carried.calibrates(environment),
-            carried=carried.of(work.group),
-            later=plan.short and work.round > 0,
-            allow_code=allow_code,
-        )
-
-    for event in measured(fleet.devices(env, place), shared, own, make_task, fleet.heard):
-        carried.note(event)
-        yield event
 
 
 def _of_device(group: Group, behind: int) -> Group:

@@ -18,10 +18,9 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from archbench.asked import read_what, shard_of
-from archbench.fleets import WHOLE, Fleet, fleet_events, fleets_of
+from archbench.fleets import WHOLE, Fleet, fleets_of
 from archbench.labelled import labelled_images, require_readable
 from archbench.model.axes import STATIC
 from archbench.model.cell import Plan
@@ -33,14 +32,15 @@ from archbench.model.suite import Suite
 from archbench.options import PathOrText, RunOptions, as_path, several
 from archbench.query.quantity import seconds_of
 from archbench.results import Remote, RunStore, class_folder, new_run_id, run_identity, runs_alike, url_of
-from archbench.session import CarriedFigures, Visit, describe, expected, followed, held, measured
+from archbench.session import Tasks, Visit, describe, expected, followed, held, measured, shard_of
+from archbench.suite import read_what
 from archbench.suite.budget import Spending, Worth, refuse_unrankable
-from archbench.suite.plan import CellVisit, make_plan, remaining
-from archbench.suite.waves import Room, arranged
+from archbench.suite.duration import Prediction
+from archbench.suite.plan import CellVisit, Room, arranged, make_plan, remaining
 from archbench.worker import WorkerClient, run_lock
 
 if TYPE_CHECKING:
-    from archbench.catalog.passed import Packed
+    from archbench.catalog.user_code import Packed
     from archbench.choose.matrix import Worths
 
 RESULTS = Path("results")
@@ -58,10 +58,9 @@ class Job(Struct, frozen=True, kw_only=True):
     """The suite as YAML."""
     environment: Environment
     plan: Plan
+    options: RunOptions
+    """`out` is this run's own."""
     networks: tuple[Packed, ...] = ()
-    allow_code: bool = False
-    timed: bool = True
-    """False: only what is counted, predicted and traced."""
     fleet: Fleet | None = None
     """The devices where there are several, of one class; `environment` is the first one's."""
     label: str = ""
@@ -69,11 +68,21 @@ class Job(Struct, frozen=True, kw_only=True):
     budget_s: float | None = None
     """Seconds, after which there is a report of whatever decides most until then."""
 
-    def held(self, *, force: bool) -> AbstractContextManager[None]:
+    @property
+    def timed(self) -> bool:
+        """False: only what is counted, predicted and traced."""
+        return not self.options.static
+
+    def held(self) -> AbstractContextManager[None]:
         """Hold the device, or all of them, once found fit. Raises `UnfitError`."""
         if self.fleet is not None:
-            return self.fleet.held(force=force, timed=self.timed)
-        return held(self.environment, force=force, timed=self.timed)
+            return self.fleet.held(force=self.options.force, timed=self.timed)
+        return held(self.environment, force=self.options.force, timed=self.timed)
+
+    def foreseen(self, left: Plan) -> tuple[Prediction, Spending | None]:
+        """How long what is left will take, and how a budget is spent on it. Raises `UsageError` for one too short."""
+        prediction = expected(left, self.suite, self.environment, waves=self.budget_s is None)
+        return prediction, None if self.budget_s is None else Spending(left, prediction, self.budget_s)
 
 
 def prepare(what: object, options: RunOptions) -> list[Job]:
@@ -81,7 +90,7 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
 
     Raises `UsageError` for the first mistake, and runs no code of anybody's.
 
-    Parameters as of `archbench.run`.
+    Parameters as of `archbench.run`; of several jobs each has a folder of `out`.
     """
     if options.static and options.metrics is not None:
         raise UsageError("--static stands for the metrics of a run that measures nothing; leave --metrics out")
@@ -98,9 +107,9 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
     if fleets and part is None:
         part = WHOLE
     if options.static:
-        suite = msgspec.structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
+        suite = structs.replace(suite, metrics=STATIC, rounds=1, twin=None)
         text = msgspec.json.encode(suite).decode()  # JSON is YAML
-        environment = msgspec.structs.replace(environment, hardware_class=ANY_HARDWARE)
+        environment = structs.replace(environment, hardware_class=ANY_HARDWARE)
     if budget_s is not None:
         refuse_unrankable(suite)
         if fleets:
@@ -108,47 +117,48 @@ def prepare(what: object, options: RunOptions) -> list[Job]:
                 "--budget is for one device of this machine: what to measure next is decided after each process, by "
                 "all rows so far, while further devices are dealt their shares beforehand; leave it out, or them"
             )
+    plan = make_plan(suite, environment.kind, only=several(options.only), rounds=options.rounds, shard=part)
     job = Job(
         suite=suite,
         text=text,
         environment=environment,
-        plan=make_plan(suite, environment.kind, only=several(options.only), rounds=options.rounds, shard=part),
+        plan=plan,
+        options=options,
         networks=networks,
-        allow_code=options.allow_code,
-        timed=not options.static,
         budget_s=budget_s,
+        fleet=fleets[0] if fleets else None,
     )
-    if not fleets:
-        return [job]
-    labels = [one.environments[0].hardware_class if len(fleets) > 1 else "" for one in fleets]
-    return [
-        msgspec.structs.replace(job, environment=one.environments[0], fleet=one, label=label)
-        for one, label in zip(fleets, labels, strict=True)
-    ]
+    return [_of_class(job, fleet) for fleet in fleets] if len(fleets) > 1 else [job]
+
+
+def _of_class(job: Job, fleet: Fleet) -> Job:
+    """One of several jobs: that of a class of hardware."""
+    environment, out = fleet.environments[0], job.options.out
+    label = environment.hardware_class
+    own = replace(job.options, out=None if out is None else Path(out) / class_folder(label))
+    return structs.replace(job, environment=environment, fleet=fleet, label=label, options=own)
 
 
 def _with_images(suite: Suite, text: str, images: PathOrText | None) -> tuple[Suite, str]:
     """The suite with the labelled images of the command line, if any; whatever is wrong with them is found here."""
     if images is not None:
         metrics = tuple(dict.fromkeys((*suite.metrics, "accuracy")))
-        suite = msgspec.structs.replace(suite, images=str(Path(images).absolute()), metrics=metrics)
+        suite = structs.replace(suite, images=str(Path(images).absolute()), metrics=metrics)
         text = msgspec.json.encode(suite).decode()
     if suite.images is not None:
         require_readable(labelled_images(suite.images))
     return suite, text
 
 
-def carry_out_all(jobs: Sequence[Job], options: RunOptions) -> list[tuple[Path, bool]]:
-    """`carry_out` of each, all at once where there are several: then `out` gets a folder for each class of hardware.
+def carry_out_all(jobs: Sequence[Job]) -> list[tuple[Path, bool]]:
+    """`carry_out` of each, all at once where there are several.
 
     What ends one does not end the others; `KeyboardInterrupt` ends all. Raises as `carry_out`, once all have ended.
     """
     if len(jobs) == 1:
-        return [carry_out(jobs[0], options)]
-    place = as_path(options.out)
-    own = [replace(options, out=None if place is None else place / class_folder(job.label)) for job in jobs]
+        return [carry_out(jobs[0])]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        runs = [pool.submit(carry_out, job, each) for job, each in zip(jobs, own, strict=True)]
+        runs = [pool.submit(carry_out, job) for job in jobs]
         try:
             wait(runs)
         except KeyboardInterrupt:
@@ -158,7 +168,7 @@ def carry_out_all(jobs: Sequence[Job], options: RunOptions) -> list[tuple[Path, 
         return [run.result() for run in runs]
 
 
-def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
+def carry_out(job: Job) -> tuple[Path, bool]:
     """Measure what is not measured yet, and leave a report. Returns where it is, and whether that was interrupted.
 
     Every finished cell is on disk before the next begins. `KeyboardInterrupt` ends the measuring; what is finished is
@@ -168,15 +178,17 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
     """
     from archbench.progress import RunProgress  # rich, which a plan needs not
 
-    begun = time.monotonic()
+    begun, options = time.monotonic(), job.options
     out = as_path(options.out)
     remote = None if out is None or (url := url_of(out)) is None else Remote.of_run(url)
     if remote is not None:
         remote.pull()
         out = remote.local
-    place, passed_over = _place(job, out, options.fresh)  # what the user mends comes before what the machine lacks
+    place, passed_over = _place(job, out)  # what the user mends comes before what the machine lacks
+    if job.budget_s is not None and not RunStore.is_run(place):
+        job.foreseen(job.plan)  # one that is too short leaves nothing behind
     with (
-        job.held(force=options.force),
+        job.held(),
         _opened(job, place) as store,
         WorkerClient(
             device=job.environment.device, env=_environment(store, job), log=store.path / "worker.log"
@@ -188,8 +200,7 @@ def carry_out(job: Job, options: RunOptions) -> tuple[Path, bool]:
         left = remaining(job.plan, finished)
         if job.fleet is None and left.visits:
             worker.launch()  # it imports torch while this process gets ready
-        prediction = expected(left, job.suite, job.environment, waves=job.budget_s is None)
-        spending = None if job.budget_s is None else Spending(left, prediction, job.budget_s)
+        prediction, spending = job.foreseen(left)
         shown = RunProgress(
             store.path,
             prediction,
@@ -224,12 +235,12 @@ def _take(event: Event, store: RunStore, remote: Remote | None) -> None:
         store.calibrate(event.calibration)
 
 
-def _place(job: Job, out: Path | None, fresh: bool) -> tuple[Path, list[Path]]:
+def _place(job: Job, out: Path | None) -> tuple[Path, list[Path]]:
     """The directory of the run to continue or to begin, and those of older runs that it goes before.
 
     Raises `UsageError` for an `out` that cannot be this run's; makes nothing.
     """
-    suite, environment, shard = job.suite, job.environment, job.plan.shard
+    suite, environment, shard, fresh = job.suite, job.environment, job.plan.shard, job.options.fresh
     alike = [] if fresh or out is not None else runs_alike(RESULTS, suite, environment, shard)
     path = out or (alike[0] if alike else RESULTS / suite.suite / new_run_id(suite, environment, shard))
     if not RunStore.is_run(path):
@@ -316,21 +327,19 @@ def _events(
     """Have one device, or several, measure what is left, and give what happens while it happens."""
     here = job.environment
     versions = {"torch": here.torch_version, "torchvision": here.torchvision_version, "timm": here.timm_version}
-    # A run that times nothing counts whatever is installed: a change of it is what it is asked for.
-    known = versions if job.timed and job.fleet is None else {}
-    found = CarriedFigures(store.calibration, calibrate=_calibrates(job), versions=known)
+    tasks = Tasks(
+        job.suite,
+        store.run_id,
+        calibration=store.calibration,
+        calibrate=_calibrates(job),
+        # A run that times nothing counts whatever is installed: a change of it is what it is asked for.
+        versions=versions if job.timed and job.fleet is None else {},
+        short=job.plan.short,
+        allow_code=job.options.allow_code,
+    )
     if job.fleet is not None:
-        yield from fleet_events(
-            job.fleet,
-            store.path,
-            job.suite,
-            job.plan,
-            finished,
-            list(store.machines),
-            found,
-            allow_code=job.allow_code,
-            env=_environment(store, job),
-        )
+        machines = list(store.machines)
+        yield from job.fleet.events(tasks, job.plan, finished, machines, place=store.path, env=_environment(store, job))
     elif left.visits:
         order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
         # The worker's imports take longer than these, and nothing is measured before they are done.
@@ -338,17 +347,8 @@ def _events(
         getting_ready.start()
         worker.start()
         getting_ready.join(READY_S)
-        for event in measured(
-            worker,
-            job.suite,
-            job.environment,
-            order,
-            found,
-            run_id=store.run_id,
-            short=left.short,
-            company=Room.of(job.environment).processes - 1 if job.timed else 0,
-            allow_code=job.allow_code,
-        ):
+        company = Room.of(here).processes - 1 if job.timed else 0
+        for event in measured(worker, tasks, here, order, company=company):
             if spending is not None and isinstance(event, CellFinished):
                 spending.note(event.record)
             yield event
@@ -358,7 +358,7 @@ def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
     """The variables of workers that are to find the networks that were passed; `None`: as they are."""
     if not job.networks:
         return None
-    from archbench.catalog.passed import FOLDER
+    from archbench.catalog.user_code import FOLDER
 
     return {**os.environ, FOLDER: str((store.path / NETWORKS).absolute())}
 

@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 
 from msgspec.structs import asdict, replace
 
-from archbench.asked import one_cell
-from archbench.catalog.passed import FOLDER, Packed
+from archbench.catalog.user_code import FOLDER, Packed
 from archbench.choose.profile_difference import Compared, difference
 from archbench.device.kind import kind_named
 from archbench.model.axes import DeviceKind
@@ -25,7 +24,7 @@ from archbench.rendering.html import render_html
 from archbench.rendering.profile_findings import findings
 from archbench.rendering.profile_report import profile_report
 from archbench.results.files import write_bytes
-from archbench.session import describe, held
+from archbench.session import describe, held, one_cell
 from archbench.worker import WorkerClient
 from archbench.worker.client import HOST_GRACE_S, WorkerLostError
 

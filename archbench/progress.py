@@ -37,23 +37,15 @@ LINES_EVERY_S = 10.0
 class _TimeLeft(ProgressColumn):
     """The time until the report, going down between cells as a clock does."""
 
-    def __init__(self, expected: Prediction, latest: float | None = None) -> None:
+    def __init__(self, countdown: Countdown, latest: float | None) -> None:
         super().__init__()
-        now = time.monotonic()
-        self._countdown = Countdown(expected, now)
+        self._countdown = countdown
         self._latest = math.inf if latest is None else latest
-        self._ends = min(self._latest, now + self._countdown.left_s)
-
-    def finished(self, record: Record) -> None:
-        """One row more."""
-        now = time.monotonic()
-        self._countdown.finished(record, now)
-        self._ends = min(self._latest, now + self._countdown.left_s)
 
     @property
     def seconds(self) -> int:
         """From now on."""
-        return max(0, round(self._ends - time.monotonic()))
+        return max(0, round(min(self._latest, self._countdown.ends) - time.monotonic()))
 
     def render(self, task: Task) -> Text:
         """What rich asks for."""
@@ -124,7 +116,8 @@ class RunProgress(Progress[Event]):
     ) -> None:
         self._label = f"{label} " if label else ""
         self._expected = expected
-        self._left = _TimeLeft(expected, ends)
+        self._countdown = Countdown(expected, time.monotonic())
+        self._left = _TimeLeft(self._countdown, ends)
         self._total, self._done = total, total - left
         note = _note(run, total, left, expected, passed_over)
         super().__init__(shown, note, TimeElapsedColumn(), TextColumn("ETA"), self._left, idle=not left or bool(label))
@@ -144,7 +137,7 @@ class RunProgress(Progress[Event]):
             case PhaseStarted():
                 self._bar.update(self._cells, description=f"{self._cell} · {event.phase}")
             case CellFinished():
-                self._left.finished(event.record)
+                self._countdown.finished(event.record, time.monotonic())
                 self._bar.advance(self._cells)
                 self._done += 1
                 alone = self._live and not self._label

@@ -5,8 +5,9 @@
         ...
 
 `run`, `gate`, `duel`, `profile` and the pytest plugin begin so; whatever the user may have got wrong (names, suites,
-places to write to) is best looked at between the two lines. How long a run will take is told here, too, by what the
-machine did before. Never imports torch, nor pyarrow or pandas until there are stored rows to read.
+places to write to) is best looked at between the two lines. What a run would measure is told here, too, and how
+long that will take by what the machine did before. Never imports torch, nor pyarrow or pandas until there are stored
+rows to read.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -27,8 +27,8 @@ from msgspec.structs import replace
 from archbench.catalog import counts_of
 from archbench.device import collect_environment, preflight, resolve_device
 from archbench.device.kind import kind_named, named_kind
-from archbench.model.axes import STATIC, TIMED
-from archbench.model.cell import Group, Plan, Shard
+from archbench.model.axes import STATIC, TIMED, DeviceKind
+from archbench.model.cell import Cell, Group, Plan, Shard
 from archbench.model.counts import Carried, Counts, MemoryModel
 from archbench.model.environment import Calibration, Environment
 from archbench.model.errors import FitnessWarning, UnfitError, UsageError
@@ -36,12 +36,15 @@ from archbench.model.messages import Calibrated, CellFinished, Event, Task
 from archbench.model.protocol import protocol_for, times_only
 from archbench.model.record import Record, RunContext
 from archbench.model.suite import Suite
+from archbench.options import Inputs, PlanOptions, several
+from archbench.suite import read_what
 from archbench.suite.duration import Prediction, learned, predict
-from archbench.suite.plan import make_plan
-from archbench.suite.waves import Room, arranged
+from archbench.suite.plan import Room, make_plan
+from archbench.suite.shards import parse_shard
 from archbench.worker import WorkerClient, device_lock, run_tasks
 
 if TYPE_CHECKING:
+    from archbench.catalog.user_code import Packed
     from archbench.progress import Progress
 
 _Event = TypeVar("_Event")
@@ -94,24 +97,42 @@ LEARNED_RUNS = 20
 """Stored runs, the latest, that a prediction learns from: reading more takes longer than it tells."""
 
 
-def planned(
-    suite: Suite, device: str, *, only: Sequence[str] = (), rounds: int | None = None, shard: Shard | None = None
-) -> tuple[Plan, Prediction]:
-    """The plan of a run on a device, which need not be in this machine, and how long that will take, by phase.
+def foreseen(what: object, options: PlanOptions) -> tuple[Suite, Plan, Prediction]:
+    """What a run would measure, and how long that will take, by phase; parameters and errors as of `archbench.plan`.
 
-    Raises `UsageError` for what `make_plan` refuses, and for a device that is none.
+    The device need not be in this machine.
     """
-    named, here = named_kind(device), None
+    suite, *_ = read_what(what, options.axes, options.inputs, allow_code=options.allow_code)
+    shard, named, here = shard_of(options), named_kind(options.device), None
     if named is not None:
-        with suppress(UsageError, UnfitError):
-            here = describe(device)
         kind = named.name
+        with suppress(UsageError, UnfitError):
+            here = describe(options.device)
     else:
-        here = describe(device)
+        here = describe(options.device)
         kind = here.kind
-    plan = make_plan(suite, kind, only=only, rounds=rounds, shard=shard)
+    plan = make_plan(suite, kind, only=several(options.only), rounds=options.rounds, shard=shard)
     prediction = expected(plan, suite, here)
-    return replace(plan, predicted_s=round(prediction.total, 1), predicted_from=prediction.basis), prediction
+    plan = replace(plan, predicted_s=round(prediction.total, 1), predicted_from=prediction.basis)
+    return suite, plan, prediction
+
+
+def shard_of(options: PlanOptions) -> Shard | None:
+    """The part of the suite that is asked for; `None` for all of it. Raises `UsageError`."""
+    return None if options.shard is None else parse_shard(options.shard)
+
+
+def one_cell(
+    what: object, axes: Mapping[str, object], kind: DeviceKind, inputs: Inputs = None, *, allow_code: bool
+) -> tuple[Cell, tuple[Packed, ...]]:
+    """The one cell that is named, on a kind of device; every mistake is told as a run would."""
+    suite, _, networks = read_what(what, axes, inputs, allow_code=allow_code)
+    plan = make_plan(suite, kind)
+    if plan.skipped:
+        raise UsageError(f"{plan.skipped[0].cell.network.label}: {plan.skipped[0].reason}")
+    if len(plan.cells) != 1:
+        raise UsageError(f"these options name {len(plan.cells)} cells; give one value each, for one cell")
+    return plan.cells[0], networks
 
 
 def expected(
@@ -127,9 +148,7 @@ def expected(
     room = Room(kind=plan.device, cores=rates.cores, memory_bytes=rates.memory_bytes)
     if environment is not None:
         room, rates = Room.of(environment), learned(rates, _runs_of(environment.hardware_class, results))
-    if not waves:
-        return predict(plan, suite, rates)
-    return predict(plan, suite, rates, partial(arranged, room=room, metrics=suite.metrics))
+    return predict(plan, suite, rates, room if waves else None)
 
 
 def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Record]]]:
@@ -147,32 +166,34 @@ def _runs_of(hardware_class: str, results: Path) -> list[tuple[Suite, list[Recor
     return found
 
 
-class CarriedFigures:
-    """Counts by network, memory models by its toggles: each is made once a run, by the first process that needs it.
+class Tasks:
+    """What each process of a run is told in order to measure a group, what earlier ones found out included.
 
-    `calibration`: the device's ceilings as far as they are known; `calibrate`: they are to be found out anew.
-    `versions`, by library: what the catalogue has counted with the same need not be counted at all.
+    Counts by network, memory models by its toggles: each is made once a run, by the first process that needs it.
+
+    `calibration`: the device's ceilings as far as they are known; with `calibrate` they are to be found out anew.
+    `versions`, by library: what the catalogue has counted with the same need not be counted at all. `short`: rounds
+    after the first only take times again.
     """
 
     def __init__(
         self,
-        calibration: Calibration | None = None,
+        suite: Suite,
+        run_id: str,
         *,
+        calibration: Calibration | None = None,
         calibrate: bool = False,
         versions: Mapping[str, str | None] = MappingProxyType({}),
+        short: bool = False,
+        allow_code: bool = False,
     ) -> None:
         self.calibration = calibration
+        self._suite, self._run_id, self._short, self._allow_code = suite, run_id, short, allow_code
         self._versions = versions
         self._calibrate = calibrate
         self._asked: set[str | None] = set()
         self._counts: dict[str, Counts] = {}
         self._memory: dict[str, MemoryModel] = {}
-
-    def calibrates(self, environment: Environment) -> bool:
-        """Whether a process is to find the ceilings out: the first that is asked for on a device, and no other."""
-        first = environment.machine not in self._asked
-        self._asked.add(environment.machine)
-        return self._calibrate and first
 
     def note(self, event: Event) -> None:
         """Keep what came with it."""
@@ -183,8 +204,43 @@ class CarriedFigures:
                 self._counts[event.record.variant] = event.found.counts
             self._memory.update(event.found.memory)
 
-    def of(self, group: Group) -> Carried:
-        """What a process that measures `group` need not find out again."""
+    def of(
+        self,
+        group: Group,
+        environment: Environment,
+        round: int = 0,
+        calibration: Calibration | None = None,
+        *,
+        wave: int = 0,
+    ) -> Task:
+        """That of a group in a round, on a device of which these ceilings are known. `wave`: see `Task`."""
+        suite, later = self._suite, self._short and round > 0
+        protocol = protocol_for(environment.kind, suite.protocol)
+        elsewhere = tuple(metric for metric in suite.metrics if later and metric not in (*STATIC, *TIMED))
+        return Task(
+            group=group,
+            context=RunContext(
+                run_id=self._run_id, round=round, visit=group.visit, environment=environment, calibration=calibration
+            ),
+            protocol=times_only(protocol) if later else protocol,
+            metrics=tuple(metric for metric in suite.metrics if metric not in elsewhere),
+            elsewhere=elsewhere,
+            percentiles=() if later else suite.percentiles,
+            seed=suite.seed,
+            allow_code=self._allow_code,
+            images=suite.images,
+            carried=self._carried(group),
+            calibrate=self._calibrates(environment),
+            wave=wave,
+        )
+
+    def _calibrates(self, environment: Environment) -> bool:
+        """Whether a process is to find the ceilings out: the first that is asked for on a device, and no other."""
+        first = environment.machine not in self._asked
+        self._asked.add(environment.machine)
+        return self._calibrate and first
+
+    def _carried(self, group: Group) -> Carried:
         keys = {cell.group_id for cell in group.cells}
         network = group.cells[0].network
         return Carried(
@@ -198,41 +254,15 @@ Visit = tuple[int, Group, int]
 
 
 def measured(
-    worker: WorkerClient,
-    suite: Suite,
-    environment: Environment,
-    visits: Iterable[Visit],
-    found: CarriedFigures,
-    *,
-    run_id: str,
-    short: bool = False,
-    company: int = 0,
-    allow_code: bool = False,
+    worker: WorkerClient, tasks: Tasks, environment: Environment, visits: Iterable[Visit], *, company: int = 0
 ) -> Generator[Event, None, None]:
     """Have a worker measure group after group, each by a process of its own, and give what happens as it happens.
 
-    `found`: what earlier processes found out, for later ones; it is added to. `short`: rounds after the first only
-    take times again. `company` as of `run_tasks`, errors too.
+    What these find out is noted in `tasks`. `company` as of `run_tasks`, errors too.
     """
-
-    def tasks() -> Iterator[Task]:  # made as they are needed: see `found`
-        for number, group, wave in visits:
-            yield task_for(
-                suite,
-                group,
-                environment,
-                run_id=run_id,
-                round=number,
-                calibration=found.calibration,
-                calibrate=found.calibrates(environment),
-                carried=found.of(group),
-                later=short and number > 0,
-                wave=wave,
-                allow_code=allow_code,
-            )
-
-    for event in run_tasks(worker, tasks(), company=company):
-        found.note(event)
+    told = (tasks.of(group, environment, number, tasks.calibration, wave=wave) for number, group, wave in visits)
+    for event in run_tasks(worker, told, company=company):  # which has each made when it is needed
+        tasks.note(event)
         yield event
 
 
@@ -263,43 +293,3 @@ def followed(
     finally:
         store.merge()
     return False
-
-
-def task_for(
-    suite: Suite,
-    group: Group,
-    environment: Environment,
-    *,
-    run_id: str,
-    round: int = 0,
-    calibration: Calibration | None = None,
-    calibrate: bool = False,
-    carried: Carried | None = None,
-    later: bool = False,
-    wave: int = 0,
-    allow_code: bool = False,
-) -> Task:
-    """What a worker is told in order to measure one group of a suite's cells.
-
-    `calibration` is what an earlier task found out of the device; with `calibrate` this one is to find it out.
-    `carried` is what earlier tasks found out of the network. With `later` they measured the group, too: this one
-    only takes its times again. `wave`: see `Task`.
-    """
-    protocol = protocol_for(environment.kind, suite.protocol)
-    elsewhere = tuple(metric for metric in suite.metrics if later and metric not in (*STATIC, *TIMED))
-    return Task(
-        group=group,
-        context=RunContext(
-            run_id=run_id, round=round, visit=group.visit, environment=environment, calibration=calibration
-        ),
-        protocol=times_only(protocol) if later else protocol,
-        metrics=tuple(metric for metric in suite.metrics if metric not in elsewhere),
-        elsewhere=elsewhere,
-        percentiles=() if later else suite.percentiles,
-        seed=suite.seed,
-        allow_code=allow_code,
-        images=suite.images,
-        carried=carried or Carried(),
-        calibrate=calibrate,
-        wave=wave,
-    )

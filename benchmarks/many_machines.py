@@ -23,8 +23,7 @@ from builders import make_environment, make_record, make_suite
 
 from archbench.model.cell import Shard
 from archbench.results import RunStore, load_frame, merge
-from archbench.results.journal import Journal, to_table
-from archbench.results.schema import RECORDS, SAMPLES
+from archbench.results.journal import RECORDS, SAMPLES, Journal, to_table
 
 SUITE = make_suite()
 

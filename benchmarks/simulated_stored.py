@@ -26,8 +26,7 @@ from archbench.model.cell import Cell, Network
 from archbench.model.comparison import Comparison, Floor
 from archbench.model.environment import Environment
 from archbench.model.record import Facts, RunContext, empty_record
-from archbench.results.journal import to_table
-from archbench.results.schema import RECORDS
+from archbench.results.journal import RECORDS, to_table
 from archbench.stats.paired import unpaired
 
 CELLS = 100

@@ -29,7 +29,7 @@ from statistics import mean, median, variance
 from scipy.stats import t as student
 
 NETWORKS = ("resnet18", "mobilenet_v2")
-WITHOUT = "import archbench.suite.waves as w; w.MOST = 1; "
+WITHOUT = "import archbench.suite.plan as p; p.MOST_IN_WAVE = 1; "
 RUN = "import sys; from archbench.cli import main; sys.exit(main())"
 
 

@@ -16,8 +16,7 @@ from archbench.model.environment import Environment, Gpu
 from archbench.model.record import Facts, Record, RunContext, Sample, empty_record
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.results import RunStore
-from archbench.results.journal import to_table
-from archbench.results.schema import RECORDS, SAMPLES
+from archbench.results.journal import RECORDS, SAMPLES, to_table
 
 SETTINGS = {
     "fp32": Setting(),

@@ -3,8 +3,7 @@
 `archbench.catalog.build` is the other half: it makes modules, and needs torch.
 """
 
-from archbench.catalog.names import family, resolve
-from archbench.catalog.published import counts_of, dataset_of, facts, year_of
+from archbench.catalog.names import counts_of, dataset_of, facts, family, resolve, year_of
 from archbench.catalog.tables import SOURCES, Counted, Entry, counted_by_label, entries
 
 __all__ = [

@@ -1,16 +1,19 @@
-"""Everything that archbench says of a network without timing it: what `archbench list` and `archbench show` print."""
+"""Everything that archbench says of a network without timing it: what `archbench list` and `archbench show` print.
+
+And the line of Python that makes it with its published weights.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from archbench.catalog.names import accuracies, facts, resolve
 from archbench.catalog.networks import docstring_of
-from archbench.catalog.published import accuracies, facts
 from archbench.catalog.tables import (
     Accuracy,
     Counted,
@@ -19,11 +22,13 @@ from archbench.catalog.tables import (
     Source,
     counted_by_label,
     default_weights,
+    entries,
     papers,
+    timm_tags,
 )
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
-from archbench.model.counts import Level, OperatorCalls, Stage
+from archbench.model.counts import Level, OperatorCalls, SecondOpinion, Stage
 from archbench.model.errors import UsageError
 from archbench.query.expression import holds, leaves
 from archbench.query.parsing import column_named, parse
@@ -56,12 +61,6 @@ class Summary(Struct, frozen=True, kw_only=True):
     arxiv: str | None
 
 
-_COUNTED = ("activations", "activation_bytes", "weight_bytes", "buffers", "idle_params", "depth")
-"""Of `Counts`, as they are."""
-_OF_A_BUILT = ("hidden_params", "frozen_params")
-"""The same; no network of the tables has any."""
-
-
 class Variant(Struct, frozen=True, kw_only=True):
     """The same network under options that change its size."""
 
@@ -70,7 +69,7 @@ class Variant(Struct, frozen=True, kw_only=True):
     macs: int
 
 
-class Card(Summary, frozen=True, kw_only=True):
+class Shown(Summary, frozen=True, kw_only=True):
     """All that is known of a network."""
 
     variant: str
@@ -112,12 +111,22 @@ class Card(Summary, frozen=True, kw_only=True):
     """The paper's entry for a bibliography; `None` where the catalogue names no paper."""
     about: str | None
     """Source, shapes and departures of an own network, as its docstring has them."""
+    batch_size: int | None = None
+    """For which memory is predicted; this and what follows is known only of a network that was built."""
+    predicted_inference_peak_bytes: int | None = None
+    """Live tensor bytes of one fp32 step on the CPU, weights and input included."""
+    predicted_training_peak_bytes: int | None = None
+    unpredicted: str | None = None
+    """Why a prediction is missing."""
+    second_opinion: SecondOpinion | None = None
+    no_second_opinion: str | None = None
+    """Why there is none, where one was asked for."""
 
 
 def summary(entry: Entry) -> Summary:
     """`entry` in one line, from the tables alone."""
     network = Network(name=entry.name)
-    return _summary(entry, network, stored(network))
+    return Summary(**_in_one_line(entry, network, stored(network)))
 
 
 LISTED = {
@@ -162,27 +171,26 @@ def matching(entries: Iterable[Entry], where: Iterable[str], sort: str | None = 
     return [entry for _, entry in rows]
 
 
-def card(entry: Entry, network: Network, counted: Counted | None) -> Card:
+def card(entry: Entry, network: Network, counted: Counted | None, **of_a_built: Any) -> Shown:
     """All that is known of `network` (an `entry` with departures), with what was `counted` of it."""
     counts = None if counted is None else counted.counts
-    as_counted: dict[str, Any] = {name: getattr(counts, name, None) for name in (*_COUNTED, *_OF_A_BUILT)}
-    return Card(
-        **asdict(_summary(entry, network, counted)),
+    return Shown(
+        **_in_one_line(entry, network, counted),
         variant=network.label,
         constructor=entry.constructor,
         options={**entry.options, **network.options},
-        **as_counted,
+        **_fields(counts, "activations", "activation_bytes", "weight_bytes", "buffers", "idle_params", "depth"),
+        **_fields(counts, "hidden_params", "frozen_params"),  # no network of the tables has any
         feature_width=None if counted is None else counted.feature_width,
         published=_published(entry),
         accuracies=accuracies(entry),
         variants=_variants(entry),
-        stages=() if counts is None else counts.stages,
-        pyramid=() if counts is None else counts.pyramid,
+        **_fields(counts, "stages", "pyramid", "unknown_products", without=()),
         folds=counts is not None and counts.folds,
-        unknown_products=() if counts is None else counts.unknown_products,
         note=entry.note,
         bibtex=_bibtex(entry),
         about=docstring_of(entry.constructor) if entry.source == "archbench" else None,
+        **of_a_built,
     )
 
 
@@ -191,30 +199,25 @@ def stored(network: Network) -> Counted | None:
     return counted_by_label().get(network.label)
 
 
-def _summary(entry: Entry, network: Network, counted: Counted | None) -> Summary:
+def _in_one_line(entry: Entry, network: Network, counted: Counted | None) -> dict[str, Any]:
+    """The fields of `Summary`."""
     known = facts(network)
     counts = None if counted is None else counted.counts
     shape = entry.input_shape if counts is None else counts.input_shape
-    return Summary(
-        name=entry.name,
-        aliases=entry.aliases,
-        family=entry.family,
-        year=entry.year,
-        source=entry.source,
-        idea=entry.idea,
-        params=None if counts is None else counts.params,
-        macs=None if counts is None else counts.macs,
-        flops=None if counts is None else counts.flops,
-        macs_lower_bound=counts is not None and bool(counts.unknown_products),
-        top1=known.top1,
-        top5=known.top5,
-        dataset=known.accuracy_dataset,
-        accuracy_source=known.accuracy_source,
-        input_size=shape[-1] if shape is not None and len(shape) == 3 else None,
-        input_shape=shape,
-        paper=entry.paper,
-        arxiv=entry.arxiv,
-    )
+    return {
+        **_fields(entry, "name", "aliases", "family", "year", "source", "idea", "paper", "arxiv"),
+        **_fields(counts, "params", "macs", "flops"),
+        **_fields(known, "top1", "top5", "accuracy_source"),
+        "macs_lower_bound": counts is not None and bool(counts.unknown_products),
+        "dataset": known.accuracy_dataset,
+        "input_size": shape[-1] if shape is not None and len(shape) == 3 else None,
+        "input_shape": shape,
+    }
+
+
+def _fields(of: object, *names: str, without: object = None) -> dict[str, Any]:
+    """Those of a struct, as they are; where there is none, each is what it is `without` one."""
+    return {name: getattr(of, name, without) for name in names}
 
 
 def _published(entry: Entry) -> tuple[PublishedSize, ...]:
@@ -250,3 +253,54 @@ def _bibtex(entry: Entry) -> str | None:
     }
     lines = [f"  {name} = {{{value.replace('&', chr(92) + '&')}}}," for name, value in fields.items() if value]
     return "\n".join([f"@misc{{{family}{entry.year}{word},", *lines, "}"])
+
+
+def weights_tag(name: str) -> str | None:
+    """The tag for any name that a result may carry; `None` where no weights are known, or the name is not."""
+    entry = entries().get(name)
+    if entry is not None and entry.source == "timm":
+        return timm_tags().get(entry.constructor)
+    library, _, constructor = name.partition(":")
+    if entry is not None:
+        library, constructor = entry.source, entry.constructor
+    if library == "torchvision":
+        weights = default_weights(constructor)
+        return None if weights is None else weights.accuracy.tag
+    # Which weights stand behind a bare timm name only timm knows; a name with a tag says it.
+    return constructor.partition(".")[2] or None if library == "timm" else None
+
+
+def loading_line(network: Network) -> str:
+    """One line of Python that makes `network` with its published weights, or says in a comment why without them.
+
+    Weights belong to the published head and channels: a network with other ones is loaded as published, to be changed.
+    """
+    try:
+        entry = resolve(network.name, allow_code=True)
+    except UsageError:
+        return f"# {network.name!r} is not in this version's catalogue"
+    tag = weights_tag(network.name)
+    # Published weights hold the auxiliary heads: torchvision refuses `aux_logits=False` beside them, and GoogLeNet's go
+    # by themselves after loading.
+    options = {k: v for k, v in {**entry.options, **network.options}.items() if (k, v) != ("aux_logits", False)}
+    if entry.source == "torchvision":
+        words = [repr(entry.constructor), f"weights={tag!r}", *_keywords(options)]
+        return f"model = torchvision.models.get_model({', '.join(words)})" + _departures(network)
+    if entry.source == "timm":
+        tagged = entry.constructor if tag is None else f"{entry.constructor}.{tag}"
+        words = [repr(tagged), "pretrained=True", *_keywords(options)]
+        return f"model = timm.create_model({', '.join(words)})" + _departures(network)
+    if entry.source == "archbench":
+        words = [f"name={network.name!r}", *([f"options={network.options!r}"] if network.options else [])]
+        return f"model = archbench.catalog.build.build(Network({', '.join(words)}))  # no published weights"
+    module, _, function = network.name.partition(":")
+    return f"model = {module}.{function}({', '.join(_keywords(network.options))})  # your own code"
+
+
+def _keywords(options: Mapping[str, Scalar]) -> list[str]:
+    return [f"{name}={value!r}" for name, value in options.items()]
+
+
+def _departures(network: Network) -> str:
+    changed = [name for name in ("num_classes", "in_channels") if getattr(network, name) is not None]
+    return f"  # as published; measured with another {' and '.join(changed)}" if changed else ""

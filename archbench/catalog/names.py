@@ -1,4 +1,7 @@
-"""From what a user writes to the network that is meant, without importing a library that could build it."""
+"""From what a user writes to the network that is meant, and what is known of that without building it. Free of torch.
+
+No library that could build it is imported either.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,24 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from archbench.catalog.tables import NEUTRAL_OPTIONS, Entry, default_weights, entries
-from archbench.model.cell import is_passed
+from archbench.catalog.tables import (
+    IMAGENET,
+    NEUTRAL_OPTIONS,
+    Accuracy,
+    Entry,
+    counted_by_label,
+    counted_with,
+    default_weights,
+    entries,
+    weights_by_constructor,
+)
+from archbench.model.axes import AS_USUAL
+from archbench.model.cell import Network, StatedAccuracy, is_passed
+from archbench.model.counts import Counts
 from archbench.model.errors import UsageError, did_you_mean
+from archbench.model.record import Facts
 
 Library = Literal["torchvision", "timm"]
 LIBRARIES: tuple[Library, ...] = get_args(Library)
@@ -156,3 +172,79 @@ def _suggestions(name: str) -> str:
     spelling |= {known.lower(): known for known in entries()}
     near = difflib.get_close_matches(name.rpartition(":")[2].lower(), spelling, n=3, cutoff=_NEAR)
     return f"; did you mean {', '.join(dict.fromkeys(spelling[word] for word in near))}?" if near else ""
+
+
+def accuracies(entry: Entry) -> tuple[Accuracy, ...]:
+    """Every accuracy that is published for `entry`, the one that stands for it first."""
+    of_paper = () if entry.accuracy is None else (entry.accuracy,)
+    if entry.source != "torchvision":
+        return of_paper
+    default = default_weights(entry.constructor)
+    others = (weights for weights in weights_by_constructor().get(entry.constructor, ()) if weights != default)
+    first = () if default is None else (default.accuracy,)
+    usable = (weights.accuracy for weights in others if weights.accuracy.top1 is not None)
+    return (*first, *usable, *of_paper)
+
+
+def facts(network: Network) -> Facts:
+    """What is known of `network` without building it; `None` where nothing is. Raises `UsageError` for an unknown name.
+
+    Accuracy is given only where it is of this function: not with another number of classes or channels, nor with
+    options that change the network. Where only the input size or the head departs, the figure says so. What a suite
+    states of its network goes before that, as it is.
+    """
+    entry = resolve(network.name, allow_code=True)  # nothing is run here, so the user's own code needs no permission
+    found = Facts(family=entry.family, source=entry.source, input_size=entry.input_size)
+    accuracy: StatedAccuracy | Accuracy | None = network.accuracy or next(iter(accuracies(entry)), None)
+    if accuracy is None or not (network.accuracy or _is_as_published(network)):
+        return found
+    source, dataset = accuracy.source, accuracy.dataset
+    if network.accuracy is not None:
+        dataset = _DATASETS.get("".join(filter(str.isalnum, dataset.lower())), dataset)
+    else:
+        if network.input_size not in (None, entry.input_size):
+            source += f"; not at this input size of {network.input_size}"
+        if network.head != "classifier":
+            source += "; with its classifier"
+    return replace(found, top1=accuracy.top1, top5=accuracy.top5, accuracy_source=source, accuracy_dataset=dataset)
+
+
+_DATASETS = {"imagenet": IMAGENET, "imagenet1k": IMAGENET, "cifar10": "CIFAR-10", "mnist": "MNIST"}
+"""The catalogue's spelling of its data sets: `imagenet` and `ImageNet` are one."""
+
+
+def _is_as_published(network: Network) -> bool:
+    bare = replace(network, input_size=None, options={}, **asdict(AS_USUAL))
+    return bare == Network(name=network.name) and network.options.keys() <= NEUTRAL_OPTIONS
+
+
+def counts_of(network: Network, versions: Mapping[str, str | None]) -> Counts | None:
+    """What the tables have counted of `network` with these very versions of torch and of the library that builds it.
+
+    `None` where they were made with others, or lack it: then it has to be counted.
+    """
+    found = counted_by_label().get(network.label)
+    if found is None:
+        return None
+    needed = counted_with().keys() & {"torch", resolve(network.name).source}
+    alike = all((versions.get(name) or "").partition("+")[0] == counted_with()[name] for name in needed)
+    return found.counts if alike else None
+
+
+def year_of(name: str) -> int | None:
+    """Year of a network's first publication; `None` where none is known, or no such network."""
+    found = _known(name)
+    return None if found is None else found.year
+
+
+def dataset_of(name: str) -> str | None:
+    """The data set of the accuracy that stands for a network; `None` where none is known, or no such network."""
+    found = _known(name)
+    return None if found is None else next((one.dataset for one in accuracies(found)), None)
+
+
+def _known(name: str) -> Entry | None:
+    try:
+        return known(name, allow_code=True)
+    except UsageError:  # of another version's catalogue
+        return None

@@ -93,7 +93,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     published: PublishedSize | None = None
     accuracy: Accuracy | None = None
-    """As the paper (or who else is named) has it; torchvision's weights are in `archbench.catalog.accuracies`."""
+    """As the paper (or who else is named) has it; torchvision's weights: `names.accuracies`."""
     note: str | None = None
     """What the figures above need to be read rightly."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from torchvision.models.regnet import BlockParams
 
 from archbench.catalog.build import construct, refuse_reserved
 from archbench.catalog.tables import Entry
-from archbench.catalog.weights import Preprocessing
+from archbench.catalog.weights import Preprocessing, replaced
 from archbench.model.cell import Network, sides_of
 from archbench.model.errors import UsageError
 
@@ -81,20 +80,15 @@ def _size_argument(network: Network, constructor: str) -> dict[str, object]:
     return {"input_size": sides_of(network.input_size)} if constructor.startswith("maxvit") else {}
 
 
-@contextmanager
-def _block_params_on_cpu() -> Iterator[None]:
+def _block_params_on_cpu() -> AbstractContextManager[None]:
     """Lets a RegNet be built on the meta device: it computes its widths with tensors and reads them back."""
-    original = BlockParams.__dict__["from_init_params"]
+    original = vars(BlockParams)["from_init_params"]
 
     def from_init_params(cls: type[BlockParams], /, *args: object, **kwargs: object) -> BlockParams:
         with torch.device("cpu"):
             return original.__func__(cls, *args, **kwargs)
 
-    BlockParams.from_init_params = classmethod(from_init_params)
-    try:
-        yield
-    finally:
-        BlockParams.from_init_params = original
+    return replaced(BlockParams, "from_init_params", classmethod(from_init_params))
 
 
 def _replace_stem(module: nn.Module, in_channels: int) -> None:

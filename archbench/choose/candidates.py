@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Struct
 
 from archbench.catalog import counted_by_label, year_of
-from archbench.catalog.published import weights_tag
+from archbench.catalog.card import weights_tag
 from archbench.choose.cell_summary import CellSummary, Estimate, cell_summaries
 from archbench.choose.summary import KEYS, Spread, earlier_spreads, spreads_of, summarise
 from archbench.model.axes import AS_USUAL, ROLES, TOGGLES, Toggles

@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from archbench.catalog import facts
-from archbench.catalog.published import loading_line
+from archbench.catalog.card import loading_line
 from archbench.choose.candidates import Candidates
 from archbench.choose.conditions import LeftOut, evaluate
 from archbench.choose.pick import Choice, Goal, Question, Ranking, asked, cells_of, every_cell, pick

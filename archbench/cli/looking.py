@@ -92,7 +92,7 @@ def show_command(
 @taking(FitsOptions)
 def fits_command(name: NetworkArgument, as_json: AsJson = False, **given: Any) -> None:
     """Tell the largest batch that fits into a memory, by the network's predicted memory; --verify tries it."""
-    from archbench.fitting import fits
+    from archbench.known import fits
     from archbench.rendering.catalogue import fits_report
 
     answer(fits(name, **given), fits_report, as_json)

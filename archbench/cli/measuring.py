@@ -112,8 +112,8 @@ def plan_command(
     **given: Any,
 ) -> None:
     """Show what a run would measure, how long it would take, what it would skip and why; cuda where there is none."""
-    from archbench.asked import foreseen
     from archbench.rendering.terminal import print_report
+    from archbench.session import foreseen
 
     suite, plan, prediction = foreseen(what, PlanOptions(**given))
     if as_json:

@@ -33,7 +33,7 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol
 from archbench.model.units import listed, percent
-from archbench.results.directories import dated, identity_of
+from archbench.results.files import dated, identity_of
 from archbench.stats.twostage import CONFIRM_PAIRS, SCREEN_PAIRS
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,10 @@ from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, takes_of
-from archbench.catalog.fill import repeated_draws
 from archbench.catalog.inputs import Batch, Takes
-from archbench.catalog.passed import brings_weights
 from archbench.catalog.roles import in_mode
-from archbench.catalog.weights import preprocessing
+from archbench.catalog.user_code import brings_weights
+from archbench.catalog.weights import preprocessing, repeated_draws
 from archbench.device.health import Probe
 from archbench.device.kind import Clock, find_device, kind_of, open_probe
 from archbench.measure.machine_speed import Canary, calibrate

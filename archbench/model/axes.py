@@ -1,7 +1,11 @@
-"""The axes along which one network can be measured, and their legal values."""
+"""The axes along which one network can be measured, their legal values, and which of these go together.
+
+Runtimes and formats are known without importing any: by the packages that they need.
+"""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 from msgspec import Struct
@@ -139,3 +143,133 @@ LEGAL: dict[str, tuple[str, ...]] = {
 }
 _PREFIX = {"compile_mode": "compile="}
 """Before values that do not say by themselves what they are of."""
+
+
+class RuntimeFacts(Struct, frozen=True, kw_only=True):
+    """One runtime beside eager PyTorch."""
+
+    packages: tuple[str, ...] = ()
+    """What it imports that archbench itself does not need."""
+    extra: str = ""
+    """Of archbench, which brings them."""
+    device: DeviceKind = "cpu"
+    """Where it is measured."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """Those of the cell that it can be held to; it is read back whether it was."""
+    otherwise: str = ""
+    """Why it cannot be held to others."""
+
+
+class Format(Struct, frozen=True, kw_only=True):
+    """A number format under one runtime."""
+
+    packages: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    """Of the quantiser, whose import takes seconds that are no network's."""
+    precisions: tuple[Precision, ...] = ("fp32",)
+    """Of what is not quantised."""
+    device: DeviceKind | None = None
+    """Where alone it is one; `None`: wherever the runtime runs."""
+
+
+RUNTIMES: dict[Runtime, RuntimeFacts] = {
+    "onnxruntime": RuntimeFacts(
+        packages=("onnxruntime", "onnxscript"),
+        extra="onnx",
+        otherwise="on a CPU it computes bf16 and fp16 by casting to fp32 and back",
+    ),
+    "openvino": RuntimeFacts(
+        packages=("openvino",),
+        extra="openvino",
+        precisions=("fp32", "amp-bf16", "amp-fp16"),
+        otherwise="it stores weights in fp32 and computes in what it is told",
+    ),
+    "aot-inductor": RuntimeFacts(
+        precisions=("fp32", "bf16", "fp16"), otherwise="it exports the network's own types, without autocast"
+    ),
+    "tensorrt": RuntimeFacts(
+        packages=("tensorrt", "onnxscript"),
+        extra="tensorrt",
+        device="cuda",
+        precisions=("fp32", "tf32", "bf16", "fp16"),
+        otherwise="it is given the network's own types, without autocast",
+    ),
+}
+_OF_LINEAR = Format(packages=("torchao",), modules=("torchao.quantization",), precisions=("fp32", "bf16"))
+_PT2E = Format(
+    packages=("torchao",),
+    modules=("torchao.quantization.pt2e.quantize_pt2e", "torchao.quantization.pt2e.quantizer.x86_inductor_quantizer"),
+    device="cpu",
+)
+_ONNX = Format(modules=("onnxruntime.quantization",))
+_NNCF = Format(packages=("nncf",), modules=("nncf",))
+FORMATS: dict[Runtime, dict[Quantize, Format]] = {
+    "torch": {
+        "int8-dynamic": _OF_LINEAR,
+        "int8-static": _PT2E,
+        "int8-weight-only": _OF_LINEAR,
+        "fp8": replace(_OF_LINEAR, precisions=("bf16",), device="cuda"),
+    },
+    # Its weight-only quantiser takes products alone (MatMul), and torch's exporter writes linear layers as Gemm.
+    "onnxruntime": {"int8-dynamic": _ONNX, "int8-static": _ONNX},
+    "openvino": {"int8-dynamic": _NNCF, "int8-static": _NNCF, "int8-weight-only": _NNCF},
+    "aot-inductor": {"int8-static": _PT2E},
+}
+"""By runtime what its quantiser makes: torchao for PyTorch, ONNX Runtime's own, NNCF for OpenVINO."""
+
+
+def refusal(asked: Toggled, phase: Phase, device: DeviceKind) -> str | None:
+    """Why a cell cannot run under its runtime and in its format, whatever the network; `None` where it may."""
+    if not asked.is_converted:
+        return None
+    if phase != "inference":
+        return f"{asked.runtime if asked.quantize == 'off' else asked.quantize} runs inference only"
+    return _runtime_refusal(asked, device) or _format_refusal(asked, device)
+
+
+def _runtime_refusal(asked: Toggled, device: DeviceKind) -> str | None:
+    name = asked.runtime
+    if name == PLAIN.runtime:
+        return None
+    facts = RUNTIMES[name]
+    if device != facts.device:  # before what is missing: to install it would not help
+        where = "the CPU alone so far" if facts.device == "cpu" else "GPUs of NVIDIA alone"
+        return f"{name} is measured on {where}"
+    if missing := _missing(facts.packages, name, facts.extra):
+        return missing
+    if asked.precision not in facts.precisions:
+        held = f"{name} is held to {' or '.join(facts.precisions)} here, not to {asked.precision}"
+        return f"{held}: {facts.otherwise}"
+    if asked.compile_mode != PLAIN.compile_mode:
+        return f"{name} compiles by itself; leave compile_mode off"
+    if asked.memory_format != PLAIN.memory_format:
+        return f"{name} lays its tensors out by itself; leave memory_format contiguous"
+    return None
+
+
+def _format_refusal(asked: Toggled, device: DeviceKind) -> str | None:
+    name = asked.quantize
+    if name == PLAIN.quantize:
+        return None
+    if name == "fp8" and device == "cpu":
+        return "fp8 needs a GPU of compute capability 8.9 or newer: CPUs have no arithmetic for it"
+    known = FORMATS.get(asked.runtime, {})
+    if name not in known:
+        return f"{asked.runtime} has no {name} here; it has {', '.join(known) or 'no quantised format'}"
+    facts = known[name]
+    if facts.device not in (None, device):
+        return f"{name} under {asked.runtime} is lowered for CPUs alone"
+    if missing := _missing(facts.packages, f"{name} under {asked.runtime}", "quant"):
+        return missing
+    if asked.precision not in facts.precisions:
+        return f"{name} under {asked.runtime} goes with {' or '.join(facts.precisions)}, not with {asked.precision}"
+    if name == "int8-static" and asked.memory_format != PLAIN.memory_format:
+        return f"{name} lays its tensors out by itself; leave memory_format contiguous"
+    return None
+
+
+def _missing(packages: tuple[str, ...], what: str, extra: str) -> str | None:
+    missing = [package for package in packages if find_spec(package) is None]
+    if not missing:
+        return None
+    return f"{what} needs {' and '.join(missing)}, not installed here: pip install 'archbench[{extra}]'"

@@ -30,11 +30,6 @@ DERIVED = _columns(
 )
 """What `archbench.results.load_frame` adds to the stored columns."""
 
-DISTURBED = 2.0
-"""A speed index this far from 1, either way, is no drift to be divided out: the row is invalid. Seen at 22 on two
-cores, where a neighbour made the canary's two threads wait for each other while the network's steps took four times as
-long."""
-
 ADDED = _columns(
     ("processes", "whole", None, "rows of this cell, one a process"),
     ("processes_used", "whole", None, "those behind the figures: measured, and not invalid unless all are"),

@@ -22,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from archbench.catalog.inputs import Taken, tensors_in
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
-from archbench.model.profile_memory import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
+from archbench.model.counts import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
 
 SEEDS = 3
 """Enough to tell a network's habit from one draw's luck: habits differ by orders of magnitude."""

@@ -32,7 +32,7 @@ from archbench.device.cuda import CudaAllocator
 from archbench.device.kind import kind_of
 from archbench.measure.workload import Workload
 from archbench.model.errors import UnfitError
-from archbench.model.profile_memory import (
+from archbench.model.profile import (
     CATEGORIES,
     MemoryCategory,
     MemoryHolder,

@@ -23,11 +23,10 @@ from archbench.measure.state import apply_state, default_threads, keep_freed_mem
 from archbench.measure.watch import Watch
 from archbench.measure.workload import Workload
 from archbench.model.cell import Cell
-from archbench.model.counts import MemoryModel, largest_batch
+from archbench.model.counts import GradientHealth, MemoryModel, largest_batch
 from archbench.model.errors import UnfitError, UnsupportedError, UsageError, did_you_mean, in_one_line, words_of
 from archbench.model.messages import CellStarted, ChildEvent, PhaseStarted, ProfileDone, ProfileFailed, ProfileRequest
-from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint
-from archbench.model.profile_memory import GradientHealth, MemoryTimeline
+from archbench.model.profile import KernelMap, MemoryTimeline, ModuleProfile, Profile, Roofline, RooflinePoint
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.reasons import LOWER_BOUND, verdict_of
 from archbench.profiler.boundaries import StepTimes, count_by_module, time_by_module, time_plain

@@ -7,7 +7,7 @@ it, torch and the rest of archbench only come in when a test or a suite asks for
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEVICES: pytest.StashKey[set[str]] = pytest.StashKey()
 """On which devices this session has benchmarked (`cpu`, `cuda:0`)."""
+DeviceInfo = dict[str, str | None]
+"""One device as it stands in pytest-benchmark's JSON."""
 ROWS: pytest.StashKey[list[Record]] = pytest.StashKey()
 """The rows of the suites' cells, for the summary."""
 
@@ -85,10 +87,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: MutableMapping[str, Any]) -> None:
     """Say on which devices networks were benchmarked; nothing where none was."""
-    devices = config.stash[DEVICES]
-    if devices:
-        from archbench.pytest_plugin.benchmark import describe_devices
-
+    if devices := config.stash[DEVICES]:
         machine_info["archbench"] = describe_devices(devices)
 
 
@@ -97,17 +96,74 @@ def pytest_benchmark_compare_machine_info(
     config: pytest.Config, machine_info: MutableMapping[str, Any], compared_benchmark: MutableMapping[str, Any]
 ) -> None:
     """Refuse to compare with another GPU's figures: pytest-benchmark itself only warns of another machine."""
-    stored = compared_benchmark.get("machine_info", {}).get("archbench")
-    if stored:
-        from archbench.pytest_plugin.benchmark import refuse_others
-
+    if stored := compared_benchmark.get("machine_info", {}).get("archbench"):
         # So that pytest-benchmark, which looks next, finds no difference where there is none.
         machine_info["archbench"] = refuse_others(stored, config.getoption("archbench_device"))
+
+
+def describe_devices(devices: Iterable[str]) -> dict[str, DeviceInfo]:
+    """The devices (`cpu`, `cuda:0`) by their kind: hardware class, GPU, driver, torch."""
+    from archbench.device import collect_environment
+
+    return {
+        one.kind: {
+            "hardware_class": one.hardware_class,
+            "gpu": one.gpus[0].name if one.gpus else None,
+            "driver": one.driver_version,
+            "torch": one.torch_version,
+            "cuda": one.cuda_version,
+        }
+        for one in map(collect_environment, sorted(devices, reverse=True))
+    }
+
+
+def refuse_others(stored: Mapping[str, Mapping[str, Any]], device: str) -> dict[str, DeviceInfo]:
+    """This machine's devices of the kinds that `stored` knows, if those benchmarks may be compared with this session.
+
+    `device` is where the session benchmarks. Raises `pytest.UsageError` where a device is another, or of another kind.
+    """
+    from archbench.device import resolve_device
+    from archbench.model.errors import UsageError
+
+    try:
+        kind = resolve_device(device).partition(":")[0]
+    except UsageError as error:
+        raise pytest.UsageError(f"--archbench-device: {error}") from None
+    if kind not in stored:
+        known = ", ".join(f"{name} ({info.get('hardware_class')})" for name, info in stored.items())
+        raise pytest.UsageError(
+            f"the stored benchmarks were measured on {known}, and this session measures on {kind}: "
+            "give --archbench-device, or leave --benchmark-compare out"
+        )
+    here: dict[str, DeviceInfo] = {}
+    for name, info in stored.items():
+        try:
+            ours = describe_devices([resolve_device(name)])[name]
+        except UsageError:
+            continue  # no such device here, so nothing of it will be compared
+        if ours["hardware_class"] != info.get("hardware_class"):
+            raise pytest.UsageError(
+                f"the stored benchmarks were measured on {info.get('hardware_class')}, and this is "
+                f"{ours['hardware_class']}: times of different hardware say nothing about the code; "
+                "measure a baseline here, or leave --benchmark-compare out"
+            )
+        here[name] = ours
+    return here
 
 
 def has_benchmark(config: pytest.Config) -> bool:
     """Whether pytest-benchmark is there to keep and compare the times."""
     return config.pluginmanager.has_plugin("benchmark")
+
+
+def mark_timer(item: pytest.Item, timer: Any) -> None:
+    """Have pytest-benchmark use `timer` for this test; what the test's own marker says besides stays.
+
+    It calls a timer before and after the work and takes the difference as seconds.
+    """
+    own = item.get_closest_marker("benchmark")
+    options = dict(own.kwargs) if own else {}
+    item.add_marker(pytest.mark.benchmark(**{**options, "timer": timer}), append=False)
 
 
 class _Fixture:
@@ -116,7 +172,7 @@ class _Fixture:
     @pytest.fixture
     def _archbench_timer(self, request: pytest.FixtureRequest) -> Any:
         """pytest-benchmark reads its timer from the test's marker when `benchmark` is made, hence before that."""
-        from archbench.pytest_plugin.benchmark import DeviceTimer, mark_timer
+        from archbench.pytest_plugin.network import DeviceTimer
 
         timer = DeviceTimer()
         mark_timer(request.node, timer)

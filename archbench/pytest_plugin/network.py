@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,7 +19,7 @@ from archbench.analyze.memory import measured_peak
 from archbench.catalog import resolve
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Batch
-from archbench.device.kind import find_device, kind_of
+from archbench.device.kind import MS, checked, find_device, kind_of
 from archbench.measure import compiler
 from archbench.measure.metrics.footprint import measure_memory
 from archbench.measure.sampling import gc_paused, warm_up
@@ -30,13 +31,47 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnsupportedError, UsageError
 from archbench.model.protocol import Protocol, protocol_for
 from archbench.pytest_plugin import DEVICES
-from archbench.pytest_plugin.benchmark import DeviceTimer
 from archbench.session import describe
 from archbench.suite.cells import unsupported_toggle
 
 SAMPLING_S = 1.0
 """pytest-benchmark wants to know beforehand how many rounds: as many as fill this time, within the protocol's bounds.
 Its table has no interval that could stop it earlier."""
+
+
+class DeviceTimer:
+    """The host's clock, until it is given a CUDA device: from then on that device's own, by events.
+
+    Stamps of a device subtract to the seconds between them on the device, the gaps in which it waited for the host
+    included. Subtracting waits for the later one, so that the next round begins with an empty queue.
+    """
+
+    __name__ = "archbench"  # what pytest-benchmark stores as the timer's name
+
+    def __init__(self) -> None:
+        self._device: torch.device | None = None
+
+    def use(self, device: torch.device) -> None:
+        """Time work on this device."""
+        self._device = device if kind_of(device).own_clock else None
+
+    def __call__(self) -> float | _Stamp:
+        return time.perf_counter() if self._device is None else _Stamp(self._device)
+
+
+class _Stamp:
+    """A moment on a CUDA device's own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        # Without a stream it would be that of the current device, which need not be this one.
+        self._event.record(torch.cuda.current_stream(device))
+
+    def __sub__(self, earlier: _Stamp) -> float:
+        """Seconds since `earlier`. Raises `ClockError` for stamps in the wrong order."""
+        torch.cuda.synchronize(self._device)
+        return checked(earlier._event.elapsed_time(self._event) * MS)
 
 
 class NetworkBenchmark:

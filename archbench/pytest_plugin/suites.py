@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NoReturn
 
@@ -16,9 +16,8 @@ from archbench.model.errors import ArchbenchError
 from archbench.model.messages import CellFinished, Event
 from archbench.model.record import FAILED, Record, Sample
 from archbench.model.suite import Suite
-from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark
-from archbench.pytest_plugin.benchmark import ReplayTimer, mark_timer
-from archbench.session import CarriedFigures, describe, held, measured
+from archbench.pytest_plugin import DEVICES, ROWS, has_benchmark, mark_timer
+from archbench.session import Tasks, describe, held, measured
 from archbench.suite import load_suite
 from archbench.suite.plan import make_plan
 from archbench.worker import WorkerClient
@@ -33,6 +32,22 @@ FIGURES = (
 
 class CellFailedError(Exception):
     """A cell ended as `oom`, `error`, `timeout` or `crashed`, or without a time that counts; the message says why."""
+
+
+class ReplayTimer:
+    """Gives pytest-benchmark durations that were measured elsewhere: seconds for each of its rounds."""
+
+    __name__ = "archbench"
+
+    def __init__(self) -> None:
+        self._stamps: Iterator[float] = iter(())
+
+    def load(self, durations: Iterable[float]) -> None:
+        """The durations of the rounds to come."""
+        self._stamps = (stamp for duration in durations for stamp in (0.0, duration))
+
+    def __call__(self) -> float:
+        return next(self._stamps)
 
 
 class CollectedSuite(pytest.File):
@@ -116,8 +131,7 @@ class GroupRunner:
         self._allow_code = allow_code
         self._finished: dict[str, CellFinished] = {}
         self._events: Iterator[Event] = iter(())
-        self._found = CarriedFigures()
-        self._worker: WorkerClient | None = None
+        self._started: tuple[WorkerClient, Tasks] | None = None
         self._held = ExitStack()
 
     def measure(self, cell: Cell, *, once: bool) -> CellFinished:
@@ -134,30 +148,22 @@ class GroupRunner:
 
     def close(self) -> None:
         """End the worker and whatever it is doing."""
-        if self._worker is not None:
-            self._worker.close()
-        self._worker, self._events = None, iter(())
+        if self._started is not None:
+            self._started[0].close()
+        self._started, self._events = None, iter(())
         self._held.close()
 
     def _begin(self, cell: Cell, once: bool) -> Iterator[Event]:
         wanted = {cell.cell_id} if once else self._wanted()
         cells = next(group.cells for group in self._plan.rounds[0] if cell in group.cells)
         group = Group(cells=tuple(one for one in cells if one.cell_id in wanted))
-        if self._worker is None:
+        if self._started is None:
             if not once:
                 self._held.enter_context(held(self._environment))
-            self._worker = WorkerClient(device=self.device)
-            self._found = CarriedFigures(calibrate=not once)
-        suite = msgspec.structs.replace(self._suite, metrics=()) if once else self._suite
-        return measured(
-            self._worker,
-            suite,
-            self._environment,
-            [(0, group, 0)],
-            self._found,
-            run_id="pytest",
-            allow_code=self._allow_code,
-        )
+            suite = msgspec.structs.replace(self._suite, metrics=()) if once else self._suite
+            tasks = Tasks(suite, "pytest", calibrate=not once, allow_code=self._allow_code)
+            self._started = WorkerClient(device=self.device), tasks
+        return measured(*self._started, self._environment, [(0, group, 0)])
 
     def _follow(self, until: Cell) -> None:
         """Take in what the running group says, to the cell's row; to the group's end where it is not of that group."""

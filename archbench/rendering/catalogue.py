@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from archbench.catalog.card import Card, Summary
+from archbench.catalog.card import Shown, Summary
 from archbench.catalog.tables import Accuracy
-from archbench.known import Shown
 from archbench.model.counts import Stage
 from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
 from archbench.rendering.content import Columns, Report, Section, Table, bullets, report, section, table, tabled
 
 if TYPE_CHECKING:
-    from archbench.fitting import Fits
+    from archbench.known import Fits
 
 
 _STAGES: Columns[Stage] = {
@@ -61,7 +60,7 @@ def card_report(shown: Shown) -> Report:
     )
 
 
-def _size_table(card: Card) -> Table:
+def _size_table(card: Shown) -> Table:
     """Counted beside published, each column with its origin."""
     headings = ("", ">counted", *(f">{size.origin}" for size in card.published))
     params = ("params M", figure(card.params, MILLION), *(figure(size.params, MILLION) for size in card.published))
@@ -145,7 +144,7 @@ def fits_report(fits: Fits) -> Report:
     return report(f"{fits.network} in {_mib(fits.memory_bytes)} ({where})", bullets(*lines))
 
 
-def _accuracies(card: Card) -> Section | None:
+def _accuracies(card: Shown) -> Section | None:
     if not card.accuracies:
         return Section(title="No published accuracy is known.", blocks=())
     columns: Columns[Accuracy] = {

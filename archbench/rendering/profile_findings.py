@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from archbench.model.profile import Explanation, KernelMap, ModuleProfile, Profile
-from archbench.model.profile_memory import CATEGORIES
+from archbench.model.profile import CATEGORIES, Explanation, KernelMap, ModuleProfile, Profile
 from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
 from archbench.rendering.profile_memory import EXPLODED, VANISHED, saved_line
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from archbench.model.profile import Profile
-from archbench.model.profile_memory import (
+from archbench.model.counts import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
+from archbench.model.profile import (
     CATEGORIES,
-    AcrossSeeds,
-    GradientHealth,
-    LayerGradient,
     MemoryCategory,
     MemoryHolder,
     MemoryTimeline,
+    Profile,
     SavedBytes,
-    StageActivation,
     StageMemory,
 )
 from archbench.model.units import MIB, NULL, figure, fixed, listed, percent, plain

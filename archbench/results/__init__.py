@@ -1,10 +1,9 @@
 """Results on disk: one run is one directory, every finished cell is in it at once, and anything can read it."""
 
-from archbench.results.directories import new_run_id, run_identity, suite_hash
-from archbench.results.exported import Exported, export
+from archbench.results.files import new_run_id, run_identity, suite_hash
 from archbench.results.frame import load_frame, read_table
 from archbench.results.merging import class_folder, merge
-from archbench.results.places import Remote, is_here, located, placed, url_of
+from archbench.results.places import Exported, Remote, export, is_here, located, placed, url_of
 from archbench.results.run import RunStore, Session, runs_alike
 
 __all__ = [

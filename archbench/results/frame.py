@@ -15,11 +15,10 @@ from archbench.catalog import dataset_of, facts
 from archbench.model.axes import PLAIN
 from archbench.model.cell import Network
 from archbench.model.errors import UsageError
-from archbench.results.drift import OLD_CANARY, drift_limit, judge
 from archbench.results.files import read_struct
-from archbench.results.journal import read_file
+from archbench.results.journal import RECORDS, read_file
+from archbench.results.rows import OLD_CANARY, drift_limit, judge, sound
 from archbench.results.run import RunStore
-from archbench.results.schema import RECORDS, sound
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +41,7 @@ def load_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     """`read_table` as a pandas DataFrame, one row a cell, round and visit, with the columns of `DERIVED`.
 
     Whole numbers are `Int64`, flags `boolean`, reals float64 (null is NaN), reasons tuples of text; verdicts and
-    reasons as `archbench.results.drift.judge` gives them, and no canary where that takes it for none.
+    reasons as `archbench.results.rows.judge` gives them, and no canary where that takes it for none.
     Raises `UsageError` as `read_table` does.
     """
     import pandas as pd

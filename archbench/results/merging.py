@@ -24,11 +24,10 @@ from archbench.model.environment import Environment
 from archbench.model.errors import UnfitError, UsageError
 from archbench.model.suite import Suite
 from archbench.model.units import counted
-from archbench.results.directories import dated, suite_hash
-from archbench.results.journal import keys_of
+from archbench.results.files import dated, suite_hash
+from archbench.results.journal import KEY_COLUMNS, keys_of
 from archbench.results.places import is_here, located, url_of
 from archbench.results.run import PROFILES, Part, RunStore
-from archbench.results.schema import KEY_COLUMNS
 
 log = logging.getLogger(__name__)
 

@@ -42,11 +42,18 @@ from archbench.model.protocol import Protocol, protocol_for
 from archbench.model.record import FAILED, VERDICTS, Record, Sample
 from archbench.model.suite import Suite
 from archbench.model.units import indented_json
-from archbench.results.directories import alike, begin, refuse_occupied, run_identity
-from archbench.results.drift import JUDGED_BY, drift_limit, judge
-from archbench.results.files import read_struct, sealed_json, write_bytes, write_json
-from archbench.results.journal import Journal
-from archbench.results.schema import KEY_COLUMNS, RECORDS, SAMPLES, sound
+from archbench.results.files import (
+    alike,
+    begin,
+    read_struct,
+    refuse_occupied,
+    run_identity,
+    sealed_json,
+    write_bytes,
+    write_json,
+)
+from archbench.results.journal import KEY_COLUMNS, RECORDS, SAMPLES, Journal
+from archbench.results.rows import JUDGED_BY, drift_limit, judge, sound
 
 log = logging.getLogger(__name__)
 

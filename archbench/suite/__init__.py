@@ -1,11 +1,17 @@
-"""Suites: which networks, along which axes, judged how. Every mistake is one line `file:line:column: what; remedy`."""
+"""Suites: which networks, along which axes, judged how: of a file, of networks by name, of networks as objects.
+
+Every mistake is one line, `file:line:column: what; remedy`.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from archbench.catalog import facts
 from archbench.model.cell import parse_inputs
@@ -15,12 +21,17 @@ from archbench.suite.check import checked, selects
 from archbench.suite.document import ValuePath, parse_document, read_document
 from archbench.suite.schema import json_schema
 
+if TYPE_CHECKING:
+    from archbench.catalog.user_code import Packed
+
 __all__ = [
     "inputs_as_written",
     "is_suite_path",
     "json_schema",
     "lines_of",
     "load_suite",
+    "read_suite",
+    "read_what",
     "selects",
     "suite_from_entry",
     "suite_from_names",
@@ -84,25 +95,45 @@ def is_suite_path(word: str) -> bool:
         return False
 
 
+def read_what(
+    what: object, axes: Mapping[str, object], inputs: object = None, *, metrics: object = None, allow_code: bool = False
+) -> tuple[Suite, str, tuple[Packed, ...]]:
+    """The suite that was named, or made of networks; its text as YAML; the networks that were passed as objects."""
+    passed: list[Packed] = []
+    words = [_word(one, passed) for one in (what if isinstance(what, list | tuple) else [what])]
+    given = {axis: value for axis, value in axes.items() if value not in (None, "")}
+    said = {"inputs": inputs} if inputs not in (None, "") else {}
+    files = [word for word in words if isinstance(word, str) and is_suite_path(word)]
+    if not files:
+        suite = suite_from_names(words, given, common=said, metrics=metrics, allow_code=allow_code)
+        return suite, msgspec.json.encode(suite).decode(), tuple(passed)
+    if len(words) > 1:
+        raise UsageError(f"{files[0]} is a suite file; run one suite at a time, or networks by name")
+    for option in (*given, *said, *(["metrics"] if metrics is not None else [])):
+        option = option.replace("_", "-")
+        raise UsageError(f"--{option} goes with networks by name; a suite has its own: edit it, or choose with --only")
+    return *read_suite(files[0], allow_code=allow_code), ()
+
+
 def suite_from_names(
     names: Iterable[str | Mapping[str, Any]],
-    axes: Mapping[str, str] | None = None,
+    axes: Mapping[str, object] | None = None,
     *,
     common: Mapping[str, Any] | None = None,
-    metrics: str | None = None,
+    metrics: object = None,
     allow_code: bool = False,
 ) -> Suite:
     """Build the suite that `archbench run resnet50 densenet121 --batch-size 1,8` means.
 
     A network may also be what a suite file says of one: `{"name": "lenet5", "num_classes": 100}`.
-    `axes` maps names of `archbench.model.suite.Axes` to comma-separated values as typed (`{"batch_size": "1,8"}`);
-    an absent axis has its default. `common`: what a suite file would say of each of the networks, where it does not
-    say it itself: `{"inputs": "16/int64/0..1000"}`. Raises `UsageError` naming the option at fault.
+    `axes` maps names of `archbench.model.suite.Axes` to values as one types them, or as Python has them (`"1,8"`,
+    `[1, 8]`); an absent axis has its default. `common`: what a suite file would say of each of the networks, where it
+    does not say it itself: `{"inputs": "16/int64/0..1000"}`. Raises `UsageError` naming the option at fault.
     """
     words: list[str | Mapping[str, Any]] = [_with(name, common or {}) for name in names]
     if not words:
         raise UsageError("no networks named; give a suite file or names, such as resnet50")
-    given = {axis: _values(text) for axis, text in (axes or {}).items()}
+    given = {axis: _values(value) for axis, value in (axes or {}).items()}
     value: dict[str, Any] = {"suite": QUICK, "architectures": words, "axes": given, "protocol": QUICK_PROTOCOL}
     if metrics is not None:
         value["metrics"] = _values(metrics)
@@ -116,6 +147,19 @@ def suite_from_entry(entry: Mapping[str, Any], axes: Mapping[str, list[Any]], *,
     """
     value = {"suite": QUICK, "architectures": [dict(entry)], "axes": dict(axes)}
     return checked(value, _CommandLine(), allow_code=allow_code)
+
+
+def _word(one: object, passed: list[Packed]) -> str | dict[str, Any]:
+    """A network or suite as a suite would write it; objects join those `passed`, and go by the name they get there."""
+    if isinstance(one, str | os.PathLike):
+        return os.fspath(one)
+    if isinstance(one, Mapping):
+        return {**one, "name": _word(one["name"], passed)} if "name" in one else dict(one)
+    from archbench.catalog.user_code import pack
+
+    packed = pack(one)
+    passed.append(packed)
+    return packed.name
 
 
 def _with(name: str | Mapping[str, Any], common: Mapping[str, Any]) -> str | Mapping[str, Any]:
@@ -146,8 +190,10 @@ class _CommandLine:
         return UsageError(f"--{option}: {what.split(': ', 1)[-1]}")
 
 
-def _values(text: str) -> list[int | str | bool]:
-    """The comma-separated values of an option; numbers as numbers, so that `08` or `1.5` is refused as a batch."""
+def _values(value: object) -> list[int | str | bool]:
+    """The values of an option: `8`, `[1, 8]` and `"1,8"`; numbers as numbers, so that `08` or `1.5` is no batch."""
+    each = value if isinstance(value, list | tuple) else [value]
+    text = ",".join("x".join(map(str, one)) if isinstance(one, list | tuple) else str(one) for one in each)
     words = [word.strip() for word in text.split(",")]
     flags = {"true": True, "false": False}
     return [

@@ -16,11 +16,11 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from archbench import catalog
-from archbench.catalog import Entry
-from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar
-from archbench.model.cell import Cell, Network, parse_inputs
+from archbench.catalog import Entry, counted_by_label
+from archbench.device.kind import kind_named
+from archbench.model.axes import AS_USUAL, PLAIN, ROLES, TOGGLES, TRAINING_ROLES, DeviceKind, Phase, Scalar, refusal
+from archbench.model.cell import Cell, Network, parse_inputs, sides_of
 from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.runtimes import refusal
 from archbench.model.suite import AXES, Filter, Section, Setting, Suite
 from archbench.suite import selects, suite_from_entry
 from archbench.suite.check import canonical
@@ -30,19 +30,44 @@ MAX_CELLS = 200_000
 
 
 @cache
-def _entry(name: str) -> Entry:
-    # Nothing of the user's is run by looking a name up; whether it may run was decided when the suite was read.
-    return catalog.resolve(name, allow_code=True)
-
-
 def entry_of(network: Network) -> Entry:
     """What the catalogue says of a network."""
-    return _entry(network.name)
+    # Nothing of the user's is run by looking a name up; whether it may run was decided when the suite was read.
+    return catalog.resolve(network.name, allow_code=True)
 
 
 def input_size_of(network: Network) -> int | str | None:
     """The size at which the network is measured, as far as it is known without building it."""
     return network.input_size or (None if network.inputs else entry_of(network).input_size)
+
+
+TYPICAL = "resnet50"
+"""Stands for a network that the catalogue has no counts of."""
+
+
+class Size(Struct, frozen=True, kw_only=True):
+    """What a network's step costs follow from, per image."""
+
+    flops: float
+    activations: float
+    operators: int
+    params: int
+
+
+@cache
+def size_of(network: Network) -> Size:
+    """The catalogue's counts, at the network's input size; a typical network's where it has none."""
+    table = counted_by_label()
+    counted = table.get(network.label) or table.get(network.name) or table[TYPICAL]
+    counts = counted.counts
+    native = entry_of(network).input_size or counts.input_shape[-1]
+    area = prod(sides_of(network.input_size)) / native**2 if network.input_size else 1.0
+    return Size(
+        flops=counts.flops * area,
+        activations=counts.activations * area,
+        operators=sum(one.calls for one in counts.uncounted) + counts.depth,
+        params=counts.params,
+    )
 
 
 def matches(filter: Filter, cell: Cell) -> bool:
@@ -162,8 +187,6 @@ def _sized(network: Network, size: int | str | None) -> Network:
 
 def unsupported(cell: Cell) -> str | None:
     """Why `cell` cannot be what it says; `None` where nothing speaks against it."""
-    from archbench.device.kind import kind_named
-
     if (reason := unsupported_toggle(cell)) is not None:
         return reason
     if cell.network.deploy and cell.phase == "training":
@@ -178,9 +201,7 @@ def unsupported(cell: Cell) -> str | None:
 
 def unsupported_toggle(cell: Cell) -> str | None:
     """Which of the cell's toggles its device cannot do, whatever the network; `None` where it can do all."""
-    from archbench.device.kind import kind_named
-
-    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode) or refusal(cell)
+    return kind_named(cell.device).refuses(cell.precision, cell.compile_mode) or refusal(cell, cell.phase, cell.device)
 
 
 _LONGEST_PATTERN = 2000
@@ -206,10 +227,7 @@ def parse_only(text: str) -> Only:
         raise UsageError(f"--only {text[:20]!r}...: {len(text):,} characters are no pattern of any cell")
     name, _, rest = text.partition("@")
     conditions = []
-    for word in rest.split(",") if rest else ():
-        key, equals, value = (part.strip() for part in word.partition("="))
-        if not equals or not value:
-            raise UsageError(f"--only {text!r}: {word!r} is not KEY=VALUE; write for example {name}@batch_size=1")
+    for key, value in _pairs(rest, f"--only {text!r}", name):
         if key not in _KEYS:
             hint = did_you_mean(key, _KEYS) or f"; the keys are {', '.join(_KEYS)}"
             raise UsageError(f"--only {text!r}: unknown key {key!r}{hint}")
@@ -288,12 +306,18 @@ def parse_cell(text: str, device: DeviceKind, *, inputs: Any = None, allow_code:
     return cell
 
 
-def _given(text: str, whole: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _pairs(text: str, of: str, example: str) -> Iterator[tuple[str, str]]:
+    """`KEY=VALUE,KEY=VALUE`, in order; `of` and `example` are for the error where it is something else."""
     for word in text.split(",") if text else ():
         key, equals, value = (part.strip() for part in word.partition("="))
         if not equals or not value:
-            raise UsageError(f"{whole!r}: {word!r} is not KEY=VALUE; write for example resnet50@batch_size=1")
+            raise UsageError(f"{of}: {word!r} is not KEY=VALUE; write for example {example}@batch_size=1")
+        yield key, value
+
+
+def _given(text: str, whole: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in _pairs(text, repr(whole), "resnet50"):
         if key in found:
             raise UsageError(f"{whole!r}: gives {key} twice")
         found[key] = value

@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from archbench import catalog
 from archbench.catalog import Entry
-from archbench.model.axes import PLAIN, ROLES, TOGGLES, DeviceKind, Metric
+from archbench.model.axes import PLAIN, TOGGLES, DeviceKind, Metric
 from archbench.model.cell import Network, inputs_problem
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UsageError, did_you_mean
@@ -54,21 +54,18 @@ class _Check:
         self._networks = self._read_architectures()
         self._check_toggles(file.axes, bool(file.settings), ("axes",))
         return Suite(
-            suite=file.suite,
-            description=file.description.strip(),
-            architectures=self._networks,
-            axes=file.axes,
-            settings=self._read_settings(),
-            devices={kind: self._read_sections(kind, sections) for kind, sections in file.devices.items()},
-            exclude=tuple(self._read_filter(one, ("exclude", n)) for n, one in enumerate(file.exclude)),
-            metrics=self._metrics(),
-            rounds=file.rounds,
-            percentiles=file.percentiles,
-            seed=file.seed,
-            twin=self._read_twin(),
-            images=file.images,
-            protocol=dict(self._plain.get("protocol", {})),
-            decisions=self._read_decisions(),
+            **{
+                **msgspec.structs.asdict(file),
+                "description": file.description.strip(),
+                "architectures": self._networks,
+                "settings": self._read_settings(),
+                "devices": {kind: self._read_sections(kind, sections) for kind, sections in file.devices.items()},
+                "exclude": tuple(self._read_filter(one, ("exclude", n)) for n, one in enumerate(file.exclude)),
+                "metrics": self._metrics(),
+                "twin": self._read_twin(),
+                "protocol": dict(self._plain.get("protocol", {})),
+                "decisions": self._read_decisions(),
+            }
         )
 
     def _error(self, path: ValuePath, what: str, *, at_key: bool = False) -> UsageError:
@@ -134,17 +131,9 @@ class _Check:
             raise self._error((*path, "inputs"), f"inputs: {problem}", at_key=True)
 
     def _network(self, one: ArchitectureEntry, entry: Entry) -> Network:
-        return Network(
-            name=entry.name,
-            options=one.options,
-            num_classes=one.num_classes,
-            in_channels=one.in_channels,
-            **{name: getattr(one, name) for name in ROLES},
-            input_size=one.input_size if one.input_size != entry.input_size else None,
-            inputs=one.inputs,
-            weights=one.weights,
-            accuracy=one.accuracy,
-        )
+        said = {name: getattr(one, name) for name in Network.__struct_fields__}
+        size = one.input_size if one.input_size != entry.input_size else None
+        return Network(**{**said, "name": entry.name, "input_size": size})
 
     # Settings, sections, filters
 

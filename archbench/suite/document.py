@@ -30,14 +30,17 @@ MAX_DEPTH = 20
 """The grammar needs seven levels; a limit keeps `[[[[...` from exhausting the stack."""
 MAX_DIGITS = 18
 
-_NULL = re.compile(r"|~|null|Null|NULL")
-_TRUE = re.compile(r"true|True|TRUE")
-_FALSE = re.compile(r"false|False|FALSE")
+_WORDS: dict[str, bool | None] = dict.fromkeys(("", "~", "null", "Null", "NULL"))
+_WORDS |= dict.fromkeys(("true", "True", "TRUE"), True) | dict.fromkeys(("false", "False", "FALSE"), False)
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_OTHER_BASE = re.compile(r"[-+]?0([0-9_]+|o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)")
-_BASE_60 = re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_REFUSED = {
+    r"[-+]?0([0-9_]+|o[0-7_]+|x[0-9a-fA-F_]+|b[01_]+)": "reads as octal, hexadecimal or decimal; "
+    "write it in decimal without leading zeros",
+    r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?": "reads as base 60 or as text; write a plain number, or quote the text",
+    r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)": "is not a finite number; write one, or leave the key out",
+}
+"""What two readers of YAML would take differently, or no measurement can be."""
 
 _SYNTAX_REMEDIES = {
     "'\\t'": "indent with spaces, not tabs",
@@ -76,7 +79,8 @@ class Document:
                 pair = next(((k, v) for k, v in node.value if k.value == step), None)
                 if pair is not None:
                     node = pair[1]
-                    mark = pair[0].start_mark if at_key or _is_empty(node) else node.start_mark
+                    empty = isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None
+                    mark = pair[0].start_mark if at_key or empty else node.start_mark
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
                 node = node.value[step]
                 mark = node.start_mark
@@ -124,7 +128,7 @@ def parse_document(text: str, file: str) -> Document:
         root = _PlainComposer(text, file).get_single_node()
     except ReaderError as error:
         # PyYAML says which character it was by its number in the text only.
-        line, column = _line_and_column(text, error.position)
+        line, column = text.count("\n", 0, error.position) + 1, error.position - text.rfind("\n", 0, error.position)
         raise UsageError(f"{file}:{line}:{column}: a control character; remove it") from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(file, error) from None
@@ -203,22 +207,15 @@ class _PlainComposer(Reader, Scanner, Parser, Composer, BaseResolver):
 
 def _scalar(text: str) -> bool | int | float | str | None:
     """What an unquoted word means. Raises `ValueError` for one that two readers of YAML would take differently."""
-    if _NULL.fullmatch(text):
-        return None
-    if _TRUE.fullmatch(text):
-        return True
-    if _FALSE.fullmatch(text):
-        return False
+    if text in _WORDS:
+        return _WORDS[text]
     if _WHOLE.fullmatch(text):
         if len(text) > MAX_DIGITS:
             raise ValueError(f"the number {text[:12]}... has {len(text)} digits; write one that means something")
         return int(text)
-    if _OTHER_BASE.fullmatch(text):
-        raise ValueError(f"{text} reads as octal, hexadecimal or decimal; write it in decimal without leading zeros")
-    if _BASE_60.fullmatch(text):
-        raise ValueError(f"{text} reads as base 60 or as text; write a plain number, or quote the text")
-    if _NOT_FINITE.fullmatch(text):
-        raise ValueError(f"{text} is not a finite number; write one, or leave the key out")
+    for pattern, why in _REFUSED.items():
+        if re.fullmatch(pattern, text):
+            raise ValueError(f"{text} {why}")
     if _REAL.fullmatch(text):
         number = float(text)
         if not math.isfinite(number):
@@ -251,11 +248,3 @@ def _offset_in_file(node: yaml.Node, offset: int) -> int:
     quote = 0 if node.style is None else 1
     source = start.buffer[start.pointer : end.pointer]
     return offset + quote if source[quote : len(source) - quote] == node.value else 0
-
-
-def _line_and_column(text: str, position: int) -> tuple[int, int]:
-    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
-
-
-def _is_empty(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == "" and node.style is None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from statistics import median
@@ -13,22 +12,19 @@ from statistics import median
 import msgspec
 from msgspec import Struct
 
-from archbench import catalog
-from archbench.catalog.tables import counted_by_label
 from archbench.device.kind import Rates, kind_named
 from archbench.model.axes import PLAIN, STATIC, TIMED
-from archbench.model.cell import Cell, Group, Network, Plan, sides_of
+from archbench.model.cell import Cell, Group, Plan
 from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
-from archbench.suite.plan import CellVisit, make_plan
+from archbench.suite.cells import size_of
+from archbench.suite.plan import CellVisit, Room, arranged, make_plan
 
 PHASES = (
     *("start", "processes", "build", "counts", "cuDNN search", "compile cold", "warm-up", "latency", "throughput"),
     *("memory", "energy", "numerics", "profile", "compile warm", "report"),
 )
-TYPICAL = "resnet50"
-"""Stands for a network that the catalogue has no counts of."""
 TRAINING = 3.0
 """A training step in forward passes, as `achieved_flops` has it."""
 TRAFFIC = 6.0
@@ -65,8 +61,6 @@ class Prediction(Struct, frozen=True, kw_only=True):
     share."""
     after: dict[CellVisit, float]
     """The seconds from the row before to each: the first of a wave bears what all of them do at the same time."""
-    processes: int
-    compilations: int
     basis: str
     """Where the figures come from."""
 
@@ -85,27 +79,10 @@ class Prediction(Struct, frozen=True, kw_only=True):
         return f"about {many}, by {self.basis}"
 
 
-class Size(Struct, frozen=True, kw_only=True):
-    """What a network's step costs follow from, per image."""
-
-    flops: float
-    activations: float
-    operators: int
-    params: int
-
-
-Arrange = Callable[[Sequence[Group]], Iterable[tuple[int, Group]]]
-"""A round's groups in the order of measuring, each with the number of its wave, 0 for none (see `waves.arranged`)."""
-
-
-def _alone(groups: Sequence[Group]) -> Iterable[tuple[int, Group]]:
-    return [(0, group) for group in groups]
-
-
-def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -> Prediction:
+def predict(plan: Plan, suite: Suite, rates: Rates, room: Room | None = None) -> Prediction:
     """The duration of a run of `plan`, or of what is left of one, with the metrics and constants of `suite`.
 
-    `arrange` says which groups are prepared side by side; by default none are.
+    `room`: for groups that are prepared side by side; without any, none are.
     """
     model = _Model(suite, protocol_for(plan.device, suite.protocol), rates)
     phases: Seconds = dict.fromkeys(PHASES, 0.0)
@@ -114,7 +91,7 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
     for number, groups in enumerate(plan.rounds):
         if plan.short and number == 1:
             model.only_times()
-        for wave, members in groupby(arrange(groups), key=itemgetter(0)):
+        for wave, members in groupby(arranged(groups, room, suite.metrics), key=itemgetter(0)):
             expected = [
                 (group, list(model.group(group, follows=wave > 0 and place > 0)))
                 for place, (_, group) in enumerate(members)
@@ -136,15 +113,7 @@ def predict(plan: Plan, suite: Suite, rates: Rates, arrange: Arrange = _alone) -
         phases["start"] -= rates.start - rates.process
     phases["start"] += rates.start
     phases["report"] += fixed + each * len(visits)
-    groups_in_all = [group for groups in plan.rounds for group in groups]
-    return Prediction(
-        phases=phases,
-        visits=visits,
-        after=dict(after),
-        processes=len(groups_in_all),
-        compilations=sum(not cell.is_eager for group in groups_in_all for cell in group.cells),
-        basis=rates.basis,
-    )
+    return Prediction(phases=phases, visits=visits, after=dict(after), basis=rates.basis)
 
 
 def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
@@ -217,6 +186,11 @@ class Countdown:
     def left_s(self) -> float:
         """Seconds from the latest row until the report is written."""
         return self._start_s + sum(self._left.values()) * self._took / self._expected + self._report_s
+
+    @property
+    def ends(self) -> float:
+        """When it is written, by the clock of `now`."""
+        return self._now + self.left_s
 
 
 class _Model:
@@ -379,19 +353,3 @@ def shared_s(alone: Sequence[float], busy: Sequence[float], cores: int) -> float
         done = seconds
         wanted -= cores_each
     return took
-
-
-@cache
-def size_of(network: Network) -> Size:
-    """The catalogue's counts, at the network's input size; a typical network's where it has none."""
-    table = counted_by_label()
-    counted = table.get(network.label) or table.get(network.name) or table[TYPICAL]
-    counts = counted.counts
-    native = catalog.resolve(network.name, allow_code=True).input_size or counts.input_shape[-1]
-    area = math.prod(sides_of(network.input_size)) / native**2 if network.input_size else 1.0
-    return Size(
-        flops=counts.flops * area,
-        activations=counts.activations * area,
-        operators=sum(one.calls for one in counts.uncounted) + counts.depth,
-        params=counts.params,
-    )

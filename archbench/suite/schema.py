@@ -53,7 +53,8 @@ def json_schema() -> Schema:
         definitions["Protocol"]["properties"][one.name]["description"] = _constant(one)
     suite = definitions["SuiteFile"]["properties"]
     suite["architectures"] |= _one_or_list(_architecture())
-    suite["devices"] = _devices(suite["devices"])
+    sections = suite["devices"]["additionalProperties"]
+    suite["devices"] |= {"properties": dict.fromkeys(DEVICE_KINDS, sections), "additionalProperties": False}
     definitions["ArchitectureEntry"]["oneOf"] = [{"required": ["name"]}, {"required": ["family"]}]
     definitions["Decision"]["oneOf"] = [{"required": ["minimize"]}, {"required": ["maximize"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "archbench suite", **schema}
@@ -93,11 +94,6 @@ def _architecture() -> Schema:
     names = [name for entry in entries().values() for name in (entry.name, *entry.aliases)]
     elsewhere = {"type": "string", "pattern": "^[^:]+:.+$"}  # torchvision:NAME, timm:NAME, module:function
     return {"anyOf": [{"enum": names}, elsewhere, {"$ref": "#/$defs/ArchitectureEntry"}]}
-
-
-def _devices(kind: Schema) -> Schema:
-    sections = kind["additionalProperties"]
-    return kind | {"properties": dict.fromkeys(DEVICE_KINDS, sections), "additionalProperties": False}
 
 
 DESCRIPTIONS: dict[str, dict[str, str]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from heapq import nsmallest
 from itertools import product
 from operator import add
@@ -22,8 +22,7 @@ from archbench.model.errors import UsageError
 from archbench.model.suite import Suite
 from archbench.suite.cells import unsupported
 from archbench.suite.duration import predict
-from archbench.suite.plan import grouped, in_rounds, twin_again, twin_group
-from archbench.suite.waves import Room, arranged
+from archbench.suite.plan import Room, grouped, in_rounds, twin_again, twin_group
 
 HOSTS = ((8, 1.0, 8), (2, 1.0, 1), (32, 1.0, 1))
 """Machines that measure on themselves, for which a split is to be even: their cores, their slowness (`Rates.speed`),
@@ -103,7 +102,7 @@ def _split(
     def predictions(plan: Plan) -> Iterator[Mapping[tuple[str, int, int], float]]:
         for rates, cores in machines:
             room = Room(kind=plan.device, cores=cores, memory_bytes=rates.memory_bytes)
-            yield predict(plan, suite, rates, partial(arranged, room=room, metrics=suite.metrics)).visits
+            yield predict(plan, suite, rates, room).visits
 
     @cache
     def takes(names: _Names, first: bool) -> _Times:

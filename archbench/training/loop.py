@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archbench.catalog.build import build
-from archbench.catalog.networks.densenet import cifar_densenet
+from archbench.catalog.networks.nonresidual import cifar_densenet
 from archbench.model.cell import Network
 from archbench.training.data import Images, cifar10, digits
 from archbench.training.settings import DIGITS, SUBJECTS, Point, Schedule, Settings

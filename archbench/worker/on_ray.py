@@ -82,7 +82,7 @@ class Holder:
 
         Raises `UsageError` for a node that lacks something: all that it measured would fail, and fast.
         """
-        from archbench.catalog.passed import FOLDER
+        from archbench.catalog.user_code import FOLDER
         from archbench.session import held
 
         if images is not None and not Path(images).is_dir():  # they may be gigabytes, and so are not sent along

@@ -13,7 +13,8 @@ from formula_networks import FORMULAS, Net
 from torch import nn
 
 from archbench.analyze.counts import count, count_module
-from archbench.known import Shown, show
+from archbench.catalog.card import Shown
+from archbench.known import show
 from archbench.model.cell import Network
 from archbench.rendering.catalogue import card_report
 from archbench.rendering.terminal import render_terminal

@@ -93,7 +93,7 @@ def test_a_second_call_resumes_and_measures_nothing_twice(a_run):
 
 
 def test_names_follow_content():
-    from archbench.catalog.passed import pack
+    from archbench.catalog.user_code import pack
 
     three, five = 3, 5
 
@@ -125,7 +125,7 @@ def script(tmp_path, body, *, seed="0", **options):
 NAMES = """\
     import torch
     from torch import nn
-    from archbench.catalog.passed import pack
+    from archbench.catalog.user_code import pack
 
     GROUPS = {{"a", "b", "c", "d"}}
 
@@ -305,6 +305,7 @@ def test_a_budget_that_nothing_can_be_done_with_is_refused(budget, metrics, text
     with pytest.raises(archbench.UsageError) as raised:
         archbench.run("lenet5", **{**QUICK, "metrics": metrics}, budget=budget, force=True)
     assert str(raised.value).startswith(text)
+    assert not Path("results").exists()  # a run that is refused leaves nothing behind
 
 
 @pytest.mark.slow

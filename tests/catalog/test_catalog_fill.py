@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from archbench.catalog.build import build
-from archbench.catalog.fill import PERIOD, SMALL, repeated_draws
+from archbench.catalog.weights import PERIOD, SMALL, repeated_draws
 from archbench.model.cell import Network
 
 N = 3 * PERIOD + 17

@@ -9,7 +9,7 @@ import torchvision
 from torchvision.models import WeightsEnum
 
 from archbench.catalog import entries
-from archbench.catalog.published import loading_line, weights_tag
+from archbench.catalog.card import loading_line, weights_tag
 from archbench.catalog.tables import timm_tags
 from archbench.model.cell import Network
 

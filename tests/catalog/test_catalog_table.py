@@ -7,7 +7,7 @@ import re
 import pytest
 
 from archbench.catalog import SOURCES, Entry, counted_by_label, entries
-from archbench.catalog.published import accuracies
+from archbench.catalog.names import accuracies
 from archbench.catalog.tables import default_weights, format_shape, parse_shape
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network

@@ -162,7 +162,7 @@ def test_a_run_of_an_older_schema_lacks_what_is_younger(
     run = make_run(tmp_path, ROWS)
     path = run / "results.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["latency_p99_s", "torch_version", "top1"]), path)
-    monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("archbench.results.journal.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     code, out, _ = pick(capsys, run, "--where", "latency_p99 <= 5ms")
     assert code == 0
     assert "latency_p99_s is null in every row." in out

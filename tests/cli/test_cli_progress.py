@@ -29,9 +29,7 @@ ROWS = [make_record(round=number, duration_s=2.0) for number in range(CELLS)]
 def expected(seconds: float = 2.0) -> Prediction:
     visits = {(row.cell_id, row.round, row.visit): seconds for row in ROWS}
     phases = {"start": 0.0, "latency": seconds * len(visits), "report": 5.0}
-    return Prediction(
-        phases=phases, visits=visits, after=visits, processes=1, compilations=0, basis="constants for 2 cores"
-    )
+    return Prediction(phases=phases, visits=visits, after=visits, basis="constants for 2 cores")
 
 
 def measure(

@@ -142,7 +142,8 @@ def test_how_to_name_ones_own_network(word, says):
 def test_a_task_is_the_suites(findings):
     suite = make_suite(protocol={"turns": 7}, percentiles=(95,), seed=3, metrics=("static", "latency"))
     group = Group(cells=(Cell(network=Network(name="resnet50"), batch_size=1),), visit=2)
-    task = session.task_for(suite, group, make_environment(), run_id="r", round=4, calibrate=True)
+    tasks = session.Tasks(suite, "r", calibrate=True)
+    task = tasks.of(group, make_environment(), 4)
     assert (task.metrics, task.percentiles, task.seed, task.calibrate) == (suite.metrics, (95,), 3, True)
     assert (task.context.round, task.context.visit, task.context.run_id) == (4, 2, "r")
     assert task.protocol.turns == 7

@@ -15,8 +15,7 @@ from builders import make_record
 from archbench.comparison import Rows, read_rows
 from archbench.model.comparison import CellComparison, CellVerdict, Comparison, CountedDifference, Figures, Side, Why
 from archbench.model.record import Record
-from archbench.results.journal import to_table
-from archbench.results.schema import RECORDS
+from archbench.results.journal import RECORDS, to_table
 
 CELL = "resnet50@batch_size=1,phase=inference,precision=fp32,compile_mode=off,memory_format=contiguous,device=cpu"
 _number = count()

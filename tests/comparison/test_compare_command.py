@@ -16,7 +16,7 @@ from compare_sides import cell, measured, times, twin
 from archbench.cli import main
 from archbench.model.protocol import PROTOCOL_VERSION
 from archbench.model.record import SCHEMA_VERSION, Record
-from archbench.results.schema import VERSION_KEY
+from archbench.results.journal import VERSION_KEY
 
 STEADY = times(0.010, 6, 0.003, seed=1)
 SIDES = (("one", 0.010, 1), ("other", 0.011, 2))

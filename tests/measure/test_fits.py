@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import archbench
 from archbench.analyze.memory import predict_cell
 from archbench.cli import main
-from archbench.fitting import NARROW, found_edge
+from archbench.known import NARROW, found_edge
 from archbench.model.cell import Cell, Network
 
 MIB = 2**20

@@ -18,11 +18,10 @@ from archbench.device.cpu import Cpu
 from archbench.measure.metrics.correctness import compare, drawn_images
 from archbench.measure.runtimes import Engine, Prepared, load, making_of, module_of
 from archbench.measure.workload import Workload, first_tensor
-from archbench.model import runtimes as facts
-from archbench.model.axes import PLAIN, Toggles
+from archbench.model import axes as facts
+from archbench.model.axes import FORMATS, PLAIN, RUNTIMES, Toggles, refusal
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnsupportedError, UsageError
-from archbench.model.runtimes import FORMATS, RUNTIMES, refusal
 from archbench.suite.cells import parse_cell
 
 # They leave threads and settings of their libraries in the process: away from the quick tests, which share theirs.
@@ -278,7 +277,8 @@ def test_onnx_says_which_operator_it_lacks(tmp_path):
 
 def test_what_a_runtime_cannot_be_asked_for_is_known_before_anything_runs(monkeypatch):
     def why(**fields):
-        return refusal(Cell(network=Network(name="lenet5"), batch_size=1, **fields))
+        cell = Cell(network=Network(name="lenet5"), batch_size=1, **fields)
+        return refusal(cell, cell.phase, cell.device)
 
     assert why() is None
     assert why(runtime="onnxruntime") is None

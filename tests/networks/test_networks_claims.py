@@ -9,8 +9,8 @@ from test_networks_counts import build, built, counted, params, run
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from archbench.catalog.networks.capsule import squash
 from archbench.catalog.networks.classic import C3_INPUTS
+from archbench.catalog.networks.nonresidual import squash
 from archbench.model.errors import UsageError
 
 
@@ -143,7 +143,7 @@ def test_capsule_lengths_stay_below_one() -> None:
 
 
 def test_routing_follows_agreement() -> None:
-    from archbench.catalog.networks.capsule import RoutedCapsules
+    from archbench.catalog.networks.nonresidual import RoutedCapsules
 
     torch.manual_seed(0)
     u = squash(torch.randn(1, 20, 8))

@@ -7,8 +7,17 @@ from typing import Any
 from known_profiles import Leaf, make_profile
 from msgspec.structs import replace
 
-from archbench.model.profile import Explanation, KernelMap, OperatorProfile, Profile, Roofline
-from archbench.model.profile_memory import AcrossSeeds, GradientHealth, MemoryPoint, MemoryTimeline, SavedBytes
+from archbench.model.counts import AcrossSeeds, GradientHealth
+from archbench.model.profile import (
+    Explanation,
+    KernelMap,
+    MemoryPoint,
+    MemoryTimeline,
+    OperatorProfile,
+    Profile,
+    Roofline,
+    SavedBytes,
+)
 from archbench.rendering.profile_findings import findings
 
 CONV = Leaf(1.0, 2.0, macs=10**12, moved=10**9)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from archbench.catalog.build import build, input_shape
 from archbench.model.cell import Cell, Network
-from archbench.model.profile_memory import GradientHealth
+from archbench.model.counts import GradientHealth
 from archbench.profiler.gradient_health import gradient_health
 
 CELL = Cell(network=Network(name="lenet5"), batch_size=1)

@@ -15,7 +15,7 @@ from archbench.measure.workload import Workload
 from archbench.model.axes import CompileMode, Phase, Precision
 from archbench.model.cell import Cell, Network
 from archbench.model.errors import UnfitError
-from archbench.model.profile_memory import CATEGORIES, MemoryPoint, MemoryTimeline
+from archbench.model.profile import CATEGORIES, MemoryPoint, MemoryTimeline
 from archbench.profiler import memory_timeline as timeline_of
 from archbench.profiler.memory_timeline import MOST_POINTS, memory_timeline, write_snapshot
 from archbench.profiler.rows import stage_of

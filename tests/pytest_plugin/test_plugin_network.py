@@ -15,8 +15,14 @@ from builders import make_environment
 from archbench.device.cuda import Cuda
 from archbench.device.kind import ClockError
 from archbench.model.errors import UsageError
-from archbench.pytest_plugin import DEVICES, network  # network: the pytest inside forgets it, a second a test
-from archbench.pytest_plugin.benchmark import DeviceTimer, ReplayTimer
+from archbench.pytest_plugin import (
+    DEVICES,
+    describe_devices,
+    network,  # the pytest inside forgets it, a second a test
+    refuse_others,
+)
+from archbench.pytest_plugin.network import DeviceTimer
+from archbench.pytest_plugin.suites import ReplayTimer
 
 pytest_plugins = ["pytester"]
 
@@ -162,11 +168,10 @@ def test_another_gpu_is_refused_before_anything_is_measured(pytester):
 
 def test_two_gpus_of_one_machine_tell_each_other_apart(pytester, monkeypatch):
     """Both sides have CUDA here: only the names differ."""
-    from archbench.pytest_plugin import benchmark
-
-    monkeypatch.setattr(benchmark, "resolve_device", lambda device: "cuda:0" if device in ("auto", "cuda") else device)
-    monkeypatch.setattr(benchmark, "collect_environment", make_environment)
-    stored = benchmark.describe_devices(["cuda:0"])
+    gpu = {"auto": "cuda:0", "cuda": "cuda:0"}
+    monkeypatch.setattr("archbench.device.resolve_device", lambda device: gpu.get(device, device))
+    monkeypatch.setattr("archbench.device.collect_environment", make_environment)
+    stored = describe_devices(["cuda:0"])
     assert stored["cuda"] == {
         "hardware_class": "NVIDIA H200",
         "gpu": "NVIDIA H200",
@@ -174,11 +179,11 @@ def test_two_gpus_of_one_machine_tell_each_other_apart(pytester, monkeypatch):
         "torch": "2.15.0+cu132",
         "cuda": "13.2",
     }
-    assert benchmark.refuse_others(stored, "auto") == stored
+    assert refuse_others(stored, "auto") == stored
     with pytest.raises(pytest.UsageError, match="NVIDIA H100 80GB HBM3, and this is NVIDIA H200"):
-        benchmark.refuse_others({"cuda": {"hardware_class": "NVIDIA H100 80GB HBM3"}}, "auto")
+        refuse_others({"cuda": {"hardware_class": "NVIDIA H100 80GB HBM3"}}, "auto")
     with pytest.raises(pytest.UsageError, match=r"measured on cpu \(Xeon x2\), and this session measures on cuda"):
-        benchmark.refuse_others({"cpu": {"hardware_class": "Xeon x2"}}, "auto")
+        refuse_others({"cpu": {"hardware_class": "Xeon x2"}}, "auto")
 
 
 def test_other_peoples_benchmarks_hear_nothing_of_us(pytester):

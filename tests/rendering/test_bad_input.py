@@ -17,7 +17,7 @@ from archbench.cli import main
 from archbench.model.record import SCHEMA_VERSION, columns
 from archbench.rendering.report import FORMATS, build_report
 from archbench.rendering.run_data import read_run
-from archbench.results.schema import VERSION_KEY
+from archbench.results.journal import VERSION_KEY
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -107,7 +107,7 @@ def test_a_run_of_an_older_schema_is_read_and_lacks_what_is_younger(
     run = make_run(tmp_path, [make_record()])
     younger = ("output_cosine", "activations", "predicted_peak_bytes", "latency_p90_s", "peak_allocated_bytes")
     with_version(run, SCHEMA_VERSION, without=younger)
-    monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr("archbench.results.journal.SCHEMA_VERSION", SCHEMA_VERSION + 1)
     assert report(run) == 0
     assert "| resnet50 | 23.2 ±0.3 | - | 43.5 | - | ok |" in (run / "report.md").read_text()
 

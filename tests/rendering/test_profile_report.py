@@ -11,18 +11,20 @@ import pytest
 from msgspec import structs
 
 from archbench.model.cell import Cell, Network
-from archbench.model.profile import KernelMap, ModuleProfile, Profile, Roofline, RooflinePoint, StepPart
-from archbench.model.profile_memory import (
+from archbench.model.counts import AcrossSeeds, GradientHealth, LayerGradient, StageActivation
+from archbench.model.profile import (
     CATEGORIES,
-    AcrossSeeds,
-    GradientHealth,
-    LayerGradient,
+    KernelMap,
     MemoryHolder,
     MemoryPoint,
     MemoryTimeline,
+    ModuleProfile,
+    Profile,
+    Roofline,
+    RooflinePoint,
     SavedBytes,
-    StageActivation,
     StageMemory,
+    StepPart,
 )
 from archbench.rendering import profile_report as report_of
 from archbench.rendering.content import Picture, every

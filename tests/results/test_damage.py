@@ -22,8 +22,8 @@ from archbench.model.errors import ArchbenchError
 from archbench.rendering.report import write_reports
 from archbench.results import RunStore, Session
 from archbench.results.files import is_whole, sealed_json
-from archbench.results.journal import to_table
-from archbench.results.schema import RECORDS, sound
+from archbench.results.journal import RECORDS, to_table
+from archbench.results.rows import sound
 
 READERS: dict[str, Callable[[Path], object]] = {
     "load": archbench.load,

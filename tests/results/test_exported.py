@@ -21,7 +21,7 @@ import archbench
 from archbench.cli import main
 from archbench.model.errors import UnfitError, UsageError
 from archbench.results import Remote, RunStore, export, located, url_of
-from archbench.results.exported import unpack
+from archbench.results.places import unpack
 
 SUITE = make_suite(rounds=2)
 

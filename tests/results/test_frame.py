@@ -19,7 +19,7 @@ from archbench.model.derived import DERIVED
 from archbench.model.errors import UsageError
 from archbench.model.record import columns
 from archbench.results import RunStore
-from archbench.results.schema import RECORDS
+from archbench.results.journal import RECORDS
 
 
 def test_columns_and_types(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from archbench.model.errors import UsageError
 from archbench.model.record import Record, Sample, columns
 from archbench.model.suite import Decision
 from archbench.results import RunStore, load_frame, new_run_id, read_table, run_identity, runs_alike
-from archbench.results.journal import Journal
-from archbench.results.schema import RECORDS, SAMPLES
+from archbench.results.journal import RECORDS, SAMPLES, Journal
 from archbench.suite import suite_from_names
 
 SUITE, MACHINE = make_suite(), make_environment()
@@ -316,7 +315,7 @@ def test_versions_are_read_or_refused_by_name(tmp_path: Path, monkeypatch: pytes
     # A later archbench reads a file that lacks a column added since, whether or not the version rose with it.
     restamp(merged, b"1", drop=("mfu",))
     for version in (1, 2):
-        monkeypatch.setattr("archbench.results.schema.SCHEMA_VERSION", version)
+        monkeypatch.setattr("archbench.results.journal.SCHEMA_VERSION", version)
         table = read_table(run)
         assert table.schema.equals(RECORDS)
         assert table["mfu"].null_count == 1

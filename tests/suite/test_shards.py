@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -19,9 +19,8 @@ from archbench.model.errors import UsageError
 from archbench.model.suite import Setting
 from archbench.suite import load_suite
 from archbench.suite.duration import predict
-from archbench.suite.plan import TWIN_VISITS, make_plan
+from archbench.suite.plan import TWIN_VISITS, Room, make_plan
 from archbench.suite.shards import _dealt, parse_shard
-from archbench.suite.waves import Room, arranged
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -97,11 +96,11 @@ def test_the_split_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_machine_without_a_runtime_splits_as_one_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from archbench.model import runtimes
+    from archbench.model import axes
 
     suite = load_suite(SUITES / "runtimes.yaml")
     with_it = make_plan(suite, "cpu", shard=Shard(number=1, of=3))
-    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    monkeypatch.setattr(axes, "find_spec", lambda name: None)
     without = make_plan(suite, "cpu", shard=Shard(number=1, of=3))
     assert without.skipped
     assert without.shard is not None
@@ -137,8 +136,7 @@ def test_shards_are_predicted_to_take_equally_long(name: str, device, of: int, c
     rates = msgspec.structs.replace(kind_named(device).rates(cores), speed=speed)
     plans = [shard_plan(name, device, Shard(number=number, of=of)) for number in range(1, of + 1)]
     for room in (Room(kind=device, cores=one, memory_bytes=rates.memory_bytes) for one in (cores, 1)):
-        arrange = partial(arranged, room=room, metrics=suite.metrics)
-        took = [sum(predict(plan, suite, rates, arrange).visits.values()) for plan in plans]
+        took = [sum(predict(plan, suite, rates, room).visits.values()) for plan in plans]
         mean = sum(took) / of
         assert max(took) <= 1.10 * mean
         assert min(took) >= 0.90 * mean

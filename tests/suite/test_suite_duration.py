@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -14,15 +12,14 @@ from msgspec import structs
 
 from archbench.device.cuda import H100
 from archbench.device.kind import kind_named
-from archbench.model.cell import Group, Network
+from archbench.model.cell import Network
 from archbench.model.protocol import PROTOCOL_VERSION, protocol_for
 from archbench.model.record import Record
 from archbench.model.suite import PERCENTILES, Axes, Suite
 from archbench.results import RunStore
 from archbench.stats.intervals import minimum_samples
 from archbench.suite.duration import PHASES, SAMPLES, Countdown, learned, predict, shared_s
-from archbench.suite.plan import make_plan
-from archbench.suite.waves import Room, arranged
+from archbench.suite.plan import Room, arranged, make_plan
 
 SUITE = Suite(suite="s", architectures=(Network(name="resnet18"),), axes=Axes(batch_size=(1, 8)), percentiles=())
 QUIET = structs.replace(H100, noise=0.0, monitor=0.0)
@@ -40,7 +37,6 @@ def test_phases_follow_from_the_protocol_and_the_step_times() -> None:
     steps = {plan.cells[0].cell_id: 1e-3, plan.cells[1].cell_id: 0.5}
     prediction = predict(plan, SUITE, structs.replace(QUIET, steps=steps))
     assert tuple(prediction.phases) == PHASES
-    assert (prediction.processes, prediction.compilations) == (1, 0)
     assert prediction.phases["processes"] == QUIET.process
     # A fast step is measured for the shortest time allowed, a slow one so many times as the rules want.
     slow = protocol.min_samples_slow * 0.5
@@ -83,14 +79,13 @@ def test_jobs_side_by_side_share_the_cores() -> None:
     assert shared_s([2.0, 2.0], [2.0, 2.0], 3) == pytest.approx(2 * 4 / 3)
 
 
-def in_wave(number: int, groups: Sequence[Group]) -> list[tuple[int, Group]]:
-    return [(number, group) for group in groups]
+ROOM = Room(kind="cuda", cores=8, memory_bytes=None)
 
 
 def test_processes_prepared_together_cost_what_the_longest_does() -> None:
     suite = structs.replace(SUITE, architectures=tuple(Network(name=name) for name in ("resnet18", "vgg16", "alexnet")))
     plan = make_plan(suite, "cuda")
-    together, apart = (predict(plan, suite, QUIET, partial(in_wave, wave)).phases for wave in (1, 0))
+    together, apart = (predict(plan, suite, QUIET, room).phases for room in (ROOM, None))
     prepared = ("processes", "build", "counts")
     longest = max(
         sum(predict(make_plan(one, "cuda"), one, QUIET).phases[phase] for phase in prepared)
@@ -182,10 +177,10 @@ def test_the_time_left_is_right_while_waves_prepare_too(pace: float) -> None:
         operator_s=0.0,
     )
     plan = make_plan(suite, "cpu", rounds=1)
-    arrange = partial(arranged, room=Room(kind="cpu", cores=2, memory_bytes=None), metrics=suite.metrics)
-    prediction, alone = predict(plan, suite, rates, arrange), predict(plan, suite, rates).visits
+    room = Room(kind="cpu", cores=2, memory_bytes=None)
+    prediction, alone = predict(plan, suite, rates, room), predict(plan, suite, rates).visits
     events, now = [], pace * prediction.phases["start"]
-    for _, members in groupby(arrange(plan.rounds[0]), key=itemgetter(0)):
+    for _, members in groupby(arranged(plan.rounds[0], room, suite.metrics), key=itemgetter(0)):
         groups = [group for _, group in members]
         for place in range(2):
             now += pace * 20.0

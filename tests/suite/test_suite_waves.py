@@ -7,7 +7,7 @@ from typing import Any
 from builders import make_environment
 
 from archbench.model.cell import Cell, Group, Network
-from archbench.suite.waves import Room, arranged
+from archbench.suite.plan import Room, arranged
 
 
 def group(name: str = "resnet18", **cell: Any) -> Group:

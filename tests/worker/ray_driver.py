@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 from builders import make_suite
 
-from archbench.fleets import WHOLE, fleet_events, ray_fleets
+from archbench.fleets import WHOLE, ray_fleets
 from archbench.model.messages import CellFinished
 from archbench.model.suite import Axes, Setting, Suite
 from archbench.options import RunOptions
 from archbench.pipeline import Job, carry_out_all
-from archbench.results import RunStore
-from archbench.session import CarriedFigures
+from archbench.results import RunStore, class_folder
+from archbench.session import Tasks
 from archbench.suite.plan import make_plan
 from archbench.worker import run_lock
 from archbench.worker.on_ray import Cluster
@@ -52,12 +52,14 @@ def mixed(suite: Suite, address: str, place: Path, seconds: str, *, retry_failed
             text=msgspec.json.encode(suite).decode(),
             environment=one.environments[0],
             plan=make_plan(suite, "cuda", shard=WHOLE),
+            options=RunOptions(out=place / class_folder(name), force=True, retry_failed=retry_failed),
             fleet=one,
-            label=one.environments[0].hardware_class,
+            label=name,
         )
         for one in ray_fleets(cluster, suite, [], timed=False, force=True)
+        if (name := one.environments[0].hardware_class)
     ]
-    carry_out_all(jobs, RunOptions(out=place, force=True, retry_failed=retry_failed))
+    carry_out_all(jobs)
 
 
 def main(address: str, place: Path, resource: str, seconds: str, *words: str) -> None:
@@ -78,17 +80,8 @@ def main(address: str, place: Path, resource: str, seconds: str, *words: str) ->
         finished = store.finished(retry_failed="retry" in words)
         store.measure_again(store.finished() - finished)
         begun = time.monotonic()
-        events = fleet_events(
-            fleet,
-            place,
-            suite,
-            plan,
-            finished,
-            list(store.machines),
-            CarriedFigures(),
-            allow_code=False,
-            env=None,
-        )
+        machines = list(store.machines)
+        events = fleet.events(Tasks(suite, store.run_id), plan, finished, machines, place=place, env=None)
         for event in events:
             if isinstance(event, CellFinished):
                 store.append(event.record)

@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 from worker_fakes import FACTS, make_environment, make_task, make_worker
 
-from archbench.catalog.passed import pack
+from archbench.catalog.user_code import pack
 from archbench.fleets import Fleet, fleets_of, local_fleets
 from archbench.model.cell import Group
 from archbench.model.environment import Calibration, Environment

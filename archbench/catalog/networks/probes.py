@@ -12,8 +12,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from archbench.catalog.networks.densenet import DenseLayer
 from archbench.catalog.networks.layers import conv, fully_connected, he_init, network
+from archbench.catalog.networks.nonresidual import DenseLayer
 from archbench.model.axes import Head
 from archbench.model.errors import UsageError
 

@@ -18,10 +18,9 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from archbench.device.environment import version_of
-from archbench.model.axes import Runtime
+from archbench.model.axes import FORMATS, RUNTIMES, Runtime
 from archbench.model.cell import Cell
 from archbench.model.errors import UnsupportedError, first_line
-from archbench.model.runtimes import FORMATS, RUNTIMES
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
