@@ -27,10 +27,8 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.model.messages import Task, TurnTask
 from archbench.model.protocol import Protocol
 from archbench.model.record import RunContext
-from archbench.results.files import alike, begin
-from archbench.results.files import read_struct
-from archbench.results.journal import Journal
-from archbench.results.journal import schema_of
+from archbench.results.files import alike, begin, read_struct
+from archbench.results.journal import Journal, schema_of
 from archbench.worker.client import WorkerClient
 from archbench.worker.turns import start_afresh, take_turns
 
