@@ -127,7 +127,7 @@ class NvmlProbe:
         self._find(uuid)
         if self._problem is None:
             users, _ = sm_users(self._gpu)
-            self._seen_us = newest(users or (), self._seen_us)
+            self._seen_us = max((user.at_us for user in users or ()), default=0)
 
     def _find(self, uuid: str | None) -> None:
         reason: str | None = "device_lost"
@@ -203,7 +203,7 @@ class NvmlProbe:
             # Without a context nobody computes; who has one may, or may not.
             alone = contexts is not None and self._shows_us(contexts) and not self._strangers(contexts)
             return ((), None) if alone else (None, reason)
-        self._seen_us = newest(users, self._seen_us)
+        self._seen_us = max((user.at_us for user in users), default=self._seen_us)
         if not self._shows_us(users) and not self._shows_us(contexts or ()):
             return None, hidden or "process_unknown"
         return self._strangers([user for user in users if (user.sm_share or 0.0) >= FOREIGN_SHARE]), None
@@ -285,11 +285,6 @@ def sm_users(handle: Any, since_us: int = 0) -> tuple[tuple[SmUser, ...] | None,
         for sample in samples
         if sample.timeStamp > since_us and 0 < sample.smUtil <= 100
     ), None
-
-
-def newest(users: Sequence[SmUser], otherwise: int) -> int:
-    """When the latest of the samples was taken."""
-    return max((user.at_us for user in users), default=otherwise)
 
 
 def temperature(handle: Any) -> tuple[int | None, str | None]:

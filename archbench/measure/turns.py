@@ -7,6 +7,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TypeVar
 
@@ -53,22 +54,20 @@ def take_turns(request: TurnTask, emit: Callable[[ChildEvent], None], hear: Call
     cell = request.cell
     emit(CellStarted(cell_id=cell.cell_id, deadline_s=WHOLE_DAY_S))
     run = CellRun(GroupContext(request.task), cell, first=True, emit=emit, metrics=(*request.task.metrics, "latency"))
-    emit(run.finish(_Turns(run, survey=request.survey, emit=emit, hear=hear).take))
+    emit(run.finish(_Turns(run, request.survey, emit, hear).take))
 
 
+@dataclass
 class _Turns:
     """The way of a cell as `measure_cell` goes it, but for the timing: blocks of given length, on demand."""
 
-    def __init__(
-        self, cell: CellRun, *, survey: bool, emit: Callable[[ChildEvent], None], hear: Callable[[], TurnWord]
-    ) -> None:
-        self._run = cell
-        self._survey = survey
-        self._emit = emit
-        self._hear = hear
-        self._warmup_steps = 0
-        self._steps = 0
-        self._stretches: list[Stretch] = []
+    run: CellRun
+    survey: bool
+    emit: Callable[[ChildEvent], None]
+    hear: Callable[[], TurnWord]
+    warmup_steps: int = 0
+    steps: int = 0
+    stretches: list[Stretch] = field(default_factory=list)
 
     def take(self, run: CellRun) -> None:
         """Do what one is told until there is nothing more to do, or until something fails."""
@@ -76,7 +75,7 @@ class _Turns:
         self._look_ahead()
         self._expect(Build)
         run.build()
-        self._emit(Built(cell_id=run.cell.cell_id, origin=origin_of(run.cell.network)))
+        self.emit(Built(cell_id=run.cell.cell_id, origin=origin_of(run.cell.network)))
         word = self._expect(messages.WarmUp)
         run.group.admit(word.rivals)
         run.first_call()
@@ -84,29 +83,29 @@ class _Turns:
         run.watch = Watch(run.group.probe, None, run.task.protocol)
         with run.steady(), gc_paused(), run.phase("turns"):
             self._take_turns()
-        if self._stretches:
+        if self.stretches:
             self._sum_up()
         if run.asks_for("memory"):
             run.fill(next(metric for metric in METRICS if metric.name == "memory"))
 
     def _look_ahead(self) -> None:
         """Say what is known before anything is built."""
-        run = self._run
+        run = self.run
         with run.phase("count"):
             run.name_inputs()
             if run.asks_for("static"):
                 count(run)
-            model = run.group.memory_model(run.cell) if self._survey and not run.prepares else None
+            model = run.group.memory_model(run.cell) if self.survey and not run.prepares else None
             held = run.task.protocol.input_ring
             peak = None if model is None else model.peak_bytes(run.cell.batch_size, batches_held=held)
         run.row.set(predicted_peak_bytes=peak)
-        if peak is None and self._survey:
+        if peak is None and self.survey:
             run.row.null("not_predicted", "predicted_peak_bytes", "predicted_peak_lines")
-        self._emit(Surveyed(cell_id=run.cell.cell_id, pid=os.getpid(), predicted_peak_bytes=peak))
+        self.emit(Surveyed(cell_id=run.cell.cell_id, pid=os.getpid(), predicted_peak_bytes=peak))
 
     def _warm_up_as_told(self, word: messages.WarmUp) -> None:
         """Warm up for the steps given, or until level, and say how it went."""
-        run = self._run
+        run = self.run
         clock, step = run.group.clock, run.workload.step
         with run.phase("warmup"):
             if word.steps is None:
@@ -114,14 +113,14 @@ class _Turns:
             else:
                 recent = deque((clock.latency(step).host_s for _ in range(word.steps)), maxlen=STEP_HISTORY)
                 warm = WarmUp(calls=word.steps, step_s=median(recent), level=True)
-            self._warmup_steps += warm.calls
-            run.note_warm_up(WarmUp(calls=self._warmup_steps, step_s=warm.step_s, level=warm.level))
-        self._emit(
-            messages.Warmed(cell_id=run.cell.cell_id, steps=self._warmup_steps, step_s=warm.step_s, level=warm.level)
+            self.warmup_steps += warm.calls
+            run.note_warm_up(WarmUp(calls=self.warmup_steps, step_s=warm.step_s, level=warm.level))
+        self.emit(
+            messages.Warmed(cell_id=run.cell.cell_id, steps=self.warmup_steps, step_s=warm.step_s, level=warm.level)
         )
 
     def _take_turns(self) -> None:
-        while not isinstance(word := self._hear(), Finish):
+        while not isinstance(word := self.hear(), Finish):
             if isinstance(word, messages.WarmUp):
                 self._warm_up_as_told(word)
             elif isinstance(word, TakeTurn):
@@ -130,17 +129,17 @@ class _Turns:
                 raise UnsupportedError(f"told to {type(word).__name__} while taking turns")
 
     def _take_turn(self, steps: int) -> None:
-        run = self._run
+        run = self.run
         clock, step, watch = run.group.clock, run.workload.step, run.watch
-        self._steps = steps
+        self.steps = steps
         if steps >= LEAD_FROM:
             clock.latency(step)
         watch.begin()
         timing = clock.latency(step, steps)
         rejected = watch.end()
         kind_of(run.group.device).settle()  # the rival must not feel what is left of this turn
-        self._stretches.append(Stretch(timings=(timing,), rejected=rejected))
-        self._emit(
+        self.stretches.append(Stretch(timings=(timing,), rejected=rejected))
+        self.emit(
             TurnTaken(
                 cell_id=run.cell.cell_id,
                 steps=steps,
@@ -153,27 +152,27 @@ class _Turns:
 
     def _sum_up(self) -> None:
         """The row's latency: the median over the turns."""
-        row = self._run.row
-        kept = [stretch for stretch in self._stretches if stretch.kept] or self._stretches
-        interval = median_interval([stretch.timings[0].host_s / self._steps for stretch in kept])
-        sampled = Sampled(stretches=tuple(self._stretches), steps=self._steps, interval=interval, stop=None)
+        row = self.run.row
+        kept = [stretch for stretch in self.stretches if stretch.kept] or self.stretches
+        interval = median_interval([stretch.timings[0].host_s / self.steps for stretch in kept])
+        sampled = Sampled(stretches=tuple(self.stretches), steps=self.steps, interval=interval, stop=None)
         row.add_timings(sampled, "latency")
         row.set(
             latency_median_s=interval.median,
             latency_ci_low_s=interval.low,
             latency_ci_high_s=interval.high,
             samples=len(kept),
-            steps_per_sample=self._steps,
+            steps_per_sample=self.steps,
         )
-        code = "several_steps_per_sample" if self._steps > 1 else "too_few_samples"
+        code = "several_steps_per_sample" if self.steps > 1 else "too_few_samples"
         row.null(code, *(f"latency_p{percent}_s" for percent in PERCENTILES))
         row.null("in_turns", "canary_s", "issue_time_median_s", "device_time_median_s", "host_bound")
-        if self._run.prepares:
+        if self.run.prepares:
             row.null("in_turns", "compile_neighbours")
-        self._run.conclude()
+        self.run.conclude()
 
     def _expect(self, kind: type[_Word]) -> _Word:
-        word = self._hear()
+        word = self.hear()
         if not isinstance(word, kind):
             raise UnsupportedError(f"told to {type(word).__name__} where {kind.__name__} was to come: it was sent away")
         return word

@@ -49,7 +49,7 @@ class Workload:
         *,
         ring: int,
         seed: int,
-        inputs: Sequence[Batch | Tensor] | None = None,
+        inputs: Sequence[Batch] | None = None,
         artifacts: Path | None = None,
         calibration: Callable[[], list[Tensor]] | None = None,
     ) -> None:
@@ -67,8 +67,7 @@ class Workload:
         self._takes_gradients = False
         self.module = self._prepare(module)
         ring_of = _input_ring(cell, takes(given), ring, seed, device) if inputs is None else inputs
-        batches = [Batch((one,)) if isinstance(one, Tensor) else one for one in ring_of]
-        self.inputs = [batch.map(lambda tensor: _placed(tensor, cell, device)) for batch in batches]
+        self.inputs = [batch.map(lambda tensor: _placed(tensor, cell, device)) for batch in ring_of]
         self.trained_on: str | None = None
         """What a training step minimises, in words, once it has."""
         self._turn = cycle(range(len(self.inputs)))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -89,7 +90,7 @@ def take_turns(
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
     processes = [InterleavedProcess(worker, request) for worker, request in zip(workers, requests, strict=True)]
-    match_ = _Match(processes, turns=turns, block_s=block_s, rng=rng, frozen=frozen, alike=alike)
+    match_ = _Match(processes=processes, wanted=turns, block_s=block_s, rng=rng, frozen=frozen, alike=alike)
     try:
         match_.play()
     except BaseException:
@@ -223,26 +224,18 @@ class InterleavedProcess:
         return ProcessFailedError(message)
 
 
+@dataclass(kw_only=True)
 class _Match:
     """One pair while it is played: its turns and numbers as far as they are known; its rows are the processes'."""
 
-    def __init__(
-        self,
-        processes: Sequence[InterleavedProcess],
-        *,
-        turns: int,
-        block_s: float,
-        rng: random.Random,
-        frozen: Frozen | None,
-        alike: bool,
-    ) -> None:
-        self._processes = processes
-        self._wanted = turns
-        self._block_s = block_s
-        self._rng = rng
-        self.frozen = frozen
-        self._alike = alike
-        self.turns: list[Turn] = []
+    processes: Sequence[InterleavedProcess]
+    wanted: int
+    """Turns that count."""
+    block_s: float
+    rng: random.Random
+    frozen: Frozen | None
+    alike: bool
+    turns: list[Turn] = field(default_factory=list)
 
     def play(self) -> None:
         """Play it to its end. Where a process fails the others show alone whether they work, but give no times."""
@@ -252,14 +245,14 @@ class _Match:
         order = self._shuffled()
         whole = [process for process in order if process.row.status in ("ok", "skipped", "oom")]
         if len(whole) == len(order):
-            self._play_one_by_one(order, self._wanted)
+            self._play_one_by_one(order, self.wanted)
         else:
             self._play_one_by_one(whole, 1)
             self.turns = []
 
     def _play_together(self) -> bool:
         """All at once, in turns. False where that did not work: one failed, or there is no memory for all of them."""
-        processes = self._processes
+        processes = self.processes
         try:
             for process in processes:
                 process.begin()
@@ -286,13 +279,13 @@ class _Match:
         """One after the other; if they are alike, all by the same number of steps."""
         warmed: dict[InterleavedProcess, Warmed] = {}
         for process in self._shuffled():
-            number = self._processes.index(process)
+            number = self.processes.index(process)
             rivals = tuple(pid for other, pid in enumerate(pids) if other != number)
             steps = self.frozen.warmup_steps[number] if self.frozen else None
             warmed[process] = process.warm_up(steps, rivals)
         if self.frozen is not None:
             return
-        if self._alike:
+        if self.alike:
             most, step_s = max(one.steps for one in warmed.values()), min(one.step_s for one in warmed.values())
             for process, one in warmed.items():
                 if one.steps < most:
@@ -302,12 +295,12 @@ class _Match:
 
     def _take_turns(self) -> None:
         assert self.frozen is not None
-        steps = dict(zip(self._processes, self.frozen.steps, strict=True))
+        steps = dict(zip(self.processes, self.frozen.steps, strict=True))
         kept = 0
-        while kept < self._wanted and len(self.turns) < MOST_TURNS * self._wanted:
+        while kept < self.wanted and len(self.turns) < MOST_TURNS * self.wanted:
             order = self._shuffled()
-            taken = {process: process.take_turn(steps[process], self._block_s) for process in order}
-            kept += self._add_turn([taken[process] for process in self._processes], order[0])
+            taken = {process: process.take_turn(steps[process], self.block_s) for process in order}
+            kept += self._add_turn([taken[process] for process in self.processes], order[0])
 
     def _play_one_by_one(self, order: Sequence[InterleavedProcess], turns: int) -> None:
         """Each process from its start to its end before the next one begins."""
@@ -316,11 +309,11 @@ class _Match:
         for process in order:
             with suppress(ProcessFailedError):
                 taken[process] = self._play_alone(process, turns, warmed)
-        if len(taken) < len(self._processes):
+        if len(taken) < len(self.processes):
             return
         if self.frozen is None:
             self._freeze(warmed, alternate=True)
-        for blocks in zip(*(taken[process] for process in self._processes), strict=True):
+        for blocks in zip(*(taken[process] for process in self.processes), strict=True):
             self._add_turn(blocks, order[0])
 
     def _play_alone(
@@ -332,16 +325,16 @@ class _Match:
         process.build()
         process.built()
         if self.frozen is not None:
-            number = self._processes.index(process)
+            number = self.processes.index(process)
             process.warm_up(self.frozen.warmup_steps[number])
             steps = self.frozen.steps[number]
         else:
             # The first cannot make up for what a later one needs, so it sets the number for all.
-            model = next(iter(warmed.values()), None) if self._alike else None
+            model = next(iter(warmed.values()), None) if self.alike else None
             mine = process.warm_up(model.steps if model else None)
             warmed[process] = structs.replace(mine, step_s=model.step_s) if model else mine
             steps = self._steps(warmed[process])
-        taken = [process.take_turn(steps, self._block_s) for _ in range(turns)]
+        taken = [process.take_turn(steps, self.block_s) for _ in range(turns)]
         process.finish()
         return taken
 
@@ -349,11 +342,11 @@ class _Match:
         """Enter one turn of all, and say whether it counts."""
         kept = all(block.kept for block in blocks)
         seconds = tuple(block.seconds for block in blocks)
-        self.turns.append(Turn(seconds=seconds, first=self._processes.index(first), kept=kept))
+        self.turns.append(Turn(seconds=seconds, first=self.processes.index(first), kept=kept))
         return kept
 
     def _freeze(self, warmed: dict[InterleavedProcess, Warmed], *, alternate: bool = False) -> None:
-        ready = [warmed[process] for process in self._processes]
+        ready = [warmed[process] for process in self.processes]
         self.frozen = Frozen(
             warmup_steps=tuple(one.steps for one in ready),
             steps=tuple(self._steps(one) for one in ready),
@@ -361,9 +354,9 @@ class _Match:
         )
 
     def _steps(self, warmed: Warmed) -> int:
-        return max(1, round(self._block_s / warmed.step_s))
+        return max(1, round(self.block_s / warmed.step_s))
 
     def _shuffled(self) -> list[InterleavedProcess]:
-        order = list(self._processes)
-        self._rng.shuffle(order)
+        order = list(self.processes)
+        self.rng.shuffle(order)
         return order

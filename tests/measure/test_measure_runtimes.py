@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import archbench
+from archbench.catalog.inputs import Batch
 from archbench.catalog.weights import Preprocessing
 from archbench.device.cpu import Cpu
 from archbench.measure.metrics.correctness import compare, drawn_images
@@ -401,7 +402,7 @@ def outputs_of(module, images, break_it=lambda scores: scores):
             return break_it(module(images))
 
     workload = Workload(cell_of("torch"), Changed(), (3, 32, 32), torch.device("cpu"), ring=1, seed=0)
-    return compare(workload, module, list(torch.split(images, 4)), centred=True)
+    return compare(workload, module, [Batch((part,)) for part in torch.split(images, 4)], centred=True)
 
 
 def test_agreement_of_top_classes_means_something_on_random_weights():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from archbench.catalog.inputs import Batch
 from archbench.measure.metrics.correctness import compare
 from archbench.measure.state import apply_state, default_threads, flushes_denormals, plain_fp32, restored_state
 from archbench.measure.workload import Workload
@@ -268,13 +269,13 @@ def read_switches():
 def test_given_inputs_are_used_as_they_are_but_placed():
     cell = Cell(network=Network(name="small"), batch_size=2, precision="bf16", memory_format="channels_last")
     images, indices = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
-    made = Workload(cell, Small(), (), CPU, ring=3, seed=7, inputs=[images])
+    made = Workload(cell, Small(), (), CPU, ring=3, seed=7, inputs=[Batch((images,))])
     (placed,) = made.input_tensors
     assert placed.dtype == torch.bfloat16
     assert placed.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(placed.float(), images.bfloat16().float())
     made.step()
-    embedded = Workload(cell_of_vectors(), nn.Embedding(4, 3), (), CPU, ring=3, seed=7, inputs=[indices])
+    embedded = Workload(cell_of_vectors(), nn.Embedding(4, 3), (), CPU, ring=3, seed=7, inputs=[Batch((indices,))])
     assert embedded.input_tensors[0].dtype == torch.int64
     embedded.step()
 

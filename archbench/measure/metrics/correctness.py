@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from PIL import Image
 from torch import Tensor, nn
 
@@ -90,12 +91,12 @@ class Numerics(Struct, frozen=True, kw_only=True):
     Of several output tensors, each held against its own, the worst counts; classes are those of the first.
     """
 
-    rel_error: float | None
+    rel_error: float | None = None
     """Relative L2 distance to fp32 eager, over all images together."""
-    fp64_error: float | None
+    fp64_error: float | None = None
     """The same to fp64, over the first batch."""
-    cosine: float | None
-    top1_agreement: float | None
+    cosine: float | None = None
+    top1_agreement: float | None = None
     """Share of images whose top class is the reference's; `None` also where that tells nothing, or are no classes."""
     finite: bool
     reference_finite: bool
@@ -128,20 +129,20 @@ def make_comparable(module: nn.Module, batch: Batch) -> None:
         layer.training = was
 
 
-def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | Tensor], *, centred: bool) -> Numerics:
+def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch], *, centred: bool) -> Numerics:
     """Compare the workload's outputs on `batches` with `reference`'s, the same weights in fp32 eager.
 
     `centred`: top classes are taken after the reference's mean output over the images is subtracted from both, which a
     bias of the last layer would do. Random weights give all images much the same scores; what is left tells them apart.
     Raises `UnsupportedError` where nothing that is returned can be compared.
     """
-    given = [Batch((one,)) if isinstance(one, Tensor) else one for one in batches]
     plain = [
-        batch.map(lambda one: one.contiguous().float() if one.dtype in WHOLE_MODEL.values() else one) for batch in given
+        batch.map(lambda one: one.contiguous().float() if one.dtype in WHOLE_MODEL.values() else one)
+        for batch in batches
     ]
     with plain_fp32(), workload.unrecorded():
         expected = _joined([figures_in(batch(reference)) for batch in plain])
-    outputs = [workload.output(batch) for batch in given]
+    outputs = [workload.output(batch) for batch in batches]
     output = _joined(outputs)
     if not output or [one.shape for one in output] != [one.shape for one in expected]:
         raise UnsupportedError("it returns no tensors of reals that could be compared")
@@ -149,23 +150,20 @@ def compare(workload: Workload, reference: nn.Module, batches: Sequence[Batch | 
     with workload.unrecorded():
         exact = figures_in(doubled(copy.deepcopy(reference)._apply(_doubled)))  # type: ignore[no-untyped-call]
     finite, reference_finite = (all(bool(torch.isfinite(one).all()) for one in each) for each in (output, expected))
-    comparable = finite and reference_finite and any(bool(one.any()) for one in expected)
     ratio = None
     if not workload.cell.is_eager and workload.cell.quantize == "off":
-        eager, error = (_distance(one, exact) for one in (workload.output(given[0], eager=True), outputs[0]))
+        eager, error = (_distance(one, exact) for one in (workload.output(batches[0], eager=True), outputs[0]))
         ratio = error / eager if 0.0 < eager < math.inf and error < math.inf else None
+    found = Numerics(finite=finite, reference_finite=reference_finite, compile_error_ratio=ratio)
     pairs = [(one, other) for one, other in zip(output, expected, strict=True) if other.any()]
-    cosines = (torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).item() for one, other in pairs)
-    return Numerics(
-        rel_error=max(_relative(one, other) for one, other in pairs) if comparable else None,
-        fp64_error=max(_relative(one, other) for one, other in zip(outputs[0], exact, strict=True) if other.any())
-        if comparable
-        else None,
-        cosine=min(cosines) if comparable else None,
-        top1_agreement=_agreement(output[0], expected[0], centred=centred) if comparable else None,
-        finite=finite,
-        reference_finite=reference_finite,
-        compile_error_ratio=ratio,
+    if not (finite and reference_finite and pairs):
+        return found
+    return replace(
+        found,
+        rel_error=max(_relative(one, other) for one, other in pairs),
+        fp64_error=max(_relative(one, other) for one, other in zip(outputs[0], exact, strict=True) if other.any()),
+        cosine=min(torch.cosine_similarity(one.flatten(), other.flatten(), dim=0).item() for one, other in pairs),
+        top1_agreement=_agreement(output[0], expected[0], centred=centred),
     )
 
 
