@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
 
@@ -36,6 +37,7 @@ PLATEAU_SPAN = 1.75
 """... when every look says so while the samples grow by this factor; the width of an interval is itself noisy."""
 
 
+@dataclass(kw_only=True)
 class StoppingRule:
     """Decides after each sample whether to take more, from the blocked interval of the median.
 
@@ -46,32 +48,26 @@ class StoppingRule:
     It looks only at the ends of blocks and at growing distances; `add` costs about two microseconds on average.
     """
 
-    def __init__(
-        self,
-        *,
-        step_s: float,
-        min_samples: int = 30,
-        min_samples_slow: int = 12,
-        slow_step_s: float = 0.1,
-        min_blocks: int = 6,
-        min_seconds: float = 0.5,
-        max_samples: int = 1000,
-        max_seconds: float = 5.0,
-        target_half_width: float = 0.005,
-    ) -> None:
-        """`step_s`: what one sample is expected to take, from the warm-up. Raises `ValueError` unless above 0."""
-        if not (math.isfinite(step_s) and step_s > 0):
-            raise ValueError(f"a step takes more than 0 s, not {step_s}")
-        least = min_samples_slow if step_s > slow_step_s else min_samples
+    step_s: float
+    """What one sample is expected to take, from the warm-up. Raises `ValueError` unless above 0."""
+    min_samples: int = 30
+    min_samples_slow: int = 12
+    slow_step_s: float = 0.1
+    min_blocks: int = 6
+    min_seconds: float = 0.5
+    max_samples: int = 1000
+    max_seconds: float = 5.0
+    target_half_width: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.step_s) and self.step_s > 0):
+            raise ValueError(f"a step takes more than 0 s, not {self.step_s}")
+        least = self.min_samples_slow if self.step_s > self.slow_step_s else self.min_samples
         # As long as the samples that will be taken anyway allow: a longer block costs nothing up to there.
-        longest = max(least, min_seconds / step_s) // min_blocks
+        longest = max(least, self.min_seconds / self.step_s) // self.min_blocks
         self.block_length = odd_block(int(min(max(longest, SHORTEST_BLOCK), LONGEST_BLOCK)))
         """Samples in a block: 2 for slow steps to 9 for fast ones."""
-        self._least = max(least, min_blocks * self.block_length)
-        self._min_seconds = min_seconds
-        self._max_samples = max_samples
-        self._max_seconds = max_seconds
-        self._target = target_half_width
+        self._least = max(least, self.min_blocks * self.block_length)
         self._samples: list[float] = []
         self._seconds = 0.0
         self._next_look = 0
@@ -86,9 +82,9 @@ class StoppingRule:
         self._samples.append(seconds)
         self._seconds += seconds
         count = len(self._samples)
-        if self._done or count < self._least or self._seconds < self._min_seconds:
+        if self._done or count < self._least or self._seconds < self.min_seconds:
             return
-        capped = count >= self._max_samples or self._seconds >= self._max_seconds
+        capped = count >= self.max_samples or self._seconds >= self.max_seconds
         if capped or (count >= self._next_look and count % self.block_length == 0):
             self._done = self._look(count) or ("capped" if capped else None)
             self._next_look = math.ceil(count * LOOK_GROWTH)
@@ -114,9 +110,9 @@ class StoppingRule:
             return None
         self._widths.append((count, width))
         if len(self._widths) == 1:
-            converged = width <= FIRST_LOOK_SHARE * self._target
+            converged = width <= FIRST_LOOK_SHARE * self.target_half_width
         else:
-            converged = max(width, self._widths[-2][1]) <= self._target
+            converged = max(width, self._widths[-2][1]) <= self.target_half_width
         if converged:
             return "converged"
         earlier = [then for size, then in self._widths if 2 * size <= count]
@@ -141,6 +137,7 @@ FEWEST_SAMPLES = 12
 FEWEST_BLOCKS = 10
 
 
+@dataclass(kw_only=True)
 class WarmupDetector:
     """Decides whether step times have become level: the medians of consecutive blocks no longer move.
 
@@ -148,31 +145,23 @@ class WarmupDetector:
     errors of the difference of two of them where the steps are so noisy that this is more. That must hold for blocks
     that span the last third of all steps, for ones a quarter as long, and so on down to `block` steps: long blocks
     catch slow ramps, short ones fast swings and what has just moved. A swing within one block is part of the noise.
+    `min_calls` and `min_seconds` hold back `done`, `cap_seconds` ends it; `level` knows of none of them.
+    Raises `ValueError` for fewer than two blocks, or blocks of no step.
     """
 
-    def __init__(
-        self,
-        *,
-        block: int = 10,
-        level_blocks: int = 3,
-        level_change: float = 0.005,
-        min_calls: int = 1,
-        min_seconds: float = 0.0,
-        cap_seconds: float = math.inf,
-    ) -> None:
-        """`block` is the shortest one. `min_calls` and `min_seconds` hold back `done`, `cap_seconds` ends it; `level`
-        knows of none of them. Raises `ValueError` for fewer than two blocks, or blocks of no step."""
-        if block < 1 or level_blocks < 2:
-            raise ValueError(f"cannot tell a level from {level_blocks} blocks of {block} steps")
-        self._shortest = block
-        self._blocks = level_blocks
-        self._level_change = level_change
-        self._min_calls = min_calls
-        self._min_seconds = min_seconds
-        self._cap_seconds = cap_seconds
+    block: int = 10
+    level_blocks: int = 3
+    level_change: float = 0.005
+    min_calls: int = 1
+    min_seconds: float = 0.0
+    cap_seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or self.level_blocks < 2:
+            raise ValueError(f"cannot tell a level from {self.level_blocks} blocks of {self.block} steps")
         self._steps: list[float] = []
         self._seconds = 0.0
-        self._next_look = block * level_blocks
+        self._next_look = self.block * self.level_blocks
         self._level = False
 
     def add(self, seconds: float) -> None:
@@ -183,7 +172,7 @@ class WarmupDetector:
         self._seconds += seconds
         if self.calls >= self._next_look:
             self._level = self._is_level()
-            self._next_look = max(self.calls + self._shortest, math.ceil(self.calls * LOOK_GROWTH))
+            self._next_look = max(self.calls + self.block, math.ceil(self.calls * LOOK_GROWTH))
 
     @property
     def level(self) -> bool:
@@ -193,9 +182,9 @@ class WarmupDetector:
     @property
     def done(self) -> Literal["level", "capped"] | None:
         """`level` once level after the minimum of calls and seconds, `capped` past the cap, else `None`."""
-        if self._level and self.calls >= self._min_calls and self._seconds >= self._min_seconds:
+        if self._level and self.calls >= self.min_calls and self._seconds >= self.min_seconds:
             return "level"
-        return "capped" if self._seconds >= self._cap_seconds and self.calls >= self._min_calls else None
+        return "capped" if self._seconds >= self.cap_seconds and self.calls >= self.min_calls else None
 
     @property
     def calls(self) -> int:
@@ -203,19 +192,19 @@ class WarmupDetector:
         return len(self._steps)
 
     def _is_level(self) -> bool:
-        length = self.calls // (LONGEST_SHARE * self._blocks)
-        while length > self._shortest:
+        length = self.calls // (LONGEST_SHARE * self.level_blocks)
+        while length > self.block:
             if not self._is_level_over(length):
                 return False
             length //= SCALE_STEP
-        return self._is_level_over(self._shortest)
+        return self._is_level_over(self.block)
 
     def _is_level_over(self, length: int) -> bool:
-        steps = np.array(self._steps[-self._blocks * length :])
+        steps = np.array(self._steps[-self.level_blocks * length :])
         medians = block_medians(steps, length)
         moved = float(np.ptp(medians))
         noise = LEVEL_STANDARD_ERRORS * math.sqrt(2) * _standard_error(steps.reshape(-1, length), medians)
-        return moved <= max(self._level_change * float(np.median(medians)), noise)
+        return moved <= max(self.level_change * float(np.median(medians)), noise)
 
 
 def _standard_error(blocks: NDArray[np.float64], medians: NDArray[np.float64]) -> float:
