@@ -21,8 +21,8 @@ from archbench.model.suite import AXES
 from archbench.options import Network, ProfileOptions, as_path, keywords
 from archbench.progress import PhaseLine
 from archbench.rendering.html import render_html
-from archbench.rendering.profile_findings import findings
 from archbench.rendering.profile_report import profile_report
+from archbench.rendering.profile_words import findings
 from archbench.results.files import write_bytes
 from archbench.session import describe, held, one_cell
 from archbench.worker import WorkerClient

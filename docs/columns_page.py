@@ -12,8 +12,8 @@ from archbench.model.profile import PROFILE_VERSION
 from archbench.model.reasons import REASONS
 from archbench.model.record import SCHEMA_VERSION, Column, columns
 from archbench.rendering.content import Code, Paragraph, Section, Table, report
-from archbench.rendering.markup import render_markdown
 from archbench.rendering.run_data import summary_columns
+from archbench.rendering.text import render_markdown
 
 _TYPES = {"text": "text", "real": "float64", "whole": "int64", "flag": "bool", "texts": "list of text"}
 SAMPLE_COLUMNS = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from reference_runs import reference_runs
 
 import archbench
-from archbench.folklore.judge import Judged
+from archbench.folklore.claims import Judged
 from archbench.rendering.folklore import probe_report
 from archbench.rendering.run_data import read_run
 from archbench.training.probe import Probe, read_probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archbench.model.axes import DEVICE_KINDS
 from archbench.model.protocol import PROTOCOL_VERSION, constants, protocol_for
 from archbench.rendering.content import report, table
-from archbench.rendering.markup import render_markdown
+from archbench.rendering.text import render_markdown
 
 UNITS = {"s": "seconds", "share": "a share of 1", "ratio": "a ratio", "count": "a count"}
 

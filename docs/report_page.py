@@ -12,9 +12,9 @@ import msgspec
 from reference_runs import reference_runs
 
 from archbench.rendering.content import Table, every, report
-from archbench.rendering.markup import render_markdown
 from archbench.rendering.report import build_report
 from archbench.rendering.run_data import read_run
+from archbench.rendering.text import render_markdown
 from archbench.results import RunStore
 
 ROOT = Path(__file__).parents[1]

@@ -1,8 +1,7 @@
-"""The command line: one thin file a command. `main` turns every user error into one line and an exit code."""
+"""The command line: one thin function a command. `main` turns every user error into one line and an exit code."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -11,32 +10,16 @@ from typing import Any
 
 import typer
 
+from archbench.cli import looking, measuring
 from archbench.cli.console import check_words, warnings_in_one_line
 from archbench.model.axes import COMPILE_MODES, DEVICE_KINDS, MEMORY_FORMATS, PHASES, PRECISIONS
 from archbench.model.errors import CALLED_ELSEWHERE, ArchbenchError, UnfitError, UsageError, did_you_mean, nearest
 
-COMMANDS = {
-    "run": "measuring",
-    "plan": "measuring",
-    "merge": "measuring",
-    "export": "measuring",
-    "list": "looking",
-    "show": "looking",
-    "fits": "looking",
-    "report": "looking",
-    "site": "looking",
-    "profile": "measuring",
-    "pick": "looking",
-    "compare": "comparing",
-    "gate": "comparing",
-    "duel": "comparing",
-    "history": "comparing",
-    "claims": "folklore_command",
-    "train-probe": "folklore_command",
-    "doctor": "looking",
-    "schema": "looking",
-}
-"""Where each `NAME_command` is, by module of this package; in the order in which `--help` lists them."""
+COMMANDS = (
+    *("run", "plan", "merge", "export", "list", "show", "fits", "report", "site", "profile", "pick", "compare"),
+    *("gate", "duel", "history", "claims", "train-probe", "doctor", "schema"),
+)
+"""In the order in which `--help` lists them; each is a `NAME_command` of `looking` or `measuring`."""
 
 app = typer.Typer(
     name="archbench",
@@ -57,10 +40,8 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
-for _name, _module in COMMANDS.items():
-    app.command(_name)(
-        getattr(importlib.import_module(f"archbench.cli.{_module}"), f"{_name.replace('-', '_')}_command")
-    )
+for _name in COMMANDS:
+    app.command(_name)((vars(looking) | vars(measuring))[f"{_name.replace('-', '_')}_command"])
 
 
 _VALUES = {

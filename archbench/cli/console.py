@@ -15,17 +15,19 @@ from functools import wraps
 from glob import escape, glob
 from inspect import Parameter, Signature, signature
 from os.path import isdir
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 import typer
 
 from archbench import options
-from archbench.model.errors import FitnessWarning, UsageError, escaped
+from archbench.model.errors import FitnessWarning, Interrupted, UsageError, escaped
 from archbench.model.units import indented_json
 from archbench.options import Option
 
 if TYPE_CHECKING:
+    from archbench.model.comparison import Comparison
     from archbench.rendering.content import Report
 
 Found = TypeVar("Found")
@@ -64,30 +66,42 @@ def networks_and_suites(incomplete: str) -> list[str]:
     return [name for name in network_names() if name.startswith(incomplete)] + files
 
 
-NetworkArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A catalogue name, torchvision:NAME, timm:NAME or module:function.",
-        autocompletion=completing(network_names),
-    ),
-]
-WhatArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="SUITE_OR_NAMES...", help="A suite file, or networks.", autocompletion=networks_and_suites),
-]
+def argument(help: str, metavar: str | None = None, **more: Any) -> Any:
+    """What typer is told of an argument."""
+    return typer.Argument(help=help, metavar=metavar, **more)
+
+
+def option(help: str, metavar: str | None = None, *flags: str, **more: Any) -> Any:
+    """What typer is told of an option; its flag is the parameter's name where `flags` say nothing else."""
+    return typer.Option(*flags, help=help, metavar=metavar, **more)
+
+
+def switch(flag: str, help: str) -> Any:
+    """What typer is told of an option without a value and without a `--no-`."""
+    return typer.Option(flag, help=help)
 
 
 def told(about: Option, *flags: str) -> Any:
-    """What typer is told of an option."""
+    """What typer is told of an option of `archbench.options`."""
     complete = completing(about.words) if about.words else None
-    return typer.Option(*flags, metavar=about.metavar, help=about.help, autocompletion=complete, min=about.least)
+    return option(about.help, about.metavar, *flags, autocompletion=complete, min=about.least)
+
+
+_A_NETWORK = "A catalogue name, torchvision:NAME, timm:NAME or module:function."
+NetworkArgument = Annotated[str, argument(_A_NETWORK, autocompletion=completing(network_names))]
+WhatArgument = Annotated[
+    list[str], argument("A suite file, or networks.", "SUITE_OR_NAMES...", autocompletion=networks_and_suites)
+]
 
 
 DeviceOption = Annotated[str, told(options.DEVICE)]
 InputsOption = Annotated[str | None, told(options.INPUTS)]
 AllowCode = Annotated[bool, told(options.ALLOW_CODE, "--allow-code")]
 Force = Annotated[bool, told(options.FORCE, "--force")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsJson = Annotated[bool, switch("--json", "Print one JSON document.")]
+Strict = Annotated[
+    bool, switch("--strict", "Exit with 3 where a cell is undecided or invalid, or failed on both sides.")
+]
 
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended."""
@@ -143,14 +157,40 @@ def answer(found: Found, report_of: Callable[[Found], Report], as_json: bool, *,
     if as_json:
         print_json(found, indent=indent)
     else:
-        from archbench.rendering.terminal import print_report
+        from archbench.rendering.text import print_report
 
         print_report(report_of(found))
+
+
+def show_comparison(comparison: Comparison, format: str, out: Path | None) -> None:
+    """Print it; or where it goes to files, their places."""
+    from archbench.rendering.comparison_formats import render_comparison, write_comparison
+    from archbench.rendering.comparison_report import text_report
+    from archbench.rendering.text import print_report
+
+    if out is not None:
+        for place in write_comparison(comparison, format, out):
+            print(place)
+    elif format == "text":
+        print_report(text_report(comparison))
+    else:
+        print(render_comparison(comparison, format), end="")
 
 
 def stop_as_by_ctrl_c() -> None:
     """From now on a scheduler's SIGTERM is as good as Ctrl-C: what is finished is kept."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Until the block ends a scheduler's SIGTERM is as good as Ctrl-C, and what was finished is said to be kept."""
+    stop_as_by_ctrl_c()
+    try:
+        yield
+    except Interrupted as interrupted:
+        print(f"archbench: {interrupted}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def check_words(words: Sequence[str]) -> None:

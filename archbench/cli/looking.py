@@ -1,4 +1,6 @@
-"""`archbench list`, `show`, `fits`, `pick`, `report`, `site`, `doctor`, `schema`: what is known, nothing measured."""
+"""What is known, and nothing measured, unless `claims` is asked to: `archbench list`, `show`, `fits`, `pick`, `report`,
+`site`, `compare`, `history`, `claims`, `doctor`, `schema`.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,24 @@ from typing import Annotated, Any
 
 import typer
 
-from archbench.cli.console import AsJson, DeviceOption, NetworkArgument, answer, column_names, completing, taking
+from archbench.cli.console import (
+    INTERRUPTED,
+    AsJson,
+    DeviceOption,
+    NetworkArgument,
+    Strict,
+    answer,
+    argument,
+    column_names,
+    completing,
+    option,
+    show_comparison,
+    switch,
+    taking,
+)
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
+from archbench.model.units import indented_json
 from archbench.options import FitsOptions, ShowOptions
 
 
@@ -26,15 +43,15 @@ def catalogue_columns() -> Iterable[str]:
 
 
 def _columns(help: str, words: Callable[[], Iterable[str]] = column_names, metavar: str = "COLUMN") -> Any:
-    return typer.Option(metavar=metavar, help=help, autocompletion=completing(words))
+    return option(help, metavar, autocompletion=completing(words))
 
 
 _where = partial(_columns, metavar="EXPR")
 
 
 def list_command(
-    family: Annotated[str | None, typer.Option(help="Only this family: resnet, densenet, ...")] = None,
-    source: Annotated[str | None, typer.Option(help="Only from torchvision, timm or archbench.")] = None,
+    family: Annotated[str | None, option("Only this family: resnet, densenet, ...")] = None,
+    source: Annotated[str | None, option("Only from torchvision, timm or archbench.")] = None,
     where: Annotated[
         list[str] | None, _where("A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.", catalogue_columns)
     ] = None,
@@ -72,7 +89,7 @@ def _hint(source: str | None) -> None:
 @taking(ShowOptions)
 def show_command(
     name: NetworkArgument,
-    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the paper's entry for a bibliography.")] = False,
+    bibtex: Annotated[bool, switch("--bibtex", "Print the paper's entry for a bibliography.")] = False,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
@@ -99,9 +116,7 @@ def fits_command(name: NetworkArgument, as_json: AsJson = False, **given: Any) -
 
 
 def pick_command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs' directories or results files; several are merged.")
-    ],
+    runs: Annotated[list[Path], argument("Runs' directories or results files; several are merged.", "RUN...")],
     where: Annotated[
         list[str] | None, _where("A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.")
     ] = None,
@@ -110,7 +125,7 @@ def pick_command(
     across: Annotated[
         list[str] | None, _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS)
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows of a shortlist to print.")] = 10,
+    top: Annotated[int, option("Rows of a shortlist to print.", min=1)] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Pick a network: a ranked shortlist with settings, margins and intervals, and why each other is left out.
@@ -125,29 +140,18 @@ def pick_command(
 
 
 def report_command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Directories of runs, finished or not; several side by side.")
-    ],
-    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help="md, html or latex")] = "md",
+    runs: Annotated[list[Path], argument("Directories of runs, finished or not; several side by side.", "RUN...")],
+    format: Annotated[str, option("md, html or latex", "FORMAT", "--format")] = "md",
     out: Annotated[
         str,
-        typer.Option(
-            metavar="PATH",
-            help="Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.",
+        option(
+            "Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.", "PATH"
         ),
     ] = "",
-    only: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Cells to show: resnet*, resnet50@batch_size=1.")
-    ] = None,
-    table: Annotated[
-        str, typer.Option(metavar="WORDS", help="Only the tables with these words in their caption, such as matrix.")
-    ] = "",
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Networks that plots name; else all that have room.")
-    ] = None,
-    plots: Annotated[
-        str, typer.Option(metavar="KINDS", help="Store plots as svg, png, pdf (several: png,pdf), beside the report.")
-    ] = "",
+    only: Annotated[list[str] | None, option("Cells to show: resnet*, resnet50@batch_size=1.", "PATTERN")] = None,
+    table: Annotated[str, option("Only the tables with these words in their caption, such as matrix.", "WORDS")] = "",
+    label: Annotated[list[str] | None, option("Networks that plots name; else all that have room.", "PATTERN")] = None,
+    plots: Annotated[str, option("Store plots as svg, png, pdf (several: png,pdf), beside the report.", "KINDS")] = "",
 ) -> None:
     """Render stored results as a report; prints where it is."""
     from archbench.api import report
@@ -168,13 +172,101 @@ def report_command(
 
 
 def site_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs: directories, exported files or URLs.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path("site"),
+    runs: Annotated[list[Path], argument("Runs: directories, exported files or URLs.", "RUN...")],
+    out: Annotated[Path, option("Where to write it.", "DIR")] = Path("site"),
 ) -> None:
     """Put any number of machines side by side as a static site, to be published as it is; prints its index."""
     from archbench.api import site
 
     print(site(runs, out=out))
+
+
+def compare_command(
+    base: Annotated[Path, argument("A run's directory, or a parquet file of results.", "BASE")],
+    head: Annotated[Path, argument("The same, of what may have become slower.", "HEAD")],
+    format: Annotated[
+        str,
+        option("text, md, json, junit, annotations, github-action-benchmark, pytest-benchmark", "FORMAT", "--format"),
+    ] = "text",
+    out: Annotated[Path | None, option("Write there instead of to stdout.", "PATH")] = None,
+    allow_different: Annotated[
+        list[str] | None,
+        option("Let torch_version, driver_version, suite, applied or threads differ; repeatable.", "COLUMN"),
+    ] = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
+    from archbench.rendering.comparison_formats import check_format
+
+    format = "json" if as_json else format
+    check_format(format, out)
+
+    from archbench.api import compare
+
+    comparison = compare(base, head, allow_different=allow_different or ())
+    show_comparison(comparison, format, out)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def history_command(
+    place: Annotated[Path, argument("A directory that holds runs, at any depth.", "DIR")],
+    format: Annotated[str, option("md or json", "FORMAT", "--format")] = "md",
+    out: Annotated[Path | None, option("Write there, with the plot beside it; by default to stdout.", "PATH")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show trends and change points over many runs; advisory, so the exit code is 0 whatever it finds."""
+    format = "json" if as_json else format
+    from archbench.rendering.content import known_format
+
+    known_format(format, ("md", "json"))
+
+    from archbench.comparison import history, read_runs
+    from archbench.rendering.comparison_report import history_report
+    from archbench.results.files import write_bytes
+
+    runs, left_out = read_runs(place)
+    found = history(str(place), runs, left_out)
+    if out is not None:
+        if format == "json":
+            write_bytes(out, indented_json(found).encode())
+        else:
+            from archbench.rendering.report import store
+
+            store(history_report(found, plot=True), "md", out, folder=f"{out.stem}-plots")
+        print(out)
+    elif format == "md" and not sys.stdout.isatty():
+        from archbench.rendering.text import render_markdown
+
+        print(render_markdown(history_report(found, plot=False)), end="")
+    else:
+        answer(found, lambda one: history_report(one, plot=False), format == "json")
+
+
+def claims_command(
+    runs: Annotated[list[Path] | None, argument("Stored runs; else those of this machine here.", "RUN...")] = None,
+    only: Annotated[list[str] | None, option("Claims to judge: 000.14, 003.*, measured.", "PATTERN", "--only")] = None,
+    probe: Annotated[Path | None, option("A training probe; else the newest of this machine here.", "DIR")] = None,
+    file: Annotated[Path | None, option("Claims of your own, in the form of docs/claims.md.", "YAML")] = None,
+    measure: Annotated[str | None, option("Measure what is missing, for so long at most: 90s, 10m, 2h.", "10m")] = None,
+    out: Annotated[Path | None, option("Write the report there: claims.md or claims.html.", "PATH")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge what tutorials and papers say: confirmed, refuted, depends (on what), or not measurable here and why."""
+    from archbench import claims
+    from archbench.rendering.folklore import folklore_report
+    from archbench.rendering.report import store
+
+    if out is not None and out.suffix not in (".md", ".html"):
+        raise UsageError(f"--out {out}: name a file that ends in .md or .html")
+    try:
+        found = claims(runs or (), only=only or (), probe=probe, file=file, measure=measure)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if out is not None and not as_json:
+        print(store(folklore_report(found), out.suffix.removeprefix("."), out))
+    else:
+        answer(found, folklore_report, as_json)
 
 
 def doctor_command(device: DeviceOption = "auto", as_json: AsJson = False) -> None:

@@ -1,10 +1,10 @@
-"""`archbench run`, `plan`, `merge`, `export`, `profile`: the main job, what it would be, and what becomes of it."""
+"""What measures, and what becomes of it: `archbench run`, `plan`, `merge`, `export`, `profile`, `gate`, `duel`,
+`train-probe`.
+"""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,27 +12,36 @@ import typer
 
 from archbench.cli.console import (
     INTERRUPTED,
+    AllowCode,
     AsJson,
+    DeviceOption,
+    Force,
+    InputsOption,
     NetworkArgument,
+    Strict,
     WhatArgument,
     answer,
+    argument,
+    interruptible,
+    option,
     print_json,
+    show_comparison,
     stop_as_by_ctrl_c,
+    switch,
     taking,
 )
-from archbench.model.cell import sides_of
 from archbench.model.errors import Interrupted, UnfitError, UsageError, escaped
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
-from archbench.model.units import NULL, counted, listed
-from archbench.options import PlanOptions, ProfileOptions, RunOptions
+from archbench.model.units import listed
+from archbench.options import GateOptions, PlanOptions, ProfileOptions, RunOptions
 
 if TYPE_CHECKING:
     from archbench.api import Run
-    from archbench.model.cell import Cell, Plan
+    from archbench.model.cell import Plan
     from archbench.model.suite import Suite
-    from archbench.rendering.content import Report, Table
     from archbench.suite.duration import Prediction
+    from archbench.training.probe import Probe
 
 
 @taking(RunOptions)
@@ -87,7 +96,7 @@ def _tell(run: Run, as_json: bool) -> None:
     from archbench.rendering.content import report
     from archbench.rendering.figures import results_report
     from archbench.rendering.provenance import outcome
-    from archbench.rendering.terminal import print_report
+    from archbench.rendering.text import print_report
 
     print_report(results_report(found))
     print_report(report("", f"{outcome(found)}.", found.trust.statement))
@@ -107,19 +116,20 @@ def _tell(run: Run, as_json: bool) -> None:
 @taking(PlanOptions)
 def plan_command(
     what: WhatArgument,
-    predict: Annotated[bool, typer.Option("--predict", help="Show the expected duration by phase.")] = False,
+    predict: Annotated[bool, switch("--predict", "Show the expected duration by phase.")] = False,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
     """Show what a run would measure, how long it would take, what it would skip and why; cuda where there is none."""
-    from archbench.rendering.terminal import print_report
+    from archbench.rendering.catalogue import plan_report
+    from archbench.rendering.text import print_report
     from archbench.session import foreseen
 
     suite, plan, prediction = foreseen(what, PlanOptions(**given))
     if as_json:
         print_json(_document(suite, plan, prediction))
     else:
-        print_report(_report(suite, plan, prediction, by_phase=predict))
+        print_report(plan_report(suite, plan, prediction, by_phase=predict))
 
 
 def _document(suite: Suite, plan: Plan, prediction: Prediction) -> dict[str, object]:
@@ -132,7 +142,7 @@ def _document(suite: Suite, plan: Plan, prediction: Prediction) -> dict[str, obj
         "seed": plan.seed,
         "twin": suite.twin,
         "cells": len(plan.cells),
-        "groups": _distinct_groups(plan),
+        "groups": len({group.group_id for group in plan.rounds[0]}),
         "skipped": [{"cell_id": skip.cell.cell_id, "reason": skip.reason} for skip in plan.skipped],
         "rounds": [
             [
@@ -146,82 +156,11 @@ def _document(suite: Suite, plan: Plan, prediction: Prediction) -> dict[str, obj
     }
 
 
-def _distinct_groups(plan: Plan) -> int:
-    return len({group.group_id for group in plan.rounds[0]})
-
-
-def _report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool) -> Report:
-    from archbench.rendering.content import report, table
-
-    networks = len({cell.network.label for cell in plan.cells})
-    counts = (
-        f"{counted(len(plan.cells), 'cell')} of {counted(networks, 'network')} in "
-        f"{counted(_distinct_groups(plan), 'group')}, {counted(len(plan.rounds), 'round')}, seed {plan.seed}"
-    )
-    said = [suite.description]
-    twin = next((group for group in plan.rounds[0] if group.visit), None)
-    if twin is not None:
-        cell = twin.cells[0]
-        what = f"{cell.network.label} ({cell.phase}, {_setting(cell)})"
-        said.append(f"twin: {what} is measured first, in between and last in each round")
-    for reason, number in Counter(skip.reason for skip in plan.skipped).items():
-        said.append(f"skipped: {counted(number, 'cell')}: {reason}")
-    rows = ((name, f"{seconds:.0f}") for name, seconds in prediction.phases.items() if seconds >= 0.5)
-    part = f", shard {plan.shard.word}" if plan.shard else ""
-    return report(
-        f"{suite.suite} on {plan.device}{part}: {counts}",
-        said,
-        prediction.in_words,
-        _table(suite, plan.cells) if plan.cells else None,
-        table(("phase", ">seconds"), rows) if by_phase else None,
-    )
-
-
-def _table(suite: Suite, cells: tuple[Cell, ...]) -> Table:
-    """Networks down, settings across; in each field the number of cells, inference/training where both occur."""
-    from archbench.rendering.content import table
-
-    numbers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for cell in sorted(cells, key=lambda cell: _place(suite, cell)):
-        numbers[cell.network.label, _setting(cell)][cell.phase] += 1
-    phases = [phase for phase in ("inference", "training") if any(phase in count for count in numbers.values())]
-    networks = list(dict.fromkeys(network for network, _ in numbers))
-    settings = list(dict.fromkeys(_setting(cell) for cell in sorted(cells, key=lambda cell: _toggles(suite, cell))))
-
-    def field(network: str, setting: str) -> str:
-        found = numbers.get((network, setting))
-        return "/".join(str(found[phase] or NULL) for phase in phases) if found else NULL
-
-    headings = (f"cells ({'/'.join(phases)})", *(f">{setting}" for setting in settings))
-    return table(headings, ((network, *(field(network, setting) for setting in settings)) for network in networks))
-
-
-def _place(suite: Suite, cell: Cell) -> tuple[int, int, str]:
-    """Where the cell's network stands in the suite, its sizes ascending."""
-    position = next(n for n, network in enumerate(suite.architectures) if network.name == cell.network.name)
-    return position, math.prod(sides_of(cell.network.input_size or 0)), cell.network.label
-
-
-def _toggles(suite: Suite, cell: Cell) -> tuple[int, ...]:
-    """Where the cell's setting stands in the suite; without one, its toggles, the plain ones first."""
-    if cell.setting is not None:
-        return (list(suite.settings).index(cell.setting), cell.threads or 0)
-    return (len(suite.settings), *cell.toggles.order, cell.threads or 0)
-
-
-def _setting(cell: Cell) -> str:
-    """The setting's name; without one, the toggles that are not at their default."""
-    label = cell.setting or cell.toggles.label
-    return label if cell.threads is None else f"{label}, {counted(cell.threads, 'thread')}"
-
-
 def merge_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of runs: all shards of a suite.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The new run's directory; by default one under results/.")
-    ] = None,
+    runs: Annotated[list[Path], argument("Directories of runs: all shards of a suite.", "DIR...")],
+    out: Annotated[Path | None, option("The new run's directory; by default one under results/.", "DIR")] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Though a shard is missing or unfinished, which is then only said.")
+        bool, switch("--partial", "Though a shard is missing or unfinished, which is then only said.")
     ] = False,
 ) -> None:
     """Unite the shards that machines measured into one run, and one for each hardware class where there are several."""
@@ -233,10 +172,8 @@ def merge_command(
 
 
 def export_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory, finished or not.")],
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Ends in .archbench; by default SUITE-RUN.archbench here.")
-    ] = None,
+    run: Annotated[Path, argument("A run's directory, finished or not.", "RUN")],
+    out: Annotated[Path | None, option("Ends in .archbench; by default SUITE-RUN.archbench here.", "FILE")] = None,
 ) -> None:
     """Write a run as one file that `report`, `compare` and `pick` read; prints its hash and where it is."""
     from archbench.api import export
@@ -248,14 +185,14 @@ def export_command(
 @taking(ProfileOptions)
 def profile_command(
     name: NetworkArgument,
-    depth: Annotated[int | None, typer.Option(min=0, help="Levels of modules to show; by default the stages.")] = None,
-    top: Annotated[int, typer.Option(min=0, max=60, help="Operators or kernels to show.")] = 6,
+    depth: Annotated[int | None, option("Levels of modules to show; by default the stages.", min=0)] = None,
+    top: Annotated[int, option("Operators or kernels to show.", min=0, max=60)] = 6,
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
     from archbench.profiling import profile
-    from archbench.rendering.profile_screen import profile_screen
+    from archbench.rendering.profile_report import profile_screen
 
     if given["against"] and given["stage"]:
         raise UsageError("--stage shows the inside of one network; leave out --against, or --stage")
@@ -264,3 +201,100 @@ def profile_command(
     for written in ("html", "trace", "snapshot"):
         if written in given:
             print(f"written: {given[written]}", file=sys.stderr)
+
+
+@taking(GateOptions)
+def gate_command(
+    what: Annotated[str, argument("A suite file.", "SUITE")],
+    format: Annotated[str, option("text, md, json, junit, or another of `compare`.", "FORMAT", "--format")] = "text",
+    strict: Strict = False,
+    as_json: AsJson = False,
+    **given: Any,
+) -> None:
+    """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
+    from archbench.rendering.comparison_formats import check_format
+
+    format = "json" if as_json else format
+    check_format(format, Path())
+
+    from archbench.gating import gate
+    from archbench.rendering.comparison_formats import SEVERAL_FILES
+
+    with interruptible():
+        comparison = gate(what, **given)
+    if format in SEVERAL_FILES:
+        show_comparison(comparison, format, Path(comparison.place or "") / f"{format}.json")
+    else:
+        show_comparison(comparison, format, None)
+        print(f"archbench: {comparison.place}", file=sys.stderr)
+        if comparison.regressed:
+            print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def duel_command(
+    cells: Annotated[list[str], argument("resnet50@batch_size=1,precision=amp-bf16", "CELL CELL...")],
+    pairs: Annotated[int | None, option("Pairs of fresh processes, with those played before; 8 unless given.")] = None,
+    turns: Annotated[int | None, option("Turns of each process in a pair; 16 unless given.")] = None,
+    max_time: Annotated[str | None, option("Stop after so long, with fewer pairs: 90s, 10m, 2h.", "5m")] = None,
+    inputs: InputsOption = None,
+    device: DeviceOption = "auto",
+    fresh: Annotated[bool, switch("--fresh", "Begin anew, whatever was played before.")] = False,
+    as_json: AsJson = False,
+    allow_code: AllowCode = False,
+    force: Force = False,
+) -> None:
+    """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
+    from archbench.gating import duel
+    from archbench.rendering.comparison_report import duel_report
+
+    asked: dict[str, Any] = {"pairs": pairs, "turns": turns, "max_time": max_time, "inputs": inputs, "device": device}
+    with interruptible():
+        found = duel(*cells, **asked, fresh=fresh, allow_code=allow_code, force=force)
+    answer(found, duel_report, as_json, indent=False)
+
+
+def train_probe_command(
+    networks: Annotated[
+        list[str] | None, argument("plain56, resnet56, relu-bn-he, ...; else all.", "NETWORK...")
+    ] = None,
+    seeds: Annotated[int, option("How many times each is trained.")] = 3,
+    steps: Annotated[int | None, option("Of each training, in place of the schedule's own.")] = None,
+    data: Annotated[Path | None, option("CIFAR-10's binary version; else scikit-learn's digits.", "DIR")] = None,
+    out: Annotated[Path | None, option("The probe's directory; else under results/train-probe/.", "DIR")] = None,
+    device: DeviceOption = "cpu",
+    at_once: Annotated[
+        int | None, option("Trainings at a time, on a thread each; else as many as there are cores.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train plain and residual networks, and chains of layers, and keep their curves; a second call resumes."""
+    from archbench.rendering.folklore import probe_report
+    from archbench.rendering.report import store
+    from archbench.rendering.text import print_report
+    from archbench.training.probe import train_probe
+
+    with interruptible():
+        found = train_probe(
+            networks or (), seeds=seeds, steps=steps, data=data, out=out, device=device, at_once=at_once, told=_told
+        )
+    report = probe_report(found)
+    for format in ("md", "html"):
+        store(report, format, found.path / f"report.{format}")
+    if as_json:
+        print_json({"path": str(found.path), "about": found.about, "points": found.points})
+    else:
+        print_report(report)
+        print(found.path)
+
+
+def _told(probe: Probe, network: str, seed: int) -> None:
+    from archbench.training.probe import asked
+
+    end = next(one for one in probe.last if (one.network, one.seed) == (network, seed))
+    seconds = probe.about.seconds[f"{network} {seed}"]
+    print(
+        f"archbench: {len(probe.last)} of {len(asked(probe.about.settings))}: {network}, seed {seed}: "
+        f"training loss {end.train_loss:.3g}, accuracy {end.train_accuracy:.1f} %, {seconds:.0f} s",
+        file=sys.stderr,
+    )

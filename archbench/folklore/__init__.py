@@ -1,5 +1,5 @@
 """What tutorials and papers say about these networks, beside what is counted, measured, trained and published.
 
-`claim` reads `claims.yaml`, `formula` the expressions that judge, `sources` finds the figures, `judge` puts them
-together; `experiments` is what needs torch, and loaded only where a claim asks for it.
+`claims` reads `claims.yaml` and judges, `formula` has the expressions, `sources` the figures, `asked` what a user
+means; `experiments` is what needs torch, and loaded only where a claim asks for it.
 """

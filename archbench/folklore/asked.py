@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.folklore.claim import OWN, Claims, read_claims
-from archbench.folklore.judge import Judged, judge
+from archbench.folklore.claims import OWN, Claims, Judged, judge, read_claims
 from archbench.folklore.sources import Sources
 from archbench.model.errors import FitnessWarning, UsageError
 from archbench.options import OneOrMore, PathOrText, several
@@ -63,11 +62,10 @@ def claims(
 
 
 def _only(claims: Claims, only: Sequence[str]) -> Claims:
-    """Those whose id or kind any pattern matches."""
-    if not only:
-        return claims
-    kept = [one for one in claims.claims if any(fnmatchcase(w, p) for p in only for w in (one.id, one.kind))]
-    if not kept:
+    """Those whose id or kind any pattern matches; all without one."""
+    patterns = only or ("*",)
+    kept = [one for one in claims.claims if any(fnmatchcase(w, p) for p in patterns for w in (one.id, one.kind))]
+    if only and not kept:
         ids = f"{claims.claims[0].id} to {claims.claims[-1].id}"
         raise UsageError(f"--only {' '.join(only)}: matches no claim; they are {ids}, or a kind such as measured")
     return replace(claims, claims=tuple(kept))
@@ -98,8 +96,7 @@ def _own_runs(here: str) -> list[Path]:
 
 def _own_probe(here: str) -> Probe | None:
     """The newest probe under `results` here of this class of machine."""
-    places = sorted(PROBES.glob("*/probe.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for place in places:
+    for place in sorted(PROBES.glob("*/probe.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             found = read_probe(place.parent)
         except UsageError:
@@ -137,9 +134,8 @@ def _measured(found: Sequence[Judged], time_s: float) -> bool:
 
 def _run(words: Sequence[str], limit_s: float) -> None:
     print(f"archbench: {shlex.join(['archbench', *words])}", file=sys.stderr)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "archbench", *words], stdout=subprocess.DEVNULL, env={**os.environ, "NO_COLOR": "1"}
-    )
+    command, quiet = [sys.executable, "-m", "archbench", *words], {**os.environ, "NO_COLOR": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=quiet)
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:

@@ -26,13 +26,13 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-_RELATIONS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
+_RELATIONS: dict[type[ast.cmpop], tuple[str, Callable[[float, float], bool]]] = {
+    ast.Lt: ("<", operator.lt),
+    ast.LtE: ("<=", operator.le),
+    ast.Gt: (">", operator.gt),
+    ast.GtE: (">=", operator.ge),
+    ast.Eq: ("==", operator.eq),
+    ast.NotEq: ("!=", operator.ne),
 }
 MAX_LENGTH = 2000
 
@@ -192,7 +192,7 @@ def _number(node: ast.expr, values: Mapping[Term, float]) -> float:
 def _compare(
     source: str, left: ast.expr, op: ast.cmpop, right: ast.expr, figures: Figures, tolerance: float
 ) -> Compared:
-    relation = _RELATIONS[type(op)]
+    relation, compare = _RELATIONS[type(op)]
     value, low, high = _interval(lambda values: _number(left, values), figures)
     bound = _number(right, {term: figure.value for term, figure in figures.items()})
 
@@ -210,7 +210,6 @@ def _compare(
         holds = inside if relation == "==" or inside is None else not inside
     else:
         _, lowest, highest = least(1.0)
-        compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[relation]
         truths = {compare(lowest, 0), compare(highest, 0)}
         holds = truths.pop() if len(truths) == 1 else None
     if math.isnan(value) or math.isnan(bound):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,6 @@ from archbench.query.parsing import number_column
 from archbench.training.settings import SUBJECTS
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from archbench.choose.candidates import Candidates
     from archbench.training.probe import Probe
 
@@ -126,7 +124,9 @@ class Sources:
         self._facts = facts
         self._probe = probe
         self._builds = builds
-        self._frames = [_usable(run) for run in cells]
+        frames = (run.frame for run in cells)
+        fit = (frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")] for frame in frames)
+        self._frames = [frame.reset_index(drop=True) for frame in fit]
         self._rows: dict[str, list[tuple[_Place, dict[str, Any]]]] = {}
         """By network, each with its place among all."""
 
@@ -162,7 +162,7 @@ class Sources:
             return Figure(value=fact.value, origin=fact.source)
         if name in TRAINED:
             return self._trained(term)
-        if name in STRUCTURE or name in EXPERIMENTS:
+        if name in (*STRUCTURE, *EXPERIMENTS):
             return self._built(term)
         column = _column(name)
         return self._counted(term, column) if column in CATALOGUED else self._stored(term, column, situation)
@@ -185,11 +185,9 @@ class Sources:
         wanted = dict(situation.values).items()
         rows = self._rows_of(_network(term).label)
         row = next(one for _, one in rows if all(one[key] == value for key, value in wanted))
-        value, low, high = (row[name] for name in _RANKED.get(column, (column,) * 3))
-        origin = f"run {row['run_id']} on {row['hardware_class']}"
-        if column not in _RANKED:
-            return Figure(value=float(value), origin=origin)
-        return Figure(value=value, low=low, high=high, origin=origin)
+        value, *ends = (row[name] for name in _RANKED.get(column, (column,)))
+        low, high = ends or (None, None)
+        return Figure(value=float(value), low=low, high=high, origin=f"run {row['run_id']} on {row['hardware_class']}")
 
     def _rows_of(self, label: str) -> list[tuple[_Place, dict[str, Any]]]:
         """As plain values, and of this network alone: a run has a hundred thousand rows."""
@@ -271,12 +269,6 @@ def _moved(mean: float, by: float, most: float | None) -> float:
     return 1 / ((1 / mean - 1 / most) * math.exp(-by / (mean * left)) + 1 / most)
 
 
-def _usable(cells: Candidates) -> pd.DataFrame:
-    """The rows fit to be compared."""
-    frame = cells.frame
-    return frame[(frame["status"] == "ok") & (frame["verdict"] != "invalid")].reset_index(drop=True)
-
-
 def _network(term: Term) -> Network:
     return Network(name=resolve(str(term.about[0])).name, options=dict(term.options))
 
@@ -292,15 +284,12 @@ def _unmeasured(terms: Sequence[Term], where: Sequence[Expression]) -> tuple[str
     names = list(dict.fromkeys(_network(term).label for term in terms))
     under = f" where {' and '.join(map(show, where))}" if where else ""
     asked = {leaf.column: leaf for condition in where for leaf in leaves(condition)}
-
-    def options() -> Iterator[str]:
-        for column, option in (("phase", "--phase"), ("batch_size", "--batch-size"), ("precision", "--precision")):
-            value = getattr(asked.get(column), "value", None)
-            if value is not None:
-                yield f"{option} {int(value) if isinstance(value, float) else value}"
-
-    what = ", ".join(dict.fromkeys(term.function for term in terms))
-    return (
-        f"no run has {what} of {' and '.join(names)} under one setting{under}",
-        " ".join(["archbench run", *names, *options()]),
+    values = {column: getattr(asked.get(column), "value", None) for column in ("phase", "batch_size", "precision")}
+    options = (
+        f"--{column.replace('_', '-')} {int(value) if isinstance(value, float) else value}"
+        for column, value in values.items()
+        if value is not None
     )
+    what = ", ".join(dict.fromkeys(term.function for term in terms))
+    why = f"no run has {what} of {' and '.join(names)} under one setting{under}"
+    return why, " ".join(["archbench run", *names, *options])

@@ -1,20 +1,28 @@
-"""What `archbench list` and `archbench show` tell of networks that nobody has timed."""
+"""What `archbench list`, `show`, `fits` and `plan` tell before anything is timed."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from archbench.catalog.card import Shown, Summary
 from archbench.catalog.tables import Accuracy
+from archbench.model.axes import PHASES
+from archbench.model.cell import Cell, Plan, sides_of
 from archbench.model.counts import Stage
-from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, figure, fixed
+from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, NULL, RATIO, counted, figure, fixed
 from archbench.rendering.content import Columns, Report, Section, Table, bullets, report, section, table, tabled
 
 if TYPE_CHECKING:
     from archbench.known import Fits
+    from archbench.model.suite import Suite
+    from archbench.suite.duration import Prediction
 
-
+_NOT_CONTAINED = (
+    "live tensors alone: kernels' scratch (a few percent), an allocator's rounding and CUDA's context come on top"
+)
 _STAGES: Columns[Stage] = {
     "stage": lambda one: one.name,
     "output": lambda one: _shape(one.output_shape),
@@ -48,24 +56,31 @@ def card_report(shown: Shown) -> Report:
     paper = shown.paper and shown.paper + (f", arXiv {shown.arxiv}" if shown.arxiv else "")
     source = f"from {shown.source}: {shown.constructor}{options}"
     aliases = f"also called {', '.join(shown.aliases)}" if shown.aliases else None
-    size = (_size_table(shown), bullets(*_sizes(shown))) if shown.params is not None else None
+    published = shown.published
+    rows = (  # counted beside published, each column with its origin
+        ("params M", figure(shown.params, MILLION), *(figure(size.params, MILLION) for size in published)),
+        ("GMACs", _gmacs(shown), *(figure(size.macs, GIGA) for size in published)),
+    )
+    sizes = table(("", ">counted", *(f">{size.origin}" for size in published)), rows)
+    memory = (
+        f"inference {_mib(shown.predicted_inference_peak_bytes)}, "
+        f"training {_mib(shown.predicted_training_peak_bytes)} (SGD with momentum)"
+    )
     return report(
         f"{shown.variant} ({origin})" if origin else shown.variant,
         bullets(shown.idea, paper, source, aliases),
-        section(f"Size, per image of {_shape(shown.input_shape)}", size),
-        _memory(shown) if shown.batch_size is not None else None,
+        section(
+            f"Size, per image of {_shape(shown.input_shape)}",
+            (sizes, bullets(*_sizes(shown))) if shown.params is not None else None,
+        ),
+        section(
+            f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
+            bullets(memory, shown.unpredicted, _NOT_CONTAINED) if shown.batch_size is not None else None,
+        ),
         _accuracies(shown),
         section("Stages", tabled(shown.stages, _STAGES) if shown.stages else None),
         section("To know", shown.note, shown.about),
     )
-
-
-def _size_table(card: Shown) -> Table:
-    """Counted beside published, each column with its origin."""
-    headings = ("", ">counted", *(f">{size.origin}" for size in card.published))
-    params = ("params M", figure(card.params, MILLION), *(figure(size.params, MILLION) for size in card.published))
-    macs = ("GMACs", _gmacs(card), *(figure(size.macs, GIGA) for size in card.published))
-    return table(headings, (params, macs))
 
 
 def _gmacs(one: Summary) -> str:
@@ -100,29 +115,15 @@ def _sizes(card: Shown) -> Iterator[str]:
     for variant in card.variants:
         options = ", ".join(f"{key}={value}" for key, value in variant.options.items())
         yield f"with {options}: {figure(variant.params, MILLION)} M parameters, {figure(variant.macs, GIGA)} GMACs"
-    if (counted := card.second_opinion) is not None:
+    if (second := card.second_opinion) is not None:
         yield (
-            f"second counter (fvcore): {figure(counted.macs, GIGA)} GMACs, {counted.disagreement:+.2%}; "
-            f"with its estimates for normalisation and pooling {figure(counted.total, GIGA)}"
+            f"second counter (fvcore): {figure(second.macs, GIGA)} GMACs, {second.disagreement:+.2%}; "
+            f"with its estimates for normalisation and pooling {figure(second.total, GIGA)}"
         )
-        if counted.uncounted:
-            yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in counted.uncounted)}"
+        if second.uncounted:
+            yield f"which it does not count: {', '.join(f'{one.operator} x{one.calls}' for one in second.uncounted)}"
     if card.no_second_opinion is not None:
         yield f"no second count: {card.no_second_opinion}"
-
-
-_NOT_CONTAINED = (
-    "live tensors alone: kernels' scratch (a few percent), an allocator's rounding and CUDA's context come on top"
-)
-
-
-def _memory(shown: Shown) -> Section | None:
-    inference, training = shown.predicted_inference_peak_bytes, shown.predicted_training_peak_bytes
-    said = f"inference {_mib(inference)}, training {_mib(training)} (SGD with momentum)"
-    return section(
-        f"Memory predicted for batch {shown.batch_size} in fp32: live tensors at the peak of one step",
-        bullets(said, shown.unpredicted, _NOT_CONTAINED),
-    )
 
 
 def fits_report(fits: Fits) -> Report:
@@ -167,3 +168,63 @@ def _mib(size: int | None) -> str:
 def _shape(sides: Sequence[int] | None) -> str:
     """`3x224x224`."""
     return "x".join(map(str, sides or ())) or NULL
+
+
+def plan_report(suite: Suite, plan: Plan, prediction: Prediction, *, by_phase: bool) -> Report:
+    """What a run would measure, how long that would take, what it would skip and why."""
+    networks, groups = {cell.network.label for cell in plan.cells}, {group.group_id for group in plan.rounds[0]}
+    counts = (
+        f"{counted(len(plan.cells), 'cell')} of {counted(len(networks), 'network')} in "
+        f"{counted(len(groups), 'group')}, {counted(len(plan.rounds), 'round')}, seed {plan.seed}"
+    )
+    said = [suite.description]
+    twin = next((group for group in plan.rounds[0] if group.visit), None)
+    if twin is not None:
+        cell = twin.cells[0]
+        what = f"{cell.network.label} ({cell.phase}, {_setting(cell)})"
+        said.append(f"twin: {what} is measured first, in between and last in each round")
+    for reason, number in Counter(skip.reason for skip in plan.skipped).items():
+        said.append(f"skipped: {counted(number, 'cell')}: {reason}")
+    rows = ((name, f"{seconds:.0f}") for name, seconds in prediction.phases.items() if seconds >= 0.5)
+    part = f", shard {plan.shard.word}" if plan.shard else ""
+    return report(
+        f"{suite.suite} on {plan.device}{part}: {counts}",
+        said,
+        prediction.in_words,
+        _cells(suite, plan.cells) if plan.cells else None,
+        table(("phase", ">seconds"), rows) if by_phase else None,
+    )
+
+
+def _cells(suite: Suite, cells: Sequence[Cell]) -> Table:
+    """Networks down, settings across; in each field the number of cells, inference/training where both occur."""
+    named, settings = [network.name for network in suite.architectures], list(suite.settings)
+
+    def down(cell: Cell) -> tuple[int, int, str]:
+        """As in the suite, a network's sizes ascending."""
+        sides = sides_of(cell.network.input_size or 0)
+        return named.index(cell.network.name), math.prod(sides), cell.network.label
+
+    def across(cell: Cell) -> tuple[int, ...]:
+        """As in the suite; without a setting by its toggles, the plain ones first."""
+        place = (len(settings), *cell.toggles.order) if cell.setting is None else (settings.index(cell.setting),)
+        return (*place, cell.threads or 0)
+
+    numbers = Counter((cell.network.label, _setting(cell), cell.phase) for cell in cells)
+    phases = [phase for phase in PHASES if any(cell.phase == phase for cell in cells)]
+    columns = list(dict.fromkeys(map(_setting, sorted(cells, key=across))))
+
+    def fields(network: str) -> Iterator[str]:
+        yield network
+        for setting in columns:
+            found = [numbers[network, setting, phase] for phase in phases]
+            yield "/".join(str(number or NULL) for number in found) if any(found) else NULL
+
+    headings = (f"cells ({'/'.join(phases)})", *(f">{setting}" for setting in columns))
+    return table(headings, map(fields, dict.fromkeys(cell.network.label for cell in sorted(cells, key=down))))
+
+
+def _setting(cell: Cell) -> str:
+    """The setting's name; without one, the toggles that are not at their default."""
+    label = cell.setting or cell.toggles.label
+    return label if cell.threads is None else f"{label}, {counted(cell.threads, 'thread')}"

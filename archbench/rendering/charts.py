@@ -62,16 +62,12 @@ _TOOLTIP = [
 def fronts(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     """Top-1 over `figure`: points, intervals, and for each setting the line of those that none beats in both."""
     timed = figure != "macs"
-    look = _look(*(_by_setting(points) if timed else _by_family(points)))
+    look = _by_setting(points) if timed else _by_family(points)
     x = number(figure, _TITLES[figure], **log_axis("x", grid=False))
     y = number("top1", _TITLES["top1"], scale={"zero": False, "padding": 20}, axis={"format": ",.4~r", "tickCount": 6})
     stroke = {"stroke": look["stroke"]} if timed else {"stroke": {"value": "gray"}}
-    front = layer(
-        "line",
-        {"x": x, "y": y, **stroke, "order": number("top1")},
-        interpolate="step-before" if figure == "rate" else "step-after",
-        strokeWidth=1.5,
-    )
+    stepped = "step-before" if figure == "rate" else "step-after"
+    front = layer("line", {"x": x, "y": y, **stroke, "order": number("top1")}, interpolate=stepped, strokeWidth=1.5)
     layers = [
         *([_interval(figure, "x", y=y, stroke=look["stroke"])] if timed else []),
         {**front, "transform": [keep("datum.on_front")]},
@@ -98,7 +94,7 @@ def cloud(points: Sequence[Point], counted: str) -> str:
         keep(f"datum.{counted} > 0"),
         *called("datum.named ? datum.network : ''"),
     ]
-    look = _look(*_by_family(points))
+    look = _by_family(points)
     x = number(counted, _TITLES[counted], **log_axis("x", grid=False))
     y = number("latency", _TITLES["latency"], **log_axis("y", gridOpacity=0.5))
     interval = _interval("latency", "y", x=x, stroke=look["stroke"])
@@ -110,30 +106,22 @@ def curves(points: Sequence[Point], figure: str, steps: _Steps) -> str:
     scale = {"type": "log", "base": 2, "nice": False, "padding": 30}
     x = number("batch", _TITLES["batch"], scale=scale, axis={"format": "d", "grid": False})
     y = number(figure, _TITLES[figure], **log_axis("y", gridOpacity=0.5))
-    look = _look(*_by_family(points))
-    pointed = {
-        "name": "pointed",
-        "select": {
-            "type": "point", "fields": ["network"], "on": "pointerover", "nearest": True, "clear": "pointerout"
-        },
-    }  # fmt: skip
+    look = _by_family(points)
+    nearest = {"type": "point", "fields": ["network"], "on": "pointerover", "nearest": True, "clear": "pointerout"}
+    pointed = {"name": "pointed", "select": nearest}
 
     def stands_out(then: float, otherwise: float) -> Spec:
         return {"condition": {"param": "pointed", "empty": False, "value": then}, "value": otherwise}
 
-    clear = stands_out(1, 0.6)
-    lines = layer(
-        "line",
-        {"x": x, "y": y, "stroke": look["stroke"], "detail": word("network"), "opacity": clear}
-        | {"strokeWidth": stands_out(3, 1.5)},
-    )
+    clear, width = stands_out(1, 0.6), stands_out(3, 1.5)
+    line = {"x": x, "y": y, "stroke": look["stroke"], "detail": word("network"), "opacity": clear, "strokeWidth": width}
     dots = {**_dots({"x": x, "y": y, **look, "opacity": clear}, size=40), "params": [pointed]}
     steps = [
         *steps,
         _join("last", "max", "batch", together=["network"]),
         *called("datum.named && datum.batch === datum.last ? datum.network : ''"),
     ]
-    return _layered([lines, dots, names(x, y)], steps, HEIGHT)
+    return _layered([layer("line", line), dots, names(x, y)], steps, HEIGHT)
 
 
 def bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first: bool) -> str:
@@ -148,7 +136,7 @@ def bars(points: Sequence[Point], figure: str, steps: _Steps, *, largest_first: 
     settings = _settings(kept)
     y = {**word("network", sort={"field": "place", "op": "min"}), "title": None}
     across = word("setting", scale={"domain": settings})
-    look = _look(*_by_setting(points, settings))
+    look = _by_setting(points, settings)
     look.pop("shape")
     axis = log_axis("x") if figure == "gain" else {"axis": {"format": ",.4~r", "tickCount": 6}}
     x = number(figure, _TITLES[figure], **axis)
@@ -243,14 +231,15 @@ def _dots(encoding: Spec, size: int = 56) -> Spec:
     return layer("point", {**encoding, "tooltip": _TOOLTIP}, name=SHOWN, size=size, opacity=1, strokeWidth=1.5)
 
 
-def _by_setting(points: Sequence[Point], named: Sequence[str] | None = None) -> tuple[str, list[str], Spec]:
+def _by_setting(points: Sequence[Point], named: Sequence[str] | None = None) -> dict[str, Spec]:
     """Colours that stay a setting's own whatever is filtered; the legend shows those `named`."""
-    return "setting", _settings(points), {"title": "Setting", **({} if named is None else {"values": list(named)})}
+    legend = {"title": "Setting", **({} if named is None else {"values": list(named)})}
+    return _look("setting", _settings(points), legend)
 
 
-def _by_family(points: Sequence[Point]) -> tuple[str, list[str], Spec]:
+def _by_family(points: Sequence[Point]) -> dict[str, Spec]:
     families = sorted({one.colour for one in points}, key=lambda name: (name == OTHERS, name))
-    return "colour", families, {"title": "Family"}
+    return _look("colour", families, {"title": "Family"})
 
 
 def _look(field: str, domain: list[str], legend: Spec) -> dict[str, Spec]:

@@ -1,4 +1,4 @@
-"""A comparison as the documents that people, continuous integration and two other benchmark tools read.
+"""A comparison as the documents that continuous integration and two other benchmark tools read.
 
 A further format is a function from `Comparison` to one text, or to several by the suffix of their files, and a line in
 `FORMATS`. In JUnit a cell is a test case: slower ones and failing findings fail, undecided ones are skipped.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from archbench.comparison.findings import accepted_file, as_yaml, entries_for
 from archbench.model.cell import short_id
 from archbench.model.comparison import (
     CELL_VERDICTS,
@@ -24,19 +26,24 @@ from archbench.model.comparison import (
     Side,
     SuiteLines,
 )
-from archbench.model.errors import UsageError, did_you_mean
-from archbench.model.units import MIB, MS, indented_json, percent
-from archbench.rendering.comparison_report import (
-    as_step_summary,
-    as_text,
-    because,
-    by_network,
-    conditions_of,
-    headline,
-    in_order,
-    network_of,
-    side_line,
+from archbench.model.errors import UsageError
+from archbench.model.units import IMAGES, MIB, MS, Unit, indented_json, percent
+from archbench.rendering import comparison_report as words
+from archbench.rendering.content import (
+    Bullets,
+    Code,
+    Part,
+    Report,
+    bullets,
+    fold,
+    grouped,
+    known_format,
+    report,
+    section,
+    table,
+    tabled,
 )
+from archbench.rendering.text import render_markdown, render_terminal
 
 VERSION = 1
 """Of the JSON document; raised when a field changes its meaning or goes, while new ones may come at any time."""
@@ -48,12 +55,17 @@ _VERDICTS = {0: "passed", 1: "regressed", 3: "unfit"}
 """What exit codes mean."""
 SEVERAL_FILES = ("github-action-benchmark", "pytest-benchmark")
 _NEVER = "1970-01-01T00:00:00"
+LIMIT_BYTES = 1_000_000
+"""GitHub refuses a step summary of more than 1 MiB, whole."""
+_FIRST_TRY = 4096
+"""Rows of one of its tables before any are cut."""
+_ENTRIES = 40
+"""Of accepted changes, that it proposes at most."""
 
 
 def check_format(name: str, out: Path | None) -> None:
     """Raises `UsageError` for an unknown format, and for one of two files where there is no place to put them."""
-    if name not in FORMATS:
-        raise UsageError(f"--format {name}: no such format, known: {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}")
+    known_format(name, FORMATS)
     if out is None and name in SEVERAL_FILES:
         raise UsageError(f"--format {name} makes two files: give --out PATH, and they are named after it")
 
@@ -82,39 +94,75 @@ def write_comparison(comparison: Comparison, name: str, out: Path) -> tuple[Path
     return tuple(places)
 
 
+def as_step_summary(comparison: Comparison) -> str:
+    """The verdict first, then what is not the same, and the rest behind a fold; cut, with a note, where too long."""
+    most = _FIRST_TRY
+    while len((text := render_markdown(_summary(comparison, most))).encode()) > LIMIT_BYTES and most > 1:
+        most //= 2
+    return text
+
+
+def _summary(comparison: Comparison, most: int) -> Report:
+    cells, found = words.in_order(comparison), words.by_network(comparison)
+    told = [cell for cell in cells if cell.verdict != "same"]
+    alike = [cell for cell in cells if cell.verdict == "same"]
+    why = (f"{one.verdict}, {short_id(one.cell_id)}: {words.because(one)}" for one in told[:most])
+    meant = None
+    if comparison.suite_file is not None and comparison.regressed:
+        file = accepted_file(Path(comparison.suite_file.path))
+        how = f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too."
+        entries = entries_for(comparison, "WHY", date.today())[:_ENTRIES]
+        meant = fold("What to commit", how, Code(f"accepted:\n{as_yaml(entries)}", "yaml"))
+
+    def cut(count: int) -> str | None:
+        more = f"{count - most:,} more are left out here for their length; `--format json` has all."
+        return more if count > most else None
+
+    def shown(some: Sequence[CellComparison]) -> Part:
+        return tabled(some[:most], words.CELLS), cut(len(some))
+
+    return report(
+        words.headline(comparison).rstrip("."),
+        bullets(f"base: {words.side_line(comparison.base)}", f"head: {words.side_line(comparison.head)}"),
+        words.method(comparison),
+        section("Findings", table(("", "Network", "Cells", "What"), found[:most]), cut(len(found))),
+        section("Cells", shown(told), fold("Why", bullets(*why))),
+        section("The same", fold(f"The same: {len(alike):,}", shown(alike))),
+        section("To know", Bullets(comparison.notes)),
+        section("If this is meant", meant),
+    )
+
+
 def workflow_commands(comparison: Comparison) -> str:
     """An error for each network that fails, a warning for each that is undecided, the verdict as a notice.
 
     They stand at the network's line of the suite, where that is known.
     """
-    errors: dict[str, list[str]] = defaultdict(list)
-    doubts: dict[str, list[str]] = defaultdict(list)
-    for cell in in_order(comparison):
-        told = errors if cell.fails else doubts if cell.verdict in ("undecided", "invalid") else None
-        if told is not None:
-            told[network_of(cell.cell_id)].append(f"{conditions_of(cell.cell_id)}: {cell.verdict}, {cell.why.sentence}")
-    for mark, network, cells, what in by_network(comparison):
+    told: dict[str, dict[str, list[str]]] = {"error": defaultdict(list), "warning": defaultdict(list)}
+    for cell in words.in_order(comparison):
+        level = "error" if cell.fails else "warning" if cell.verdict in ("undecided", "invalid") else None
+        if level is not None:
+            said = f"{words.conditions_of(cell.cell_id)}: {cell.verdict}, {cell.why.sentence}"
+            told[level][words.network_of(cell.cell_id)].append(said)
+    for mark, network, cells, what in words.by_network(comparison):
         if mark == "fails":
-            errors[network].append(f"{cells}: {what}")
+            told["error"][network].append(f"{cells}: {what}")
     for finding in comparison.failed_on_both:
-        doubts[network_of(finding.cell_id)].append(f"{conditions_of(finding.cell_id)}: {finding.what}")
+        said = f"{words.conditions_of(finding.cell_id)}: {finding.what}"
+        told["warning"][words.network_of(finding.cell_id)].append(said)
     if comparison.whole is not None and comparison.whole.verdict == "slower":
-        errors["archbench"].append(comparison.whole.sentence)
-    lines = [
-        *_lines("error", errors, comparison.suite_file),
-        *_lines("warning", doubts, comparison.suite_file),
-        _line("notice", "archbench", headline(comparison)),
-    ]
+        told["error"]["archbench"].append(comparison.whole.sentence)
+    suite = comparison.suite_file
+    lines: list[str] = []
+    for level, of_network in told.items():
+        names = list(of_network)
+        shown = names if len(names) <= LIMIT else names[: LIMIT - 1]
+        lines += [_line(level, name, "\n".join(of_network[name]), suite) for name in shown]
+        if len(names) > len(shown):
+            rest = f"{len(names) - len(shown):,} more networks; the step summary has all"
+            lines.append(_line(level, "archbench", rest, suite))
+    lines.append(_line("notice", "archbench", words.headline(comparison)))
     return "".join(f"{line}\n" for line in lines)
-
-
-def _lines(level: str, told: Mapping[str, Sequence[str]], suite: SuiteLines | None) -> Iterator[str]:
-    names = list(told)
-    shown = names if len(names) <= LIMIT else names[: LIMIT - 1]
-    for name in shown:
-        yield _line(level, name, "\n".join(told[name]), suite)
-    if len(names) > len(shown):
-        yield _line(level, "archbench", f"{len(names) - len(shown):,} more networks; the step summary has all", suite)
 
 
 def _line(level: str, title: str, message: str, suite: SuiteLines | None = None) -> str:
@@ -124,25 +172,29 @@ def _line(level: str, title: str, message: str, suite: SuiteLines | None = None)
 
 
 def _escaped(text: str, *, in_property: bool = False) -> str:
-    """As the runner unescapes workflow commands (its toolkit's `command.ts`); the percent sign must go first."""
-    for character, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-        text = text.replace(character, code)
-    if in_property:
-        text = text.replace(":", "%3A").replace(",", "%2C")
-    return text
+    """As the runner unescapes workflow commands (its toolkit's `command.ts`)."""
+    return text.translate({ord(mark): f"%{ord(mark):02X}" for mark in "%\r\n" + ":," * in_property})
 
 
 def junit(comparison: Comparison) -> str:
     """One suite of one test case a cell, those only counted too; the schema is that of Jenkins' xUnit plugin."""
-    about: dict[str, list[CountedDifference]] = defaultdict(list)
-    for finding in comparison.findings:
-        about[finding.cell_id].append(finding)
+    about = grouped(comparison.findings, lambda one: one.cell_id)
     timed = {cell.cell_id: cell for cell in comparison.cells}
+    floor = comparison.floor
+    facts = {
+        "kind": comparison.kind,
+        "base": words.side_line(comparison.base),
+        "head": words.side_line(comparison.head),
+        "hardware_class": comparison.head.hardware_class,
+        "noise_floor": f"{floor.spread:.4f} ({floor.origin})" if floor else "unknown",
+    }
     suite = ET.Element("testsuite", name=_clean(f"archbench {comparison.head.suite or comparison.kind}"))
-    _properties(suite, comparison)
+    properties = ET.SubElement(suite, "properties")
+    for name, value in facts.items():
+        ET.SubElement(properties, "property", name=name, value=_clean(value))
     for cell_id in dict.fromkeys((*timed, *about, *(comparison.compared or ()))):
         _case(suite, cell_id, timed.get(cell_id), about.get(cell_id, ()))
-    ET.SubElement(suite, "system-out").text = _clean("\n".join((headline(comparison), *comparison.notes)))
+    ET.SubElement(suite, "system-out").text = _clean("\n".join((words.headline(comparison), *comparison.notes)))
     for element in (suite, root := ET.Element("testsuites", name="archbench")):
         element.set("tests", str(len(suite.findall("testcase"))))
         element.set("failures", str(len(suite.findall("testcase/failure"))))
@@ -154,19 +206,6 @@ def junit(comparison: Comparison) -> str:
     root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
-
-
-def _properties(suite: ET.Element, comparison: Comparison) -> None:
-    properties = ET.SubElement(suite, "properties")
-    floor = comparison.floor
-    for name, value in (
-        ("kind", comparison.kind),
-        ("base", side_line(comparison.base)),
-        ("head", side_line(comparison.head)),
-        ("hardware_class", comparison.head.hardware_class),
-        ("noise_floor", f"{floor.spread:.4f} ({floor.origin})" if floor else "unknown"),
-    ):
-        ET.SubElement(properties, "property", name=name, value=_clean(value))
 
 
 def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings: Sequence[CountedDifference]) -> None:
@@ -186,7 +225,7 @@ def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings
         ET.SubElement(case, "skipped", message=_clean(both[0]))
     told = [finding.what for finding in findings if not finding.fails]
     if cell and (cell.verdict in ("same", "faster") or cell.accepted is not None):
-        told.insert(0, f"{cell.verdict}: {because(cell)}")
+        told.insert(0, f"{cell.verdict}: {words.because(cell)}")
     if told:
         ET.SubElement(case, "system-out").text = _clean("\n".join(told))
 
@@ -204,7 +243,7 @@ def structured(comparison: Comparison) -> str:
         "comparison_version": VERSION,
         "kind": comparison.kind,
         "verdict": _VERDICTS[comparison.exit_code()],
-        "headline": headline(comparison),
+        "headline": words.headline(comparison),
         "regressed": comparison.regressed,
         "exit_code": comparison.exit_code(),
         "exit_code_strict": comparison.exit_code(strict=True),
@@ -229,23 +268,26 @@ def action_benchmark(comparison: Comparison) -> dict[str, str]:
     alarms at a fixed percentage of one figure against the last, so its chart is what to take from it.
     """
     smaller, bigger = [], []
+
+    def entry(
+        what: str, unit: Unit, value: float, low: float | None = None, high: float | None = None
+    ) -> dict[str, Any]:
+        scatter = None if low is None or high is None else percent(max(high - value, value - low) / value)
+        named = {"name": f"{short_id(cell.cell_id)} {what}", "unit": unit.symbol, "value": value / unit.size}
+        return {**named, **({"range": f"± {scatter}"} if scatter else {})}
+
     for cell in comparison.cells:
-        name, head = short_id(cell.cell_id), cell.head
+        head = cell.head
         if head.latency_s is not None:
-            spread = _range(head.latency_s, head.latency_low_s, head.latency_high_s)
             extra = f"against the base: {cell.verdict} ({cell.why.sentence})".replace("`", "")
-            entry = {"name": f"{name} latency", "unit": "ms", "value": head.latency_s / MS.size}
-            smaller.append({**entry, **spread, "extra": extra})
+            timed = entry("latency", MS, head.latency_s, head.latency_low_s, head.latency_high_s)
+            smaller.append({**timed, "extra": extra})
         if head.peak_bytes is not None:
-            smaller.append({"name": f"{name} peak memory", "unit": "MiB", "value": head.peak_bytes / MIB.size})
+            smaller.append(entry("peak memory", MIB, head.peak_bytes))
         if head.throughput_img_s is not None:
-            spread = _range(head.throughput_img_s, head.throughput_low_img_s, head.throughput_high_img_s)
-            bigger.append({"name": f"{name} throughput", "unit": "img/s", "value": head.throughput_img_s, **spread})
+            ends = head.throughput_low_img_s, head.throughput_high_img_s
+            bigger.append(entry("throughput", IMAGES, head.throughput_img_s, *ends))
     return {name: indented_json(entries) for name, entries in (("smaller", smaller), ("bigger", bigger)) if entries}
-
-
-def _range(value: float, low: float | None, high: float | None) -> dict[str, str]:
-    return {} if low is None or high is None else {"range": f"± {percent(max(high - value, value - low) / value)}"}
 
 
 def pytest_benchmark(comparison: Comparison) -> dict[str, str]:
@@ -328,7 +370,7 @@ def _stats(times: tuple[float, ...]) -> dict[str, Any]:
 
 
 FORMATS: dict[str, Callable[[Comparison], str | dict[str, str]]] = {
-    "text": as_text,
+    "text": lambda comparison: render_terminal(words.text_report(comparison)),
     "md": as_step_summary,
     "json": structured,
     "junit": junit,

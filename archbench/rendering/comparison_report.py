@@ -1,60 +1,51 @@
-"""A comparison for people: as text for a terminal or a log, and as markdown small enough for a step summary."""
+"""A comparison, a duel or a history for people: which cells are slower, by how much, and since when."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from datetime import date
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.comparison.findings import accepted_file, as_yaml, entries_for
+from archbench.comparison.history import FEWEST, Change, DatedRun, History, JointChange, Series
 from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
+from archbench.rendering import content
 from archbench.rendering.content import (
     Bullets,
-    Code,
     Columns,
-    Fold,
     Part,
+    Picture,
     Report,
     Section,
     bullets,
-    fold,
+    grouped,
     report,
     section,
     table,
     tabled,
 )
-from archbench.rendering.markup import render_markdown
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.drawing import chart, layer, number, word
 from archbench.stats.paired import EQUIVALENCE_MARGIN
 
 if TYPE_CHECKING:
     from archbench.comparison.gate import Duel
 
-LIMIT_BYTES = 1_000_000
-"""GitHub refuses a step summary of more than 1 MiB, whole."""
-_FIRST_TRY = 4096
-"""Rows of a table before any are cut."""
+MOST_LINES = 8
+"""Cells in the plot of a history: more lines, and none can be followed."""
+_MOST_ROWS = 500
+_HEIGHT = 360
+"""Pixels of that plot."""
 _CULPRITS = 4
 """Networks that a headline names before it only counts the rest."""
 ALL_SHOWN = 40
 """Up to this many cells are listed whatever became of them; of more, those that are the same are counted only."""
-_ENTRIES = 40
-"""Of accepted changes, that a report proposes at most."""
-_FOUND = ("", "Network", "Cells", "What")
 _LONGEST_ERROR = 200
 """Characters of an error in a headline; the findings have it whole."""
-
-
-def as_text(comparison: Comparison) -> str:
-    """`text_report` at its full width, for a file or a log."""
-    return render_terminal(text_report(comparison))
 
 
 def text_report(comparison: Comparison) -> Report:
@@ -74,58 +65,11 @@ def text_report(comparison: Comparison) -> Report:
         "",
         table(("", ""), (("base", side_line(comparison.base)), ("head", side_line(comparison.head)))),
         method(comparison),
-        tabled(shown, _CELLS),
+        tabled(shown, CELLS),
         f"... and {alike:,} cells that are the same" if alike else None,
         *(section(title, table(("", ""), rows)) for title, rows in terms.items()),
         Section(title=headline(comparison), blocks=()),
     )
-
-
-def as_step_summary(comparison: Comparison) -> str:
-    """The verdict first, then what is not the same, and the rest behind a fold; cut, with a note, where too long."""
-    most = _FIRST_TRY
-    text = render_markdown(_report(comparison, most))
-    while len(text.encode()) > LIMIT_BYTES and most > 1:
-        most //= 2
-        text = render_markdown(_report(comparison, most))
-    return text
-
-
-def _report(comparison: Comparison, most: int) -> Report:
-    cells = in_order(comparison)
-    told = [cell for cell in cells if cell.verdict != "same"]
-    alike = [cell for cell in cells if cell.verdict == "same"]
-    why = (f"{one.verdict}, {short_id(one.cell_id)}: {because(one)}" for one in told[:most])
-    found = by_network(comparison)
-
-    def shown(some: Sequence[CellComparison]) -> Part:
-        return tabled(some[:most], _CELLS), _cut(len(some), most)
-
-    return report(
-        headline(comparison).rstrip("."),
-        bullets(f"base: {side_line(comparison.base)}", f"head: {side_line(comparison.head)}"),
-        method(comparison),
-        section("Findings", table(_FOUND, found[:most]), _cut(len(found), most)),
-        section("Cells", shown(told), fold("Why", bullets(*why))),
-        section("The same", fold(f"The same: {len(alike):,}", shown(alike))),
-        section("To know", Bullets(comparison.notes)),
-        section("If this is meant", _if_meant(comparison)),
-    )
-
-
-def _if_meant(comparison: Comparison) -> Fold | None:
-    if comparison.suite_file is None or not comparison.regressed:
-        return None
-    file = accepted_file(Path(comparison.suite_file.path))
-    entries = entries_for(comparison, "WHY", date.today())
-    how = f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too."
-    text = f"accepted:\n{as_yaml(entries[:_ENTRIES])}"
-    return fold("What to commit", how, Code(text, "yaml"))
-
-
-def _cut(count: int, most: int) -> str:
-    more = f"{count - most:,} more are left out here for their length; `--format json` has all."
-    return more if count > most else ""
 
 
 def because(cell: CellComparison) -> str:
@@ -140,7 +84,7 @@ def _interval(cell: CellComparison) -> str:
     return f"{change(cell.ci_low - 1)} to {change(cell.ci_high - 1)}"
 
 
-_CELLS: Columns[CellComparison] = {
+CELLS: Columns[CellComparison] = {
     "Verdict": lambda cell: (
         cell.verdict + (" (noisy)" if cell.noisy else "") + (" (accepted)" if cell.accepted else "")
     ),
@@ -168,7 +112,13 @@ def headline(comparison: Comparison) -> str:
     if comparison.regressed:
         return f"Regressed: {_culprits(comparison)}: {timed}."
     if comparison.blind:
-        return f"Nothing could be compared: {_of_failures(comparison)}."
+        failed = [finding for finding in comparison.findings if finding.failed]
+        example = next((finding for finding in failed if finding.head != "ok"), failed[0])
+        what = textwrap.shorten(example.what, _LONGEST_ERROR, placeholder=" ...")
+        return (
+            f"Nothing could be compared: no common cell ended ok on both sides, and {len(failed):,} failed, such as "
+            f"{short_id(example.cell_id)}, which {what}."
+        )
     if comparison.exit_code() == 3:
         return f"Nothing could be judged: {timed}."
     if comparison.cells and not comparison.having("same", "faster") and not meant:
@@ -211,14 +161,21 @@ def by_network(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
     What fails comes first, then what was accepted, then what is only told.
     """
-    groups: dict[tuple[str, str, str], list[CountedDifference]] = {}
-    for one in comparison.findings:
-        mark = "fails" if one.fails else "accepted" if one.accepted is not None else "note"
-        groups.setdefault((mark, network_of(one.cell_id), one.column), []).append(one)
     marks = ("fails", "accepted", "note")
+
+    def kind(one: CountedDifference) -> tuple[int, str, str]:
+        mark = 0 if one.fails else 1 if one.accepted is not None else 2
+        return mark, network_of(one.cell_id), one.column
+
+    groups = sorted(grouped(comparison.findings, kind).items(), key=lambda item: item[0][0])
     return [
-        (mark, name, conditions_of(alike[0].cell_id) if len(alike) == 1 else f"{len(alike)} cells", _together(alike))
-        for (mark, name, _), alike in sorted(groups.items(), key=lambda item: marks.index(item[0][0]))
+        (
+            marks[mark],
+            network,
+            conditions_of(alike[0].cell_id) if len(alike) == 1 else f"{len(alike)} cells",
+            _together(alike),
+        )
+        for (mark, network, _), alike in groups
     ]
 
 
@@ -235,17 +192,6 @@ def _together(alike: Sequence[CountedDifference]) -> str:
         what = f"{said[0]}; and {counted(len(said) - 1, 'other')} like it"
     reasons = dict.fromkeys(one.accepted for one in alike if one.accepted is not None)
     return f"{what}; accepted: {'; '.join(reasons)}" if reasons else what
-
-
-def _of_failures(comparison: Comparison) -> str:
-    """Why a comparison is blind, with a cell of which the error is known where there is one."""
-    failed = [finding for finding in comparison.findings if finding.failed]
-    example = next((finding for finding in failed if finding.head != "ok"), failed[0])
-    what = textwrap.shorten(example.what, _LONGEST_ERROR, placeholder=" ...")
-    return (
-        f"no common cell ended ok on both sides, and {len(failed):,} failed, such as {short_id(example.cell_id)}, "
-        f"which {what}"
-    )
 
 
 def side_line(side: Side) -> str:
@@ -315,4 +261,92 @@ def duel_report(duel: Duel) -> Report:
         f"{duel.hardware_class}, torch {duel.torch_version}: {played}",
         replace(found, rows=(first, *found.rows)),
         (note for note, holds in notes.items() if holds),
+    )
+
+
+def history_report(history: History, *, plot: bool) -> Report:
+    """Where something changed first, then every cell's trend."""
+    few = all(len(one.points) < FEWEST for one in history.series)
+    nothing = "Too few runs to see a change." if few else "No cell was seen to change."
+    resets = (f"`{reset.before_run}` to `{reset.after_run}`: {reset.what}" for reset in history.resets)
+    columns: Columns[Series] = {
+        "Cell": lambda one: short_id(one.cell_id),
+        "Hardware": lambda one: one.hardware_class,
+        ">Runs": lambda one: str(len(one.points)),
+        ">First ms": lambda one: figure(one.points[0].time_s, MS),
+        ">Last ms": lambda one: figure(one.points[-1].time_s, MS),
+        ">Last over first": lambda one: change(one.points[-1].time_s / one.points[0].time_s - 1),
+        ">Changes": lambda one: str(len(one.changes)),
+    }
+    ordered = sorted(history.series, key=lambda one: (-_moved(one), one.cell_id))
+    changed = len({each.cell_id for step in history.steps for each in step.changes})
+    first, last = (run.started_at[:10] for run in (history.runs[0], history.runs[-1]))
+    return report(
+        f"History of {len(history.runs):,} runs",
+        f"{first} to {last}, {len(history.series):,} series of cells: "
+        f"{changed:,} changed, at {len(history.steps):,} places. This advises and fails nobody.",
+        section("Changes", map(_step, history.steps) if history.steps else nothing),
+        section("Plot", _picture(history) if plot and history.series else None),
+        section("Known breaks", bullets(*resets)),
+        section("Cells", content.listed(ordered, columns, noun="cells", elsewhere="which `--format json` has")),
+        section("To know", Bullets(history.notes)),
+    )
+
+
+_CHANGES: Columns[Change] = {
+    "Cell": lambda one: short_id(one.cell_id),
+    ">Before ms": lambda one: figure(one.before_s, MS),
+    ">After ms": lambda one: figure(one.after_s, MS),
+    ">Change": lambda one: change(one.change),
+    ">Votes": lambda one: f"{one.votes} of {one.voters}",
+}
+
+
+def _step(step: JointChange) -> Iterator[Part]:
+    yield f"Between {_named(step.before)} and {_named(step.after)}:"
+    yield tabled(step.changes[:_MOST_ROWS], _CHANGES)
+    yield step.also
+
+
+def _named(run: DatedRun) -> str:
+    return f"`{run.run_id}` ({run.started_at[:16].replace('T', ' ')} UTC)"
+
+
+def _moved(series: Series) -> float:
+    """The largest change of a series, as an absolute log; 0 for none."""
+    return max((abs(math.log(one.after_s / one.before_s)) for one in series.changes), default=0.0)
+
+
+def _picture(history: History) -> Picture:
+    chosen = sorted(history.series, key=lambda one: (-_moved(one), -len(one.points), one.cell_id))[:MOST_LINES]
+    begun = {run.run_id: run.started_at for run in history.runs}
+    several = len({one.hardware_class for one in chosen}) > 1
+    values = []
+    for one in chosen:
+        times = sorted(point.time_s for point in one.points)
+        name = short_id(one.cell_id) + (f" on {one.hardware_class}" if several else "")
+        values += [
+            {
+                "cell": name,
+                "run": point.run_id,
+                "date": begun[point.run_id],
+                "change": point.time_s / times[len(times) // 2] - 1,
+            }
+            for point in one.points
+        ]
+    x = {"field": "date", "type": "temporal", "title": "Run"}
+    lines = {
+        "x": x,
+        "y": number("change", "Time against the median", axis={"format": "+.1%"}),
+        "color": word("cell", "Cell", legend={"columns": 1, "labelLimit": 600}),
+        "tooltip": [word("cell", "Cell"), word("run", "Run"), number("change", "Change", format="+.2%")],
+    }
+    breaks = [{"date": begun[reset.after_run], "what": reset.what} for reset in history.resets]
+    rules = layer("rule", {"x": x, "tooltip": word("what", "What")}, data=breaks, strokeDash=[2, 4])
+    return Picture(
+        name="history",
+        title="Time of a batch over the runs, against each cell's median",
+        alt=f"A line for each of {len(chosen)} cells, those that changed most; dotted lines where torch or the driver "
+        "changed.",
+        spec=chart([layer("line", lines, data=values, point=True), *([rules] if breaks else [])], _HEIGHT),
     )

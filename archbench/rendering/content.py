@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import count, islice, takewhile
 from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from archbench.model.errors import UsageError, did_you_mean
 from archbench.model.units import printable
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -40,6 +41,8 @@ class Code(Struct, frozen=True):
 
 PLACE = {"phase": "{}", "setting": "{}", "batch": "batch {}"}
 """Columns that say where rows were measured, by heading, and the words for one place that all of them share."""
+Shared: TypeAlias = frozenset[tuple[str, str]]
+"""What rows have in common of `PLACE`: headings, and the text below each."""
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -54,7 +57,7 @@ class Table(Struct, frozen=True, kw_only=True):
     shared: tuple[tuple[str, str], ...] = ()
     """What all rows have in common of `PLACE`, by heading: said once, in place of a column."""
 
-    def shared_words(self, known: frozenset[tuple[str, str]] = frozenset(), said: str = "") -> str:
+    def shared_words(self, known: Shared = frozenset(), said: str = "") -> str:
         """`inference, fp32, batch 4`: what all rows share, without what is `known` or was `said` in a heading."""
         words = (PLACE[name.lower()].format(text) for name, text in self.shared if (name, text) not in known)
         return ", ".join(one for one in words if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said, re.I))
@@ -135,7 +138,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """What its pictures draw, unless they hold their own data."""
     trust: str = ""
     """Which differences are differences: what stands beside figures that travel without the text around them."""
-    shared: frozenset[tuple[str, str]] = frozenset()
+    shared: Shared = frozenset()
     """What all rows of all tables have in common, as `Table.shared` has it: the lead says it."""
 
     @property
@@ -154,7 +157,7 @@ class Report(Struct, frozen=True, kw_only=True):
         return spelled_out(self.parts, self.shared)
 
 
-def spelled_out(blocks: Iterable[Block], known: frozenset[tuple[str, str]], said: str = "") -> tuple[Block, ...]:
+def spelled_out(blocks: Iterable[Block], known: Shared, said: str = "") -> tuple[Block, ...]:
     """The blocks, with a line above each table on what its rows share, unless it is `known` or was `said` above."""
     spelled: list[Block] = []
     before = ""
@@ -184,8 +187,22 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
+def unique(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it where it is `taken`; from now on it is."""
+    numbered = (f"{name}-{number}" if number > 1 else name for number in count(1))
+    taken.add(free := next(one for one in numbered if one not in taken))
+    return free
+
+
+def known_format(name: str, known: Iterable[str], option: str = "--format") -> None:
+    """Raises `UsageError` for a format that is none of those known."""
+    if name not in (known := tuple(known)):
+        raise UsageError(f"{option} {name}: no such format, known: {', '.join(known)}{did_you_mean(name, known)}")
+
+
 Kind = TypeVar("Kind")
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 Whole = TypeVar("Whole")
 Columns = Mapping[str, Callable[[Item], str]]
 """A table's columns: by heading as `table` takes it, the text of one item."""
@@ -268,6 +285,14 @@ def wide(
     return [listed(items, {**lead, **part}, noun=noun, caption=caption) for part in parts]
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items by a key, in the order in which keys come first."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
 Part: TypeAlias = "Block | str | Iterable[Part] | None"
 """What `body` takes."""
 
@@ -279,23 +304,14 @@ def body(*parts: Part) -> tuple[Block, ...]:
         if isinstance(part, str):
             found += [Paragraph(part)] * bool(part)
         elif isinstance(part, Struct):
-            found += [part] * _says_something(part)
+            match part:
+                case Bullets(items=()) | Code(text="") | Table(rows=()) | Fold(blocks=()):
+                    pass
+                case _:  # a section may be no more than its title
+                    found.append(part)
         elif part is not None:
             found += body(*part)
     return tuple(found)
-
-
-def _says_something(block: Block) -> bool:
-    match block:
-        case Bullets():
-            return bool(block.items)
-        case Code():
-            return bool(block.text)
-        case Table():
-            return bool(block.rows)
-        case Fold():
-            return bool(block.blocks)
-    return True  # a section may be no more than its title
 
 
 def section(title: str, *parts: Part, note: Part = None, phase: str | None = None) -> Section | None:
@@ -315,11 +331,7 @@ def bullets(*items: str | None) -> Bullets:
 
 
 def report(
-    title: str,
-    *parts: Part,
-    dataset: Dataset | None = None,
-    trust: str = "",
-    shared: frozenset[tuple[str, str]] = frozenset(),
+    title: str, *parts: Part, dataset: Dataset | None = None, trust: str = "", shared: Shared = frozenset()
 ) -> Report:
     """What `body` makes of the parts under a title; the rest as of `Report`."""
     return Report(title=title, parts=body(*parts), dataset=dataset, trust=trust, shared=shared)

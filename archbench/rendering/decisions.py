@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
+from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.choose.cell_summary import settled_by
-from archbench.choose.matrix import Row, UsualChoice, decision_matrix
+from archbench.choose.matrix import Row, decision_matrix
 from archbench.choose.pick import ACCURACIES, Choice, Goal, Picked, Ranking
-from archbench.model.derived import judged_columns, without_unit
-from archbench.model.units import GIGA, NULL, excess
+from archbench.model.derived import column_label, judged_columns, without_unit
+from archbench.model.units import GIGA, NULL, excess, percent, plain
 from archbench.query.expression import show
 from archbench.rendering.content import (
     Code,
@@ -26,8 +27,8 @@ from archbench.rendering.content import (
     table,
     tabled,
 )
+from archbench.rendering.figures import called, difference, heading, number, quantity
 from archbench.rendering.run_data import RunData
-from archbench.rendering.values import called, difference, heading, number, quantity, why_left_out
 
 MOST_RANKINGS = 6
 """Rankings shown; more of them mean that the question is not narrow enough to read the answer."""
@@ -42,6 +43,8 @@ _INTRODUCTION = (
     "The usual choice holds where one of its networks comes first or ties with the first; in part where it is "
     "behind by a quarter at most, or another of its networks falls short of the conditions."
 )
+_TINY = 0.1
+"""Percentage points below which one decimal would round a miss away."""
 _GAINS = ("top1", "macs", "latency_median_s", "throughput_img_s", "peak_allocated_bytes", "peak_reserved_bytes")
 """Figures of a network that are told as differences from the baseline, accuracy first."""
 
@@ -83,15 +86,17 @@ def _asked_for(goal: Goal) -> str:
 
 
 def _ranking(ranking: Ranking, picked: Picked, top: int) -> Section | None:
-    choices = ranking.choices[:top]
-    found = len({one.network for one in ranking.choices})
-    more = len(ranking.choices) - top
+    choices, more = ranking.choices[:top], len(ranking.choices) - top
+    found, shown = len({one.network for one in ranking.choices}), {one.network for one in choices}
+    goal = picked.goals[0]
+    better = f"{'larger' if goal.larger else 'smaller'} {without_unit(goal.column)}"
+    outside = ((one.network, one.setting, why_left_out(one)) for one in ranking.outside if one.network in shown)
     notes = (*(one.text for one in ranking.footnotes), *ranking.accuracies, *_notes(choices))
     return section(
         f"{_common(ranking)}: {found} of {ranking.networks} networks",
         _shortlist(choices, picked),
         f"... and {more} more (--top)" if more > 0 else None,
-        _outside(ranking, choices, picked.goals[0]),
+        fold(f"Settings of these with a {better} that are left out:", table(("", "", ""), outside)),
         _left_out(ranking, "Left out, the nearest first:"),
         fold("Notes:", bullets(*notes)),
     )
@@ -105,8 +110,8 @@ def _shortlist(choices: Sequence[Choice], picked: Picked) -> Table:
     def as_it_is(name: str, one: Choice) -> str:
         return str(getattr(one, name))
 
-    def shown(place: int, one: Choice) -> str:
-        return number(one.figures[place])
+    def shown(column: str, one: Choice) -> str:
+        return number(one.estimate(column))
 
     goal, *others = (one.column for one in choices[0].figures)
     columns: Columns[Choice] = {
@@ -114,9 +119,9 @@ def _shortlist(choices: Sequence[Choice], picked: Picked) -> Table:
         "network": lambda one: f"{one.network} {MARK}" if _suspect(one) else one.network,
         "setting": lambda one: one.toggles.label,
         **{name: partial(as_it_is, name) for name in varying},
-        f">{heading(goal)}": partial(shown, 0),
+        f">{heading(goal)}": partial(shown, goal),
         **({"behind the first": lambda one: _far(goal, choices[0], one, "tie")} if single else {}),
-        **{f">{heading(column)}": partial(shown, place) for place, column in enumerate(others, 1)},
+        **{f">{heading(column)}": partial(shown, column) for column in others},
     }
     return tabled(choices, columns)
 
@@ -129,15 +134,6 @@ def _far(column: str, first: Choice, one: Choice, tie: str) -> str:
     return f"{tie} ({far})" if one.behind.tie else far
 
 
-def _outside(ranking: Ranking, choices: Sequence[Choice], goal: Goal) -> Fold:
-    """The better settings of the networks shown, and why they are not: each network's best."""
-    shown = {one.network for one in choices}
-    rows = ((one.network, one.setting, why_left_out(one)) for one in ranking.outside if one.network in shown)
-    better = "larger" if goal.larger else "smaller"
-    title = f"Settings of these with a {better} {without_unit(goal.column)} that are left out:"
-    return fold(title, table(("", "", ""), rows))
-
-
 def _left_out(ranking: Ranking, title: str) -> Iterator[Fold]:
     """A line for each network; those that have no cell of the kind asked for stand together behind the condition."""
     near = [(one.network, why_left_out(one)) for one in ranking.left_out if not one.elsewhere]
@@ -146,13 +142,16 @@ def _left_out(ranking: Ranking, title: str) -> Iterator[Fold]:
         if one.elsewhere:
             missed = "; ".join(miss.condition for miss in one.misses) or why_left_out(one)
             elsewhere.setdefault(missed, []).append(one.network)
-    more = len(near) - MOST_LEFT_OUT
-    rest = f"... and {more} more (--json has all)" if more > 0 else None
-    yield fold(title, table(("", ""), near[:MOST_LEFT_OUT]), rest)
-    lines = []
-    for condition, names in islice(elsewhere.items(), MOST_LEFT_OUT):
-        rest_of = f", ... and {len(names) - MOST_LEFT_OUT} more" if len(names) > MOST_LEFT_OUT else ""
-        lines.append([f"{condition}: {', '.join(names[:MOST_LEFT_OUT])}{rest_of}"])
+
+    def cut(count: int) -> str | None:
+        return f"... and {count - MOST_LEFT_OUT} more" if count > MOST_LEFT_OUT else None
+
+    rest = cut(len(near))
+    yield fold(title, table(("", ""), near[:MOST_LEFT_OUT]), rest and f"{rest} (--json has all)")
+    lines = (
+        (f"{condition}: {', '.join(filter(None, (*names[:MOST_LEFT_OUT], cut(len(names)))))}",)
+        for condition, names in islice(elsewhere.items(), MOST_LEFT_OUT)
+    )
     yield fold("Without a cell of the kind asked for:", table(("",), lines))
 
 
@@ -180,12 +179,7 @@ def _common(ranking: Ranking) -> str:
 def decisions(run: RunData) -> Section | None:
     """The matrix, then each situation with its figures; `None` for a suite without decisions."""
     rows = decision_matrix(run.suite, run.candidates)
-    marks = any(_suspect(one) for row in rows for one in row.beside)
-    introduction = f"{_INTRODUCTION} `{MARK}` marks suspect figures." if marks else _INTRODUCTION
-    return section("Which network", _matrix(rows), map(_situation, rows), note=introduction)
 
-
-def _matrix(rows: Iterable[Row]) -> Table:
     def judged_by(row: Row) -> str:
         """The figure that decided the row, and where it was read: `smallest latency, inference, batch 4, fp32`."""
         first = row.ranking.choices[0] if row.ranking.choices else None
@@ -202,7 +196,9 @@ def _matrix(rows: Iterable[Row]) -> Table:
         "Usual choice": lambda row: ", ".join(row.decision.usual_choice) or NULL,
         "Holds here": lambda row: row.standing.holds if row.decision.usual_choice else NULL,
     }
-    return tabled(rows, columns, "The decision matrix")
+    marks = f" `{MARK}` marks suspect figures." if any(_suspect(one) for row in rows for one in row.beside) else ""
+    matrix = tabled(rows, columns, "The decision matrix")
+    return section("Which network", matrix, map(_situation, rows), note=f"{_INTRODUCTION}{marks}")
 
 
 def _behind(row: Row, one: Choice) -> str:
@@ -223,7 +219,7 @@ def _situation(row: Row) -> Section | None:
         _table(row, row.beside, roles=True) if row.beside else None,
         ("Under every setting:", _table(row, row.every_setting, roles=False)) if row.every_setting else None,
         # Whose accuracies these are, a section of its own says.
-        bullets(*_tie(row), *_gains(row), *_asides(row), row.decision.note),
+        bullets(*_remarks(row), row.decision.note),
         f"Not measured under these conditions: {missing}. To have them judged, too:" if row.evidence else None,
         Code(row.evidence or ""),
         Code(row.loading or "", "python"),
@@ -240,34 +236,35 @@ def _asked(row: Row) -> str:
 
 
 def _verdict(row: Row) -> str:
-    first = row.recommended
+    first, usual = row.recommended, ", ".join(row.decision.usual_choice)
     placed = [one.choice for one in row.usual if one.choice is not None]
     best = min(placed, key=lambda one: (one.rank, one.behind.ratio if one.behind else 1.0), default=None)
-    word = row.standing.holds.capitalize()
-    usual = ", ".join(row.decision.usual_choice)
+    short = "; ".join(
+        f"{one.name} falls short ({why_left_out(one.left_out)})" if one.left_out else one.name
+        for one in row.usual
+        if one.measured and one.choice is None
+    )
     match row.standing.reason:
         case "not measurable":
-            return f"{word}: {row.decision.not_measurable}"
+            said = row.decision.not_measurable
         case "none measured":
-            return f"{word}: of {usual} none was measured under these conditions."
+            said = f"of {usual} none was measured under these conditions."
         case "no rival":
-            return f"{word}: nothing else was measured under these conditions to hold {usual} against."
+            said = f"nothing else was measured under these conditions to hold {usual} against."
         case "none satisfies":
-            return f"{word}: {'; '.join(_falls_short(one) for one in row.usual if one.measured)}."
-    assert best is not None
-    assert first is not None
-    if row.standing.reason == "first":
-        return f"{word}: {best.network} comes first."
-    if row.standing.reason == "tie":
-        return f"{word}: {best.network} and {first.network} tie{_settled(row, first, best)}."
-    if row.standing.reason == "some fail":
-        short = "; ".join(_falls_short(one) for one in row.usual if one.measured and one.choice is None)
-        return f"{word}: {best.network} comes first or ties with it, but {short}."
-    return f"{word}: {best.network} is {_behind(row, best)} ({first.network} comes first)."
-
-
-def _falls_short(one: UsualChoice) -> str:
-    return f"{one.name} falls short ({why_left_out(one.left_out)})" if one.left_out else one.name
+            said = f"{short}."
+        case reason:
+            assert best is not None
+            assert first is not None
+            if reason == "first":
+                said = f"{best.network} comes first."
+            elif reason == "tie":
+                said = f"{best.network} and {first.network} tie{_settled(row, first, best)}."
+            elif reason == "some fail":
+                said = f"{best.network} comes first or ties with it, but {short}."
+            else:
+                said = f"{best.network} is {_behind(row, best)} ({first.network} comes first)."
+    return f"{row.standing.holds.capitalize()}: {said}"
 
 
 def _table(row: Row, choices: tuple[Choice, ...], *, roles: bool) -> Table:
@@ -295,11 +292,32 @@ def _role(row: Row, one: Choice) -> str:
     return ", ".join(roles)
 
 
-def _tie(row: Row) -> Iterator[str]:
+def _remarks(row: Row) -> Iterator[str]:
+    """A tie, what is gained over the baseline, and who came nearest to the conditions without satisfying them."""
     first, second = row.recommended, row.runner_up
     if first and second and second.behind and second.behind.tie and second.behind.ratio != 1:
         told = f"{excess(second.behind.within)} apart they would be told apart"
         yield f"{first.network} and {second.network} tie ({told}){_settled(row, first, second)}."
+    base = row.baseline
+    for one in row.beside:
+        if base is not None and one.network != base.network:
+            changes = list(filter(None, (_change(column, base, one) for column in _GAINS)))
+            if changes:
+                yield f"{one.network} against {base.network}: {', '.join(changes)}{_per_gmac(base, one)}."
+    if row.other_batches:
+        named = ", ".join(f"{_name(one)} at batch {one.batch_size}" for one in row.other_batches)
+        yield f"First at other batch sizes: {named}."
+    for better in row.ranking.outside[:_NEAREST]:
+        more = f"{'larger' if row.goal.larger else 'smaller'} {without_unit(row.goal.column)}"
+        yield f"{better.network} has a {more} under {better.setting}: {why_left_out(better)}."
+    usual = {one.name for one in row.usual}
+    out = [left for left in row.ranking.left_out if not left.elsewhere and left.network not in usual]
+    if out:
+        named = "; ".join(f"{left.network} ({why_left_out(left)})" for left in out[:_NEAREST])
+        more = f"; and {len(out) - _NEAREST} more" if len(out) > _NEAREST else ""
+        yield f"Left out: {named}{more}."
+    # Image sizes stand with the networks' names.
+    yield from (one.text for one in row.ranking.footnotes if one.column != "input_size")
 
 
 def _settled(row: Row, first: Choice, other: Choice) -> str:
@@ -307,55 +325,19 @@ def _settled(row: Row, first: Choice, other: Choice) -> str:
     return "" if command is None else f"; `{command}` settles it"
 
 
-def _gains(row: Row) -> Iterator[str]:
-    base = row.baseline
-    if base is None:
-        return
-    for one in row.beside:
-        if one.network == base.network:
-            continue
-        changes = [text for column in _GAINS if (text := _change(column, base, one)) is not None]
-        if changes:
-            yield f"{one.network} against {base.network}: {', '.join(changes)}{_per_gmac(base, one)}."
-
-
 def _change(column: str, base: Choice, one: Choice) -> str | None:
     before, after = base.estimate(column).value, one.estimate(column).value
-    if before is None or after is None or (column in ACCURACIES and not _one_dataset(base, one)):
+    if before is None or after is None or (column in ACCURACIES and base.accuracy_dataset != one.accuracy_dataset):
         return None
-    sign = "-" if after < before else "+"
-    unit = " points" if judged_columns()[column].unit == "%" else ""
-    text = quantity(column, abs(after - before))
-    return f"{without_unit(column)} {sign}{text.removesuffix(' %') + unit if unit else text}"
+    text = f"{without_unit(column)} {'-' if after < before else '+'}{quantity(column, abs(after - before))}"
+    return f"{text.removesuffix(' %')} points" if judged_columns()[column].unit == "%" else text
 
 
 def _per_gmac(base: Choice, one: Choice) -> str:
-    top1, macs = ((one.estimate(name).value or 0.0) - (base.estimate(name).value or 0.0) for name in ("top1", "macs"))
-    known = all(each.estimate(name).value is not None for each in (base, one) for name in ("top1", "macs"))
-    known = known and _one_dataset(base, one)
+    values = [(base.estimate(name).value, one.estimate(name).value) for name in ("top1", "macs")]
+    top1, macs = ((after or 0.0) - (before or 0.0) for before, after in values)
+    known = all(None not in both for both in values) and base.accuracy_dataset == one.accuracy_dataset
     return f" ({top1 / (macs / GIGA.size):.2f} points a GMAC)" if known and top1 > 0 and macs > 0 else ""
-
-
-def _one_dataset(base: Choice, one: Choice) -> bool:
-    return base.accuracy_dataset == one.accuracy_dataset
-
-
-def _asides(row: Row) -> Iterator[str]:
-    """Other batch sizes, who came nearest to the conditions without satisfying them, what is ranked and differs."""
-    if row.other_batches:
-        named = ", ".join(f"{_name(one)} at batch {one.batch_size}" for one in row.other_batches)
-        yield f"First at other batch sizes: {named}."
-    usual = {one.name for one in row.usual}
-    for one in row.ranking.outside[:_NEAREST]:
-        better = "larger" if row.goal.larger else "smaller"
-        yield f"{one.network} has a {better} {without_unit(row.goal.column)} under {one.setting}: {why_left_out(one)}."
-    out = [one for one in row.ranking.left_out if not one.elsewhere and one.network not in usual]
-    if out:
-        named = "; ".join(f"{one.network} ({why_left_out(one)})" for one in out[:_NEAREST])
-        more = f"; and {len(out) - _NEAREST} more" if len(out) > _NEAREST else ""
-        yield f"Left out: {named}{more}."
-    # Image sizes stand with the networks' names.
-    yield from (one.text for one in row.ranking.footnotes if one.column != "input_size")
 
 
 def _name(one: Choice) -> str:
@@ -365,3 +347,45 @@ def _name(one: Choice) -> str:
 
 def _suspect(one: Choice) -> bool:
     return one.verdict == "suspect"
+
+
+def why_left_out(one: LeftOut) -> str:
+    """In one line: what the network lacks, each condition with its own figure and by how much it misses."""
+    parts = [one.failure] if one.failure else []
+    parts += map(_missed, one.misses)
+    if one.beaten is not None:
+        compared = ", ".join(f"{column_label(each.better.column)} {_lost(each)}" for each in one.beaten.comparisons)
+        parts.append(f"{one.beaten.by} is nowhere worse: {compared}")
+    return "; ".join(parts)
+
+
+def _missed(miss: Miss) -> str:
+    column, value = miss.actual[0]
+    if value is None:
+        return f"{miss.condition}: not known{f' ({miss.unmeasured})' if miss.unmeasured else ''}"
+    if miss.bound is None or not isinstance(value, float):
+        shown = ", ".join(f"{column_label(name)} is {_plain(name, there)}" for name, there in miss.actual)
+        return f"{miss.condition}: {shown}"
+    far = ""
+    if judged_columns()[column].unit == "%":
+        off = abs(value - miss.bound)
+        far = f" ({f'{off:.1f}' if off >= _TINY else plain(off, 2)} points off)"
+    elif miss.excess is not None:
+        far = f" ({percent(miss.excess) if miss.excess < 1 else f'{plain(1 + miss.excess)}x'} off)"
+    return f"{miss.condition}: {quantity(column, value)}{far}"
+
+
+def _plain(column: str, value: float | str | bool | None) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quantity(column, value) if isinstance(value, float) else value
+
+
+def _lost(of: GoalMargin) -> str:
+    if of.margin is None:
+        return NULL
+    if of.margin.ratio == 1:
+        return "equal"
+    return f"{difference(of.margin, of.better, of.worse)}{' (a tie)' if of.margin.tie else ''}"

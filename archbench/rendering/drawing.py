@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from archbench.model.errors import UnfitError
 from archbench.model.units import printable
-from archbench.rendering.content import NAMES, Dataset, Picture, Report, every
+from archbench.rendering.content import NAMES, Picture, Report, every
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +141,14 @@ def compiled(report: Report) -> Iterator[tuple[str, Spec]]:
         spec = json.loads(picture.spec)
         for one in spec.get("layer", [spec]):  # an image has no pointer above it
             one.get("encoding", {}).pop("tooltip", None)
-        _drop_unused(spec)
+        whole = json.dumps(spec)
+        if "transform" in spec:  # a calculation whose result nothing draws, as that of a tooltip's words, takes time
+            used = (step for step in spec["transform"] if "calculate" not in step or whole.count(step["as"]) > 1)
+            spec["transform"] = list(used)
         if report.dataset and spec.get("data") == {"name": report.dataset.name}:
-            named = json.dumps(spec)
-            spec["data"] = {"values": _rows(report.dataset, [name for name in report.dataset.columns if name in named])}
+            named = json.dumps(spec)  # and so do columns
+            kept = [(place, name) for place, name in enumerate(report.dataset.columns) if name in named]
+            spec["data"] = {"values": [{name: row[place] for place, name in kept} for row in report.dataset.rows]}
         if spec.get("width") == "container":
             spec["width"] = WIDTH
         vega = vl_convert.vegalite_to_vega(_drawable(spec), config=config)
@@ -171,30 +175,10 @@ def load_converter() -> None:
     library().vegalite_to_svg({"mark": "point"})
 
 
-def _drop_unused(spec: dict[str, Any]) -> None:
-    """Without the calculations whose result nothing draws, as that of a tooltip's words: they take time for nothing."""
-    if "transform" in spec:
-        whole = json.dumps(spec)
-        spec["transform"] = [
-            step for step in spec["transform"] if "calculate" not in step or whole.count(step["as"]) > 1
-        ]
-
-
-def _rows(dataset: Dataset, columns: Collection[str]) -> list[dict[str, Any]]:
-    """The rows as Vega takes them, with these columns alone: others would only take time."""
-    kept = [(place, name) for place, name in enumerate(dataset.columns) if name in columns]
-    return [{name: row[place] for place, name in kept} for row in dataset.rows]
-
-
 def theme(ink: str, faint: str, palette: tuple[str, ...], *, background: str) -> dict[str, Any]:
     """A Vega-Lite configuration in these colours."""
-    words = {
-        "labelColor": ink,
-        "titleColor": ink,
-        "titleFontWeight": "normal",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-    }
+    colours, sizes = {"labelColor": ink, "titleColor": ink}, {"labelFontSize": 12, "titleFontSize": 12}
+    words = {**colours, "titleFontWeight": "normal", **sizes}
     return {
         "background": background,
         "font": "system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-serif",

@@ -1,22 +1,28 @@
-"""The figures themselves: a run on one screen; counted, timed by phase, by stage, and the memory of training."""
+"""The figures themselves: any column's as text, a run's on one screen; counted, timed by phase and by stage, and the
+memory of training.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from archbench.choose.cell_summary import CellSummary, settled_by
+from archbench.choose.cell_summary import CellSummary, Estimate, Margin, settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
 from archbench.model.axes import Toggles
+from archbench.model.derived import column_label, judged_columns
 from archbench.model.units import (
+    AT_LEAST,
+    GIGA,
     IMAGES,
     MIB,
     MILLION,
     MS,
     NULL,
     RATIO,
+    SECOND,
     Unit,
     counted,
     figure,
@@ -28,10 +34,9 @@ from archbench.model.units import (
     whole,
 )
 from archbench.query.expression import Compare
-from archbench.rendering.content import Block, Part, Report, Section, body, listed, report, section, tabled
-from archbench.rendering.profile_findings import of_ceiling
+from archbench.rendering.content import Block, Part, Report, Section, body, grouped, listed, report, section, tabled
+from archbench.rendering.profile_words import of_ceiling
 from archbench.rendering.run_data import RunData
-from archbench.rendering.values import ratio
 
 PHASES = {"inference": "Inference", "training": "Training"}
 MOST_ROWS = 24
@@ -46,12 +51,85 @@ _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
 
+_OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
+_UNITS = {
+    "params": MILLION,
+    "macs": GIGA,
+    "flops": GIGA,
+    "activations": MILLION,
+    # Times that nobody thinks of in milliseconds.
+    **dict.fromkeys(("first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"), SECOND),
+}
+_DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "top5": 1}
+"""Columns whose figures have no error, with the decimals that tell them apart."""
+_NAMES = {
+    **dict.fromkeys(("latency_median", "latency_median_corrected"), "latency"),
+    **{f"latency_{p}": f"{p} latency" for p in ("p90", "p95", "p99")},
+    "peak_allocated": "peak memory",
+    "peak_reserved": "peak memory, reserved",
+    "predicted_peak": "predicted peak memory",
+    "weight": "weights",
+    "top1": "top-1",
+    "top5": "top-5",
+    "macs": "MACs",
+    "flops": "FLOP",
+    "mfu": "MFU",
+}
+"""What a reader calls a column where its stored name with blanks for underscores would not do."""
+
 CellColumns = dict[str, Callable[[CellSummary], str]]
 NETWORK: CellColumns = {"Network": lambda one: one.network}
 SETTING: CellColumns = {"Setting": lambda one: one.setting_label}
 PHASE: CellColumns = {"Phase": lambda one: one.phase}
 BATCH: CellColumns = {">Batch": lambda one: str(one.batch_size)}
 """Columns that say which cell a row is of."""
+
+
+def called(column: str) -> str:
+    """`p99 latency` of `rank_latency_p99_s`: a column in a reader's words, without its unit."""
+    label = column_label(column)
+    return _NAMES.get(label, label.replace("_", " "))
+
+
+def heading(column: str) -> str:
+    """`p99 latency ms`, `params M`, `top-1 %`: a column in a reader's words, and the unit shown."""
+    shown = "%" if judged_columns()[column].unit == "%" else _unit(column).symbol if _unit(column) is not RATIO else ""
+    return f"{called(column)} {shown}".strip()
+
+
+def number(of: Estimate) -> str:
+    """A figure with its interval, without its unit: `39 ±3`; `≥ 4.09` of one that is a lower bound."""
+    bound = AT_LEAST if of.at_least and of.value is not None else ""
+    judged, unit = judged_columns()[of.column], _unit(of.column)
+    if of.column in _DECIMALS:
+        return bound + fixed(of.value, unit, _DECIMALS[of.column])
+    if judged.kind == "whole" and judged.unit != "B":
+        return bound + fixed(of.value, RATIO, 0)
+    return bound + figure(of.value, unit, of.low, of.high)
+
+
+def quantity(column: str, value: float) -> str:
+    """One value with its unit: `110 ms`, `74.8 %`."""
+    unit = heading(column).removeprefix(called(column)).strip()
+    return f"{number(Estimate(column=column, value=value))} {unit}".strip()
+
+
+def ratio(of: Margin) -> str:
+    """`1.64x`, with its interval where there is one."""
+    text = figure(of.ratio, RATIO, of.low, of.high)
+    value, _, interval = text.partition(" ")
+    return f"{value}x {interval}".strip()
+
+
+def difference(of: Margin, better: Estimate, worse: Estimate) -> str:
+    """How far `worse` is behind: a ratio, or points between two percentages."""
+    if judged_columns()[better.column].unit == "%" and better.value is not None and worse.value is not None:
+        return f"{abs(better.value - worse.value):.1f} points"
+    return ratio(of)
+
+
+def _unit(column: str) -> Unit:
+    return _UNITS.get(column) or _OF_UNIT.get(judged_columns()[column].unit or "", RATIO)
 
 
 def by_phase(title: str, blocks_of: Callable[[str], Part]) -> tuple[Block, ...]:
@@ -107,11 +185,19 @@ def results_report(run: RunData) -> Report:
         ),
     )
     shown = {name: text for name, text in _FIGURES.items() if any(text(one) not in (NULL, "None") for one in cells)}
+    sizes = {one.input_size for one in cells}
+    options = {one.shared for one in cells if one.shared and not one.shared.startswith("input_size=")}
+    alike = (  # what holds for every row
+        tabled(cells, PHASE | SETTING | BATCH).shared_words(),
+        f"images of {next(iter(sizes))} px" if len(sizes) == 1 and None not in sizes else "",
+        f"all with {next(iter(options))}" if len(options) == 1 else "",
+    )
+    words = ", ".join(filter(None, alike)) or counted(len(cells), "cell")
     left = len(run.cells) - len(cells)
     more = f" {counted(left, 'more cell')} in the report." if left else ""
     return report(
         f"{run.suite.suite}: {run.extent()}",
-        f"{_shared_words(cells)}.{more}",
+        f"{words[0].upper()}{words[1:]}.{more}",
         listed(cells, NETWORK | PHASE | SETTING | BATCH | shown, noun="cells"),
         _which_one(run),
         shared=shared_by(cells),
@@ -127,19 +213,6 @@ def main_point(run: RunData) -> list[CellSummary]:
 
 def _point(one: CellSummary) -> tuple[str, str, int]:
     return one.phase, one.setting_label, one.batch_size
-
-
-def _shared_words(cells: Sequence[CellSummary]) -> str:
-    """`Inference, fp32, batch 1, images of 224 px`: what holds for every row."""
-    sizes = {one.input_size for one in cells}
-    options = {one.shared for one in cells if one.shared and not one.shared.startswith("input_size=")}
-    said = [
-        tabled(cells, PHASE | SETTING | BATCH).shared_words(),
-        f"images of {next(iter(sizes))} px" if len(sizes) == 1 and None not in sizes else "",
-        f"all with {next(iter(options))}" if len(options) == 1 else "",
-    ]
-    words = ", ".join(filter(None, said)) or counted(len(cells), "cell")
-    return f"{words[0].upper()}{words[1:]}"
 
 
 def _which_one(run: RunData) -> Iterator[str]:
@@ -208,11 +281,14 @@ def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[B
         odd_size = one.input_size not in (None, usual) and f"input_size={one.input_size}" not in one.variant
         return f"{one.network} ({one.input_size} px)" if odd_size else one.network
 
+    def percentile(share: int, one: CellSummary) -> str:
+        return rounded(one.percentile_s(share), MS)
+
     columns: CellColumns = {
         "Network": name,
         **SETTING | BATCH,
         ">Step ms" if phase == "training" else ">Latency ms": latency,
-        **{f">p{percent} ms": partial(_percentile, percent) for percent in sorted(run.suite.percentiles)},
+        **{f">p{share} ms": partial(percentile, share) for share in sorted(run.suite.percentiles)},
         ">img/s": rate,
         f">Peak {unit.symbol}": partial(peak, unit),
         "Verdict": lambda one: one.verdict_label,
@@ -225,24 +301,24 @@ def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[B
         + ("" if usual is None else f" Images are {usual} x {usual} unless the network's name says otherwise.")
     )
     title = PHASES[phase]
-    by_setting: dict[str, list[CellSummary]] = {label: [] for label in run.settings}
-    for one in sorted(
-        cells, key=lambda one: (one.batch_size, one.verdict == "invalid", one.rank_latency_s or math.inf, one.variant)
-    ):
-        by_setting[one.setting_label].append(one)
+    ranked = sorted(
+        cells,
+        key=lambda one: (
+            run.settings[one.setting_label],
+            one.batch_size,
+            one.verdict == "invalid",
+            one.rank_latency_s or math.inf,
+            one.variant,
+        ),
+    )
     if len(cells) <= _ONE_TABLE:
-        ranked = [one for members in by_setting.values() for one in members]
         tables = body(listed(ranked, columns, noun="cells", caption=title))
     else:
-        each = ((f"{title}: {label}", members) for label, members in by_setting.items())
+        each = grouped(ranked, lambda one: f"{title}: {one.setting_label}").items()
         tables = body(
             section(name, listed(members, columns, noun="cells", caption=name), phase=phase) for name, members in each
         )
     return body(note, tables) if tables else ()
-
-
-def _percentile(percent: int, one: CellSummary) -> str:
-    return rounded(one.percentile_s(percent), MS)
 
 
 def stage_times(run: RunData) -> Section | None:
@@ -285,8 +361,8 @@ def training_memory(run: RunData) -> Section | None:
         return None if one.weight_bytes is None else _STATE * one.weight_bytes / (1 + (one.precision in _HALVED))
 
     def an_image(one: CellSummary) -> float | None:
-        peak, held = one.peak_bytes, state(one)
-        return None if peak is None or held is None else max(0, peak - held) / one.batch_size
+        held = state(one)
+        return None if one.peak_bytes is None or held is None else max(0, one.peak_bytes - held) / one.batch_size
 
     columns: CellColumns = {
         **NETWORK | SETTING | BATCH,

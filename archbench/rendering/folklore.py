@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from archbench.folklore.claim import KINDS, own_claims
-from archbench.folklore.judge import RULINGS, Judged, Judgement, figures_of, judge_one, measured_alone
+from archbench.folklore import claims
+from archbench.folklore.claims import Judged, Judgement
 from archbench.folklore.sources import Sources
 from archbench.model.units import NULL, counted, duration, plain
 from archbench.rendering.content import (
@@ -18,9 +18,9 @@ from archbench.rendering.content import (
     Picture,
     Report,
     Section,
-    Table,
     bullets,
     fold,
+    grouped,
     listed,
     report,
     section,
@@ -48,11 +48,17 @@ def folklore_report(found: Sequence[Judged]) -> Report:
     pairs = [(one, each) for one in found for each in one.judgements if _by_cells(each)]
     commands = dict.fromkeys(command for one in found for command in one.commands)
     sources = {one.id.partition(".")[0]: f"{one.source}{f', {one.url}' if one.url else ''}" for one in found}
+    of_kind = {kind: [one for one in found if kind in (one.kind, "all")] for kind in (*claims.KINDS, "all")}
+    counts = (
+        (kind, *(str(sum(one.verdict == ruling for one in those)) for ruling in claims.RULINGS))
+        for kind, those in of_kind.items()
+        if those
+    )
     return report(
         f"{counted(len(found), 'claim')}, checked",
         "Each claim is judged by an expression over counts, stored runs, trainings and published figures; "
         "`depends` where the answer changes with what one looks at or with the setting.",
-        _counts(found),
+        table(("Kind", *(f">{ruling.capitalize()}" for ruling in claims.RULINGS)), counts, "Verdicts by kind"),
         _section("Claims", found, _CLAIMS),
         _section("Where a source is wrong, or half right", mended, _MENDED),
         section(
@@ -70,9 +76,9 @@ def folklore_report(found: Sequence[Judged]) -> Report:
 
 def folklore(run: RunData) -> Section | None:
     """What this run alone says of claims about time and memory; `None` where it has the figures of none."""
-    claims = own_claims()
-    sources = Sources(claims.facts, [run.candidates], builds=False)
-    found = (judge_one(one, sources) for one in claims.claims if measured_alone(one))
+    own = claims.own_claims()
+    sources = Sources(own.facts, [run.candidates], builds=False)
+    found = (claims.judge_one(one, sources) for one in own.claims if claims.measured_alone(one))
     measured = [one for one in found if any(_by_cells(each) for each in one.judgements)]
     return section(
         "Folklore",
@@ -83,15 +89,6 @@ def folklore(run: RunData) -> Section | None:
 
 def _by_cells(one: Judgement) -> bool:
     return one.hardware_class is not None
-
-
-def _counts(found: Sequence[Judged]) -> Table:
-    rows = []
-    for kind in (*KINDS, "all"):
-        of = [one for one in found if kind in (one.kind, "all")]
-        if of:
-            rows.append((kind, *(str(sum(one.verdict == ruling for one in of)) for ruling in RULINGS)))
-    return table(("Kind", *(f">{ruling.capitalize()}" for ruling in RULINGS)), rows, "Verdicts by kind")
 
 
 _CLAIMS: Columns[Judged] = {
@@ -114,7 +111,7 @@ _JUDGEMENTS: Columns[tuple[Judged, Judgement]] = {
     "Setting": lambda pair: pair[1].setting,
     "Machine": lambda pair: pair[1].hardware_class or NULL,
     "Holds": lambda pair: {True: "yes", False: "no", None: "open"}[pair[1].holds],
-    "Figures": lambda pair: figures_of(pair[1]),
+    "Figures": lambda pair: claims.figures_of(pair[1]),
 }
 
 
@@ -151,9 +148,23 @@ def probe_report(probe: Probe) -> Report:
 
 
 def _curves(probe: Probe) -> Section | None:
-    points = [one for one in probe.points if SUBJECTS[one.network].kind == "depth"]
-    if not points:
+    rows: list[Spec] = [
+        {
+            "step": one.step,
+            "loss": one.train_loss if math.isfinite(one.train_loss) else None,
+            "layers": "".join(filter(str.isdigit, one.network)),
+            "kind": "plain" if one.network.startswith("plain") else "residual",
+        }
+        for one in probe.points
+        if SUBJECTS[one.network].kind == "depth"
+    ]
+    if not rows:
         return None
+    x, y = number("step", "Step"), number("loss", "Training loss", scale={"zero": True})
+    layers = word("layers", "Layers", sort=["20", "56", "110"])
+    mean = {"x": x, "y": {**y, "aggregate": "mean"}, "color": layers}
+    band = {"x": x, "y": {**y, "aggregate": "min"}, "y2": {"field": "loss", "aggregate": "max"}, "color": layers}
+    drawn = [layer("area", band, opacity=0.2), layer("line", mean, strokeWidth=2)]
     shallow, deep = _accuracy(probe, "plain20"), _accuracy(probe, "plain56")
     degrades = shallow is not None and deep is not None and deep < shallow
     picture = Picture(
@@ -163,7 +174,7 @@ def _curves(probe: Probe) -> Section | None:
         "means over seeds, bands from the lowest to the highest."
         if degrades
         else "Left: plain networks. Right: residual ones of the same depths. Lines are means over seeds.",
-        spec=_curve_spec(points),
+        spec=_faceted(rows, word("kind", "", header={"title": None}), drawn),
     )
     return section("The two curves", _verdict(probe), picture)
 
@@ -190,25 +201,6 @@ def _faceted(rows: Sequence[Spec], column: Spec, layers: Sequence[Spec]) -> str:
     """Two pictures side by side, told apart by a column."""
     spec = {"width": _WIDE, "height": _HEIGHT, "layer": list(layers)}
     return json.dumps({"data": {"values": list(rows)}, "facet": {"column": column}, "spec": spec})
-
-
-def _curve_spec(points: Sequence[Point]) -> str:
-    rows: list[Spec] = [
-        {
-            "step": one.step,
-            "loss": one.train_loss if math.isfinite(one.train_loss) else None,
-            "layers": "".join(filter(str.isdigit, one.network)),
-            "kind": "plain" if one.network.startswith("plain") else "residual",
-        }
-        for one in points
-    ]
-    x = number("step", "Step")
-    y = number("loss", "Training loss", scale={"zero": True})
-    layers = word("layers", "Layers", sort=["20", "56", "110"])
-    mean = {"x": x, "y": {**y, "aggregate": "mean"}, "color": layers}
-    band = {"x": x, "y": {**y, "aggregate": "min"}, "y2": {"field": "loss", "aggregate": "max"}, "color": layers}
-    layers_of = [layer("area", band, opacity=0.2), layer("line", mean, strokeWidth=2)]
-    return _faceted(rows, word("kind", "", header={"title": None}), layers_of)
 
 
 def _gradients(probe: Probe) -> Picture | None:
@@ -239,22 +231,18 @@ def _gradients(probe: Probe) -> Picture | None:
 
 
 def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
-    names = list(dict.fromkeys(one.network for one in ends))
-
-    def of(name: str) -> list[Point]:
-        return [one for one in ends if one.network == name]
+    of = grouped(ends, lambda one: one.network)
 
     def mean(name: str, field: str) -> str:
-        values = [getattr(one, field) for one in of(name)]
-        finite = [value for value in values if math.isfinite(value)]
-        return f"{plain(fmean(finite))}" if len(finite) == len(values) else "NaN"
+        values = [getattr(one, field) for one in of[name]]
+        return plain(fmean(values)) if all(map(math.isfinite, values)) else "NaN"
 
     def spread(name: str) -> str:
-        return ", ".join("NaN" if math.isnan(one.train_loss) else plain(one.train_loss, 2) for one in of(name))
+        return ", ".join("NaN" if math.isnan(one.train_loss) else plain(one.train_loss, 2) for one in of[name])
 
     def ended(name: str) -> str:
-        early = [one for one in of(name) if math.isnan(one.train_loss)]
-        return f"diverged at step {', '.join(str(one.step) for one in early)}" if early else ""
+        early = ", ".join(str(one.step) for one in of[name] if math.isnan(one.train_loss))
+        return f"diverged at step {early}" if early else ""
 
     def first_to_last(point: Point) -> float:
         last = point.gradient_norms[-1]
@@ -271,9 +259,9 @@ def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
         ">by seed": spread,
         ">Training accuracy %": lambda name: mean(name, "train_accuracy"),
         ">Test accuracy %": lambda name: mean(name, "test_accuracy"),
-        ">Gradient, first over last": lambda name: plain(fmean(map(first_to_last, of(name)))),
+        ">Gradient, first over last": lambda name: plain(fmean(map(first_to_last, of[name]))),
         ">Seconds each": seconds,
     }
-    if any(map(ended, names)):
+    if any(map(ended, of)):
         columns = {**columns, "Ended": lambda name: ended(name) or NULL}
-    return section(title, tabled(names, columns, title))
+    return section(title, tabled(of, columns, title))

@@ -31,11 +31,12 @@ from archbench.rendering.content import (
     Section,
     Table,
     every,
-    marked,
     slug,
     spelled_out,
+    unique,
 )
 from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, library, theme
+from archbench.rendering.text import html
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
@@ -46,40 +47,32 @@ _RIGHT = ' class="n"'
 _INK = {"light": ("#1f2328", "#dfe3e8"), "dark": ("#e3e7ec", "#343b45")}
 
 
-def html(text: str) -> str:
-    """One line of text between tags."""
-    if text.isalnum():  # most cells of a long table
-        return text
-    return marked(text, escape, lambda code: f"<code>{escape(code)}</code>")
-
-
 def render_html(report: Report) -> str:
     """The report as one HTML document. Its pictures are live; without the plotting library, they are described."""
     drawing = load_scripts() if any(every(Picture, report.blocks)) else ""
     page = _Page(_rows_each(report), drawing=bool(drawing))
     lead, sections = (page.blocks(spelled_out(part, report.shared), 2) for part in (report.lead, report.sections))
     scripts = [script for script in (drawing, _own("page.js")) if script]
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    themes = {
+        name: theme(*_INK[name], palette, background="transparent")
+        for name, palette in (("light", LIGHT), ("dark", DARK))
+    }
+    # What the page's script needs: the figures behind the pictures, the filters, the themes, where names go.
+    layers = {"shown": f"{SHOWN}_marks", "names": f"{NAMES}_marks"}
+    data = {"dataset": report.dataset, "themes": themes, "layers": layers, "placed": PLACED}
     return Template(_own("page.html")).substitute(
         title=html(report.title),
-        policy=f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src 'unsafe-inline'; "
+        policy=f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
         "img-src data:; base-uri 'none'; form-action 'none'",
         style=_own("page.css"),
         lead=lead,
         contents="".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in page.contents),
         sections=sections,
-        data=_json(_for_page(report)),
+        data=_json(data),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
     )
-
-
-def _for_page(report: Report) -> dict[str, object]:
-    """What the page's script needs: the figures behind the pictures, the filters, the themes, where names go."""
-    themes = {
-        name: theme(*_INK[name], palette, background="transparent")
-        for name, palette in (("light", LIGHT), ("dark", DARK))
-    }
-    layers = {"shown": f"{SHOWN}_marks", "names": f"{NAMES}_marks"}
-    return {"dataset": report.dataset, "themes": themes, "layers": layers, "placed": PLACED}
 
 
 class _Page:
@@ -103,7 +96,7 @@ class _Page:
 
     def section(self, section: Section, level: int) -> str:
         """A section with its heading, `h2` for level 2, as a place that can be linked to."""
-        anchor, title = self._anchor(section.title), html(section.title)
+        anchor, title = unique(slug(section.title)[:40] or "part", self._anchors), html(section.title)
         if level == 2:
             self.contents.append((anchor, title))
         self._label = printable(section.title)
@@ -142,52 +135,40 @@ class _Page:
                 f'<script type="application/json" class="spec">{_no_tags(picture.spec)}</script>\n'
             )
         return (
-            f'<figure class="plot" id="{self._anchor(picture.name)}">\n'
+            f'<figure class="plot" id="{unique(picture.name, self._anchors)}">\n'
             f"<{heading}>{html(picture.title)}</{heading}>\n"
             f"{canvas}\n<figcaption>{html(picture.alt)}</figcaption>\n{live}</figure>"
         )
 
     def _table(self, table: Table) -> str:
+        right = [_RIGHT if place in table.numeric else "" for place in range(len(table.headings))]
         about = f' data-numeric="{",".join(map(str, sorted(table.numeric)))}"' if table.numeric else ""
         about += f' data-shared="{_escaped(_json(dict(table.shared)))}"' if table.shared else ""
-        headings = "".join(
-            f'<th scope="col"{_RIGHT if place in table.numeric else ""}>{html(name)}</th>'
-            for place, name in enumerate(table.headings)
-        )
+        names = zip(table.headings, right, strict=True)
+        headings = "".join(f'<th scope="col"{side}>{html(name)}</th>' for name, side in names)
         head = f"<thead><tr>{headings}</tr></thead>" if any(table.headings) else ""
+
+        def row(cells: tuple[str, ...]) -> str:
+            texts = [f"<td{side}>{html(cell)}</td>" for cell, side in zip(cells, right, strict=True)]
+            if not head:  # without headings above, the first cell is the row's
+                texts[0] = f'<th scope="row">{html(cells[0])}</th>'
+            return f"<tr>{''.join(texts)}</tr>"
+
         kept = table.rows[: self._rows_each]
-        body = "\n".join(_row(row, table, plain=not head) for row in kept[:FIRST_ROWS])
-        later = ""
+        body = "\n".join(map(row, kept[:FIRST_ROWS]))
+        later = missing = ""
         if len(kept) > FIRST_ROWS:
-            rest = [tuple(map(printable, row)) for row in kept[FIRST_ROWS:]]
+            rest = [tuple(map(printable, cells)) for cells in kept[FIRST_ROWS:]]
             later = f'<script type="application/json" class="later">{_json(rest)}</script>'
-        missing = ""
         if len(table.rows) > len(kept):
             missing = (
                 f'<p class="note">The first {len(kept):,} of {len(table.rows):,} rows are in this page, '
                 "so that it opens on every machine.</p>"
             )
-        return (
-            f'<div class="table"><div class="scroll" role="region" tabindex="0" aria-label="Table: '
-            f'{_escaped(self._label)}"><table{about}>{head}<tbody>\n{body}\n</tbody></table></div>{later}{missing}</div>'
-        )
-
-    def _anchor(self, title: str) -> str:
-        """A name for a place, free of anything that a title could smuggle in."""
-        words = slug(title)[:40] or "part"
-        anchor, count = words, 1
-        while anchor in self._anchors:
-            count += 1
-            anchor = f"{words}-{count}"
-        self._anchors.add(anchor)
-        return anchor
-
-
-def _row(row: tuple[str, ...], table: Table, *, plain: bool) -> str:
-    cells = (f"<td{_RIGHT if place in table.numeric else ''}>{html(cell)}</td>" for place, cell in enumerate(row))
-    if plain:  # without headings above, the first cell is the row's
-        return f'<tr><th scope="row">{html(row[0])}</th>{"".join(list(cells)[1:])}</tr>'
-    return f"<tr>{''.join(cells)}</tr>"
+        whole = f"<table{about}>{head}<tbody>\n{body}\n</tbody></table>"
+        label = f'aria-label="Table: {_escaped(self._label)}"'
+        scroll = f'<div class="scroll" role="region" tabindex="0" {label}>{whole}</div>'
+        return f'<div class="table">{scroll}{later}{missing}</div>'
 
 
 def _rows_each(report: Report) -> int:
@@ -218,10 +199,6 @@ def load_scripts() -> str:
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # In a string or a regular expression this is the same; as it stands, it would end the script.
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _json(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from keyword import iskeyword
@@ -24,10 +24,10 @@ from archbench.rendering.content import (
     Code,
     Columns,
     Section,
-    Table,
     body,
     bullets,
     fold,
+    grouped,
     listed,
     section,
     table,
@@ -66,32 +66,41 @@ _VERDICT_MEANING = {
 
 def lead(run: RunData) -> tuple[Block, ...]:
     """The question that the suite answers, the size of the answer, and what the settings stand for."""
-    question = run.suite.description.strip() or "Which network, with which settings, on this machine?"
-    every = run.cells
-    phases = " and ".join(dict.fromkeys(one.phase for one in every))
-    batches = sorted({one.batch_size for one in every})
-    sizes, shared, settings = {one.input_size for one in every}, every[0].shared, list(run.settings)
-    parts = [
+    every, here = run.cells, run.environment
+    batches, sizes = sorted({one.batch_size for one in every}), {one.input_size for one in every}
+    settings, shared = list(run.settings), every[0].shared
+    parts = (
         counted(len({one.variant for one in every}), "network"),
-        phases,
+        " and ".join(dict.fromkeys(one.phase for one in every)),
         f"batch size{'s' if len(batches) > 1 else ''} {', '.join(map(str, batches))}",
         settings[0] if len(settings) == 1 else counted(len(settings), "setting"),
-        *([f"images of {next(iter(sizes))} px"] if len(sizes) == 1 and None not in sizes else []),
-        *([f"all with {shared}"] if shared else []),
+        f"images of {next(iter(sizes))} px" if len(sizes) == 1 and None not in sizes else None,
+        f"all with {shared}" if shared else None,
         counted(run.rounds, "round"),
-    ]
-    size = f"{'; '.join(parts)}: {run.extent(_when(run))}."
+    )
+    when = ""
+    if run.begun is not None:
+        begun = datetime.fromisoformat(run.begun)
+        when = f" on {begun.day} {begun:%B %Y} in {duration(run.spent_s)}"
+    size = f"{'; '.join(filter(None, parts))}: {run.extent(when)}"
     if run.only:
-        size += f" Only {', '.join(f'`{pattern}`' for pattern in run.only)} of the run."
+        size += f". Only {', '.join(f'`{pattern}`' for pattern in run.only)} of the run"
     if run.waiting:
-        size = (
-            f"{size[:-1]}: {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`."
-        )
+        size += f": {counted(len(run.waiting), 'cell')} of the suite without a row yet, or left out by `--only`"
     said = verdicts(run)
     trusted = f"Verdicts: {said}. {run.trust.statement}" if said else "Nothing was measured."
-    here = run.environment
     where = f"Measured on {here.hardware_class} with torch {here.torch_version or 'of unknown version'}."
-    return body(question, f"{size} {where} {trusted}", _legend(run))
+    used = {one.setting for one in every}
+    legend = (
+        (name, setting.toggles.label)
+        for name, setting in run.suite.settings.items()
+        if name in used and name != setting.precision
+    )
+    return body(
+        run.suite.description.strip() or "Which network, with which settings, on this machine?",
+        f"{size}. {where} {trusted}",
+        table(("Setting", "stands for"), legend),
+    )
 
 
 def machine(run: RunData) -> Section | None:
@@ -138,61 +147,46 @@ def _gpu(gpu: Gpu) -> str:
     return ", ".join(filter(None, (gpu.name, memory, power, clock, *states)))
 
 
-def _legend(run: RunData) -> Table:
-    used = {one.setting for one in run.cells}
-    rows = (
-        (name, setting.toggles.label)
-        for name, setting in run.suite.settings.items()
-        if name in used and name != setting.precision
-    )
-    return table(("Setting", "stands for"), rows)
-
-
-def _when(run: RunData) -> str:
-    if run.begun is None:
-        return ""
-    begun = datetime.fromisoformat(run.begun)
-    return f" on {begun.day} {begun:%B %Y} in {duration(run.spent_s)}"
-
-
 def verdicts(run: RunData) -> str:
     """`22 ok, 6 suspect` of its cells, by verdict; empty where nothing was measured."""
-    counts = Counter(one.verdict for one in run.cells if one.status == "ok")
-    return ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return ", ".join(f"{run.outcomes[verdict]:,} {verdict}" for verdict in VERDICTS if run.outcomes[verdict])
 
 
 def outcome(run: RunData) -> str:
     """`18 of 32 planned cells measured; unfinished; 16 ok, 2 suspect; 1 oom`: every cell once, whatever the rounds."""
-    without = Counter(one.status for one in run.cells if one.status != "ok")
-    failed = ", ".join(f"{number:,} {status}" for status, number in without.items())
+    failed = ", ".join(f"{number:,} {status}" for status, number in run.outcomes.items() if status not in VERDICTS)
     return "; ".join(filter(None, (run.extent(), verdicts(run), failed)))
 
 
 def trust(run: RunData) -> Section | None:
     """Which differences are differences, verdicts counted, and each reason with its remedy."""
-    counts = Counter(one.verdict for one in run.cells if one.status == "ok")
-    failed = Counter(one.status for one in run.cells if one.status != "ok")
-    rows = [(verdict, f"{counts[verdict]:,}", _VERDICT_MEANING[verdict]) for verdict in VERDICTS]
-    rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed.most_common()]
+    rows = [(verdict, f"{run.outcomes[verdict]:,}", meaning) for verdict, meaning in _VERDICT_MEANING.items()]
+    failed = ((status, count) for status, count in run.outcomes.most_common() if status not in VERDICTS)
+    rows += [(status, f"{count:,}", "no figures, see below") for status, count in failed]
+    counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
+    reasons = [
+        (code, f"{count:,}", f"{effect}: {REASONS[code].meaning}", REASONS[code].remedy or "nothing to do")
+        for effect in ("invalid", "suspect", "label")
+        for code, count in counts.most_common()
+        if code in REASONS and REASONS[code].effect == effect
+    ]
     return section(
         "How far to trust this",
-        bullets(run.trust.statement, _intervals(run), *_noise(run)),
+        bullets(run.trust.statement, *_noise(run)),
         table(("Verdict", ">Cells", "Meaning"), rows),
-        _reasons(run),
-    )
-
-
-def _intervals(run: RunData) -> str:
-    if run.trust.apart is None:
-        return "± is the 95 % interval within a process."
-    return (
-        "A figure is the median over its processes; ± is its 95 % interval, which contains how far processes differ: "
-        "as far as its own do, moderated towards how far those of all cells do (empirical Bayes). One pair of equal "
-        "networks in twenty differs by more than is said here; more rounds make it less."
+        table(("Reason", ">Cells", "Meaning", "What to do"), reasons),
     )
 
 
 def _noise(run: RunData) -> Iterator[str]:
+    if run.trust.apart is None:
+        yield "± is the 95 % interval within a process."
+    else:
+        yield (
+            "A figure is the median over its processes; ± is its 95 % interval, which contains how far processes "
+            "differ: as far as its own do, moderated towards how far those of all cells do (empirical Bayes). One pair "
+            "of equal networks in twenty differs by more than is said here; more rounds make it less."
+        )
     if run.drift is not None:
         low, high = (percent(change, signed=True) for change in run.drift)
         yield (
@@ -203,60 +197,44 @@ def _noise(run: RunData) -> Iterator[str]:
         yield "Times and rates in this report are corrected for that drift; the raw ones are in `results.parquet`."
 
 
-def _reasons(run: RunData) -> Table:
-    counts = Counter(code for one in run.cells if one.status == "ok" for code in one.reasons if ":" not in code)
-    order = {"invalid": 0, "suspect": 1, "label": 2}
-    known = {code: REASONS[code] for code in counts if code in REASONS and REASONS[code].effect in order}
-    rows = [
-        (code, f"{counts[code]:,}", f"{reason.effect}: {reason.meaning}", reason.remedy or "nothing to do")
-        for code, reason in sorted(known.items(), key=lambda item: (order[item[1].effect], -counts[item[0]]))
-    ]
-    return table(("Reason", ">Cells", "Meaning", "What to do"), rows)
-
-
 def failures(run: RunData) -> Section | None:
     """Failed cells one by one, cells that were not run by reason; `None` where there are neither."""
-    failed = [one for one in run.cells if one.status in FAILED or (one.status == "ok" and one.error_message)]
-    not_run = [one for one in run.cells if one.status in ("unsupported", "skipped")]
-    failed.sort(key=lambda one: (one.variant, one.phase, one.setting_label, one.batch_size))
-    return section("Without figures", _failed(failed), _not_run(not_run))
 
-
-def _failed(cells: Sequence[CellSummary]) -> Block:
-    columns: CellColumns = {
-        **NETWORK | PHASE | SETTING | BATCH,
+    def status(one: CellSummary) -> str:
         # A process that failed where others did not has left its message, and no figure is missing.
-        "Status": lambda one: (
-            f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status
-        ),
+        return f"{one.processes - one.processes_used} of {one.processes}" if one.status == "ok" else one.status
+
+    def examples(members: list[CellSummary]) -> str:
+        names = list(dict.fromkeys(one.network for one in members))
+        return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
+
+    failed = [one for one in run.cells if one.status in FAILED or (one.status == "ok" and one.error_message)]
+    failed.sort(key=lambda one: (one.variant, one.phase, one.setting_label, one.batch_size))
+    of_failed: CellColumns = {
+        **NETWORK | PHASE | SETTING | BATCH,
+        "Status": status,
         "During": lambda one: one.error_phase or NULL,
         "Message": _message,
     }
-    return listed(cells, columns, noun="cells", most=_MOST_ROWS)
-
-
-def _not_run(cells: Sequence[CellSummary]) -> Block:
-    groups: dict[tuple[str, str], list[CellSummary]] = {}
-    for one in cells:
-        groups.setdefault((one.status, _message(one)), []).append(one)
-    columns: Columns[list[CellSummary]] = {
+    not_run = (one for one in run.cells if one.status in ("unsupported", "skipped"))
+    reasons = sorted(grouped(not_run, lambda one: (one.status, _message(one))).values(), key=len, reverse=True)
+    of_reason: Columns[list[CellSummary]] = {
         "Not run": lambda members: members[0].status,
         ">Cells": lambda members: f"{len(members):,}",
         "Why": lambda members: _message(members[0]),
-        "Such as": _examples,
+        "Such as": examples,
     }
-    return listed(sorted(groups.values(), key=len, reverse=True), columns, noun="reasons", most=_MOST_ROWS)
+    return section(
+        "Without figures",
+        listed(failed, of_failed, noun="cells", most=_MOST_ROWS),
+        listed(reasons, of_reason, noun="reasons", most=_MOST_ROWS),
+    )
 
 
 def _message(one: CellSummary) -> str:
     """What went wrong, or else the reasons that are about the whole cell."""
     text = one.error_message or ", ".join(code for code in one.reasons if ":" not in code) or NULL
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 1]}…"
-
-
-def _examples(cells: list[CellSummary]) -> str:
-    names = list(dict.fromkeys(one.network for one in cells))
-    return ", ".join(names[:_EXAMPLES]) + (", …" if len(names) > _EXAMPLES else "")
 
 
 def devices(run: RunData) -> Section | None:
@@ -311,17 +289,18 @@ def scope(run: RunData) -> Section | None:
 
 def accuracy(run: RunData) -> Section | None:
     """Who published every accuracy, or that the suite states it; `None` where no network has one."""
-    stated = _stated(run)
-    by_source: dict[str, dict[str, None]] = {}
-    for one in run.cells:
-        if one.top1 is not None:
-            by = _STATED if (one.variant, one.input_size) in stated else ""
-            by_source.setdefault(f"{by}{one.accuracy_source or 'source not recorded'}", {})[one.network] = None
-    rows = [(source, ", ".join(sorted(networks))) for source, networks in sorted(by_source.items())]
+    stated, known = _stated(run), [one for one in run.cells if one.top1 is not None]
+
+    def source(one: CellSummary) -> str:
+        by = _STATED if (one.variant, one.input_size) in stated else ""
+        return f"{by}{one.accuracy_source or 'source not recorded'}"
+
+    by_source = sorted(grouped(known, source).items())
+    rows = [(source, ", ".join(sorted({one.network for one in those}))) for source, those in by_source]
     sources = table(("Weights and protocol", "Networks"), rows)
-    datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in run.cells if one.top1 is not None})
+    datasets = sorted({one.accuracy_dataset or "an unknown data set" for one in known})
     apart = "recipes, image sizes or data sets" if len(datasets) > 1 else "recipes or image sizes"
-    origins = ["was published for the weights named here"] * any(not one.startswith(_STATED) for one in by_source)
+    origins = ["was published for the weights named here"] * any(not one.startswith(_STATED) for one, _ in by_source)
     origins += ["whoever wrote the suite states"] * bool(stated)
     return section(
         "Where the accuracies come from",
@@ -353,19 +332,20 @@ def reproduce(run: RunData) -> Section | None:
         number = sum(one.rstrip("0123456789") == word for one in stands_for.values())
         stands_for.setdefault(name, f"{word}{number + 1}" if number else word)
     only = chain.from_iterable(("--only", pattern) for pattern in _only(run))
+    allowed = any(is_user_code(network.name) for network in run.suite.architectures)
     command = ["archbench", "run", "suite.yaml", "--device", run.environment.device]
-    command += [*(["--allow-code"] if _needs_permission(run) else []), *only]
+    command += [*(["--allow-code"] if allowed else []), *only]
     objects = ", ".join(f"`{word}` as `{name}`" for name, word in stands_for.items())
     return section(
         "Measure it again",
-        Code(_call(run, stands_for), "python") if objects else Code(shlex.join(command)),
+        Code(_call(run, stands_for, allowed=allowed), "python") if objects else Code(shlex.join(command)),
         note=f"This is run `{run.run_id}`. Its directory holds the suite as run, the machine's description and every "
         "row (`archbench.load` reads them). "
         + (f"With the objects that were passed, {objects}:" if objects else "There:"),
     )
 
 
-def _call(run: RunData, stands_for: dict[str, str]) -> str:
+def _call(run: RunData, stands_for: dict[str, str], *, allowed: bool) -> str:
     """The same in Python, where each object has a name."""
     networks = []
     for network in run.suite.architectures:
@@ -374,14 +354,10 @@ def _call(run: RunData, stands_for: dict[str, str]) -> str:
         networks.append(f"{{'name': {name}, **{rest!r}}}" if rest else name)
     options = {axis: values for axis, values in msgspec.to_builtins(run.suite.axes).items() if values is not None}
     options |= {"metrics": list(run.suite.metrics), "device": run.environment.device}
-    options |= {"allow_code": True} if _needs_permission(run) else {}
+    options |= {"allow_code": True} if allowed else {}
     options |= {"only": _only(run)} if _only(run) else {}
     arguments = [f"[{', '.join(networks)}]", *(f"{name}={value!r}" for name, value in options.items())]
     return "import archbench\n\narchbench.run(\n" + "".join(f"    {one},\n" for one in arguments) + ")"
-
-
-def _needs_permission(run: RunData) -> bool:
-    return any(is_user_code(network.name) for network in run.suite.architectures)
 
 
 def _only(run: RunData) -> list[str]:

@@ -15,28 +15,18 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 
-from archbench.model.errors import UnfitError, UsageError, did_you_mean
-from archbench.rendering.content import Part, Report, Section, Table, body, every, report, section, slug
+from archbench.model.errors import UnfitError, UsageError
+from archbench.rendering import provenance
+from archbench.rendering.content import Part, Report, Section, Table, body, every, known_format, report, section, slug
 from archbench.rendering.decisions import decisions
 from archbench.rendering.drawing import KINDS, STARTING, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
-from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.plots import plots, plotted
-from archbench.rendering.provenance import (
-    about_devices,
-    accuracy,
-    devices,
-    failures,
-    lead,
-    machine,
-    reproduce,
-    scope,
-    trust,
-)
 from archbench.rendering.run_data import RunData, read_run, read_several, write_summary
 from archbench.rendering.side_by_side import Named, against_reference, named, overview, side_by_side, together
+from archbench.rendering.text import render_latex, render_markdown
 from archbench.rendering.toggles import toggles
 from archbench.rendering.tradeoffs import batches, pareto, predictors
 from archbench.results import RunStore, export, is_here
@@ -51,12 +41,9 @@ _SUFFIXES = {"latex": "tex"}
 
 def check_format(format: str, plots: Collection[str] = ()) -> None:
     """Raises `UsageError` for a format that is none of `FORMATS`, and for plots that are none of `drawing.KINDS`."""
-    for option, given, known in (("format", [format], FORMATS), ("plots", plots, KINDS)):
-        for word in given:
-            if word not in known:
-                raise UsageError(
-                    f"--{option} {word}: no such format, known: {', '.join(known)}{did_you_mean(word, known)}"
-                )
+    known_format(format, FORMATS)
+    for word in plots:
+        known_format(word, KINDS, "--plots")
 
 
 def build_report(run: RunData, label: Sequence[str] = EVERY) -> Report:
@@ -92,7 +79,7 @@ def build_merged(runs: Sequence[RunData], label: Sequence[str] = EVERY) -> Repor
 
 def _all_of(run: RunData, drawn: Section | None = None) -> Part:
     return (
-        lead(run),
+        provenance.lead(run),
         decisions(run),
         drawn,
         pareto(run),
@@ -104,13 +91,13 @@ def _all_of(run: RunData, drawn: Section | None = None) -> Part:
         folklore(run),
         networks(run),
         *phase_sections(run),
-        failures(run),
-        trust(run),
-        devices(run),
-        machine(run),
-        scope(run),
-        accuracy(run),
-        reproduce(run),
+        provenance.failures(run),
+        provenance.trust(run),
+        provenance.devices(run),
+        provenance.machine(run),
+        provenance.scope(run),
+        provenance.accuracy(run),
+        provenance.reproduce(run),
     )
 
 
@@ -130,18 +117,16 @@ def _read(runs: Sequence[Path], only: Sequence[str]) -> list[RunData]:
     return [read_run(runs[0], only)] if len(runs) == 1 else read_several(runs, only)
 
 
-def _built(runs: Sequence[RunData], label: Sequence[str], table: str) -> Report:
-    report = build_report(runs[0], label) if len(runs) == 1 else build_merged(runs, label)
-    return _alone(report, table) if table else report
-
-
-def _alone(report: Report, wanted: str) -> Report:
-    tables = {slug(one.caption): one for one in every(Table, report.blocks) if one.caption}
-    exact = {slug(wanted)} & tables.keys()
-    found = [one for name, one in tables.items() if (name in exact if exact else slug(wanted) in name)]
+def _built(runs: Sequence[RunData], label: Sequence[str], wanted: str) -> Report:
+    whole = build_report(runs[0], label) if len(runs) == 1 else build_merged(runs, label)
+    if not wanted:
+        return whole
+    tables = {slug(one.caption): one for one in every(Table, whole.blocks) if one.caption}
+    exact = tables.get(slug(wanted))
+    found = [exact] if exact else [one for name, one in tables.items() if slug(wanted) in name]
     if not found:
         raise UsageError(f"--table {wanted}: no such table; there are {', '.join(tables)}")
-    return Report(title=report.title, parts=tuple(Section(title=one.caption, blocks=(one,)) for one in found))
+    return Report(title=whole.title, parts=tuple(Section(title=one.caption, blocks=(one,)) for one in found))
 
 
 def write_report(
@@ -221,8 +206,24 @@ def write_site(places: Sequence[Path], out: Path) -> Path:
         links = "".join(_page(one, out) for one in runs)
     except OSError as error:
         raise UnfitError(f"cannot write {out}: {error.strerror or error}") from error
-    index = render_html(_index(runs)).replace("</header>", f"<ul>{links}</ul>\n</header>", 1)
-    write_bytes(out / "index.html", index.encode())
+    suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in runs))
+    matrices = (
+        section(
+            f"{one.letter}: {one.label}",
+            one.run.trust.statement,
+            provenance.about_devices(one.run),
+            next(every(Table, body(decisions(one.run))), None),
+        )
+        for one in runs
+    )
+    index = report(
+        f"{suites}: {len(runs)} machines" if len(runs) > 1 else f"{suites}: one machine",
+        overview(runs),
+        section("Against the reference", against_reference(runs)),
+        section("Which network, class by class", matrices),
+    )
+    page = render_html(index).replace("</header>", f"<ul>{links}</ul>\n</header>", 1)
+    write_bytes(out / "index.html", page.encode())
     return out / "index.html"
 
 
@@ -236,23 +237,4 @@ def _page(one: Named, out: Path) -> str:
         f'<li><a href="{folder}/index.html">{escape(one.letter)}: {escape(one.label)}</a> '
         f'(<a href="{folder}/run.archbench" download>all of it as one file</a>, '
         f"SHA-256 <code>{exported.sha256}</code>)</li>"
-    )
-
-
-def _index(each: Sequence[Named]) -> Report:
-    suites = ", ".join(dict.fromkeys(one.run.suite.suite for one in each))
-    matrices = (
-        section(
-            f"{one.letter}: {one.label}",
-            one.run.trust.statement,
-            about_devices(one.run),
-            next(every(Table, body(decisions(one.run))), None),
-        )
-        for one in each
-    )
-    return report(
-        f"{suites}: {len(each)} machines" if len(each) > 1 else f"{suites}: one machine",
-        overview(each),
-        section("Against the reference", against_reference(each)),
-        section("Which network, class by class", matrices),
     )

@@ -8,6 +8,7 @@ Whoever averages that gets other times and verdicts than the report; these files
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +85,11 @@ class RunData(Struct, frozen=True, kw_only=True, dict=True):
     def planned(self) -> int:
         """Cells of the suite that are asked for, whether they have a row by now or not."""
         return len(self.cells) + len(self.waiting)
+
+    @cached_property
+    def outcomes(self) -> Counter[str]:
+        """How many cells have each verdict, and of those without figures each status."""
+        return Counter(filter(None, (one.verdict if one.status == "ok" else one.status for one in self.cells)))
 
     def extent(self, when: str = "") -> str:
         """`28 of 36 cells measured`; of a run that is not done `18 of 32 planned cells measured; unfinished`.

@@ -11,10 +11,9 @@ from msgspec import Struct
 
 from archbench.choose.cell_summary import CellSummary
 from archbench.choose.toggles import Measure, gain
-from archbench.model.axes import Toggles
 from archbench.model.cell import short_id
 from archbench.model.units import MIB, NULL, excess, whole
-from archbench.rendering.content import Block, Columns, Part, Table, body, fold, of, section, table, tabled, wide
+from archbench.rendering.content import Block, Columns, Part, body, fold, grouped, of, section, table, tabled, wide
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, by_phase, latency, rate
 from archbench.rendering.provenance import devices_in_short, machine_facts, verdicts
 from archbench.rendering.run_data import RunData
@@ -29,7 +28,6 @@ _MOST_RATIOS = 100
 _BEYOND = "Two networks of one run differ where their times differ by more than `Differ beyond` says."
 _Columns = dict[str, Callable[[dict[str, CellSummary]], str]]
 """From the cell of each run that has it, by letter."""
-_Key = tuple[int, Toggles, str, int, int]
 _PLACE: _Columns = of(lambda found: next(iter(found.values())), NETWORK, SETTING, BATCH)
 
 
@@ -43,24 +41,24 @@ class Named(Struct, frozen=True, kw_only=True):
 
 def named(runs: Sequence[RunData]) -> list[Named]:
     """The runs by hardware class, in the order in which classes come first, then by torch and time; with letters."""
-    classes = list(dict.fromkeys(run.environment.hardware_class for run in runs))
-    ordered = sorted(
-        runs,
-        key=lambda run: (
-            classes.index(run.environment.hardware_class),
-            run.environment.torch_version or "",
-            run.begun or "",
-        ),
-    )
+    ordered = [
+        run
+        for alike in grouped(runs, lambda run: run.environment.hardware_class).values()
+        for run in sorted(alike, key=lambda run: (run.environment.torch_version or "", run.begun or ""))
+    ]
     labels = [
         (run.environment.hardware_class, f"torch {run.environment.torch_version or NULL}", run.run_id)
         for run in ordered
     ]
     letters = (*string.ascii_uppercase, *(f"R{number}" for number in range(27, len(runs) + 1)))
-    return [
-        Named(letter=letter, label=_shortest(label, labels), run=run)
-        for letter, label, run in zip(letters, labels, ordered, strict=False)
-    ]
+
+    def shortest(label: tuple[str, str, str]) -> str:
+        """As much of the label as tells it from the others."""
+        alone = (length for length in (1, 2) if sum(other[:length] == label[:length] for other in labels) == 1)
+        return ", ".join(label[: next(alone, 3)])
+
+    each = zip(letters, labels, ordered, strict=False)
+    return [Named(letter=letter, label=shortest(label), run=run) for letter, label, run in each]
 
 
 def together(runs: Sequence[Named]) -> tuple[CellSummary, ...]:
@@ -80,6 +78,9 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
         "Verdicts": lambda each: verdicts(each.run) or "none",
         ">Differ beyond": lambda each: NULL if each.run.trust.apart is None else excess(each.run.trust.apart),
     }
+    facts = [machine_facts(each.run.environment) for each in runs]
+    values = {name: [one.get(name, NULL) for one in facts] for name in dict.fromkeys(n for one in facts for n in one)}
+    differ = ((name, *told) for name, told in values.items() if len(set(told)) > 1)
     note = (
         "Times of different hardware classes never stand side by side: only ratios to each device's reference do. "
         if len(_classes(runs)) > 1
@@ -89,7 +90,7 @@ def overview(runs: Sequence[Named]) -> tuple[Block, ...]:
     return body(
         tabled(runs, columns, "The runs"),
         f"{note}{_BEYOND} {ratios} `archbench compare` gives verdicts on two runs.",
-        _differences(runs),
+        table(("They differ in", *(each.letter for each in runs)), differ),
     )
 
 
@@ -116,11 +117,15 @@ def against_reference(runs: Sequence[Named]) -> Iterator[Part]:
 
     A table for each reference: ratios to different ones do not compare.
     """
+
+    def ratio(ratios: dict[str, float], cell: str) -> str:
+        return f"{ratios[cell]:.2f}" if cell in ratios else NULL
+
     of_each = {each.letter: short_id(each.run.reference) for each in runs if each.run.reference and each.run.ratios}
     for reference in dict.fromkeys(of_each.values()):
         alike = [each for each in runs if of_each.get(each.letter) == reference]
         cells = sorted({cell for each in alike for cell in each.run.ratios})
-        ratios = {f">{each.letter} ×": partial(_over_reference, each.run.ratios) for each in alike}
+        ratios = {f">{each.letter} ×": partial(ratio, each.run.ratios) for each in alike}
         columns: Columns[str] = {"Cell": str, **ratios}
         found = tabled(cells, columns, f"Time over {reference}")
         yield _RATIOS.format(reference=reference)
@@ -130,28 +135,19 @@ def against_reference(runs: Sequence[Named]) -> Iterator[Part]:
         yield f"Without a reference (`twin:` in the suite, with a latency): {', '.join(without)}."
 
 
-def _over_reference(ratios: dict[str, float], cell: str) -> str:
-    return f"{ratios[cell]:.2f}" if cell in ratios else NULL
-
-
 def _classes(runs: Sequence[Named]) -> dict[str, list[Named]]:
-    found: dict[str, list[Named]] = {}
-    for each in runs:
-        found.setdefault(each.run.environment.hardware_class, []).append(each)
-    return found
+    return grouped(runs, lambda each: each.run.environment.hardware_class)
 
 
 def _of_class(runs: Sequence[Named], phase: str, where: str) -> Iterator[Part]:
     """The cells of one phase that two runs or more of one class have; none for a class of one run."""
-    cells: dict[_Key, dict[str, CellSummary]] = {}
-    for each in runs:
-        for one in each.run.cells:
-            if one.phase == phase:
-                key = (one.batch_size, one.toggles, one.variant, one.input_size or 0, one.threads or 0)
-                cells.setdefault(key, {})[each.letter] = one
-    shared = [
-        cells[key] for key in sorted(cells, key=lambda key: (key[0], key[1].order, key[2:])) if len(cells[key]) > 1
-    ]
+
+    def key(one: CellSummary) -> tuple[int, tuple[int, ...], str, int, int]:
+        return one.batch_size, one.toggles.order, one.variant, one.input_size or 0, one.threads or 0
+
+    of_run = ((each.letter, one) for each in runs for one in each.run.cells if one.phase == phase)
+    cells = grouped(of_run, lambda pair: key(pair[1]))
+    shared = [found for _, members in sorted(cells.items()) if len(found := dict(members)) > 1]
     kinds: dict[str, _Columns] = {
         "latency": _columns(runs, " ms", latency, "latency"),
         "throughput": _columns(runs, " img/s", rate, "throughput"),
@@ -183,18 +179,3 @@ def _ratio(base: str, letter: str, measure: Measure, found: dict[str, CellSummar
         return NULL
     ratio = gain(one, other, measure)
     return NULL if ratio is None else ratio_text(ratio, suspect="suspect" in (one.verdict, other.verdict))
-
-
-def _differences(runs: Sequence[Named]) -> Table:
-    facts = [machine_facts(each.run.environment) for each in runs]
-    values = {name: [one.get(name, NULL) for one in facts] for name in dict.fromkeys(n for one in facts for n in one)}
-    rows = [(name, *told) for name, told in values.items() if len(set(told)) > 1]
-    return table(("They differ in", *(each.letter for each in runs)), rows)
-
-
-def _shortest(label: tuple[str, str, str], labels: Sequence[tuple[str, str, str]]) -> str:
-    """As much of the label as tells it from the others."""
-    for length in (1, 2):
-        if sum(other[:length] == label[:length] for other in labels) == 1:
-            return ", ".join(label[:length])
-    return ", ".join(label)

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from archbench.choose import toggles as compared
 from archbench.choose.cell_summary import WIDEST, CellSummary, duel
-from archbench.choose.toggles import (
-    Alike,
-    Best,
-    BreakEven,
-    Cost,
-    Flip,
-    Flips,
-    Gain,
-    Images,
-    Step,
-    alike,
-    best_setting,
-    break_evens,
-    costs,
-    gain,
-    rank_flips,
-    steps,
-)
+from archbench.choose.toggles import Alike, Best, BreakEven, Cost, Flip, Flips, Gain, Images, Step
 from archbench.model.axes import PLAIN
 from archbench.model.units import MIB, MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded, whole
-from archbench.rendering.content import MOST_ROWS, Block, Code, Columns, Fold, Section, fold, listed, of, section, wide
+from archbench.rendering.content import (
+    MOST_ROWS,
+    Block,
+    Code,
+    Columns,
+    Section,
+    fold,
+    grouped,
+    listed,
+    of,
+    section,
+    wide,
+)
 from archbench.rendering.decisions import MARK
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, by_phase
 from archbench.rendering.run_data import RunData
@@ -41,8 +37,8 @@ _Beside = tuple[CellSummary, dict[str, CellSummary]]
 
 def toggles(run: RunData) -> Section | None:
     """All about toggles; `None` where no cell was measured under two settings."""
-    groups = alike(run.cells)
-    taken = steps(groups, list(run.settings))
+    groups = compared.alike(run.cells)
+    taken = compared.steps(groups, list(run.settings))
     return section(
         "Toggles",
         _contributions(taken, run),
@@ -60,19 +56,12 @@ def toggles(run: RunData) -> Section | None:
 
 
 def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
-    together: dict[tuple[str, str, str, int], list[Step]] = {}
-    for step in taken:
-        key = (step.after.phase, step.toggle, step.before.setting_label, step.after.batch_size)
-        together.setdefault(key, []).append(step)
-    ordered = sorted(
-        together.items(), key=lambda item: (item[0][0], run.settings[item[1][0].after.setting_label], item[0][3])
-    )
+    def place(members: Sequence[Step]) -> tuple[str, int, int]:
+        after = members[0].after
+        return after.phase, run.settings[after.setting_label], after.batch_size
 
-    def ratios(members: Iterable[Step]) -> list[float]:
-        return [step.gain.ratio for step in members]
-
-    def told(members: Iterable[Step]) -> list[float]:
-        return ratios(step for step in members if step.gain.told)
+    def ratios(members: Sequence[Step], *, told: bool = False) -> list[float]:
+        return [step.gain.ratio for step in members if step.gain.told or not told]
 
     title = "What each toggle contributes"
     columns: Columns[list[Step]] = {
@@ -82,12 +71,15 @@ def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
         ">Networks": lambda members: f"{len(members):,}",
         ">Median ×": lambda members: plain(statistics.median(ratios(members))),
         ">Range ×": lambda members: f"{plain(min(ratios(members)))} to {plain(max(ratios(members)))}",
-        ">Faster": lambda members: f"{sum(ratio > 1 for ratio in told(members)):,}",
-        ">Slower": lambda members: f"{sum(ratio < 1 for ratio in told(members)):,}",
+        ">Faster": lambda members: f"{sum(ratio > 1 for ratio in ratios(members, told=True)):,}",
+        ">Slower": lambda members: f"{sum(ratio < 1 for ratio in ratios(members, told=True)):,}",
     }
+    together = grouped(
+        taken, lambda step: (step.after.phase, step.toggle, step.before.setting_label, step.after.batch_size)
+    )
     return section(
         title,
-        listed([members for _, members in ordered], columns, noun="combinations", caption=title),
+        listed(sorted(together.values(), key=place), columns, noun="combinations", caption=title),
         note="One toggle turned on, all else equal. On top of plain fp32 it stands alone; on top of another setting it "
         "is what it adds there. Faster, slower: networks whose ratio differs from 1 by more than its ±.",
     )
@@ -95,8 +87,11 @@ def _contributions(taken: Sequence[Step], run: RunData) -> Section | None:
 
 def _against_fp32(groups: Sequence[Alike], run: RunData) -> tuple[Block, ...]:
     """A table for each phase in which something was measured in plain fp32 and under another setting."""
-    both = [(plain, group) for group in groups if (plain := group.get(PLAIN)) is not None and len(group) > 1]
-    found = [(plain, {one.setting_label: one for one in group.values()}) for plain, group in both]
+    found = [
+        (plain, {one.setting_label: one for one in group.values()})
+        for group in groups
+        if (plain := group.get(PLAIN)) is not None and len(group) > 1
+    ]
     unaided = {one.setting_label for one in run.cells if one.is_plain}
     others = [label for label in run.settings if label not in unaided]
     lead: Columns[_Beside] = {
@@ -123,7 +118,7 @@ def _ratio(label: str, beside: _Beside) -> str:
     verdicts = {plain.verdict, other.verdict}
     if "invalid" in verdicts:
         return "invalid"
-    found = gain(plain, other)
+    found = compared.gain(plain, other)
     if found is None:
         return "wide" if plain.rank_latency_s and other.rank_latency_s else NULL
     return ratio_text(found, suspect="suspect" in verdicts)
@@ -138,30 +133,26 @@ def ratio_text(found: Gain, *, suspect: bool = False) -> str:
 def _step_by_step(taken: Sequence[Step]) -> tuple[Block, ...]:
     """Each network's gain at each step that is not already a gain over plain fp32."""
 
+    def label(step: Step) -> str:
+        return f"{step.after.setting_label} / {step.before.setting_label}"
+
+    def gained(name: str, found: dict[str, Step]) -> str:
+        return ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL
+
     def blocks(phase: str) -> list[Block]:
         on_top = [step for step in taken if step.after.phase == phase and not step.alone]
-        together: dict[tuple[int, str, int | None], dict[str, Step]] = {}
-        for step in on_top:
-            key = (step.after.batch_size, step.after.variant, step.after.input_size)
-            together.setdefault(key, {})[_step_label(step)] = step
+        of_network = grouped(on_top, lambda one: (one.after.batch_size, one.after.variant, one.after.input_size))
+        rows = [{label(step): step for step in members} for members in of_network.values()]
         lead: Columns[dict[str, Step]] = of(lambda found: next(iter(found.values())).after, NETWORK, BATCH)
-        gains: Columns[dict[str, Step]] = {f">{name} ×": partial(_step_gain, name) for name in map(_step_label, on_top)}
+        gains: Columns[dict[str, Step]] = {f">{name} ×": partial(gained, name) for name in map(label, on_top)}
         caption = f"{PHASES[phase]}: what each toggle adds to the settings before it"
-        return wide(list(together.values()), lead, gains, noun="networks", caption=caption)
+        return wide(rows, lead, gains, noun="networks", caption=caption)
 
     return by_phase("{}: gains step by step", blocks)
 
 
-def _step_gain(name: str, found: dict[str, Step]) -> str:
-    return ratio_text(found[name].gain, suspect=found[name].suspect) if name in found else NULL
-
-
-def _step_label(step: Step) -> str:
-    return f"{step.after.setting_label} / {step.before.setting_label}"
-
-
 def _best(groups: Sequence[Alike], run: RunData) -> Section | None:
-    both = [(best_setting(group), best_setting(group, "throughput")) for group in groups]
+    both = [(compared.best_setting(group), compared.best_setting(group, "throughput")) for group in groups]
     ranked = [(best, rate) for best, rate in both if best is not None]
     title = "The best setting of each network"
     columns: Columns[tuple[Best, Best | None]] = {
@@ -172,23 +163,18 @@ def _best(groups: Sequence[Alike], run: RunData) -> Section | None:
         ">Rate ×": lambda pair: _over_plain(pair[1]) if pair[1] else NULL,
         "Tied in latency": lambda pair: ", ".join(one.setting_label for one in pair[0].tied) or "none",
     }
-    blocks = listed(ranked, columns, noun="networks and batch sizes", caption=title)
-    ties = [(best.cell, other) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
+    ties = [(best.cell.cell_id, other.cell_id) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
+    # A name that is not one line of plain text is none to copy from a page.
+    ties = [pair for pair in ties if all(map(str.isprintable, pair))]
+    commands = Code("\n".join(duel(*pair) for pair in ties[:_MOST_DUELS]))
+    rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
     return section(
         title,
-        blocks,
-        _duels(ties),
+        listed(ranked, columns, noun="networks and batch sizes", caption=title),
+        fold(f"What would settle the ties{rest}", commands),
         note="Gains are over plain fp32 at the same batch size, latency and rate each by its own measurement. Tied "
         "settings cannot be told from the best: they differ by less than their ± together.",
     )
-
-
-def _duels(ties: Sequence[tuple[CellSummary, CellSummary]]) -> Fold:
-    # A name that is not one line of plain text is none to copy from a page.
-    ties = [pair for pair in ties if all(one.cell_id.isprintable() for one in pair)]
-    commands = Code("\n".join(duel(one.cell_id, other.cell_id) for one, other in ties[:_MOST_DUELS]))
-    rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
-    return fold(f"What would settle the ties{rest}", commands)
 
 
 _CHANGE: Columns[Flips] = {
@@ -204,35 +190,31 @@ def _flips(run: RunData, taken: Sequence[Step]) -> Section | None:
     others = [label for label in run.settings if label != plain]
     changes = [(plain, label) for label in others] if plain is not None else []
     changes += [(step.before.setting_label, step.after.setting_label) for step in taken]
-    found = rank_flips(run.cells, list(dict.fromkeys(changes)))
+    found = compared.rank_flips(run.cells, list(dict.fromkeys(changes)))
     columns: Columns[Flips] = {
         **_CHANGE,
         ">Pairs": lambda flips: f"{flips.pairs:,}",
         ">Change places": lambda flips: f"{flips.flipped:,}",
         ">Share": lambda flips: percent(flips.flipped / flips.pairs),
     }
-    caption = "Pairs of networks that change places between settings"
-    return section(
-        "Networks that change places",
-        listed(found, columns, noun="changes of setting", caption=caption),
-        _flipped_pairs(found),
-        note="Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each "
-        "at its own image size. They change places where one is faster before, the other after, both by more than "
-        "their ±.",
-    )
-
-
-def _flipped_pairs(found: Sequence[Flips]) -> Block:
     flips = [(each, flip) for each in found for flip in each.named]
     flips.sort(key=lambda pair: -min(pair[1].before.ratio, pair[1].after.ratio))
-    columns: Columns[tuple[Flips, Flip]] = {
+    pairs: Columns[tuple[Flips, Flip]] = {
         "Faster before": lambda pair: pair[1].faster_before.network,
         ">By ×": lambda pair: ratio_text(pair[1].before),
         "Faster after": lambda pair: pair[1].faster_after.network,
         ">By × then": lambda pair: ratio_text(pair[1].after),
         **of(lambda pair: pair[0], _CHANGE),
     }
-    return listed(flips, columns, noun="pairs", most=_MOST_FLIPS)
+    caption = "Pairs of networks that change places between settings"
+    return section(
+        "Networks that change places",
+        listed(found, columns, noun="changes of setting", caption=caption),
+        listed(flips, pairs, noun="pairs", most=_MOST_FLIPS),
+        note="Does the ranking hold when toggles are turned on? Pairs of networks measured under both settings, each "
+        "at its own image size. They change places where one is faster before, the other after, both by more than "
+        "their ±.",
+    )
 
 
 def _over_plain(best: Best) -> str:
@@ -242,7 +224,7 @@ def _over_plain(best: Best) -> str:
 
 
 def _compiling(groups: Sequence[Alike]) -> Section | None:
-    found = [one for one in break_evens(groups) if one.cold or one.warm]
+    found = [one for one in compared.break_evens(groups) if one.cold or one.warm]
     columns: Columns[BreakEven] = {
         **of(lambda one: one.compiled, NETWORK, PHASE, SETTING, BATCH),
         ">Rate ×": lambda one: ratio_text(one.gain),
@@ -252,17 +234,14 @@ def _compiling(groups: Sequence[Alike]) -> Section | None:
         ">Images, warm": lambda one: _images(one.warm),
     }
     caption = "Images after which compiling has paid for itself"
-    converted = any(one.compiled.is_converted for one in found)
-    too = (
-        " Converting and quantising count as compiling, the artifact that they leave as the cache." if converted else ""
-    )
+    too = " Converting and quantising count as compiling, the artifact that they leave as the cache."
     return section(
         "When compiling has paid for itself",
         listed(found, columns, noun="compiled cells", caption=caption),
         note="Images after which the time saved adds up to the time of compiling: compile time over the difference of "
         "the times per image, eager and compiled, all other toggles equal; never where compiled is not faster. Cold: "
         "with an empty compile cache; warm: with one filled by an earlier process. In brackets the 95 % interval."
-        + too,
+        + (too if any(one.compiled.is_converted for one in found) else ""),
     )
 
 
@@ -292,6 +271,12 @@ def _converted(run: RunData) -> Section | None:
 
 
 def _outputs(groups: Sequence[Alike]) -> Section | None:
+    def measured(one: Cost) -> str:
+        cell = one.cell
+        shares = (cell.top1_measured, cell.top1_measured_low, cell.top1_measured_high)
+        value, low, high = (fixed(share, RATIO, 1) for share in shares)
+        return value if cell.top1_measured is None else f"{value} ({low} to {high})"
+
     columns: dict[str, Callable[[Cost], str]] = {
         **of(lambda one: one.cell, NETWORK, PHASE, SETTING, BATCH),
         ">Gain ×": lambda one: NULL if one.gain is None else ratio_text(one.gain),
@@ -301,9 +286,9 @@ def _outputs(groups: Sequence[Alike]) -> Section | None:
         ">Same class": lambda one: percent(one.cell.output_top1_agreement),
         "Finite": lambda one: {None: NULL, True: "yes", False: "NO"}[one.cell.output_finite],
     }
-    found = costs(groups)
+    found = compared.costs(groups)
     if any(one.cell.top1_measured is not None for one in found):
-        columns |= {">Top-1 %, measured": _measured, ">Drop, points": lambda one: fixed(one.cell.top1_drop, RATIO, 2)}
+        columns |= {">Top-1 %, measured": measured, ">Drop, points": lambda one: fixed(one.cell.top1_drop, RATIO, 2)}
     caption = "Effect of the settings on the output"
     return section(
         "What the settings do to the output",
@@ -314,14 +299,6 @@ def _outputs(groups: Sequence[Alike]) -> Section | None:
         "class: share of the images whose top class is the same. None of it is an accuracy, which stays unproven for a "
         "setting until `archbench run --images` measures it.",
     )
-
-
-def _measured(one: Cost) -> str:
-    value, low, high = (
-        fixed(share, RATIO, 1)
-        for share in (one.cell.top1_measured, one.cell.top1_measured_low, one.cell.top1_measured_high)
-    )
-    return value if one.cell.top1_measured is None else f"{value} ({low} to {high})"
 
 
 def _images(number: Images | None) -> str:

@@ -8,25 +8,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from archbench.choose.cell_summary import CellSummary, Estimate, pareto_front
-from archbench.choose.curves import (
-    BUDGETS,
-    FEWEST_BATCHES,
-    FEWEST_NETWORKS,
-    KNEE,
-    Correlation,
-    Curve,
-    Predictor,
-    correlations,
-    curves,
-    fit_within,
-)
-from archbench.model.units import GIB, NULL, RATIO, Unit, fixed, memory_unit, percent
-from archbench.rendering.content import Block, Columns, Part, Section, body, fold, listed, of, section
+from archbench.choose import curves
+from archbench.choose.cell_summary import CellSummary, pareto_front
+from archbench.choose.curves import FEWEST_BATCHES, FEWEST_NETWORKS, Correlation, Curve, Predictor
+from archbench.choose.toggles import Measure
+from archbench.model.units import GIB, NULL, RATIO, Unit, counted, fixed, memory_unit, percent
+from archbench.rendering.content import Block, Columns, Part, Section, body, fold, grouped, listed, of, section
 from archbench.rendering.figures import BATCH, NETWORK, PHASES, SETTING, CellColumns, by_phase, latency, peak, rate
 from archbench.rendering.run_data import RunData
 
-_OBJECTIVES = ("latency", "img/s", "memory")
+_OBJECTIVES: dict[str, Measure | None] = {"latency": "latency", "img/s": "throughput", "memory": None}
+"""What accuracy is traded for, by its name in the table."""
 _FEWEST = 3
 """Networks with an accuracy below which a front says nothing."""
 _GOOD, _ROUGH = 0.9, 0.7
@@ -57,14 +49,12 @@ def pareto(run: RunData) -> Section | None:
 
 def _on_fronts(cells: Iterable[CellSummary]) -> list[tuple[CellSummary, str]]:
     """The fronts of one setting by data set and batch, the most accurate first; image sizes as published together."""
-    alike: dict[tuple[str, int, int], list[CellSummary]] = {}
-    for one in cells:
-        alike.setdefault((one.accuracy_dataset or "", one.asked_size or 0, one.batch_size), []).append(one)
+    alike = grouped(cells, lambda one: (one.accuracy_dataset or "", one.asked_size or 0, one.batch_size))
     found: list[tuple[CellSummary, str]] = []
     for _, members in sorted(alike.items()):
         if len(members) < _FEWEST:
             continue
-        marks = {name: _marks(members, name) for name in _OBJECTIVES}
+        marks = {name: _marks(members, measure) for name, measure in _OBJECTIVES.items()}
         for place, one in sorted(enumerate(members), key=lambda placed: (-(placed[1].top1 or 0.0), placed[1].variant)):
             words = [name for name, (on, _) in marks.items() if on[place]]
             words += [f"nearly {name}" for name, (_, near) in marks.items() if near[place]]
@@ -73,33 +63,28 @@ def _on_fronts(cells: Iterable[CellSummary]) -> list[tuple[CellSummary, str]]:
     return found
 
 
-def _marks(cells: Sequence[CellSummary], objective: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _marks(cells: Sequence[CellSummary], measure: Measure | None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which cells are on the front of accuracy and one objective, and which would be were they better by the noise."""
-    costs = np.array([(-(one.top1 or 0.0), _cost(one, objective)) for one in cells], dtype=float)
+    costs = np.array([(-(one.top1 or 0.0), _cost(one, measure)) for one in cells], dtype=float)
     on = pareto_front(costs)
-    near = np.zeros(len(cells), dtype=bool)
-    if objective != "memory":  # which does not vary from one measurement to the next
-        halves = np.array([_timed(one, objective).half for one in cells])
-        lucky = np.repeat(costs[:, None], on.sum(), axis=1)
-        lucky[..., 1] /= np.exp(np.hypot(halves[:, None], halves[on][None]))
-        front = costs[on][None]
-        beaten = np.any(np.all(front <= lucky, axis=2) & np.any(front < lucky, axis=2), axis=1)
-        near = ~on & ~beaten & ~np.isnan(costs).any(axis=1)
-    return on, near
+    if measure is None:  # memory does not vary from one measurement to the next
+        return on, np.zeros(len(cells), dtype=bool)
+    halves = np.array([one.timed(measure).half for one in cells])
+    lucky = np.repeat(costs[:, None], on.sum(), axis=1)
+    lucky[..., 1] /= np.exp(np.hypot(halves[:, None], halves[on][None]))
+    front = costs[on][None]
+    beaten = np.any(np.all(front <= lucky, axis=2) & np.any(front < lucky, axis=2), axis=1)
+    return on, ~on & ~beaten & ~np.isnan(costs).any(axis=1)
 
 
-def _cost(one: CellSummary, objective: str) -> float:
+def _cost(one: CellSummary, measure: Measure | None) -> float:
     """Smaller is better; NaN where it was not measured, or its interval is too wide to be evidence."""
-    if objective == "memory":
+    if measure is None:
         return one.peak_bytes or one.process_bytes or np.nan  # the setting has the one or the other
-    figure = _timed(one, objective)
+    figure = one.timed(measure)
     if not figure.evidence or not figure.value:
         return np.nan
-    return figure.value if objective == "latency" else 1 / figure.value
-
-
-def _timed(one: CellSummary, objective: str) -> Estimate:
-    return one.timed("latency" if objective == "latency" else "throughput")
+    return figure.value if measure == "latency" else 1 / figure.value
 
 
 def _fronts(found: Sequence[tuple[CellSummary, str]], unit: Unit, caption: str) -> Block:
@@ -119,28 +104,28 @@ def _fronts(found: Sequence[tuple[CellSummary, str]], unit: Unit, caption: str) 
 
 
 def _about_fronts(run: RunData) -> str:
+    known = [one for one in run.cells if one.top1 is not None]
     without = {one.variant for one in run.cells if one.top1 is None}
-    sizes = {one.input_size for one in run.cells if one.top1 is not None and one.input_size is not None}
     note = (
         "Networks that no other beats in accuracy without being slower, or larger in memory, among cells of one "
         "setting and batch size. Nearly: would be on the front were it faster by its ± and the other's."
     )
-    if len({one.accuracy_dataset for one in run.cells if one.top1 is not None}) > 1:
+    if len({one.accuracy_dataset for one in known}) > 1:
         note += " Networks whose accuracies are of different data sets stand on different fronts."
-    if len(sizes) > 1:
+    if len({one.input_size for one in known} - {None}) > 1:
         note += (
             " Image sizes differ: each network is ranked at the size at which it was measured, and its accuracy is "
             "that of its own size and recipe (see the sources below)."
         )
     if without:
-        named = "1 network" if len(without) == 1 else f"{len(without):,} networks"
+        named = counted(len(without), "network")
         note += f" Of {named} archbench knows no accuracy, so that they cannot be ranked here; a suite can state it."
     return note
 
 
 def batches(run: RunData) -> Section | None:
     """Where throughput saturates, and the largest batch that fits; `None` where there is nothing to tell."""
-    found = curves(run.cells)
+    found = curves.curves(run.cells)
     return section("Batch sizes", _knees(found, run), _largest(found, run))
 
 
@@ -151,7 +136,7 @@ def _knees(found: Sequence[Curve], run: RunData) -> Part:
         return few if len({one.batch_size for one in run.cells}) > 1 else None
     note = (
         "The knee is the smallest batch whose throughput is not shown, by the ± of both, to be more than "
-        f"{percent(KNEE)} below the best. An arrow: still rising there."
+        f"{percent(curves.KNEE)} below the best. An arrow: still rising there."
     )
     columns: Columns[Curve] = {
         **of(_first, NETWORK, SETTING),
@@ -182,9 +167,14 @@ def _largest(found: Sequence[Curve], run: RunData) -> tuple[Block, ...]:
     def peak(one: CellSummary) -> str:
         return one.status if one.peak_bytes is None else f"{fixed(one.peak_bytes, GIB, 2)} GiB"
 
+    def fitting(budget: int, curve: Curve) -> str:
+        fit = curves.fit_within(budget, curve, memory)
+        text = NULL if fit.predicted is None else f"{'≤ ' if fit.at_most else ''}{fit.predicted:,}"
+        return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
+
     columns: Columns[Curve] = {
         **of(_first, NETWORK, SETTING),
-        **{f">{fixed(budget, GIB, 0)} GiB": partial(_fit, budget, memory) for budget in BUDGETS},
+        **{f">{fixed(budget, GIB, 0)} GiB": partial(fitting, budget) for budget in curves.BUDGETS},
         ">Measured to": lambda curve: f"{last(curve).batch_size:,}",
         ">Peak there": lambda curve: peak(last(curve)),
     }
@@ -217,15 +207,9 @@ def _knee(curve: Curve) -> CellSummary:
     return curve.knee
 
 
-def _fit(budget: int, memory_bytes: int | None, curve: Curve) -> str:
-    fit = fit_within(budget, curve, memory_bytes)
-    text = NULL if fit.predicted is None else f"{'≤ ' if fit.at_most else ''}{fit.predicted:,}"
-    return text if fit.exceeded is None else f"{text} ({fit.measured or 0:,} to {fit.exceeded:,})"
-
-
 def predictors(run: RunData) -> Section | None:
     """Time against counts; `None` below `FEWEST_NETWORKS` networks."""
-    found = correlations(run.cells)
+    found = curves.correlations(run.cells)
     by_place = {(_place(one), one.predictor): one for one in found}
 
     def rho(count: Predictor, one: Correlation) -> str:
@@ -252,11 +236,10 @@ def predictors(run: RunData) -> Section | None:
     )
 
 
-def _answer(found: Iterable[Correlation]) -> str:
-    first: dict[str, Correlation] = {}
-    for one in found:
-        first.setdefault(one.predictor, one)
-    macs, activations = first.get("macs"), first.get("activations")
+def _answer(found: Sequence[Correlation]) -> str:
+    macs, activations = (
+        next((one for one in found if one.predictor == name), None) for name in ("macs", "activations")
+    )
     if macs is None:
         return "All networks have the same MACs, so they predict nothing."
     word = "good" if macs.rho >= _GOOD else "rough" if macs.rho >= _ROUGH else "poor"
@@ -264,7 +247,8 @@ def _answer(found: Iterable[Correlation]) -> str:
     answer = f"MACs are a {word} predictor of the order of latencies ({where}: ρ = {macs.rho:.2f})"
     if activations is None or _place(activations) != _place(macs):
         return f"{answer}."
-    if _exceeds(activations, macs) or _exceeds(macs, activations):
+    pairs = ((activations, macs), (macs, activations))  # without an interval nothing is told
+    if any(one.low is not None and one.low > other.rho for one, other in pairs):
         better = "activations are a better one" if activations.rho > macs.rho else "activations are a worse one"
     else:
         better = "activations cannot be told from them"
@@ -273,8 +257,3 @@ def _answer(found: Iterable[Correlation]) -> str:
 
 def _place(one: Correlation) -> tuple[str, str, int]:
     return one.phase, one.setting, one.batch_size
-
-
-def _exceeds(one: Correlation, other: Correlation) -> bool:
-    """All of its interval lies above the other's value; without an interval nothing is told."""
-    return one.low is not None and one.low > other.rho

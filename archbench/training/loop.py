@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ from torch.nn import functional as F
 from archbench.catalog.build import build
 from archbench.catalog.networks.nonresidual import cifar_densenet
 from archbench.model.cell import Network
-from archbench.training.data import Images, cifar10, digits
-from archbench.training.settings import DIGITS, SUBJECTS, Point, Schedule, Settings
+from archbench.training.settings import SUBJECTS, Images, Point, Schedule, Settings, images_of
 
 _TEST_BATCH = 500
 _SHIFT = 4
@@ -28,10 +26,8 @@ def densenet22_k12(in_channels: int = 3, num_classes: int = 10) -> nn.Module:
     return cifar_densenet(22, 12, num_classes, in_channels, "classifier", compact=False)
 
 
-@functools.cache
-def images_of(data: str) -> Images:
-    """`digits`, or CIFAR-10 in the folder that `data` names; read once a process."""
-    return digits() if data == DIGITS else cifar10(Path(data))
+_images = functools.cache(images_of)
+"""Read once a process."""
 
 
 def train(
@@ -43,7 +39,7 @@ def train(
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=settings.device != "cpu")
-    subject, images = SUBJECTS[name], images_of(folder)
+    subject, images = SUBJECTS[name], _images(folder)
     schedule = settings.schedules[subject.kind]
     torch.manual_seed(seed)
     flat = subject.kind == "chain"

@@ -24,8 +24,17 @@ from msgspec.structs import asdict
 from archbench.model.errors import Interrupted, UnfitError, UsageError, first_line
 from archbench.options import OneOrMore, PathOrText, several
 from archbench.results.files import is_whole, read_struct, sealed_parquet, write_bytes, write_json
-from archbench.training.data import cifar10, digits
-from archbench.training.settings import ARITHMETIC, CIFAR10, DIGITS, SUBJECTS, Point, Settings, chosen, schedules
+from archbench.training.settings import (
+    ARITHMETIC,
+    CIFAR10,
+    DIGITS,
+    SUBJECTS,
+    Point,
+    Settings,
+    chosen,
+    images_of,
+    schedules,
+)
 from archbench.worker import run_lock
 
 if TYPE_CHECKING:
@@ -131,7 +140,7 @@ def train_probe(
     subjects = chosen(several(networks))
     environment = describe(device)
     # Read here first: what is wrong with the images is said at once, and not by a process that trains.
-    images = digits() if data is None else cifar10(Path(data))
+    images = images_of(DIGITS if data is None else os.fspath(data))
     kind = DIGITS if data is None else CIFAR10
     settings = Settings(
         data=kind,

@@ -17,7 +17,7 @@ from archbench.catalog.card import Shown
 from archbench.known import show
 from archbench.model.cell import Network
 from archbench.rendering.catalogue import card_report
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 
 
 def named(network: Any) -> Network:

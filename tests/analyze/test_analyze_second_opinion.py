@@ -14,7 +14,7 @@ from archbench.catalog.inputs import takes_inputs
 from archbench.known import show
 from archbench.model.cell import Input, Network
 from archbench.rendering.catalogue import card_report
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 
 
 class Mixture(nn.Module):

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from archbench.model.cell import short_id
 from archbench.model.comparison import CellComparison, Comparison, CountedDifference, Floor, Why
 from archbench.model.errors import UsageError
-from archbench.rendering.comparison_formats import FORMATS, render_comparison, write_comparison
-from archbench.rendering.comparison_report import ALL_SHOWN, LIMIT_BYTES, headline
+from archbench.rendering.comparison_formats import FORMATS, LIMIT_BYTES, render_comparison, write_comparison
+from archbench.rendering.comparison_report import ALL_SHOWN, headline
 
 SOME = comparison(
     compared("a", "same", 1.001),

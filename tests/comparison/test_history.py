@@ -18,9 +18,9 @@ from archbench.cli import main
 from archbench.comparison import Rows, history, read_runs
 from archbench.comparison.history import FEWEST
 from archbench.model.errors import UsageError
+from archbench.rendering.comparison_report import MOST_LINES, history_report
 from archbench.rendering.drawing import draw
-from archbench.rendering.history import MOST_LINES, history_report
-from archbench.rendering.markup import render_markdown
+from archbench.rendering.text import render_markdown
 
 LUCK = np.random.default_rng(3).normal(0, 0.004, (40, 4))
 

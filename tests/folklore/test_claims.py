@@ -16,8 +16,8 @@ from msgspec.structs import replace
 import archbench
 from archbench.catalog import counted_by_label
 from archbench.cli import main
-from archbench.folklore import asked, experiments, judge, sources
-from archbench.folklore.claim import OWN, read_claims
+from archbench.folklore import asked, experiments, sources
+from archbench.folklore.claims import OWN, judge, read_claims
 from archbench.folklore.sources import Sources, _mean
 from archbench.model.errors import FitnessWarning, UsageError
 from archbench.suite import load_suite
@@ -50,7 +50,7 @@ def entry(holds, *, id="9.1", kind="counted", more=""):
 
 def judged(tmp_path, *entries, cells=None, probe=None):
     claims = read_claims(claims_file(tmp_path, *entries))
-    return judge.judge(claims, Sources(claims.facts, [] if cells is None else [cells], probe))
+    return judge(claims, Sources(claims.facts, [] if cells is None else [cells], probe))
 
 
 def test_every_statement_of_the_list_is_there_once():
@@ -80,7 +80,7 @@ def test_the_same_row_is_judged_otherwise_where_the_figure_is_another(tmp_path):
     path = claims_file(tmp_path, entry("fact(moon) < 400000", kind="published"))
     near = read_claims(path)
     far = replace(near, facts={"moon": replace(near.facts["moon"], value=500000.0)})
-    assert [judge.judge(one, Sources(one.facts))[0].verdict for one in (near, far)] == ["confirmed", "refuted"]
+    assert [judge(one, Sources(one.facts))[0].verdict for one in (near, far)] == ["confirmed", "refuted"]
 
 
 @pytest.mark.parametrize(

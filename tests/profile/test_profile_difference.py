@@ -9,7 +9,8 @@ from known_profiles import Leaf, make_profile
 
 from archbench.choose.profile_difference import difference
 from archbench.model.profile import Roofline, RooflinePoint
-from archbench.rendering.profile_screen import HEIGHT, WIDTH, lines, sketch
+from archbench.rendering.profile_charts import HEIGHT, WIDTH, sketch
+from archbench.rendering.profile_report import lines
 
 A = make_profile(
     {

@@ -18,7 +18,7 @@ from archbench.model.profile import (
     Roofline,
     SavedBytes,
 )
-from archbench.rendering.profile_findings import findings
+from archbench.rendering.profile_words import findings
 
 CONV = Leaf(1.0, 2.0, macs=10**12, moved=10**9)
 

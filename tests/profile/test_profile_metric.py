@@ -13,9 +13,9 @@ from archbench.model.errors import UsageError
 from archbench.model.messages import CellFinished, decode_event, encode
 from archbench.model.profile import ModuleProfile, StageProfile, StepPart
 from archbench.rendering.content import Section
-from archbench.rendering.markup import render_markdown
 from archbench.rendering.report import build_report
 from archbench.rendering.run_data import read_run
+from archbench.rendering.text import render_markdown
 from archbench.results import RunStore
 
 

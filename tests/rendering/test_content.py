@@ -22,11 +22,11 @@ from archbench.model.record import Record, Sample
 from archbench.rendering.content import Code, Fold, Report, Section, Table
 from archbench.rendering.figures import phase_sections
 from archbench.rendering.html import render_html
-from archbench.rendering.markup import render_latex, render_markdown
 from archbench.rendering.plots import plotted
 from archbench.rendering.provenance import failures
 from archbench.rendering.report import build_report, write_report
 from archbench.rendering.run_data import RunData, read_run
+from archbench.rendering.text import render_latex, render_markdown
 from archbench.rendering.toggles import toggles
 from archbench.rendering.tradeoffs import pareto
 from archbench.suite.plan import make_plan

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archbench.rendering.content import Block, Fold, Paragraph, Report, Section, Table
-from archbench.rendering.markup import ONE_PAGE, render_latex
+from archbench.rendering.text import ONE_PAGE, render_latex
 
 
 def latex_of(*tables: Table) -> str:

@@ -12,7 +12,7 @@ from archbench.comparison.findings import findings
 from archbench.rendering.decisions import picked_report
 from archbench.rendering.figures import results_report
 from archbench.rendering.run_data import read_run
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 from archbench.results import load_frame
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from archbench.rendering.content import Bullets, Code, Fold, Paragraph, Report, Section, Table
-from archbench.rendering.markup import render_markdown
+from archbench.rendering.text import render_markdown
 
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 

@@ -26,16 +26,13 @@ from archbench.model.profile import (
     StageMemory,
     StepPart,
 )
-from archbench.rendering import profile_report as report_of
 from archbench.rendering.content import Picture, every
 from archbench.rendering.drawing import compiled, drawn
 from archbench.rendering.html import load_scripts, render_html
-from archbench.rendering.markup import render_markdown
-from archbench.rendering.profile_findings import findings, of_ceiling
-from archbench.rendering.profile_memory import gradient_line, memory_line, saved_line
-from archbench.rendering.profile_report import profile_report
-from archbench.rendering.profile_screen import profile_screen
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.profile_charts import _laid_out
+from archbench.rendering.profile_report import profile_report, profile_screen
+from archbench.rendering.profile_words import findings, gradient_line, memory_line, of_ceiling, saved_line
+from archbench.rendering.text import render_markdown, render_terminal
 
 MIB = 2**20
 
@@ -297,7 +294,7 @@ def test_a_healthy_ratio_is_told_without_alarm() -> None:
 
 
 def test_modules_lie_within_their_parents_and_parts_beside_the_network() -> None:
-    rows = {row["path"]: row for row in report_of._laid_out(profile())}
+    rows = {row["path"]: row for row in _laid_out(profile())}
     for child, parent in (("layer1", "example<net>"), ("layer1.0", "layer1"), ("layer1.1", "layer1")):
         assert rows[parent]["from"] <= rows[child]["from"]
         assert rows[child]["to"] <= rows[parent]["to"] + 1e-9

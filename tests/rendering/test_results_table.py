@@ -19,7 +19,7 @@ from archbench.rendering.decisions import picked_report
 from archbench.rendering.figures import results_report
 from archbench.rendering.report import build_report
 from archbench.rendering.run_data import read_run
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 
 NUMBER = re.compile(r"\d[\d.,]*")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archbench.rendering.content import Bullets, Fold, Paragraph, Report, Section, table
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 

@@ -18,7 +18,7 @@ from archbench.cli import main
 from archbench.comparison.gate import Duel
 from archbench.model.comparison import CellComparison, CellVerdict, Figures, Why
 from archbench.rendering.content import Report
-from archbench.rendering.terminal import render_terminal
+from archbench.rendering.text import render_terminal
 
 ROOT = Path(__file__).parents[2]
 STORED = next((ROOT / "results" / "imagenet_backbones").iterdir())
@@ -78,7 +78,7 @@ def a_duel(*_: object, **__: object) -> Duel:
 def printed(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[Report]:
     """What a command hands to whoever prints on a terminal; nothing else may reach it but a path to copy."""
     caught: list[Report] = []
-    monkeypatch.setattr("archbench.rendering.terminal.print_report", caught.append)
+    monkeypatch.setattr("archbench.rendering.text.print_report", caught.append)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(SystemExit):
         main(words)

@@ -23,10 +23,9 @@ from archbench.model.errors import UnfitError, UsageError
 from archbench.rendering.folklore import probe_report
 from archbench.rendering.report import FORMATS
 from archbench.results.files import sealed_parquet
-from archbench.training import data, loop
-from archbench.training.data import CIFAR_FILES, cifar10, digits
+from archbench.training import loop
 from archbench.training.probe import TABLE, read_probe
-from archbench.training.settings import SUBJECTS, Schedule, Settings, schedules
+from archbench.training.settings import CIFAR_FILES, SUBJECTS, Schedule, Settings, cifar10, digits, schedules
 
 QUICK = ["tanh-xavier", "relu-bn-he"]
 
@@ -267,7 +266,7 @@ def test_a_folder_without_cifar10_is_told(tmp_path, break_it, words):
 def test_without_scikit_learn_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UnfitError, match=r"pip install 'archbench\[probe\]'"):
-        data.digits()
+        digits()
 
 
 @pytest.mark.parametrize(

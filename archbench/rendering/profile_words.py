@@ -1,4 +1,4 @@
-"""Why a network takes the time and the memory that it takes, and what would help: rules over a profile's figures.
+"""A profile in sentences: which cell and machine, and why the network takes its time and memory, and what would help.
 
 No rule speaks without its figure, and a remedy says how much of the step it can touch, not how much it will save.
 """
@@ -6,11 +6,13 @@ No rule speaks without its figure, and a remedy says how much of the step it can
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
-from archbench.model.profile import CATEGORIES, Explanation, KernelMap, ModuleProfile, Profile
-from archbench.model.units import GIGA, MIB, MS, NULL, figure, percent, plain
-from archbench.rendering.profile_memory import EXPLODED, VANISHED, saved_line
+from archbench.model.counts import GradientHealth
+from archbench.model.profile import CATEGORIES, Explanation, KernelMap, MemoryTimeline, ModuleProfile, Profile
+from archbench.model.reasons import LOWER_BOUND, explain
+from archbench.model.units import AT_LEAST, GIGA, MIB, MILLION, MS, NULL, counted, figure, listed, percent, plain
+from archbench.rendering.content import Bullets, bullets
 
 MUCH = 0.10
 """Share of the step from which something is worth a line."""
@@ -25,11 +27,30 @@ PREDICTION_OFF = 0.10
 _KINDS_NAMED = 3
 _MOVES = ("cat", "copy_", "clone", "contiguous", "_to_copy", "stack", "_cat")
 """Operators that only put data elsewhere."""
+EXPLODED, VANISHED = 100.0, 0.01
+"""First over last weight layer. Networks that train lie well within, ResNet-56 at 0.4; plain-56 is at 1,800."""
+_DURING = {
+    "forward": "in the forward pass",
+    "backward": "in the backward pass",
+    "update": "in the optimizer's step",
+    "compiled": "in the compiled step",
+}
 
 
 def findings(profile: Profile) -> tuple[Explanation, ...]:
     """All that the rules have to say, time first, the most telling first."""
-    return tuple(finding for rule in RULES for finding in rule(profile))
+    time = (_largest_stage, _kinds, _reach, _memory_bound, _copies, _waiting, _matrix_units, _optimizer, _compiled)
+    rules = (*time, _peak, _saved, _gradients, _watching)
+    return tuple(finding for rule in rules for finding in rule(profile))
+
+
+def _largest(shares: Iterable[tuple[str, float]], most: int | None = _KINDS_NAMED) -> str:
+    """`Conv2d 62 %, ReLU 10 %`: the largest of them, what has one name together."""
+    together: dict[str, float] = defaultdict(float)
+    for name, share in shares:
+        together[name] += share
+    largest = sorted(together.items(), key=lambda pair: -pair[1])[:most]
+    return ", ".join(f"{name} {percent(share)}" for name, share in largest)
 
 
 def _largest_stage(profile: Profile) -> Iterator[Explanation]:
@@ -55,12 +76,8 @@ def _largest_stage(profile: Profile) -> Iterator[Explanation]:
 
 def _kinds(profile: Profile) -> Iterator[Explanation]:
     """By the class of the module that does the work itself."""
-    seconds: dict[str, float] = defaultdict(float)
-    for row in profile.modules:
-        seconds[row.kind] += row.own_s
-    named = sorted(seconds, key=lambda kind: -seconds[kind])[:_KINDS_NAMED]
-    parts = (f"{kind} {percent(seconds[kind] / profile.observed_step_s)}" for kind in named)
-    yield Explanation("kinds", f"By kind of module: {', '.join(parts)} of the step")
+    shares = _largest((row.kind, row.own_s / profile.observed_step_s) for row in profile.modules)
+    yield Explanation("kinds", f"By kind of module: {shares} of the step")
 
 
 def _reach(profile: Profile) -> Iterator[Explanation]:
@@ -90,10 +107,7 @@ def _memory_bound(profile: Profile) -> Iterator[Explanation]:
     share = sum(row.own_s for row in bound) / profile.observed_step_s
     if share < MUCH:
         return
-    by_kind: dict[str, float] = defaultdict(float)
-    for row in bound:
-        by_kind[row.kind] += row.own_s / profile.observed_step_s
-    named = sorted(by_kind, key=lambda kind: -by_kind[kind])[:_KINDS_NAMED]
+    kinds = _largest((row.kind, row.own_s / profile.observed_step_s) for row in bound)
     moved = sum(row.own_bytes for row in bound)
     cell = profile.cell
     remedies = []
@@ -104,22 +118,18 @@ def _memory_bound(profile: Profile) -> Iterator[Explanation]:
     yield Explanation(
         "memory_bound",
         f"{percent(share)} of the step goes to modules that memory limits, not arithmetic "
-        f"({', '.join(f'{kind} {percent(by_kind[kind])}' for kind in named)}); they move {figure(moved, MIB)} MiB",
+        f"({kinds}); they move {_mib(moved)}",
         remedy="; ".join(remedies) or None,
     )
 
 
 def _copies(profile: Profile) -> Iterator[Explanation]:
-    share: dict[str, float] = defaultdict(float)
-    for operator in profile.operators:
-        name = operator.name.rpartition("::")[2]
-        if name in _MOVES:
-            share[name] += operator.share
-    total = sum(share.values())
-    if total < MUCH:
-        return
-    names = ", ".join(f"{name} {percent(share[name])}" for name in sorted(share, key=lambda name: -share[name]))
-    yield Explanation("copies", f"{percent(total)} of the operators' time only moves data ({names})")
+    named = [(one.name.rpartition("::")[2], one.share) for one in profile.operators]
+    moves = [(name, share) for name, share in named if name in _MOVES]
+    total = sum(share for _, share in moves)
+    if total >= MUCH:
+        names = _largest(moves, most=None)
+        yield Explanation("copies", f"{percent(total)} of the operators' time only moves data ({names})")
 
 
 def _waiting(profile: Profile) -> Iterator[Explanation]:
@@ -177,10 +187,9 @@ def _peak(profile: Profile) -> Iterator[Explanation]:
     if memory is None:
         return
     peak = memory.peak
-    categories = sorted(zip(CATEGORIES, peak.by_category, strict=True), key=lambda pair: -pair[1])[:_KINDS_NAMED]
-    held = ", ".join(f"{name} {percent(size / peak.total)}" for name, size in categories if size)
+    held = _largest((name, size / peak.total) for name, size in zip(CATEGORIES, peak.by_category, strict=True) if size)
     where = f" in `{peak.module}` ({peak.section})" if peak.module else f" ({peak.section})"
-    yield Explanation("memory_peak", f"Memory peaks at {figure(peak.total, MIB)} MiB{where}: {held}")
+    yield Explanation("memory_peak", f"Memory peaks at {_mib(peak.total)}{where}: {held}")
     predicted, measured = memory.predicted_peak_bytes, memory.measured_peak_bytes
     if predicted is not None and measured and abs(predicted / measured - 1) > PREDICTION_OFF:
         change = percent(predicted / measured - 1, signed=True)
@@ -213,12 +222,11 @@ def _gradients(profile: Profile) -> Iterator[Explanation]:
     if health is None or health.first_to_last is None:
         return
     ratio = health.first_to_last.median
+    times = f"{plain(ratio)} times the last one's"
     if VANISHED < ratio < EXPLODED:
-        text = f"At initialisation the first layer's gradient is {plain(ratio)} times the last one's"
-        yield Explanation("gradients", text)
+        yield Explanation("gradients", f"At initialisation the first layer's gradient is {times}")
     else:
-        what = "explode" if ratio > 1 else "vanish"
-        text = f"At initialisation gradients {what}: the first layer's is {plain(ratio)} times the last one's"
+        text = f"At initialisation gradients {'explode' if ratio > 1 else 'vanish'}: the first layer's is {times}"
         yield Explanation("gradients", text, "shortcuts, normalisation, or an initialisation made for the activation")
 
 
@@ -228,23 +236,6 @@ def _watching(profile: Profile) -> Iterator[Explanation]:
             f"Observing made the step {percent(profile.observing_cost)} slower: small modules look longer than they are"
         )
         yield Explanation("observing_cost", text, remedy="a larger batch makes the share smaller")
-
-
-RULES: tuple[Callable[[Profile], Iterable[Explanation]], ...] = (
-    _largest_stage,
-    _kinds,
-    _reach,
-    _memory_bound,
-    _copies,
-    _waiting,
-    _matrix_units,
-    _optimizer,
-    _compiled,
-    _peak,
-    _saved,
-    _gradients,
-    _watching,
-)
 
 
 def _reached(row: ModuleProfile, profile: Profile, ceiling: str) -> str:
@@ -270,3 +261,109 @@ def of_ceiling(row: ModuleProfile, profile: Profile | None = None) -> str:
     if row.bound == "memory" and cache is not None and inside and largest <= cache:
         return "served from cache"
     return "ceiling under-measured"
+
+
+def profile_label(profile: Profile) -> str:
+    """`resnet50: inference, batch size 1, fp32, eager`."""
+    cell = profile.cell
+    words = [cell.phase, f"batch size {cell.batch_size}", cell.precision]
+    words += [cell.memory_format] if cell.memory_format != "contiguous" else []
+    words.append("eager" if cell.compile_mode == "off" else f"compiled ({cell.compile_mode})")
+    return f"{profile.network}: {', '.join(words)}"
+
+
+def machine_words(profile: Profile) -> str:
+    """`Intel Xeon x2, 2 threads`."""
+    where = profile.environment.hardware_class if profile.environment else profile.device
+    return f"{where}, {counted(profile.threads, 'thread')}" if profile.device == "cpu" else where
+
+
+def step_words(profile: Profile) -> str:
+    """`step 20.1 ms (49.8 img/s)`; of a compiled cell the compiled step, beside the eager one that is taken apart."""
+
+    def timed(seconds: float) -> str:
+        return f"{figure(seconds, MS)} ms ({plain(profile.cell.batch_size / seconds)} img/s)"
+
+    if profile.cell.compile_mode == "off":
+        return f"step {timed(profile.step_s)}"
+    own = "not timed" if profile.cell_step_s is None else timed(profile.cell_step_s)
+    return f"compiled step {own}; in eager, of which the modules are: {timed(profile.step_s)}"
+
+
+def verdict_words(profile: Profile) -> str:
+    """`Verdict ok`, or what else with its reasons and remedies."""
+    told = [f"Verdict {profile.verdict}{', not to be used' if profile.verdict == 'invalid' else ''}"]
+    for code, reason in ((code, explain(code)) for code in profile.reasons):
+        if reason.effect in ("invalid", "suspect"):
+            told.append(f"{code}: {reason.meaning}" + (f" ({reason.remedy})" if reason.remedy else ""))
+    return "; ".join(told)
+
+
+def header(profile: Profile) -> Iterator[str]:
+    """Where and how well it was measured, its size and its step, in lines."""
+    peak = profile.memory.measured_peak_bytes if profile.memory else None
+    bound = AT_LEAST if LOWER_BOUND in profile.reasons else ""
+    yield f"on {machine_words(profile)}"
+    yield verdict_words(profile)
+    yield (
+        f"{step_words(profile)}, "
+        f"{bound}{figure(profile.macs, GIGA)} GMACs an image, {figure(profile.params, MILLION)} M parameters, "
+        f"peak {figure(peak, MIB)} MiB"
+    )
+    yield (
+        f"modules and parts add up to {figure(profile.attributed_s, MS)} ms "
+        f"({percent(profile.attributed_s / profile.step_s - 1, signed=True)}) over {profile.steps} observed steps; "
+        f"observing cost {percent(profile.observing_cost, signed=True)}"
+    )
+
+
+def findings_said(profile: Profile) -> Bullets:
+    """Each finding with its remedy."""
+    remedies = (one.remedy and f" {one.remedy[0].upper()}{one.remedy[1:]}." for one in profile.findings)
+    return bullets(*(f"{one.text}.{remedy or ''}" for one, remedy in zip(profile.findings, remedies, strict=True)))
+
+
+def memory_line(timeline: MemoryTimeline) -> str:
+    """The peak, where it is, and how prediction and watching agree with the allocator: a sentence or two."""
+    peak, measured = timeline.peak, timeline.measured_peak_bytes
+    where = f" of `{peak.module}`" if peak.module else ""
+    operator = f", in `{peak.operator}`{where}" if peak.operator else ""
+    said = f"The peak is {_mib(peak.total)}, {_DURING[peak.section]}{operator}. "
+    if abs(peak.total - measured) > 0.005 * measured:
+        said += f"Unwatched, the step peaks at {_mib(measured)}. "
+    if timeline.predicted_peak_bytes is None:
+        return said + "No peak is predicted for this step."
+    off = round(timeline.predicted_peak_bytes / measured - 1, 3)
+    difference = percent(off, signed=True) if off else "no difference"
+    return said + f"Predicted without running: {_mib(timeline.predicted_peak_bytes)} ({difference})."
+
+
+def saved_line(timeline: MemoryTimeline, batch_size: int) -> str:
+    """How much the forward pass keeps, and the kinds of tensor that most of it is: one sentence."""
+    parts = _largest((one.made_by, one.bytes / timeline.saved_bytes) for one in timeline.saved_by_maker)
+    return (
+        f"{_mib(timeline.saved_bytes)} are kept for the backward pass, {_mib(timeline.saved_bytes / batch_size)} an "
+        f"image: results of {parts}."
+    )
+
+
+def gradient_line(health: GradientHealth) -> str:
+    """The ratio of first to last and what it means: a sentence or two."""
+    how = f"Median of {health.seeds} draws of weights and of {health.batch_size} random images"
+    ratio = health.first_to_last
+    if ratio is None:
+        said = f"{how}: the ratio of first to last layer cannot be formed, a gradient is 0 or not finite. "
+    else:
+        times = f"{plain(ratio.median)} times ({plain(ratio.low)} to {plain(ratio.high)})"
+        said = f"{how}: the gradient of the first layer's weights is {times} that of the last's. "
+        if ratio.median >= EXPLODED:
+            said += "It grows on its way back: one learning rate cannot suit both ends of the network. "
+        elif ratio.median <= VANISHED:
+            said += "It fades on its way back: the first layers hardly learn. "
+    if health.without_gradient:
+        said += f"No gradient reaches {listed([f'`{path}`' for path in health.without_gradient], 3)}."
+    return said.rstrip()
+
+
+def _mib(size: float) -> str:
+    return f"{figure(size, MIB)} MiB"

@@ -1,20 +1,96 @@
-"""From claims and figures to verdicts. Nothing here knows a claim: a verdict is what its expressions say today."""
+"""Claims as data, and their verdicts: `claims.yaml` in the package, or a file of the user's in the same form.
+
+Nothing here knows a claim: a verdict is what its expressions say today.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
-from archbench.folklore.claim import Claim, Claims, placeholders
-from archbench.folklore.formula import Compared, Figures, Formula
-from archbench.folklore.sources import PUBLISHED, MissingError, Situation, Sources, is_measured
+from archbench.folklore.formula import Compared, Formula
+from archbench.folklore.sources import PUBLISHED, MissingError, Situation, Sources, check_term, is_measured
+from archbench.model.errors import UsageError
 from archbench.model.units import plain
+from archbench.query.expression import Expression
+from archbench.query.parsing import parse
+from archbench.suite.document import Document, ValuePath, read_document
 
+OWN = Path(__file__).with_name("claims.yaml")
+Kind = Literal["arithmetic", "counted", "measured", "trained", "published"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Ruling = Literal["confirmed", "refuted", "depends", "not measurable"]
 RULINGS: tuple[Ruling, ...] = get_args(Ruling)
+
+
+class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A text that makes claims."""
+
+    title: str
+    url: str | None = None
+
+
+class Fact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A figure as somebody published it, which no table of the catalogue has."""
+
+    value: float
+    source: str
+
+
+class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One claim as it stands in the file."""
+
+    id: str
+    says: str
+    """The statement in own words."""
+    kind: Kind
+    holds: str | dict[str, str] | None = None
+    """The expression that is true where the claim is; several by what they look at (`by MACs`, `by latency`)."""
+    where: list[str] = []
+    """Conditions on the stored cells that may judge it, as of `pick`."""
+    tolerance: float = 0.0
+    """How far from equal `==` may be, as a share."""
+    because: str | None = None
+    """Why so far."""
+    right: str | None = None
+    """What is right where the source is not; `{expression}` stands for its value now, `{expression:G}` in units of 1e9.
+    """
+    not_measurable: str | None = None
+    """Why nothing here can judge it."""
+
+
+class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole file."""
+
+    sources: dict[str, Source]
+    """By the beginning of a claim's id, up to the dot."""
+    facts: dict[str, Fact] = {}
+    claims: list[Entry]
+
+
+class Claim(Entry, frozen=True, kw_only=True):
+    """One claim, read."""
+
+    source: Source
+    aspects: dict[str, Formula]
+    """By what each looks at, empty for the only one; none where nothing here can judge the claim."""
+    conditions: tuple[Expression, ...]
+    """What stands under `where`."""
+
+
+class Claims(Struct, frozen=True, kw_only=True):
+    """All claims of a file, with the facts that they refer to."""
+
+    claims: tuple[Claim, ...]
+    facts: dict[str, Fact]
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -68,6 +144,81 @@ class Judged(Struct, frozen=True, kw_only=True):
         return list(dict.fromkeys(one.command for one in self.judgements if one.command))
 
 
+def read_claims(path: Path = OWN) -> Claims:
+    """Read a file of claims. Raises `UsageError` with file, line and column for the first mistake."""
+    document = read_document(path)
+    try:
+        file = msgspec.convert(document.value, File)
+    except msgspec.ValidationError as error:
+        # As in `Expected int - at `$.claims[3].kind``.
+        what, _, at = str(error).partition(" - at `$")
+        steps = (name or int(number) for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", at))
+        raise document.error(tuple(steps), what) from None
+    seen: set[str] = set()
+    found = []
+    for number, entry in enumerate(file.claims):
+        if entry.id in seen:
+            raise document.error(("claims", number, "id"), f"a second claim {entry.id!r}; give it an id of its own")
+        seen.add(entry.id)
+        found.append(_claim(entry, file, document, ("claims", number)))
+    return Claims(claims=tuple(found), facts=file.facts)
+
+
+@cache
+def own_claims() -> Claims:
+    """Those that archbench comes with: a report a run reads them, and a process makes many."""
+    return read_claims(OWN)
+
+
+def _claim(entry: Entry, file: File, document: Document, path: ValuePath) -> Claim:
+    source = file.sources.get(entry.id.partition(".")[0])
+    if source is None:
+        raise document.error((*path, "id"), f"{entry.id!r} belongs to none of the sources {', '.join(file.sources)}")
+    if (entry.holds is None) == (entry.not_measurable is None):
+        raise document.error(path, "give either holds (an expression) or not_measurable (a reason)")
+    if bool(entry.tolerance) != bool(entry.because):
+        raise document.error(path, "a tolerance needs its reason (because), and a reason its tolerance")
+
+    def known(text: str, *, compares: bool) -> Formula:
+        formula = Formula(text)
+        if compares and not formula.compares:
+            raise UsageError(f"{text!r} is a number; compare it with one, as in ... >= 100")
+        for term in formula.terms:
+            check_term(term, file.facts)
+        return formula
+
+    one = isinstance(entry.holds, str)
+    written = {"": entry.holds} if isinstance(entry.holds, str) else entry.holds or {}
+    aspects: dict[str, Formula] = {}
+    place = path
+    try:
+        for name, text in written.items():
+            place = (*path, "holds") if one else (*path, "holds", name)
+            aspects[name] = known(text, compares=True)
+        place = (*path, "where")
+        conditions = tuple(parse(text) for text in entry.where)
+        place = (*path, "right")
+        for expression, _ in _placeholders(entry.right or ""):
+            known(expression, compares=False)
+    except UsageError as error:
+        raise document.error(place, str(error)) from None
+    return Claim(**asdict(entry), source=source, aspects=aspects, conditions=conditions)
+
+
+def _placeholders(text: str) -> list[tuple[str, str]]:
+    """The expressions in braces, each with what stands behind its colon (`G`, `M`, or nothing)."""
+    found = []
+    for piece in text.split("{")[1:]:
+        inside, closed, _ = piece.partition("}")
+        if not closed:
+            raise UsageError(f"the brace before {piece[:20]!r} is never closed")
+        expression, _, unit = inside.partition(":")
+        if unit not in ("", "G", "M", "%"):
+            raise UsageError(f"{{{inside}}}: {unit!r} is no unit; write G, M, % or nothing")
+        found.append((expression, unit))
+    return found
+
+
 def judge(claims: Claims, sources: Sources) -> list[Judged]:
     """Every claim, in the order of the file."""
     return [judge_one(claim, sources) for claim in claims.claims]
@@ -93,30 +244,30 @@ def judge_one(claim: Claim, sources: Sources) -> Judged:
 
 
 def _judgements(claim: Claim, aspect: str, formula: Formula, sources: Sources) -> list[Judgement]:
+    """One for each setting under which all that it asks for was measured."""
+    found = []
     try:
-        situations = sources.situations(formula.terms, claim.where)
-        return [_judgement(claim, aspect, formula, sources, situation) for situation in situations]
+        for situation in sources.situations(formula.terms, claim.conditions):
+            figures = sources.figures(formula.terms, situation)
+            holds, compared = formula.judged(figures, claim.tolerance)
+            finite = {term: one.value if math.isfinite(one.value) else None for term, one in figures.items()}
+            named = (
+                Named(term=term.text, value=finite[term], low=one.low, high=one.high, origin=one.origin)
+                for term, one in figures.items()
+            )
+            found.append(
+                Judgement(
+                    aspect=aspect,
+                    setting=situation.text,
+                    hardware_class=dict(situation.values).get("hardware_class"),
+                    holds=holds,
+                    compared=tuple(compared),
+                    figures=tuple(named),
+                )
+            )
     except MissingError as missing:
         return [Judgement(aspect=aspect, missing=str(missing), command=missing.command)]
-
-
-def _judgement(claim: Claim, aspect: str, formula: Formula, sources: Sources, situation: Situation) -> Judgement:
-    figures = sources.figures(formula.terms, situation)
-    holds, compared = formula.judged(figures, claim.tolerance)
-    return Judgement(
-        aspect=aspect,
-        setting=situation.text,
-        hardware_class=dict(situation.values).get("hardware_class"),
-        holds=holds,
-        compared=tuple(compared),
-        figures=tuple(_named(figures)),
-    )
-
-
-def _named(figures: Figures) -> Iterable[Named]:
-    for term, one in figures.items():
-        value = one.value if math.isfinite(one.value) else None
-        yield Named(term=term.text, value=value, low=one.low, high=one.high, origin=one.origin)
+    return found
 
 
 def _ruled(found: Sequence[Judgement]) -> tuple[Ruling, str]:
@@ -203,7 +354,7 @@ def _is_number(text: str) -> bool:
 def _filled(text: str, sources: Sources) -> str:
     """`text` with today's figures in the place of its expressions, and where the published ones of them are from."""
     published: dict[str, None] = {}
-    for expression, unit in placeholders(text):
+    for expression, unit in _placeholders(text):
         formula = Formula(expression)
         try:
             figures = sources.figures(formula.terms, Situation())
