@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
-from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.choose.cell_summary import settled_by
+from archbench.choose.conditions import GoalMargin, LeftOut, Miss
 from archbench.choose.matrix import Row, decision_matrix
 from archbench.choose.pick import ACCURACIES, Choice, Goal, Picked, Ranking
 from archbench.model.derived import column_label, judged_columns, without_unit
