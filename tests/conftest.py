@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import subprocess
 import sys
@@ -10,11 +12,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 
 # Tests share their cores with each other: what refuses a machine that is taken is tested where it is tested.
 os.environ["ARCHBENCH_FORCE"] = "1"
 # Two threads each beside another process wait for each other a hundred times longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes import the package, and each would compile what it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# The parser of all commands takes 20 ms to make, and `main` makes it each time that a test calls it.
+typer.main.get_command = functools.cache(typer.main.get_command)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """`-n 2` gives each process a half in the order of the files, so that it makes what a module shares but once.
+
+    Who has finished takes over a part of what is left. Not by `addopts`: pytest-benchmark would take it for `-n`.
+    """
+    if config.getoption("numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: without this each look for garbage, before every experiment, walks all of torch."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,7 @@ def good():
     nn = torch.nn
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 """
-PLAIN = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-
-
+PLAIN = {"OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 CITATION = ROOT / "CITATION.cff"
 FORMS = [path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml"]
 
@@ -101,6 +99,7 @@ def project(tmp_path):
     place.mkdir()
     (place / "mynets.py").write_text(MYNETS)
     (place / "mine.yaml").write_text("suite: mine\narchitectures: ['mynets:good']\n")
+    (place / ".gitignore").write_text("__pycache__/\n")
     git(place, "init", "-q", "-b", "main")
     commit(place, "one")
     (place / "mynets.py").write_text(f"# a comment\n{MYNETS}")

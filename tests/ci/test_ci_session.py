@@ -20,7 +20,6 @@ from workflow_steps import ROOT
 
 import archbench
 from archbench.cli import app
-from archbench.rendering.report import write_reports
 
 GPU = ROOT / "tests" / "gpu"
 FILES = {"summary.md", "session.log", "session.tar.gz"}
@@ -143,7 +142,7 @@ def test_all_steps_run_and_what_comes_back_is_a_run(tmp_path, session):
     with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
         archive.extractall(tmp_path / "back", filter="data")
     assert len(archbench.load(tmp_path / "back" / "reference")) == len(archbench.load(STORED))
-    assert "resnet50" in write_reports(tmp_path / "back" / "reference")[0].read_text()
+    assert "resnet50" in str(archbench.report(tmp_path / "back" / "reference"))
     left = [path.name for path in tmp_path.iterdir() if path.name.startswith("gpu-session-")]
     assert left == []
 

@@ -92,9 +92,15 @@ def test_nothing_is_left_of_a_place_that_was_only_tried(
     ],
 )
 def test_a_network_that_fails_is_told_in_one_line(
-    name: str, options: tuple[str, ...], code: int, says: str, place: Path
+    name: str,
+    options: tuple[str, ...],
+    code: int,
+    says: str,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = profile(f"odd_networks:{name}", "--allow-code", "--device", "cpu", *options, cwd=place)
+    monkeypatch.setenv("PYTHONPATH", str(ODD))  # of the process that measures
+    done = command("profile", f"odd_networks:{name}", "--allow-code", "--device", "cpu", *options)
     assert done.returncode == code
     assert len(lines_of(done)) == 1
     assert says in done.stderr

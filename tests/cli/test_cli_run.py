@@ -114,8 +114,8 @@ def test_a_suite_runs_stores_reports_and_resumes_at_once(tmp_path, suite):
     assert "tiny" in refused.stderr
 
 
-def test_static_figures_need_no_step_and_no_particular_machine(tmp_path, command, suite):
-    done = archbench_command("run", "tiny.yaml", "--static", "--device", "cpu", "--json", cwd=tmp_path)
+def test_static_figures_need_no_step_and_no_particular_machine(command, suite):
+    done = command("run", "tiny.yaml", "--static", "--device", "cpu", "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert len(rows) == 4

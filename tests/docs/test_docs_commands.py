@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import archbench.pytest_plugin.suites  # the pytest inside forgets what it imports
+
+pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LIGHT = ("list", "show", "fits", "plan", "schema", "--help", "--install-completion")
@@ -28,10 +29,12 @@ def words_of(line):
 
 
 @pytest.mark.parametrize("line", list(commands()))
-def test_a_command_of_the_docs(line, command, monkeypatch):
+def test_a_command_of_the_docs(line, command, monkeypatch, request):
     words = words_of(line)
     if words[0] == "pytest":
-        collect(words[1:])
+        pytester = request.getfixturevalue("pytester")
+        monkeypatch.chdir(ROOT)
+        collect(pytester, words[1:])
         return
     if words[0] != "archbench":
         # The two lines for a fresh clone: continuous integration does what they do; here their parts are looked at.
@@ -53,23 +56,16 @@ def test_a_command_of_the_docs(line, command, monkeypatch):
         assert words[1] in known_commands(), f"{line}: no such command"
 
 
-def collect(words):
+def collect(pytester, words):
     """What pytest would run: the plugin's own tests do run such suites."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "--collect-only", "-q", "-p", "no:cacheprovider"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "@batch_size=" in done.stdout
+    plugins = [word for name in ("cacheprovider", "hypothesispytest", "anyio") for word in ("-p", f"no:{name}")]
+    done = pytester.runpytest_inprocess(*words, "--collect-only", "-q", *plugins)
+    assert done.ret == 0, done.stdout.str() + done.stderr.str()
+    assert "@batch_size=" in done.stdout.str()
 
 
 def plan(words):
     """What `run` would do before it measures: the suite or the names are understood, and there is something to do."""
-    import archbench
     from archbench.model.axes import TOGGLES
 
     axes = ("batch_size", "phase", *TOGGLES, "input_size")

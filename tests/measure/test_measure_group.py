@@ -11,6 +11,7 @@ from msgspec import structs
 from replay import ReplayProbe
 
 from archbench.device import collect_environment
+from archbench.device.cpu import Cpu
 from archbench.device.health import GpuProcess, Reading
 from archbench.measure import measure_group
 from archbench.measure.group import GroupContext
@@ -300,8 +301,15 @@ def test_a_cell_runs_at_its_threads_and_the_canary_beside_it_at_the_machines(mon
     assert (row.threads, json.loads(row.applied)["threads"]) == (None, default)
 
 
+@pytest.fixture
+def small_calibration(monkeypatch):
+    """The same work, of milliseconds instead of two seconds."""
+    sizes = structs.replace(Cpu.calibration, matrix=192, image=(1, 8, 5, 7), copy_bytes=4 << 20, repeats=3)
+    monkeypatch.setattr(Cpu, "calibration", sizes)
+
+
 @pytest.mark.parametrize("soak_s", [0.0, 0.01])
-def test_calibration_gives_a_share_of_the_peak_and_no_first_figure_waits_for_it(soak_s):
+def test_calibration_gives_a_share_of_the_peak_and_no_first_figure_waits_for_it(small_calibration, soak_s):
     events = measure(calibrate=True, protocol={"soak_s": soak_s})
     kinds = [type(event) for event in events]
     assert kinds.count(Calibrated) == 1
@@ -314,7 +322,7 @@ def test_calibration_gives_a_share_of_the_peak_and_no_first_figure_waits_for_it(
     assert row.measured_peak_share == pytest.approx(row.achieved_flops / found.peak("fp32"))
 
 
-def test_a_calibration_that_nothing_asks_for_is_there_for_later_processes():
+def test_a_calibration_that_nothing_asks_for_is_there_for_later_processes(small_calibration):
     assert Calibrated in map(type, measure(calibrate=True, metrics=("latency",)))
 
 

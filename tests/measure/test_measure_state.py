@@ -25,34 +25,33 @@ CPU = torch.device("cpu")
 KEPT = """
 import resource, sys, torch
 from archbench.measure.state import host_allocator, keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-for step in range(30):
-    if step == 10:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.full((48 << 20,), 1, dtype=torch.uint8)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20, host_allocator(), sep=";")
+for mode in sys.argv[1:]:
+    if mode == "keep":
+        keep_freed_memory()
+    for step in range(30):
+        if step == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.full((48 << 20,), 1, dtype=torch.uint8)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20, host_allocator(), sep=";")
 """
 """Takes and frees 48 MiB, above the 32 MiB from which glibc always maps; prints page faults a step."""
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
 def test_what_is_freed_is_kept_and_costs_no_page_faults_again():
-    def faults(mode, **variables):
+    def faults(*modes, **variables):
         ours = {name: value for name, value in os.environ.items() if "MALLOC" not in name and name != "GLIBC_TUNABLES"}
-        command = [sys.executable, "-c", KEPT, mode]
+        command = [sys.executable, "-c", KEPT, *modes]
         told = subprocess.run(command, env=ours | variables, capture_output=True, text=True, check=True).stdout
-        each, allocator = told.strip().split(";")
-        return float(each), allocator
+        return [(float(each), allocator) for each, allocator in (line.split(";") for line in told.splitlines())]
 
     pages = (48 << 20) / (2 << 20)  # by the hugest pages that a kernel gives unasked
-    fresh, allocator = faults("fresh")
+    (fresh, before), (kept, since) = faults("fresh", "keep")
     assert fresh >= pages
-    assert allocator == "the system's"
-    kept, allocator = faults("keep")
+    assert before == "the system's"
     assert kept < 1
-    assert allocator == "glibc, keeps what is freed"
-    chosen, allocator = faults("keep", MALLOC_TRIM_THRESHOLD_="131072")
+    assert since == "glibc, keeps what is freed"
+    ((chosen, allocator),) = faults("keep", MALLOC_TRIM_THRESHOLD_="131072")
     assert chosen >= pages
     assert allocator == "as the environment sets it"
 

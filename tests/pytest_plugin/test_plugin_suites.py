@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from builders import make_record, make_samples
 
 import archbench.pytest_plugin.suites  # the pytest inside forgets what it imports: a second a test
 from archbench.model.messages import CellFinished
+from archbench.session import Tasks
 
 pytest_plugins = ["pytester"]
 
@@ -59,6 +61,16 @@ def _light(pytester, monkeypatch):
 
 
 @pytest.fixture
+def uncalibrated(monkeypatch):
+    """For tests in which nobody looks at the device's ceilings: two seconds a worker."""
+
+    def tasks(*given: Any, calibrate: bool, **rest: Any) -> Tasks:
+        return Tasks(*given, **rest)
+
+    monkeypatch.setattr(archbench.pytest_plugin.suites, "Tasks", tasks)
+
+
+@pytest.fixture
 def suite(pytester):
     return lambda text, name="tiny": pytester.makefile(".yaml", **{name: text})
 
@@ -93,7 +105,7 @@ def test_cells_are_items_and_their_times_are_pytest_benchmarks(pytester, suite):
     assert sum("latency_median_s" in properties for properties in found) == 2
 
 
-def test_failures_are_one_line_and_the_next_cells_run(pytester, suite):
+def test_failures_are_one_line_and_the_next_cells_run(pytester, suite, uncalibrated):
     pytester.makepyfile(mynets=MYNETS)
     suite(OWN, "own")
     result = pytester.runpytest("own.yaml", "--archbench-allow-code", "--archbench-only", "*@batch_size=1")
@@ -127,7 +139,7 @@ def test_a_cell_whose_blocks_were_all_rejected_fails_with_the_rows_reasons(pytes
     result.stdout.no_fnmatch_line("*Error*")
 
 
-def test_what_is_deselected_is_not_measured(pytester, suite):
+def test_what_is_deselected_is_not_measured(pytester, suite, uncalibrated):
     pytester.makepyfile(mynets=MYNETS)
     suite(OWN, "own")
     pytester.runpytest("own.yaml::mynets:good@batch_size=2", "--archbench-allow-code").assert_outcomes(passed=1)
@@ -145,7 +157,7 @@ def test_a_pattern_that_matches_nothing_is_told(pytester, suite):
     assert "--archbench-only=@batch_size=1" in "".join(help.split())
 
 
-def test_a_group_is_measured_by_one_process(pytester, suite):
+def test_a_group_is_measured_by_one_process(pytester, suite, uncalibrated):
     pytester.makepyfile(mynets=MYNETS)
     suite(OWN, "own")
     pytester.runpytest("own.yaml", "--archbench-allow-code", "-k", "good").assert_outcomes(passed=2)
@@ -170,7 +182,7 @@ def test_disabled_makes_one_step_of_each_cell(pytester, suite):
         (["-p", "no:benchmark", "--archbench-only", "mynets:good@batch_size=1"], {"passed": 1}),
     ],
 )
-def test_with_and_without_pytest_benchmark(pytester, suite, options, outcomes):
+def test_with_and_without_pytest_benchmark(pytester, suite, uncalibrated, options, outcomes):
     pytester.makepyfile(mynets=MYNETS)
     suite(OWN, "own")
     pytester.runpytest("own.yaml", "--archbench-allow-code", *options).assert_outcomes(**outcomes)

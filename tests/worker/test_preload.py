@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-SCRIPT = """
-import sys
+HOST = """
+import json, os, sys, traceback
 from archbench.worker.preload import import_torch, import_for
-from worker_fakes import make_environment
-from archbench.model.cell import Cell, Group, Network
+from worker_fakes import make_environment, make_task
+from archbench.model.cell import Cell, Network
 from archbench.model.messages import ProfileRequest
 import_torch()
 from archbench import measure
+for line in sys.stdin:
+    if os.fork() == 0:
+        try:
+            exec(json.loads(line))
+        except BaseException:
+            traceback.print_exc(file=sys.stdout)
+        print("done", flush=True)
+        os._exit(0)
+    os.wait()
+"""
+"""Has torch, as a host has before its first request, and does what it is asked to in a process that is forked."""
+
+SCRIPT = """
 cell = Cell(network=Network(name="resnet18"), batch_size=1, phase="{phase}")
 import_for(ProfileRequest(cell=cell, environment=make_environment()))
 import torchvision
@@ -22,6 +36,31 @@ import torchvision
 print("torch._dynamo.convert_frame" in sys.modules)
 """
 ASKED = "print(sys.modules['torchvision.ops.roi_align'].is_compile_supported('cpu'))"
+
+
+@pytest.fixture(scope="module")
+def host(pytestconfig):
+    """Runs a script in a process of its own, which has of torch what a host has; gives the words that it prints."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOST],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=pytestconfig.rootpath / "tests/worker",
+    ) as process:
+
+        def run(script):
+            process.stdin.write(json.dumps(script) + "\n")
+            process.stdin.flush()
+            words: list[str] = []
+            for line in process.stdout:
+                if line == "done\n":
+                    return words
+                words += line.split()
+            raise AssertionError("the host has ended")
+
+        yield run
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(
@@ -33,21 +72,13 @@ ASKED = "print(sys.modules['torchvision.ops.roi_align'].is_compile_supported('cp
         ("inference", "import torch; torch.compile(lambda x: x, backend='eager')(torch.ones(1))", "True"),
     ],
 )
-def test_an_eager_quick_look_does_not_wait_for_dynamo(phase, then, printed, pytestconfig):
-    script = SCRIPT.format(phase=phase, then=then)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=pytestconfig.rootpath / "tests/worker"
-    )
-    assert done.stdout.split() == printed.split(), done.stderr
+def test_an_eager_quick_look_does_not_wait_for_dynamo(phase, then, printed, host):
+    assert host(SCRIPT.format(phase=phase, then=then)) == printed.split()
 
 
 LATER = """
-import sys
 from msgspec.structs import replace
-from archbench.worker.preload import import_torch, import_for
-from worker_fakes import make_task
 from archbench.model.counts import Carried, MemoryLine, MemoryModel
-import_torch()
 first = make_task("ok", name="resnet18")
 for metrics, predicted in {tasks}:
     model = MemoryModel(lines=(MemoryLine(base_bytes=1, bytes_per_image=1),), weight_bytes=1, input_bytes_per_image=1)
@@ -66,12 +97,6 @@ TIMES, MEMORY = ("latency",), ("latency", "memory")
         ([(TIMES, False), (("static",), False)], "False True"),  # nothing is known of its counts
     ],
 )
-def test_only_the_first_child_loads_dynamo_to_count_or_predict(tasks, printed, pytestconfig):
+def test_only_the_first_child_loads_dynamo_to_count_or_predict(tasks, printed, host):
     """The first one shows a figure before it does; a task that needs neither loads it nowhere."""
-    done = subprocess.run(
-        [sys.executable, "-c", LATER.format(tasks=tasks)],
-        capture_output=True,
-        text=True,
-        cwd=pytestconfig.rootpath / "tests/worker",
-    )
-    assert done.stdout.split() == printed.split(), done.stderr
+    assert host(LATER.format(tasks=tasks)) == printed.split()
