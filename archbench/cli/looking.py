@@ -14,21 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from archbench.cli.console import (
-    INTERRUPTED,
-    AsJson,
-    DeviceOption,
-    NetworkArgument,
-    Strict,
-    answer,
-    argument,
-    column_names,
-    completing,
-    option,
-    show_comparison,
-    switch,
-    taking,
-)
+from archbench.cli import console
+from archbench.cli.console import answer, argument, option, switch, taking
 from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.model.units import indented_json
@@ -42,8 +29,8 @@ def catalogue_columns() -> Iterable[str]:
     return (*LISTED, *COUNTED)
 
 
-def _columns(help: str, words: Callable[[], Iterable[str]] = column_names, metavar: str = "COLUMN") -> Any:
-    return option(help, metavar, autocompletion=completing(words))
+def _columns(help: str, words: Callable[[], Iterable[str]] = console.column_names, metavar: str = "COLUMN") -> Any:
+    return option(help, metavar, autocompletion=console.completing(words))
 
 
 _where = partial(_columns, metavar="EXPR")
@@ -56,7 +43,7 @@ def list_command(
         list[str] | None, _where("A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.", catalogue_columns)
     ] = None,
     sort: Annotated[str | None, _columns("Smallest first; -COLUMN: largest first.", catalogue_columns)] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """List the catalogue: family, year, parameters, GMACs and published top-1 of every named network."""
     from archbench import catalog
@@ -88,9 +75,9 @@ def _hint(source: str | None) -> None:
 
 @taking(ShowOptions)
 def show_command(
-    name: NetworkArgument,
+    name: console.NetworkArgument,
     bibtex: Annotated[bool, switch("--bibtex", "Print the paper's entry for a bibliography.")] = False,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
     **given: Any,
 ) -> None:
     """Show one network: size counted and published, accuracy with its protocol, stages; memory where it is built."""
@@ -107,7 +94,7 @@ def show_command(
 
 
 @taking(FitsOptions)
-def fits_command(name: NetworkArgument, as_json: AsJson = False, **given: Any) -> None:
+def fits_command(name: console.NetworkArgument, as_json: console.AsJson = False, **given: Any) -> None:
     """Tell the largest batch that fits into a memory, by the network's predicted memory; --verify tries it."""
     from archbench.known import fits
     from archbench.rendering.catalogue import fits_report
@@ -126,7 +113,7 @@ def pick_command(
         list[str] | None, _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS)
     ] = None,
     top: Annotated[int, option("Rows of a shortlist to print.", min=1)] = 10,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Pick a network: a ranked shortlist with settings, margins and intervals, and why each other is left out.
 
@@ -193,8 +180,8 @@ def compare_command(
         list[str] | None,
         option("Let torch_version, driver_version, suite, applied or threads differ; repeatable.", "COLUMN"),
     ] = None,
-    strict: Strict = False,
-    as_json: AsJson = False,
+    strict: console.Strict = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
     from archbench.rendering.comparison_formats import check_format
@@ -205,7 +192,7 @@ def compare_command(
     from archbench.api import compare
 
     comparison = compare(base, head, allow_different=allow_different or ())
-    show_comparison(comparison, format, out)
+    console.show_comparison(comparison, format, out)
     raise typer.Exit(comparison.exit_code(strict))
 
 
@@ -213,7 +200,7 @@ def history_command(
     place: Annotated[Path, argument("A directory that holds runs, at any depth.", "DIR")],
     format: Annotated[str, option("md or json", "FORMAT", "--format")] = "md",
     out: Annotated[Path | None, option("Write there, with the plot beside it; by default to stdout.", "PATH")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Show trends and change points over many runs; advisory, so the exit code is 0 whatever it finds."""
     format = "json" if as_json else format
@@ -250,7 +237,7 @@ def claims_command(
     file: Annotated[Path | None, option("Claims of your own, in the form of docs/claims.md.", "YAML")] = None,
     measure: Annotated[str | None, option("Measure what is missing, for so long at most: 90s, 10m, 2h.", "10m")] = None,
     out: Annotated[Path | None, option("Write the report there: claims.md or claims.html.", "PATH")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Judge what tutorials and papers say: confirmed, refuted, depends (on what), or not measurable here and why."""
     from archbench import claims
@@ -262,14 +249,14 @@ def claims_command(
     try:
         found = claims(runs or (), only=only or (), probe=probe, file=file, measure=measure)
     except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(console.INTERRUPTED) from None
     if out is not None and not as_json:
         print(store(folklore_report(found), out.suffix.removeprefix("."), out))
     else:
         answer(found, folklore_report, as_json)
 
 
-def doctor_command(device: DeviceOption = "auto", as_json: AsJson = False) -> None:
+def doctor_command(device: console.DeviceOption = "auto", as_json: console.AsJson = False) -> None:
     """Judge whether this machine is fit to measure: each finding with its remedy; exit 3 when it is not."""
     from archbench.device import examine, resolve_device
     from archbench.rendering.content import report, table

@@ -10,26 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archbench.cli.console import (
-    INTERRUPTED,
-    AllowCode,
-    AsJson,
-    DeviceOption,
-    Force,
-    InputsOption,
-    NetworkArgument,
-    Strict,
-    WhatArgument,
-    answer,
-    argument,
-    interruptible,
-    option,
-    print_json,
-    show_comparison,
-    stop_as_by_ctrl_c,
-    switch,
-    taking,
-)
+from archbench.cli import console
+from archbench.cli.console import answer, argument, option, switch, taking
 from archbench.model.errors import Interrupted, UnfitError, UsageError, escaped
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
@@ -45,12 +27,12 @@ if TYPE_CHECKING:
 
 
 @taking(RunOptions)
-def run_command(what: WhatArgument, as_json: AsJson = False, **given: Any) -> None:
+def run_command(what: console.WhatArgument, as_json: console.AsJson = False, **given: Any) -> None:
     """Measure a suite, or a few networks; a second call resumes."""
     from archbench.api import Run, run
     from archbench.session import is_always_shared
 
-    stop_as_by_ctrl_c()
+    console.stop_as_by_ctrl_c()
     try:
         done = run(what, **given)
     except Interrupted as interrupted:
@@ -58,7 +40,7 @@ def run_command(what: WhatArgument, as_json: AsJson = False, **given: Any) -> No
         if so_far.rows:
             _tell(so_far, as_json)
         print(f"archbench: {interrupted}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(console.INTERRUPTED) from None
     runs = (done, *done.alongside)
     for one in runs:
         _tell(one, as_json)
@@ -91,7 +73,7 @@ def _tell(run: Run, as_json: bool) -> None:
             "trust": found.trust.statement,
             "rows": run.rows,
         }
-        print_json(summary, indent=False)
+        console.print_json(summary, indent=False)
         return
     from archbench.rendering.content import report
     from archbench.rendering.figures import results_report
@@ -115,9 +97,9 @@ def _tell(run: Run, as_json: bool) -> None:
 
 @taking(PlanOptions)
 def plan_command(
-    what: WhatArgument,
+    what: console.WhatArgument,
     predict: Annotated[bool, switch("--predict", "Show the expected duration by phase.")] = False,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
     **given: Any,
 ) -> None:
     """Show what a run would measure, how long it would take, what it would skip and why; cuda where there is none."""
@@ -127,7 +109,7 @@ def plan_command(
 
     suite, plan, prediction = foreseen(what, PlanOptions(**given))
     if as_json:
-        print_json(_document(suite, plan, prediction))
+        console.print_json(_document(suite, plan, prediction))
     else:
         print_report(plan_report(suite, plan, prediction, by_phase=predict))
 
@@ -184,10 +166,10 @@ def export_command(
 
 @taking(ProfileOptions)
 def profile_command(
-    name: NetworkArgument,
+    name: console.NetworkArgument,
     depth: Annotated[int | None, option("Levels of modules to show; by default the stages.", min=0)] = None,
     top: Annotated[int, option("Operators or kernels to show.", min=0, max=60)] = 6,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
     **given: Any,
 ) -> None:
     """Show where one step's time and memory go: by module, operator and stage, under the roofline."""
@@ -207,8 +189,8 @@ def profile_command(
 def gate_command(
     what: Annotated[str, argument("A suite file.", "SUITE")],
     format: Annotated[str, option("text, md, json, junit, or another of `compare`.", "FORMAT", "--format")] = "text",
-    strict: Strict = False,
-    as_json: AsJson = False,
+    strict: console.Strict = False,
+    as_json: console.AsJson = False,
     **given: Any,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, by processes that take turns here and now."""
@@ -220,12 +202,12 @@ def gate_command(
     from archbench.gating import gate
     from archbench.rendering.comparison_formats import SEVERAL_FILES
 
-    with interruptible():
+    with console.interruptible():
         comparison = gate(what, **given)
     if format in SEVERAL_FILES:
-        show_comparison(comparison, format, Path(comparison.place or "") / f"{format}.json")
+        console.show_comparison(comparison, format, Path(comparison.place or "") / f"{format}.json")
     else:
-        show_comparison(comparison, format, None)
+        console.show_comparison(comparison, format, None)
         print(f"archbench: {comparison.place}", file=sys.stderr)
         if comparison.regressed:
             print('archbench: if this is meant: the same command with --accept "REASON"', file=sys.stderr)
@@ -237,19 +219,19 @@ def duel_command(
     pairs: Annotated[int | None, option("Pairs of fresh processes, with those played before; 8 unless given.")] = None,
     turns: Annotated[int | None, option("Turns of each process in a pair; 16 unless given.")] = None,
     max_time: Annotated[str | None, option("Stop after so long, with fewer pairs: 90s, 10m, 2h.", "5m")] = None,
-    inputs: InputsOption = None,
-    device: DeviceOption = "auto",
+    inputs: console.InputsOption = None,
+    device: console.DeviceOption = "auto",
     fresh: Annotated[bool, switch("--fresh", "Begin anew, whatever was played before.")] = False,
-    as_json: AsJson = False,
-    allow_code: AllowCode = False,
-    force: Force = False,
+    as_json: console.AsJson = False,
+    allow_code: console.AllowCode = False,
+    force: console.Force = False,
 ) -> None:
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
     from archbench.gating import duel
     from archbench.rendering.comparison_report import duel_report
 
     asked: dict[str, Any] = {"pairs": pairs, "turns": turns, "max_time": max_time, "inputs": inputs, "device": device}
-    with interruptible():
+    with console.interruptible():
         found = duel(*cells, **asked, fresh=fresh, allow_code=allow_code, force=force)
     answer(found, duel_report, as_json, indent=False)
 
@@ -262,11 +244,11 @@ def train_probe_command(
     steps: Annotated[int | None, option("Of each training, in place of the schedule's own.")] = None,
     data: Annotated[Path | None, option("CIFAR-10's binary version; else scikit-learn's digits.", "DIR")] = None,
     out: Annotated[Path | None, option("The probe's directory; else under results/train-probe/.", "DIR")] = None,
-    device: DeviceOption = "cpu",
+    device: console.DeviceOption = "cpu",
     at_once: Annotated[
         int | None, option("Trainings at a time, on a thread each; else as many as there are cores.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Train plain and residual networks, and chains of layers, and keep their curves; a second call resumes."""
     from archbench.rendering.folklore import probe_report
@@ -274,7 +256,7 @@ def train_probe_command(
     from archbench.rendering.text import print_report
     from archbench.training.probe import train_probe
 
-    with interruptible():
+    with console.interruptible():
         found = train_probe(
             networks or (), seeds=seeds, steps=steps, data=data, out=out, device=device, at_once=at_once, told=_told
         )
@@ -282,7 +264,7 @@ def train_probe_command(
     for format in ("md", "html"):
         store(report, format, found.path / f"report.{format}")
     if as_json:
-        print_json({"path": str(found.path), "about": found.about, "points": found.points})
+        console.print_json({"path": str(found.path), "about": found.about, "points": found.points})
     else:
         print_report(report)
         print(found.path)

@@ -42,18 +42,14 @@ _TITLES = {
 }
 _WITH_INTERVAL = ("latency", "rate", "gain")
 _TOOLTIP = [
-    word("network", "Network"),
-    word("family", "Family"),
-    word("setting", "Setting"),
-    word("phase", "Phase"),
+    *(word(name, name.capitalize()) for name in ("network", "family", "setting", "phase")),
     number("batch", "Batch size"),
     number("size", "Image side, px"),
     number("top1", "Top-1, %", format=".2f"),
     word("latency_words", "Latency, ms"),
     word("rate_words", "img/s"),
     word("gain_words", "Gain over fp32"),
-    number("params", "Params, M", format=",.2f"),
-    number("macs", "GMACs", format=",.2f"),
+    *(number(name, title, format=",.2f") for name, title in (("params", "Params, M"), ("macs", "GMACs"))),
     number("memory", "Peak, MiB", format=",.0f"),
     word("verdict", "Verdict"),
 ]

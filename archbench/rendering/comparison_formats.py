@@ -29,20 +29,8 @@ from archbench.model.comparison import (
 from archbench.model.errors import UsageError
 from archbench.model.units import IMAGES, MIB, MS, Unit, indented_json, percent
 from archbench.rendering import comparison_report as words
-from archbench.rendering.content import (
-    Bullets,
-    Code,
-    Part,
-    Report,
-    bullets,
-    fold,
-    grouped,
-    known_format,
-    report,
-    section,
-    table,
-    tabled,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Report, bullets, fold, grouped, known_format, report, section, table, tabled
 from archbench.rendering.text import render_markdown, render_terminal
 
 VERSION = 1
@@ -112,13 +100,13 @@ def _summary(comparison: Comparison, most: int) -> Report:
         file = accepted_file(Path(comparison.suite_file.path))
         how = f"Commit this as `{file}` (or at its end), with a reason; `archbench gate --accept` writes it too."
         entries = entries_for(comparison, "WHY", date.today())[:_ENTRIES]
-        meant = fold("What to commit", how, Code(f"accepted:\n{as_yaml(entries)}", "yaml"))
+        meant = fold("What to commit", how, content.Code(f"accepted:\n{as_yaml(entries)}", "yaml"))
 
     def cut(count: int) -> str | None:
         more = f"{count - most:,} more are left out here for their length; `--format json` has all."
         return more if count > most else None
 
-    def shown(some: Sequence[CellComparison]) -> Part:
+    def shown(some: Sequence[CellComparison]) -> content.Part:
         return tabled(some[:most], words.CELLS), cut(len(some))
 
     return report(
@@ -128,7 +116,7 @@ def _summary(comparison: Comparison, most: int) -> Report:
         section("Findings", table(("", "Network", "Cells", "What"), found[:most]), cut(len(found))),
         section("Cells", shown(told), fold("Why", bullets(*why))),
         section("The same", fold(f"The same: {len(alike):,}", shown(alike))),
-        section("To know", Bullets(comparison.notes)),
+        section("To know", content.Bullets(comparison.notes)),
         section("If this is meant", meant),
     )
 

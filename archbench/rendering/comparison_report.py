@@ -15,20 +15,7 @@ from archbench.model.cell import short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
 from archbench.rendering import content
-from archbench.rendering.content import (
-    Bullets,
-    Columns,
-    Part,
-    Picture,
-    Report,
-    Section,
-    bullets,
-    grouped,
-    report,
-    section,
-    table,
-    tabled,
-)
+from archbench.rendering.content import Columns, Picture, Report, bullets, grouped, report, section, table, tabled
 from archbench.rendering.drawing import chart, layer, number, word
 from archbench.stats.paired import EQUIVALENCE_MARGIN
 
@@ -68,7 +55,7 @@ def text_report(comparison: Comparison) -> Report:
         tabled(shown, CELLS),
         f"... and {alike:,} cells that are the same" if alike else None,
         *(section(title, table(("", ""), rows)) for title, rows in terms.items()),
-        Section(title=headline(comparison), blocks=()),
+        content.Section(title=headline(comparison), blocks=()),
     )
 
 
@@ -289,7 +276,7 @@ def history_report(history: History, *, plot: bool) -> Report:
         section("Plot", _picture(history) if plot and history.series else None),
         section("Known breaks", bullets(*resets)),
         section("Cells", content.listed(ordered, columns, noun="cells", elsewhere="which `--format json` has")),
-        section("To know", Bullets(history.notes)),
+        section("To know", content.Bullets(history.notes)),
     )
 
 
@@ -302,7 +289,7 @@ _CHANGES: Columns[Change] = {
 }
 
 
-def _step(step: JointChange) -> Iterator[Part]:
+def _step(step: JointChange) -> Iterator[content.Part]:
     yield f"Between {_named(step.before)} and {_named(step.after)}:"
     yield tabled(step.changes[:_MOST_ROWS], _CHANGES)
     yield step.also

@@ -13,20 +13,8 @@ from archbench.choose.pick import ACCURACIES, Choice, Goal, Picked, Ranking
 from archbench.model.derived import column_label, judged_columns, without_unit
 from archbench.model.units import GIGA, NULL, excess, percent, plain
 from archbench.query.expression import show
-from archbench.rendering.content import (
-    Code,
-    Columns,
-    Fold,
-    Report,
-    Section,
-    Table,
-    bullets,
-    fold,
-    report,
-    section,
-    table,
-    tabled,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Code, Columns, Section, Table, bullets, fold, report, section, table, tabled
 from archbench.rendering.figures import called, difference, heading, number, quantity
 from archbench.rendering.run_data import RunData
 
@@ -49,7 +37,7 @@ _GAINS = ("top1", "macs", "latency_median_s", "throughput_img_s", "peak_allocate
 """Figures of a network that are told as differences from the baseline, accuracy first."""
 
 
-def picked_report(picked: Picked, top: int) -> Report:
+def picked_report(picked: Picked, top: int) -> content.Report:
     """The whole answer of `pick`: shortlists of `top` rows each, what is left out and why, notes."""
     conditions = "; ".join(picked.conditions)
     if not picked.found:
@@ -134,7 +122,7 @@ def _far(column: str, first: Choice, one: Choice, tie: str) -> str:
     return f"{tie} ({far})" if one.behind.tie else far
 
 
-def _left_out(ranking: Ranking, title: str) -> Iterator[Fold]:
+def _left_out(ranking: Ranking, title: str) -> Iterator[content.Fold]:
     """A line for each network; those that have no cell of the kind asked for stand together behind the condition."""
     near = [(one.network, why_left_out(one)) for one in ranking.left_out if not one.elsewhere]
     elsewhere: dict[str, list[str]] = {}

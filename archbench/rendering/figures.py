@@ -11,28 +11,10 @@ from functools import partial
 
 from archbench.choose.cell_summary import CellSummary, Estimate, Margin, settled_by
 from archbench.choose.pick import Choice, Goal, Question, pick
+from archbench.model import units
 from archbench.model.axes import Toggles
 from archbench.model.derived import column_label, judged_columns
-from archbench.model.units import (
-    AT_LEAST,
-    GIGA,
-    IMAGES,
-    MIB,
-    MILLION,
-    MS,
-    NULL,
-    RATIO,
-    SECOND,
-    Unit,
-    counted,
-    figure,
-    fixed,
-    memory_unit,
-    percent,
-    rounded,
-    shortened,
-    whole,
-)
+from archbench.model.units import GIGA, MIB, MILLION, MS, NULL, RATIO, Unit, counted, figure, fixed, rounded, whole
 from archbench.query.expression import Compare
 from archbench.rendering.content import Block, Part, Report, Section, body, grouped, listed, report, section, tabled
 from archbench.rendering.profile_words import of_ceiling
@@ -51,14 +33,14 @@ _ONE_TABLE = 30
 """Rows beyond which a phase has a table for each setting."""
 _STEPS = {"inference": "forward pass", "training": "training step"}
 
-_OF_UNIT = {"s": MS, "B": MIB, "img/s": IMAGES, "FLOP/s": GIGA}
+_OF_UNIT = {"s": MS, "B": MIB, "img/s": units.IMAGES, "FLOP/s": GIGA}
 _UNITS = {
     "params": MILLION,
     "macs": GIGA,
     "flops": GIGA,
     "activations": MILLION,
     # Times that nobody thinks of in milliseconds.
-    **dict.fromkeys(("first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"), SECOND),
+    **dict.fromkeys(("first_call_s", "compile_cold_s", "compile_warm_s", "duration_s"), units.SECOND),
 }
 _DECIMALS = {"params": 2, "macs": 2, "flops": 2, "activations": 2, "top1": 1, "top5": 1}
 """Columns whose figures have no error, with the decimals that tell them apart."""
@@ -99,7 +81,7 @@ def heading(column: str) -> str:
 
 def number(of: Estimate) -> str:
     """A figure with its interval, without its unit: `39 ±3`; `≥ 4.09` of one that is a lower bound."""
-    bound = AT_LEAST if of.at_least and of.value is not None else ""
+    bound = units.AT_LEAST if of.at_least and of.value is not None else ""
     judged, unit = judged_columns()[of.column], _unit(of.column)
     if of.column in _DECIMALS:
         return bound + fixed(of.value, unit, _DECIMALS[of.column])
@@ -149,7 +131,9 @@ def latency(one: CellSummary) -> str:
 
 def rate(one: CellSummary) -> str:
     """Images per second, with the digits that the interval supports and without it."""
-    return rounded(one.rank_throughput_img_s, IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s)
+    return rounded(
+        one.rank_throughput_img_s, units.IMAGES, one.rank_throughput_low_img_s, one.rank_throughput_high_img_s
+    )
 
 
 def peak(unit: Unit, one: CellSummary) -> str:
@@ -253,7 +237,7 @@ def networks(run: RunData) -> Section | None:
     each.sort(key=lambda one: (one.macs or 0, one.variant))
     columns: CellColumns = {
         **NETWORK,
-        "Family": lambda one: shortened(one.family or NULL),
+        "Family": lambda one: units.shortened(one.family or NULL),
         ">Image px": lambda one: NULL if one.input_size is None else str(one.input_size),
         ">Params M": lambda one: fixed(one.params, MILLION, 2),
         ">GMACs": lambda one: one.gmacs,
@@ -273,7 +257,7 @@ def phase_sections(run: RunData) -> tuple[Block, ...]:
 
 def _phase_blocks(run: RunData, phase: str, cells: list[CellSummary]) -> tuple[Block, ...]:
     reserved = any(one.peak_reserved_bytes is not None for one in cells)
-    unit = memory_unit(one.peak_bytes for one in cells if one.peak_bytes is not None)
+    unit = units.memory_unit(one.peak_bytes for one in cells if one.peak_bytes is not None)
     sizes = Counter(one.input_size for one in cells if one.input_size is not None)
     usual = sizes.most_common(1)[0][0] if sizes else None
 
@@ -327,7 +311,7 @@ def stage_times(run: RunData) -> Section | None:
 
     def largest(one: CellSummary) -> str:
         stages = sorted(tables[one.cell_id].stages, key=lambda stage: -stage.share)[:_STAGES]
-        return ", ".join(f"{stage.path} {percent(stage.share)}" for stage in stages) or NULL
+        return ", ".join(f"{stage.path} {units.percent(stage.share)}" for stage in stages) or NULL
 
     columns: CellColumns = {
         **NETWORK | SETTING | PHASE | BATCH,

@@ -12,21 +12,8 @@ from archbench.folklore import claims
 from archbench.folklore.claims import Judged, Judgement
 from archbench.folklore.sources import Sources
 from archbench.model.units import NULL, counted, duration, plain
-from archbench.rendering.content import (
-    Code,
-    Columns,
-    Picture,
-    Report,
-    Section,
-    bullets,
-    fold,
-    grouped,
-    listed,
-    report,
-    section,
-    table,
-    tabled,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Columns, Picture, Report, Section, listed, report, section, table, tabled
 from archbench.rendering.drawing import Spec, layer, number, word
 from archbench.rendering.run_data import RunData
 from archbench.training.settings import SUBJECTS, Point
@@ -63,14 +50,14 @@ def folklore_report(found: Sequence[Judged]) -> Report:
         _section("Where a source is wrong, or half right", mended, _MENDED),
         section(
             "Setting by setting",
-            fold(f"{len(pairs):,} judgements by stored cells", listed(pairs, _JUDGEMENTS, noun="judgements")),
+            content.fold(f"{len(pairs):,} judgements by stored cells", listed(pairs, _JUDGEMENTS, noun="judgements")),
         ),
         section(
             "Not judged yet",
-            Code("\n".join(commands)),
+            content.Code("\n".join(commands)),
             note="What would judge the rest (`--measure 10m` runs it within that time):",
         ),
-        section("Sources", bullets(*(f"{name}: {text}" for name, text in sources.items()))),
+        section("Sources", content.bullets(*(f"{name}: {text}" for name, text in sources.items()))),
     )
 
 
@@ -231,7 +218,7 @@ def _gradients(probe: Probe) -> Picture | None:
 
 
 def _table(title: str, ends: Sequence[Point], probe: Probe) -> Section | None:
-    of = grouped(ends, lambda one: one.network)
+    of = content.grouped(ends, lambda one: one.network)
 
     def mean(name: str, field: str) -> str:
         values = [getattr(one, field) for one in of[name]]

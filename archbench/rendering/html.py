@@ -18,23 +18,8 @@ from string import Template
 import msgspec
 
 from archbench.model.units import printable
-from archbench.rendering.content import (
-    NAMES,
-    SHOWN,
-    Block,
-    Bullets,
-    Code,
-    Fold,
-    Paragraph,
-    Picture,
-    Report,
-    Section,
-    Table,
-    every,
-    slug,
-    spelled_out,
-    unique,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Block, Picture, Report, Section, Table, every, slug, spelled_out, unique
 from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, library, theme
 from archbench.rendering.text import html
 
@@ -60,7 +45,7 @@ def render_html(report: Report) -> str:
         for name, palette in (("light", LIGHT), ("dark", DARK))
     }
     # What the page's script needs: the figures behind the pictures, the filters, the themes, where names go.
-    layers = {"shown": f"{SHOWN}_marks", "names": f"{NAMES}_marks"}
+    layers = {"shown": f"{content.SHOWN}_marks", "names": f"{content.NAMES}_marks"}
     data = {"dataset": report.dataset, "themes": themes, "layers": layers, "placed": PLACED}
     return Template(_own("page.html")).substitute(
         title=html(report.title),
@@ -109,15 +94,15 @@ class _Page:
 
     def _block(self, block: Block, level: int) -> str:
         match block:
-            case Paragraph():
+            case content.Paragraph():
                 return f"<p>{html(block.text)}</p>"
-            case Bullets():
+            case content.Bullets():
                 return f"<ul>{''.join(f'<li>{html(item)}</li>' for item in block.items)}</ul>"
-            case Code():
+            case content.Code():
                 return f'<pre tabindex="0"><code>{_escaped(block.text)}</code></pre>'
             case Table():
                 return self._table(block)
-            case Fold():
+            case content.Fold():
                 inside = self.blocks(block.blocks, level)
                 return f"<details><summary>{html(block.summary)}</summary>\n{inside}\n</details>"
             case Picture():

@@ -12,18 +12,8 @@ from msgspec import Struct
 from archbench.choose.cell_summary import CellSummary, setting_labels
 from archbench.choose.toggles import gain
 from archbench.model.units import GIGA, MIB, MILLION, MS
-from archbench.rendering.charts import (
-    NAME,
-    OTHERS,
-    Point,
-    bars,
-    chosen,
-    cloud,
-    curves,
-    fronts,
-    keep,
-    largest_usual_batch,
-)
+from archbench.rendering import charts
+from archbench.rendering.charts import OTHERS, Point, bars, chosen, cloud, curves, fronts, keep, largest_usual_batch
 from archbench.rendering.content import Dataset, Facet, Picture, Section, fold, section
 
 _NOTE = (
@@ -68,7 +58,7 @@ def plotted(cells: Sequence[CellSummary], settings: Iterable[str], label: Sequen
             "over time, and of the others some from the fastest to the slowest. All are in `results.parquet`."
         )
     return Dataset(
-        name=NAME,
+        name=charts.NAME,
         columns=Point.__struct_fields__,
         rows=tuple(tuple(getattr(point, name) for name in Point.__struct_fields__) for point in points),
         facets=tuple(facet for facet in _facets(cells, list(order)) if len(facet.options) > 1),

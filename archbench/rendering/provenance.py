@@ -19,20 +19,8 @@ from archbench.model.environment import Environment, Gpu
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED, VERDICTS
 from archbench.model.units import GIB, NULL, counted, duration, percent, whole
-from archbench.rendering.content import (
-    Block,
-    Code,
-    Columns,
-    Section,
-    body,
-    bullets,
-    fold,
-    grouped,
-    listed,
-    section,
-    table,
-    tabled,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Code, Columns, Section, bullets, fold, grouped, listed, section, table, tabled
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, SETTING, CellColumns
 from archbench.rendering.run_data import RunData
 from archbench.stats.variance import FEWEST_DEVICES
@@ -64,7 +52,7 @@ _VERDICT_MEANING = {
 }
 
 
-def lead(run: RunData) -> tuple[Block, ...]:
+def lead(run: RunData) -> tuple[content.Block, ...]:
     """The question that the suite answers, the size of the answer, and what the settings stand for."""
     every, here = run.cells, run.environment
     batches, sizes = sorted({one.batch_size for one in every}), {one.input_size for one in every}
@@ -96,7 +84,7 @@ def lead(run: RunData) -> tuple[Block, ...]:
         for name, setting in run.suite.settings.items()
         if name in used and name != setting.precision
     )
-    return body(
+    return content.body(
         run.suite.description.strip() or "Which network, with which settings, on this machine?",
         f"{size}. {where} {trusted}",
         table(("Setting", "stands for"), legend),

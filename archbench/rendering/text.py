@@ -17,21 +17,8 @@ from html import escape
 from urllib.parse import quote
 
 from archbench.model.units import NULL, printable
-from archbench.rendering.content import (
-    Block,
-    Bullets,
-    Code,
-    Fold,
-    Paragraph,
-    Picture,
-    Report,
-    Section,
-    Table,
-    every,
-    marked,
-    slug,
-    unique,
-)
+from archbench.rendering import content
+from archbench.rendering.content import Block, Report, Table, every, marked, slug, unique
 
 PROSE = 120
 """Characters of a line of running text at most."""
@@ -106,7 +93,7 @@ class _Lines:
         """A heading, a fold and a table with headings stand off from the text before them."""
         before: Block | None = None
         for block in blocks:
-            apart = isinstance(block, Section | Fold) or (
+            apart = isinstance(block, content.Section | content.Fold) or (
                 isinstance(block, Table) and any(block.headings) and before is not None
             )
             if apart and self.said:
@@ -116,24 +103,24 @@ class _Lines:
 
     def _block(self, block: Block) -> None:
         match block:
-            case Paragraph():
+            case content.Paragraph():
                 self.said += self._wrapped(block.text)
-            case Bullets():
+            case content.Bullets():
                 for item in block.items:
                     self.said += self._wrapped(item, "  - ")
-            case Code():
+            case content.Code():
                 self.said += [f"  {_clean(line)}".rstrip() for line in block.text.splitlines()]
             case Table() if any(block.headings):
                 self.said += self._table(block)
             case Table():
                 self.said += self._terms(block)
-            case Fold():
+            case content.Fold():
                 self.said += self._wrapped(block.summary)
                 self.blocks(block.blocks)
-            case Section():
+            case content.Section():
                 self.title(block.title)
                 self.blocks(block.blocks)
-            case Picture():
+            case content.Picture():
                 pass
 
     def _table(self, table: Table) -> Iterator[str]:
@@ -229,24 +216,24 @@ def render_markdown(report: Report, plots: str | None = None) -> str:
 
 def _markdown(block: Block, level: int, plots: str | None) -> str:
     match block:
-        case Paragraph():
+        case content.Paragraph():
             return _line(block.text)
-        case Bullets():
+        case content.Bullets():
             return "\n".join(f"- {_line(item)}" for item in block.items)
-        case Code():
+        case content.Code():
             fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", block.text)), 3)
             return f"{fence}{block.language}\n{block.text}\n{fence}"
         case Table():
             return _piped(block)
-        case Fold():
+        case content.Fold():
             # Forges render markdown inside details only after an empty line.
             inside = "\n\n".join(_markdown(each, level, plots) for each in block.blocks)
             return f"<details><summary>{html(block.summary)}</summary>\n\n{inside}\n\n</details>"
-        case Picture():
+        case content.Picture():
             # An image without a folder of its own would be a broken one.
             place = None if plots is None else f"{quote(plots)}/{block.name}.svg"
             return f"*{_text(block.title)}.* {_text(block.alt)}" if place is None else f"![{_text(block.alt)}]({place})"
-        case Section():
+        case content.Section():
             below = [_markdown(each, level + 1, plots) for each in block.blocks]
             return "\n\n".join([f"{'#' * level} {_text(block.title)}", *below])
 

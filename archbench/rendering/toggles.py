@@ -11,19 +11,8 @@ from archbench.choose.cell_summary import WIDEST, CellSummary, duel
 from archbench.choose.toggles import Alike, Best, BreakEven, Cost, Flip, Flips, Gain, Images, Step
 from archbench.model.axes import PLAIN
 from archbench.model.units import MIB, MS, NULL, RATIO, figure, fixed, images, percent, plain, rounded, whole
-from archbench.rendering.content import (
-    MOST_ROWS,
-    Block,
-    Code,
-    Columns,
-    Section,
-    fold,
-    grouped,
-    listed,
-    of,
-    section,
-    wide,
-)
+from archbench.rendering import content
+from archbench.rendering.content import MOST_ROWS, Block, Columns, Section, fold, grouped, listed, of, section, wide
 from archbench.rendering.decisions import MARK
 from archbench.rendering.figures import BATCH, NETWORK, PHASE, PHASES, SETTING, CellColumns, by_phase
 from archbench.rendering.run_data import RunData
@@ -166,7 +155,7 @@ def _best(groups: Sequence[Alike], run: RunData) -> Section | None:
     ties = [(best.cell.cell_id, other.cell_id) for best, _ in ranked[:MOST_ROWS] for other in best.tied[:1]]
     # A name that is not one line of plain text is none to copy from a page.
     ties = [pair for pair in ties if all(map(str.isprintable, pair))]
-    commands = Code("\n".join(duel(*pair) for pair in ties[:_MOST_DUELS]))
+    commands = content.Code("\n".join(duel(*pair) for pair in ties[:_MOST_DUELS]))
     rest = f", the first {_MOST_DUELS} of {len(ties):,}" if len(ties) > _MOST_DUELS else ""
     return section(
         title,
