@@ -175,13 +175,15 @@ def fits(name: str, options: FitsOptions) -> Fits:
 
     aside = FreshProcesses()
     try:
-        model: MemoryModel = aside.call_within(PREDICTING_S, predict_cell, cell, allow_code=allow_code)
+        model: MemoryModel = aside.call(PREDICTING_S, predict_cell, cell, allow_code=allow_code)
     except FreshProcessError as error:
         raise UnfitError(f"{cell.network.label}: memory is not predicted: {error}") from error
 
     def peak(batch_size: int) -> int | None:
         try:
-            return aside.call(peak_within, replace(cell, batch_size=batch_size), memory_bytes, allow_code=allow_code)
+            return aside.call(
+                None, peak_within, replace(cell, batch_size=batch_size), memory_bytes, allow_code=allow_code
+            )
         except FreshProcessError as error:
             raise UnfitError(f"{cell.network.label}: cannot be tried at batch {batch_size}: {error}") from error
 

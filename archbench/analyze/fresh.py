@@ -72,17 +72,12 @@ class FreshProcesses:
                 os._exit(0)
         line.close()
 
-    def call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    def call(self, deadline_s: float | None, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Call `function` in a fresh process and return what it returns; both ways by pickle.
 
-        Raises `FreshProcessError` where it raises, or dies; an `ArchbenchError` comes as it is.
+        Raises `FreshProcessError` where it raises, or dies, and `TooLongError` where it is not done after `deadline_s`,
+        if there is one; an `ArchbenchError` comes as it is.
         """
-        return self.call_within(None, function, *arguments, **options)
-
-    def call_within(
-        self, deadline_s: float | None, function: Callable[P, T], *arguments: P.args, **options: P.kwargs
-    ) -> T:
-        """The same, ended after so many seconds: then raises `TooLongError`."""
         try:
             asked = pickle.dumps((function, arguments, options))
             self._line.send((deadline_s, asked))
@@ -106,7 +101,7 @@ def call_apart(
     """
     if aside is None:
         return function(*arguments, **options)
-    return aside.call_within(deadline_s, function, *arguments, **options)
+    return aside.call(deadline_s, function, *arguments, **options)
 
 
 class _Raised(Struct, frozen=True):

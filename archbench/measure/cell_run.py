@@ -296,7 +296,7 @@ class CellRun:
             assert self.group.fresh is not None, "the group has cells to prepare again"
             assert self.artifacts is not None, "what was prepared is kept"
             try:
-                self._again = self.group.fresh.call(compile_again, self.task, self.cell, self.artifacts)
+                self._again = self.group.fresh.call(None, compile_again, self.task, self.cell, self.artifacts)
             except FreshProcessError as error:
                 print(f"{self.cell.cell_id}: {self.row.phase}: {words_of(error)}", file=sys.stderr)
         return self._again
