@@ -26,6 +26,13 @@ def fail(*, word: str) -> None:
     raise ValueError(f"{word}\nand more")
 
 
+def train(asked_by: int) -> int:
+    """As a backward pass where autograd has threads, which no fork has."""
+    if os.getppid() != asked_by:
+        raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+    return os.getpid()
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -42,6 +49,11 @@ def test_each_call_has_a_process_of_its_own_in_which_nothing_ran(fresh):
     assert len({first, second, aside, os.getpid()}) == 4
     assert aside == again
     assert state == later == ["been here"]
+
+
+def test_what_torch_refuses_a_fork_is_done_by_an_interpreter_of_its_own(fresh):
+    """As in a notebook that has trained on a GPU."""
+    assert fresh.call(train, os.getpid()) != os.getpid()
 
 
 def test_what_a_fresh_process_raises_is_one_line(fresh):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from msgspec import structs
 from replay import ReplayProbe
+from set_aside import ASIDE
 
 from archbench.device import collect_environment
 from archbench.device.cpu import Cpu
@@ -54,6 +55,7 @@ ALL = ("static", "latency", "throughput", "memory", "energy", "numerics")
 @pytest.fixture(autouse=True)
 def _restored_state(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two threads beside the tests of another process wait for each other
+    monkeypatch.setattr("archbench.measure.group.FreshProcesses", lambda: ASIDE)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

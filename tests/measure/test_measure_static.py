@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from msgspec import structs
+from set_aside import ASIDE
 from torch import nn
 
 from archbench.device import collect_environment
@@ -25,6 +26,7 @@ def _no_step(monkeypatch):
         raise AssertionError("a static row must not make a workload")
 
     monkeypatch.setattr(Workload, "__init__", fail)
+    monkeypatch.setattr("archbench.measure.group.FreshProcesses", lambda: ASIDE)
 
 
 def static_row(network="tiny_networks:convolution", **axes):
