@@ -13,7 +13,7 @@ from msgspec import structs
 from archbench.device.cuda import H100
 from archbench.device.kind import kind_named
 from archbench.model.cell import Network
-from archbench.model.protocol import PROTOCOL_VERSION, protocol_for
+from archbench.model.protocol import protocol_for
 from archbench.model.record import Record
 from archbench.model.suite import PERCENTILES, Axes, Suite
 from archbench.results import RunStore
