@@ -15,12 +15,8 @@ class ReplayProbe:
         if not self._readings:
             raise ValueError("a replay needs at least one reading")
         self._next = 0
-        self.closed = False
 
     def read(self) -> Reading:
         reading = self._readings[min(self._next, len(self._readings) - 1)]
         self._next += 1
         return reading
-
-    def close(self) -> None:
-        self.closed = True

@@ -79,9 +79,6 @@ class CpuProbe:
             stolen_s=stolen_s,
         )
 
-    def close(self) -> None:
-        """Nothing is held open."""
-
     def _machine_times(self) -> tuple[float | None, float | None]:
         """Busy and stolen seconds of our cores: `cpuN user nice system idle iowait irq softirq steal guest ...`."""
         try:

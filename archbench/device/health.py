@@ -82,8 +82,6 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Monotonic clock."""
 
     sm_clock_mhz: int | None = None
-    mem_clock_mhz: int | None = None
-    temperature_c: int | None = None
     power_w: float | None = None
     """As the driver averages it: over a second on most GPUs."""
     energy_mj: int | None = None
@@ -95,8 +93,6 @@ class Reading(Struct, frozen=True, kw_only=True):
     """Processes that used the SMs since the last reading and are neither ours, nor our ancestors or descendants."""
     own_bytes: int | None = None
     """Memory of this process on the GPU, its context included; `None` where it is not among those that NVML names."""
-    utilisation: float | None = None
-    """Share of the last sampling period (1/6 s to 1 s) in which a kernel ran."""
 
     cpu: CpuTimes | None = None
     """On a GPU, too: latency is the host's clock."""
@@ -112,9 +108,6 @@ class Probe(Protocol):
 
     def read(self) -> Reading:
         """Read now. Never raises for what a device cannot say."""
-
-    def close(self) -> None:
-        """Let go of the device."""
 
 
 class BlockHealth(Struct, frozen=True, kw_only=True):
@@ -139,8 +132,6 @@ class BlockHealth(Struct, frozen=True, kw_only=True):
     """From the energy where there is one, else the mean of the two edges."""
     sm_clock_mhz: float | None = None
     """Mean of the two edges."""
-    temperature_c: int | None = None
-    """The higher of the two edges."""
 
     contention: float | None = None
     """Of the CPU time that our threads asked for, the share that they did not get (run queue and hypervisor)."""
@@ -197,7 +188,6 @@ def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s:
         energy_j=energy_j,
         mean_power_w=mean_power_w if energy_j is None else energy_j / wall_s,
         sm_clock_mhz=_mean(before, after, "sm_clock_mhz", "sm_clock_mhz", missing),
-        temperature_c=max((t for t in (before.temperature_c, after.temperature_c) if t is not None), default=None),
         missing=missing,
     )
 

@@ -104,7 +104,7 @@ _FIRST_PID_NAMESPACE = 4026531836
 class NvmlProbe:
     """Reads one GPU, or the GPU under a MIG slice, found by UUID: NVML's order is not CUDA's.
 
-    Of a slice, power, energy and utilisation are `None`: they are the whole GPU's, other slices included.
+    Of a slice, power and energy are `None`: they are the whole GPU's, other slices included.
     An NVML that takes seconds a call is not waited for: a reading asks for `SLOW_S` at most, and after one that took
     longer NVML is left alone for as long as keeps it within `SLOW_SHARE` of the time.
     """
@@ -173,18 +173,11 @@ class NvmlProbe:
         return {
             "event_reasons": lambda: _event_reasons(gpu),
             "power_w": lambda: self._of_the_whole("nvmlDeviceGetPowerUsage", lambda milliwatts: milliwatts / 1e3),
-            "utilisation": lambda: self._of_the_whole("nvmlDeviceGetUtilizationRates", lambda rates: rates.gpu / 100),
             "foreign": lambda: self._foreign(*contexts()),
             "sm_clock_mhz": lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_SM),
-            "mem_clock_mhz": lambda: ask("nvmlDeviceGetClockInfo", gpu, pynvml.NVML_CLOCK_MEM),
-            "temperature_c": lambda: temperature(gpu),
             "energy_mj": lambda: self._of_the_whole("nvmlDeviceGetTotalEnergyConsumption", lambda energy: energy),
             "slowdowns": lambda: _slowdowns(gpu),
         }
-
-    def close(self) -> None:
-        self._problem = self._problem or "monitor_error"
-        self._held.close()
 
     def _of_the_whole(self, function: str, converted: Callable[[Any], Any]) -> _Answer:
         """What is told of the whole GPU, which is no answer for a slice."""

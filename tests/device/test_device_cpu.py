@@ -63,7 +63,6 @@ def test_own_time_is_all_threads() -> None:
     for thread in threads:
         thread.join()
     after = probe.read()
-    probe.close()
     assert before.cpu is not None
     assert after.cpu is not None
     assert after.cpu.own_s - before.cpu.own_s >= 0.2

@@ -290,14 +290,11 @@ def test_training_with_loss_scaling_moves_the_weights(device, small):
 def test_the_probe_reads_this_card_under_load(device, clock):
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     probe = open_probe("cuda:0", uuid=uuid)
-    try:
-        first = probe.read()
-        clock.burst(spin, 300)
-        second = probe.read()
-    finally:
-        probe.close()
+    first = probe.read()
+    clock.burst(spin, 300)
+    second = probe.read()
     # Whatever a container hides must be explained; what is there must make sense.
-    for field in ("sm_clock_mhz", "temperature_c", "power_w", "energy_mj", "event_reasons", "foreign"):
+    for field in ("sm_clock_mhz", "power_w", "energy_mj", "event_reasons", "foreign"):
         value = getattr(second, field)
         assert (value is not None) != (field in second.missing), field
     if second.sm_clock_mhz is not None:

@@ -343,9 +343,6 @@ def test_energy_is_joules_over_images_in_a_long_window(monkeypatch):
         def read(self):
             return (probe if self.energy else watching).read()
 
-        def close(self):
-            return None
-
     both = Both()
     monkeypatch.setattr(GroupContext, "probe", both)
 

@@ -184,9 +184,6 @@ class Meter:
         ticks = int(self._gpu.now * 10)
         return Reading(at_s=self._gpu.now, energy_mj=int(ticks * 100 * self._watts))
 
-    def close(self):
-        return None
-
 
 @pytest.mark.parametrize("name", ["launch-bound", "device-bound", "graph replay", "steps of 300 ms"])
 def test_energy_is_that_of_steps_that_do_not_wait(name, monkeypatch):
