@@ -50,6 +50,7 @@ from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.model.units import listed
 from archbench.options import GateOptions, Inputs, PathOrText, as_path, keywords, several
+from archbench.pipeline import NO_REPORT
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
 from archbench.results import suite_hash
@@ -138,9 +139,9 @@ def _static_gate(
 def _measure_static(run: SideRun, words: Sequence[str], place: Path, who: str) -> None:
     """Have the side's own archbench leave its figures in `place`; what it says last is this command's error."""
     command = [run.python, "-m", "archbench", *words]
-    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    nothing, pipe, env = subprocess.DEVNULL, subprocess.PIPE, {**(run.env or os.environ), NO_REPORT: "1"}
     try:
-        done = subprocess.run(command, env=run.env, cwd=run.cwd, stdout=nothing, stderr=pipe, text=True, check=False)
+        done = subprocess.run(command, env=env, cwd=run.cwd, stdout=nothing, stderr=pipe, text=True, check=False)
     except OSError as error:
         raise UnfitError(f"{who}: cannot be started: {error.strerror}") from error
     if done.returncode in (0, 1) and place.exists():  # 1: a cell failed, which is for the comparison to judge

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 READY_S = 60.0
 """For what the report will need to be loaded while the worker starts; without it, it is measured all the same."""
+NO_REPORT = "ARCHBENCH_NO_REPORT"
+"""The environment variable under which a run leaves its rows alone, for another command to read."""
 NETWORKS = "networks"
 """The folder of a run's directory with the networks that were passed as objects."""
 
@@ -213,7 +215,7 @@ def carry_out(job: Job) -> tuple[Path, bool]:
         )
         events = _events(worker, store, job, left, finished, spending, begun)
         interrupted = followed(events, store, shown, lambda event: _take(event, store, remote))
-        if store.finished():
+        if store.finished() and NO_REPORT not in os.environ:
             from archbench.rendering.report import write_reports
 
             write_reports(store.path)
@@ -371,6 +373,7 @@ def _calibrates(job: Job) -> bool:
 
 
 def _get_ready() -> None:
-    from archbench.rendering.report import get_ready
+    if NO_REPORT not in os.environ:
+        from archbench.rendering.report import get_ready
 
-    get_ready()
+        get_ready()

@@ -2,7 +2,7 @@
 
     python docs/coverage_table.py > docs/coverage.md
 
-Built and counted: `python -m archbench.catalog.generate` has built it and counted it, which its tests repeat. Measured:
+Built and counted: `docs/catalog_tables.py` has built it and counted it, which its tests repeat. Measured:
 a reference run under `results/` has a row of it that ended `ok`. Suites: those that name it.
 """
 

@@ -1,6 +1,6 @@
 """What the catalogue says of a network, read from its tables. Free of torch.
 
-`architectures.csv` is written by hand, the other tables by `archbench.catalog.generate`.
+`architectures.csv` is written by hand, the other tables by `docs/catalog_tables.py`.
 """
 
 from __future__ import annotations

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from catalog_tables import accuracy_row, catalogued_networks
 from torchvision.models import get_model_weights
 
 from archbench import catalog
 from archbench.analyze.counts import count
 from archbench.catalog import counted_by_label, entries
 from archbench.catalog.build import build, feature_width
-from archbench.catalog.generate import accuracy_row, catalogued_networks
 from archbench.catalog.names import families_by_name
 from archbench.catalog.tables import counted_with, default_weights, weights_by_constructor
 from archbench.model.axes import Scalar
 from archbench.model.cell import Network
 
 TORCHVISION = sorted(families_by_name("torchvision"))
-REMEDY = "stale: run python -m archbench.catalog.generate"
+REMEDY = "stale: run python docs/catalog_tables.py"
 with Path(catalog.__file__).with_name("accuracy.csv").open(newline="") as _file:
     ACCURACY_ROWS = {(row["network"], row["tag"]): row for row in csv.DictReader(_file)}
 SAMPLE = ("resnet18", "squeezenet1_1", "alexnet", "vgg11_bn", "mobilenet_v3_small", "regnet_y_400mf", "vit_b_32")

@@ -35,7 +35,7 @@ def test_a_line_for_torchvision_works(name: str, monkeypatch: pytest.MonkeyPatch
 def test_the_tags_are_those_of_the_installed_timm() -> None:
     constructors = [entry.constructor for entry in entries().values() if entry.source == "timm"]
     for name in constructors:
-        assert timm_tags()[name] == timm.get_pretrained_cfg(name).tag, "stale: run archbench.catalog.generate timm"
+        assert timm_tags()[name] == timm.get_pretrained_cfg(name).tag, "stale: run docs/catalog_tables.py timm"
         assert timm.is_model_pretrained(f"{name}.{timm_tags()[name]}")
 
 

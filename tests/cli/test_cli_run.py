@@ -132,6 +132,14 @@ def test_static_figures_need_no_step_and_no_particular_machine(command, suite):
     assert "other content" in measured.stderr
 
 
+def test_a_gates_side_leaves_its_rows_and_no_report(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("ARCHBENCH_NO_REPORT", "1")
+    words = ("run", "tiny.yaml", "--static", "--only", "@batch_size=1", "--device", "cpu", "--out", "side")
+    assert archbench_command(*words, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "side" / "results.parquet").exists()
+    assert not (tmp_path / "side" / "report.md").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "as_json"),

@@ -1,4 +1,4 @@
-"""Writes the tables that nobody should type: `python -m archbench.catalog.generate [accuracy] [counts] [timm]`.
+"""Writes the catalogue's tables that nobody should type: `python docs/catalog_tables.py [accuracy] [counts] [timm]`.
 
 Run it after a change of `architectures.csv`, of an own network or of a counter, and when a new torchvision publishes
 new weights. The tests say when a table has become stale.
@@ -18,6 +18,7 @@ import torchvision
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
 from archbench.analyze.counts import count
+from archbench.catalog import tables
 from archbench.catalog.build import feature_width
 from archbench.catalog.names import LIBRARIES
 from archbench.catalog.tables import (
@@ -116,24 +117,24 @@ def stage_rows(network: Network, counts: Counts) -> Iterator[Row]:
 
 
 def write(file: str, rows: Iterable[Row]) -> None:
-    """Write `rows` beside this module."""
+    """Write `rows` beside the module that reads them."""
     listed = list(rows)
-    with (Path(__file__).parent / file).open("w", newline="", encoding="utf-8") as target:
+    with Path(tables.__file__).with_name(file).open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, listed[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(listed)
     print(f"{file}: {len(listed)} rows", file=sys.stderr)
 
 
-def main(tables: list[str]) -> None:
+def main(asked: list[str]) -> None:
     """Write the tables asked for, or all."""
-    if unknown := set(tables) - {"accuracy", "counts", "timm"}:
+    if unknown := set(asked) - {"accuracy", "counts", "timm"}:
         raise UsageError(f"no table {sorted(unknown)[0]!r}; there are accuracy, counts and timm")
-    if "accuracy" in tables or not tables:
+    if "accuracy" in asked or not asked:
         write(ACCURACY, accuracy_rows())
-    if "timm" in tables or not tables:
+    if "timm" in asked or not asked:
         write(TIMM_WEIGHTS, timm_rows())
-    if "counts" in tables or not tables:
+    if "counts" in asked or not asked:
         counted = [(network, count(network)) for network in catalogued_networks()]
         write(COUNTS, (counts_row(network, counts) for network, counts in counted))
         write(STAGES, (row for network, counts in counted for row in stage_rows(network, counts)))
