@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from archbench.model.errors import Interrupted
 from archbench.model.units import plain
-from archbench.options import Network, OneOrMore, PathOrText, PlanOptions, RunOptions, as_path, keywords, several
+from archbench.options import (
+    CompareOptions,
+    Network,
+    PathOrText,
+    PickOptions,
+    PlanOptions,
+    ReportOptions,
+    RunOptions,
+    as_path,
+    keywords,
+    several,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,20 +109,15 @@ class Run:
         """Which differences between the run's figures are differences, as its report says."""
         return self._summary.trust.statement
 
-    def report(self, format: str = "md", out: PathOrText | None = None) -> str | Path:
+    @keywords(ReportOptions)
+    def report(self, options: ReportOptions) -> str | Path:
         """As `archbench.report` of this run."""
-        return report(self.path, format=format, out=out)
+        return report(self.path, **vars(options))
 
-    def pick(
-        self,
-        where: OneOrMore[str] = (),
-        *,
-        minimize: OneOrMore[str] = (),
-        maximize: OneOrMore[str] = (),
-        across: OneOrMore[str] = (),
-    ) -> Picked:
+    @keywords(PickOptions)
+    def pick(self, options: PickOptions) -> Picked:
         """As `archbench.pick` from this run."""
-        return pick(self.path, where=where, minimize=minimize, maximize=maximize, across=across)
+        return pick(self.path, **vars(options))
 
     def table(self) -> pd.DataFrame:
         """The cells in the units in which people read them: milliseconds, images per second, MiB."""
@@ -159,32 +165,15 @@ def run(what: PathOrText | Network | Sequence[Network], options: RunOptions) -> 
     there: a module is measured with the weights that it has, a function is called to make one, and what was passed is
     named by its class or function and a hash of its content (`TinyNet#3f2a91bc`).
 
-    - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`).
-    - `batch_size` (images), `phase`, `precision`, `compile_mode`, `memory_format`, `runtime`, `quantize`, `input_size`
-      (pixels), `threads` (of one operator, on the CPU): one value or a list each, crossed with each other, for
-      networks that are named or passed; a suite has its own.
-    - `inputs`: what the networks take, as a suite has it: `[{"shape": [16], "dtype": "int64", "high": 1000}]`, or in
-      short `"16/int64/0..1000"`; left out, what their own code says (docs/suites.md), else one image.
-    - `head` (`classifier`, `none`, `features`), `deploy`, and of a training step `train` (`full`, `head`, `frozen-bn`),
-      `optimizer` (`sgd`, `adamw`), `checkpointing`, `loss` (of every output, such as `mean-square`): in which role they
-      are used; values as of the axes.
-    - `metrics`: what to measure: `static`, `latency`, `throughput`, `memory`, `energy`, ...
-    - `images`: a folder with a folder of images for each class, on which top-1 is measured of networks with weights.
-    - `device`: `auto`, `cpu`, `cuda` or `cuda:N`; several cards take groups in turn: `cuda:0,cuda:1`, or `cuda:*`.
-    - `out`: the run's directory; by default one under `results/` here, and there the one that this call began before.
-    - `rounds`: in place of the suite's; `only`: cells to keep, `resnet*` or `resnet50@batch_size=1`.
-    - `shard`: `3/16`, the third of sixteen parts that machines measure by themselves; `merge` unites them.
-    - `executor`: `local`, or `ray` for the devices of the Ray cluster at `address`; a device is a GPU or, for
-      `device="cpu"`, a node, or else one of the custom `resource`. The user's code travels there. Devices of several
-      classes of hardware measure all of it each, at once: a run for each class, under `out` a folder; the run that is
-      returned has the others `alongside`.
-    - `static`: only what is counted, predicted and traced; nothing is run or timed.
-    - `fresh`: begin anew even where a run could be resumed; `retry_failed`: measure failed and invalid cells again;
-      `retry_suspect`: suspect ones too. Of two rows of a cell the better counts, then the newer; both are kept.
-    - `allow_code`: accept `module:function` names. Passing an object needs no permission.
-    - `force`: measure on a machine that the preflight calls unfit.
-    - `budget`: the time until the report, `90s`, `10m` or `2h`: one cell of every network first, then what decides
-      most; a later call continues.
+    - `what`: a suite's path; or a network, or a list of them: names, modules, functions (see `Network`). Of networks
+      each axis, `batch_size` to `loss` and `runtime` and `quantize`, has one value or a list, crossed with each other;
+      a suite has its own. `inputs`: as a suite has them, `[{"shape": [16], "dtype": "int64", "high": 1000}]`, or in
+      short; left out, what the networks' own code says (docs/suites.md), else one image.
+    - `device`: several cards take groups in turn, `cuda:0,cuda:1` or `cuda:*`. To a Ray cluster the user's code
+      travels. Devices of several classes of hardware measure all of it each, at once: a run for each class, under `out`
+      a folder; the run that is returned has the others `alongside`.
+    - `out`: by default the directory under `results/` here that this call began before, or a new one. Of two rows of a
+      cell that is measured again the better counts, then the newer; both are kept.
     - `progress`: by default a bar in terminals and notebooks, and elsewhere a line for each cell that fails; False:
       nothing is printed.
 
@@ -269,32 +258,24 @@ def summary(path: PathOrText) -> pd.DataFrame:
     return summary_frame(read_run(located(path)))
 
 
-def report(
-    runs: PathOrText | Sequence[PathOrText],
-    *,
-    format: str = "md",
-    out: PathOrText | None = None,
-    only: OneOrMore[str] = (),
-    label: OneOrMore[str] = "*",
-    table: str = "",
-    plots: OneOrMore[str] = (),
-) -> str | Path:
+@keywords(ReportOptions)
+def report(runs: PathOrText | Sequence[PathOrText], options: ReportOptions) -> str | Path:
     """Render stored results, of one run or of several side by side: the report as text, or where `out` now holds it.
 
-    `format`: `md`, `html` (one page that works offline) or `latex`. `only`: patterns of the cells to show, as of
-    `run`; `label`: patterns of the networks that plots name where there is room; `table`: only the tables that have
-    these words in their caption (`matrix`); `plots`: store these too, in a folder beside `out`: `svg` (which markdown
-    has anyway), `png`, `pdf`. Raises `UsageError` for what is not a run or not known, and `UnfitError` where `out`
-    cannot be written.
+    HTML is one page that works offline; markdown has its plots as SVG anyway. Raises `UsageError` for what is not a run
+    or not known, and `UnfitError` where `out` cannot be written.
     """
     from archbench.rendering.report import FORMATS, check_format, read_report, write_report
 
-    paths, place = _paths(runs), as_path(out)
-    kinds: list[str] = several(plots)
+    paths, place, format = _paths(runs), as_path(options.out), options.format
+    written: list[str] = several(options.plots)
+    kinds = [word.strip() for words in written for word in words.split(",") if word]
     check_format(format, kinds)
+    only: list[str] = several(options.only)
+    label: list[str] = several(options.label)
     if place is not None:
-        return write_report(paths, format, place, only=several(only), label=several(label), table=table, plots=kinds)
-    return FORMATS[format](read_report(paths, only=several(only), label=several(label), table=table))
+        return write_report(paths, format, place, only=only, label=label, table=options.table, plots=kinds)
+    return FORMATS[format](read_report(paths, only=only, label=label, table=options.table))
 
 
 def site(runs: PathOrText | Sequence[PathOrText], *, out: PathOrText = "site") -> Path:
@@ -309,45 +290,35 @@ def site(runs: PathOrText | Sequence[PathOrText], *, out: PathOrText = "site") -
     return write_site(_paths(runs), Path(out))
 
 
-def pick(
-    runs: PathOrText | Sequence[PathOrText],
-    *,
-    where: OneOrMore[str] = (),
-    minimize: OneOrMore[str] = (),
-    maximize: OneOrMore[str] = (),
-    across: OneOrMore[str] = (),
-) -> Picked:
+@keywords(PickOptions)
+def pick(runs: PathOrText | Sequence[PathOrText], options: PickOptions) -> Picked:
     """Which network satisfies these conditions: rankings with margins and intervals, and why each other is left out.
 
-    `where`: conditions, `latency_p99 <= 5ms` or `family in (resnet, densenet)`, all of which have to hold. `minimize`,
-    `maximize`: columns; several goals give the Pareto front, none the smallest latency_median. `across`: columns in
-    which rows may differ and be ranked together. Raises `UsageError`; where nothing satisfies the conditions,
-    `Picked.found` is false.
+    All conditions have to hold; without a goal the smallest latency_median comes first. Raises `UsageError`; where
+    nothing satisfies the conditions, `Picked.found` is false.
     """
     from archbench.choose.candidates import read_candidates
     from archbench.choose.pick import asked
     from archbench.choose.pick import pick as choose
 
-    question = asked(
-        where=several(where), minimize=several(minimize), maximize=several(maximize), across=several(across)
-    )
+    question = asked(**{name: several(words) for name, words in vars(options).items()})
     return choose(read_candidates(_paths(runs)), question)
 
 
-def compare(base: PathOrText, head: PathOrText, *, allow_different: OneOrMore[str] = ()) -> Comparison:
+@keywords(CompareOptions)
+def compare(options: CompareOptions) -> Comparison:
     """Say of every cell whether `head` is slower than `base`, and of what is counted whether it grew.
 
-    Both are stored runs, or parquet files of results. `allow_different`: columns that may differ since that is the
-    question: `torch_version`, `driver_version`, `suite`, `applied`, `threads`. Raises `UsageError`, and `UnfitError`
-    for sides that must not be compared (other hardware, another protocol).
+    Both are stored runs, or parquet files of results. Raises `UsageError`, and `UnfitError` for sides that must not be
+    compared (other hardware, another protocol).
     """
     from archbench.comparison import compare as judge
     from archbench.comparison import read_rows
     from archbench.comparison.noise import known_floor
 
-    before, after = map(read_rows, _paths([base, head]))
+    before, after = map(read_rows, _paths([options.base, options.head]))
     learnt = known_floor(str(before.frame["hardware_class"].iloc[0]))
-    return judge(before, after, allow=several(allow_different), floors=() if learnt is None else (learnt,))
+    return judge(before, after, allow=several(options.allow_different), floors=() if learnt is None else (learnt,))
 
 
 def _places(runs: PathOrText | Sequence[PathOrText]) -> Sequence[PathOrText]:

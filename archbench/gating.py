@@ -49,7 +49,7 @@ from archbench.model.errors import FitnessWarning, Interrupted, UnfitError, Usag
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.model.units import listed
-from archbench.options import GateOptions, Inputs, PathOrText, as_path, keywords, several
+from archbench.options import DuelOptions, GateOptions, Inputs, PathOrText, as_path, keywords, several
 from archbench.pipeline import NO_REPORT
 from archbench.progress import PairProgress
 from archbench.query.quantity import seconds_of
@@ -69,15 +69,9 @@ MOST_PAIRS = 1000
 def gate(what: PathOrText, options: GateOptions) -> Comparison:
     """Say of every cell of a suite whether `head` is slower than `base`, by processes that take turns here and now.
 
-    - `base`, `head`: a Python interpreter, a git revision, or `.` for the working tree as it lies here.
-    - `aa`: base against itself, to learn how widely each cell scatters here.
-    - `static`: only what is counted, predicted and traced, on any machine.
-    - `accept`: what fails is meant, for this reason: so it says beside the suite (`speed.accepted.yaml`), and passes.
-    - `max_time`: stop measuring after so long: `90s`, `10m`, `2h`.
-    - `out`: the gate's directory; else one under `results/gate/`, and there the one that this call began before.
-
-    The rest as of `run`, errors and `Interrupted` too. `place` of the comparison is the gate's directory, where it is
-    told as `report.md` and `comparison.json`; `exit_code()` is what the command exits with.
+    Errors as of `run`, `Interrupted` too. `place` of the comparison is the gate's directory, by default the one that
+    this call began before, or a new one: there it is told as `report.md` and `comparison.json`. `exit_code()` is what
+    the command exits with.
     """
     from archbench.rendering.comparison_formats import write_comparison
 
@@ -188,45 +182,34 @@ def _told(
     return apply_accepted(found, file, before, accept, date.today())
 
 
-def duel(
-    *cells: str,
-    pairs: int | None = None,
-    turns: int | None = None,
-    max_time: str | None = None,
-    inputs: Inputs = None,
-    device: str = "auto",
-    fresh: bool = False,
-    allow_code: bool = False,
-    force: bool = False,
-    progress: bool | None = None,
-) -> Duel:
+@keywords(DuelOptions)
+def duel(*cells: str, options: DuelOptions) -> Duel:
     """Settle a close call: two or more cells take turns block by block, and each is held against the first.
 
-    - `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default.
-    - `pairs`: of fresh processes, with those that were played before; 8 unless given. `turns`: of each process in one.
-    - `max_time`: stop after so long, with fewer pairs: `5m`. `fresh`: begin anew, whatever was played before.
-    - `inputs`: what the networks take, as of `run`; a cell may say it itself, `my.nets:net[inputs=16/int64]`.
-
-    The rest as of `run`, errors and `Interrupted` too. Ratios are of times (the cell's over the first one's).
+    `cells`: as their ids are, `resnet50@batch_size=1,precision=amp-bf16`; what is left out has its default, and a cell
+    may say itself what its network takes, `my.nets:net[inputs=16/int64]`. Errors as of `run`, `Interrupted` too. Ratios
+    are of times (the cell's over the first one's).
     """
-    budget_s = None if max_time is None else seconds_of(max_time, "--max-time")
+    budget_s = None if options.max_time is None else seconds_of(options.max_time, "--max-time")
+    turns = options.turns
     if len(cells) < 2:
         raise UsageError(f"a duel needs two cells or more, and there is {repr(cells[0]) if cells else 'none'}")
-    count = PAIRS if pairs is None else pairs
+    count = PAIRS if options.pairs is None else options.pairs
     if not FEWEST_PAIRS <= count <= MOST_PAIRS:
         raise UsageError(f"--pairs {count} is out of range; give {FEWEST_PAIRS} to {MOST_PAIRS}")
     if turns is not None and not FEWEST_TURNS <= turns <= MOST_PAIRS:
         raise UsageError(f"--turns {turns} is out of range; give {FEWEST_TURNS} to {MOST_PAIRS}")
-    environment = describe(device)
+    environment = describe(options.device)
     protocol = protocol_for(environment.kind, {} if turns is None else {"turns": turns})
-    spec = DuelSpec(cells=_cells(cells, environment, inputs, allow_code), protocol=protocol, environment=environment)
-    with held(environment, force=force):
-        store = open_duel(spec, fresh=fresh)
+    named = _cells(cells, environment, options.inputs, options.allow_code)
+    spec = DuelSpec(cells=named, protocol=protocol, environment=environment)
+    with held(environment, force=options.force):
+        store = open_duel(spec, fresh=options.fresh)
         with run_lock(store.path):
-            play = DuelPlay(spec, store, pairs=count, allow_code=allow_code)
+            play = DuelPlay(spec, store, pairs=count, allow_code=options.allow_code)
             sides = [SideRun(python=sys.executable, env=None)] * len(cells)
             names = [str(number) for number in range(1, len(sides) + 1)]
-            _play(play, names, sides, environment.device, budget_s, progress)
+            _play(play, names, sides, environment.device, budget_s, options.progress)
             return play.concluded()
 
 

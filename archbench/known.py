@@ -39,14 +39,9 @@ NARROW = 0.01
 def show(name: str, options: ShowOptions) -> Shown:
     """All that is known of one network without timing it, each figure with its source.
 
-    - `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`.
-    - `input_size`: side of the image, pixels, or `"640x480"` (height first); `inputs`: what it takes, as in a suite or
-      as `"3x224x160+ids=77/int64/0..30000"`; `in_channels`: its channels; `num_classes`; `head`: `classifier`,
-      `none` for the last map, `features` for those that a detector reads; `deploy`: folded for inference; `option`:
-      options of the network, `{"aux_logits": True}` or `"aux_logits=true"`.
-    - `batch_size`: predict memory at this many images; `build`: build it, for a second counter's opinion.
-
-    A network that no table knows, or whose memory is asked for, is built on tensors without data. Raises `UsageError`.
+    `name`: of the catalogue, `torchvision:NAME`, `timm:NAME` or `module:function`. `inputs`: as in a suite, or as
+    `"3x224x160+ids=77/int64/0..30000"`; `option`: `{"aux_logits": True}` or `"aux_logits=true"`. A network that no
+    table knows, or whose memory is asked for, is built on tensors without data. Raises `UsageError`.
     """
     if options.head not in get_args(Head):
         raise UsageError(f"--head {options.head}: must be {' or '.join(get_args(Head))}")
@@ -155,10 +150,8 @@ class Fits(Struct, frozen=True, kw_only=True):
 def fits(name: str, options: FitsOptions) -> Fits:
     """The largest batch of one network whose step fits into a memory, by the network's predicted memory.
 
-    - `name`: as for `show`; `memory`: bytes, or as `"8GiB"`. `device`: also one that is not in this machine.
-    - `phase`, `precision`, `memory_format`, `input_size` (pixels), `inputs`: as of `run`, one value each; steps are
-      eager.
-    - `verify`: run steps around the edge, in processes that have no more memory than that.
+    `name`: as for `show`; `memory`: bytes, or as `"8GiB"`; `device`: also one that is not in this machine. Steps are
+    eager.
 
     Raises `UsageError`, and `UnfitError` where memory cannot be predicted or tried.
     """

@@ -1,6 +1,6 @@
 """What is asked of whatever measures: each option once, with its type, its default and what `--help` says of it.
 
-`keywords` gives a function the options of a class as keywords, and `cli.console.options` gives them to a command.
+`keywords` gives a function the options of a class as keywords, and `cli.console.taking` gives them to a command.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import ast
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar, get_type_hints, overload
 
 from archbench.model.axes import DEVICE_KINDS
+from archbench.model.derived import RANKING_KEYS, judged_names
 from archbench.model.suite import AXES
 
 _T = TypeVar("_T")
 _Options = TypeVar("_Options")
+_Options_co = TypeVar("_Options_co", covariant=True)
 _Subject = TypeVar("_Subject")
 _Found = TypeVar("_Found")
 _P = ParamSpec("_P")
@@ -198,22 +200,151 @@ class FitsOptions:
     allow_code: Annotated[bool, ALLOW_CODE] = False
 
 
-def keywords(
-    options: Callable[_P, _Options],
-) -> Callable[[Callable[[_Subject, _Options], _Found]], Callable[Concatenate[_Subject, _P], _Found]]:
-    """A function of something and of `options` as one that takes them as keywords, which `help` then shows."""
+def _columns(help: str, metavar: str = "COLUMN", words: Callable[[], Iterable[str]] = judged_names) -> Option:
+    return Option(help, metavar, repeatable=True, words=words)
 
-    def decorate(function: Callable[[_Subject, _Options], _Found]) -> Any:
+
+_ACROSS = _columns("Rank rows together that differ in batch_size, precision, ...", words=lambda: RANKING_KEYS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickOptions:
+    """By what a network is picked from stored cells."""
+
+    where: Annotated[
+        OneOrMore[str],
+        _columns("A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.", "EXPR"),
+    ] = ()
+    minimize: Annotated[OneOrMore[str], _columns("Smallest first.")] = ()
+    maximize: Annotated[OneOrMore[str], _columns("Largest first. Several goals give the Pareto front.")] = ()
+    across: Annotated[OneOrMore[str], _ACROSS] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """Of stored results as a report."""
+
+    format: Annotated[str, Option("md, html or latex", "FORMAT")] = "md"
+    out: Annotated[
+        PathOrText | None,
+        Option(
+            "Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.", "PATH"
+        ),
+    ] = None
+    only: Annotated[
+        OneOrMore[str], Option("Cells to show: resnet*, resnet50@batch_size=1.", "PATTERN", repeatable=True)
+    ] = ()
+    table: Annotated[str, Option("Only the tables with these words in their caption, such as matrix.", "WORDS")] = ""
+    label: Annotated[
+        OneOrMore[str], Option("Networks that plots name; else all that have room.", "PATTERN", repeatable=True)
+    ] = "*"
+    plots: Annotated[
+        OneOrMore[str], Option("Store plots as svg, png, pdf (several: png,pdf), beside the report.", "KINDS")
+    ] = ()
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Of two stored sides."""
+
+    base: PathOrText
+    head: PathOrText
+    _: KW_ONLY
+    allow_different: Annotated[
+        OneOrMore[str],
+        Option(
+            "Let torch_version, driver_version, suite, applied or threads differ; repeatable.",
+            "COLUMN",
+            repeatable=True,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuelOptions:
+    """Of cells that take turns."""
+
+    pairs: Annotated[int | None, Option("Pairs of fresh processes, with those played before; 8 unless given.")] = None
+    turns: Annotated[int | None, Option("Turns of each process in a pair; 16 unless given.")] = None
+    max_time: Annotated[str | None, Option("Stop after so long, with fewer pairs: 90s, 10m, 2h.", "5m")] = None
+    inputs: Annotated[Inputs, INPUTS] = None
+    device: Annotated[str, DEVICE] = "auto"
+    fresh: Annotated[bool, Option("Begin anew, whatever was played before.")] = False
+    allow_code: Annotated[bool, ALLOW_CODE] = False
+    force: Annotated[bool, FORCE] = False
+    progress: bool | None = None
+
+
+@dataclass(frozen=True)
+class ClaimsOptions:
+    """Of which claims are judged, and by what."""
+
+    runs: OneOrMore[PathOrText] = ()
+    _: KW_ONLY
+    only: Annotated[
+        OneOrMore[str], Option("Claims to judge: 000.14, 003.*, measured.", "PATTERN", repeatable=True)
+    ] = ()
+    probe: Annotated[PathOrText | None, Option("A training probe; else the newest of this machine here.", "DIR")] = None
+    file: Annotated[PathOrText | None, Option("Claims of your own, in the form of docs/claims.md.", "YAML")] = None
+    measure: Annotated[str | None, Option("Measure what is missing, for so long at most: 90s, 10m, 2h.", "10m")] = None
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """Of trainings for the sake of their curves."""
+
+    networks: OneOrMore[str] = ()
+    _: KW_ONLY
+    seeds: Annotated[int, Option("How many times each is trained.")] = 3
+    steps: Annotated[int | None, Option("Of each training, in place of the schedule's own.")] = None
+    data: Annotated[PathOrText | None, Option("CIFAR-10's binary version; else scikit-learn's digits.", "DIR")] = None
+    out: Annotated[PathOrText | None, Option("The probe's directory; else under results/train-probe/.", "DIR")] = None
+    device: Annotated[str, DEVICE] = "cpu"
+    at_once: Annotated[
+        int | None, Option("Trainings at a time, on a thread each; else as many as there are cores.")
+    ] = None
+    told: Callable[[Any, str, int], None] | None = None
+    """Called with the probe so far, the network and the seed of each training that ends."""
+
+
+class _Keywords(Protocol[_Options_co, _P]):
+    """Typed: the options alone, with what they are of among them, or behind that; several of it as they come."""
+
+    @overload
+    def __call__(self, function: Callable[[_Options_co], _Found]) -> Callable[_P, _Found]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[_Subject, _Options_co], _Found]
+    ) -> Callable[Concatenate[_Subject, _P], _Found]: ...
+    @overload
+    def __call__(self, function: Callable[..., _Found]) -> Callable[..., _Found]: ...
+
+
+def declared(options: Callable[..., object]) -> dict[str, tuple[Any, Option]]:
+    """The type of each field that a command has, too, and what it shows of it."""
+    hints = get_type_hints(options, include_extras=True).items()
+    return {name: (hint.__origin__, hint.__metadata__[0]) for name, hint in hints if hasattr(hint, "__metadata__")}
+
+
+def keywords(options: Callable[_P, _Options]) -> _Keywords[_Options, _P]:
+    """A function whose last parameter is `options` as one that takes them as keywords, which `help` then explains."""
+    told = "\n".join(f"- `{name}`: {about.help}" for name, (_, about) in declared(options).items())
+    named = [one.replace(annotation=_plain(one)) for one in inspect.signature(options).parameters.values()]
+
+    def decorate(function: Callable[..., Any]) -> Any:
         signature = inspect.signature(function)
-        subject, _ = signature.parameters.values()
-        named = (one.replace(annotation=_plain(one)) for one in inspect.signature(options).parameters.values())
-        signature = signature.replace(parameters=[subject, *named])
+        *subjects, last = signature.parameters.values()
+        signature = signature.replace(parameters=[*subjects, *named])
 
         @wraps(function)
-        def called(*words: Any, **given: Any) -> _Found:
-            asked = signature.bind(*words, **given).arguments
-            return function(asked.pop(subject.name), options(**asked))  # type: ignore[call-arg]
+        def called(*words: Any, **given: Any) -> Any:
+            bound = signature.bind(*words, **given)
+            asked: dict[str, Any] = {
+                one.name: bound.arguments.pop(one.name) for one in named if one.name in bound.arguments
+            }
+            return function(*bound.args, **{last.name: options(**asked)})  # type: ignore[call-arg]
 
+        called.__doc__ = f"{inspect.getdoc(function)}\n\n{told}"
         called.__signature__ = signature  # type: ignore[attr-defined]
         called.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
         return called
@@ -223,8 +354,10 @@ def keywords(
 
 def _plain(one: inspect.Parameter) -> str:
     """Its type as it is written above, without what a command shows."""
-    written = ast.parse(one.annotation, mode="eval").body
-    return ast.unparse(written.slice.elts[0] if isinstance(written, ast.Subscript) else written)  # type: ignore[attr-defined]
+    match ast.parse(one.annotation, mode="eval").body:
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[written, *_])):
+            return ast.unparse(written)
+    return str(one.annotation)
 
 
 def several(value: OneOrMore[_T]) -> list[_T]:

@@ -33,12 +33,9 @@ from archbench.worker.client import HOST_GRACE_S, WorkerLostError
 def profile(name: Network, options: ProfileOptions) -> Profile:
     """Where one step's time (seconds) and memory (bytes) go: by module, operator and stage, under the roofline.
 
-    The network is as for `run`, `inputs`, roles and the values of axes too, one each. `against`: another network, or
-    `@AXIS=VALUE` for other settings; then the profile has `against` and `difference` beside it. `threads`: of one
-    operator, on the CPU. `memory`: follow memory over the step; `gradients`: at initialisation, in training. `stage`: a
-    module that the network is to have, or it is refused before anything is measured. `html`, `trace` (for Perfetto),
-    `snapshot`
-    (CUDA's memory): files to write. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
+    The network is as for `run`, `inputs`, roles and the values of axes too, one each. With `against` the profile has
+    `against` and `difference` beside it. A `stage` that the network does not have is refused before anything is
+    measured. Measured by a process of its own. Raises `UsageError` and `UnfitError`.
     """
     environment = describe(options.device)
     cells, networks = _cells(name, options, environment.kind)

@@ -16,7 +16,7 @@ from glob import escape, glob
 from inspect import Parameter, Signature, signature
 from os.path import isdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import msgspec
 import typer
@@ -50,13 +50,6 @@ def network_names() -> Iterator[str]:
 
     for entry in entries().values():
         yield from (entry.name, *entry.aliases)
-
-
-def column_names() -> Iterable[str]:
-    """As conditions and goals may name them."""
-    from archbench.model.derived import judged_names
-
-    return judged_names()
 
 
 def networks_and_suites(incomplete: str) -> list[str]:
@@ -95,9 +88,6 @@ WhatArgument = Annotated[
 
 
 DeviceOption = Annotated[str, told(options.DEVICE)]
-InputsOption = Annotated[str | None, told(options.INPUTS)]
-AllowCode = Annotated[bool, told(options.ALLOW_CODE, "--allow-code")]
-Force = Annotated[bool, told(options.FORCE, "--force")]
 AsJson = Annotated[bool, switch("--json", "Print one JSON document.")]
 Strict = Annotated[
     bool, switch("--strict", "Exit with 3 where a cell is undecided or invalid, or failed on both sides.")
@@ -112,9 +102,8 @@ def taking(asked: Callable[..., object]) -> Callable[[Callable[..., None]], Call
 
     So what a function does without one is for the function to say.
     """
-    hints = get_type_hints(asked, include_extras=True)
-    fields = [one for one in signature(asked).parameters.values() if hasattr(hints[one.name], "__metadata__")]
-    shown = [_parameter(one, hints[one.name]) for one in fields]
+    fields = signature(asked).parameters
+    shown = [_parameter(fields[name], *told) for name, told in options.declared(asked).items()]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         *own, _ = signature(command, eval_str=True).parameters.values()
@@ -132,9 +121,8 @@ def taking(asked: Callable[..., object]) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def _parameter(one: Parameter, hint: Any) -> Parameter:
+def _parameter(one: Parameter, kind: Any, about: Option) -> Parameter:
     """A field as typer is to see it: a switch, a whole number, or text for everything else."""
-    kind, about = hint.__origin__, hint.__metadata__[0]
     flag, default = f"--{one.name.replace('_', '-')}", one.default
     shape: Any = kind
     if about.repeatable:
@@ -142,7 +130,7 @@ def _parameter(one: Parameter, hint: Any) -> Parameter:
     elif kind is bool:
         flag = f"{flag}/--no-{one.name}" if default else flag
     elif set(get_args(kind) or [kind]) - {int, type(None)}:
-        shape = str | None if default is None else str
+        shape, default = (str | None, None) if default in (None, ()) else (str, default)
         default = str(default) if isinstance(default, int) else default
     return one.replace(annotation=Annotated[shape, told(about, flag)], default=default)
 

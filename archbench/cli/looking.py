@@ -7,8 +7,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +15,9 @@ import typer
 
 from archbench.cli import console
 from archbench.cli.console import answer, argument, option, switch, taking
-from archbench.model.derived import RANKING_KEYS
 from archbench.model.errors import UnfitError, UsageError, did_you_mean
 from archbench.model.units import indented_json
-from archbench.options import FitsOptions, ShowOptions
+from archbench.options import ClaimsOptions, CompareOptions, FitsOptions, PickOptions, ReportOptions, ShowOptions
 
 
 def catalogue_columns() -> Iterable[str]:
@@ -29,20 +27,19 @@ def catalogue_columns() -> Iterable[str]:
     return (*LISTED, *COUNTED)
 
 
-def _columns(help: str, words: Callable[[], Iterable[str]] = console.column_names, metavar: str = "COLUMN") -> Any:
-    return option(help, metavar, autocompletion=console.completing(words))
-
-
-_where = partial(_columns, metavar="EXPR")
+_COMPLETED = console.completing(catalogue_columns)
 
 
 def list_command(
     family: Annotated[str | None, option("Only this family: resnet, densenet, ...")] = None,
     source: Annotated[str | None, option("Only from torchvision, timm or archbench.")] = None,
     where: Annotated[
-        list[str] | None, _where("A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.", catalogue_columns)
+        list[str] | None,
+        option("A condition: 'year >= 2020', 'params < 10M and top1 >= 75'.", "EXPR", autocompletion=_COMPLETED),
     ] = None,
-    sort: Annotated[str | None, _columns("Smallest first; -COLUMN: largest first.", catalogue_columns)] = None,
+    sort: Annotated[
+        str | None, option("Smallest first; -COLUMN: largest first.", "COLUMN", autocompletion=_COMPLETED)
+    ] = None,
     as_json: console.AsJson = False,
 ) -> None:
     """List the catalogue: family, year, parameters, GMACs and published top-1 of every named network."""
@@ -102,18 +99,12 @@ def fits_command(name: console.NetworkArgument, as_json: console.AsJson = False,
     answer(fits(name, **given), fits_report, as_json)
 
 
+@taking(PickOptions)
 def pick_command(
     runs: Annotated[list[Path], argument("Runs' directories or results files; several are merged.", "RUN...")],
-    where: Annotated[
-        list[str] | None, _where("A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.")
-    ] = None,
-    minimize: Annotated[list[str] | None, _columns("Smallest first.")] = None,
-    maximize: Annotated[list[str] | None, _columns("Largest first. Several goals give the Pareto front.")] = None,
-    across: Annotated[
-        list[str] | None, _columns("Rank rows together that differ in batch_size, precision, ...", lambda: RANKING_KEYS)
-    ] = None,
     top: Annotated[int, option("Rows of a shortlist to print.", min=1)] = 10,
     as_json: console.AsJson = False,
+    **given: Any,
 ) -> None:
     """Pick a network: a ranked shortlist with settings, margins and intervals, and why each other is left out.
 
@@ -122,38 +113,27 @@ def pick_command(
     from archbench.api import pick
     from archbench.rendering.decisions import picked_report
 
-    picked = pick(runs, where=where or (), minimize=minimize or (), maximize=maximize or (), across=across or ())
-    answer(picked, lambda one: picked_report(one, top), as_json)
+    answer(pick(runs, **given), lambda one: picked_report(one, top), as_json)
 
 
+@taking(ReportOptions)
 def report_command(
     runs: Annotated[list[Path], argument("Directories of runs, finished or not; several side by side.", "RUN...")],
-    format: Annotated[str, option("md, html or latex", "FORMAT", "--format")] = "md",
-    out: Annotated[
-        str,
-        option(
-            "Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.", "PATH"
-        ),
-    ] = "",
-    only: Annotated[list[str] | None, option("Cells to show: resnet*, resnet50@batch_size=1.", "PATTERN")] = None,
-    table: Annotated[str, option("Only the tables with these words in their caption, such as matrix.", "WORDS")] = "",
-    label: Annotated[list[str] | None, option("Networks that plots name; else all that have room.", "PATTERN")] = None,
-    plots: Annotated[str, option("Store plots as svg, png, pdf (several: png,pdf), beside the report.", "KINDS")] = "",
+    **given: Any,
 ) -> None:
     """Render stored results as a report; prints where it is."""
     from archbench.api import report
     from archbench.rendering.report import check_format, usual_place
 
-    kinds = [word.strip() for word in plots.split(",")] if plots else []
-    check_format(format, kinds)
-    if kinds and out == "-":
+    check_format(given["format"])
+    out = given.pop("out", None)
+    if given.get("plots") and out == "-":
         raise UsageError("--plots needs a place to lie beside: give --out a file")
-    place = None if out == "-" else out or usual_place(runs, format)
+    place = None if out == "-" else out or usual_place(runs, given["format"])
     # Hardly anything is thrown away before the end, and looking for it takes a tenth of a large run's time.
     gc.disable()
     try:
-        found = report(runs, format=format, out=place, only=only or (), label=label or "*", table=table, plots=kinds)
-        print(found, end="" if place is None else "\n")
+        print(report(runs, out=place, **given), end="" if place is None else "\n")
     finally:
         gc.enable()
 
@@ -168,6 +148,7 @@ def site_command(
     print(site(runs, out=out))
 
 
+@taking(CompareOptions)
 def compare_command(
     base: Annotated[Path, argument("A run's directory, or a parquet file of results.", "BASE")],
     head: Annotated[Path, argument("The same, of what may have become slower.", "HEAD")],
@@ -176,12 +157,9 @@ def compare_command(
         option("text, md, json, junit, annotations, github-action-benchmark, pytest-benchmark", "FORMAT", "--format"),
     ] = "text",
     out: Annotated[Path | None, option("Write there instead of to stdout.", "PATH")] = None,
-    allow_different: Annotated[
-        list[str] | None,
-        option("Let torch_version, driver_version, suite, applied or threads differ; repeatable.", "COLUMN"),
-    ] = None,
     strict: console.Strict = False,
     as_json: console.AsJson = False,
+    **given: Any,
 ) -> None:
     """Say of every cell whether HEAD is slower than BASE, and of what is counted whether it grew."""
     from archbench.rendering.comparison_formats import check_format
@@ -191,7 +169,7 @@ def compare_command(
 
     from archbench.api import compare
 
-    comparison = compare(base, head, allow_different=allow_different or ())
+    comparison = compare(base, head, **given)
     console.show_comparison(comparison, format, out)
     raise typer.Exit(comparison.exit_code(strict))
 
@@ -230,14 +208,12 @@ def history_command(
         answer(found, lambda one: history_report(one, plot=False), format == "json")
 
 
+@taking(ClaimsOptions)
 def claims_command(
     runs: Annotated[list[Path] | None, argument("Stored runs; else those of this machine here.", "RUN...")] = None,
-    only: Annotated[list[str] | None, option("Claims to judge: 000.14, 003.*, measured.", "PATTERN", "--only")] = None,
-    probe: Annotated[Path | None, option("A training probe; else the newest of this machine here.", "DIR")] = None,
-    file: Annotated[Path | None, option("Claims of your own, in the form of docs/claims.md.", "YAML")] = None,
-    measure: Annotated[str | None, option("Measure what is missing, for so long at most: 90s, 10m, 2h.", "10m")] = None,
     out: Annotated[Path | None, option("Write the report there: claims.md or claims.html.", "PATH")] = None,
     as_json: console.AsJson = False,
+    **given: Any,
 ) -> None:
     """Judge what tutorials and papers say: confirmed, refuted, depends (on what), or not measurable here and why."""
     from archbench import claims
@@ -247,7 +223,7 @@ def claims_command(
     if out is not None and out.suffix not in (".md", ".html"):
         raise UsageError(f"--out {out}: name a file that ends in .md or .html")
     try:
-        found = claims(runs or (), only=only or (), probe=probe, file=file, measure=measure)
+        found = claims(runs or (), **given)
     except KeyboardInterrupt:
         raise typer.Exit(console.INTERRUPTED) from None
     if out is not None and not as_json:

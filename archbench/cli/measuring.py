@@ -16,7 +16,7 @@ from archbench.model.errors import Interrupted, UnfitError, UsageError, escaped
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED
 from archbench.model.units import listed
-from archbench.options import GateOptions, PlanOptions, ProfileOptions, RunOptions
+from archbench.options import DuelOptions, GateOptions, PlanOptions, ProbeOptions, ProfileOptions, RunOptions
 
 if TYPE_CHECKING:
     from archbench.api import Run
@@ -214,41 +214,28 @@ def gate_command(
     raise typer.Exit(comparison.exit_code(strict))
 
 
+@taking(DuelOptions)
 def duel_command(
     cells: Annotated[list[str], argument("resnet50@batch_size=1,precision=amp-bf16", "CELL CELL...")],
-    pairs: Annotated[int | None, option("Pairs of fresh processes, with those played before; 8 unless given.")] = None,
-    turns: Annotated[int | None, option("Turns of each process in a pair; 16 unless given.")] = None,
-    max_time: Annotated[str | None, option("Stop after so long, with fewer pairs: 90s, 10m, 2h.", "5m")] = None,
-    inputs: console.InputsOption = None,
-    device: console.DeviceOption = "auto",
-    fresh: Annotated[bool, switch("--fresh", "Begin anew, whatever was played before.")] = False,
     as_json: console.AsJson = False,
-    allow_code: console.AllowCode = False,
-    force: console.Force = False,
+    **given: Any,
 ) -> None:
     """Settle a close call: cells take turns block by block, and the ratio of their times gets an interval."""
     from archbench.gating import duel
     from archbench.rendering.comparison_report import duel_report
 
-    asked: dict[str, Any] = {"pairs": pairs, "turns": turns, "max_time": max_time, "inputs": inputs, "device": device}
     with console.interruptible():
-        found = duel(*cells, **asked, fresh=fresh, allow_code=allow_code, force=force)
+        found = duel(*cells, **given)
     answer(found, duel_report, as_json, indent=False)
 
 
+@taking(ProbeOptions)
 def train_probe_command(
     networks: Annotated[
         list[str] | None, argument("plain56, resnet56, relu-bn-he, ...; else all.", "NETWORK...")
     ] = None,
-    seeds: Annotated[int, option("How many times each is trained.")] = 3,
-    steps: Annotated[int | None, option("Of each training, in place of the schedule's own.")] = None,
-    data: Annotated[Path | None, option("CIFAR-10's binary version; else scikit-learn's digits.", "DIR")] = None,
-    out: Annotated[Path | None, option("The probe's directory; else under results/train-probe/.", "DIR")] = None,
-    device: console.DeviceOption = "cpu",
-    at_once: Annotated[
-        int | None, option("Trainings at a time, on a thread each; else as many as there are cores.")
-    ] = None,
     as_json: console.AsJson = False,
+    **given: Any,
 ) -> None:
     """Train plain and residual networks, and chains of layers, and keep their curves; a second call resumes."""
     from archbench.rendering.folklore import probe_report
@@ -257,9 +244,7 @@ def train_probe_command(
     from archbench.training.probe import train_probe
 
     with console.interruptible():
-        found = train_probe(
-            networks or (), seeds=seeds, steps=steps, data=data, out=out, device=device, at_once=at_once, told=_told
-        )
+        found = train_probe(networks or (), told=_told, **given)
     report = probe_report(found)
     for format in ("md", "html"):
         store(report, format, found.path / f"report.{format}")

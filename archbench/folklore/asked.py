@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from archbench.folklore.claims import OWN, Claims, Judged, judge, read_claims
 from archbench.folklore.sources import Sources
 from archbench.model.errors import FitnessWarning, UsageError
-from archbench.options import OneOrMore, PathOrText, several
+from archbench.options import ClaimsOptions, PathOrText, keywords, several
 from archbench.query.quantity import seconds_of
 from archbench.results import RunStore
 from archbench.session import callers_level, describe
@@ -33,25 +33,18 @@ _PATIENCE_S = 60.0
 """For a run to keep what it has, once its time is up."""
 
 
-def claims(
-    runs: PathOrText | Sequence[PathOrText] = (),
-    *,
-    only: OneOrMore[str] = (),
-    probe: PathOrText | None = None,
-    file: PathOrText | None = None,
-    measure: str | None = None,
-) -> list[Judged]:
+@keywords(ClaimsOptions)
+def claims(options: ClaimsOptions) -> list[Judged]:
     """What tutorials and papers say of these networks, judged: a verdict a claim, with the figures that decide it.
 
-    `runs`: stored runs; by default those of this machine under `results/` here. `only`: patterns of ids (`003.*`) or
-    kinds (`measured`). `probe`: a directory of `train_probe`; by default the newest of this machine. `file`: claims of
-    your own. `measure`: measure what is missing, for so long at most (`10m`). Raises `UsageError`.
+    `runs`: stored runs; by default those of this machine under `results/` here. Raises `UsageError`.
     """
-    paths = [Path(runs)] if isinstance(runs, str | os.PathLike) else [Path(one) for one in runs]
-    time_s = None if measure is None else seconds_of(measure, "--measure")
-    asked = _only(read_claims(Path(file or OWN)), several(only))
+    runs: list[PathOrText] = several(options.runs)
+    paths = [Path(one) for one in runs]
+    time_s = None if options.measure is None else seconds_of(options.measure, "--measure")
+    asked = _only(read_claims(Path(options.file or OWN)), several(options.only))
     here = describe("auto").hardware_class
-    trained = read_probe(Path(probe)) if probe is not None else _own_probe(here)
+    trained = read_probe(Path(options.probe)) if options.probe is not None else _own_probe(here)
     if trained is not None:
         _warn_of_another(trained.path, trained.about.hardware_class, here)
     found = judge(asked, Sources(asked.facts, _cells(paths, here), trained))

@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from archbench.model.errors import Interrupted, UnfitError, UsageError, first_line
-from archbench.options import OneOrMore, PathOrText, several
+from archbench.options import ProbeOptions, keywords, several
 from archbench.results.files import is_whole, read_struct, sealed_parquet, write_bytes, write_json
 from archbench.training.settings import (
     ARITHMETIC,
@@ -110,42 +110,30 @@ def read_probe(path: Path) -> Probe:
     return Probe(path=path, about=about, points=points)
 
 
-def train_probe(
-    networks: OneOrMore[str] = (),
-    *,
-    seeds: int = 3,
-    steps: int | None = None,
-    data: PathOrText | None = None,
-    out: PathOrText | None = None,
-    device: str = "cpu",
-    at_once: int | None = None,
-    told: Callable[[Probe, str, int], None] | None = None,
-) -> Probe:
+@keywords(ProbeOptions)
+def train_probe(options: ProbeOptions) -> Probe:
     """Train small networks from several seeds for the sake of their curves; a second call resumes.
 
-    - `networks`: `plain56`, `resnet56`, `relu-bn-he` and so on; by default all.
-    - `steps`: of each training, in place of the schedule's own.
-    - `data`: a folder with CIFAR-10's binary version; by default scikit-learn's digits (the extra `probe`).
-    - `out`: the probe's directory; else one under `results/train-probe/`, and there the one of these settings.
-    - `at_once`: trainings at a time, on a thread each; by default as many as there are cores.
-    - `told`: called with the probe so far, the network and the seed of each training that ends.
+    `networks`: `plain56`, `resnet56`, `relu-bn-he` and so on; by default all. `told`: called with the probe so far, the
+    network and the seed of each training that ends. By default a directory is that of these settings.
 
-    Raises `UsageError`; `UnfitError` without scikit-learn and where a training's process died; after Ctrl-C
-    `Interrupted`. What was finished is kept.
+    Raises `UsageError`; `UnfitError` without scikit-learn (the extra `probe`) and where a training's process died;
+    after Ctrl-C `Interrupted`. What was finished is kept.
     """
     from archbench.session import describe
 
-    if seeds < 1 or (steps is not None and steps < 1) or (at_once is not None and at_once < 1):
+    data, steps = options.data, options.steps
+    if any(number is not None and number < 1 for number in (options.seeds, steps, options.at_once)):
         raise UsageError("--seeds, --steps and --at-once are whole numbers of at least 1")
-    subjects = chosen(several(networks))
-    environment = describe(device)
+    subjects = chosen(several(options.networks))
+    environment = describe(options.device)
     # Read here first: what is wrong with the images is said at once, and not by a process that trains.
     images = images_of(DIGITS if data is None else os.fspath(data))
     kind = DIGITS if data is None else CIFAR10
     settings = Settings(
         data=kind,
         image_size=images.train.shape[-1],
-        seeds=tuple(range(seeds)),
+        seeds=tuple(range(options.seeds)),
         subjects=tuple(one.name for one in subjects),
         schedules=schedules(kind, steps),
         device=environment.device,
@@ -155,10 +143,10 @@ def train_probe(
         settings=settings, hardware_class=environment.hardware_class, torch_version=environment.torch_version or "none"
     )
     tag = hashlib.blake2b(msgspec.json.encode(about), digest_size=4).hexdigest()
-    place = Path(out) if out else PROBES / f"{kind}-{tag}"
+    place = Path(options.out) if options.out else PROBES / f"{kind}-{tag}"
     folder = DIGITS if data is None else str(Path(data).resolve())
     usable = len(os.sched_getaffinity(0)) if environment.device == "cpu" else _ON_A_GPU
-    return _train_all(place, about, folder, at_once or usable, told or (lambda probe, name, seed: None))
+    return _train_all(place, about, folder, options.at_once or usable, options.told or (lambda probe, name, seed: None))
 
 
 Told = Callable[[Probe, str, int], None]
