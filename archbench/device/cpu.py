@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from archbench.device.environment import last_level_cache
+from archbench.device.environment import allowed_cores, last_level_cache
 from archbench.device.health import CpuTimes, Finding, Reading
 from archbench.device.kind import CalibrationSizes, CanarySizes, Kind, Rates
 from archbench.model.axes import CompileMode, DeviceKind, Precision
@@ -62,7 +62,7 @@ class CpuProbe:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()
+        self._cores = allowed_cores()
         self._tick_s = 1 / os.sysconf("SC_CLK_TCK")
 
     def read(self) -> Reading:
@@ -72,7 +72,7 @@ class CpuProbe:
         """The CPU times alone, for the probe of another device."""
         busy_s, stolen_s = self._machine_times()
         return CpuTimes(
-            cores=len(self._cores) or os.cpu_count() or 1,
+            cores=len(self._cores),
             own_s=time.process_time(),
             waited_s=self._waits(),
             busy_s=busy_s,
@@ -89,7 +89,7 @@ class CpuProbe:
         seen = False
         for line in lines:
             name, *fields = line.split()
-            if name.startswith("cpu") and name[3:].isdigit() and (not self._cores or int(name[3:]) in self._cores):
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in self._cores:
                 user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
                 busy += user + nice + system + irq + softirq
                 stolen += steal

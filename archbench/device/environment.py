@@ -91,9 +91,7 @@ def last_level_cache(root: Path = ROOT) -> int | None:
 
 def allowed_cores() -> frozenset[int]:
     """Cores of this process's affinity."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+    return frozenset(os.sched_getaffinity(0))
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:

@@ -18,12 +18,7 @@ SW_THERMAL = 0x20
 HW_THERMAL = 0x40
 POWER_BRAKE = 0x80
 
-_THROTTLE_BITS = {
-    "hw_slowdown": HW_SLOWDOWN,
-    "sw_thermal": SW_THERMAL,
-    "hw_thermal": HW_THERMAL,
-    "power_brake": POWER_BRAKE,
-}
+_THROTTLE_BITS = HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE
 _THROTTLE_TIMES = ("thermal", "sw_thermal", "hw_thermal", "power_brake")
 """The counters of `SlowdownTimes` that spoil a block; a software power cap does not."""
 
@@ -120,8 +115,6 @@ class BlockHealth(Struct, frozen=True, kw_only=True):
 
     throttled: bool | None = None
     """Held down by heat, a power brake or the hardware: the block is not fit to be used."""
-    throttles: tuple[str, ...] = ()
-    """By what: `hw_slowdown`, `sw_thermal`, `hw_thermal`, `power_brake`."""
     power_capped: bool | None = None
     """At the software power limit: normal under sustained load."""
     foreign: bool | None = None
@@ -167,11 +160,11 @@ def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s:
     growth = {cause: _growth(before.slowdowns, after.slowdowns, cause) for cause in SlowdownTimes.__struct_fields__}
     if any(ns is not None and ns < 0 for ns in growth.values()):
         missing["slowdowns"] = "monitor_gap"
-    throttles = [cause for cause, bit in _THROTTLE_BITS.items() if any(mask & bit for mask in masks)]
-    throttles += [cause for cause in _THROTTLE_TIMES if (growth[cause] or 0) > 0 and cause not in throttles]
+    throttled = any(mask & _THROTTLE_BITS for mask in masks)
+    throttled = throttled or any((growth[cause] or 0) > 0 for cause in _THROTTLE_TIMES)
     power_capped = any(mask & SW_POWER_CAP for mask in masks) or (growth["sw_power_cap"] or 0) > 0
     # A block is clean only where the whole of it is known to be.
-    throttle_known = throttles or len(masks) == 2 or any(growth[cause] == 0 for cause in _THROTTLE_TIMES)
+    throttle_known = throttled or len(masks) == 2 or any(growth[cause] == 0 for cause in _THROTTLE_TIMES)
     cap_known = power_capped or len(masks) == 2 or growth["sw_power_cap"] == 0
     for field, is_known in (("throttled", throttle_known), ("power_capped", cap_known)):
         if not is_known:
@@ -181,8 +174,7 @@ def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s:
     return BlockHealth(
         wall_s=wall_s,
         lost="device_lost" in after.missing.values(),
-        throttled=bool(throttles) if throttle_known else None,
-        throttles=tuple(throttles),
+        throttled=throttled if throttle_known else None,
         power_capped=power_capped if cap_known else None,
         foreign=_foreign(before, after, missing),
         energy_j=energy_j,

@@ -7,10 +7,10 @@ number, or one for each of three seeds, from which an interval is made.
 from __future__ import annotations
 
 import itertools
-import time
+import timeit
 import warnings
 from collections.abc import Callable, Mapping
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import ParamSpec
 
 import torch
@@ -246,19 +246,14 @@ def sparse_slowdown(density: float, side: int = 512) -> list[float]:
         sparse = dense.to_sparse_csr()
     found = []
     for _ in range(7):
-        times = [_timed(lambda left=left: left @ other) for left in (sparse, dense)]  # type: ignore[misc]
+        times = [_timed(partial(torch.matmul, left, other)) for left in (sparse, dense)]
         found.append(times[0] / times[1])
     return found
 
 
-def _timed(work: Callable[[], object], repeats: int = 9) -> float:
+def _timed(work: Callable[[], object]) -> float:
     work()
-    seen = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        work()
-        seen.append(time.perf_counter() - begun)
-    return min(seen)
+    return min(timeit.repeat(work, number=1, repeat=9))
 
 
 @_from_each_seed

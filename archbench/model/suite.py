@@ -33,33 +33,6 @@ PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 """Those that rows have a column for: `latency_p90_s` and so on."""
 
 
-class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A condition on cells: every given field must match, a field matches any of its values.
-
-    `architecture` takes shell patterns (`resnet*`). An empty filter matches everything.
-    """
-
-    architecture: tuple[Pattern, ...] = ()
-    family: tuple[Name, ...] = ()
-    setting: tuple[Name, ...] = ()
-    batch_size: tuple[PositiveInt, ...] = ()
-    input_size: tuple[Size, ...] = ()
-    phase: tuple[Phase, ...] = ()
-    precision: tuple[Precision, ...] = ()
-    compile_mode: tuple[CompileMode, ...] = ()
-    memory_format: tuple[MemoryFormat, ...] = ()
-    runtime: tuple[Runtime, ...] = ()
-    quantize: tuple[Quantize, ...] = ()
-    threads: tuple[Threads, ...] = ()
-    head: tuple[Head, ...] = ()
-    deploy: tuple[bool, ...] = ()
-    train: tuple[Train, ...] = ()
-    optimizer: tuple[Optimizer, ...] = ()
-    checkpointing: tuple[bool, ...] = ()
-    loss: tuple[Loss, ...] = ()
-    device: tuple[DeviceKind, ...] = ()
-
-
 class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Values to cross with each other; `None` means the axis was not given."""
 
@@ -84,6 +57,18 @@ AXES = Axes.__struct_fields__
 """Their names."""
 
 
+class Filter(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A condition on cells: every given field must match, a field matches any of its values.
+
+    `architecture` takes shell patterns (`resnet*`). An empty filter matches everything.
+    """
+
+    architecture: tuple[Pattern, ...] = ()
+    family: tuple[Name, ...] = ()
+    setting: tuple[Name, ...] = ()
+    device: tuple[DeviceKind, ...] = ()
+
+
 class Setting(Toggled, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A named bundle of toggles; `only` restricts it to the cells that match."""
 
@@ -97,7 +82,6 @@ class Section(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     """
 
     architectures: tuple[Pattern, ...] | None = None
-    """Restricts the section to some of the suite's architectures (shell patterns over names)."""
     family: tuple[Name, ...] | None = None
     settings: tuple[Name, ...] | None = None
 
@@ -110,7 +94,8 @@ Factor = Annotated[float, Meta(gt=0.0, le=1000.0)]
 class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One row of the decision matrix: a situation, how to judge it, and the usual advice to hold against it.
 
-    Columns may leave their unit's ending out; `where` is in the language of `archbench.query.parsing`.
+    `suite.schema.DESCRIPTIONS` says what each field means. Columns may leave their unit's ending out; `where` is in
+    the language of `archbench.query.parsing`.
     """
 
     situation: Name
@@ -120,19 +105,12 @@ class Decision(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, om
     at_least: dict[str, Bound] = {}
     at_most: dict[str, Bound] = {}
     baseline: Name | None = None
-    """The network that gains and costs are given against."""
     at_most_of_baseline: dict[str, Factor] = {}
-    """Bounds relative to the baseline under the same circumstances: `{macs: 1.05}` is 5 % more MACs at most."""
     across: tuple[str, ...] = ()
-    """Columns that rows may differ in and be ranked against each other all the same."""
     show: tuple[str, ...] = ()
-    """Columns whose figures stand beside the answer."""
     every_setting: bool = False
-    """Show the usual networks under every setting, and not only under their best."""
     usual_choice: tuple[Name, ...] = field(default=(), name="folklore")
-    """The networks that people usually take; `folklore` in a suite's file."""
     not_measurable: str = ""
-    """Why no measurement of speed and size can judge this; figures are then shown without a verdict."""
     note: str = ""
 
 

