@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+import warm_start
 
 # Tests share their cores with each other: what refuses a machine that is taken is tested where it is tested.
 os.environ["ARCHBENCH_FORCE"] = "1"
@@ -39,6 +40,21 @@ def pytest_collection_finish() -> None:
     """What is imported stays: without this each look for garbage, before every experiment, walks all of torch."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What measures starts with torch in it, but for tests that are slow anyway, or about just that."""
+    from archbench.analyze import fresh
+    from archbench.worker import client
+
+    cold = any(item.get_closest_marker(name) for name in ("cold", "slow", "gpu"))
+    for module in (client, fresh):
+        module.subprocess = subprocess if cold else warm_start  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure() -> None:
+    warm_start.end()
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,7 @@ def test_each_call_has_a_process_of_its_own_in_which_nothing_ran(fresh):
     assert state == later == ["been here"]
 
 
+@pytest.mark.cold
 def test_what_torch_refuses_a_fork_is_done_by_an_interpreter_of_its_own(fresh):
     """As in a notebook that has trained on a GPU."""
     assert fresh.call(None, train, os.getpid()) != os.getpid()

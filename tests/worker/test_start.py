@@ -126,6 +126,7 @@ def test_worker_that_is_killed_every_time_is_given_up(scripted: str) -> None:
         started_by(scripted, "import os; os.kill(os.getpid(), 9)")
 
 
+@pytest.mark.cold
 def test_nothing_is_imported_from_where_the_user_is(tmp_path: Path) -> None:
     """Not by the interpreter, not by torch: what lies there is no library, and running it takes --allow-code."""
     for name in ("random", "statistics", "torch/__init__", "numpy/__init__", "archbench/__init__"):
