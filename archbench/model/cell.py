@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -141,7 +142,7 @@ class StatedAccuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What it is of, `ImageNet`; figures of different data sets are never ranked together."""
 
 
-class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
+class Network(Roles, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """One buildable network: a catalogue name (`resnet50`), `torchvision:NAME`, `timm:NAME` or `module:function`.
 
     `None` means the network's own default (its native input size, its published number of classes).
@@ -177,7 +178,7 @@ class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
         if self.weights_file is not None and not self.weights_file.is_file():
             raise UsageError(f"{self.label}: there are no weights at {self.weights_file}; mend the path, or copy them")
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The network in one word: its name, and whatever departs from its defaults in square brackets."""
         fields = ("num_classes", "in_channels", "input_size")
@@ -191,7 +192,7 @@ class Network(Roles, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.name}[{inside}]" if inside else self.name
 
 
-class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
+class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True, dict=True):
     """One point of a suite: a network at one batch size, phase and set of toggles, on one kind of device."""
 
     network: Network
@@ -203,12 +204,12 @@ class Cell(Toggled, frozen=True, kw_only=True, omit_defaults=True):
     setting: str | None = None
     """Name of the suite's bundle of toggles; a label only, not part of the cell's identity."""
 
-    @property
+    @cached_property
     def cell_id(self) -> str:
         """Readable and complete, equal on every machine and in every suite; `--only` accepts it."""
         return f"{self.network.label}@batch_size={self.batch_size},{self._conditions}"
 
-    @property
+    @cached_property
     def group_id(self) -> str:
         """The cell without its batch size: what one worker process measures in turn."""
         return f"{self.network.label}@{self._conditions}"
@@ -267,7 +268,7 @@ def process_key(cell: Cell) -> str:
     return msgspec.structs.replace(cell, precision="fp32").group_id if joins else cell.group_id
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class Group(Struct, frozen=True, kw_only=True, dict=True):
     """Cells of one network under one set of toggles, batch sizes ascending; measured by one process.
 
     Eager precisions that keep the weights in fp32 count as one there: they run the same weights, each under switches of
@@ -279,7 +280,7 @@ class Group(Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     visit: int = 0
 
-    @property
+    @cached_property
     def group_id(self) -> str:
         """What all of its cells have in common, readable: see `Cell.group_id`. It says fp32 for TF32 and AMP too."""
         return process_key(self.cells[0])
