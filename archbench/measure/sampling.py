@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import Protocol as Interface
 
 from msgspec import Struct
@@ -193,6 +193,20 @@ def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Mon
                 stop = _enough_bursts(seconds, protocol)
     interval = median_interval([timing.seconds / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=stop)
+
+
+def bursts_within(latency: Sampled, protocol: Protocol) -> Interval | None:
+    """The interval of one step over the bursts, means of consecutive steps, that latency has timed already.
+
+    `None` where steps back to back are something else than steps waited for one by one: on a device that queues them,
+    unless one step is as long as a burst. On others bursts may be shorter, so that there are enough of them.
+    """
+    times = [timing.host_s / latency.steps for timing in usable(latency.stretches)]
+    fill = math.ceil(burst_steps(protocol, median(times)) / latency.steps)
+    if fill > 1 and any(timing.issue_s is not None for timing in usable(latency.stretches)):
+        return None
+    fill = max(1, min(fill, len(times) // protocol.min_bursts))
+    return blocked_interval([fmean(times[start : start + fill]) for start in range(0, len(times) - fill + 1, fill)])
 
 
 def burst_steps(protocol: Protocol, step_s: float) -> int:

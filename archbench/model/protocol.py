@@ -66,10 +66,9 @@ class Protocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Seconds, D("Sampling never stops before: what it sees should hold two looks at the monitor.")
     ] = 0.3
     max_samples: Annotated[Count, D("Sampling stops here in any case.")] = 1000
-    max_sampling_s: Annotated[
-        Seconds, D("And here; a wider interval than twice the target is then flagged `wide_interval`.")
-    ] = 5.0
+    max_sampling_s: Annotated[Seconds, D("And here, however wide the interval is.")] = 5.0
     target_half_width: Annotated[Share, D("Stop when the interval's half-width over the median falls to this.")] = 0.005
+    wide_half_width: Annotated[Share, D("A row whose half-width is above this is flagged `wide_interval`.")] = 0.01
     sample_floor_s: Annotated[Seconds, D("A sample shorter than this is made of several steps: timer resolution.")] = (
         1e-3
     )
@@ -172,6 +171,8 @@ _CPU_DEFAULTS = Protocol(
     min_sampling_s=0.25,
     max_sampling_s=1.0,
     target_half_width=0.02,
+    # What processes differ by is stated beside every figure; this marks a row that is of little use by itself.
+    wide_half_width=0.1,
     sample_floor_s=10e-3,
     burst_s=0.1,
     min_throughput_s=0.3,

@@ -107,9 +107,14 @@ def test_a_group_tells_its_story_in_order():
         *(CellStarted, StepGlimpsed, StepGlimpsed, CellFinished),
     ]
     phases = [event.phase for event in events if isinstance(event, PhaseStarted) and ", " not in event.phase]
-    assert phases[:6] == ["count", "build", "first call", "warmup", "latency", "throughput"]
+    assert phases[:5] == ["count", "build", "first call", "warmup", "latency"]
     # Nothing that is timed runs after the memory pass, and counting precedes everything.
-    assert phases.index("memory") > phases.index("throughput")
+    assert phases.index("memory") > phases.index("latency")
+    # A CPU's steps back to back are those that latency timed: they have a phase of their own where nothing else did.
+    assert "throughput" not in phases
+    alone = measure(batches=(1,), metrics=("throughput",))
+    assert "throughput" in [event.phase for event in alone if isinstance(event, PhaseStarted)]
+    assert rows(alone)[0].throughput_img_s > 0
 
 
 @pytest.mark.parametrize("compile_mode", ["off", pytest.param("default", marks=pytest.mark.slow)])
@@ -378,7 +383,7 @@ def test_a_cell_beside_a_stranger_is_given_up_soon_and_says_why_it_has_no_sample
     assert {"latency_p50_s:all_rejected", "latency_p99_s:all_rejected"} & set(row.reasons)
     assert row.latency_median_s > 0
     blocks = {(sample.experiment, sample.block) for sample in finished.samples if sample.experiment != "canary"}
-    assert len(blocks) == 6
+    assert len(blocks) == 3
     assert not any(sample.kept for sample in finished.samples if sample.experiment != "canary")
 
 

@@ -7,7 +7,8 @@ import pytest
 from fakes import ReplayClock, ScriptedMonitor, nothing
 from msgspec import structs
 
-from archbench.measure.sampling import STALLED, gc_paused, sample_latency, sample_throughput, warm_up
+from archbench.device.kind import Timing
+from archbench.measure.sampling import STALLED, bursts_within, gc_paused, sample_latency, sample_throughput, warm_up
 from archbench.model.protocol import Protocol, protocol_for
 
 GPU = Protocol()
@@ -101,6 +102,32 @@ def test_throughput_counts_bursts_and_not_samples():
 def test_throughput_takes_the_devices_time_where_it_has_one():
     sampled = sample_throughput(nothing, ReplayClock([1e-3], device=True), GPU, ScriptedMonitor(), step_s=1e-3)
     assert sampled.interval.median == pytest.approx(0.8e-3)
+
+
+class QueuingClock(ReplayClock):
+    """Of a device that works behind the host: a step is issued in a tenth of its time."""
+
+    def latency(self, step, steps=1):
+        seconds = super().latency(step, steps).host_s
+        return Timing(seconds, seconds * 0.9, seconds * 0.1)
+
+
+def test_bursts_are_means_of_steps_that_latency_timed_where_no_device_queues_them():
+    # Nine of ten steps take 10 ms, the tenth 110: 20 in the mean, whatever ten of them make a burst of 0.1 s.
+    skewed = latency([10e-3] * 9 + [110e-3], protocol=CPU, step_s=10e-3)
+    assert skewed.interval.median == pytest.approx(10e-3)
+    assert bursts_within(skewed, CPU).median == pytest.approx(20e-3)
+    slow = latency([0.2], protocol=CPU, step_s=0.2)
+    assert bursts_within(slow, CPU) == slow.interval
+    # A quiet machine ends the sampling after a quarter of a second: shorter bursts, but enough for an interval.
+    early = latency([10e-3], protocol=CPU, step_s=10e-3)
+    assert sum(timing.host_s for timing in early.kept()) < CPU.min_bursts * CPU.burst_s
+    assert bursts_within(early, CPU).low == pytest.approx(10e-3)
+
+
+def test_a_device_that_queues_steps_is_given_bursts_of_its_own_unless_one_step_is_as_long():
+    assert bursts_within(latency(QueuingClock([5e-3])), GPU) is None
+    assert bursts_within(latency(QueuingClock([60e-3]), step_s=60e-3), GPU).median == pytest.approx(60e-3)
 
 
 def test_warm_up_outlasts_a_ramp_and_reports_the_level():

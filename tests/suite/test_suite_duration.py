@@ -48,6 +48,8 @@ def test_phases_follow_from_the_protocol_and_the_step_times() -> None:
     assert predict(plan, alone, structs.replace(QUIET, steps=steps)).phases["throughput"] == pytest.approx(
         protocol.min_throughput_s + bursts
     )
+    # A CPU has no queue: what latency times is all.
+    assert predict(make_plan(SUITE, "cpu"), SUITE, QUIET).phases["throughput"] == 0.0
     assert prediction.total == pytest.approx(sum(prediction.phases.values()))
     outside = prediction.phases["start"] + prediction.phases["report"]
     assert sum(prediction.visits.values()) == pytest.approx(prediction.total - outside)

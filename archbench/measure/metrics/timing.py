@@ -11,7 +11,7 @@ from archbench.device.cuda import peak_flops
 from archbench.device.health import Probe, between
 from archbench.device.kind import Clock, Step
 from archbench.measure.device_time import host_bound, issue_time, sample_device_time
-from archbench.measure.sampling import Sampled, burst_steps, sample_latency, sample_throughput
+from archbench.measure.sampling import Sampled, burst_steps, bursts_within, sample_latency, sample_throughput
 from archbench.model.protocol import Protocol
 from archbench.model.suite import PERCENTILES
 from archbench.stats.intervals import minimum_samples, percentile
@@ -20,8 +20,6 @@ from archbench.stats.sampling import drifting
 if TYPE_CHECKING:
     from archbench.measure.cell_run import CellRun
 
-WIDE = 2.0
-"""An interval this many times wider than the target makes a row suspect."""
 TRAINING_PASSES = 3
 """A training step's arithmetic in forward passes: the backward pass computes gradients of inputs and of weights, each
 as large as the forward (Kaplan et al. 2020, section 2.1; PaLM, appendix B)."""
@@ -64,7 +62,7 @@ def _judge(run: CellRun, sampled: Sampled, kept: list[float]) -> None:
     half_width = sampled.interval.half_width
     if half_width is None:
         run.row.flag("few_samples")
-    elif half_width > WIDE * run.task.protocol.target_half_width:
+    elif half_width > run.task.protocol.wide_half_width:
         run.row.flag("wide_interval")
     change = run.task.protocol.warmup_level_change
     paced = run.watch.at_one_clock(sampled.stretches)
@@ -92,14 +90,15 @@ def _device_time(run: CellRun, sampled: Sampled) -> None:
 def time_throughput(run: CellRun) -> None:
     """Images per second of steps issued back to back, and the arithmetic that this amounts to."""
     protocol, sampled = run.task.protocol, run.latency
-    # One step alone, waited for, is a burst where it is as long as one: what latency has timed.
-    if sampled is None or (sampled.steps, burst_steps(protocol, run.step_s)) != (1, 1):
+    interval = sampled and bursts_within(sampled, protocol)
+    if sampled is None or interval is None:
         with run.phase("throughput"):
             sampled = sample_throughput(run.workload.step, run.group.clock, protocol, run.watch, step_s=run.step_s)
         run.row.add_timings(sampled, "throughput")
+        interval = sampled.interval
     if sampled.given_up is not None:
         run.row.flag(sampled.given_up)
-    images, interval = run.cell.batch_size, sampled.interval
+    images = run.cell.batch_size
     rate = images / interval.median
     run.row.set(
         throughput_img_s=rate,
