@@ -90,7 +90,7 @@ def _device_time(run: CellRun, sampled: Sampled) -> None:
 def time_throughput(run: CellRun) -> None:
     """Images per second of steps issued back to back, and the arithmetic that this amounts to."""
     protocol, sampled = run.task.protocol, run.latency
-    interval = sampled and bursts_within(sampled, protocol)
+    interval = bursts_within(sampled, protocol) if sampled else None
     if sampled is None or interval is None:
         with run.phase("throughput"):
             sampled = sample_throughput(run.workload.step, run.group.clock, protocol, run.watch, step_s=run.step_s)
