@@ -12,7 +12,6 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from archbench.analyze.counts import count
 from archbench.analyze.fresh import (
     COUNTING_S,
     PREDICTING_S,
@@ -21,7 +20,6 @@ from archbench.analyze.fresh import (
     FreshProcesses,
     call_apart,
 )
-from archbench.analyze.memory import predict_cell
 from archbench.analyze.step import WHOLE_MODEL
 from archbench.catalog import facts
 from archbench.catalog.build import build, takes_of
@@ -144,6 +142,8 @@ class GroupContext:
     def counts(self) -> Counts:
         if self.task.carried.counts:
             return self.task.carried.counts
+        from archbench.analyze.counts import count  # with triton, for which nobody's first figure should wait
+
         try:
             return call_apart(self._aside, COUNTING_S, count, self._network, allow_code=self.task.allow_code)
         except DiedError:  # here it dies, too, and whoever waits for this process tells how
@@ -154,6 +154,8 @@ class GroupContext:
     def memory_model(self, cell: Cell) -> MemoryModel | None:
         """Predicted memory at any batch size; `None` where the network's step cannot run without data."""
         if cell.group_id not in self._memory:
+            from archbench.analyze.memory import predict_cell  # which counts, too
+
             self._memory[cell.group_id] = None
             with suppress(FreshProcessError, UnfitError):
                 model = call_apart(self._aside, PREDICTING_S, predict_cell, cell, allow_code=self.task.allow_code)

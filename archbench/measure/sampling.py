@@ -26,6 +26,8 @@ PERSISTENT = 3
 """So many stretches rejected in a row for one cause end the sampling: whatever it is will not go away by waiting."""
 FEWEST_IN_BLOCK = 2
 """A block of one step has no scatter of its own to tell noise from movement."""
+FIRST_GLIMPSE = 2
+"""Steps of the warm-up, beside the one before it, after which whoever waits for a first figure is shown one."""
 STALLED = "stalled"
 STALL = 3.0
 """Times its usual one: so long does a step take where OpenMP threads wait for each other at the end of every loop, and
@@ -139,7 +141,7 @@ def warm_up(
         timing = clock.latency(step)
         recent.append(timing.host_s)
         detector.add(timing.host_s)
-        if detector.calls == protocol.warmup_min_calls:
+        if detector.calls == FIRST_GLIMPSE:
             glimpse(median(recent))
     glimpse(median(recent))
     return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=detector.done == "level")

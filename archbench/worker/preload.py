@@ -22,6 +22,7 @@ from archbench.model.messages import Request, Task
 
 _DYNAMO = "torch._dynamo"
 """Of which a training step's optimizer wants a decorator, and tensors without data its configuration."""
+_COUNTS = "archbench.analyze.memory"
 _LIBRARIES = ("torchvision", "timm")
 _FOR_COMPILE = "torch._inductor.compile_fx"
 
@@ -55,10 +56,12 @@ def import_for(request: Request) -> None:
     cell = request.group.cells[0] if isinstance(request, Task) else request.cell
     for name in _modules_for(cell):
         _import_once(name)
-    # What counts or predicts loads dynamo, in a child that has shown its first figure before it does: the first child
-    # does so itself, and later ones find it here.
-    if _served and isinstance(request, Task) and _counts_or_predicts(request):
-        _import_once(_DYNAMO)
+    # What counts, predicts or follows memory loads triton, and dynamo, in a child that has shown its first figure
+    # before: the first child does so itself, and later ones find them here.
+    if _served and isinstance(request, Task):
+        _import_once(_COUNTS)
+        if _counts_or_predicts(request):
+            _import_once(_DYNAMO)
     _served += 1
 
 

@@ -8,7 +8,15 @@ from fakes import ReplayClock, ScriptedMonitor, nothing
 from msgspec import structs
 
 from archbench.device.kind import Timing
-from archbench.measure.sampling import STALLED, bursts_within, gc_paused, sample_latency, sample_throughput, warm_up
+from archbench.measure.sampling import (
+    FIRST_GLIMPSE,
+    STALLED,
+    bursts_within,
+    gc_paused,
+    sample_latency,
+    sample_throughput,
+    warm_up,
+)
 from archbench.model.protocol import Protocol, protocol_for
 
 GPU = Protocol()
@@ -143,7 +151,7 @@ def test_whoever_waits_is_told_a_step_after_the_first_few_and_again_once_it_is_w
     ramp = ReplayClock(lambda i: 5e-3 * (2 - min(i, 500) / 500))
     warm = warm_up(nothing, ramp, GPU, first_cell=True, glimpse=lambda step_s: glimpsed.append((ramp.steps, step_s)))
     (early, guess), (late, level) = glimpsed
-    assert early == 1 + GPU.warmup_min_calls
+    assert early == 1 + FIRST_GLIMPSE
     assert guess == pytest.approx(10e-3, rel=0.01)
     assert (late, level) == (warm.calls, warm.step_s)
 

@@ -19,8 +19,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 from torch import nn
 
-from archbench.analyze.counts import on_module
-from archbench.analyze.memory import measured_peak
 from archbench.analyze.step import WHOLE_MODEL, cast
 from archbench.catalog.build import build, takes_of
 from archbench.catalog.inputs import Taken, Takes, takes
@@ -76,6 +74,8 @@ def traced_counts(cell: Cell, given: Taken, *, allow_code: bool = False) -> comp
     Tracing is the same on every device, so this needs none: tensors have no data, unless the network looks at values;
     then it runs once on the CPU. A second or two a network. Raises what the network, or dynamo over it, raises.
     """
+    from archbench.analyze.counts import on_module
+
     return on_module(cell.network, lambda module: _trace(module, cell, takes(given)), allow_code=allow_code)
 
 
@@ -165,6 +165,8 @@ def measure_memory(
             peak_reserved=allocator.peak_reserved(),
             process=None if probe is None else probe.read().own_bytes,
         )
+    from archbench.analyze.memory import measured_peak  # on a CPU alone, and after everything that is timed
+
     return MemoryReading(
         peak_allocated=measured_peak(step), peak_reserved=None, process=peak_resident(step, baseline_rss)
     )
@@ -229,4 +231,6 @@ def peak_within(cell: Cell, limit_bytes: int, *, allow_code: bool = False) -> in
         kind.limit_memory(device, None)
     assert workload is not None
     allocator = kind.allocator(device)
+    from archbench.analyze.memory import measured_peak
+
     return measured_peak(workload.step) if allocator is None else allocator.peak_allocated()
