@@ -244,7 +244,6 @@ class PhaseLine:
 
 
 def describe(record: Record) -> str:
-    """One line on a finished cell."""
     name = short_id(record.cell_id)
     if record.status != "ok":
         return f"{name}: {record.failure}"

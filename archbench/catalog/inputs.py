@@ -40,7 +40,6 @@ class Batch(Struct, frozen=True):
 
     @property
     def tensors(self) -> list[Tensor]:
-        """Those in it, in order."""
         return _leaves((self.positional, self.named), Tensor)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -107,7 +106,6 @@ Taken = Takes | Sequence[int]
 
 
 def takes(what: Taken) -> Takes:
-    """What is meant by it."""
     return what if isinstance(what, Takes) else Takes(positional=(Input(shape=tuple(what)),), by=_CALLER)
 
 
@@ -247,7 +245,6 @@ def tensors_in(tree: object) -> Iterator[Tensor]:
 
 
 def dtype_of(one: Input) -> torch.dtype:
-    """torch's word for it."""
     dtype: torch.dtype = getattr(torch, one.dtype)
     return dtype
 

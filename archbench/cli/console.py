@@ -45,7 +45,6 @@ def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 def network_names() -> Iterator[str]:
-    """Of the catalogue."""
     from archbench.catalog import entries
 
     for entry in entries().values():
@@ -136,7 +135,6 @@ def _parameter(one: Parameter, kind: Any, about: Option) -> Parameter:
 
 
 def print_json(value: object, *, indent: bool = True) -> None:
-    """Print one document, for `--json`."""
     print(indented_json(value) if indent else msgspec.json.encode(value).decode() + "\n", end="")
 
 

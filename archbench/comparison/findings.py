@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct, inspect, structs
 
 from archbench.model.axes import Scalar
-from archbench.model.cell import short_id
+from archbench.model.cell import network_of, short_id
 from archbench.model.comparison import CellComparison, Comparison, CountedDifference
 from archbench.model.errors import UsageError
 from archbench.model.reasons import LOWER_BOUND, REASONS
@@ -150,7 +150,7 @@ class Accepted(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def covers(self, one: CellComparison | CountedDifference) -> bool:
         """Whether it is about this, and this goes no further than was accepted."""
-        if self.cell not in (one.cell_id, short_id(one.cell_id), one.cell_id.rpartition("@")[0]):
+        if self.cell not in (one.cell_id, short_id(one.cell_id), network_of(one.cell_id)):
             return False
         if self.change != _change(one):
             return False
@@ -242,8 +242,7 @@ def entries_for(comparison: Comparison, reason: str, today: date) -> tuple[Accep
     alike: dict[tuple[str, str], list[CellComparison | CountedDifference]] = {}
     for one in comparison.everything:
         if one.fails:
-            network = one.cell_id.rpartition("@")[0] or one.cell_id
-            alike.setdefault((network, _change(one)), []).append(one)
+            alike.setdefault((network_of(one.cell_id), _change(one)), []).append(one)
     found = []
     for (network, what), failing in alike.items():
         reached = {short_id(one.cell_id): _reached(one) for one in failing}

@@ -91,8 +91,6 @@ class GateSpec(Struct, frozen=True, kw_only=True):
 
 
 class GatePlay(Interleave):
-    """A gate while it is played."""
-
     def __init__(self, spec: GateSpec, store: PairStore[GateSpec], cells: Sequence[Cell], protocol: Protocol) -> None:
         care = structs.replace(protocol, turns=spec.turns, turn_s=spec.turn_s)
         logs = store.fill(PairLog(cell) for cell in cells)

@@ -72,7 +72,6 @@ class CellNoise(Struct, frozen=True, kw_only=True):
 
     @property
     def base_s(self) -> tuple[float, ...]:
-        """The base's time in all pairs."""
         return tuple(time for gate in self.gates for time in gate.base_s)
 
     @property

@@ -114,8 +114,6 @@ class CpuProbe:
 
 
 class Cpu(Kind):
-    """See `archbench.device.kind.Kind`."""
-
     name: DeviceKind = "cpu"
     canary = CanarySizes(image=(1, 64, 56, 56), matrix=384, layers=10)
     calibration = CalibrationSizes(

@@ -196,7 +196,6 @@ class CudaAllocator:
 
     @property
     def backend(self) -> str:
-        """Which allocator torch uses."""
         return str(self._cuda.get_allocator_backend())
 
     def reset_peaks(self) -> None:
@@ -232,8 +231,6 @@ class CudaAllocator:
 
 
 class Cuda(Kind):
-    """See `archbench.device.kind.Kind`."""
-
     name: DeviceKind = "cuda"
     canary = CanarySizes(image=(32, 72, 59, 61), matrix=384, repeats=10)
     calibration = CalibrationSizes(
@@ -381,7 +378,6 @@ def peak_flops(gpu: str, precision: Precision) -> float | None:
 
 @cache
 def peaks() -> tuple[Peak, ...]:
-    """The whole table."""
     lines = (files("archbench.device") / "peaks.csv").read_text().splitlines()
     return tuple(
         Peak(

@@ -13,18 +13,7 @@ from msgspec import Struct
 
 from archbench.device import nvml
 from archbench.device.environment import ROOT, torch_build
-from archbench.device.health import (
-    HW_SLOWDOWN,
-    HW_THERMAL,
-    POWER_BRAKE,
-    SW_THERMAL,
-    Finding,
-    GpuProcess,
-    note,
-    ok,
-    unfit,
-    warn,
-)
+from archbench.device.health import HELD_DOWN, Finding, GpuProcess, note, ok, unfit, warn
 from archbench.device.nvml import FOREIGN_SHARE, SLOW_S, compute_processes, family, host_pids, sm_users, temperature
 from archbench.device.visible import SILENCE, visible_gpus
 from archbench.model.environment import Environment, Gpu
@@ -151,7 +140,7 @@ def urgent_findings(state: GpuState) -> Iterator[Finding]:
             "see whether a monitoring tool keeps it busy, and whether persistence mode is on (nvidia-smi -pm 1)",
         )
     yield _temperature(state)
-    held = (state.event_reasons or 0) & (HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE)
+    held = (state.event_reasons or 0) & HELD_DOWN
     if held:
         yield unfit(
             "throttled",

@@ -18,7 +18,7 @@ SW_THERMAL = 0x20
 HW_THERMAL = 0x40
 POWER_BRAKE = 0x80
 
-_THROTTLE_BITS = HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE
+HELD_DOWN = HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE
 _THROTTLE_TIMES = ("thermal", "sw_thermal", "hw_thermal", "power_brake")
 """The counters of `SlowdownTimes` that spoil a block; a software power cap does not."""
 
@@ -160,7 +160,7 @@ def _gpu_health(wall_s: float, before: Reading, after: Reading, energy_window_s:
     growth = {cause: _growth(before.slowdowns, after.slowdowns, cause) for cause in SlowdownTimes.__struct_fields__}
     if any(ns is not None and ns < 0 for ns in growth.values()):
         missing["slowdowns"] = "monitor_gap"
-    throttled = any(mask & _THROTTLE_BITS for mask in masks)
+    throttled = any(mask & HELD_DOWN for mask in masks)
     throttled = throttled or any((growth[cause] or 0) > 0 for cause in _THROTTLE_TIMES)
     power_capped = any(mask & SW_POWER_CAP for mask in masks) or (growth["sw_power_cap"] or 0) > 0
     # A block is clean only where the whole of it is known to be.

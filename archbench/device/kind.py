@@ -143,11 +143,9 @@ class Kind(Protocol):
         return nullcontext()
 
     def clock(self, device: torch.device) -> Clock:
-        """A clock of `device`."""
         return Clock()
 
     def stopwatch(self) -> Stopwatch:
-        """A stopwatch of the current device."""
         return Stopwatch()
 
     def synchronize(self, device: torch.device) -> None:
@@ -375,7 +373,6 @@ class Stopwatch:
     """Moments between which a device worked, noted without waiting for it; by itself the host's."""
 
     def read(self) -> Any:
-        """Note a moment."""
         return time.perf_counter_ns()
 
     def seconds(self, before: Any, after: Any) -> float:

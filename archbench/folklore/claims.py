@@ -68,8 +68,6 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole file."""
-
     sources: dict[str, Source]
     """By the beginning of a claim's id, up to the dot."""
     facts: dict[str, Fact] = {}
@@ -77,8 +75,6 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Claim(Entry, frozen=True, kw_only=True):
-    """One claim, read."""
-
     source: Source
     aspects: dict[str, Formula]
     """By what each looks at, empty for the only one; none where nothing here can judge the claim."""
@@ -121,8 +117,6 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
 
 class Judged(Struct, frozen=True, kw_only=True):
-    """A claim and its verdict."""
-
     id: str
     statement: str
     kind: str
@@ -225,7 +219,6 @@ def judge(claims: Claims, sources: Sources) -> list[Judged]:
 
 
 def judge_one(claim: Claim, sources: Sources) -> Judged:
-    """One claim's verdict."""
     found = [one for name, formula in claim.aspects.items() for one in _judgements(claim, name, formula, sources)]
     verdict, why = (_ruled(found)) if claim.not_measurable is None else ("not measurable", claim.not_measurable)
     return Judged(

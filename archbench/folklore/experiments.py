@@ -72,7 +72,6 @@ def attribute(name: str, path: str, **options: Scalar) -> float:
 
 
 def part_params(name: str, path: str, **options: Scalar) -> int:
-    """Parameters of a part."""
     return sum(one.numel() for one in _part(name, path, options).parameters())
 
 
@@ -118,7 +117,6 @@ def max_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float
 
 
 def mean_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
-    """The mean derivative between two places."""
     return float(_derivatives(function, low, high).mean())
 
 

@@ -237,6 +237,11 @@ def short_id(cell_id: str) -> str:
     return f"{network}@{','.join(kept)}"
 
 
+def network_of(cell_id: str) -> str:
+    """The part of a cell's id that says which network it is of."""
+    return cell_id.rpartition("@")[0] or cell_id
+
+
 def without_threads(cell_id: str) -> str:
     """The id of the same cell at the machine's default number of threads."""
     network, at, conditions = cell_id.rpartition("@")

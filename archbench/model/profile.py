@@ -83,7 +83,6 @@ class ModuleProfile(Struct, frozen=True, kw_only=True):
 
     @property
     def total_s(self) -> float:
-        """Forward and backward."""
         return self.forward_s + (self.backward_s or 0.0)
 
 
@@ -99,7 +98,6 @@ class StepPart(Struct, frozen=True, kw_only=True):
 
     @property
     def total_s(self) -> float:
-        """Forward and backward."""
         return self.forward_s + (self.backward_s or 0.0)
 
 
@@ -282,7 +280,6 @@ class MemoryTimeline(Struct, frozen=True, kw_only=True):
 
     @property
     def peak(self) -> MemoryPoint:
-        """The point with the most bytes."""
         return max(self.points, key=lambda point: point.total)
 
     @property

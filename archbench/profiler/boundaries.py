@@ -119,7 +119,6 @@ class Boundaries(Generic[R]):
         self._mark(self._stack[0])
 
     def end(self) -> None:
-        """The step is over."""
         self._mark(Owner(OTHER, backward=False))
 
     def follow_backward(self, loss: Tensor) -> None:

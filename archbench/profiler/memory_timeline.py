@@ -263,8 +263,6 @@ class Block(Struct, kw_only=True, eq=False):
 
 
 class Operator(Struct):
-    """One operator that ran."""
-
     name: str
     section: StepSection
     module: str

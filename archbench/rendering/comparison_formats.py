@@ -16,7 +16,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from archbench.comparison.findings import accepted_file, as_yaml, entries_for
-from archbench.model.cell import short_id
+from archbench.model.cell import network_of, short_id
 from archbench.model.comparison import (
     CELL_VERDICTS,
     CellComparison,
@@ -131,13 +131,13 @@ def workflow_commands(comparison: Comparison) -> str:
         level = "error" if cell.fails else "warning" if cell.verdict in ("undecided", "invalid") else None
         if level is not None:
             said = f"{words.conditions_of(cell.cell_id)}: {cell.verdict}, {cell.why.sentence}"
-            told[level][words.network_of(cell.cell_id)].append(said)
+            told[level][network_of(cell.cell_id)].append(said)
     for mark, network, cells, what in words.by_network(comparison):
         if mark == "fails":
             told["error"][network].append(f"{cells}: {what}")
     for finding in comparison.failed_on_both:
         said = f"{words.conditions_of(finding.cell_id)}: {finding.what}"
-        told["warning"][words.network_of(finding.cell_id)].append(said)
+        told["warning"][network_of(finding.cell_id)].append(said)
     if comparison.whole is not None and comparison.whole.verdict == "slower":
         told["error"]["archbench"].append(comparison.whole.sentence)
     suite = comparison.suite_file
@@ -197,8 +197,8 @@ def junit(comparison: Comparison) -> str:
 
 
 def _case(suite: ET.Element, cell_id: str, cell: CellComparison | None, findings: Sequence[CountedDifference]) -> None:
-    network, _, toggles = short_id(cell_id).rpartition("@")
-    case = ET.SubElement(suite, "testcase", classname=_clean(network or cell_id), name=_clean(toggles or cell_id))
+    toggles = words.conditions_of(cell_id)
+    case = ET.SubElement(suite, "testcase", classname=_clean(network_of(cell_id)), name=_clean(toggles or cell_id))
     if cell and cell.head.latency_s is not None:
         case.set("time", f"{cell.head.latency_s:.9f}")
     failing = [finding.what for finding in findings if finding.fails]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from archbench.comparison.history import FEWEST, Change, DatedRun, History, JointChange, Series
-from archbench.model.cell import short_id
+from archbench.model.cell import network_of, short_id
 from archbench.model.comparison import CELL_VERDICTS, CellComparison, Comparison, CountedDifference, Figures, Side
 from archbench.model.units import MS, NULL, change, counted, duration, excess, figure, listed, percent, rounded
 from archbench.rendering import content
@@ -131,11 +131,6 @@ def _culprits(comparison: Comparison) -> str:
     if comparison.whole is not None and comparison.whole.verdict == "slower":
         told.insert(0, f"all {comparison.whole.cells} cells together ({change(comparison.whole.ratio - 1)} time)")
     return listed(told, _CULPRITS)
-
-
-def network_of(cell_id: str) -> str:
-    """The part of a cell's id that says which network it is of."""
-    return cell_id.rpartition("@")[0] or cell_id
 
 
 def conditions_of(cell_id: str) -> str:

@@ -21,14 +21,10 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 class Paragraph(Struct, frozen=True):
-    """Running text."""
-
     text: str
 
 
 class Bullets(Struct, frozen=True):
-    """A list of short points."""
-
     items: tuple[str, ...]
 
 

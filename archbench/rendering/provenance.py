@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from archbench.choose.cell_summary import CellSummary
-from archbench.model.cell import is_passed, is_user_code, short_id
+from archbench.model.cell import is_passed, is_user_code, network_of, short_id
 from archbench.model.environment import Environment, Gpu
 from archbench.model.reasons import REASONS
 from archbench.model.record import FAILED, VERDICTS
@@ -352,10 +352,7 @@ def _only(run: RunData) -> list[str]:
     """Patterns for the cells that have a row, where the suite has more; none where they could not be read."""
     if run.only and not run.waiting:
         return list(run.only)
-    unfinished = {cell_id.rpartition("@")[0] for cell_id in run.waiting}
+    unfinished = set(map(network_of, run.waiting))
     cells = [one.cell_id for one in run.cells] if unfinished else []
-    named = (cell_id.rpartition("@")[0] for cell_id in cells)
-    patterns = dict.fromkeys(
-        short_id(cell_id) if name in unfinished else name for cell_id, name in zip(cells, named, strict=True)
-    )
+    patterns = dict.fromkeys(short_id(one) if network_of(one) in unfinished else network_of(one) for one in cells)
     return list(patterns) if len(patterns) <= _MOST_PATTERNS and all(map(str.isprintable, patterns)) else []

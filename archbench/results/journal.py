@@ -133,7 +133,6 @@ class Journal:
         write_bytes(self.folder / name, parquet_bytes(to_table(rows, self.schema), self.schema, **_plain("none")))
 
     def names(self) -> list[str]:
-        """The fresh files."""
         return sorted(path.name for path in self.folder.glob("*.parquet"))
 
     def read(self, columns: Sequence[str] | None = None, only: Collection[str] | None = None) -> pa.Table:

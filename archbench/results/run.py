@@ -208,7 +208,6 @@ class RunStore:
         return self._noted(_MERGED, list[Part], [])
 
     def note_parts(self, parts: Sequence[Part]) -> None:
-        """Set `parts`."""
         write_bytes(self.path / _MERGED, indented_json(parts).encode())
 
     @property
@@ -252,7 +251,6 @@ class RunStore:
         return self._known(_SESSIONS, list[Session], [])
 
     def note_session(self, session: Session) -> None:
-        """Add one to `sessions`."""
         write_bytes(self.path / _SESSIONS, indented_json([*self.sessions, session]).encode())
 
     def append(self, record: Record, samples: Sequence[Sample] = (), profile: StageProfile | None = None) -> None:
@@ -331,7 +329,6 @@ class RunStore:
         self._rows.fill(rows)
 
     def file_of(self, cell_id: str, round: int, visit: int) -> Path:
-        """The file that holds a row."""
         fresh = self.path / "cells" / _file_name((cell_id, round, visit))
         return fresh if fresh.exists() else self.path / RESULTS
 

@@ -31,8 +31,6 @@ Kind = Literal["depth", "joining", "chain"]
 
 
 class Subject(Struct, frozen=True, kw_only=True):
-    """One network to train."""
-
     name: str
     kind: Kind
     """The question that it belongs to: depth with or without shortcuts, adding or concatenating, chains of layers."""
