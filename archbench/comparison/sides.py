@@ -34,8 +34,6 @@ class SideSpec(Struct, frozen=True, kw_only=True):
     """An interpreter's path, a revision's commit, a hash of the working tree: equal for the same code."""
     described: str
     """For people: `/opt/a/bin/python`, `main (1a2b3c4d5e)`, `the working tree (1a2b3c4d5e, changed)`."""
-    changed: bool = False
-    """The working tree has changes that its commit does not have."""
 
 
 class Project(Struct, frozen=True, kw_only=True):
@@ -156,15 +154,9 @@ def _working_tree(word: str, project: Project) -> SideSpec:
     digest.update(difference.encode(errors="surrogateescape"))
     for name in code:
         digest.update(os.fsencode(name) + b"\0" + _content(project.root / name))
-    changed = bool(difference or code)
-    state = f"{commit[:10] if commit else 'no commit yet'}{', changed' if changed else ''}"
-    return SideSpec(
-        label=word,
-        kind="worktree",
-        identity=digest.hexdigest(),
-        described=f"the working tree ({state})",
-        changed=changed,
-    )
+    state = f"{commit[:10] if commit else 'no commit yet'}{', changed' if difference or code else ''}"
+    described = f"the working tree ({state})"
+    return SideSpec(label=word, kind="worktree", identity=digest.hexdigest(), described=described)
 
 
 def _content(path: Path) -> bytes:
