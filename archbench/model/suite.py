@@ -33,6 +33,34 @@ PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 """Those that rows have a column for: `latency_p90_s` and so on."""
 
 
+class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A condition on cells: every given field must match, a field matches any of its values.
+
+    `architecture` takes shell patterns (`resnet*`). An empty filter matches everything. The order of the fields is in
+    `suite_hash`, which is why they do not come from `Axes`: stored runs would no longer be found.
+    """
+
+    architecture: tuple[Pattern, ...] = ()
+    family: tuple[Name, ...] = ()
+    setting: tuple[Name, ...] = ()
+    batch_size: tuple[PositiveInt, ...] = ()
+    input_size: tuple[Size, ...] = ()
+    phase: tuple[Phase, ...] = ()
+    precision: tuple[Precision, ...] = ()
+    compile_mode: tuple[CompileMode, ...] = ()
+    memory_format: tuple[MemoryFormat, ...] = ()
+    runtime: tuple[Runtime, ...] = ()
+    quantize: tuple[Quantize, ...] = ()
+    threads: tuple[Threads, ...] = ()
+    head: tuple[Head, ...] = ()
+    deploy: tuple[bool, ...] = ()
+    train: tuple[Train, ...] = ()
+    optimizer: tuple[Optimizer, ...] = ()
+    checkpointing: tuple[bool, ...] = ()
+    loss: tuple[Loss, ...] = ()
+    device: tuple[DeviceKind, ...] = ()
+
+
 class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Values to cross with each other; `None` means the axis was not given."""
 
@@ -55,18 +83,6 @@ class Axes(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
 
 AXES = Axes.__struct_fields__
 """Their names."""
-
-
-class Filter(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A condition on cells: every given field must match, a field matches any of its values.
-
-    `architecture` takes shell patterns (`resnet*`). An empty filter matches everything.
-    """
-
-    architecture: tuple[Pattern, ...] = ()
-    family: tuple[Name, ...] = ()
-    setting: tuple[Name, ...] = ()
-    device: tuple[DeviceKind, ...] = ()
 
 
 class Setting(Toggled, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

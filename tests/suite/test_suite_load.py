@@ -20,6 +20,7 @@ from archbench.model.cell import Network
 from archbench.model.errors import UsageError
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Axes, Filter, Section, Setting, Suite
+from archbench.results import suite_hash
 from archbench.suite import QUICK_PROTOCOL, is_suite_path, load_suite, read_suite, selects, suite_from_names
 from archbench.suite.document import read_document
 
@@ -304,6 +305,26 @@ def test_a_suite_from_a_pipe_is_read_once(tmp_path: Path) -> None:
     writer.start()
     suite, read = read_suite(pipe)
     assert (suite.suite, read) == ("pipe", text)
+
+
+def test_a_suites_identity_stays_what_stored_runs_have(tmp_path: Path) -> None:
+    """A hash that changes with the code would have every run begin anew: this one is of before it was written down."""
+    suite = load(
+        """
+        suite: pinned
+        architectures: [resnet18, vgg11]
+        axes: {batch_size: [1, 8]}
+        settings:
+          fp32: {precision: fp32}
+          compiled: {compile_mode: default, only: {architecture: resnet*, phase: inference, device: cpu}}
+        devices:
+          cpu: {batch_size: 1, architectures: vgg11}
+        exclude:
+          - {architecture: vgg11, setting: compiled, batch_size: 8, device: cuda}
+        """,
+        tmp_path,
+    )
+    assert suite_hash(suite) == "73cf87905145217c"
 
 
 def test_another_runtime_or_format_is_judged_unless_metrics_are_named(tmp_path):
