@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import multiprocessing.util
 import os
 import subprocess
 import sys
@@ -36,10 +37,16 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"
 
 
+def pytest_collection() -> None:
+    """Nothing that is imported or collected is garbage: to look through it again and again takes seconds."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: without this each look for garbage, before every experiment, walks all of torch."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     cold = any(item.get_closest_marker(name) for name in ("cold", "slow", "gpu"))
     for module in (client, fresh):
         module.subprocess = subprocess if cold else warm_start  # type: ignore[attr-defined]
+    multiprocessing.util.spawnv_passfds = warm_start._spawn if cold else warm_start.spawn
 
 
 def pytest_unconfigure() -> None:

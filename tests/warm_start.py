@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import multiprocessing.util
 import os
 import runpy
 import signal
@@ -27,6 +28,8 @@ LIBRARIES = ("archbench.measure", "torchvision", "torch._dynamo")
 FREE = {"COLUMNS", "HOME", "LINES", "NO_COLOR", "PATH", "PWD", "PYTHONPATH", "PY_COLORS", "TMPDIR", "USERPROFILE"}
 """Variables that may differ: neither Python nor a library has read them when it has been imported. `PYTHONPATH` is seen
 to; as may those of pytest and archbench. With any other difference the interpreter starts from nothing."""
+FAKE = "turn_taking_worker.py"
+"""Needs no torch, but a gate starts two of it for every pair, and a fork is there at once."""
 _LONGEST = 1 << 17
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None)
@@ -61,7 +64,8 @@ class Nursery:
     def can(self, command: Sequence[str], env: Mapping[str, str]) -> bool:
         """Whether a fork does what the command would do in this environment."""
         differ = {name for name in {*env, *self.env} if env.get(name) != self.env.get(name)}
-        ours = command[0] == sys.executable and (command[1:4] == ("-P", "-m", "archbench.worker") or command[1] == "-c")
+        known = command[1:4] == ("-P", "-m", "archbench.worker") or command[1] == "-c" or command[1].endswith(FAKE)
+        ours = command[0] == sys.executable and known
         return ours and all(name in FREE or name.startswith(("ARCHBENCH_", "PYTEST_")) for name in differ)
 
 
@@ -137,6 +141,14 @@ class Popen:
 
 
 PIPE = subprocess.PIPE
+_spawn = multiprocessing.util.spawnv_passfds
+
+
+def spawn(path: bytes, words: Sequence[str], fds: Sequence[int]) -> int:
+    """What `multiprocessing` starts by: a process of a pool, which imports torch before its first task, is forked."""
+    if "--multiprocessing-fork" not in words:
+        return _spawn(path, words, fds)
+    return int(Popen([os.fsdecode(path), *words[words.index("-c") :]], pass_fds=fds).pid)
 
 
 def _serve(line: socket.socket) -> None:
@@ -185,7 +197,12 @@ def _become(words: list[str], env: dict[str, str], cwd: str, fds: dict[int, int]
         sys.path[:] = [*_python_path(env), *path]
         importlib.invalidate_caches()
         if words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
             exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
+        elif words[0].endswith(".py"):
+            sys.argv = words
+            sys.path.insert(0, os.path.dirname(words[0]))
+            runpy.run_path(words[0], run_name="__main__")
         else:
             sys.argv = words[2:]
             runpy.run_module(words[2], run_name="__main__", alter_sys=True)

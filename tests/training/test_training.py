@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,17 @@ def trained(*words):
     points = loop.train(*words)
     assert points is not None
     return points
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """Four steps of one network, made once for all that look at what is stored; `copied` for those that write to it."""
+    return archbench.train_probe(QUICK[0], seeds=1, steps=4, out=tmp_path_factory.mktemp("probe") / "p")
+
+
+@pytest.fixture
+def copied(short, tmp_path):
+    return Path(shutil.copytree(short.path, tmp_path / "p"))
 
 
 def test_digits_are_split_once_and_normalised():
@@ -103,14 +115,13 @@ def test_adding_and_concatenating_have_as_many_parameters():
     assert joined[0] == pytest.approx(joined[1], rel=0.02)
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_is_told(tmp_path):
+def test_a_loss_that_is_no_number_ends_the_training_and_is_told(short):
     name = "relu-he"
     points = trained(name, 0, settings(name, learning_rate=1e20), "digits")
     assert math.isnan(points[-1].train_loss) or math.isinf(points[-1].train_loss)
     assert points[-1].step < 20
-    probe = archbench.train_probe("tanh-xavier", seeds=1, steps=4, out=tmp_path / "p")
     diverged = archbench.training.probe.Probe(
-        path=probe.path, about=probe.about, points=(*probe.points[:-1], _as_nan(probe.points[-1]))
+        path=short.path, about=short.about, points=(*short.points[:-1], _as_nan(short.points[-1]))
     )
     text = FORMATS["md"](probe_report(diverged))
     assert "diverged at step 4" in text
@@ -123,28 +134,24 @@ def _as_nan(point):
     return replace(point, train_loss=math.nan)
 
 
-def test_nan_survives_the_file(tmp_path):
+def test_nan_survives_the_file(short, copied):
     from archbench.training import probe as probes
 
-    made = archbench.train_probe("tanh-xavier", seeds=1, steps=4, out=tmp_path / "p")
-    (made.path / TABLE).write_bytes(sealed_parquet(probes._parquet([_as_nan(made.points[-1])])))
-    assert math.isnan(read_probe(made.path).points[0].train_loss)
+    (copied / TABLE).write_bytes(sealed_parquet(probes._parquet([_as_nan(short.points[-1])])))
+    assert math.isnan(read_probe(copied).points[0].train_loss)
 
 
-def test_what_is_trained_is_not_trained_again(tmp_path):
-    place = tmp_path / "p"
-    archbench.train_probe(QUICK[0], seeds=1, steps=4, out=place)
-    before = (place / TABLE).read_bytes()
+def test_what_is_trained_is_not_trained_again(copied):
+    before = (copied / TABLE).read_bytes()
     told = []
-    archbench.train_probe(QUICK[0], seeds=1, steps=4, out=place, told=lambda probe, name, seed: told.append(name))
+    archbench.train_probe(QUICK[0], seeds=1, steps=4, out=copied, told=lambda probe, name, seed: told.append(name))
     assert told == []
-    assert (place / TABLE).read_bytes() == before
+    assert (copied / TABLE).read_bytes() == before
 
 
-def test_another_schedule_is_another_probe(tmp_path):
-    archbench.train_probe(QUICK[0], seeds=1, steps=4, out=tmp_path / "p")
+def test_another_schedule_is_another_probe(copied):
     with pytest.raises(UsageError, match="other settings; give another --out, or remove it to begin anew"):
-        archbench.train_probe(QUICK[0], seeds=1, steps=5, out=tmp_path / "p")
+        archbench.train_probe(QUICK[0], seeds=1, steps=5, out=copied)
 
 
 @pytest.mark.slow
@@ -288,13 +295,12 @@ def test_bad_words_are_one_line(capsys, words, expected):
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_damaged_probe_is_told(tmp_path):
-    place = archbench.train_probe("tanh-xavier", seeds=1, steps=2, out=tmp_path / "p").path
-    content = bytearray((place / TABLE).read_bytes())
+def test_a_damaged_probe_is_told(copied):
+    content = bytearray((copied / TABLE).read_bytes())
     content[len(content) // 2] ^= 255
-    (place / TABLE).write_bytes(content)
+    (copied / TABLE).write_bytes(content)
     with pytest.raises(UsageError, match="damaged"):
-        read_probe(place)
+        read_probe(copied)
 
 
 def test_the_command_leaves_a_report_with_both_curves(tmp_path, capsys):
