@@ -118,21 +118,21 @@ def commit(place, message):
     git(place, "commit", "-q", "-m", message)
 
 
+@pytest.mark.slow
 def test_nothing_changed_passes(tmp_path, project):
-    runner, done = act(tmp_path, project, suite="mine.yaml", mode="static", device="cpu", runner_notes="a quiet one")
+    runner, done = act(tmp_path, project, suite="mine.yaml", mode="static", device="cpu")
     assert done["Judge"].returncode == done["Verdict"].returncode == 0, done["Judge"].stderr
     assert runner.values["steps.judge.outputs.verdict"] == "passed"
     assert "::error" not in done["Judge"].stdout
     assert "::notice title=archbench::No regression" in done["Judge"].stdout
     assert runner.summary.read_text().startswith("# No regression")
-    assert "This runner: a quiet one" in runner.summary.read_text()
-    assert git(project, "worktree", "list").count("\n") == 1  # nothing of it is left behind
 
 
 def test_a_larger_network_fails_with_an_annotation_on_its_cell(tmp_path, project):
     (project / "mynets.py").write_text(MYNETS.replace("3, 8,", "3, 16,").replace("Linear(8", "Linear(16"))
     commit(project, "larger")
-    runner, done = act(tmp_path, project, suite="mine.yaml", mode="static", device="cpu")
+    runner, done = act(tmp_path, project, suite="mine.yaml", mode="static", device="cpu", runner_notes="a quiet one")
+    assert git(project, "worktree", "list").count("\n") == 1  # nothing of it is left behind
     assert done["Judge"].returncode == 0  # so that the summary is written; the last step has the verdict
     assert done["Verdict"].returncode == 1
     assert runner.values["steps.judge.outputs.verdict"] == "regressed"
@@ -144,6 +144,7 @@ def test_a_larger_network_fails_with_an_annotation_on_its_cell(tmp_path, project
     assert summary.startswith(f"# {headline}\n")
     assert "| fails | mynets:good | batch_size=1 | params 314 → 618, +96.8 % (must be equal) |" in summary
     assert "Commit this as `mine.accepted.yaml`" in summary
+    assert "This runner: a quiet one" in summary
     assert (runner.home / "archbench" / "comparison.json").exists()
     assert {"base.parquet", "head.parquet"} <= set(os.listdir(runner.home / "archbench"))
 

@@ -144,30 +144,37 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 _INTRUDERS = ("random.py", "statistics.py", "json.py", "typing.py", "numpy.py", "torch/__init__.py", "rich/__init__.py")
 
 
-def test_files_of_the_current_directory_are_not_imported(tmp_path: Path) -> None:
-    """By the parent, the host, its children and the profiler; `python -m archbench` without `-P` included."""
+@pytest.fixture
+def intruded(tmp_path: Path) -> Path:
+    """What comes to be where one of the intruders in the current directory is imported."""
+    path = tmp_path / "intruded"
     for name in _INTRUDERS:
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True)
-        file.write_text(f"open({str(tmp_path / 'intruded')!r}, 'a').write(__file__)\nraise SystemExit('intruder')\n")
+        file.write_text(f"open({str(path)!r}, 'a').write(__file__)\nraise SystemExit('intruder')\n")
+    return path
+
+
+def test_files_of_the_current_directory_are_not_imported(tmp_path: Path, intruded: Path) -> None:
+    """By the parent, the host, its children and the profiler; `python -m archbench` without `-P` included."""
     script = str(Path(sys.executable).with_name("archbench"))
-    static = ("lenet5", "--static", "--device", "cpu", "--out", "out")
-    for command in ([script, "run", *static], [script, "show", "lenet5", "--batch-size", "2"]):
-        # A directory of its own for the device's lock: tests that run beside this one need not wait for each other.
-        env = {**os.environ, "TMPDIR": str(tmp_path)}
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "intruded").exists()
+    command = [script, "run", "lenet5", "--static", "--device", "cpu", "--out", "out"]
+    # A directory of its own for the device's lock: tests that run beside this one need not wait for each other.
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not intruded.exists()
 
 
-def test_a_users_own_network_is_found_where_the_command_runs(tmp_path: Path) -> None:
-    """It may be called as a module of the standard library is, beside which it never comes first."""
+def test_a_users_own_network_is_found_where_the_command_runs(tmp_path: Path, intruded: Path) -> None:
+    """It may be called as a module of the standard library is, beside which it never comes first; nor do intruders
+    where `show` builds a network and predicts its memory."""
     (tmp_path / "mynet.py").write_text("from torch import nn\ndef make():\n    return nn.Conv2d(3, 4, 3)\n")
-    (tmp_path / "random.py").write_text("raise SystemExit('intruder')\n")
     script = str(Path(sys.executable).with_name("archbench"))
-    command = [script, "show", "mynet:make", "--allow-code", "--json"]
+    command = [script, "show", "mynet:make", "--batch-size", "2", "--allow-code", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert b'"params": 112' in done.stdout
+    assert not intruded.exists()
     refused = subprocess.run(command[:3], cwd=tmp_path, capture_output=True, timeout=300, check=False)
     assert refused.returncode == 2
