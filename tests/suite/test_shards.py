@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,11 +18,11 @@ from hypothesis import strategies as st
 from archbench.device.kind import kind_named
 from archbench.model.cell import Plan, Shard
 from archbench.model.errors import UsageError
-from archbench.model.suite import Setting
+from archbench.model.suite import Setting, Suite
 from archbench.suite import load_suite
 from archbench.suite.duration import predict
 from archbench.suite.plan import TWIN_VISITS, Room, make_plan
-from archbench.suite.shards import _dealt, parse_shard
+from archbench.suite.shards import _dealt, _split, parse_shard
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -130,9 +132,11 @@ def test_a_machine_without_a_runtime_splits_as_one_that_has_it(monkeypatch: pyte
         ("runtimes", "cpu", 4, 8, 4.0),
     ],
 )
-def test_shards_are_predicted_to_take_equally_long(name: str, device, of: int, cores: int, speed: float) -> None:
+def test_shards_are_predicted_to_take_equally_long(
+    split_once: None, name: str, device, of: int, cores: int, speed: float
+) -> None:
     """Also on other machines than those that groups are weighed for; prepared side by side, as runs are, or alone."""
-    suite = load_suite(SUITES / f"{name}.yaml")
+    suite = shipped(name)
     rates = msgspec.structs.replace(kind_named(device).rates(cores), speed=speed)
     plans = [shard_plan(name, device, Shard(number=number, of=of)) for number in range(1, of + 1)]
     for room in (Room(kind=device, cores=one, memory_bytes=rates.memory_bytes) for one in (cores, 1)):
@@ -143,8 +147,29 @@ def test_shards_are_predicted_to_take_equally_long(name: str, device, of: int, c
 
 
 @cache
+def shipped(name: str) -> Suite:
+    return load_suite(SUITES / f"{name}.yaml")
+
+
+@cache
 def shard_plan(name: str, device, shard: Shard) -> Plan:
-    return make_plan(load_suite(SUITES / f"{name}.yaml"), device, shard=shard)
+    return make_plan(shipped(name), device, shard=shard)
+
+
+@pytest.fixture(scope="module")
+def split_once() -> Iterator[None]:
+    """A split takes seconds to find, and all shards of a suite find the same, as is tested above: here once for all."""
+    found: dict[tuple[str, ...], Any] = {}
+
+    def split(groups, of, plan_of, suite):
+        key = (suite.suite, str(of), *sorted(groups))
+        if key not in found:
+            found[key] = _split(groups, of, plan_of, suite)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("archbench.suite.shards._split", split)
+        yield
 
 
 @settings(max_examples=60, deadline=None)
