@@ -35,4 +35,4 @@ def test_the_page_on_constants_is_current():
     spec.loader.exec_module(module)
     page = (ROOT / "docs" / "protocol.md").read_text()
     assert page == module.protocol_markdown(), "run: nox -s regenerate"
-    assert "| `max_sampling_s` | 1 | 5 | seconds | And here; " in page
+    assert "| `max_sampling_s` | 1 | 5 | seconds | And here, " in page
