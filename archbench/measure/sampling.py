@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from archbench.device.kind import Clock, Step, Timing
 from archbench.model.protocol import Protocol
-from archbench.stats.intervals import Interval, blocked_interval, median_interval
+from archbench.stats.intervals import Interval, blocked_interval, interval_over_blocks, median_interval
 from archbench.stats.sampling import Stop, StoppingRule, WarmupDetector
 
 STRETCH_S = 0.2
@@ -207,8 +207,11 @@ def bursts_within(latency: Sampled, protocol: Protocol) -> Interval | None:
     fill = math.ceil(burst_steps(protocol, median(times)) / latency.steps)
     if fill > 1 and any(timing.issue_s is not None for timing in usable(latency.stretches)):
         return None
-    fill = max(1, min(fill, len(times) // protocol.min_bursts))
-    return blocked_interval([fmean(times[start : start + fill]) for start in range(0, len(times) - fill + 1, fill)])
+    fill = min(fill, len(times) // protocol.min_bursts)
+    if fill < 2:
+        return latency.interval
+    bursts = [fmean(times[start : start + fill]) for start in range(0, len(times) - fill + 1, fill)]
+    return interval_over_blocks(bursts, fill)
 
 
 def burst_steps(protocol: Protocol, step_s: float) -> int:

@@ -72,17 +72,26 @@ def blocked_interval(samples: ArrayLike, confidence: float = 0.95) -> Interval:
     if array.min() <= 0:
         raise ValueError("a value is not above 0")
     length = block_length_for(array.size)
-    blocks = median_interval(block_medians(array, length), confidence)
+    blocks = interval_over_blocks(block_medians(array, length), length, confidence)
     median = _middle(np.sort(array))
     if blocks.low is None or blocks.high is None:
         return Interval(median=median)
-    factor = stretch(length)
-    return Interval(
-        median=median,
-        low=min(median, blocks.median * max((blocks.low / blocks.median) ** factor, SMALLEST_RATIO)),
-        high=max(median, blocks.median * min((blocks.high / blocks.median) ** factor, 1 / SMALLEST_RATIO)),
-        confidence=blocks.confidence,
-    )
+    low, high = min(median, blocks.low), max(median, blocks.high)
+    return Interval(median=median, low=low, high=high, confidence=blocks.confidence)
+
+
+def interval_over_blocks(blocks: ArrayLike, length: int, confidence: float = 0.95) -> Interval:
+    """The median of figures above 0, each of which stands for `length` consecutive samples, with a stretched interval.
+
+    Raises `ValueError` as `median_interval` does.
+    """
+    found = median_interval(blocks, confidence)
+    if found.low is None or found.high is None:
+        return found
+    factor, median = stretch(length), found.median
+    low = median * max((found.low / median) ** factor, SMALLEST_RATIO)
+    high = median * min((found.high / median) ** factor, 1 / SMALLEST_RATIO)
+    return Interval(median=median, low=low, high=high, confidence=found.confidence)
 
 
 def block_length_for(samples: int, fewest: int = FEWEST_BLOCKS) -> int:

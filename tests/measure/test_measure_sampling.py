@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 
 import pytest
@@ -18,6 +19,7 @@ from archbench.measure.sampling import (
     warm_up,
 )
 from archbench.model.protocol import Protocol, protocol_for
+from archbench.stats.intervals import blocked_interval
 
 GPU = Protocol()
 
@@ -131,6 +133,21 @@ def test_bursts_are_means_of_steps_that_latency_timed_where_no_device_queues_the
     early = latency([10e-3], protocol=CPU, step_s=10e-3)
     assert sum(timing.host_s for timing in early.kept()) < CPU.min_bursts * CPU.burst_s
     assert bursts_within(early, CPU).low == pytest.approx(10e-3)
+
+
+@pytest.mark.parametrize("step_s", [10e-3, 60e-3], ids=["bursts of five", "bursts of two"])
+def test_the_interval_over_short_bursts_holds_the_mean_of_correlated_steps(step_s):
+    rng, scatter, memory, held = random.Random(5), 0.1, 0.5, 0
+    for _ in range(400):
+        noise, times = rng.gauss(0, scatter), []
+        for _ in range(30):
+            noise = memory * noise + rng.gauss(0, scatter * math.sqrt(1 - memory**2))
+            times.append(step_s * math.exp(noise))
+        timed = Stretch(timings=tuple(map(Timing, times)))
+        sampled = Sampled(stretches=(timed,), steps=1, interval=blocked_interval(times), stop=None)
+        found = bursts_within(sampled, CPU)
+        held += found.low <= step_s * math.exp(scatter**2 / 2) <= found.high
+    assert held >= 0.94 * 400
 
 
 def test_a_device_that_queues_steps_is_given_bursts_of_its_own_unless_one_step_is_as_long():
