@@ -12,6 +12,8 @@ from archbench.device.kind import Timing
 from archbench.measure.sampling import (
     FIRST_GLIMPSE,
     STALLED,
+    Sampled,
+    Stretch,
     bursts_within,
     gc_paused,
     sample_latency,
