@@ -55,10 +55,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     from archbench.analyze import fresh
     from archbench.worker import client
 
-    cold = any(item.get_closest_marker(name) for name in ("cold", "slow", "gpu"))
+    cold = "ARCHBENCH_COLD" in os.environ or any(map(item.get_closest_marker, ("cold", "slow", "gpu")))
     for module in (client, fresh):
         module.subprocess = subprocess if cold else warm_start  # type: ignore[attr-defined]
     multiprocessing.util.spawnv_passfds = warm_start._spawn if cold else warm_start.spawn
+
+
+def pytest_configure() -> None:
+    warm_start.environment.update(os.environ)
 
 
 def pytest_unconfigure() -> None:

@@ -8,6 +8,7 @@ for which task, has tests of its own; `ARCHBENCH_COLD=1` gives every test a host
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import json
 import multiprocessing.util
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -36,26 +38,27 @@ _LIBC = ctypes.CDLL(None)
 
 
 class Nursery:
-    """The process that has torch, started when it is first needed, and gone with this one."""
+    """The process that has torch, in `env`; started when it is first needed, and gone with this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.env = dict(os.environ)
+        self._env = env
+        self._asking = threading.Lock()
+        words, fd = [sys.executable, "-P", __file__], line.fileno()
         with line:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(line.fileno())], pass_fds=[line.fileno()], stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen([*words, str(fd)], env=env, pass_fds=[fd], stdin=subprocess.DEVNULL)
 
     def start(self, words: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[int, int]) -> int:
         """Fork one that runs `words` with `fds`, by the numbers that they will have there; its process's number."""
         asked = json.dumps([list(words), dict(env), cwd, list(fds)]).encode()
-        # The one between, which ends at once, leaves its child to this process instead of to the system's first.
-        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        try:
-            socket.send_fds(self._line, [asked], list(fds.values()))
-            return int(self._line.recv(_LONGEST))
-        finally:
-            _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        with self._asking:
+            # The one between, which ends at once, leaves its child to this process instead of to the system's first.
+            _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            try:
+                socket.send_fds(self._line, [asked], list(fds.values()))
+                return int(self._line.recv(_LONGEST))
+            finally:
+                _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def close(self) -> None:
         self._line.close()
@@ -63,30 +66,32 @@ class Nursery:
 
     def can(self, command: Sequence[str], env: Mapping[str, str]) -> bool:
         """Whether a fork does what the command would do in this environment."""
-        differ = {name for name in {*env, *self.env} if env.get(name) != self.env.get(name)}
+        differ = {name for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
         known = command[1:4] == ("-P", "-m", "archbench.worker") or command[1] == "-c" or command[1].endswith(FAKE)
         ours = command[0] == sys.executable and known
         return ours and all(name in FREE or name.startswith(("ARCHBENCH_", "PYTEST_")) for name in differ)
 
 
-_nursery: Nursery | None = None
+environment: dict[str, str] = {}
+"""Of the tests, before any of them changes it."""
+
+
+@functools.cache
+def nursery() -> Nursery:
+    return Nursery(environment)
 
 
 def end() -> None:
     """Let the process go that has torch, if there is one."""
-    global _nursery
-    if _nursery:
-        _nursery.close()
-        _nursery = None
+    if nursery.cache_info().currsize:
+        nursery().close()
 
 
 class Popen:
     """What archbench uses of `subprocess.Popen`, by a fork where that does as well."""
 
     def __new__(cls, command: Sequence[str], **options: Any) -> Any:
-        global _nursery
-        _nursery = _nursery or Nursery()
-        if not _nursery.can(tuple(command), options.get("env") or os.environ):
+        if not nursery().can(tuple(command), options.get("env") or os.environ):
             return subprocess.Popen(command, **options)
         return super().__new__(cls)
 
@@ -102,7 +107,6 @@ class Popen:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = True,
     ) -> None:
-        assert _nursery is not None
         self.returncode: int | None = None
         self.stdin: IO[bytes] | None = None
         self.stdout: IO[bytes] | None = None
@@ -116,7 +120,7 @@ class Popen:
             theirs.append(fds[1])
             self.stdout = os.fdopen(ours, "rb")
         try:
-            self.pid = _nursery.start(command[1:], env or os.environ, str(cwd or os.getcwd()), fds)
+            self.pid = nursery().start(command[1:], env or os.environ, str(cwd or os.getcwd()), fds)
         finally:
             for fd in theirs:
                 os.close(fd)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from archbench.analyze.counts import count
+from archbench.analyze import counts
 from archbench.analyze.memory import measured_peak, predict_module
 from archbench.analyze.step import prepare_training
 from archbench.catalog.build import build
@@ -22,6 +23,8 @@ from archbench.suite import suite_from_names
 from archbench.suite.cells import expand, parse_cell, unsupported
 
 CPU = torch.device("cpu")
+count = cache(counts.count)
+"""Several tests hold a network against its usual form, which is built once."""
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,9 @@ CPU = torch.device("cpu")
     ],
 )
 def test_the_pyramid_that_a_detector_reads(name: str, channels: tuple[int, ...]) -> None:
-    counts = count(Network(name=name, head="features"))
-    assert [(one.stride, one.channels) for one in counts.pyramid] == list(zip((4, 8, 16, 32), channels, strict=True))
-    assert counts.params < count(Network(name=name)).params
+    found = count(Network(name=name, head="features"))
+    assert [(one.stride, one.channels) for one in found.pyramid] == list(zip((4, 8, 16, 32), channels, strict=True))
+    assert found.params < count(Network(name=name)).params
 
 
 def test_a_pyramid_at_a_detectors_size() -> None:
