@@ -39,14 +39,8 @@ def measure(request, tmp_path):
     return run
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        (4, "no_permission"),
-        pytest.param(9, "driver_not_loaded", marks=pytest.mark.slow),
-        pytest.param(12, "nvml_missing", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("status", "reason"), [(4, "no_permission"), (9, "driver_not_loaded"), (12, "nvml_missing")])
 def test_without_nvml_a_card_that_torch_knows_is_measured_unwatched(measure, status, reason):
     done, (row,) = measure(CUDA_VISIBLE_DEVICES="0", STUB_FAIL=f"nvmlInitWithFlags={status}")
     assert (done.returncode, row["status"]) == (0, "ok"), done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 WORDS = (
     *("profile", "tiny_networks:convolution", "--device", "cuda", "--allow-code", "--batch-size", "2", "--json"),
@@ -34,7 +34,6 @@ def test_kernels_are_seen_and_the_gap_is_what_they_leave_of_the_step(archbench: 
     assert not {"kernels", "operators"} & found["missing"].keys()
 
 
-@pytest.mark.slow
 def test_a_second_session_that_sees_no_kernel_is_noticed_and_said(archbench: Any, tmp_path: Path) -> None:
     found = profile(archbench, tmp_path, GPU_PROFILES="1")
     assert found["compiled"]["step_s"] > 0
