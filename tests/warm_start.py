@@ -8,7 +8,6 @@ for which task, has tests of its own; `ARCHBENCH_COLD=1` gives every test a host
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 import json
 import multiprocessing.util
@@ -35,6 +34,7 @@ FAKE = "turn_taking_worker.py"
 _LONGEST = 1 << 17
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None)
+_one_at_a_time = threading.Lock()
 
 
 class Nursery:
@@ -43,7 +43,6 @@ class Nursery:
     def __init__(self, env: Mapping[str, str]) -> None:
         self._line, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._env = env
-        self._asking = threading.Lock()
         words, fd = [sys.executable, "-P", __file__], line.fileno()
         with line:
             self._process = subprocess.Popen([*words, str(fd)], env=env, pass_fds=[fd], stdin=subprocess.DEVNULL)
@@ -51,7 +50,7 @@ class Nursery:
     def start(self, words: Sequence[str], env: Mapping[str, str], cwd: str, fds: Mapping[int, int]) -> int:
         """Fork one that runs `words` with `fds`, by the numbers that they will have there; its process's number."""
         asked = json.dumps([list(words), dict(env), cwd, list(fds)]).encode()
-        with self._asking:
+        with _one_at_a_time:  # threads start workers side by side
             # The one between, which ends at once, leaves its child to this process instead of to the system's first.
             _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             try:
@@ -76,15 +75,20 @@ environment: dict[str, str] = {}
 """Of the tests, before any of them changes it."""
 
 
-@functools.cache
+_nursery: list[Nursery] = []
+
+
 def nursery() -> Nursery:
-    return Nursery(environment)
+    with _one_at_a_time:
+        if not _nursery:
+            _nursery.append(Nursery(environment))
+    return _nursery[0]
 
 
 def end() -> None:
     """Let the process go that has torch, if there is one."""
-    if nursery.cache_info().currsize:
-        nursery().close()
+    for one in _nursery:
+        one.close()
 
 
 class Popen:
