@@ -47,6 +47,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    warm_start.environment.update(os.environ)  # which imports have added to
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -59,10 +60,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for module in (client, fresh):
         module.subprocess = subprocess if cold else warm_start  # type: ignore[attr-defined]
     multiprocessing.util.spawnv_passfds = warm_start._spawn if cold else warm_start.spawn
-
-
-def pytest_configure() -> None:
-    warm_start.environment.update(os.environ)
 
 
 def pytest_unconfigure() -> None:
