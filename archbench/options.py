@@ -207,7 +207,7 @@ def _columns(help: str, metavar: str = "COLUMN", words: Callable[[], Iterable[st
 _ACROSS = _columns("Rank rows together that differ in batch_size, precision, ...", words=lambda: RANKING_KEYS)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PickOptions:
     """By what a network is picked from stored cells."""
 
@@ -215,12 +215,13 @@ class PickOptions:
         OneOrMore[str],
         _columns("A condition: 'latency_p99 <= 5ms', 'year >= 2020', 'family in (resnet, densenet)'.", "EXPR"),
     ] = ()
+    _: KW_ONLY
     minimize: Annotated[OneOrMore[str], _columns("Smallest first.")] = ()
     maximize: Annotated[OneOrMore[str], _columns("Largest first. Several goals give the Pareto front.")] = ()
     across: Annotated[OneOrMore[str], _ACROSS] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ReportOptions:
     """Of stored results as a report."""
 
@@ -231,6 +232,7 @@ class ReportOptions:
             "Where to write, - for stdout; else report.FORMAT in RUN, of several archbench-report.FORMAT here.", "PATH"
         ),
     ] = None
+    _: KW_ONLY
     only: Annotated[
         OneOrMore[str], Option("Cells to show: resnet*, resnet50@batch_size=1.", "PATTERN", repeatable=True)
     ] = ()
