@@ -67,7 +67,7 @@ def test_keywords_are_the_options_names(name):
     keywords = {
         one.name
         for one in inspect.signature(getattr(archbench, name)).parameters.values()
-        if one.kind is inspect.Parameter.KEYWORD_ONLY
+        if one.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     }
     assert options - printing <= keywords
 
