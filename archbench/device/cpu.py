@@ -36,8 +36,8 @@ PREFLIGHT_LOAD_S = 0.25
 """How long a preflight looks at the load: ticks are 10 ms, so this resolves 2 % on two cores."""
 SECOND_LOOK_S = 1.0
 CPU_CORE = Rates(
-    # Between runs on two cores of two EPYCs, with AVX-512 and without. The committed one of imagenet_backbones is of the
-    # latter, where a step takes 1.3 times as long; on a Xeon with AMX it takes half of that.
+    # Between runs on two cores of two EPYCs, with AVX-512 and without. The committed one of imagenet_backbones is of
+    # the latter, where a step takes 1.3 times as long; on a Xeon with AMX it takes half of that.
     flops=dict.fromkeys(("fp32", "tf32", "amp-bf16", "amp-fp16", "bf16", "fp16"), 53e9),
     activation_bytes_per_s=4.2e9,
     operator_s=66e-6,
