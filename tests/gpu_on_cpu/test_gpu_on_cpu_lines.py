@@ -70,6 +70,7 @@ def test_every_other_statement_is_reached_by_a_test(tmp_path):
     environment = {
         **os.environ,
         "CUDA_LINES": str(lines),
+        "ARCHBENCH_COLD": "1",  # a fork of a process that has loaded a file notes nothing new of it
         "PYTHONPATH": os.pathsep.join(map(str, (HERE, cuda_lines.ROOT))),
         "PYTEST_ADDOPTS": "--assert=plain",  # pytest's own rewriting would load what is to be watched
     }
