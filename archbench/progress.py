@@ -244,6 +244,7 @@ class PhaseLine:
 
 
 def describe(record: Record) -> str:
+    """One line on a finished cell: its figures in ms and img/s and its verdict, or why it has none."""
     name = short_id(record.cell_id)
     if record.status != "ok":
         return f"{name}: {record.failure}"

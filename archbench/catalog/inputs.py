@@ -106,6 +106,7 @@ Taken = Takes | Sequence[int]
 
 
 def takes(what: Taken) -> Takes:
+    """What a network takes, of a bare shape one positional tensor of float32 that the caller named."""
     return what if isinstance(what, Takes) else Takes(positional=(Input(shape=tuple(what)),), by=_CALLER)
 
 
@@ -245,6 +246,7 @@ def tensors_in(tree: object) -> Iterator[Tensor]:
 
 
 def dtype_of(one: Input) -> torch.dtype:
+    """Torch's type of one input. Raises `AttributeError` for a name that torch does not have."""
     dtype: torch.dtype = getattr(torch, one.dtype)
     return dtype
 

@@ -45,6 +45,7 @@ def completing(words: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 def network_names() -> Iterator[str]:
+    """Names and aliases of the catalogue, for completion."""
     from archbench.catalog import entries
 
     for entry in entries().values():
@@ -135,6 +136,7 @@ def _parameter(one: Parameter, kind: Any, about: Option) -> Parameter:
 
 
 def print_json(value: object, *, indent: bool = True) -> None:
+    """Print one document on stdout, for `--json`."""
     print(indented_json(value) if indent else msgspec.json.encode(value).decode() + "\n", end="")
 
 

@@ -91,6 +91,8 @@ class GateSpec(Struct, frozen=True, kw_only=True):
 
 
 class GatePlay(Interleave):
+    """A gate while it is played: pairs of base and head, screened and then confirmed."""
+
     def __init__(self, spec: GateSpec, store: PairStore[GateSpec], cells: Sequence[Cell], protocol: Protocol) -> None:
         care = structs.replace(protocol, turns=spec.turns, turn_s=spec.turn_s)
         logs = store.fill(PairLog(cell) for cell in cells)

@@ -114,6 +114,8 @@ class CpuProbe:
 
 
 class Cpu(Kind):
+    """The host's processors: a step is done when its call returns. Members as `archbench.device.kind.Kind` says."""
+
     name: DeviceKind = "cpu"
     canary = CanarySizes(image=(1, 64, 56, 56), matrix=384, layers=10)
     calibration = CalibrationSizes(

@@ -231,6 +231,8 @@ class CudaAllocator:
 
 
 class Cuda(Kind):
+    """NVIDIA's GPUs, which work behind the host. Members as `archbench.device.kind.Kind` says."""
+
     name: DeviceKind = "cuda"
     canary = CanarySizes(image=(32, 72, 59, 61), matrix=384, repeats=10)
     calibration = CalibrationSizes(
@@ -378,6 +380,7 @@ def peak_flops(gpu: str, precision: Precision) -> float | None:
 
 @cache
 def peaks() -> tuple[Peak, ...]:
+    """The vendors' dense peaks in FLOP/s, as `peaks.csv` beside this module has them with their sources."""
     lines = (files("archbench.device") / "peaks.csv").read_text().splitlines()
     return tuple(
         Peak(

@@ -68,6 +68,8 @@ class Entry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of claims as its YAML has it, which `docs/claims.md` explains."""
+
     sources: dict[str, Source]
     """By the beginning of a claim's id, up to the dot."""
     facts: dict[str, Fact] = {}
@@ -75,6 +77,8 @@ class File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Claim(Entry, frozen=True, kw_only=True):
+    """An entry whose expressions have been read, with the source that it is from."""
+
     source: Source
     aspects: dict[str, Formula]
     """By what each looks at, empty for the only one; none where nothing here can judge the claim."""
@@ -117,6 +121,8 @@ class Judgement(Struct, frozen=True, kw_only=True):
 
 
 class Judged(Struct, frozen=True, kw_only=True):
+    """A claim with its verdict, as `archbench.claims` gives it."""
+
     id: str
     statement: str
     kind: str
@@ -219,6 +225,7 @@ def judge(claims: Claims, sources: Sources) -> list[Judged]:
 
 
 def judge_one(claim: Claim, sources: Sources) -> Judged:
+    """One claim judged by what the sources have; a figure that is missing is said in `why`, and no error."""
     found = [one for name, formula in claim.aspects.items() for one in _judgements(claim, name, formula, sources)]
     verdict, why = (_ruled(found)) if claim.not_measurable is None else ("not measurable", claim.not_measurable)
     return Judged(

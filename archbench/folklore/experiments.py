@@ -72,6 +72,7 @@ def attribute(name: str, path: str, **options: Scalar) -> float:
 
 
 def part_params(name: str, path: str, **options: Scalar) -> int:
+    """Parameters of a part of a network, by its path, those of its own parts included."""
     return sum(one.numel() for one in _part(name, path, options).parameters())
 
 
@@ -117,6 +118,7 @@ def max_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float
 
 
 def mean_derivative(function: str, low: float = -8.0, high: float = 8.0) -> float:
+    """The mean derivative between two places, by autograd at 16,001 points."""
     return float(_derivatives(function, low, high).mean())
 
 

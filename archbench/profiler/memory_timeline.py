@@ -263,6 +263,8 @@ class Block(Struct, kw_only=True, eq=False):
 
 
 class Operator(Struct):
+    """One operator that ran in the step, with where in the network that was."""
+
     name: str
     section: StepSection
     module: str

@@ -21,10 +21,14 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 class Paragraph(Struct, frozen=True):
+    """Running text, with code in backticks."""
+
     text: str
 
 
 class Bullets(Struct, frozen=True):
+    """A list of short points, with code in backticks."""
+
     items: tuple[str, ...]
 
 

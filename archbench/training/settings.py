@@ -31,6 +31,8 @@ Kind = Literal["depth", "joining", "chain"]
 
 
 class Subject(Struct, frozen=True, kw_only=True):
+    """One network that a probe trains."""
+
     name: str
     kind: Kind
     """The question that it belongs to: depth with or without shortcuts, adding or concatenating, chains of layers."""
