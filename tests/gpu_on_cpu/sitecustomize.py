@@ -42,7 +42,7 @@ def _cuda(module: ModuleType) -> None:
     from msgspec import structs
 
     kind = module.Cuda
-    kind.canary = structs.replace(kind.canary, image=(1, 64, 56, 56))
+    kind.canary = structs.replace(kind.canary, image=(1, 64, 56, 56), repeats=1)
     kind.calibration = structs.replace(kind.calibration, matrix=192, image=(1, 8, 5, 7), copy_bytes=4 << 20, repeats=3)
 
 
