@@ -36,6 +36,10 @@ class Ledger:
         for call in (self._live, self._peak):
             call.restype = ctypes.c_size_t
         self.reset_peak = library.ledger_reset_peak
+        self._limit = library.ledger_limit
+        self._limit.argtypes = (ctypes.c_size_t,)
+        self.passed = library.ledger_passed
+        """Whether more was held than the latest limit, since it was set."""
         self._before = self._live()
 
     def live(self) -> int:
@@ -44,6 +48,9 @@ class Ledger:
     def peak(self) -> int:
         return max(0, self._peak() - self._before)
 
+    def limit(self, most: int) -> None:
+        self._limit(self._before + most)
+
 
 class Card:
     """What a process sees of the card."""
@@ -51,6 +58,7 @@ class Card:
     def __init__(self) -> None:
         self._owner: int | None = None
         self._fault: str | None = None
+        self._watched = False
         self._busy_until = 0.0
         self._launching_since: float | None = None
         self._idle = False
@@ -65,6 +73,21 @@ class Card:
 
     def use(self) -> None:
         """Every call that needs a context begins here. Raises what CUDA raises once something has gone wrong."""
+        self._own()
+        if self._fault == "lost":
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        if self._fault == "oom" or self.ledger.passed():
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    def limit(self, most: int) -> None:
+        """This process may hold so much from here on; what it held too much before is forgiven."""
+        self._own()
+        self.ledger.limit(most // SEGMENT * SEGMENT)
+        self._watch_launches()
+
+    def _own(self) -> None:
         if self._owner is None:
             self._owner = os.getpid()
             self.ledger = Ledger()
@@ -73,22 +96,22 @@ class Card:
                 (Path(folder) / str(os.getpid())).touch()
         if self._owner != os.getpid():
             raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
-        if self._fault == "lost":
-            raise RuntimeError("CUDA error: unspecified launch failure")
-        if self._fault == "oom":
-            import torch
 
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+    def _watch_launches(self) -> None:
+        """Launching a kernel fails as any call does."""
+        if not self._watched:
+            from torch.nn.modules.module import register_module_forward_pre_hook
+
+            register_module_forward_pre_hook(lambda *_: self.use())
+            self._watched = True
 
     def enter(self, cell_id: str, phase: str) -> None:
         """The measured cell is in that phase now: what the script has in store for it comes to pass."""
         for fault in filter(None, os.environ.get("GPU_FAULTS", "").split(";")):
             cell, where, kind = fault.split("|")
             if cell in cell_id and where == phase:
-                from torch.nn.modules.module import register_module_forward_pre_hook
-
                 self._fault = kind
-                register_module_forward_pre_hook(lambda *_: self.use())  # launching a kernel fails as any call does
+                self._watch_launches()
                 if kind == "lost":
                     os.environ["STUB_LOST_AFTER"] = "0"
 

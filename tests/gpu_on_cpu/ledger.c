@@ -1,7 +1,7 @@
 /* Preloaded into a process, counts what torch's CPU allocator holds: every tensor comes from posix_memalign.
  *
- * Sizes are rounded up to 512 bytes, as CUDA's caching allocator rounds them. `ledger_limit` makes further allocations
- * fail as a full card would.
+ * Sizes are rounded up to 512 bytes, as CUDA's caching allocator rounds them. `ledger_passed` tells whether it has held
+ * more than `ledger_limit` allows since that was last called.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -15,6 +15,7 @@ enum { ROOM = 1 << 20, GRAIN = 512, FEWEST_BITS = 63 };
 static uintptr_t blocks[ROOM];
 static size_t sizes[ROOM];
 static size_t live, peak, limit = SIZE_MAX;
+static int passed;
 /* Free without any initialiser: another library's constructor allocates before one of ours would run. */
 static atomic_flag held = ATOMIC_FLAG_INIT;
 
@@ -30,11 +31,14 @@ static size_t home(uintptr_t block) { return (block * 0x9E3779B97F4A7C15ull) >> 
 size_t ledger_live(void) { return live; }
 size_t ledger_peak(void) { return peak; }
 void ledger_reset_peak(void) { peak = live; }
-void ledger_limit(size_t bytes) { limit = bytes; }
+int ledger_passed(void) { return passed; }
+void ledger_limit(size_t bytes) {
+    limit = bytes;
+    passed = live > limit;
+}
 
 int posix_memalign(void **out, size_t alignment, size_t size) {
     size_t rounded = (size + GRAIN - 1) / GRAIN * GRAIN;
-    if (live + rounded > limit) return ENOMEM;
     void *block = __libc_memalign(alignment, size);
     if (!block) return ENOMEM;
     *out = block;
@@ -46,6 +50,7 @@ int posix_memalign(void **out, size_t alignment, size_t size) {
     sizes[place] = rounded;
     live += rounded;
     if (live > peak) peak = live;
+    if (live > limit) passed = 1;
     unlock();
     return 0;
 }

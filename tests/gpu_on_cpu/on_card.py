@@ -170,6 +170,7 @@ def _cuda() -> dict[str, Any]:
         "graph": Capture,
         "is_current_stream_capturing": lambda: False,
         "empty_cache": empty_cache,
+        "set_per_process_memory_fraction": lambda share, device=None: CARD.limit(int(share * MEMORY_BYTES)),
         "memory_allocated": ledger(live),
         "max_memory_allocated": ledger(peak),
         "memory_reserved": ledger(lambda: reserved(CARD.ledger.live())),

@@ -27,6 +27,20 @@ from torch import nn
 def test_it(benchmark_network):
     benchmark_network(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.zeros(2, 8))
 """
+TAKES = """
+import sys, torch
+from archbench.catalog.build import build
+from archbench.model.cell import Network
+name, batch, *shape = sys.argv[1], *map(int, sys.argv[2].split("x"))
+network = build(Network(name=name)).to("cuda").eval()
+for count in (2, batch):  # libraries keep something of their first step
+    images = torch.randn(count, *shape, device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    with torch.inference_mode():
+        network(images), network(images)
+print(torch.cuda.max_memory_allocated())
+"""
+MIB = 2**20
 
 
 def test_doctor_sees_the_card(archbench, tmp_path):
@@ -84,3 +98,22 @@ def test_the_plugin_times_the_cards_own_clock(card, tmp_path):
     assert bench["extra_info"]["device"] == "cuda"
     assert bench["extra_info"]["peak_allocated_bytes"] > 0
     assert document["machine_info"]["archbench"]["cuda"]["gpu"] == "NVIDIA H100 80GB HBM3"
+
+
+@pytest.mark.parametrize(("network", "side", "memory"), [("lenet5", 32, 32 * MIB), ("resnet20_cifar", 256, 28 * MIB)])
+def test_the_edge_of_a_memory_is_where_the_card_refuses(archbench, card, tmp_path, network, side, memory):
+    """Of the second network a single image: what two take, which ran before there was a limit, is not its peak."""
+
+    def takes(batch):
+        channels = 1 if network == "lenet5" else 3
+        words = (sys.executable, "-c", TAKES, network, f"{batch}x{channels}x{side}x{side}")
+        done = subprocess.run(words, env=card, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        return int(done.stdout)
+
+    words = ("fits", network, "--input-size", side, "--memory", f"{memory}B", "--verify", "--device", "cuda", "--json")
+    done = archbench(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    edge = json.loads(done.stdout)["edge"]
+    assert takes(edge["ran"]) <= memory < takes(edge["failed"])  # weights are less than what the card gives at once
+    assert edge["failed"] - edge["ran"] <= 0.01 * edge["ran"] + 1
+    assert edge["peak_bytes"] == pytest.approx(takes(edge["ran"]), abs=MIB)  # but for what libraries keep

@@ -214,11 +214,14 @@ def peak_within(cell: Cell, limit_bytes: int, *, allow_code: bool = False) -> in
     del warm
     gc.collect()
     held = sum(tensor.untyped_storage().nbytes() for tensor in (*module.parameters(), *module.buffers()))
+    allocator = kind.allocator(device)
     try:
         for more in (_KERNELS, 0):
             workload = None
             gc.collect()
             kind.limit_memory(device, limit_bytes - held + more)
+            if allocator is not None:
+                allocator.reset_peaks()  # of the step before the limit, which may have had more images
             workload = Workload(cell, module, given, device, ring=1, seed=0)
             workload.step()
             workload.step()  # only now an optimizer's state stands beside everything else
@@ -230,7 +233,6 @@ def peak_within(cell: Cell, limit_bytes: int, *, allow_code: bool = False) -> in
     finally:
         kind.limit_memory(device, None)
     assert workload is not None
-    allocator = kind.allocator(device)
     from archbench.analyze.memory import measured_peak
 
     return measured_peak(workload.step) if allocator is None else allocator.peak_allocated()
