@@ -152,6 +152,26 @@ def test_a_driver_older_than_the_calls(ask_old: Ask) -> None:
     assert answer["health"]["throttled"] is True
 
 
+def test_the_temperature_is_told_by_an_old_driver_and_its_margin_is_up_to_the_threshold(ask: Ask, ask_old: Ask) -> None:
+    code = """
+from archbench.device import nvml
+from archbench.device.gpu_checks import _margin
+import pynvml
+with nvml.session():
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    answer = [*nvml.temperature(gpu), _margin(gpu, nvml.temperature(gpu)[0])]
+"""
+    assert ask(code) == [42, None, 45]
+    assert ask_old(code) == [41, None, 90 - 41]
+    assert ask(code, STUB_FAIL="nvmlDeviceGetTemperatureV=3") == [41, None, 45]  # a driver that knows and will not
+    assert ask_old(code, STUB_FAIL="nvmlDeviceGetTemperature=4") == [None, "no_permission", None]
+
+
+def test_what_the_binding_does_not_know_is_told_as_what_the_driver_does_not(ask: Ask) -> None:
+    code = "from archbench.device import nvml\nanswer = nvml.ask('nvmlDeviceGetWhatComesNext', None)"
+    assert ask(code) == [None, "driver_too_old"]
+
+
 def test_nvmls_order_is_not_cudas(ask: Ask) -> None:
     code = """
 from archbench.device import open_probe, resolve_device

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +119,16 @@ def test_where_nvml_is_mute_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
         resolve_device("cuda")
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "0")
     assert [resolve_device(word) for word in ("auto", "cuda")] == ["cpu", "cuda:0"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs a C compiler on Linux")
+def test_a_driver_is_there_where_its_library_loads(tmp_path: Path) -> None:
+    """It is looked for by name, and nothing in it is called: an empty one will do."""
+    library = str(tmp_path / "libcuda.so.1")
+    subprocess.run(["cc", "-shared", "-x", "c", "-o", library, "/dev/null"], check=True, timeout=60)
+    code = "from archbench.device import visible; print(visible._driver_loads())"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "True\n"
 
 
 def test_torch_is_asked_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

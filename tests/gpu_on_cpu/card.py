@@ -187,6 +187,9 @@ class Event:
 class Stream:
     """`torch.cuda.Stream`: whichever is asked for, it is the only one."""
 
+    cuda_stream = 0x5EA
+    """The driver's handle of it."""
+
     def __init__(self, *_: object, **__: object) -> None:
         CARD.use()
 

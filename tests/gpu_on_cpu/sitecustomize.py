@@ -46,6 +46,24 @@ def _cuda(module: ModuleType) -> None:
     kind.calibration = structs.replace(kind.calibration, matrix=192, image=(1, 8, 5, 7), copy_bytes=4 << 20, repeats=3)
 
 
+def _tensorrt(module: ModuleType) -> None:
+    """It looks where its input is, which is on the card as far as it can tell; the exporter finds it on the CPU."""
+    import torch
+
+    class OnCard(torch.Tensor):
+        device = property(lambda self: torch.device("cuda", 0))  # type: ignore[assignment]
+
+    prepare, export = module.prepare, module.export_onnx
+
+    def prepared(network: object, example: torch.Tensor, wanted: object) -> object:
+        return prepare(network, example.as_subclass(OnCard), wanted)
+
+    def exported(network: object, example: torch.Tensor, model: object) -> None:
+        export(network, example.as_subclass(torch.Tensor), model)
+
+    module.prepare, module.export_onnx = prepared, exported  # type: ignore[attr-defined]
+
+
 LINES = os.environ.get("CUDA_LINES")
 ON_CARD = "ledger.so" in os.environ.get("LD_PRELOAD", "")
 """Without the ledger a process only notes which lines it reaches."""
@@ -53,6 +71,7 @@ AFTER = {
     "torch": _torch,
     "archbench.measure": _measure,
     "archbench.device.cuda": _cuda,
+    "archbench.measure.runtimes.tensorrt": _tensorrt,
 }
 
 
