@@ -9,6 +9,7 @@ The environment is the script:
                              for cells whose id contains CELL, from that phase on, the card is `lost`, hangs (`hang`)
                              or has no memory left (`oom`)
     GPU_PROFILES=1           how many sessions of the profiler see kernels (default: all)
+    GPU_CAPABILITY=8.0       of an older card
     STUB_CONTEXTS=FOLDER     where each process with a context leaves its id, for NVML's stub to list
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 SLOWNESS = 1.5
 CYCLES_PER_S = 1.98e9
 MEMORY_BYTES = 80 * 2**30
-CAPABILITY = (9, 0)
+CAPABILITY = tuple(map(int, os.environ.get("GPU_CAPABILITY", "9.0").split(".")))
 SEGMENT = 2 * 2**20
 """The caching allocator takes memory from the driver in pieces of this size."""
 

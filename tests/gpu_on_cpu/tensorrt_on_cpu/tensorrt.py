@@ -140,7 +140,7 @@ class Context:
     def _memory(self, name: str) -> Any:
         shape, dtype = self.get_tensor_shape(name), np.dtype(_TYPES[self._engine.tensors[name].type][1])
         there = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(self._at[name])
-        return np.frombuffer(there, dtype).reshape(shape)
+        return np.frombuffer(memoryview(there), dtype).reshape(shape)
 
     def _rounded(self, given: Any) -> Any:
         if not (self._engine.tf32 and given.dtype == np.float32):
