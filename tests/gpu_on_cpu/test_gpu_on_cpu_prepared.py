@@ -75,6 +75,7 @@ def test_tensorrt_is_given_the_networks_own_types_and_its_engine_is_loaded_again
     ("network", "script", "why"),
     [
         (CONVOLUTION, {"STUB_TENSORRT_LOADS": "10.3.0"}, "its engine cannot be loaded again"),
+        (CONVOLUTION, {"STUB_TENSORRT_STREAM": "1"}, "TensorRT could not issue the step"),
         ("lenet5", {}, "no importer for Mul"),
     ],
 )
