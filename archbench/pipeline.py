@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,11 +21,11 @@ from msgspec import Struct, structs
 
 from archbench.fleets import WHOLE, Fleet, fleets_of
 from archbench.labelled import labelled_images, require_readable
-from archbench.model.axes import STATIC
+from archbench.model.axes import ASIDE, STATIC
 from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
-from archbench.model.messages import Calibrated, CellFinished, Event
+from archbench.model.messages import Calibrated, CellFinished, Event, PhaseStarted
 from archbench.model.protocol import protocol_for
 from archbench.model.suite import Suite
 from archbench.options import PathOrText, RunOptions, as_path, several
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from archbench.choose.matrix import Worths
 
 RESULTS = Path("results")
-READY_S = 60.0
-"""For what the report will need to be loaded while the worker starts; without it, it is measured all the same."""
 NO_REPORT = "ARCHBENCH_NO_REPORT"
 """The environment variable under which a run leaves its rows alone, for another command to read."""
 NETWORKS = "networks"
@@ -344,16 +341,13 @@ def _events(
         yield from job.fleet.events(tasks, job.plan, finished, machines, place=store.path, env=_environment(store, job))
     elif left.visits:
         order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
-        # The worker's imports take longer than these, and nothing is measured before they are done.
-        getting_ready = Thread(target=_get_ready, daemon=True)
-        getting_ready.start()
-        worker.start()
-        getting_ready.join(READY_S)
         company = Room.of(here).processes - 1 if job.timed else 0
-        for event in measured(worker, tasks, here, order, company=company):
-            if spending is not None and isinstance(event, CellFinished):
-                spending.note(event.record)
-            yield event
+        with _getting_ready(job.suite) as heard:
+            for event in measured(worker, tasks, here, order, company=company):
+                heard(event)
+                if spending is not None and isinstance(event, CellFinished):
+                    spending.note(event.record)
+                yield event
 
 
 def _environment(store: RunStore, job: Job) -> dict[str, str] | None:
@@ -372,8 +366,23 @@ def _calibrates(job: Job) -> bool:
     return bool(wanted & {"throughput", "profile"}) or (soaks and wanted != set(STATIC))
 
 
-def _get_ready() -> None:
-    if NO_REPORT not in os.environ:
-        from archbench.rendering.report import get_ready
+@contextmanager
+def _getting_ready(suite: Suite) -> Iterator[Callable[[Event], None]]:
+    """What the report will need is loaded while nothing is timed, as which events tell: at once where none will."""
+    if NO_REPORT in os.environ:
+        yield lambda event: None
+        return
+    from archbench.rendering.report import GettingReady
 
-        get_ready()
+    ready = GettingReady()
+    if not {*suite.metrics} & {*ASIDE}:
+        ready.finish()  # the worker is importing torch
+
+    def heard(event: Event) -> None:
+        if isinstance(event, PhaseStarted):
+            ready.allow(event.phase in ASIDE)
+
+    try:
+        yield heard
+    finally:
+        ready.give_up()

@@ -38,6 +38,9 @@ STATIC: tuple[Metric, ...] = ("static",)
 TIMED: tuple[Metric, ...] = ("latency", "throughput")
 """What differs between processes, so that more than one of them is asked."""
 
+ASIDE: tuple[Metric, ...] = ("memory", "numerics", "accuracy")
+"""Found in phases of the same names, in which nothing is timed: others may use the cores meanwhile."""
+
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""
 

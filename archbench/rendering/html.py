@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from html import escape
 from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 from string import Template
+from typing import Any
 
 import msgspec
 
+from archbench.model.errors import UnfitError
 from archbench.model.units import printable
 from archbench.rendering import content
 from archbench.rendering.content import Block, Picture, Report, Section, Table, every, slug, spelled_out, unique
 from archbench.rendering.drawing import DARK, DRAWN_BY, LIGHT, PLACED, library, theme
 from archbench.rendering.text import html
+from archbench.results.files import write_bytes
 
 FIRST_ROWS = 100
 """Rows of a table that stand in the page as such; the page makes the others when they are asked for."""
@@ -176,14 +182,30 @@ def _own(name: str) -> str:
 
 @cache
 def load_scripts() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, put together once; empty where the plotting library is missing."""
+    """Vega, Vega-Lite and Vega-Embed in one script; empty where the plotting library is missing.
+
+    To put it together takes two seconds: it is kept for each version of the library in the user's folder of caches.
+    """
     try:
         vl_convert = library()
     except ImportError:
         return ""
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    # In a string or a regular expression this is the same; as it stands, it would end the script.
-    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "archbench", _kept_as(vl_convert))
+    try:
+        return kept.read_text()
+    except (OSError, UnicodeDecodeError):
+        # In a string or a regular expression this is the same; as it stands, it would end the script.
+        script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+        with suppress(OSError, UnfitError):  # another process puts it together again
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(kept, script.encode())
+        return script
+
+
+def _kept_as(vl_convert: Any) -> str:
+    vega = vl_convert.get_vega_version(), vl_convert.get_vega_embed_version()
+    return f"vega-{'-'.join((vl_convert.__version__, *vega))}.js"
 
 
 def _json(value: object) -> str:

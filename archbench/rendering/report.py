@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread
 
+from archbench.folklore.claims import own_claims
 from archbench.model.errors import UnfitError, UsageError
 from archbench.rendering import provenance
 from archbench.rendering.content import Part, Report, Section, Table, body, every, known_format, report, section, slug
 from archbench.rendering.decisions import decisions
-from archbench.rendering.drawing import KINDS, STARTING, draw, load_converter
+from archbench.rendering.drawing import KINDS, START_S, STARTING, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
 from archbench.rendering.html import load_scripts, render_html
@@ -166,14 +169,51 @@ def write_reports(run_dir: Path) -> list[Path]:
     return [store(report, format, run.path / f"report.{format}") for format in ("md", "html")]
 
 
-def get_ready() -> None:
-    """Load what `write_reports` needs, which takes two seconds: for a moment at which nothing is being measured."""
-    with suppress(ImportError):  # what is missing is told when it is needed
-        for name in ("pandas", "scipy.special"):
-            import_module(name)
-        with STARTING:
-            load_scripts()
-            load_converter()
+PIECES: tuple[Callable[[], object], ...] = (
+    *(partial(import_module, name) for name in ("pandas", "scipy.special")),
+    *(own_claims, load_scripts, load_converter),
+)
+"""What takes its time before a report can be written."""
+
+
+class GettingReady:
+    """Loads what `write_reports` needs, in a thread, a piece after the other while it is allowed to; a second in all.
+
+    Begins by being told that it may. Whatever is timed meanwhile would take longer, and so would the import of torch.
+    """
+
+    def __init__(self, pieces: Sequence[Callable[[], object]] = PIECES) -> None:
+        self._pieces = pieces
+        self._given_up = False
+        self._allowed = Event()
+        self._thread = Thread(target=self._load, daemon=True)
+
+    def allow(self, allowed: bool = True) -> None:
+        """From here on it may, or may not, begin with another piece."""
+        if not allowed:
+            self._allowed.clear()
+            return
+        self._allowed.set()
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for all of it, for as long as the plotting library may take to start."""
+        self.allow()
+        self._thread.join(START_S)
+
+    def give_up(self) -> None:
+        """What is left is loaded when it is needed."""
+        self._given_up = True
+        self._allowed.set()
+
+    def _load(self) -> None:
+        for piece in self._pieces:
+            self._allowed.wait()
+            if self._given_up:
+                return
+            with suppress(ImportError), STARTING:  # what is missing is told when it is needed
+                piece()
 
 
 def usual_place(runs: Sequence[Path], format: str) -> Path:

@@ -198,3 +198,27 @@ def test_a_picture_with_its_own_data_needs_no_dataset() -> None:
         json.loads(spec)
     ]
     assert page.texts["figcaption"] == ["A bar."]
+
+
+def test_the_script_is_put_together_once_for_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    html.load_scripts.cache_clear()
+    made = html.load_scripts()
+    (kept,) = (tmp_path / "archbench").iterdir()
+    assert kept.read_text() == made
+    assert "</script" not in made
+    kept.write_text("// kept")
+    html.load_scripts.cache_clear()
+    assert html.load_scripts() == "// kept"
+    kept.write_bytes(b"\xff")
+    html.load_scripts.cache_clear()
+    assert html.load_scripts() == made == kept.read_text()
+    html.load_scripts.cache_clear()
+
+
+def test_where_it_cannot_be_kept_it_is_made_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    html.load_scripts.cache_clear()
+    assert len(html.load_scripts()) > 500_000
+    html.load_scripts.cache_clear()

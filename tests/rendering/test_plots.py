@@ -21,6 +21,7 @@ from archbench.rendering.charts import NAME, OTHERS, Point
 from archbench.rendering.content import NAMES, Dataset, Report
 from archbench.rendering.drawing import DARK, LIGHT, PLACED, draw, layer, log_axis, number
 from archbench.rendering.plots import FAMILY_COLOURS, MOST_CELLS, PLOTS, plots, plotted
+from archbench.rendering.report import GettingReady
 from archbench.rendering.run_data import read_run
 
 
@@ -412,3 +413,30 @@ def test_pictures_are_stored_as_they_are_asked_for(summaries: tuple[CellSummary,
     assert content.keys() == {f"accuracy-over-latency.{kind}" for kind in begins}
     assert all(content[f"accuracy-over-latency.{kind}"].startswith(start) for kind, start in begins.items())
     assert b"resnet50" in content["accuracy-over-latency.svg"]
+
+
+def test_what_a_report_needs_is_loaded_only_while_it_is_allowed() -> None:
+    begun, go_on, loaded = Event(), Event(), []
+
+    def first() -> None:
+        begun.set()
+        go_on.wait()
+        loaded.append("first")
+
+    ready = GettingReady((first, lambda: loaded.append("second")))
+    ready.allow()
+    assert begun.wait(10)
+    ready.allow(False)  # nothing else begins, though what has begun goes on
+    go_on.set()
+    with drawing.STARTING:
+        assert loaded == ["first"]
+    ready.finish()
+    assert loaded == ["first", "second"]
+
+
+def test_what_is_left_of_it_is_given_up_with_the_run() -> None:
+    loaded: list[str] = []
+    ready = GettingReady((lambda: loaded.append("too late"),))
+    ready.give_up()
+    ready.finish()
+    assert not loaded
