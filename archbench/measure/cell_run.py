@@ -58,6 +58,7 @@ class CellRun:
     """Seconds until steps are the steady ones: the first call, and with CUDA graphs the second, which records them."""
     crowded: bool
     """Other work held the cores during the first call."""
+    warm: WarmUp
     step_s: float
     """Seconds of one step on the host's clock, from the warm-up on."""
     latency: Sampled | None = None
@@ -259,7 +260,7 @@ class CellRun:
     def note_warm_up(self, warm: WarmUp) -> None:
         """Enter how the warm-up went, and what was compiled in it."""
         self.step_s = warm.step_s
-        self.row.set(warmup_steps=warm.calls + 1)
+        self.row.set(warmup_steps=warm.untimed + 1)
         if not warm.level:
             self.row.flag("nonstationary")
         if self.compiles:
@@ -338,11 +339,16 @@ def measure_cell(run: CellRun) -> None:
         group, protocol = run.group, run.task.protocol
         if run.crowded:
             run.announce("beside other work")
-        warm = warm_up(
-            *(run.workload.step, group.clock, protocol), first_cell=run.first, crowded=run.crowded, glimpse=run.glimpse
+        run.watch = Watch(group.probe, group.time_canary, protocol, run.announce)
+        run.warm = warm_up(
+            *(run.workload.step, group.clock, protocol),
+            first_cell=run.first,
+            crowded=run.crowded,
+            glimpse=run.glimpse,
+            monitor=run.watch if run.asks_for("latency") else None,
         )
-        run.note_warm_up(warm)
-    run.watch = Watch(group.probe, group.time_canary, protocol, run.announce)
+        run.watch.keep(len(run.warm.stretches))
+        run.note_warm_up(run.warm)
     with run.steady():
         for metric in asked:
             if metric.timed:

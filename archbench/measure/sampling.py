@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, median
 from typing import Protocol as Interface
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from archbench.device.kind import Clock, Step, Timing
-from archbench.model.protocol import Protocol
+from archbench.model.protocol import FIRST_GLIMPSE, WATCHED_S, Protocol
 from archbench.stats.intervals import Interval, blocked_interval, interval_over_blocks, median_interval
-from archbench.stats.sampling import Stop, StoppingRule, WarmupDetector
+from archbench.stats.sampling import LONGEST_SHARE, Stop, StoppingRule, WarmupDetector
 
 STRETCH_S = 0.2
 """Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""
@@ -26,8 +26,6 @@ PERSISTENT = 3
 """So many stretches rejected in a row for one cause end the sampling: whatever it is will not go away by waiting."""
 FEWEST_IN_BLOCK = 2
 """A block of one step has no scatter of its own to tell noise from movement."""
-FIRST_GLIMPSE = 2
-"""Steps of the warm-up, beside the one before it, after which whoever waits for a first figure is shown one."""
 STALLED = "stalled"
 STALL = 3.0
 """Times its usual one: so long does a step take where OpenMP threads wait for each other at the end of every loop, and
@@ -49,16 +47,6 @@ class Monitor(Interface):
         """
 
 
-class WarmUp(Struct, frozen=True, kw_only=True):
-    """How the warm-up went."""
-
-    calls: int
-    step_s: float
-    """Median step on the host's clock over the last blocks: the loops plan with it, since they pay the host's time."""
-    level: bool
-    """False: the cap was reached while step times still moved."""
-
-
 class Stretch(Struct, frozen=True, kw_only=True):
     """Consecutive timings between two looks at the monitor."""
 
@@ -70,6 +58,23 @@ class Stretch(Struct, frozen=True, kw_only=True):
     def kept(self) -> bool:
         """It counts."""
         return self.rejected is None
+
+
+class WarmUp(Struct, frozen=True, kw_only=True):
+    """How the warm-up went."""
+
+    calls: int
+    step_s: float
+    """Median step on the host's clock over the last blocks: the loops plan with it, since they pay the host's time."""
+    level: bool
+    """False: the cap was reached while step times still moved."""
+    stretches: tuple[Stretch, ...] = ()
+    """The last of these steps, where they were timed under a monitor: as level as any sample, and so the first ones."""
+
+    @property
+    def untimed(self) -> int:
+        """Steps of these that are no samples."""
+        return self.calls - sum(len(stretch.timings) for stretch in self.stretches)
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
@@ -118,11 +123,13 @@ def warm_up(
     first_cell: bool,
     crowded: bool = False,
     glimpse: Callable[[float], None] = lambda step_s: None,
+    monitor: Monitor | None = None,
 ) -> WarmUp:
     """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made.
 
     A slow step gets more time than the cap, but not where the device is `crowded`: it may be slow for that alone.
-    `glimpse` is told the seconds of a step after the first few, and once more when it is warm.
+    `glimpse` is told the seconds of a step after the first few, and once more when it is warm. A `monitor` watches
+    blocks of slow steps, so that those which have been found level need not be taken again.
     """
     guess = clock.latency(step).host_s
     room_s = 0.0 if crowded else WARMUP_ROOM * guess
@@ -137,22 +144,54 @@ def warm_up(
         cap_seconds=max(protocol.warmup_cap_s, room_s * needed),
     )
     recent: deque[float] = deque([guess], maxlen=needed)
-    while detector.done is None:
-        timing = clock.latency(step)
-        recent.append(timing.host_s)
-        detector.add(timing.host_s)
-        if detector.calls == FIRST_GLIMPSE:
-            glimpse(median(recent))
+    watched = monitor if block * guess >= WATCHED_S else None
+    stretches: list[Stretch] = []
+    with gc_paused():
+        while detector.done is None:
+            timings: list[Timing] = []
+            watching = watched if detector.calls >= FIRST_GLIMPSE else None
+            if watching:
+                watching.begin()
+            while detector.done is None and not (timings and detector.calls % block == 0):
+                timings.append(clock.latency(step))
+                recent.append(timings[-1].host_s)
+                detector.add(timings[-1].host_s)
+                if detector.calls == FIRST_GLIMPSE:
+                    glimpse(median(recent))
+                    break
+            if watching:
+                stretches.append(Stretch(timings=tuple(timings), rejected=watching.end()))
     glimpse(median(recent))
-    return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=detector.done == "level")
+    level = detector.done == "level"
+    found_level = _last_kept(stretches, max(needed, detector.calls // LONGEST_SHARE)) if level else ()
+    return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=level, stretches=found_level)
+
+
+def _last_kept(stretches: Sequence[Stretch], most: int) -> tuple[Stretch, ...]:
+    """The last stretches that were kept, of so many timings at most."""
+    kept: list[Stretch] = []
+    for stretch in reversed(stretches):
+        most -= len(stretch.timings)
+        if not stretch.kept or most < 0:
+            break
+        kept.insert(0, stretch)
+    return tuple(kept)
 
 
 def sample_latency(
-    step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float, min_samples: int
+    step: Step,
+    clock: Clock,
+    protocol: Protocol,
+    monitor: Monitor,
+    *,
+    step_s: float,
+    min_samples: int,
+    begun: Sequence[Stretch] = (),
 ) -> Sampled:
     """Time synchronised steps until the stopping rule is content.
 
     `min_samples` is what the requested percentiles need; steps slower than `slow_step_s` keep their own, lower minimum.
+    `begun`: stretches of the warm-up that count, the latest that `monitor` has seen.
     """
     steps = max(1, math.ceil(protocol.sample_floor_s / step_s))
     rule = StoppingRule(
@@ -166,7 +205,9 @@ def sample_latency(
         max_seconds=protocol.max_sampling_s,
         target_half_width=protocol.target_half_width,
     )
-    stretches: list[Stretch] = []
+    stretches = _whole_blocks(begun, rule.block_length) if steps == 1 else []
+    for timing in usable(stretches) if stretches else ():
+        rule.add(timing.host_s)
     patience = Patience(MOST_REPEATS * protocol.max_sampling_s, protocol.stall_wait_s, step_s * steps)
     with gc_paused():
         while rule.done is None and not patience.exhausted(stretches):
@@ -177,6 +218,17 @@ def sample_latency(
                     rule.add(timing.host_s)
     interval = blocked_interval([timing.host_s / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=rule.done)
+
+
+def _whole_blocks(stretches: Sequence[Stretch], block: int) -> list[Stretch]:
+    """The same without the first timings, so that what is left, and what follows it, are whole blocks."""
+    surplus = sum(len(stretch.timings) for stretch in stretches) % block
+    whole = []
+    for stretch in stretches:
+        left, surplus = stretch.timings[surplus:], max(0, surplus - len(stretch.timings))
+        if left:
+            whole.append(structs.replace(stretch, timings=left))
+    return whole
 
 
 def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float) -> Sampled:

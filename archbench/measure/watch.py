@@ -94,6 +94,16 @@ class Watch:
             self._announce("beside other work")
         return STALLED if self._stalled else rejected
 
+    def keep(self, stretches: int) -> None:
+        """Forget all but the latest `stretches`, and the canaries of before: only these are of what counts."""
+        first = len(self._healths) - stretches
+        read = self._begun_after[first] - 1 if stretches and self._canaries else len(self._canaries)
+        self._healths = self._healths[first:]
+        self._begun_after = [taken - read for taken in self._begun_after[first:]]
+        self._canaries = self._canaries[read:]
+        if not stretches:
+            self._canary_spent_s, self._started = 0.0, time.perf_counter()
+
     @property
     def latest(self) -> BlockHealth:
         """What was seen over the last stretch."""

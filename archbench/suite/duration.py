@@ -15,7 +15,7 @@ from msgspec import Struct
 from archbench.device.kind import Rates, kind_named
 from archbench.model.axes import PLAIN, STATIC, TIMED
 from archbench.model.cell import Cell, Group, Plan
-from archbench.model.protocol import PROTOCOL_VERSION, Protocol, protocol_for, times_only
+from archbench.model.protocol import FIRST_GLIMPSE, PROTOCOL_VERSION, WATCHED_S, Protocol, protocol_for, times_only
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.cells import size_of
@@ -322,16 +322,21 @@ class _Model:
 
     def _warm_up(self, step: float, first: bool) -> float:
         protocol = self._protocol
-        block = max(2, min(protocol.warmup_block, int(protocol.warmup_block_s / step)))
         least = protocol.warmup_first_cell_s if first else protocol.warmup_later_cell_s
-        return max(block * protocol.warmup_level_blocks * step, protocol.warmup_min_calls * step, least)
+        return max(self._block(step) * protocol.warmup_level_blocks * step, protocol.warmup_min_calls * step, least)
+
+    def _block(self, step: float) -> int:
+        return max(2, min(self._protocol.warmup_block, int(self._protocol.warmup_block_s / step)))
 
     def _latency(self, step: float) -> float:
         protocol = self._protocol
         sample = step * max(1, math.ceil(protocol.sample_floor_s / step))
         slow = sample > protocol.slow_step_s
         samples = protocol.min_samples_slow if slow else max(protocol.min_samples, self._samples)
-        return self._between(max(samples * sample, protocol.min_sampling_s), protocol.max_sampling_s)
+        block = self._block(step)
+        begun = block * protocol.warmup_level_blocks - FIRST_GLIMPSE if block * step >= WATCHED_S else 0
+        least = max(samples * sample, protocol.min_sampling_s)
+        return max(self._between(least, protocol.max_sampling_s) - begun * step, 0.0)
 
     def _throughput(self, step: float) -> float:
         protocol = self._protocol

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from archbench.device.kind import Timing
 from archbench.measure.sampling import (
-    FIRST_GLIMPSE,
     STALLED,
     Sampled,
     Stretch,
@@ -20,8 +19,9 @@ from archbench.measure.sampling import (
     sample_throughput,
     warm_up,
 )
-from archbench.model.protocol import Protocol, protocol_for
+from archbench.model.protocol import FIRST_GLIMPSE, Protocol, protocol_for
 from archbench.stats.intervals import blocked_interval
+from archbench.stats.sampling import LONGEST_BLOCK
 
 GPU = Protocol()
 
@@ -189,6 +189,70 @@ def test_the_first_cell_warms_up_for_longer():
 def test_slow_steps_may_level_after_the_cap_in_seconds():
     warm = warm_up(nothing, ReplayClock([2.0]), CPU, first_cell=True)
     assert warm.level
+
+
+def begun_warm(costs, monitor=None):
+    """A CPU's warm-up under a monitor, and its sampling, which begins with what was level."""
+    clock, monitor = ReplayClock(costs), monitor or ScriptedMonitor()
+    warm = warm_up(nothing, clock, CPU, first_cell=True, monitor=monitor)
+    sampled = sample_latency(*(nothing, clock, CPU, monitor), step_s=warm.step_s, min_samples=0, begun=warm.stretches)
+    return clock, warm, sampled
+
+
+@pytest.mark.parametrize("step_s", [20e-3, 50e-3, 0.3])
+def test_the_level_steps_of_the_warm_up_are_the_first_samples(step_s):
+    clock, warm, sampled = begun_warm([step_s])
+    assert warm.untimed == 1 + FIRST_GLIMPSE
+    assert 0 <= clock.steps - warm.untimed - len(sampled.kept()) < LONGEST_BLOCK  # the first make no whole block
+    assert sampled.interval.median == pytest.approx(step_s)
+    assert sampled.interval.half_width == pytest.approx(0.0)
+    alone = latency([step_s], protocol=CPU, step_s=step_s)
+    assert len(sampled.kept()) >= len(alone.kept())
+
+
+def test_steps_before_the_level_are_no_samples():
+    _, warm, sampled = begun_warm(lambda i: 50e-3 * (2 - min(i, 40) / 40))
+    assert warm.level
+    assert warm.stretches
+    assert max(timing.host_s for timing in sampled.kept()) < 1.05 * 50e-3
+    assert warm.untimed > 20
+
+
+def test_short_steps_warm_up_without_a_look_each():
+    monitor = ScriptedMonitor()
+    assert not warm_up(nothing, ReplayClock([5e-3]), CPU, first_cell=True, monitor=monitor).stretches
+    assert monitor.stretches == 0
+
+
+def test_a_rejected_stretch_of_the_warm_up_and_all_before_it_are_no_samples():
+    monitor = ScriptedMonitor([None, "throttled", None])
+    _, warm, sampled = begun_warm([50e-3], monitor)
+    assert [stretch.rejected for stretch in warm.stretches] == [None]
+    assert warm.calls == 1 + 12
+    assert warm.untimed == 1 + 8
+    assert all(stretch.kept for stretch in sampled.stretches)
+
+
+def test_a_warm_up_that_never_levels_leaves_no_samples():
+    _, warm, _ = begun_warm(lambda i: 50e-3 * 1.05**i)
+    assert not warm.level
+    assert not warm.stretches
+
+
+def test_intervals_that_begin_in_the_warm_up_hold_the_true_median():
+    """Independent and correlated noise of 5 %; the true median is that of the noise."""
+    for memory in (0.0, 0.5):
+        held = 0
+        for seed in range(300):
+            rng, state = random.Random(seed), [0.0]
+
+            def cost(_, rng=rng, state=state, memory=memory):
+                state[0] = memory * state[0] + rng.gauss(0, 0.05 * math.sqrt(1 - memory**2))
+                return 40e-3 * math.exp(state[0])
+
+            interval = begun_warm(cost)[2].interval
+            held += interval.low <= 40e-3 <= interval.high
+        assert held >= 0.93 * 300, memory
 
 
 def test_gc_is_off_inside_and_back_on_after_an_error():

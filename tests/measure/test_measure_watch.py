@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from itertools import chain, repeat
 
@@ -221,3 +222,22 @@ def test_where_nothing_was_timed_that_is_the_reason():
     report = Watch(ReplayProbe(readings(0)), None, Protocol()).report()
     assert report.canaries == ()
     assert set(report.missing) >= {("contention", "nothing_timed"), ("sm_clock_mhz", "nothing_timed")}
+
+
+def test_a_watch_keeps_what_it_saw_of_the_latest_stretches_alone():
+    masks = (HW_THERMAL, HW_THERMAL, 0, 0, 0, 0)  # two readings a stretch
+    canaries = iter((9e-3, 9e-3, 1e-3, 2e-3, 3e-3))
+    watch = Watch(ReplayProbe(readings(*masks)), lambda: next(canaries), structs.replace(Protocol(), canary_share=0.99))
+    stretches = []
+    for _ in range(3):
+        watch.begin()
+        time.sleep(1e-4)
+        stretches.append(Stretch(timings=(Timing(0.02),), rejected=watch.end()))
+    watch.keep(1)
+    report = watch.report()
+    assert report.throttled_fraction == 0.0
+    assert report.canaries == (1e-3,)
+    assert watch.canary_beside(stretches[2:]) == pytest.approx(math.sqrt(1e-3 * 2e-3))
+    watch.keep(0)
+    assert watch.report().canaries == ()
+    assert watch.report().missing

@@ -32,7 +32,10 @@ def time_latency(run: CellRun) -> None:
     with run.phase("latency"):
         needed = max((minimum_samples(p) for p in run.task.percentiles), default=0)
         sampled = sample_latency(
-            run.workload.step, run.group.clock, run.task.protocol, run.watch, step_s=run.step_s, min_samples=needed
+            *(run.workload.step, run.group.clock, run.task.protocol, run.watch),
+            step_s=run.step_s,
+            min_samples=needed,
+            begun=run.warm.stretches,
         )
     run.latency = sampled
     run.row.add_timings(sampled, "latency")
