@@ -111,21 +111,21 @@ def test_bounds_on_accuracy_leave_a_choice() -> None:
 
 
 MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same everywhere
-    "cifar_depth": (3, 14),
+    "cifar_depth": (3, 13),
     "claims": (2, 2),
     "compile_modes": (1, 48),
     "gpu_reference": (0, 2),
     "history": (3, 2),
-    "imagenet_all": (10, 21),
-    "imagenet_backbones": (15, 29),
-    "inception_blocks": (3, 1),
+    "imagenet_all": (9, 19),
+    "imagenet_backbones": (13, 27),
+    "inception_blocks": (2, 1),
     "keras_2017": (1, 2),
     "quick_decision": (2, 5),
     "resolution": (2, 6),
     "runtimes": (12, 8),
     "smoke": (1, 4),
     "teaching_blocks": (1, 2),
-    "train_memory": (4, 4),
+    "train_memory": (3, 3),
 }
 """What each shipped suite is expected to take: whoever makes one longer has to say so here."""
 
