@@ -21,7 +21,7 @@ from msgspec import Struct, structs
 
 from archbench.fleets import WHOLE, Fleet, fleets_of
 from archbench.labelled import labelled_images, require_readable
-from archbench.model.axes import ASIDE, STATIC
+from archbench.model.axes import ASIDE, LAST, STATIC
 from archbench.model.cell import Plan
 from archbench.model.environment import ANY_HARDWARE, Environment
 from archbench.model.errors import UsageError
@@ -368,14 +368,18 @@ def _calibrates(job: Job) -> bool:
 
 @contextmanager
 def _getting_ready(suite: Suite) -> Iterator[Callable[[Event], None]]:
-    """What the report will need is loaded while nothing is timed, as which events tell: at once where none will."""
+    """What the report will need is loaded while nothing is timed, as events tell: at once where that never is for long.
+
+    What has begun when such a phase ends goes on for half a second at most, beside the next cell's build.
+    """
     if NO_REPORT in os.environ:
         yield lambda event: None
         return
     from archbench.rendering.report import GettingReady
 
     ready = GettingReady()
-    if not {*suite.metrics} & {*ASIDE}:
+    metrics = {*suite.metrics}
+    if not metrics & {*ASIDE} or metrics & {*LAST}:
         ready.finish()  # the worker is importing torch
 
     def heard(event: Event) -> None:

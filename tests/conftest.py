@@ -18,6 +18,10 @@ import warm_start
 
 # Tests share their cores with each other: what refuses a machine that is taken is tested where it is tested.
 os.environ["ARCHBENCH_FORCE"] = "1"
+# What is kept between processes is kept between those of one call of pytest.
+if "XDG_CACHE_HOME" not in os.environ:
+    kept = tempfile.TemporaryDirectory(prefix="archbench-tests-")
+    os.environ["XDG_CACHE_HOME"] = kept.name
 # Two threads each beside another process wait for each other a hundred times longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of processes import the package, and each would compile what it imports anew.

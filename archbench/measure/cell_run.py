@@ -260,7 +260,7 @@ class CellRun:
     def note_warm_up(self, warm: WarmUp) -> None:
         """Enter how the warm-up went, and what was compiled in it."""
         self.step_s = warm.step_s
-        self.row.set(warmup_steps=warm.untimed + 1)
+        self.row.set(warmup_steps=warm.unsampled + 1)
         if not warm.level:
             self.row.flag("nonstationary")
         if self.compiles:

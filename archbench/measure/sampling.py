@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, median
 from typing import Protocol as Interface
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from archbench.device.kind import Clock, Step, Timing
 from archbench.model.protocol import FIRST_GLIMPSE, WATCHED_S, Protocol
 from archbench.stats.intervals import Interval, blocked_interval, interval_over_blocks, median_interval
-from archbench.stats.sampling import LONGEST_SHARE, Stop, StoppingRule, WarmupDetector
+from archbench.stats.sampling import Stop, StoppingRule, WarmupDetector
 
 STRETCH_S = 0.2
 """Between two looks at the monitor at least this much is timed: a look takes a few milliseconds of NVML calls."""
@@ -72,7 +72,7 @@ class WarmUp(Struct, frozen=True, kw_only=True):
     """The last of these steps, where they were timed under a monitor: as level as any sample, and so the first ones."""
 
     @property
-    def untimed(self) -> int:
+    def unsampled(self) -> int:
         """Steps of these that are no samples."""
         return self.calls - sum(len(stretch.timings) for stretch in self.stretches)
 
@@ -128,43 +128,50 @@ def warm_up(
     """Call `step` until its time is level, or the cap is reached. The process's very first call must have been made.
 
     A slow step gets more time than the cap, but not where the device is `crowded`: it may be slow for that alone.
-    `glimpse` is told the seconds of a step after the first few, and once more when it is warm. A `monitor` watches
-    blocks of slow steps, so that those which have been found level need not be taken again.
+    `glimpse` is told the seconds of a step after the first few, and once more when it is warm. Past the least warm-up a
+    `monitor` watches blocks of slow steps, so that those which are then found level need not be taken again.
     """
     guess = clock.latency(step).host_s
     room_s = 0.0 if crowded else WARMUP_ROOM * guess
     block = max(FEWEST_IN_BLOCK, min(protocol.warmup_block, int(protocol.warmup_block_s / guess)))
     needed = block * protocol.warmup_level_blocks
+    least_s = protocol.warmup_first_cell_s if first_cell else protocol.warmup_later_cell_s
     detector = WarmupDetector(
         block=block,
         level_blocks=protocol.warmup_level_blocks,
         level_change=protocol.warmup_level_change,
         min_calls=protocol.warmup_min_calls,
-        min_seconds=protocol.warmup_first_cell_s if first_cell else protocol.warmup_later_cell_s,
+        min_seconds=least_s,
         cap_seconds=max(protocol.warmup_cap_s, room_s * needed),
     )
     recent: deque[float] = deque([guess], maxlen=needed)
-    watched = monitor if block * guess >= WATCHED_S else None
+    spent_s = 0.0
     stretches: list[Stretch] = []
-    with gc_paused():
-        while detector.done is None:
-            timings: list[Timing] = []
-            watching = watched if detector.calls >= FIRST_GLIMPSE else None
-            if watching:
-                watching.begin()
-            while detector.done is None and not (timings and detector.calls % block == 0):
-                timings.append(clock.latency(step))
-                recent.append(timings[-1].host_s)
-                detector.add(timings[-1].host_s)
-                if detector.calls == FIRST_GLIMPSE:
-                    glimpse(median(recent))
-                    break
-            if watching:
-                stretches.append(Stretch(timings=tuple(timings), rejected=watching.end()))
-    glimpse(median(recent))
+
+    def once() -> Timing:
+        timing = clock.latency(step)
+        recent.append(timing.host_s)
+        detector.add(timing.host_s)
+        if detector.calls == FIRST_GLIMPSE:
+            glimpse(median(recent))
+        return timing
+
+    while detector.done is None:
+        past_least = detector.calls + 1 >= protocol.warmup_min_calls and spent_s >= least_s
+        if monitor and past_least and detector.calls % block == 0 and block * median(recent) >= WATCHED_S:
+            with gc_paused():
+                monitor.begin()
+                timings = tuple(once() for _ in range(block))
+                stretches.append(Stretch(timings=timings, rejected=monitor.end()))
+            spent_s += sum(timing.host_s for timing in timings)
+        else:
+            spent_s += once().host_s
+    step_s = median(recent)
+    glimpse(step_s)
     level = detector.done == "level"
-    found_level = _last_kept(stretches, max(needed, detector.calls // LONGEST_SHARE)) if level else ()
-    return WarmUp(calls=detector.calls + 1, step_s=median(recent), level=level, stretches=found_level)
+    are_samples = level and step_s >= protocol.sample_floor_s
+    last = _last_kept(stretches, needed) if are_samples else ()
+    return WarmUp(calls=detector.calls + 1, step_s=step_s, level=level, stretches=last)
 
 
 def _last_kept(stretches: Sequence[Stretch], most: int) -> tuple[Stretch, ...]:
@@ -191,7 +198,8 @@ def sample_latency(
     """Time synchronised steps until the stopping rule is content.
 
     `min_samples` is what the requested percentiles need; steps slower than `slow_step_s` keep their own, lower minimum.
-    `begun`: stretches of the warm-up that count, the latest that `monitor` has seen.
+    `begun`: stretches of the warm-up that count, of one step a timing, the latest that `monitor` has seen; at least one
+    more is taken.
     """
     steps = max(1, math.ceil(protocol.sample_floor_s / step_s))
     rule = StoppingRule(
@@ -205,30 +213,19 @@ def sample_latency(
         max_seconds=protocol.max_sampling_s,
         target_half_width=protocol.target_half_width,
     )
-    stretches = _whole_blocks(begun, rule.block_length) if steps == 1 else []
+    stretches = [*begun]
     for timing in usable(stretches) if stretches else ():
         rule.add(timing.host_s)
     patience = Patience(MOST_REPEATS * protocol.max_sampling_s, protocol.stall_wait_s, step_s * steps)
     with gc_paused():
-        while rule.done is None and not patience.exhausted(stretches):
-            stretch = patience.take(lambda: clock.latency(step, steps), monitor, rule.block_length)
+        while (rule.done is None or len(stretches) == len(begun)) and not patience.exhausted(stretches):
+            stretch = patience.take(lambda: clock.latency(step, steps), monitor, rule.block_length, rule.count)
             stretches.append(stretch)
             if stretch.kept:
                 for timing in stretch.timings:
                     rule.add(timing.host_s)
     interval = blocked_interval([timing.host_s / steps for timing in usable(stretches)])
     return Sampled(stretches=tuple(stretches), steps=steps, interval=interval, stop=rule.done)
-
-
-def _whole_blocks(stretches: Sequence[Stretch], block: int) -> list[Stretch]:
-    """The same without the first timings, so that what is left, and what follows it, are whole blocks."""
-    surplus = sum(len(stretch.timings) for stretch in stretches) % block
-    whole = []
-    for stretch in stretches:
-        left, surplus = stretch.timings[surplus:], max(0, surplus - len(stretch.timings))
-        if left:
-            whole.append(structs.replace(stretch, timings=left))
-    return whole
 
 
 def sample_throughput(step: Step, clock: Clock, protocol: Protocol, monitor: Monitor, *, step_s: float) -> Sampled:
@@ -284,13 +281,13 @@ class Patience:
         self._usual_s = usual_s
         self._started = time.perf_counter()
 
-    def take(self, timing: Callable[[], Timing], monitor: Monitor, multiple: int) -> Stretch:
-        """Timings for `STRETCH_S` and a `multiple` of them, or up to one that is as long and looks like a stall."""
+    def take(self, timing: Callable[[], Timing], monitor: Monitor, multiple: int, before: int = 0) -> Stretch:
+        """Timings for `STRETCH_S`, a `multiple` with those `before`, or up to one as long that looks like a stall."""
         timings: list[Timing] = []
         taken_s = 0.0
         hung = False
         monitor.begin()
-        while (taken_s < STRETCH_S or len(timings) % multiple) and not hung:
+        while (taken_s < STRETCH_S or (before + len(timings)) % multiple) and not hung:
             timings.append(timing())
             taken_s += timings[-1].host_s
             hung = timings[-1].host_s > max(STRETCH_S, STALL * self._usual_s)

@@ -40,6 +40,8 @@ TIMED: tuple[Metric, ...] = ("latency", "throughput")
 
 ASIDE: tuple[Metric, ...] = ("memory", "numerics", "accuracy")
 """Found in phases of the same names, in which nothing is timed: others may use the cores meanwhile."""
+LAST: tuple[Metric, ...] = ("profile", "compile")
+"""Timed at once after those: who used the cores must be done before."""
 
 Scalar = bool | int | float | str | None
 """What an architecture option may be: it must print the same way everywhere, since it is part of the cell's name."""

@@ -18,7 +18,7 @@ PROTOCOL_VERSION = 3
 FIRST_GLIMPSE = 2
 """Steps of the warm-up, beside the one before it, after which whoever waits for a first figure is shown one."""
 WATCHED_S = 0.1
-"""A block of the warm-up that is at least as long is watched as samples are, and is one once it is found level."""
+"""A block of the warm-up that is at least as long is watched as samples are: it holds the first once it is level."""
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0, extra={"unit": "s"})]
 Share = Annotated[float, Meta(gt=0.0, lt=1.0, extra={"unit": "share"})]

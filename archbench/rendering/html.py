@@ -190,22 +190,27 @@ def load_scripts() -> str:
         vl_convert = library()
     except ImportError:
         return ""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "archbench", _kept_as(vl_convert))
-    try:
-        return kept.read_text()
-    except (OSError, UnicodeDecodeError):
-        # In a string or a regular expression this is the same; as it stands, it would end the script.
-        script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-        script = script.replace("</script", "<\\/script").replace("<!--", "<\\!--")
-        with suppress(OSError, UnfitError):  # another process puts it together again
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(kept, script.encode())
-        return script
+    with suppress(OSError, ValueError):  # ValueError: what is there has not two parts
+        digest, script = _kept_at(vl_convert).read_bytes().split(b"\n", 1)
+        if hashlib.sha256(script).hexdigest().encode() == digest:
+            return script.decode()
+    # In a string or a regular expression this is the same; as it stands, it would end the script.
+    made: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    made = made.replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    with suppress(OSError, UnfitError):  # another process puts it together again
+        kept = _kept_at(vl_convert)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(kept, hashlib.sha256(made.encode()).hexdigest().encode() + b"\n" + made.encode())
+    return made
 
 
-def _kept_as(vl_convert: Any) -> str:
+def _kept_at(vl_convert: Any) -> Path:
+    """Raises `OSError` for a user without a home: what anybody could have written is no script for a report."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not folder.is_absolute():
+        raise FileNotFoundError(str(folder))
     vega = vl_convert.get_vega_version(), vl_convert.get_vega_embed_version()
-    return f"vega-{'-'.join((vl_convert.__version__, *vega))}.js"
+    return folder / "archbench" / f"vega-{'-'.join((vl_convert.__version__, *vega))}.js"
 
 
 def _json(value: object) -> str:

@@ -25,7 +25,7 @@ from archbench.rendering.decisions import decisions
 from archbench.rendering.drawing import KINDS, START_S, STARTING, draw, load_converter
 from archbench.rendering.figures import networks, phase_sections, shared_by, stage_times, training_memory
 from archbench.rendering.folklore import folklore
-from archbench.rendering.html import load_scripts, render_html
+from archbench.rendering.html import render_html
 from archbench.rendering.plots import plots, plotted
 from archbench.rendering.run_data import RunData, read_run, read_several, write_summary
 from archbench.rendering.side_by_side import Named, against_reference, named, overview, side_by_side, together
@@ -171,9 +171,9 @@ def write_reports(run_dir: Path) -> list[Path]:
 
 PIECES: tuple[Callable[[], object], ...] = (
     *(partial(import_module, name) for name in ("pandas", "scipy.special")),
-    *(own_claims, load_scripts, load_converter),
+    *(own_claims, load_converter),
 )
-"""What takes its time before a report can be written."""
+"""What takes its time before a report can be written, each half a second at most."""
 
 
 class GettingReady:

@@ -15,7 +15,7 @@ from msgspec import Struct
 from archbench.device.kind import Rates, kind_named
 from archbench.model.axes import PLAIN, STATIC, TIMED
 from archbench.model.cell import Cell, Group, Plan
-from archbench.model.protocol import FIRST_GLIMPSE, PROTOCOL_VERSION, WATCHED_S, Protocol, protocol_for, times_only
+from archbench.model.protocol import PROTOCOL_VERSION, WATCHED_S, Protocol, protocol_for, times_only
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.cells import size_of
@@ -294,7 +294,7 @@ class _Model:
             seconds["cuDNN search"] += self._search(cell)
         seconds["warm-up"] += self._warm_up(step, first) + step
         if "latency" in metrics:
-            seconds["latency"] += self._latency(step) + rates.monitor
+            seconds["latency"] += max(self._latency(step) - self._begun(step, first), 0.0) + rates.monitor
         queued = kind_named(cell.device).own_clock and step < self._protocol.burst_s  # else latency has timed it
         if "throughput" in metrics and ("latency" not in metrics or queued):
             seconds["throughput"] += self._throughput(step) + rates.monitor
@@ -333,10 +333,16 @@ class _Model:
         sample = step * max(1, math.ceil(protocol.sample_floor_s / step))
         slow = sample > protocol.slow_step_s
         samples = protocol.min_samples_slow if slow else max(protocol.min_samples, self._samples)
-        block = self._block(step)
-        begun = block * protocol.warmup_level_blocks - FIRST_GLIMPSE if block * step >= WATCHED_S else 0
-        least = max(samples * sample, protocol.min_sampling_s)
-        return max(self._between(least, protocol.max_sampling_s) - begun * step, 0.0)
+        return self._between(max(samples * sample, protocol.min_sampling_s), protocol.max_sampling_s)
+
+    def _begun(self, step: float, first: bool) -> float:
+        """Of the warm-up's last blocks, those that are samples: they begin after its least."""
+        protocol, block_s = self._protocol, self._block(step) * step
+        if block_s < WATCHED_S or step < protocol.sample_floor_s:
+            return 0.0
+        least = protocol.warmup_first_cell_s if first else protocol.warmup_later_cell_s
+        before = max(math.ceil(least / block_s), math.ceil((protocol.warmup_min_calls - 1) / self._block(step)))
+        return max(protocol.warmup_level_blocks - before, 0) * block_s
 
     def _throughput(self, step: float) -> float:
         protocol = self._protocol

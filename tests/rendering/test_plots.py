@@ -14,9 +14,12 @@ import pytest
 import vl_convert
 from builders import NETWORKS, make_environment, make_record, make_rows, make_run, make_suite
 
+from archbench import pipeline
 from archbench.choose.cell_summary import CellSummary, cell_summaries
+from archbench.model.axes import Metric
+from archbench.model.messages import PhaseStarted
 from archbench.model.suite import Axes
-from archbench.rendering import drawing
+from archbench.rendering import drawing, report
 from archbench.rendering.charts import NAME, OTHERS, Point
 from archbench.rendering.content import NAMES, Dataset, Report
 from archbench.rendering.drawing import DARK, LIGHT, PLACED, draw, layer, log_axis, number
@@ -416,22 +419,20 @@ def test_pictures_are_stored_as_they_are_asked_for(summaries: tuple[CellSummary,
 
 
 def test_what_a_report_needs_is_loaded_only_while_it_is_allowed() -> None:
-    begun, go_on, loaded = Event(), Event(), []
+    begun, go_on, loaded = Event(), Event(), Event()
 
     def first() -> None:
         begun.set()
         go_on.wait()
-        loaded.append("first")
 
-    ready = GettingReady((first, lambda: loaded.append("second")))
+    ready = GettingReady((first, loaded.set))
     ready.allow()
     assert begun.wait(10)
     ready.allow(False)  # nothing else begins, though what has begun goes on
     go_on.set()
-    with drawing.STARTING:
-        assert loaded == ["first"]
+    assert not loaded.wait(0.2)
     ready.finish()
-    assert loaded == ["first", "second"]
+    assert loaded.is_set()
 
 
 def test_what_is_left_of_it_is_given_up_with_the_run() -> None:
@@ -440,3 +441,29 @@ def test_what_is_left_of_it_is_given_up_with_the_run() -> None:
     ready.give_up()
     ready.finish()
     assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        (("latency", "memory"), [False, True, False, True]),
+        (("latency",), ["finish", False, True, False, True]),
+        (("latency", "memory", "profile"), ["finish", False, True, False, True]),
+    ],
+)
+def test_a_run_lets_it_be_loaded_while_nothing_is_timed(
+    metrics: tuple[Metric, ...], told: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    class Told:
+        allow = staticmethod(seen.append)
+        finish = staticmethod(lambda: seen.append("finish"))
+        give_up = staticmethod(lambda: seen.append("given up"))
+
+    monkeypatch.setattr(report, "GettingReady", Told)
+    monkeypatch.delenv(pipeline.NO_REPORT, raising=False)
+    with pipeline._getting_ready(make_suite(metrics=metrics)) as heard:
+        for phase in ("latency", "memory", "warmup, beside other work", "numerics"):
+            heard(PhaseStarted(cell_id="c", phase=phase))
+    assert seen == [*told, "given up"]
