@@ -130,7 +130,7 @@ def learned(rates: Rates, runs: Iterable[tuple[Suite, list[Record]]]) -> Rates:
     known = msgspec.structs.replace(
         rates,
         steps=_medians((row.cell_id, row.latency_median_s) for row in rows),
-        colds=_medians((row.cell_id, row.compile_cold_s) for row in rows),
+        colds=_medians((row.cell_id, row.compile_cold_s or row.first_call_s) for row in rows),  # of compiled cells
         warms=_medians((row.cell_id, row.compile_warm_s) for row in rows),
     )
     speeds, paces = [], []

@@ -128,6 +128,16 @@ def test_stored_rows_go_before_constants() -> None:
     assert predict(make_plan(other, "cpu"), other, known).total > predict(make_plan(other, "cpu"), other, usual).total
 
 
+def test_a_compilation_takes_what_its_last_one_took_there() -> None:
+    suite = structs.replace(SUITE, axes=Axes(batch_size=(1,), compile_mode=("default",)))
+    (cell,) = make_plan(suite, "cpu").cells
+    usual = kind_named("cpu").rates(2)
+    for given in ({"first_call_s": 3.0}, {"first_call_s": 9.0, "compile_cold_s": 3.0}):
+        rows = [structs.replace(row(cell.cell_id, step=0.05, duration=10.0), **given)]
+        known = structs.replace(learned(usual, [(suite, rows)]), pace=1.0)
+        assert predict(make_plan(suite, "cpu"), suite, known).phases["compile cold"] == pytest.approx(3.0, abs=0.1)
+
+
 def test_the_committed_run_is_foretold() -> None:
     """Its 84 cells took 12 min 30 s on two cores; constants alone come within a fifth, its own rows within a tenth."""
     path = next((Path(__file__).parents[2] / "results" / "imagenet_backbones").glob("*/environment.json")).parent
