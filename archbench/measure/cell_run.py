@@ -59,6 +59,7 @@ class CellRun:
     crowded: bool
     """Other work held the cores during the first call."""
     warm: WarmUp
+    """How the warm-up went, once it has; its last stretches are latency's first."""
     step_s: float
     """Seconds of one step on the host's clock, from the warm-up on."""
     latency: Sampled | None = None

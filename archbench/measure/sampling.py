@@ -14,7 +14,7 @@ from typing import Protocol as Interface
 from msgspec import Struct
 
 from archbench.device.kind import Clock, Step, Timing
-from archbench.model.protocol import FIRST_GLIMPSE, WATCHED_S, Protocol
+from archbench.model.protocol import WATCHED_S, Protocol
 from archbench.stats.intervals import Interval, blocked_interval, interval_over_blocks, median_interval
 from archbench.stats.sampling import Stop, StoppingRule, WarmupDetector
 
@@ -26,6 +26,8 @@ PERSISTENT = 3
 """So many stretches rejected in a row for one cause end the sampling: whatever it is will not go away by waiting."""
 FEWEST_IN_BLOCK = 2
 """A block of one step has no scatter of its own to tell noise from movement."""
+FIRST_GLIMPSE = 2
+"""Steps of the warm-up, beside the one before it, after which whoever waits for a first figure is shown one."""
 STALLED = "stalled"
 STALL = 3.0
 """Times its usual one: so long does a step take where OpenMP threads wait for each other at the end of every loop, and

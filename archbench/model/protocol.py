@@ -15,8 +15,6 @@ from msgspec import Meta, Struct
 from archbench.model.axes import DeviceKind
 
 PROTOCOL_VERSION = 3
-FIRST_GLIMPSE = 2
-"""Steps of the warm-up, beside the one before it, after which whoever waits for a first figure is shown one."""
 WATCHED_S = 0.1
 """A block of the warm-up that is at least as long is watched as samples are: it holds the first once it is level."""
 

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from archbench.device.kind import Timing
 from archbench.measure.sampling import (
+    FIRST_GLIMPSE,
     STALLED,
     Sampled,
     Stretch,
@@ -19,7 +20,7 @@ from archbench.measure.sampling import (
     sample_throughput,
     warm_up,
 )
-from archbench.model.protocol import FIRST_GLIMPSE, Protocol, protocol_for
+from archbench.model.protocol import Protocol, protocol_for
 from archbench.stats.intervals import blocked_interval
 
 GPU = Protocol()
