@@ -6,6 +6,7 @@ and whatever else measures a suite from end to end go through these two.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -217,7 +218,7 @@ def carry_out(job: Job) -> tuple[Path, bool]:
 
             write_reports(store.path)
         if spending is not None and spending.left_out[0]:
-            shown.left_out(*spending.left_out)
+            shown.left_out(*spending.left_out, spending.given_up)
         elif left.visits and not interrupted:
             store.note_session(shown.ended(time.monotonic() - begun))
         if remote is not None:
@@ -342,8 +343,9 @@ def _events(
     elif left.visits:
         order = _planned(left, job) if spending is None else _within(spending, store, job, begun)
         company = Room.of(here).processes - 1 if job.timed else 0
+        until = math.inf if spending is None else begun + spending.until_s
         with _getting_ready(job.suite) as heard:
-            for event in measured(worker, tasks, here, order, company=company):
+            for event in measured(worker, tasks, here, order, company=company, until=until):
                 heard(event)
                 if spending is not None and isinstance(event, CellFinished):
                     spending.note(event.record)

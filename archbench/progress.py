@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 from rich.text import Text
 
-from archbench.model.cell import short_id
+from archbench.model.cell import Cell, short_id
 from archbench.model.comparison import PairDone
 from archbench.model.errors import escaped
 from archbench.model.messages import Calibrated, CellFinished, CellStarted, Event, PhaseStarted, StepGlimpsed
@@ -163,8 +163,10 @@ class RunProgress(Progress[Event]):
             took_s=round(took_s, 1),
         )
 
-    def left_out(self, visits: int, seconds: float) -> None:
-        """Say what there was no time for."""
+    def left_out(self, visits: int, seconds: float, given_up: Cell | None) -> None:
+        """Say what there was no time for, and what was being measured when it was up."""
+        if given_up is not None:
+            self._say(f"archbench: {short_id(given_up.cell_id)} was given up: it takes longer than expected")
         self._say(
             f"archbench: the budget left out {counted(visits, 'measurement')}, about {duration(seconds)}; "
             "the same command continues, with another --budget or with none"

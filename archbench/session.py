@@ -12,6 +12,7 @@ rows to read.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -144,7 +145,8 @@ def expected(
     prepared alone.
     """
     kind = kind_named(plan.device)
-    rates = kind.rates(None if environment is None else environment.cpu_count)
+    here = (None,) if environment is None else (environment.cpu_count, environment.hardware_class)
+    rates = kind.rates(*here)
     room = Room(kind=plan.device, cores=rates.cores, memory_bytes=rates.memory_bytes)
     if environment is not None:
         room, rates = Room.of(environment), learned(rates, _runs_of(environment.hardware_class, results))
@@ -254,14 +256,20 @@ Visit = tuple[int, Group, int]
 
 
 def measured(
-    worker: WorkerClient, tasks: Tasks, environment: Environment, visits: Iterable[Visit], *, company: int = 0
+    worker: WorkerClient,
+    tasks: Tasks,
+    environment: Environment,
+    visits: Iterable[Visit],
+    *,
+    company: int = 0,
+    until: float = math.inf,
 ) -> Generator[Event, None, None]:
     """Have a worker measure group after group, each by a process of its own, and give what happens as it happens.
 
-    What these find out is noted in `tasks`. `company` as of `run_tasks`, errors too.
+    What these find out is noted in `tasks`. `company` and `until` as of `run_tasks`, errors too.
     """
     told = (tasks.of(group, environment, number, tasks.calibration, wave=wave) for number, group, wave in visits)
-    for event in run_tasks(worker, told, company=company):  # which has each made when it is needed
+    for event in run_tasks(worker, told, company=company, until=until):  # which has each made when it is needed
         tasks.note(event)
         yield event
 

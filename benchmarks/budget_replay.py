@@ -45,7 +45,8 @@ def replay(run: Path, seconds: float) -> Outcome:
     store, frame = RunStore.open(run), load_frame(run)
     suite, environment = store.suite, store.environment
     plan = make_plan(suite, environment.kind)
-    prediction = predict(plan, suite, kind_named(environment.kind).rates(environment.cpu_count))
+    rates = kind_named(environment.kind).rates(environment.cpu_count, environment.hardware_class)
+    prediction = predict(plan, suite, rates)
     records = {(row.cell_id, row.round, row.visit): row for row in store.records()}
     keys = pd.Series(list(zip(*(frame[name] for name in VISIT), strict=True)))
     spending, spent = Spending(plan, prediction, seconds), prediction.phases["start"]

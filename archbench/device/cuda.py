@@ -248,7 +248,7 @@ class Cuda(Kind):
     autocasts_as_cuda = True
     counts_energy = True
 
-    def rates(self, cores: int | None) -> Rates:
+    def rates(self, cores: int | None, hardware_class: str = "") -> Rates:
         return H100 if cores is None else replace(H100, cores=cores)
 
     def resolve(self, number: int | None, asked: str) -> str:

@@ -88,10 +88,11 @@ class Kind(Protocol):
 
     # What the parent asks, which never imports torch.
 
-    def rates(self, cores: int | None) -> Rates:
+    def rates(self, cores: int | None, hardware_class: str = "") -> Rates:
         """How long things take on a machine of which nothing is stored; `cores` are the host's usable ones.
 
-        `None`: the machine is not here, and is taken for the one that the constants are about.
+        `None`: the machine is not here, and is taken for the one that the constants are about; likewise without its
+        class.
         """
 
     def resolve(self, number: int | None, asked: str) -> str:

@@ -20,6 +20,7 @@ from archbench.model.errors import UsageError
 from archbench.model.record import Record
 from archbench.model.suite import Suite
 from archbench.suite.duration import Prediction
+from archbench.suite.plan import CellVisit
 
 PRIOR_S = 15.0
 """Seconds of a run after which what its cells took weighs as much as what was predicted of them."""
@@ -27,6 +28,9 @@ PROCESS_S = 1.0
 """A process for cells that were predicted to share one with others."""
 SAFETY = 1.1
 """A piece is begun only where this much more than it is likely to take is left: a budget must not be overrun."""
+LATE = 0.02
+"""Share of a budget by which the measuring may pass its time: a cell that is not done by then is given up, and gets no
+row."""
 
 Worth = Callable[[int, Cell], float]
 """How many answers a visit (round, cell) could still change; 0 where the cell's place is clear."""
@@ -47,6 +51,8 @@ class Spending:
     def __init__(self, left: Plan, prediction: Prediction, seconds: float) -> None:
         """Raises `UsageError` where the time is too short for any cell."""
         self._ends_s = seconds - prediction.phases["report"]
+        self.until_s = self._ends_s + LATE * seconds
+        """When whatever is still being measured is given up."""
         self._prediction = prediction
         self._left = {
             (number, group.visit, group.group_id): group
@@ -54,6 +60,7 @@ class Spending:
             for group in groups
         }
         self._first = {cell.cell_id for cell in asked_first(left)}
+        self._begun: dict[CellVisit, tuple[Cell, float]] = {}
         self._took = self._expected = PRIOR_S
         if self._left and self._best(self._ends_s / SAFETY, lambda _, cell: 0.0) is None:
             shortest = min(self._piece(key[0], group, group.cells[:1]).seconds for key, group in self._left.items())
@@ -65,7 +72,9 @@ class Spending:
 
     def note(self, record: Record) -> None:
         """A row more: how long its cell took corrects what is expected of the others."""
-        expected = self._prediction.visits.get((record.cell_id, record.round, record.visit))
+        visit = record.cell_id, record.round, record.visit
+        self._begun.pop(visit, None)
+        expected = self._prediction.visits.get(visit)
         if expected is not None and record.duration_s is not None:
             self._took += record.duration_s
             self._expected += expected
@@ -81,8 +90,18 @@ class Spending:
     @property
     def left_out(self) -> tuple[int, float]:
         """Visits that were not made, and the seconds that they would take."""
-        visits = [(number, group, cell) for (number, _, _), group in self._left.items() for cell in group.cells]
-        return len(visits), sum(self._cell_s(number, group.visit, cell) for number, group, cell in visits)
+        left = [
+            self._cell_s(number, group.visit, cell)
+            for (number, _, _), group in self._left.items()
+            for cell in group.cells
+        ]
+        left += [seconds for _, seconds in self._begun.values()]
+        return len(left), sum(left)
+
+    @property
+    def given_up(self) -> Cell | None:
+        """What was being measured when the time was up."""
+        return next((cell for cell, _ in self._begun.values()), None)
 
     def _one_of_each(self, room: float) -> Piece | None:
         """The next network's first cell, in the plan's order; where not all fit, of those that do the most."""
@@ -134,6 +153,9 @@ class Spending:
         return expected * self._took / self._expected
 
     def _take(self, piece: Piece) -> None:
+        for cell in piece.group.cells:
+            seconds = self._cell_s(piece.round, piece.group.visit, cell)
+            self._begun[cell.cell_id, piece.round, piece.group.visit] = cell, seconds
         key = piece.round, piece.group.visit, piece.group.group_id
         cells = tuple(cell for cell in self._left[key].cells if cell not in piece.group.cells)
         if cells:

@@ -9,6 +9,8 @@ more, when it has all its rows.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,20 +37,25 @@ HOST_DEATHS_IN_A_ROW = 3
 """A host runs nothing that could kill it. If it dies this often before one cell is measured, the machine is sick."""
 
 
-def run_tasks(worker: WorkerClient, tasks: Iterable[Task], *, company: int = 0) -> Generator[Event, None, None]:
+def run_tasks(
+    worker: WorkerClient, tasks: Iterable[Task], *, company: int = 0, until: float = math.inf
+) -> Generator[Event, None, None]:
     """Measure the tasks one after the other; give what happens while it happens.
 
     With `company`, up to so many tasks of a wave compile at the same time as a first one, each in a worker of its own.
     What ran out of memory beside others is done again alone, and waves get smaller.
     Every cell of every task gets exactly one `CellFinished`, whether it was measured, failed, or took its process with
-    it. `KeyboardInterrupt` in here, or closing the iterator, ends the workers and their children at once. If this
-    process is killed instead, they end by themselves. Raises `UnfitError` when no worker starts, hosts keep dying, or a
-    cell has failed because the device cannot be had or is gone.
+    it. Only what is not finished `until` then, by `time.monotonic`, is given up without one; of tasks in a wave this is
+    seen when they have ended. `KeyboardInterrupt` in here, or closing the iterator, ends the workers and their children
+    at once. If this process is killed instead, they end by themselves. Raises `UnfitError` when no worker starts, hosts
+    keep dying, or a cell has failed because the device cannot be had or is gone.
     """
-    sweep = _Sweep(worker, company)
+    sweep = _Sweep(worker, company, until)
     try:
         for wave in in_waves(tasks):
             yield from sweep.measure(wave)
+            if time.monotonic() >= until:
+                break
     except BaseException:
         worker.close()
         raise
@@ -75,8 +82,9 @@ def in_waves(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 class _Sweep:
     """The workers of a run, and what they have shown so far: how many fit, how many died."""
 
-    def __init__(self, worker: WorkerClient, company: int) -> None:
+    def __init__(self, worker: WorkerClient, company: int, until: float) -> None:
         self._worker = worker
+        self._until = until
         self.others: list[WorkerClient] = []
         """Those that were added for waves."""
         self._company = company
@@ -108,12 +116,14 @@ class _Sweep:
     def _alone(self, task: Task, tracker: GroupTracker) -> Iterator[Event]:
         while (rest := tracker.begin()) is not None:
             try:
-                for event in _attempt(self._worker, rest, tracker):
+                for event in _attempt(self._worker, rest, tracker, self._until):
                     yield event
                     if isinstance(event, CellFinished):
                         self._deaths = 0
                         _stop_without_device(task, event)
             except WorkerLostError as lost:
+                if time.monotonic() >= self._until:
+                    return
                 yield from tracker.record_failure(lost.status, lost.message)
                 self._deaths += 1
                 if self._deaths >= HOST_DEATHS_IN_A_ROW:
@@ -139,16 +149,20 @@ def _stop_without_device(task: Task, finished: CellFinished) -> None:
         )
 
 
-def _said(worker: WorkerClient, tracker: GroupTracker) -> Iterator[Reply]:
+def _said(worker: WorkerClient, tracker: GroupTracker, until: float = math.inf) -> Iterator[Reply]:
     """What the worker tells of the group that it has begun, or goes on with, until its end."""
-    while not isinstance(reply := worker.receive(tracker.progress.left_s + HOST_GRACE_S), GroupFinished):
+
+    def patience_s() -> float:
+        return min(tracker.progress.left_s + HOST_GRACE_S, until - time.monotonic())
+
+    while not isinstance(reply := worker.receive(patience_s()), GroupFinished):
         yield reply
 
 
-def _attempt(worker: WorkerClient, rest: Task, tracker: GroupTracker) -> Iterator[Event]:
+def _attempt(worker: WorkerClient, rest: Task, tracker: GroupTracker, until: float) -> Iterator[Event]:
     """Have the worker measure `rest` and follow it to the end of the group."""
     worker.send(rest)
-    for reply in _said(worker, tracker):
+    for reply in _said(worker, tracker, until):
         try:
             yield from tracker.accept(reply)
         except OutOfTurnError as error:

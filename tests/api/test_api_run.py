@@ -309,6 +309,34 @@ def test_a_budget_that_nothing_can_be_done_with_is_refused(budget, metrics, text
 
 
 @pytest.mark.slow
+def test_a_cell_that_takes_far_longer_than_expected_does_not_outlast_the_budget(capfd, tmp_path, monkeypatch):
+    """Its network sleeps, of which no prediction knows."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sleepy.py").write_text(
+        "import time, torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(3 * 32 * 32, 10)\n"
+        "    def forward(self, x):\n"
+        "        time.sleep(4.0)\n"
+        "        return self.layer(x.flatten(1))\n"
+        "def net(num_classes=10):\n"
+        "    return Net()\n"
+    )
+    asked = {**QUICK, "metrics": "latency", "batch_size": [1, 2], "force": True, "progress": None}
+    begun = time.monotonic()
+    run = archbench.run(["lenet5", "sleepy:net"], **asked, budget="24s", allow_code=True)
+    assert time.monotonic() - begun < 24 * 1.05
+    assert {row.architecture for row in run.rows} == {"lenet5"}
+    told = capfd.readouterr().err
+    assert "archbench: sleepy:net" in told
+    assert "was given up: it takes longer than expected" in told
+    assert (run.path / "report.md").exists()
+
+
+@pytest.mark.slow
 def test_a_budget_ends_on_time_and_a_later_call_continues(capfd):
     asked = {**QUICK, "metrics": "latency", "batch_size": [2**n for n in range(10)], "force": True, "progress": None}
     begun = time.monotonic()

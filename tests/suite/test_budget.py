@@ -119,6 +119,17 @@ def test_nothing_is_measured_twice_and_nothing_is_lost(seconds: float, seed: int
     assert spending.left_out[0] + len(visits) == len(PREDICTION.visits)
 
 
+def test_what_was_begun_and_has_no_row_counts_as_left_out() -> None:
+    spending = Spending(PLAN, PREDICTION, 300)
+    piece = spending.next(0.0, lambda number, cell: 1.0)
+    assert piece is not None
+    assert spending.given_up == piece.group.cells[0]
+    visits, seconds = spending.left_out
+    assert visits == len(PREDICTION.visits)
+    assert seconds == pytest.approx(sum(PREDICTION.visits.values()))
+    assert 300 - PREDICTION.phases["report"] < spending.until_s < 300 * 1.05 - PREDICTION.phases["report"]
+
+
 def test_a_budget_shorter_than_any_cell_and_one_with_nothing_to_rank() -> None:
     with pytest.raises(UsageError, match=r"^--budget: not one cell fits into 3 s; the shortest takes about \d+ s"):
         spend(3)

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from worker_fakes import is_running, make_task, make_worker, rows_of, wait_until
 
-from archbench.model.messages import CellFinished, CellStarted
+from archbench.model.messages import CellFinished, CellStarted, Task
 from archbench.worker import group_tracker, run_tasks, sweep
 
 PARENT = str(Path(__file__).with_name("measuring_parent.py"))
@@ -140,6 +141,24 @@ def test_closing_the_iterator_ends_the_child(tmp_path: Path) -> None:
         wait_until(lambda: not is_running(child), seconds=3.0)
         # The worker itself is fit for more.
         assert [row.status for row in rows_of(list(run_tasks(worker, [make_task("ok")])))] == ["ok"]
+
+
+def test_what_is_not_finished_when_the_time_is_up_gets_no_row_and_nothing_follows_it(tmp_path: Path) -> None:
+    told, asked = tmp_path / "pids", []
+
+    def tasks() -> Iterator[Task]:
+        for task in (make_task(f"tell-pids:{told}", "hang"), make_task("ok", name="next")):
+            asked.append(task.group.cells[0].network.name)
+            yield task
+
+    with make_worker() as worker:
+        worker.start()
+        begun = time.monotonic()
+        rows = rows_of(list(run_tasks(worker, tasks(), until=begun + 3.0)))
+        assert 3.0 <= time.monotonic() - begun < 5.0
+        assert [(row.batch_size, row.status) for row in rows] == [(1, "ok")]
+        assert asked == ["fake"]
+        assert not is_running(json.loads(told.read_text())["child"])
 
 
 def test_leaving_the_context_ends_the_host_at_once() -> None:
