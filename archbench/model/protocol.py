@@ -17,6 +17,10 @@ from archbench.model.axes import DeviceKind
 PROTOCOL_VERSION = 3
 WATCHED_S = 0.1
 """A block of the warm-up that is at least as long is watched as samples are: it holds the first once it is level."""
+JUDGED_IMAGES = 32
+"""That outputs are judged by: a step of 3 % in the agreement."""
+JUDGING_S = 5.0
+"""For the cell's own steps on them; of a slower network fewer images are judged."""
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0, extra={"unit": "s"})]
 Share = Annotated[float, Meta(gt=0.0, lt=1.0, extra={"unit": "share"})]

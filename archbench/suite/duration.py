@@ -15,7 +15,15 @@ from msgspec import Struct
 from archbench.device.kind import Rates, kind_named
 from archbench.model.axes import PLAIN, STATIC, TIMED
 from archbench.model.cell import Cell, Group, Plan
-from archbench.model.protocol import PROTOCOL_VERSION, WATCHED_S, Protocol, protocol_for, times_only
+from archbench.model.protocol import (
+    JUDGED_IMAGES,
+    JUDGING_S,
+    PROTOCOL_VERSION,
+    WATCHED_S,
+    Protocol,
+    protocol_for,
+    times_only,
+)
 from archbench.model.record import Record
 from archbench.model.suite import Percentile, Suite
 from archbench.suite.cells import size_of
@@ -303,7 +311,7 @@ class _Model:
         if "energy" in metrics and kind_named(cell.device).counts_energy:
             seconds["energy"] += self._protocol.energy_window_s
         if "numerics" in metrics and alone and not training and cell.toggles != PLAIN:  # else it is the reference
-            seconds["numerics"] += 2 * min(math.ceil(32 / cell.batch_size) * step, 20.0) + 2 * step
+            seconds["numerics"] += self._judging(cell, step)
         if "profile" in metrics and not compiles:
             seconds["profile"] += rates.profile
         if compiles and "compile" in metrics and alone:
@@ -348,6 +356,12 @@ class _Model:
         protocol = self._protocol
         burst = step * max(protocol.min_burst_steps, math.ceil(protocol.burst_s / step))
         return self._between(max(protocol.min_bursts * burst, protocol.min_throughput_s), protocol.max_throughput_s)
+
+    def _judging(self, cell: Cell, step: float) -> float:
+        """The cell's steps on the images and the reference's, which are those of fp32."""
+        steps = max(1, min(math.ceil(JUDGED_IMAGES / cell.batch_size), int(JUDGING_S / step)))
+        reference = Cell(network=cell.network, batch_size=cell.batch_size, device=cell.device)
+        return steps * (step + self.step_s(reference)) + 2 * step
 
     def _between(self, least: float, most: float) -> float:
         return least + self._rates.noise * max(most - least, 0.0)

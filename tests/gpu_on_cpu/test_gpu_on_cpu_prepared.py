@@ -74,14 +74,24 @@ def test_tensorrt_is_given_the_networks_own_types_and_its_engine_is_loaded_again
 @pytest.mark.parametrize(
     ("network", "script", "why"),
     [
-        (CONVOLUTION, {"STUB_TENSORRT_LOADS": "10.3.0"}, "its engine cannot be loaded again"),
-        (CONVOLUTION, {"STUB_TENSORRT_STREAM": "1"}, "TensorRT could not issue the step"),
+        (
+            CONVOLUTION,
+            {"STUB_TENSORRT_LOADS": "10.3.0"},
+            "its engine cannot be loaded again: Error Code 1: the engine is of version 10.99.0",
+        ),
+        (CONVOLUTION, {"STUB_TENSORRT_STREAM": "1"}, "it could not issue the step"),
         ("lenet5", {}, "no importer for Mul"),
     ],
 )
 def test_what_tensorrt_cannot_take_is_unsupported_with_its_reason(run, network, script, why):
     (row,) = run("trt: {runtime: tensorrt}", "latency", network=network, status="unsupported", **script).itertuples()
     assert row.error_message == f"tensorrt cannot take this network: {why}"
+
+
+def test_an_engine_that_finds_no_memory_is_out_of_memory(run):
+    wanted = {"STUB_TENSORRT_WANTS": str(81 * 2**30)}
+    (row,) = run("trt: {runtime: tensorrt}", "latency", status="oom", **wanted).itertuples()
+    assert row.error_message.endswith("TensorRT: Error Code 2: OutOfMemory (no further information)")
 
 
 def test_fp8_needs_a_card_that_multiplies_it(run):

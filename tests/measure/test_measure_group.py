@@ -14,7 +14,8 @@ from set_aside import ASIDE
 from archbench.device import collect_environment
 from archbench.device.cpu import Cpu
 from archbench.device.health import GpuProcess, Reading
-from archbench.measure import measure_group
+from archbench.device.kind import Clock
+from archbench.measure import machine_speed, measure_group
 from archbench.measure.group import GroupContext
 from archbench.measure.machine_speed import Canary
 from archbench.measure.metrics import timing
@@ -313,6 +314,24 @@ def small_calibration(monkeypatch):
     """The same work, of milliseconds instead of two seconds."""
     sizes = structs.replace(Cpu.calibration, matrix=192, image=(1, 8, 5, 7), copy_bytes=4 << 20, repeats=3)
     monkeypatch.setattr(Cpu, "calibration", sizes)
+
+
+def test_a_ceiling_that_takes_longer_than_it_is_worth_is_taken_once(small_calibration, monkeypatch):
+    """As on a CPU that has no arithmetic in bf16: what it does in a second need not be done again to be known."""
+    monkeypatch.setattr(machine_speed, "CEILING_S", 0.05)
+    convolve, asked = torch.nn.functional.conv2d, []
+
+    def slow_in_bf16(images, kernel, padding):
+        asked.append(images.dtype)
+        time.sleep(0.1 if images.dtype == torch.bfloat16 else 0.0)
+        return convolve(images, kernel, padding=padding)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", slow_in_bf16)
+    found = machine_speed.calibrate(torch.device("cpu"), Clock(), threads=1, soak_s=0.0)
+    assert asked.count(torch.bfloat16) == 2, "once in each memory format"
+    assert asked.count(torch.float32) == 8, "a first time and three more"
+    work = 2 * 5 * 7 * 8 * 8 * 9
+    assert work / 0.2 < found.conv_flops["bf16"] < work / 0.1
 
 
 @pytest.mark.parametrize("soak_s", [0.0, 0.01])

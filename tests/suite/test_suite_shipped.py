@@ -122,7 +122,7 @@ MINUTES = {  # on two cores of a CPU, and on one H100; by constants, so the same
     "keras_2017": (1, 2),
     "quick_decision": (2, 5),
     "resolution": (2, 6),
-    "runtimes": (12, 8),
+    "runtimes": (13, 8),
     "smoke": (1, 4),
     "teaching_blocks": (1, 2),
     "train_memory": (3, 4),

@@ -23,6 +23,7 @@ from archbench.measure.state import plain_fp32
 from archbench.measure.workload import Workload, first_tensor
 from archbench.model.axes import PLAIN
 from archbench.model.errors import UnsupportedError
+from archbench.model.protocol import JUDGED_IMAGES, JUDGING_S
 from archbench.model.record import columns_of
 from archbench.stats.intervals import wilson_interval
 
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 
 HEAD_STD = 0.02
 """Standard deviation for a head that its library starts at zero (torchvision's ViT): zeros have no relative error."""
-IMAGES = 32
-"""That outputs are judged by: a step of 3 % in the agreement."""
-LONGEST_S = 20.0
-"""For the cell's own steps on them; of a slower network fewer images are judged."""
 WRONG = 0.01
 """Relative error in fp32 beyond which it is not rounding (1e-6 to 1e-4, even of deep networks) but another function."""
 FEWEST_CLASSES = 0.25
@@ -56,8 +53,8 @@ def fill_numerics(run: CellRun) -> None:
     """The output beside fp32 eager's, on the same weights and input."""
     cell, group = run.cell, run.group
     with run.phase("numerics"):
-        affordable = cell.batch_size * max(1, int(LONGEST_S / run.step_s))
-        batches = group.batches(min(IMAGES, affordable), cell, run.task.seed)
+        affordable = cell.batch_size * max(1, int(JUDGING_S / run.step_s))
+        batches = group.batches(min(JUDGED_IMAGES, affordable), cell, run.task.seed)
         try:
             found = compare(run.workload, group.reference(cell.precision), batches, centred=not group.has_weights)
         except UnsupportedError:

@@ -1,9 +1,10 @@
 """As much of TensorRT's Python API (version 10) as archbench calls, with a truth of its own: ONNX Runtime on the CPU.
 
 An engine is the ONNX file with all its weights, and runs on the memory whose addresses it was given. What TensorRT
-answers with None or False is answered so here. With TF32, which is on unless told otherwise, inputs are rounded to its
-ten bits. STUB_TENSORRT_LOADS=VERSION: the runtime is of that version, and takes no engines of another;
-STUB_TENSORRT_STREAM=N: it knows that stream alone.
+answers with None or False is answered so here, and told to the logger, in words of its own logs. With TF32, which is on
+unless told otherwise, inputs are rounded to its ten bits. STUB_TENSORRT_LOADS=VERSION: the runtime is of that version,
+and takes no engines of another; STUB_TENSORRT_STREAM=N: it knows that stream alone; STUB_TENSORRT_WANTS=BYTES: so many
+must be free for a context.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from card import CARD, Stream
+from card import CARD, MEMORY_BYTES, Stream
 
 __version__ = "10.99.0"
 KNOWN = {"Conv", "BatchNormalization", "Relu", "GlobalAveragePool", "ReduceMean", "Flatten", "Reshape", "Gemm"}
@@ -40,14 +41,16 @@ _TYPES = {
 }
 
 
-class Logger:
-    ERROR, WARNING, INFO = 1, 2, 3
+class ILogger:
+    INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
 
-    def __init__(self, min_severity: int = WARNING) -> None: ...
+    def log(self, severity: int, msg: str) -> None:
+        raise NotImplementedError("is the user's")
 
 
 class Builder:
-    def __init__(self, logger: Logger) -> None: ...
+    def __init__(self, logger: ILogger) -> None:
+        logger.log(ILogger.WARNING, "a builder's usual warning")
 
     def create_network(self, flags: int = 0) -> SimpleNamespace:
         assert flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED, "another would round as it likes"
@@ -65,7 +68,7 @@ class Builder:
 
 
 class OnnxParser:
-    def __init__(self, network: SimpleNamespace, logger: Logger) -> None:
+    def __init__(self, network: SimpleNamespace, logger: ILogger) -> None:
         self._network = network
         self._errors: list[str] = []
 
@@ -80,17 +83,22 @@ class OnnxParser:
 
 
 class Runtime:
-    def __init__(self, logger: Logger) -> None: ...
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
         head, _, model = serialized_engine.partition(b"\n")
         version, tf32 = head.decode().split()
-        return Engine(model, tf32 == "True") if version == os.environ.get("STUB_TENSORRT_LOADS", version) else None
+        if version != os.environ.get("STUB_TENSORRT_LOADS", version):
+            self._logger.log(ILogger.ERROR, f"Error Code 1: the engine is of version {version}")
+            return None
+        return Engine(model, tf32 == "True", self._logger)
 
 
 class Engine:
-    def __init__(self, model: bytes, tf32: bool) -> None:
+    def __init__(self, model: bytes, tf32: bool, logger: ILogger) -> None:
         CARD.use()
+        self._logger = logger
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -108,7 +116,10 @@ class Engine:
     def get_tensor_dtype(self, name: str) -> DataType:
         return _TYPES[self.tensors[name].type][0]
 
-    def create_execution_context(self) -> Context:
+    def create_execution_context(self) -> Context | None:
+        if int(os.environ.get("STUB_TENSORRT_WANTS", "0")) > MEMORY_BYTES - CARD.ledger.live():
+            self._logger.log(ILogger.ERROR, "Error Code 2: OutOfMemory (no further information)")
+            return None
         return Context(self)
 
 
