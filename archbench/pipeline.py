@@ -218,7 +218,7 @@ def carry_out(job: Job) -> tuple[Path, bool]:
 
             write_reports(store.path)
         if spending is not None and spending.left_out[0]:
-            shown.left_out(*spending.left_out, spending.given_up)
+            shown.left_out(*spending.left_out, None if interrupted else spending.given_up)
         elif left.visits and not interrupted:
             store.note_session(shown.ended(time.monotonic() - begun))
         if remote is not None:

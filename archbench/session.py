@@ -145,8 +145,7 @@ def expected(
     prepared alone.
     """
     kind = kind_named(plan.device)
-    here = (None,) if environment is None else (environment.cpu_count, environment.hardware_class)
-    rates = kind.rates(*here)
+    rates = kind.rates(None) if environment is None else kind.rates(environment.cpu_count, environment.hardware_class)
     room = Room(kind=plan.device, cores=rates.cores, memory_bytes=rates.memory_bytes)
     if environment is not None:
         room, rates = Room.of(environment), learned(rates, _runs_of(environment.hardware_class, results))

@@ -150,13 +150,17 @@ def _stop_without_device(task: Task, finished: CellFinished) -> None:
 
 
 def _said(worker: WorkerClient, tracker: GroupTracker, until: float = math.inf) -> Iterator[Reply]:
-    """What the worker tells of the group that it has begun, or goes on with, until its end."""
+    """What the worker tells of the group that it has begun, or goes on with, until its end.
 
-    def patience_s() -> float:
-        return min(tracker.progress.left_s + HOST_GRACE_S, until - time.monotonic())
-
-    while not isinstance(reply := worker.receive(patience_s()), GroupFinished):
+    Raises `WorkerLostError`, also when the time is up; then the worker has been ended.
+    """
+    while (left_s := until - time.monotonic()) > 0:
+        reply = worker.receive(min(tracker.progress.left_s + HOST_GRACE_S, left_s))
+        if isinstance(reply, GroupFinished):
+            return
         yield reply
+    worker.kill()
+    raise WorkerLostError("timeout", "its time is up")
 
 
 def _attempt(worker: WorkerClient, rest: Task, tracker: GroupTracker, until: float) -> Iterator[Event]:

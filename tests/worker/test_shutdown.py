@@ -161,6 +161,16 @@ def test_what_is_not_finished_when_the_time_is_up_gets_no_row_and_nothing_follow
         assert not is_running(json.loads(told.read_text())["child"])
 
 
+def test_a_worker_that_always_has_something_to_say_ends_in_time_too() -> None:
+    with make_worker() as worker:
+        worker.start()
+        begun = time.monotonic()
+        rows = rows_of(list(run_tasks(worker, [make_task(*["sleep:0.3"] * 20)], until=begun + 1.5)))
+        assert 1.5 <= time.monotonic() - begun < 2.2
+        assert 1 <= len(rows) <= 5
+        assert {row.status for row in rows} == {"ok"}
+
+
 def test_leaving_the_context_ends_the_host_at_once() -> None:
     with make_worker() as worker:
         ready = worker.start()
