@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,8 +140,7 @@ def test_all_steps_run_and_what_comes_back_is_a_run(tmp_path, session):
     assert "a card, torch 2" in summary
     assert "- spinning: 1980000000.0" in summary
     assert "== facts" in (tmp_path / "out" / "session.log").read_text()
-    with tarfile.open(tmp_path / "out" / "session.tar.gz") as archive:
-        archive.extractall(tmp_path / "back", filter="data")
+    shutil.unpack_archive(tmp_path / "out" / "session.tar.gz", tmp_path / "back")
     assert len(archbench.load(tmp_path / "back" / "reference")) == len(archbench.load(STORED))
     assert "resnet50" in str(archbench.report(tmp_path / "back" / "reference"))
     left = [path.name for path in tmp_path.iterdir() if path.name.startswith("gpu-session-")]
