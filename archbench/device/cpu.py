@@ -56,7 +56,7 @@ CPU_CORE = Rates(
 )
 """Of one core: arithmetic and traffic grow with their number."""
 EMULATED_FLOPS = 0.9e9
-"""Of one core in the 16-bit formats, where it has AVX2 alone and oneDNN no fast convolution for them: 0.8 to 1.1 x 10^9
+"""Of one core in the 16-bit formats, where it has AVX2 alone and oneDNN no fast convolution for them: 0.8 to 1.2 x 10^9
 in resnet18, mobilenet_v2 and efficientnet_b0 on the second EPYC."""
 
 
