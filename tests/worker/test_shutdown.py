@@ -158,7 +158,8 @@ def test_what_is_not_finished_when_the_time_is_up_gets_no_row_and_nothing_follow
         assert 3.0 <= time.monotonic() - begun < 5.0
         assert [(row.batch_size, row.status) for row in rows] == [(1, "ok")]
         assert asked == ["fake"]
-        assert not is_running(json.loads(told.read_text())["child"])
+        child = json.loads(told.read_text())["child"]
+        wait_until(lambda: not is_running(child), seconds=3.0)  # killed, and on a busy machine dead a moment later
 
 
 def test_a_worker_that_always_has_something_to_say_ends_in_time_too() -> None:
@@ -166,7 +167,7 @@ def test_a_worker_that_always_has_something_to_say_ends_in_time_too() -> None:
         worker.start()
         begun = time.monotonic()
         rows = rows_of(list(run_tasks(worker, [make_task(*["sleep:0.3"] * 20)], until=begun + 1.5)))
-        assert 1.5 <= time.monotonic() - begun < 2.2
+        assert 1.5 <= time.monotonic() - begun < 4.0, "all of them take 6 s"
         assert 1 <= len(rows) <= 5
         assert {row.status for row in rows} == {"ok"}
 
